@@ -1,0 +1,275 @@
+"""The whole vocabulary. Every other file speaks in these types.
+
+Shape letters, used in all docstrings:
+    B batch   C image channels   K classes   H, W height and width of the image   h, w of a coarse map
+Sizes are always (height, width). Images are RGB uint8, masks are class ids or the taxonomy's `ignore_id`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ConfigError, InputError, MaskError
+from .palette import voc_color
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+MAX_CLASSES = 65535
+
+
+class Window(NamedTuple):
+    """A rectangle of pixels, half open: rows top..bottom-1, columns left..right-1."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.bottom - self.top, self.right - self.left
+
+
+@dataclass(frozen=True)
+class Taxonomy:
+    """What the numbers of a mask mean: the one place that knows ids, names, colours and what is left out.
+
+    names     K class names; the position is the class id
+    colors    K RGB triples, 0..255
+    values    K numbers: `values[k]` is what class k is written as in mask files
+    ignored   further file values, left out of loss and score (void, border, unlabelled)
+    """
+
+    names: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...] = ()
+    values: tuple[int, ...] = ()
+    ignored: tuple[int, ...] = (255,)
+
+    def __post_init__(self) -> None:
+        count = len(self.names)
+        set_field = object.__setattr__
+        set_field(self, "names", tuple(str(name) for name in self.names))
+        set_field(self, "colors", tuple(_triple(c) for c in self.colors) or tuple(voc_color(k) for k in range(count)))
+        set_field(self, "values", tuple(int(v) for v in self.values) or tuple(range(count)))
+        # A class that is written as 255 takes the number away from the default ignore value.
+        ignored = tuple(int(v) for v in self.ignored)
+        if ignored == (255,) and 255 in self.values:
+            ignored = ()
+        set_field(self, "ignored", ignored)
+        self._refuse_what_cannot_be_right(count)
+
+    def _refuse_what_cannot_be_right(self, count: int) -> None:
+        if not 1 <= count <= MAX_CLASSES:
+            raise ConfigError("classes", f"got {count}, allowed are 1 to {MAX_CLASSES}")
+        for word, items in (("name", self.names), ("value", self.values)):
+            twice = sorted({str(item) for item in items if items.count(item) > 1}) if len(set(items)) != len(items) else []
+            if twice:
+                raise ConfigError("classes", f"{word} {', '.join(twice[:5])} is used twice", f"give each class its own {word}")
+        if len(self.colors) != count or len(self.values) != count:
+            raise ConfigError("classes", f"{count} names, {len(self.colors)} colors, {len(self.values)} values", "give one each")
+        both = sorted(set(self.values) & set(self.ignored))
+        if both:
+            raise ConfigError("classes", f"value {both[0]} is a class and ignored at once", "remove it from one of the two")
+        if min((*self.values, *self.ignored), default=0) < 0 or max((*self.values, *self.ignored), default=0) > 65535:
+            raise ConfigError("classes", "values must lie in 0..65535, as mask files hold no others")
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.names)
+
+    @property
+    def ignore_id(self) -> int:
+        """The id that stands in masks for "not to be learned, not to be scored"; never a class."""
+        return 255 if self.num_classes <= 255 else 65535
+
+    @property
+    def dtype(self) -> type[np.uint8] | type[np.uint16]:
+        """The integer type of masks."""
+        return np.uint8 if self.ignore_id == 255 else np.uint16
+
+    @cached_property
+    def _lookup(self) -> NDArray[np.int32]:
+        table = np.full(65536, -1, np.int32)
+        table[list(self.ignored)] = self.ignore_id
+        table[list(self.values)] = np.arange(self.num_classes)
+        return table
+
+    def encode(self, raw: NDArray[Any], source: object = "mask") -> NDArray[Any]:
+        """File values (H, W) uint8 or uint16 -> class ids (H, W); ignored values become `ignore_id`.
+
+        Raises MaskError that names `source`, the unknown value, how many pixels have it and the first of them.
+        """
+        mask = self._lookup[raw]
+        if (mask < 0).any():
+            raise self._unknown(raw, mask, source)
+        return mask.astype(self.dtype)
+
+    def _unknown(self, raw: NDArray[Any], mask: NDArray[np.int32], source: object) -> MaskError:
+        values, counts = np.unique(raw[mask < 0], return_counts=True)
+        row, column = np.argwhere(raw == values[0])[0]
+        listed = ", ".join(f"{v} ({n} px)" for v, n in zip(values[:5], counts[:5], strict=True))
+        known = ", ".join(str(v) for v in self.values[:12]) + (", ..." if self.num_classes > 12 else "")
+        what = f"value {listed}, first at row {row}, column {column}, is none of the classes' values {known}"
+        if set(values) == {255} and self.num_classes == 2:
+            fix = "in a 0/255 mask 255 is a class: set `value: 255` for it in classes.yaml"
+        else:
+            fix = "add the value to a class, or to `ignore`, in classes.yaml"
+        return MaskError(source, what, fix)
+
+    def decode(self, mask: NDArray[Any], ignore_value: int | None = None) -> NDArray[Any]:
+        """Class ids (H, W) -> the values that mask files hold; `ignore_id` becomes `ignore_value` or the first ignored one."""
+        fallback = self.ignored[0] if self.ignored else self.ignore_id
+        table = np.full(self.ignore_id + 1, fallback if ignore_value is None else ignore_value, np.uint16)
+        table[: self.num_classes] = self.values
+        raw = table[mask]
+        return raw.astype(np.uint8) if max((*self.values, int(table.max()))) <= 255 else raw
+
+    @cached_property
+    def color_table(self) -> NDArray[np.uint8]:
+        """(ignore_id + 1, 3) RGB; the ignore id and unused ids are black."""
+        table = np.zeros((self.ignore_id + 1, 3), np.uint8)
+        table[: self.num_classes] = self.colors
+        return table
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON and YAML form; `from_dict` reads it back."""
+        rows = zip(self.names, self.colors, self.values, strict=True)
+        return {
+            "classes": [{"name": n, "color": list(c), "value": v} for n, c, v in rows],
+            "ignore": list(self.ignored),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], source: object = "classes") -> Taxonomy:
+        """Read `{classes: [name | {name, color, value}], ignore: [value]}`. Raises ConfigError naming `source`."""
+        unknown = set(data) - {"classes", "ignore"}
+        rows = data.get("classes")
+        if unknown or not isinstance(rows, Sequence) or isinstance(rows, str) or not rows:
+            what = f"unknown key {sorted(unknown)[0]!r}" if unknown else "holds no list `classes`"
+            raise ConfigError(source, what, "write `classes: [{name: road, color: [128, 64, 128], value: 0}, ...]` and `ignore: [255]`")
+        parsed = [_class_row(row, k, source) for k, row in enumerate(rows)]
+        ignore = data.get("ignore", [255])
+        ignored = [ignore] if isinstance(ignore, int) else list(ignore or [])
+        try:
+            return cls(*(tuple(column) for column in zip(*parsed, strict=True)), ignored=tuple(ignored))
+        except ConfigError as error:
+            raise ConfigError(source, error.what, error.fix) from None
+
+
+def _class_row(row: Any, k: int, source: object) -> tuple[str, tuple[int, int, int], int]:
+    entry = {"name": row} if isinstance(row, str) else row
+    if not isinstance(entry, Mapping) or "name" not in entry or set(entry) - {"name", "color", "value"}:
+        raise ConfigError(source, f"class {k} is {row!r}", "write a name, or {name: ..., color: [r, g, b], value: ...}")
+    try:
+        return str(entry["name"]), _triple(entry.get("color", voc_color(k))), int(entry.get("value", k))
+    except (TypeError, ValueError):
+        raise ConfigError(source, f"class {k} is {row!r}", "color is [r, g, b] of 0..255 and value a whole number") from None
+
+
+def _triple(color: Sequence[int]) -> tuple[int, int, int]:
+    red, green, blue = (int(c) for c in color)
+    if not all(0 <= c <= 255 for c in (red, green, blue)):
+        raise ConfigError("classes", f"color {list(color)} is not three numbers of 0..255")
+    return red, green, blue
+
+
+@dataclass
+class Sample:
+    """One labelled picture: key (unique in its split), image (H, W, C) uint8 RGB, mask (H, W) class ids or None."""
+
+    key: str
+    image: NDArray[np.uint8]
+    mask: NDArray[Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.mask is not None and self.mask.shape != self.image.shape[:2]:
+            got = f"image is {self.image.shape[0]}x{self.image.shape[1]}, mask {self.mask.shape[0]}x{self.mask.shape[1]} (height x width)"
+            raise MaskError(self.key, got, "export both at one size; masks are never resized silently")
+
+
+class Batch(NamedTuple):
+    """images (B, C, H, W) uint8, masks (B, H, W) int64 class ids with the taxonomy's ignore id, keys of the samples."""
+
+    images: Tensor
+    masks: Tensor
+    keys: tuple[str, ...]
+
+
+class Output(NamedTuple):
+    """logits (B, K, H, W) at input size; aux: further logits for the loss, empty in eval. One type in both modes."""
+
+    logits: Tensor
+    aux: tuple[Tensor, ...] = ()
+
+
+class Upsample(Protocol):
+    """A fixed, separable, linear way from coarse to full size in which a pixel depends on at most two cells an axis."""
+
+    def __call__(self, scores: Tensor, size: tuple[int, int]) -> Tensor:
+        """(B, K, h, w) -> (B, K, H, W) for size (H, W)."""
+        ...
+
+    def taps(self, num_cells: int, num_pixels: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        """One axis: for each pixel the two cells (num_pixels, 2) that it mixes, and their weights (num_pixels, 2)."""
+        ...
+
+
+class Coarse(NamedTuple):
+    """What a model knows before its last upsampling, and how that is brought to full size.
+
+    scores (B, K, h, w); size (H, W) of the image; aux as in Output, already at full size.
+    """
+
+    scores: Tensor
+    upsample: Upsample
+    size: tuple[int, int]
+    aux: tuple[Tensor, ...] = ()
+
+    def output(self) -> Output:
+        """The full logits, for training and export."""
+        return Output(self.upsample(self.scores, self.size), self.aux)
+
+
+@dataclass
+class Prediction:
+    """The labels of one picture.
+
+    mask (H, W) class ids; taxonomy; image (H, W, 3) uint8 RGB that was labelled; probs (K, H, W) float32 or None.
+    """
+
+    mask: NDArray[Any]
+    taxonomy: Taxonomy
+    image: NDArray[np.uint8]
+    probs: NDArray[np.float32] | None = field(default=None, repr=False)
+
+    def shares(self) -> dict[str, float]:
+        """Class name -> share of the picture's pixels, of the classes that occur, largest first."""
+        counts = np.bincount(self.mask.ravel(), minlength=self.taxonomy.num_classes)[: self.taxonomy.num_classes]
+        order = [k for k in np.argsort(-counts, kind="stable") if counts[k]]
+        return {self.taxonomy.names[k]: float(counts[k]) / self.mask.size for k in order}
+
+    def colorize(self) -> Image:
+        """The mask in the classes' colours, an RGB picture."""
+        from PIL import Image
+
+        return Image.fromarray(self.taxonomy.color_table[self.mask])
+
+    def overlay(self, opacity: float = 0.5) -> Image:
+        """The picture with the colours laid over it; opacity 0 is the picture, 1 the colours."""
+        from PIL import Image
+
+        if not 0 <= opacity <= 1:
+            raise InputError("opacity", f"got {opacity}, allowed are 0 to 1")
+        colors = self.taxonomy.color_table[self.mask].astype(np.float32)
+        mixed = self.image.astype(np.float32) * (1 - opacity) + colors * opacity
+        return Image.fromarray(np.rint(mixed).astype(np.uint8))

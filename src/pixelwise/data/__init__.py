@@ -1,0 +1,1 @@
+"""From files on disk to batches: layouts of datasets, transforms, the loader."""

@@ -1,0 +1,28 @@
+"""Systems of the papers: one family, one file. Importing this package registers every file in it."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Any
+
+from ..nn.model import SegmentationModel
+from .contract import MODELS, ModelSpec
+
+__all__ = ["MODELS", "ModelSpec", "create_model", "list_models"]
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+
+def create_model(name: str, num_classes: int = 21, in_channels: int = 3, tiny: bool = False, **options: Any) -> SegmentationModel:
+    """Build a registered network with fresh weights; options default to the paper's.
+
+    Raises UnknownNameError for the name, ConfigError for an option that the network does not have or a value out of range.
+    """
+    return ModelSpec(name, num_classes, in_channels, tiny, options).build()
+
+
+def list_models() -> list[str]:
+    """The registered names, in order."""
+    return sorted(MODELS)

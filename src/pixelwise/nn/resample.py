@@ -1,0 +1,105 @@
+"""From coarse scores to full size: fixed, separable, linear maps with two taps an axis.
+
+A model calls the map as a layer (`F.interpolate` or a transposed convolution, on any device, with gradients).
+Inference asks for the same map as a table of taps, so that upsampling and argmax can be one pass and the full
+(K, H, W) tensor never exists. Tests hold the two forms equal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Bilinear:
+    """Bilinear interpolation to any size; `align_corners` as in `F.interpolate`."""
+
+    align_corners: bool = False
+
+    def __call__(self, scores: Tensor, size: tuple[int, int]) -> Tensor:
+        """(B, K, h, w) -> (B, K, H, W)."""
+        return F.interpolate(scores, size=size, mode="bilinear", align_corners=self.align_corners)
+
+    def taps(self, num_cells: int, num_pixels: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        """Cells (num_pixels, 2) and weights (num_pixels, 2) of one axis."""
+        pixels = np.arange(num_pixels, dtype=np.float64)
+        if self.align_corners:
+            position = pixels * ((num_cells - 1) / max(num_pixels - 1, 1))
+        else:
+            position = np.maximum((pixels + 0.5) * (num_cells / num_pixels) - 0.5, 0)
+        first = np.minimum(position.astype(np.intp), num_cells - 1)
+        second = np.minimum(first + 1, num_cells - 1)
+        weight = (position - first).astype(np.float32)
+        return np.stack([first, second], 1), np.stack([1 - weight, weight], 1)
+
+
+def bilinear_profile(kernel: int) -> NDArray[np.float64]:
+    """The 1-D profile of a bilinear upsampling kernel of that length; its 2-D form is the outer product.
+
+    Source: Caffe's bilinear filler; FCN, `surgery.py`. Length 4 gives .25 .75 .75 .25.
+    """
+    half = (kernel + 1) // 2
+    center = half - 1 if kernel % 2 else half - 0.5
+    profile: NDArray[np.float64] = 1 - np.abs(np.arange(kernel) - center) / half
+    return profile
+
+
+def bilinear_kernel(kernel: int, num_maps: int) -> Tensor:
+    """(num_maps, 1, kernel, kernel) float32: weights of a grouped transposed convolution, one map at a time."""
+    profile = torch.from_numpy(bilinear_profile(kernel)).float()
+    return torch.outer(profile, profile).expand(num_maps, 1, kernel, kernel).clone()
+
+
+@dataclass(frozen=True)
+class TransposedBilinear:
+    """FCN's last layer: a bilinear transposed convolution, cropped at `offset` to the image's size.
+
+    kernel, stride, offset in pixels of the output; kernel <= 2 * stride, so a pixel mixes at most two cells an axis.
+    """
+
+    kernel: int
+    stride: int
+    offset: int
+
+    def __post_init__(self) -> None:
+        assert self.kernel <= 2 * self.stride, "a pixel would mix more than two cells"
+
+    def __call__(self, scores: Tensor, size: tuple[int, int]) -> Tensor:
+        """(B, K, h, w) -> (B, K, H, W)."""
+        num_maps = scores.shape[1]
+        weight = bilinear_kernel(self.kernel, num_maps).to(scores)
+        full = F.conv_transpose2d(scores, weight, stride=self.stride, groups=num_maps)
+        top_left = slice(self.offset, self.offset + size[0]), slice(self.offset, self.offset + size[1])
+        return full[..., top_left[0], top_left[1]]
+
+    def taps(self, num_cells: int, num_pixels: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        """Cells (num_pixels, 2) and weights (num_pixels, 2) of one axis; cells outside the map weigh nothing."""
+        profile = bilinear_profile(self.kernel)
+        position = np.arange(num_pixels) + self.offset
+        last = position // self.stride
+        cells = np.stack([last - 1, last], 1)
+        places = position[:, None] - cells * self.stride
+        inside = (cells >= 0) & (cells < num_cells) & (places < self.kernel)
+        weights = np.where(inside, profile[np.minimum(places, self.kernel - 1)], 0)
+        return np.clip(cells, 0, num_cells - 1), weights.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Scores that are at full size already (U-Net's kind, or a learned last layer)."""
+
+    def __call__(self, scores: Tensor, size: tuple[int, int]) -> Tensor:
+        """(B, K, H, W), unchanged."""
+        assert tuple(scores.shape[-2:]) == size, f"scores are {tuple(scores.shape[-2:])}, the image is {size}"
+        return scores
+
+    def taps(self, num_cells: int, num_pixels: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        """Each pixel is its own cell."""
+        cells = np.arange(num_pixels)
+        return np.stack([cells, cells], 1), np.tile(np.float32([1, 0]), (num_pixels, 1))

@@ -1,0 +1,1 @@
+"""Training: schedule, steps, checkpoints that survive a kill at any moment."""
