@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import index
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -59,9 +60,9 @@ class Taxonomy:
         set_field = object.__setattr__
         set_field(self, "names", tuple(str(name) for name in self.names))
         set_field(self, "colors", tuple(_triple(c) for c in self.colors) or tuple(voc_color(k) for k in range(count)))
-        set_field(self, "values", tuple(int(v) for v in self.values) or tuple(range(count)))
+        set_field(self, "values", tuple(index(v) for v in self.values) or tuple(range(count)))
         # A class that is written as 255 takes the number away from the default ignore value.
-        ignored = tuple(int(v) for v in self.ignored)
+        ignored = tuple(index(v) for v in self.ignored)
         if ignored == (255,) and 255 in self.values:
             ignored = ()
         set_field(self, "ignored", ignored)
@@ -107,9 +108,13 @@ class Taxonomy:
     def encode(self, raw: NDArray[Any], source: object = "mask") -> NDArray[Any]:
         """File values (H, W) uint8 or uint16 -> class ids (H, W); ignored values become `ignore_id`.
 
-        Raises MaskError that names `source`, the unknown value, how many pixels have it and the first of them.
+        Raises MaskError that names `source`, the unknown value, how many pixels have it and the first of them; also when
+        the array is not two-dimensional or of another type.
         """
-        mask = self._lookup[raw]
+        if raw.ndim != 2 or raw.dtype.kind != "u" or raw.dtype.itemsize > 2:
+            shape = "x".join(map(str, raw.shape))
+            raise MaskError(source, f"an array of {shape} {raw.dtype}", "a mask is height x width numbers, uint8 or uint16")
+        mask: NDArray[np.int32] = self._lookup[raw]
         if (mask < 0).any():
             raise self._unknown(raw, mask, source)
         return mask.astype(self.dtype)
@@ -127,12 +132,19 @@ class Taxonomy:
         return MaskError(source, what, fix)
 
     def decode(self, mask: NDArray[Any], ignore_value: int | None = None) -> NDArray[Any]:
-        """Class ids (H, W) -> the values that mask files hold; `ignore_id` becomes `ignore_value` or the first ignored one."""
-        fallback = self.ignored[0] if self.ignored else self.ignore_id
-        table = np.full(self.ignore_id + 1, fallback if ignore_value is None else ignore_value, np.uint16)
+        """Class ids (H, W) -> the values that mask files hold; `ignore_id` becomes `ignore_value` or the first ignored one.
+
+        The type is uint8 where no value of the taxonomy is above 255, else uint16. Raises MaskError when pixels are to be
+        ignored and no file value stands for that.
+        """
+        if ignore_value is None and not self.ignored and (mask == self.ignore_id).any():
+            what = "holds pixels of no class, and no file value stands for them"
+            raise MaskError("mask", what, "add one to `ignore` in classes.yaml")
+        fallback = (*self.ignored, self.ignore_id)[0] if ignore_value is None else ignore_value
+        table = np.full(self.ignore_id + 1, fallback, np.uint16)
         table[: self.num_classes] = self.values
-        raw = table[mask]
-        return raw.astype(np.uint8) if max((*self.values, int(table.max()))) <= 255 else raw
+        raw: NDArray[np.uint16] = table[mask]
+        return raw.astype(np.uint8) if max(*self.values, *self.ignored, ignore_value or 0) <= 255 else raw
 
     @cached_property
     def color_table(self) -> NDArray[np.uint8]:
@@ -155,31 +167,50 @@ class Taxonomy:
         unknown = set(data) - {"classes", "ignore"}
         rows = data.get("classes")
         if unknown or not isinstance(rows, Sequence) or isinstance(rows, str) or not rows:
-            what = f"unknown key {sorted(unknown)[0]!r}" if unknown else "holds no list `classes`"
-            raise ConfigError(source, what, "write `classes: [{name: road, color: [128, 64, 128], value: 0}, ...]` and `ignore: [255]`")
-        parsed = [_class_row(row, k, source) for k, row in enumerate(rows)]
-        ignore = data.get("ignore", [255])
-        ignored = [ignore] if isinstance(ignore, int) else list(ignore or [])
+            what = f"unknown key {sorted(map(str, unknown))[0]!r}" if unknown else "holds no list `classes`"
+            example = "write `classes: [{name: road, color: [128, 64, 128], value: 0}, ...]` and `ignore: [255]`"
+            raise ConfigError(source, what, example)
+        names, colors, values = zip(*(_class_row(row, k, source) for k, row in enumerate(rows)), strict=True)
         try:
-            return cls(*(tuple(column) for column in zip(*parsed, strict=True)), ignored=tuple(ignored))
+            return cls(names, colors, values, _ignored_values(data.get("ignore", [255])))
         except ConfigError as error:
             raise ConfigError(source, error.what, error.fix) from None
 
 
 def _class_row(row: Any, k: int, source: object) -> tuple[str, tuple[int, int, int], int]:
     entry = {"name": row} if isinstance(row, str) else row
-    if not isinstance(entry, Mapping) or "name" not in entry or set(entry) - {"name", "color", "value"}:
-        raise ConfigError(source, f"class {k} is {row!r}", "write a name, or {name: ..., color: [r, g, b], value: ...}")
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str) or set(entry) - {"name", "color", "value"}:
+        fix = "write a name, or {name: ..., color: [r, g, b], value: ...}; quote a name that YAML takes for a number or a yes/no"
+        raise ConfigError(source, f"class {k} is {row!r}", fix)
     try:
-        return str(entry["name"]), _triple(entry.get("color", voc_color(k))), int(entry.get("value", k))
-    except (TypeError, ValueError):
+        return entry["name"], _triple(entry.get("color", voc_color(k))), _whole(entry.get("value", k))
+    except (TypeError, ConfigError):
         raise ConfigError(source, f"class {k} is {row!r}", "color is [r, g, b] of 0..255 and value a whole number") from None
 
 
-def _triple(color: Sequence[int]) -> tuple[int, int, int]:
-    red, green, blue = (int(c) for c in color)
+def _ignored_values(ignore: Any) -> tuple[int, ...]:
+    """One number, a list of them, or nothing."""
+    listed = ignore if isinstance(ignore, list | tuple) else [] if ignore is None else [ignore]
+    try:
+        return tuple(_whole(value) for value in listed)
+    except TypeError:
+        raise ConfigError("classes", f"ignore is {ignore!r}", "write a list of whole numbers, `ignore: [255]`") from None
+
+
+def _whole(number: Any) -> int:
+    """The number as an int; TypeError for what would have to be cut or read: 1.5, "5", yes."""
+    if isinstance(number, bool | np.bool_):
+        raise TypeError
+    return index(number)
+
+
+def _triple(color: Any) -> tuple[int, int, int]:
+    try:
+        red, green, blue = (_whole(c) for c in color)
+    except (TypeError, ValueError):
+        red = green = blue = -1
     if not all(0 <= c <= 255 for c in (red, green, blue)):
-        raise ConfigError("classes", f"color {list(color)} is not three numbers of 0..255")
+        raise ConfigError("classes", f"color {color!r} is not three whole numbers of 0..255")
     return red, green, blue
 
 
@@ -193,7 +224,8 @@ class Sample:
 
     def __post_init__(self) -> None:
         if self.mask is not None and self.mask.shape != self.image.shape[:2]:
-            got = f"image is {self.image.shape[0]}x{self.image.shape[1]}, mask {self.mask.shape[0]}x{self.mask.shape[1]} (height x width)"
+            image, mask = ("x".join(map(str, size)) for size in (self.image.shape[:2], self.mask.shape))
+            got = f"image is {image}, mask {mask} (height x width)"
             raise MaskError(self.key, got, "export both at one size; masks are never resized silently")
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import secrets
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from .errors import EnvironmentFault
 
-_TEMPORARY = ".{name}.tmp-{pid}"
+# What asks Windows for no more than whether a process is there.
+_PROCESS_QUERY_LIMITED_INFORMATION = 0x1000
 
 
 @contextmanager
@@ -20,7 +24,7 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
     Raises EnvironmentFault when the disk is full, the folder is missing or not writable.
     """
     path = Path(path)
-    temporary = path.with_name(_TEMPORARY.format(name=path.name, pid=os.getpid()))
+    temporary = path.parent / _temporary_name(path.name)
     try:
         with open(temporary, "wb") as file:
             yield file
@@ -29,9 +33,12 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise EnvironmentFault(path, f"cannot be written: {error.strerror or error}", "free space, or choose a writable folder") from error
+        what = f"cannot be written: {error.strerror or error}"
+        raise EnvironmentFault(path, what, "free space, or choose a writable folder") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # Where the folder itself is missing or closed, so is the temporary file, and the first error is the one to tell.
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -50,12 +57,18 @@ def make_folder(path: str | Path) -> Path:
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / _TEMPORARY.format(name="probe", pid=os.getpid())
+        probe = path / _temporary_name("probe")
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise EnvironmentFault(path, f"cannot be used as a folder: {error.strerror or error}", "choose a writable folder") from error
+        what = f"cannot be used as a folder: {error.strerror or error}"
+        raise EnvironmentFault(path, what, "choose a writable folder") from error
     return path
+
+
+def _temporary_name(name: str) -> str:
+    """Hidden, unique among threads, with the owner's process number; cut so that a long name stays a legal one."""
+    return f".{name[:32]}.tmp-{secrets.token_hex(4)}-{os.getpid()}"
 
 
 def sweep_temporaries(folder: str | Path, is_alive: Callable[[int], bool] | None = None) -> list[Path]:
@@ -71,6 +84,10 @@ def sweep_temporaries(folder: str | Path, is_alive: Callable[[int], bool] | None
 
 
 def _process_is_alive(pid: int) -> bool:
+    if sys.platform == "win32":
+        # There os.kill would end the process.
+        handle = ctypes.windll.kernel32.OpenProcess(_PROCESS_QUERY_LIMITED_INFORMATION, False, pid)
+        return bool(handle and ctypes.windll.kernel32.CloseHandle(handle))
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
