@@ -1,0 +1,127 @@
+"""`pixelwise evaluate`: the scores of a model, or of a folder of predicted masks, on a split of a dataset."""
+
+from __future__ import annotations
+
+import json as json_format
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from ..data import open_dataset
+from ..errors import ConfigError
+from ..evaluate import Evaluation, evaluate_folder, refuse_other_classes, write_scores
+from ..evaluate import Progress as Report
+from ..evaluate import evaluate as evaluate_model
+from ..files import make_folder
+from ..inference.segmenter import load
+from ..metrics import Scores
+
+
+def evaluate(
+    *,
+    data: Path,
+    split: str = "test",
+    model: str | None = None,
+    predictions: Path | None = None,
+    precision: Literal["float32", "bfloat16"] = "float32",
+    boundary: bool = True,
+    out: Path | None = None,
+    json: bool = False,
+) -> int:
+    """Score a model, or a folder of predicted masks, on a split with truth.
+
+    Parameters
+    ----------
+    data
+        The dataset's folder.
+    split
+        The split to score, such as val or test.
+    model
+        A run, a checkpoint folder or a hub id; left out, it is the model that ships with pixelwise.
+    predictions
+        Score the masks <key>.png of this folder instead of a model; one for every image of the split.
+    precision
+        The arithmetic of the model.
+    boundary
+        Also measure boundary IoU.
+    out
+        Write the scores and the protocol to this JSON file.
+    json
+        Print JSON instead of tables.
+    """
+    if model is not None and predictions is not None:
+        raise ConfigError("evaluate", "--model and --predictions exclude each other", "give one of the two")
+    if out is not None:
+        make_folder(out.parent)
+    dataset = open_dataset(data)
+    truth = dataset.split(split)
+    if predictions is not None:
+        with _progress() as report:
+            result = evaluate_folder(predictions, truth, dataset=dataset.name, boundary=boundary, progress=report)
+    else:
+        name = model or "the model that ships with pixelwise"
+        segmenter = load(model, precision=precision)
+        refuse_other_classes(segmenter.taxonomy, truth.taxonomy, name, f"{dataset.name} {split}")
+        with _progress() as report:
+            result = evaluate_model(
+                segmenter, truth, dataset=dataset.name, model=name, precision=precision, boundary=boundary, progress=report
+            )
+    if out is not None:
+        write_scores(out, result)
+    if json:
+        print(json_format.dumps(result.to_dict(), indent=1, allow_nan=False))
+    else:
+        print_evaluation(result, Console())
+    return 0
+
+
+@contextmanager
+def _progress() -> Iterator[Report]:
+    """A bar on standard error, so that standard output holds results alone; gone when done."""
+    columns = TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("scoring", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def print_evaluation(evaluation: Evaluation, console: Console) -> None:
+    """The protocol, the table a class, the means, and what looks implausible."""
+    for line in evaluation.protocol_lines():
+        console.print(Text(line), soft_wrap=True)
+    console.print(class_table(evaluation.scores))
+    console.print(means_table(evaluation.scores))
+    for warning in evaluation.scores.warnings:
+        console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
+
+
+def class_table(scores: Scores) -> Table:
+    """One row a class, in percent; a dash is a number that is undefined."""
+    table = Table("class", box=None, pad_edge=False)
+    measured = bool(scores.boundary)
+    for heading in ("IoU", *(("boundary IoU",) if measured else ()), "Dice", "accuracy", "precision", "share of truth"):
+        table.add_column(heading, justify="right")
+    for row in scores.classes:
+        outline = (row.boundary_iou,) if measured else ()
+        cells = (row.iou, *outline, row.dice, row.accuracy, row.precision, row.truth / scores.num_pixels)
+        absent = not row.truth and not row.predicted
+        table.add_row(Text(row.name), *map(_percent, cells), style="dim" if absent else None)
+    return table
+
+
+def means_table(scores: Scores) -> Table:
+    """The paper's four metrics and the further means, in percent."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(), table.add_column(justify="right", style="bold")
+    for name, value in scores.means().items():
+        table.add_row(name.replace("_", " ").replace("iou", "IoU").replace("dice", "Dice"), _percent(value))
+    return table
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
