@@ -1,0 +1,60 @@
+"""Write masks and pictures, whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..errors import InputError
+from ..files import atomic_write
+from ..palette import voc_color
+
+
+def write_mask(path: str | Path, values: NDArray[Any], palette: NDArray[Any] | None = None) -> None:
+    """Write labels (H, W) uint8 or uint16 as a palette PNG, or as a 16-bit grey PNG where a value exceeds 255.
+
+    palette (n, 3) RGB 0..255 colours the values 0..n-1; the others, or all without it, get the VOC devkit's colours.
+    Raises InputError for another suffix, shape or type, EnvironmentFault when the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise InputError(path, f"masks are not written as {path.suffix or 'a file without suffix'}", "name it .png")
+    if values.ndim != 2 or values.dtype not in (np.uint8, np.uint16) or not values.size:
+        raise InputError(path, f"a mask is (H, W) uint8 or uint16, got {values.shape} {values.dtype}", "convert it first")
+    if values.max() > 255:
+        picture = Image.fromarray(values.astype(np.uint16))
+    else:
+        picture = Image.fromarray(values.astype(np.uint8), "L")
+        picture.putpalette(_palette_bytes(palette))
+    with atomic_write(path) as file:
+        picture.save(file, format="PNG")
+
+
+def write_image(path: str | Path, rgb: NDArray[np.uint8]) -> None:
+    """Write (H, W, 3) uint8 RGB as PNG or, for .jpg and .jpeg, as JPEG of quality 95 with full colour resolution.
+
+    Raises InputError for another suffix, shape or type, EnvironmentFault when the file cannot be written.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in (".png", ".jpg", ".jpeg"):
+        raise InputError(path, f"pictures are not written as {suffix or 'a file without suffix'}", "name it .png or .jpg")
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or not rgb.size:
+        raise InputError(path, f"a picture is (H, W, 3) uint8, got {rgb.shape} {rgb.dtype}", "convert it first")
+    with atomic_write(path) as file:
+        if suffix == ".png":
+            Image.fromarray(rgb).save(file, format="PNG")
+        else:
+            Image.fromarray(rgb).save(file, format="JPEG", quality=95, subsampling=0)
+
+
+def _palette_bytes(palette: NDArray[Any] | None) -> bytes:
+    table = np.array([voc_color(k) for k in range(256)], np.uint8)
+    if palette is not None:
+        colors = np.asarray(palette)[:256]
+        table[: len(colors)] = colors
+    return table.tobytes()
