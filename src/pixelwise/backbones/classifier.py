@@ -1,0 +1,117 @@
+"""Trunks that were image classifiers: they know their own layers, and the fully connected head that FCN turns into convolutions."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ..geometry import layers_of, receptive_field
+from .contract import Backbone
+
+
+class ClassifierBackbone(Backbone):
+    """A trunk whose maps lie on one chain of layers, with the paper's classifier where `num_classes` is not 0.
+
+    input_size  height and width in pixels that the classifier was made for
+    map_names   the paper's name of each map that `forward` returns
+    hidden      (kernel, channels) of the head's hidden layers, read as convolutions; empty behind a global average pool
+    """
+
+    input_size: int
+    map_names: tuple[str, ...]
+    hidden: tuple[tuple[int, int], ...] = ()
+
+    @abstractmethod
+    def path(self, index: int = -1) -> list[nn.Module]:
+        """The chain of modules from the image to map `index`."""
+
+    @abstractmethod
+    def head(self) -> nn.Sequential | None:
+        """The chain from the last map to the logits of the classes, or None where the trunk was built without."""
+
+    @abstractmethod
+    def caffe_names(self) -> Mapping[str, str]:
+        """Layer name in the published Caffe file -> module here."""
+
+    def classify(self, images: Tensor) -> Tensor:
+        """Normalised images (B, C, input_size, input_size) float -> logits (B, num_classes). Raises ConfigError without a head."""
+        head = self.head()
+        if head is None:
+            raise ConfigError("backbone", "was built without a classifier", "create it with num_classes=1000")
+        logits: Tensor = head(nn.Sequential(*self.path())(images))
+        return logits
+
+    def _read_strides(self) -> tuple[int, ...]:
+        return tuple(receptive_field(layers_of(self.path(i))).stride for i in range(len(self.map_names)))
+
+
+class ChainBackbone(ClassifierBackbone):
+    """A trunk that is one chain, `features`, with `avgpool` and `classifier` behind it: AlexNet and VGG, torchvision's names.
+
+    taps    (name, position in `features`) of the maps, finest first
+    hidden  as in ClassifierBackbone; num_classes 0 leaves the classifier out
+    """
+
+    def __init__(
+        self,
+        features: nn.Sequential,
+        taps: Sequence[tuple[str, int]],
+        classifier: nn.Sequential | None,
+        hidden: tuple[tuple[int, int], ...],
+        input_size: int,
+    ) -> None:
+        super().__init__()
+        self.features = features
+        self.taps = tuple(position for _, position in taps)
+        self.map_names = tuple(name for name, _ in taps)
+        self.hidden = hidden
+        self.input_size = input_size
+        self.strides = self._read_strides()
+        self.channels = tuple(_last_channels(self.path(i)) for i in range(len(taps)))
+        if classifier is not None:
+            self.avgpool = nn.AdaptiveAvgPool2d(hidden[0][0])
+            self.classifier = classifier
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Normalised images (B, C, H, W) float -> maps, finest first."""
+        maps, cells = [], images
+        for position, layer in enumerate(self.features):
+            cells = layer(cells)
+            if position in self.taps:
+                maps.append(cells)
+        return maps
+
+    def path(self, index: int = -1) -> list[nn.Module]:
+        """The chain of modules from the image to map `index`."""
+        return list(self.features[: self.taps[index] + 1])
+
+    def head(self) -> nn.Sequential | None:
+        """Average pool to the classifier's map size, flatten, fully connected layers."""
+        if not hasattr(self, "classifier"):
+            return None
+        return nn.Sequential(self.avgpool, nn.Flatten(1), *self.classifier)
+
+    def caffe_names(self) -> Mapping[str, str]:
+        """Convolutions in order under `_caffe_convs`, then fc6, fc7, fc8."""
+        convs = [f"features.{i}" for i, layer in enumerate(self.features) if isinstance(layer, nn.Conv2d)]
+        names = dict(zip(self._caffe_convs(), convs, strict=True))
+        if hasattr(self, "classifier"):
+            linears = [f"classifier.{i}" for i, layer in enumerate(self.classifier) if isinstance(layer, nn.Linear)]
+            names |= dict(zip(("fc6", "fc7", "fc8"), linears, strict=True))
+        return names
+
+    @abstractmethod
+    def _caffe_convs(self) -> list[str]:
+        """Names of the convolutions in the published Caffe file, in order."""
+
+
+def pool(kernel: int, ceil_mode: bool, padding: int = 0) -> nn.MaxPool2d:
+    """A max pooling of stride 2; only odd kernels are padded, as an even one has no middle cell to stay on."""
+    return nn.MaxPool2d(kernel, 2, padding=padding if kernel % 2 else 0, ceil_mode=ceil_mode)
+
+
+def _last_channels(path: Sequence[nn.Module]) -> int:
+    return [layer.out_channels for layer in path if isinstance(layer, nn.Conv2d)][-1]

@@ -1,0 +1,91 @@
+"""VGG: Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015.
+
+https://arxiv.org/abs/1409.1556
+
+Faithful: nets A (11), B (13), D (16), E (19): 3x3 convolutions, five 2x2 poolings, fc6, fc7, fc8; state names and shapes are
+torchvision's, so that its files load strictly. Added: batch normalisation (`_bn`, torchvision's variant), `width`, and the
+paddings that FCN changes (`margin`, `ceil_mode`). Fresh weights are He's, the paper's came from net A and a normal of 0.01.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ..nn.init import init_he, scaled
+from .classifier import ChainBackbone, pool
+from .contract import BACKBONES
+
+PAPER = "https://arxiv.org/abs/1409.1556"
+
+# Convolutions of each of the five stages. Source: paper table 1, columns A, B, D, E.
+DEPTHS: dict[int, tuple[int, ...]] = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+CHANNELS = (64, 128, 256, 512, 512)
+
+
+class VGG(ChainBackbone):
+    """Maps pool1 to pool5, strides 2 to 32."""
+
+    def __init__(
+        self,
+        depth: int,
+        in_channels: int,
+        num_classes: int,
+        batch_norm: bool,
+        margin: int,
+        ceil_mode: bool,
+        width: float,
+        dropout: float,
+    ) -> None:
+        layers: list[nn.Module] = []
+        taps: list[tuple[str, int]] = []
+        channels = in_channels
+        for stage, (num_convs, base) in enumerate(zip(DEPTHS[depth], CHANNELS, strict=True), start=1):
+            for _ in range(num_convs):
+                layers.append(nn.Conv2d(channels, scaled(base, width), 3, padding=1 if layers else margin))
+                channels = scaled(base, width)
+                layers += [nn.BatchNorm2d(channels)] if batch_norm else []
+                layers.append(nn.ReLU(inplace=True))
+            layers.append(pool(2, ceil_mode))
+            taps.append((f"pool{stage}", len(layers) - 1))
+        self.depth = depth
+        hidden = scaled(4096, width)
+        classifier = _classifier(channels * 49, hidden, num_classes, dropout) if num_classes else None
+        super().__init__(nn.Sequential(*layers), taps, classifier, ((7, hidden), (1, hidden)), input_size=224)
+        init_he(self)
+
+    def _caffe_convs(self) -> list[str]:
+        return [f"conv{stage}_{i}" for stage, count in enumerate(DEPTHS[self.depth], start=1) for i in range(1, count + 1)]
+
+
+def _classifier(num_features: int, hidden: int, num_classes: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(num_features, hidden),
+        nn.ReLU(inplace=True),
+        nn.Dropout(dropout),
+        nn.Linear(hidden, hidden),
+        nn.ReLU(inplace=True),
+        nn.Dropout(dropout),
+        nn.Linear(hidden, num_classes),
+    )
+
+
+def _register(depth: int, batch_norm: bool) -> None:
+    def build(
+        in_channels: int = 3,
+        *,
+        num_classes: int = 0,
+        margin: int = 1,
+        ceil_mode: bool = False,
+        width: float = 1.0,
+        dropout: float = 0.5,
+    ) -> VGG:
+        return VGG(depth, in_channels, num_classes, batch_norm, margin, ceil_mode, width, dropout)
+
+    build.__doc__ = f"VGG with {depth} weight layers{' and batch normalisation' if batch_norm else ''}, pool1 to pool5."
+    name = f"vgg{depth}" + ("_bn" if batch_norm else "")
+    BACKBONES.register(name, tiny={"width": 1 / 16}, paper=PAPER, year=2014)(build)
+
+
+for _depth in DEPTHS:
+    _register(_depth, batch_norm=False)
+    _register(_depth, batch_norm=True)
