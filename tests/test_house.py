@@ -211,7 +211,7 @@ def map_of_the_source() -> list[str]:
 @pytest.mark.skipif("src/pixelwise/" not in (ROOT / "README.md").read_text(encoding="utf-8"), reason="the README holds no map yet")
 def test_the_map_in_the_readme_is_the_source() -> None:
     listed = map_of_the_source()
-    for folder in {"", *(path.rpartition("/")[0] + "/" for path in listed if "/" in path.rstrip("/"))}:
+    for folder in {"", *(path.rstrip("/").rpartition("/")[0] + "/" for path in listed if "/" in path.rstrip("/"))}:
         below = [path.removeprefix(folder) for path in listed if path.startswith(folder) and path != folder]
         here = {folder + path for path in below if "/" not in path.rstrip("/")}
         inside = [entry for entry in (SOURCE / folder).iterdir() if not entry.name.startswith(("_", "py.typed"))]
