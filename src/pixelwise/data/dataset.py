@@ -59,8 +59,8 @@ class MaskCode:
             raw = np.repeat(raw[..., None], 3, axis=2)
         colors = np.array([*taxonomy.colors, *self.ignored], np.int64)
         ids = np.array([*range(taxonomy.num_classes), *[taxonomy.ignore_id] * len(self.ignored)], taxonomy.dtype)
-        codes, order = np.unique(_pack(colors), return_index=True)
-        pixels = _pack(raw)
+        codes, order = np.unique(pack_colors(colors), return_index=True)
+        pixels = pack_colors(raw)
         place = np.minimum(np.searchsorted(codes, pixels), len(codes) - 1)
         unknown = codes[place] != pixels
         if unknown.any():
@@ -69,7 +69,7 @@ class MaskCode:
         return encoded
 
 
-def _pack(colors: NDArray[Any]) -> NDArray[np.int32]:
+def pack_colors(colors: NDArray[Any]) -> NDArray[np.int32]:
     """RGB (..., 3) -> one number a colour, which can be searched."""
     red, green, blue = (colors[..., k].astype(np.int32) for k in range(3))
     return red << 16 | green << 8 | blue

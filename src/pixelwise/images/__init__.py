@@ -17,12 +17,13 @@ from __future__ import annotations
 from .decode import MAX_PIXELS
 from .listing import IMAGE_SUFFIXES, Listing, find_images, list_images
 from .read import read_image, read_mask
-from .write import write_image, write_mask
+from .write import encode_mask, write_image, write_mask
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "Listing",
+    "encode_mask",
     "find_images",
     "list_images",
     "read_image",

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..errors import ImageError, MaskError
 from .decode import DECODER_FAULTS, Decoded, decode
 
+
 def read_image(path: str | Path) -> NDArray[np.uint8]:
     """Read a picture as (H, W, 3) uint8 RGB, turned upright; the module's docstring lists the conversions.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import InputError
-from ..files import atomic_write
+from ..files import atomic_write, write_bytes
 from ..palette import voc_color
 
 
 def write_mask(path: str | Path, values: NDArray[Any], palette: NDArray[Any] | None = None) -> None:
-    """Write labels (H, W) uint8 or uint16 as a palette PNG, or as a 16-bit grey PNG where a value exceeds 255.
+    """Write labels (H, W) uint8 or uint16 as `encode_mask` makes them; the name ends in .png.
 
-    palette (n, 3) RGB 0..255 colours the values 0..n-1; the others, or all without it, get the VOC devkit's colours.
     Raises InputError for another suffix, shape or type, EnvironmentFault when the file cannot be written.
     """
     path = Path(path)
@@ -25,13 +25,22 @@ def write_mask(path: str | Path, values: NDArray[Any], palette: NDArray[Any] | N
         raise InputError(path, f"masks are not written as {path.suffix or 'a file without suffix'}", "name it .png")
     if values.ndim != 2 or values.dtype not in (np.uint8, np.uint16) or not values.size:
         raise InputError(path, f"a mask is (H, W) uint8 or uint16, got {values.shape} {values.dtype}", "convert it first")
+    write_bytes(path, encode_mask(values, palette))
+
+
+def encode_mask(values: NDArray[Any], palette: NDArray[Any] | None = None) -> bytes:
+    """Labels (H, W) uint8 or uint16 as the bytes of a palette PNG, or of a 16-bit grey PNG where a value exceeds 255.
+
+    palette (n, 3) RGB 0..255 colours the values 0..n-1; the others, or all without it, get the VOC devkit's colours.
+    """
     if values.max() > 255:
         picture = Image.fromarray(values.astype(np.uint16))
     else:
-        picture = Image.fromarray(values.astype(np.uint8), "L")
+        picture = Image.fromarray(values.astype(np.uint8))
         picture.putpalette(_palette_bytes(palette))
-    with atomic_write(path) as file:
-        picture.save(file, format="PNG")
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def write_image(path: str | Path, rgb: NDArray[np.uint8]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from ...core import Taxonomy
 from ..dataset import Dataset, Item, Split
-from .contract import DATASETS, Layout, existing, inner, read_lines, split_pair
+from .contract import DATASETS, Layout, existing, inner, pair_folders, read_lines, split_pair
 
 # Source: Scripts/test_segmentation_camvid.py of the tutorial.
 TAXONOMY = Taxonomy(
@@ -52,22 +52,15 @@ def _items(root: Path, name: str) -> list[Item]:
     lists = root / f"{name}.txt"
     if lists.is_file():
         return [_listed(root, *split_pair(line, lists)) for line in read_lines(lists)]
-    images = sorted(path for path in (root / name).iterdir() if path.is_file() and not path.name.startswith("."))
-    return [_item(path, root / f"{name}annot" / f"{path.stem}.png") for path in images]
+    return pair_folders(root / name, root / f"{name}annot")
 
 
 def _listed(root: Path, image: str, mask: str | None) -> Item:
-    found = _resolve(root, image)
-    if mask is None:
-        return _item(found, found.parent.with_name(found.parent.name + "annot") / f"{found.stem}.png")
-    return _item(found, _resolve(root, mask))
+    picture = _resolve(root, image)
+    return Item(picture.stem, picture, _resolve(root, mask) if mask else None)
 
 
 def _resolve(root: Path, name: str) -> Path:
     """The original lists say /SegNet/CamVid/train/x.png: the last two parts are the place; the picture may be recompressed."""
     path = inner(root, str(PurePosixPath(*PurePosixPath(name).parts[-2:])))
     return path if path.is_file() else existing(path.with_suffix("")) or path
-
-
-def _item(image: Path, mask: Path) -> Item:
-    return Item(image.stem, image, mask)

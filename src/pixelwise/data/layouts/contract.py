@@ -8,7 +8,7 @@ from pathlib import Path
 from ...errors import DatasetError
 from ...images import IMAGE_SUFFIXES
 from ...registry import Registry
-from ..dataset import Dataset
+from ..dataset import Dataset, Item
 
 
 class Layout(ABC):
@@ -69,3 +69,27 @@ def existing(stem: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Path | N
             if path.is_file():
                 return path
     return None
+
+
+def pair_folders(images: Path, masks: Path) -> list[Item]:
+    """Every picture with the mask of its name, at any depth; without the folder `masks`, pictures alone.
+
+    A mask without a picture becomes an item too, and two files of one name two items, so that `Dataset.check` tells of them.
+    """
+    if not masks.is_dir():
+        return [Item(stem, image) for stem, paths in _by_stem(images).items() for image in paths]
+    pictures, labels = _by_stem(images), _by_stem(masks)
+    items = []
+    for stem in sorted({*pictures, *labels}):
+        for image in pictures.get(stem, [images / f"{stem}.*"]):
+            items += [Item(stem, image, mask) for mask in labels.get(stem, [masks / f"{stem}.png"])]
+    return items
+
+
+def _by_stem(folder: Path) -> dict[str, list[Path]]:
+    """Pictures by their name below `folder` without suffix."""
+    stems: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and not path.is_dir():
+            stems.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
+    return stems
