@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -91,7 +92,7 @@ def read_examples(folder: str | Path) -> Sheet:
     try:
         data = json.loads((folder / _INDEX).read_text("utf-8"))
         examples = tuple(_read_example(folder, number, row) for number, row in enumerate(data["examples"]))
-        return Sheet(examples, tuple((str(name), str(color)) for name, color in data["legend"]))
+        return Sheet(examples, tuple((str(name), _color(color)) for name, color in data["legend"]))
     except (OSError, KeyError, TypeError, ValueError) as error:
         what = f"is no list of examples: {type(error).__name__} {error}"
         raise ConfigError(folder / _INDEX, what, "remove the folder; the report does without it") from None
@@ -100,6 +101,13 @@ def read_examples(folder: str | Path) -> Sheet:
 def _read_example(folder: Path, number: int, row: dict[str, Any]) -> Example:
     pictures = {picture: _file(folder, number, picture).read_bytes() for picture in _PICTURES}
     return Example(ImageScore(**row["score"]), bool(row["is_best"]), **pictures)
+
+
+def _color(text: str) -> str:
+    """Nothing else than a colour may reach the page's styles."""
+    if not re.fullmatch(r"#[0-9a-f]{6}", text):
+        raise ValueError(f"colour {text!r}")
+    return text
 
 
 def _file(folder: Path, number: int, picture: str) -> Path:
