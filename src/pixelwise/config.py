@@ -1,0 +1,331 @@
+"""One run, as one typed tree: YAML in and out, `--section.option value` on top, unknown keys refused.
+
+Each field carries its own sentence. A recipe file is this tree with the fields that it changes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from .errors import ConfigError
+from .registry import suggest
+
+
+@dataclass
+class DataConfig:
+    """Where the pictures come from."""
+
+    path: str = ""
+    """Folder of the dataset."""
+    layout: str | None = None
+    """Layout of the folder; None recognises it by looking."""
+    train_split: str = "train"
+    """Split that is learned from."""
+    val_split: str = "val"
+    """Split that chooses the best checkpoint; never the test split."""
+    batch_size: int = 8
+    """Pictures a step and rank."""
+    sampling: Literal["shuffle", "replacement"] = "shuffle"
+    """`shuffle` shows each picture once an epoch; `replacement` draws any picture each time, as FCN's data layer."""
+    workers: int = 1
+    """Processes that read and transform pictures; 0 does it in the training process."""
+    cache: bool = True
+    """Keep decoded pictures in memory."""
+
+
+@dataclass
+class AugmentConfig:
+    """Changes made to a picture and its mask alike while training. Image border = mean, mask border = ignore."""
+
+    crop: list[int] = field(default_factory=lambda: [320, 448])
+    """Height and width of what the network sees; [0, 0] keeps the picture whole (batch size 1)."""
+    scale: list[float] = field(default_factory=lambda: [0.6, 1.9])
+    """Range of the random zoom, drawn evenly in its logarithm."""
+    aspect: float = 1.0
+    """Largest random stretch of width against height; 1 keeps the shape."""
+    rotate: float = 0.0
+    """Largest rotation to either side, in degrees."""
+    flip: float = 0.5
+    """Probability of a left-right mirror."""
+    brightness: float = 0.0
+    """Largest relative change of brightness."""
+    contrast: float = 0.0
+    """Largest relative change of contrast."""
+    saturation: float = 0.0
+    """Largest relative change of saturation."""
+    hue: float = 0.0
+    """Largest shift of hue, in degrees."""
+    gamma: float = 0.0
+    """Largest change of the tone curve's exponent, in powers of two."""
+    rare: float = 0.0
+    """Share of crops that are centred on a pixel of a class drawn evenly among those of the picture."""
+
+
+@dataclass
+class ModelConfig:
+    """What is trained."""
+
+    name: str = "fcn8s_vgg16"
+    """A name that `pixelwise models` lists."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of the network's builder."""
+    init_from: str | None = None
+    """Checkpoint to start from; tensors that do not fit are listed."""
+    train_only: Literal["all", "classifier"] = "all"
+    """`classifier` freezes everything but the score layers."""
+
+
+@dataclass
+class LossConfig:
+    """What is minimised."""
+
+    reduction: Literal["mean", "sum"] = "mean"
+    """`mean` over the pixels that count, on all ranks; `sum` over them, as FCN's heavy learning."""
+    class_weights: Literal["none", "log", "inverse"] | list[float] = "none"
+    """`log`: 1 / log(1.1 + share) of the training pixels; `inverse`: median frequency balancing; or K numbers."""
+    keep_probability: float = 1.0
+    """FCN's patchwise training: each cell of the coarse map stays in the loss with this probability."""
+    aux_weight: float = 0.4
+    """Weight of each auxiliary output."""
+    lovasz: float = 0.0
+    """Weight of the Lovász-softmax term, a surrogate of the mean IoU."""
+
+
+@dataclass
+class OptimizerConfig:
+    """How the weights move."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    """`sgd` with momentum, or `adamw`."""
+    lr: float = 0.01
+    """Learning rate at its highest."""
+    momentum: float = 0.9
+    """Momentum of `sgd`; first beta of `adamw`."""
+    weight_decay: float = 0.0005
+    """Decay of weights with two or more axes; never of biases, norms and bilinear kernels."""
+    bias_lr_factor: float = 1.0
+    """Learning rate of biases, relative (Caffe doubles it)."""
+    schedule: Literal["constant", "poly", "cosine"] = "poly"
+    """How the learning rate falls over the steps."""
+    power: float = 0.9
+    """Exponent of `poly`."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises from 0."""
+    clip_norm: float = 0.0
+    """Largest norm of the gradient; 0 leaves it alone."""
+    accumulate: int = 1
+    """Batches whose gradients are averaged into one step."""
+
+
+@dataclass
+class TrainConfig:
+    """The run."""
+
+    steps: int = 10000
+    """Optimiser steps."""
+    validate_every: int = 500
+    """Steps between validations (and after the last step)."""
+    save_every: int = 250
+    """Steps between checkpoints `last`."""
+    log_every: int = 20
+    """Steps between lines of metrics.csv."""
+    seed: int = 0
+    """Everything random is a function of this number and the step."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto` takes bfloat16 where the hardware computes it."""
+    ema: float = 0.0
+    """Decay of the moving average of weights that is validated and saved; 0 turns it off."""
+    freeze_norm: bool = False
+    """Keep batch-norm statistics as they are."""
+    device: str = "auto"
+    """auto, cpu, cuda."""
+    devices: int = 1
+    """Devices of this node."""
+    nodes: int = 1
+    """Nodes; start one process group each with torchrun."""
+    loggers: list[str] = field(default_factory=list)
+    """Further loggers by name: tensorboard, wandb."""
+    on_bad: Literal["stop", "skip"] = "stop"
+    """What a picture that cannot be read does: stop with its name, or be replaced by the next and counted."""
+
+
+@dataclass
+class Config:
+    """One run."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Raise ConfigError for the first number that cannot be meant, naming its option."""
+        for option, ok, allowed in self._rules():
+            if not ok:
+                section, name = option.split(".")
+                raise ConfigError(f"--{option}", f"got {getattr(getattr(self, section), name)!r}, allowed: {allowed}")
+
+    def _rules(self) -> list[tuple[str, bool, str]]:
+        data, augment, loss, optimizer, train = self.data, self.augment, self.loss, self.optimizer, self.train
+        whole = augment.crop == [0, 0]
+        return [
+            ("data.batch_size", data.batch_size >= 1, "1 or more"),
+            ("data.batch_size", not whole or data.batch_size == 1, "1, as --augment.crop [0, 0] keeps pictures of many sizes"),
+            ("data.workers", data.workers >= 0, "0 or more"),
+            ("augment.crop", len(augment.crop) == 2 and (whole or min(augment.crop) >= 1), "[height, width] of 1 or more, or [0, 0]"),
+            ("augment.scale", len(augment.scale) == 2 and 0 < augment.scale[0] <= augment.scale[1] <= 100, "[low, high] with 0 < low <= high <= 100"),
+            ("augment.aspect", 1 <= augment.aspect <= 10, "1 to 10"),
+            ("augment.flip", 0 <= augment.flip <= 1, "0 to 1"),
+            ("augment.rare", 0 <= augment.rare <= 1, "0 to 1"),
+            ("augment.rotate", 0 <= augment.rotate <= 180, "0 to 180"),
+            *((f"augment.{n}", 0 <= getattr(augment, n) <= 1, "0 to 1") for n in ("brightness", "contrast", "saturation", "gamma")),
+            ("augment.hue", 0 <= augment.hue <= 180, "0 to 180"),
+            ("loss.keep_probability", 0 < loss.keep_probability <= 1, "above 0, up to 1"),
+            ("loss.aux_weight", 0 <= loss.aux_weight < math.inf, "0 or more"),
+            ("loss.lovasz", 0 <= loss.lovasz < math.inf, "0 or more"),
+            ("optimizer.lr", 0 <= optimizer.lr < math.inf, "0 or more"),
+            ("optimizer.momentum", 0 <= optimizer.momentum < 1, "0 up to below 1"),
+            ("optimizer.weight_decay", 0 <= optimizer.weight_decay < math.inf, "0 or more"),
+            ("optimizer.bias_lr_factor", 0 <= optimizer.bias_lr_factor < math.inf, "0 or more"),
+            ("optimizer.power", 0 <= optimizer.power < math.inf, "0 or more"),
+            ("optimizer.warmup_steps", optimizer.warmup_steps >= 0, "0 or more"),
+            ("optimizer.clip_norm", 0 <= optimizer.clip_norm < math.inf, "0 or more"),
+            ("optimizer.accumulate", optimizer.accumulate >= 1, "1 or more"),
+            *((f"train.{n}", getattr(train, n) >= 1, "1 or more") for n in ("steps", "validate_every", "save_every", "log_every")),
+            ("train.ema", 0 <= train.ema < 1, "0 up to below 1"),
+            *((f"train.{n}", getattr(train, n) >= 1, "1 or more") for n in ("devices", "nodes")),
+            ("train.seed", 0 <= train.seed < 2**31, "0 to 2147483647"),
+        ]
+
+    def to_yaml(self) -> str:
+        """The whole tree as YAML; `from_yaml` reads it back."""
+        return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False, allow_unicode=True, default_flow_style=None)
+
+    def updated(self, changes: Mapping[str, Any], source: object = "config") -> Config:
+        """A copy with the nested `changes` applied. Raises ConfigError naming `source`, the key and the nearest known one."""
+        return _merge(self, changes, source, "")
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Config:
+        """Read a recipe or a saved config. Raises ConfigError naming the file, the line or the key."""
+        return cls().updated(read_yaml(path), path)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises ConfigError naming the file and the line."""
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(path, f"cannot be read: {error.strerror or error}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark else path
+        raise ConfigError(place, f"is not YAML: {getattr(error, 'problem', None) or error}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(path, f"holds a {type(content).__name__}", "write `key: value` lines")
+    return content
+
+
+def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
+    """`["--train.steps", "100"]` or `["--train.steps=100"]` -> `{"train": {"steps": 100}}`. Raises ConfigError."""
+    changes: dict[str, Any] = {}
+    rest = list(tokens)
+    while rest:
+        token = rest.pop(0)
+        name, equals, text = token.partition("=")
+        if not name.startswith("--") or name.count(".") < 1:
+            raise ConfigError(token, "is not an option of this command", "write `--section.option value`; `--print-config` lists them")
+        if not equals:
+            if not rest:
+                raise ConfigError(name, "has no value", f"write `{name} VALUE`")
+            text = rest.pop(0)
+        keys = name[2:].replace("-", "_").split(".")
+        level = changes
+        for key in keys[:-1]:
+            level = level.setdefault(key, {})
+        level[keys[-1]] = _parse_value(name, text)
+    return changes
+
+
+def _parse_value(name: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(name, f"got {text!r}", "write a number, a word, or a list like [1, 2]") from None
+
+
+def _merge(tree: Any, changes: Any, source: object, prefix: str) -> Any:
+    fields = {f.name: f for f in dataclasses.fields(tree)}
+    if not isinstance(changes, Mapping):
+        raise ConfigError(source, f"`{prefix.rstrip('.')}` is {changes!r}", "write its options below it")
+    hints = get_type_hints(type(tree))
+    values: dict[str, Any] = {}
+    for key, value in changes.items():
+        if key not in fields:
+            raise ConfigError(source, f"unknown key `{prefix}{key}`", suggest(str(key), fields))
+        current = getattr(tree, key)
+        if dataclasses.is_dataclass(current):
+            values[key] = _merge(current, value, source, f"{prefix}{key}.")
+        else:
+            values[key] = _coerce(value, hints[key], source, prefix + key)
+    return dataclasses.replace(tree, **values)
+
+
+def _coerce(value: Any, hint: Any, source: object, key: str) -> Any:
+    """`value` as the field's type, or ConfigError; YAML's `1e-3` (a string) and whole numbers become floats."""
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        for option in get_args(hint):
+            if _fits(value, option):
+                return value
+        return _coerce(value, get_args(hint)[0], source, key)
+    if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not math.isnan(number):
+            return number
+    if origin is list and isinstance(value, list):
+        return [_coerce(item, get_args(hint)[0], source, key) for item in value]
+    if _fits(value, hint):
+        return value
+    raise ConfigError(source, f"`{key}` is {value!r}", _expectation(value, hint))
+
+
+def _expectation(value: Any, hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return suggest(str(value), [str(option) for option in get_args(hint)])
+    return f"write a {getattr(hint, '__name__', hint)}"
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin = get_origin(hint)
+    if hint is type(None):
+        return value is None
+    if origin is Literal:
+        return value in get_args(hint)
+    if origin is list:
+        return isinstance(value, list) and all(_fits(item, get_args(hint)[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)

@@ -1,0 +1,136 @@
+"""From a split to batches. The picture and the augmentation of the n-th draw are functions of (seed, n) alone.
+
+So a run that is killed and resumed sees what it would have seen, with any number of workers; nothing of the loader's
+state has to be saved.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ..core import Batch, Sample
+from ..errors import DatasetError, InputError
+from .dataset import Split
+from .transforms import Transform
+
+_ORDER, _AUGMENT = 0, 1
+"""Streams of random numbers, so that the order of pictures and their augmentation never share draws."""
+
+
+def draw_index(number: int, num_samples: int, seed: int, sampling: Literal["shuffle", "replacement"]) -> int:
+    """Which sample the draw with that number shows: each once an epoch, or any each time (`replacement`)."""
+    epoch, place = divmod(number, num_samples)
+    if sampling == "replacement":
+        return int(np.random.default_rng([seed, _ORDER, number]).integers(num_samples))
+    return int(np.random.default_rng([seed, _ORDER, epoch]).permutation(num_samples)[place])
+
+
+@dataclass
+class Draws(Dataset[tuple[Sample, bool]]):
+    """Draw number -> the augmented sample, and whether a bad picture had to be replaced by the next one.
+
+    cache keeps decoded samples in memory; on_bad "skip" replaces what cannot be read, "stop" raises its error.
+    """
+
+    split: Split
+    transform: Transform
+    seed: int
+    sampling: Literal["shuffle", "replacement"] = "shuffle"
+    on_bad: Literal["stop", "skip"] = "stop"
+    cache: bool = True
+    _cached: dict[int, Sample] = field(default_factory=dict, repr=False)
+
+    def __getitem__(self, number: int) -> tuple[Sample, bool]:
+        """Raises InputError naming the file that cannot be read, or DatasetError when no sample can."""
+        index = draw_index(number, len(self.split), self.seed, self.sampling)
+        for step in range(len(self.split)):
+            try:
+                sample = self._read((index + step) % len(self.split))
+            except InputError:
+                if self.on_bad == "stop":
+                    raise
+                continue
+            assert sample.mask is not None, "a training split has masks"
+            rng = np.random.default_rng([self.seed, _AUGMENT, number])
+            return Sample(sample.key, *self.transform(sample.image, sample.mask, rng)), step > 0
+        raise DatasetError(self.split.name, "no sample of the split can be read", "run `pixelwise check`")
+
+    def _read(self, index: int) -> Sample:
+        if index not in self._cached:
+            sample = self.split[index]
+            if not self.cache:
+                return sample
+            self._cached[index] = sample
+        return self._cached[index]
+
+
+class DrawBatches(Sampler[list[int]]):
+    """Draw numbers of this rank, batch by batch, from batch `start` to batch `stop`; ranks take neighbouring batches."""
+
+    def __init__(self, start: int, stop: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        self.batches = range(start, stop)
+        self.batch_size = batch_size
+        self.rank, self.world_size = rank, world_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self.batches:
+            first = (batch * self.world_size + self.rank) * self.batch_size
+            yield list(range(first, first + self.batch_size))
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def collate(rows: Sequence[tuple[Sample, bool]]) -> tuple[Batch, int]:
+    """Samples of equal size -> Batch, and how many of them stand in for a bad picture."""
+    samples = [sample for sample, _ in rows]
+    images = torch.from_numpy(np.stack([s.image for s in samples]).transpose(0, 3, 1, 2).copy())
+    masks = torch.from_numpy(np.stack([np.asarray(s.mask, np.int64) for s in samples]))
+    return Batch(images, masks, tuple(s.key for s in samples)), sum(replaced for _, replaced in rows)
+
+
+def train_loader(draws: Draws, batches: DrawBatches, workers: int) -> DataLoader[Any]:
+    """A loader over those batches; it draws nothing from torch's global generator."""
+    return DataLoader(
+        draws,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=collate,
+        generator=torch.Generator().manual_seed(draws.seed),
+        worker_init_fn=_Worker(os.getpid()) if workers else None,
+        persistent_workers=workers > 0,
+        prefetch_factor=4 if workers else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """What a worker does first: one thread, and death with its parent, so that a killed run leaves nobody behind."""
+
+    parent: int
+
+    def __call__(self, worker: int) -> None:
+        import cv2
+
+        cv2.setNumThreads(0)
+        torch.set_num_threads(1)
+        _die_with_parent()
+        if os.getppid() != self.parent:
+            raise SystemExit("the training process is gone")
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to end this process when its parent ends, by any signal; elsewhere torch's own watchdog has to do."""
+    import ctypes
+    import signal
+    import sys
+
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)

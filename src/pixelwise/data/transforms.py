@@ -1,0 +1,123 @@
+"""Augmentation: one affine warp and one tone change, the same geometry for image and mask.
+
+A transform is any callable `transform(image, mask, rng) -> (image, mask)`; the arrays are (H, W, C) uint8 and (H, W)
+class ids. What the warp takes from outside the picture is the training mean in the image and the ignore id in the mask.
+Masks are sampled at exact pixel centres (nearest-exact): an id that comes out was there before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import AugmentConfig
+
+BORDER_COLOR = (124, 116, 104)
+"""ImageNet's mean, rounded: what a normalised network sees as (nearly) zero."""
+
+
+class Transform(Protocol):
+    """What the loader asks of an augmentation."""
+
+    def __call__(
+        self, image: NDArray[np.uint8], mask: NDArray[Any], rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+        """image (H, W, C) uint8 and mask (H, W) -> new ones of equal size; all chance comes from `rng`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Zoom, stretch, rotate, mirror, crop in one warp; then tone and colour. `ignore_id` fills masks."""
+
+    config: AugmentConfig
+    ignore_id: int
+
+    def __call__(
+        self, image: NDArray[np.uint8], mask: NDArray[Any], rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+        """image (H, W, C) uint8, mask (H, W) -> the same of the crop's size, or of their own where the crop is [0, 0]."""
+        height, width = mask.shape if self.config.crop == [0, 0] else self.config.crop
+        to_source = self._draw(mask, (height, width), rng)
+        image, mask = warp(image, mask, to_source, (height, width), self.ignore_id)
+        return self._tone(image, rng), mask
+
+    def _draw(self, mask: NDArray[Any], size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64]:
+        """(2, 3): where a pixel of the crop lies in the source, in (column, row) of pixel corners."""
+        config = self.config
+        zoom = np.exp(rng.uniform(*np.log(config.scale)))
+        stretch = np.exp(rng.uniform(-1, 1) * np.log(config.aspect) / 2)
+        angle = np.deg2rad(rng.uniform(-1, 1) * config.rotate)
+        mirror = -1.0 if rng.random() < config.flip else 1.0
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        linear = turn @ np.diag([mirror / (zoom * stretch), stretch / zoom])
+        middle = self._middle(mask, np.abs(linear) @ np.array(size[::-1], float), rng)
+        return np.column_stack([linear, middle - linear @ (np.array(size[::-1]) / 2)])
+
+    def _middle(self, mask: NDArray[Any], extent: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+        """(column, row) of the source that the crop is centred on; `extent` is what the crop covers there."""
+        source = np.array(mask.shape[::-1], float)
+        low = np.minimum(extent, source) / 2
+        high = source - low
+        anywhere = low + rng.random(2) * (high - low)
+        if rng.random() >= self.config.rare:
+            return anywhere
+        classes = np.unique(mask)
+        classes = classes[classes != self.ignore_id]
+        if not len(classes):
+            return anywhere
+        places = np.flatnonzero(mask == rng.choice(classes))
+        row, column = divmod(int(rng.choice(places)), mask.shape[1])
+        wished = np.array([column, row]) + (rng.random(2) - 0.5) * extent / 2
+        clipped: NDArray[np.float64] = np.clip(wished, low, high)
+        return clipped
+
+    def _tone(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+        config = self.config
+        brightness, contrast, saturation, hue, gamma = rng.uniform(-1, 1, 5)
+        curve = (np.arange(256) / 255) ** (2.0 ** (gamma * config.gamma))
+        curve = ((curve - 0.5) * (1 + contrast * config.contrast) + 0.5) * (1 + brightness * config.brightness)
+        image = cv2.LUT(image, np.rint(np.clip(curve, 0, 1) * 255).astype(np.uint8))
+        if image.shape[2] == 3 and (config.saturation or config.hue):
+            image = _shift_color(image, 1 + saturation * config.saturation, hue * config.hue)
+        return image
+
+
+def warp(
+    image: NDArray[np.uint8], mask: NDArray[Any], to_source: NDArray[np.float64], size: tuple[int, int], ignore_id: int
+) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+    """Sample image (bilinear) and mask (nearest-exact) over a crop of `size` (height, width).
+
+    to_source (2, 3) maps (column, row) of pixel corners in the crop to those in the source.
+    """
+    height, width = size
+    # OpenCV counts from pixel centres, the matrix from corners: half a pixel in, half a pixel out.
+    shift = to_source[:, 2] + to_source[:, :2] @ [0.5, 0.5] - 0.5
+    centers = np.column_stack([to_source[:, :2], shift])
+    warped = cv2.warpAffine(
+        image, centers, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT,
+        borderValue=_border(image.shape[2]),
+    ).reshape(height, width, -1)
+    columns, rows = np.arange(width) + 0.5, np.arange(height)[:, None] + 0.5
+    source = [np.floor(a * columns + b * rows + c).astype(np.int64) for a, b, c in to_source]
+    inside = (source[0] >= 0) & (source[0] < mask.shape[1]) & (source[1] >= 0) & (source[1] < mask.shape[0])
+    source_columns, source_rows = (s.clip(0, n - 1) for s, n in zip(source, mask.shape[::-1], strict=True))
+    return warped, np.where(inside, mask[source_rows, source_columns], np.asarray(ignore_id, mask.dtype))
+
+
+def _border(num_channels: int) -> Sequence[float]:
+    return (BORDER_COLOR + (BORDER_COLOR[-1],))[:4] if num_channels >= 3 else (BORDER_COLOR[1],) * 4
+
+
+def _shift_color(image: NDArray[np.uint8], saturation: float, hue: float) -> NDArray[np.uint8]:
+    """Scale saturation and turn hue by degrees, in OpenCV's HSV (hue of 0..179 in steps of two degrees)."""
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+    levels = np.arange(256)
+    tables = np.stack([(levels + round(hue / 2)) % 180, np.clip(np.rint(levels * saturation), 0, 255), levels], 1).astype(np.uint8)
+    shifted = cv2.LUT(hsv, tables[None])
+    return np.asarray(cv2.cvtColor(shifted, cv2.COLOR_HSV2RGB), np.uint8)

@@ -1,0 +1,68 @@
+"""The network and the class weights that a configuration asks for."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..checkpoint import load_checkpoint
+from ..config import LossConfig, ModelConfig
+from ..core import Taxonomy
+from ..data.dataset import Split
+from ..errors import CheckpointError, ConfigError
+from ..losses import class_weights_from_counts
+from ..models import create_model
+from ..nn.model import SegmentationModel
+
+
+def build_model(settings: ModelConfig, taxonomy: Taxonomy) -> SegmentationModel:
+    """The network with fresh weights or, with `init_from`, those of a checkpoint; frozen as `train_only` says."""
+    model = create_model(settings.name, taxonomy.num_classes, **settings.options)
+    if settings.init_from:
+        print(start_from(model, load_checkpoint(settings.init_from).model, settings.init_from))
+    if settings.train_only == "classifier":
+        if not hasattr(model, "classifier_modules"):
+            raise ConfigError("--model.train_only", f"{settings.name} does not say which layers are its classifier", "use all")
+        model.requires_grad_(False)
+        for layer in model.classifier_modules():
+            layer.requires_grad_(True)
+    return model.to(memory_format=torch.channels_last)
+
+
+def start_from(model: SegmentationModel, source: SegmentationModel, name: object) -> str:
+    """Copy each tensor whose name and shape the two networks share; the others keep their fresh values.
+
+    So FCN-16s starts from FCN-32s with its new score layers at zero. Returns a line that counts and lists the fresh ones.
+    Raises CheckpointError when nothing fits.
+    """
+    own, given = model.state_dict(), source.state_dict()
+    shared = {key: given[key] for key in own if key in given and own[key].shape == given[key].shape}
+    if not shared:
+        raise CheckpointError(name, "shares no tensor with the network", "start from a checkpoint of the same trunk")
+    model.load_state_dict({**own, **shared})
+    fresh = [key for key in own if key not in shared]
+    listed = f": {', '.join(fresh[:8])}{', ...' if len(fresh) > 8 else ''}" if fresh else ""
+    return f"started from {name}: {len(shared)} tensors taken over, {len(fresh)} fresh{listed}"
+
+
+def class_weights(settings: LossConfig, split: Split) -> Tensor | None:
+    """Weights (K,) float32 that the loss multiplies each class with, or None."""
+    scheme, count = settings.class_weights, split.taxonomy.num_classes
+    if scheme == "none":
+        return None
+    if isinstance(scheme, list):
+        if len(scheme) != count or min(scheme) < 0:
+            raise ConfigError("--loss.class_weights", f"got {scheme}", f"give {count} numbers of 0 or more, one a class")
+        return torch.tensor(scheme)
+    return class_weights_from_counts(torch.from_numpy(count_pixels(split)), scheme)
+
+
+def count_pixels(split: Split) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Pixels of each class over the masks of a split, (K,) int64; ignored ones are not counted."""
+    total = np.zeros(split.taxonomy.num_classes, np.int64)
+    for item in split.items:
+        mask = split.read_labels(item)
+        if mask is not None:
+            total += np.bincount(mask.ravel(), minlength=split.taxonomy.ignore_id + 1)[: len(total)]
+    return total

@@ -1,0 +1,140 @@
+"""One optimiser step, as Lightning's Trainer calls it: forward, loss over all ranks, guarded numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import lightning
+import torch
+from torch import Tensor
+
+from ..config import Config
+from ..core import Batch, Output
+from ..errors import InputError
+from ..losses import keep_cells, lovasz_softmax, pixel_cross_entropy
+from ..nn.model import SegmentationModel
+from .average import MovingAverage
+from .schedule import build_optimizer, lr_factor, set_lr
+from .state import Progress, optimizer_tensors
+
+MIX = 1_000_003
+"""A prime that spreads (seed, batch, rank) over the generator's seeds."""
+
+
+class TrainingModule(lightning.LightningModule):
+    """The network with its loss and optimiser; `step` counts the optimiser steps of the whole run, resumed or not.
+
+    after_step is called with this module after each optimiser step: validation, logging, saving hang there.
+    """
+
+    def __init__(
+        self,
+        model: SegmentationModel,
+        config: Config,
+        ignore_id: int,
+        class_weights: Tensor | None,
+        after_step: Callable[[TrainingModule], None],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.ignore_id = ignore_id
+        self.register_buffer("class_weights", class_weights, persistent=False)
+        self.after_step = after_step
+        self.average = MovingAverage(model, config.train.ema) if config.train.ema else None
+        self.optimizer = build_optimizer(model, config.optimizer)
+        self.progress = Progress()
+        self.step = 0
+        self.num_bad = 0
+        self.loss_of_step = 0.0
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The optimiser that was built, and maybe restored, before."""
+        return self.optimizer
+
+    def on_train_batch_start(self, batch: tuple[Batch, int], batch_idx: int) -> None:
+        """Set what this batch depends on from its number alone: the learning rate and the chance in dropout."""
+        accumulate = self.config.optimizer.accumulate
+        if batch_idx % accumulate == 0:
+            self.loss_of_step = 0.0
+        set_lr(self.optimizer, lr_factor(self.step, self.config.train.steps, self.config.optimizer))
+        torch.manual_seed(self._batch_seed(batch_idx))
+        self.model.train()
+        if self.config.train.freeze_norm:
+            for module in self.model.modules():
+                if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
+    def _batch_seed(self, batch_idx: int) -> int:
+        number = self.step * self.config.optimizer.accumulate + batch_idx % self.config.optimizer.accumulate
+        return (self.config.train.seed * MIX + number) * MIX + self.global_rank
+
+    def training_step(self, batch: tuple[Batch, int], batch_idx: int) -> Tensor:
+        """The loss of one batch. Raises InputError naming step and pictures when it is not finite."""
+        (images, masks, keys), num_bad = batch
+        self.num_bad += num_bad
+        masks = self._sampled(masks, batch_idx)
+        output = self.model(images.contiguous(memory_format=torch.channels_last))
+        loss = self._loss(output, masks)
+        value = float(loss.detach())
+        if value != value or abs(value) == float("inf"):
+            what = f"loss is {value} at step {self.step + 1}, pictures {', '.join(keys[:8])}"
+            raise InputError("training", what, "lower --optimizer.lr, or set --optimizer.clip_norm 1; the last checkpoint is whole")
+        self.loss_of_step += value / self.config.optimizer.accumulate
+        self.log_live("loss", value)
+        return loss
+
+    def _sampled(self, masks: Tensor, batch_idx: int) -> Tensor:
+        probability = self.config.loss.keep_probability
+        if probability == 1:
+            return masks
+        generator = torch.Generator().manual_seed(self._batch_seed(batch_idx))
+        return keep_cells(masks, self.ignore_id, probability, 32, generator)
+
+    def _loss(self, output: Output, masks: Tensor) -> Tensor:
+        config = self.config.loss
+        loss = self._cross_entropy(output.logits, masks)
+        for aux in output.aux:
+            loss = loss + config.aux_weight * self._cross_entropy(aux, masks)
+        if config.lovasz:
+            loss = loss + config.lovasz * lovasz_softmax(output.logits, masks, self.ignore_id)
+        return loss
+
+    def _cross_entropy(self, logits: Tensor, masks: Tensor) -> Tensor:
+        total, weight = pixel_cross_entropy(logits, masks, self.ignore_id, self.class_weights)
+        if self.config.loss.reduction == "sum":
+            return total / len(masks)
+        if self.trainer.world_size > 1:
+            # Ranks average their gradients; scaled so, the average is the mean over the pixels of all ranks.
+            weight = self.trainer.strategy.reduce(weight, reduce_op="mean")
+        return total / weight.clamp_min(1e-12)
+
+    @contextmanager
+    def weights_to_keep(self) -> Iterator[None]:
+        """Inside the block the model holds the weights that are validated and shipped: the moving average where there is one."""
+        if self.average is None:
+            yield
+        else:
+            with self.average.applied_to(self.model):
+                yield
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Every tensor that the next step depends on."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        if self.average is not None:
+            tensors |= {f"average.{name}": tensor for name, tensor in self.average.state.items()}
+        return tensors | optimizer_tensors(self.optimizer)
+
+    def log_live(self, name: str, value: float) -> None:
+        """Show a number at the end of the progress bar."""
+        self.log(name, value, prog_bar=True, logger=False, rank_zero_only=True)
+
+    def on_train_batch_end(self, outputs: object, batch: tuple[Batch, int], batch_idx: int) -> None:
+        """Count a finished optimiser step and call what hangs on it."""
+        if (batch_idx + 1) % self.config.optimizer.accumulate:
+            return
+        self.step += 1
+        if self.average is not None:
+            self.average.update(self.model, self.step)
+        self.after_step(self)

@@ -1,0 +1,55 @@
+"""The learning rate as a function of the step, and which weights it moves how."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..config import OptimizerConfig
+
+
+def lr_factor(step: int, steps: int, config: OptimizerConfig) -> float:
+    """The learning rate of step 0..steps-1, relative to its highest: warm-up, then constant, poly or cosine.
+
+    Source of poly: (1 - step / steps) ** power, ParseNet and DeepLab v2, section 4.1.2.
+    """
+    if step < config.warmup_steps:
+        return (step + 1) / (config.warmup_steps + 1)
+    progress = (step - config.warmup_steps) / max(steps - config.warmup_steps, 1)
+    if config.schedule == "poly":
+        return float((1 - progress) ** config.power)
+    if config.schedule == "cosine":
+        return (1 + math.cos(math.pi * progress)) / 2
+    return 1.0
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """SGD or AdamW over three groups: weights (decayed), biases (Caffe's rule: own factor, no decay), all others.
+
+    Norm parameters and bilinear kernels (marked `no_decay`) are never decayed. Frozen parameters are left out.
+    Each group remembers its highest rate as `base_lr`.
+    """
+    groups: dict[str, dict[str, Any]] = {
+        "weights": {"params": [], "base_lr": config.lr, "weight_decay": config.weight_decay},
+        "biases": {"params": [], "base_lr": config.lr * config.bias_lr_factor, "weight_decay": 0.0},
+        "others": {"params": [], "base_lr": config.lr, "weight_decay": 0.0},
+    }
+    for module in model.modules():
+        norm = isinstance(module, nn.modules.batchnorm._NormBase | nn.LayerNorm | nn.GroupNorm)
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad:
+                plain = norm or getattr(parameter, "no_decay", False) or (name != "bias" and parameter.ndim < 2)
+                groups["others" if plain else "biases" if name == "bias" else "weights"]["params"].append(parameter)
+    used = [{**group, "lr": group["base_lr"]} for group in groups.values() if group["params"]]
+    if config.name == "adamw":
+        return torch.optim.AdamW(used, lr=config.lr, betas=(config.momentum, 0.999))
+    return torch.optim.SGD(used, lr=config.lr, momentum=config.momentum)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Give each group its highest rate times `factor`."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor

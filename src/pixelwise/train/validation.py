@@ -1,0 +1,30 @@
+"""The score while training: the same pictures, sizes and rules as `pixelwise evaluate`, spread over the ranks."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ..data.dataset import Split
+from ..inference.dense import label_map
+from ..metrics import Scores, confusion_matrix
+from ..nn.model import SegmentationModel
+
+
+@torch.inference_mode()
+def validate(model: SegmentationModel, split: Split, device: torch.device, rank: int = 0, world_size: int = 1) -> Scores:
+    """Scores of a model over a whole split at native resolution; each picture is seen by exactly one rank."""
+    was_training = model.training
+    model.eval()
+    taxonomy = split.taxonomy
+    total = np.zeros((taxonomy.num_classes, taxonomy.num_classes), np.int64)
+    for index in range(rank, len(split), world_size):
+        sample = split[index]
+        prediction = label_map(model, sample.image, device)
+        total += confusion_matrix(sample.mask, prediction, taxonomy.num_classes, taxonomy.ignore_id)
+    model.train(was_training)
+    if world_size > 1:
+        matrix = torch.from_numpy(total).to(device)
+        torch.distributed.all_reduce(matrix)
+        total = matrix.cpu().numpy()
+    return Scores.from_matrix(total, taxonomy.names)
