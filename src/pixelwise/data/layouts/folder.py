@@ -39,7 +39,8 @@ class Folder(Layout):
 
     def read(self, root: Path) -> Dataset:
         """Splits by folders below images/, otherwise by lists beside it."""
-        parts = {name: pair_folders(root / "images" / name, root / "masks" / name) for name in _PARTS if (root / "images" / name).is_dir()}
+        images, masks = root / "images", root / "masks"
+        parts = {name: pair_folders(images / name, masks / name) for name in _PARTS if (images / name).is_dir()}
         if not parts:
             lists = {name: root / f"{name}.txt" for name in _PARTS}
             parts = {name: _listed(root, path) for name, path in lists.items() if path.is_file()}
