@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from pixelwise.commands.evaluate import evaluate as command
 from pixelwise.core import Prediction, Taxonomy
 from pixelwise.data.dataset import Item, MaskCode, Split
 from pixelwise.errors import ConfigError, DatasetError, InputError, MaskError
 from pixelwise.evaluate import evaluate, evaluate_folder, read_scores, write_scores
-from pixelwise.images import write_image, write_mask
+from pixelwise.images import read_mask, write_image, write_mask
 
 # Class values that differ from the class ids, two ignored values: a mistake in either direction changes the scores.
 TAXONOMY = Taxonomy(("road", "car", "sky", "boat"), values=(10, 20, 30, 40), ignored=(0, 255))
@@ -224,3 +227,77 @@ def test_a_mask_of_another_size_names_the_image(split):
 
     with pytest.raises(MaskError, match="frame 0: truth is 20x30, prediction 5x5"):
         evaluate(small, split)
+
+
+# --- the command
+
+
+@pytest.fixture
+def data(tmp_path):
+    """An ordinary dataset folder of two test images, and right predictions but for the upper half of the second."""
+    for name in ("images/test", "masks/test", "found"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "classes.yaml").write_text("classes: [road, car, boat]\nignore: [255]\n")
+    for index in range(2):
+        truth = np.zeros((8, 10), np.uint8)
+        truth[:, 5:] = 1
+        write_image(tmp_path / f"images/test/{index}.png", np.full((8, 10, 3), index, np.uint8))
+        write_mask(tmp_path / f"masks/test/{index}.png", truth)
+        truth[: 4 * index] = 0
+        write_mask(tmp_path / f"found/{index}.png", truth)
+    return tmp_path
+
+
+def test_command_prints_protocol_classes_and_means(data, capsys):
+    assert command(data=data, predictions=data / "found", out=data / "new" / "scores.json") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    # 80 pixels each; 20 of car taken for road.
+    for part in (
+        "folder test: 2 images at native resolution (8x10, height x width), 3 classes",
+        "left out of the means: boat",
+        f"road {8000 / 100:.2f}",
+        "boat - - - - - 0.00",
+        f"pixel accuracy {14000 / 160:.2f}",
+        f"mean accuracy {(100 + 75) / 2:.2f}",
+        f"mean IoU {(80 + 75) / 2:.2f}",
+        f"frequency weighted IoU {(80 + 75) / 2:.2f}",
+    ):
+        assert part in text, part
+    assert read_scores(data / "new" / "scores.json").scores.matrix == ((80, 0, 0), (20, 60, 0), (0, 0, 0))
+
+
+def test_command_prints_json_alone(data, capsys):
+    assert command(data=data, predictions=data / "found", boundary=False, json=True) == 0
+    assert json.loads(capsys.readouterr().out)["scores"]["pixel_accuracy"] == 140 / 160
+
+
+def test_command_scores_a_model(data, capsys, monkeypatch):
+    asked = []
+
+    class Fake:
+        taxonomy = Taxonomy(("road", "car", "boat"))
+
+        def __call__(self, image):
+            return Prediction(read_mask(data / "found" / f"{image[0, 0, 0]}.png"), self.taxonomy, image)
+
+    def load(path=None, precision="float32"):
+        asked.append((path, precision))
+        return Fake()
+
+    monkeypatch.setitem(sys.modules, "pixelwise.inference.segmenter", SimpleNamespace(load=load))
+    assert command(data=data, model="runs/a", precision="bfloat16") == 0
+    out = capsys.readouterr().out
+    assert "predictions: runs/a, bfloat16" in out
+    assert "87.50" in out
+    assert asked == [("runs/a", "bfloat16")]
+    Fake.taxonomy = Taxonomy(("road", "car"))
+    with pytest.raises(DatasetError, match="folder test: has 3 classes, the shipped model has 2; not in both: boat"):
+        command(data=data)
+    assert asked[1] == (None, "float32")
+
+
+def test_command_refuses_two_sources_and_unknown_splits(data):
+    with pytest.raises(ConfigError, match="--model and --predictions exclude each other"):
+        command(data=data, model="a", predictions=data / "found")
+    with pytest.raises(DatasetError, match="has no split 'tset'"):
+        command(data=data, split="tset", predictions=data / "found")

@@ -19,7 +19,6 @@ from ..evaluate import Evaluation, evaluate_folder, refuse_other_classes, write_
 from ..evaluate import Progress as Report
 from ..evaluate import evaluate as evaluate_model
 from ..files import make_folder
-from ..inference.segmenter import load
 from ..metrics import Scores
 
 
@@ -62,10 +61,13 @@ def evaluate(
     dataset = open_dataset(data)
     truth = dataset.split(split)
     if predictions is not None:
+        # No model, no torch: scoring a folder starts at once.
         with _progress() as report:
             result = evaluate_folder(predictions, truth, dataset=dataset.name, boundary=boundary, progress=report)
     else:
-        name = model or "the model that ships with pixelwise"
+        from ..inference.segmenter import load
+
+        name = model or "the shipped model"
         segmenter = load(model, precision=precision)
         refuse_other_classes(segmenter.taxonomy, truth.taxonomy, name, f"{dataset.name} {split}")
         with _progress() as report:
@@ -94,7 +96,9 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     """The protocol, the table a class, the means, and what looks implausible."""
     for line in evaluation.protocol_lines():
         console.print(Text(line), soft_wrap=True)
+    console.print()
     console.print(class_table(evaluation.scores))
+    console.print()
     console.print(means_table(evaluation.scores))
     for warning in evaluation.scores.warnings:
         console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
@@ -102,7 +106,7 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
 
 def class_table(scores: Scores) -> Table:
     """One row a class, in percent; a dash is a number that is undefined."""
-    table = Table("class", box=None, pad_edge=False)
+    table = Table("in percent", box=None, pad_edge=False)
     measured = bool(scores.boundary)
     for heading in ("IoU", *(("boundary IoU",) if measured else ()), "Dice", "accuracy", "precision", "share of truth"):
         table.add_column(heading, justify="right")
