@@ -1,11 +1,12 @@
 """AlexNet: Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural Networks", NIPS 2012.
 
-https://papers.nips.cc/paper/4824-imagenet-classification-with-deep-convolutional-neural-networks
+Paper: https://papers.nips.cc/paper/4824-imagenet-classification-with-deep-convolutional-neural-networks
 
 `alexnet_caffe` is BVLC CaffeNet, the net that FCN means by AlexNet: groups at conv2, conv4 and conv5, pooling *before* the
 local response normalisation (the paper: behind it), one stream on one device, input 227. `alexnet` is torchvision's, the
 one-column net of Krizhevsky 2014: fewer filters, no groups, no normalisation, input 224; its state names load strictly.
-Added to both: `width`, and the paddings that FCN changes. Fresh weights are He's, the paper's were a normal of 0.01.
+
+Deviations: both also take `width` and the paddings that FCN changes. Fresh weights are He's, the paper's a normal of 0.01.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 """VGG: Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015.
 
-https://arxiv.org/abs/1409.1556
+Paper: https://arxiv.org/abs/1409.1556
 
 Faithful: nets A (11), B (13), D (16), E (19): 3x3 convolutions, five 2x2 poolings, fc6, fc7, fc8; state names and shapes are
-torchvision's, so that its files load strictly. Added: batch normalisation (`_bn`, torchvision's variant), `width`, and the
-paddings that FCN changes (`margin`, `ceil_mode`). Fresh weights are He's, the paper's came from net A and a normal of 0.01.
+torchvision's, so that its files load strictly.
+
+Deviations: batch normalisation (`_bn`, torchvision's variant), `width`, and the paddings that FCN changes (`margin`,
+`ceil_mode`). Fresh weights are He's, the paper's came from net A and a normal of 0.01.
 """
 
 from __future__ import annotations
