@@ -161,6 +161,22 @@ def download(weights: Weights, folder: str | Path, open_url: Opener | None = Non
     return target
 
 
+def published(path: str | Path) -> Weights | None:
+    """The entry whose file name `path` has, or None.
+
+    Raises CheckpointError when the entry has a digest and the file another one: it is cut, damaged, or not what it is called.
+    """
+    path = Path(path)
+    weights = next((entry for entry in WEIGHTS.values() if entry.file_name == path.name), None)
+    if weights is None or weights.sha256 is None:
+        return weights
+    digest = _digest(_pieces_of_file(path))
+    if not digest.startswith(weights.sha256):
+        what = f"has sha256 {digest[: len(weights.sha256)]}..., {weights.name} of that name has {weights.sha256}..."
+        raise CheckpointError(path, what, f"download it again from {weights.url}, or rename it if it is your own")
+    return weights
+
+
 def cache_folder() -> Path:
     """Where downloads are kept: `$PIXELWISE_CACHE`, or `pixelwise` in the user's cache folder."""
     chosen = os.environ.get("PIXELWISE_CACHE")
@@ -183,9 +199,12 @@ def _written(pieces: Iterator[bytes], file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _pieces_of_file(path: Path) -> Iterator[bytes]:
-    with open(path, "rb") as file:
-        while piece := file.read(_CHUNK):
-            yield piece
+    try:
+        with open(path, "rb") as file:
+            while piece := file.read(_CHUNK):
+                yield piece
+    except OSError as error:
+        raise CheckpointError(path, f"cannot be read: {error.strerror or error}", "check the path and its rights") from error
 
 
 def _pieces_of_url(url: str, open_url: Opener, by_hand: str) -> Iterator[bytes]:

@@ -35,6 +35,7 @@ class Imported:
     """A network with published weights, and what was done with the file."""
 
     model: FCN
+    spec: ModelSpec
     report: Report
 
 
@@ -72,13 +73,14 @@ def import_fcn(
     if content.trunk is not None:
         derived["trunk"] = _trunk_for(path, name, content.trunk)
     classes = num_classes if num_classes is not None else content.num_classes or VOC_CLASSES
-    model = ModelSpec(name, classes, tiny=tiny, options={**derived, **(options or {})}).build()
+    spec = ModelSpec(name, classes, tiny=tiny, options={**derived, **(options or {})})
+    model = spec.build()
     assert isinstance(model, FCN)
     if content.caffe:
         plan = caffenames.plan_fcn(model, content.arrays)
     else:
         plan = torchnames.plan_fcn(model, content.arrays, content.trunk or _trunk_of(name))
-    return Imported(model.eval(), assign(model, content.arrays, plan, path, _FIX))
+    return Imported(model.eval(), spec, assign(model, content.arrays, plan, path, _FIX))
 
 
 def load_classifier(backbone: ClassifierBackbone, path: str | Path) -> Report:
