@@ -43,6 +43,7 @@ DECODER_FAULTS = (
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
+_SIGNATURES = ((b"\xff\xd8\xff", "JPEG"), (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"RIFF", "WebP"), (b"BM", "BMP"))
 _IMPOSTERS = (
     (b"version https://git-lfs", "a Git LFS pointer, not the picture itself", "run `git lfs pull`"),
     (b"<!doctype html", "an HTML page, not a picture", "download the file again; the server answered with a page"),
@@ -96,9 +97,9 @@ def decode(path: str | Path) -> Decoded:
         if image.format != "TIFF":
             orientation = image.getexif().get(_ORIENTATION, 1)
     except Image.UnidentifiedImageError:
-        raise ImageError(path, "is no picture of a known format (PNG, JPEG, TIFF, WebP, BMP)", _EXPORT) from None
+        raise ImageError(path, _unidentified(data), _EXPORT) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(path, f"is too large: {error}", "cut it into tiles") from None
+        raise ImageError(path, f"is too large: {str(error).partition(',')[0]}", "cut it into tiles") from None
     except DECODER_FAULTS as error:
         raise ImageError(path, f"is damaged or cut: {error or type(error).__name__}", _AGAIN) from None
     return _with_facts(image, data, orientation if orientation in range(1, 9) else 1)
@@ -141,6 +142,13 @@ def _refuse_imposter(path: str | Path, data: bytes) -> None:
             raise ImageError(path, f"is {words}", fix)
     if data[4:8] == b"ftyp":
         raise ImageError(path, f"is a {data[8:12].decode('ascii', 'replace').strip()} file (HEIC, AVIF or video)", _EXPORT)
+
+
+def _unidentified(data: bytes) -> str:
+    kind = next((kind for start, kind in _SIGNATURES if data.startswith(start)), "")
+    if kind:
+        return f"begins as {kind}, but is damaged, or stores its pixels in a way that is not supported"
+    return "is no picture of a known format (PNG, JPEG, TIFF, WebP, BMP)"
 
 
 def _refuse_damaged_png(path: str | Path, data: bytes) -> None:

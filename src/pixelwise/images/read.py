@@ -98,11 +98,12 @@ def _deep_pixels(path: str | Path, decoded: Decoded) -> NDArray[np.uint16]:
 
 def _as_labels(path: str | Path, decoded: Decoded) -> NDArray[Any]:
     mode, bits = decoded.image.mode, decoded.bits
-    if bits == 16 and mode in ("RGB", "RGBA"):
-        raise MaskError(path, "has 16-bit colours", "save colour masks with 8 bits, or labels as 16-bit grey PNG")
-    if mode in ("LA", "PA", "RGB", "RGBA"):
-        channels = _deep_pixels(path, decoded) if bits == 16 else _upright(decoded)
-        return channels[..., 0] if mode in ("LA", "PA") else channels[..., :3]
+    if bits == 16 and mode in ("LA", "RGB", "RGBA"):
+        raise MaskError(path, "has 16-bit colours or alpha", "save colour masks with 8 bits, or labels as 16-bit grey PNG")
+    if mode in ("LA", "PA"):
+        return _upright(decoded)[..., 0]
+    if mode in ("RGB", "RGBA"):
+        return _upright(decoded)[..., :3]
     if mode == "I":
         return _narrowed(path, _upright(decoded))
     if mode in ("1", "L", "P") or mode.startswith("I;16"):
