@@ -133,6 +133,21 @@ def test_an_image_that_is_all_ignored_is_listed_and_changes_nothing(split, tmp_p
     assert result.protocol.num_images == 6
 
 
+def test_the_worst_class_is_one_that_the_image_holds(split, tmp_path):
+    mask = tmp_path / "cars.png"
+    write_mask(mask, np.full(SIZES[0], 20, np.uint8))
+    image = split.items[0].image
+
+    def half(pixels):
+        labels = np.ones(pixels.shape[:2], np.uint8)
+        labels[:15] = 2
+        return Prediction(labels, TAXONOMY, pixels)
+
+    (row,) = evaluate(half, Split("test", [Item("cars", image, mask)], TAXONOMY)).images
+    # Road does not occur; of car a quarter is found, and sky is invented.
+    assert row == ("cars", 600, 0.125, 0.25, "sky", 0.0)
+
+
 def test_scores_file_reads_back(split, tmp_path):
     result = evaluate(label, split, dataset="toy")
     write_scores(tmp_path / "scores.json", result)

@@ -121,7 +121,8 @@ def class_table(scores: Scores) -> Table:
 def means_table(scores: Scores) -> Table:
     """The paper's four metrics and the further means, in percent."""
     table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(), table.add_column(justify="right", style="bold")
+    table.add_column()
+    table.add_column(justify="right", style="bold")
     for name, value in scores.means().items():
         table.add_row(name.replace("_", " ").replace("iou", "IoU").replace("dice", "Dice"), _percent(value))
     return table
