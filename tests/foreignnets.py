@@ -1,0 +1,98 @@
+"""Networks with random numbers, and the files that Caffe and PyTorch would have written of them.
+
+The names are in the order of the publishers' prototxt files, not taken from the code under test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from caffefile import Layer
+from torch import Tensor, nn
+
+# Convolutions in the order of the published prototxt files.
+VGG16 = [f"conv{stage}_{i}" for stage, count in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, count + 1)]
+CAFFENET = ["conv1", "conv2", "conv3", "conv4", "conv5"]
+INCEPTION = ("1x1", "3x3_reduce", "3x3", "5x5_reduce", "5x5", "pool_proj")
+GOOGLENET = ["conv1/7x7_s2", "conv2/3x3_reduce", "conv2/3x3"]
+GOOGLENET += [f"inception_{m}/{conv}" for m in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b") for conv in INCEPTION]
+FC = ["fc6", "fc7"]
+OFFICIAL = {
+    "fcn32s_vgg16": ([*VGG16, *FC, "score_fr"], [("upscore", 64)]),
+    "fcn16s_vgg16": ([*VGG16, *FC, "score_fr", "score_pool4"], [("upscore2", 4), ("upscore16", 32)]),
+    "fcn8s_vgg16": (
+        [*VGG16, *FC, "score_fr", "score_pool4", "score_pool3"],
+        [("upscore2", 4), ("upscore_pool4", 4), ("upscore8", 16)],
+    ),
+    "fcn8s_atonce_vgg16": (
+        [*VGG16, *FC, "score_fr", "score_pool4", "score_pool3"],
+        [("upscore2", 4), ("upscore_pool4", 4), ("upscore8", 16)],
+    ),
+    "fcn32s_alexnet": ([*CAFFENET, *FC, "score_fr"], [("upscore", 63)]),
+    "fcn32s_googlenet": ([*GOOGLENET, "score_fr"], [("upscore", 63)]),
+}
+
+
+def filled(network: nn.Module, seed: int = 0) -> nn.Module:
+    """The network with random numbers everywhere, variances positive, in eval mode."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in network.state_dict().items():
+            if value.is_floating_point():
+                value.copy_(torch.randn(value.shape, generator=generator) * 0.1)
+                if name.endswith("running_var"):
+                    value.abs_().add_(0.5)
+    return network.eval()
+
+
+def dense_bilinear(num_classes: int, kernel: int) -> np.ndarray:
+    """Caffe's blob: K x K kernels, bilinear on the diagonal, written as two loops."""
+    half = (kernel + 1) // 2
+    center = half - 1 if kernel % 2 == 1 else half - 0.5
+    blob = np.zeros((num_classes, num_classes, kernel, kernel), np.float32)
+    for row in range(kernel):
+        for column in range(kernel):
+            blob[range(num_classes), range(num_classes), row, column] = (1 - abs(row - center) / half) * (
+                1 - abs(column - center) / half
+            )
+    return blob
+
+
+def layers_of(
+    network: nn.Module, names: Sequence[str], kinds: type[nn.Module] | tuple[type[nn.Module], ...] = nn.Conv2d
+) -> list[Layer]:
+    """The network's layers of these kinds, in order, under Caffe's names."""
+    modules = [m for m in network.modules() if isinstance(m, kinds)]
+    layers: list[Layer] = []
+    for name, module in zip(names, modules, strict=True):
+        kind = "InnerProduct" if isinstance(module, nn.Linear) else "Convolution"
+        layers.append((name, kind, [module.weight.detach().numpy(), module.bias.detach().numpy()]))  # type: ignore[operator, union-attr]
+    return layers
+
+
+def official_layers(name: str, network: nn.Module, num_classes: int) -> list[Layer]:
+    """All layers with weights of the published net `name`, numbers taken from our network."""
+    convs, upscores = OFFICIAL[name]
+    layers = layers_of(network, convs)
+    layers += [(layer, "Deconvolution", [dense_bilinear(num_classes, kernel)]) for layer, kernel in upscores]
+    if "atonce" in name:
+        layers += [
+            (f"scale_{pool}", "Scale", [np.full(32, scale, np.float32)]) for pool, scale in (("pool4", 0.01), ("pool3", 0.0001))
+        ]
+    return [("data", "Python", []), *layers, ("loss", "SoftmaxWithLoss", [])]
+
+
+def images(size: tuple[int, int] = (33, 40)) -> Tensor:
+    return torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def save(path: Path, state: dict[str, Tensor]) -> Path:
+    if path.suffix == ".safetensors":
+        safetensors.torch.save_file(state, path)
+    else:
+        torch.save(state, path)
+    return path
