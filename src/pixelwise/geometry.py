@@ -129,8 +129,9 @@ def crop_offset(of: CoordMap, to: CoordMap) -> int:
     Negative: the map `to` starts first. The maps have to have one stride and a whole number of cells between them.
     """
     between = to.inverse().then(of)
-    assert between.scale == 1 and between.shift.denominator == 1, f"maps cannot be aligned by a crop: {between}"
-    return int(between.shift)
+    offset = int(between.shift)
+    assert between == CoordMap(Fraction(1), Fraction(offset)), f"maps cannot be aligned by a crop: {between}"
+    return offset
 
 
 def upsampling_to(of: CoordMap, to: CoordMap) -> Upsampling:
@@ -149,19 +150,19 @@ def upsampling_to(of: CoordMap, to: CoordMap) -> Upsampling:
     raise AssertionError(f"no bilinear kernel of factor {stride} aligns {of} with {to}")
 
 
-def layers_of(modules: nn.Module | Iterable[nn.Module]) -> list[Layer]:
+def layers_of(modules: Iterable[nn.Module]) -> list[Layer]:
     """The layers of a chain of torch modules, in order.
 
     A container with a method `path()` names the widest chain through its branches; other containers count as chains;
     what does not move cells (activations, norms, dropout) is left out.
     """
     found: list[Layer] = []
-    for module in modules if isinstance(modules, list | tuple) else [modules]:
+    for module in modules:
+        path: Callable[[], Iterable[nn.Module]] = getattr(module, "path", module.children)
         if hasattr(module, "kernel_size"):
             found.append(_layer_of(module))
         else:
-            children = module.path() if hasattr(module, "path") else list(module.children())
-            found += layers_of(children)
+            found += layers_of(path())
     return found
 
 
@@ -194,8 +195,7 @@ def influence(function: Callable[[Tensor], Any], size: tuple[int, int], pixel: t
 
     images = torch.zeros(1, in_channels, *size)
     images[..., pixel[0], pixel[1]] = torch.nan
-    # oneDNN may compute in tiles (Winograd), which would carry the NaN to neighbours that it does not reach.
-    with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False):
+    with torch.no_grad():
         output = function(images)
     reached = getattr(output, "logits", output).isnan().any(1)[0].nonzero()
     if not len(reached):

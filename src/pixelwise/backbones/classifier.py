@@ -86,7 +86,7 @@ class ChainBackbone(ClassifierBackbone):
 
     def path(self, index: int = -1) -> list[nn.Module]:
         """The chain of modules from the image to map `index`."""
-        return list(self.features[: self.taps[index] + 1])
+        return list(self.features.children())[: self.taps[index] + 1]
 
     def head(self) -> nn.Sequential | None:
         """Average pool to the classifier's map size, flatten, fully connected layers."""

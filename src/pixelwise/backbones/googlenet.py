@@ -1,12 +1,14 @@
 """GoogLeNet: Szegedy et al., "Going Deeper with Convolutions", CVPR 2015.
 
-https://arxiv.org/abs/1409.4842
+Paper: https://arxiv.org/abs/1409.4842
 
 `googlenet` is the paper's net as BVLC published it: local response normalisation, no batch normalisation, a 5x5 kernel in the
 third branch. `googlenet_torchvision` is torchvision's: batch normalisation (eps 0.001), no response normalisation, 3x3 in the
 third branch, a 2x2 fourth pooling; it does not turn the pixels' normalisation around inside, as torchvision does with its
 own weights. Module names are torchvision's in both. Both auxiliary heads are an option (`aux_heads`), for training as in
-the paper and for loading published files strictly. Added: `width`, and the paddings that FCN changes.
+the paper and for loading published files strictly.
+
+Deviations: `width`, and the paddings that FCN changes.
 """
 
 from __future__ import annotations
@@ -74,7 +76,9 @@ class Inception(nn.Module):
         wide = style.third_kernel
         self.branch1 = ConvUnit(style, in_channels, one, 1)
         self.branch2 = nn.Sequential(ConvUnit(style, in_channels, reduce3, 1), ConvUnit(style, reduce3, three, 3, padding=1))
-        self.branch3 = nn.Sequential(ConvUnit(style, in_channels, reduce5, 1), ConvUnit(style, reduce5, five, wide, padding=wide // 2))
+        self.branch3 = nn.Sequential(
+            ConvUnit(style, in_channels, reduce5, 1), ConvUnit(style, reduce5, five, wide, padding=wide // 2)
+        )
         self.branch4 = nn.Sequential(nn.MaxPool2d(3, 1, padding=1, ceil_mode=True), ConvUnit(style, in_channels, project, 1))
 
     def forward(self, cells: Tensor) -> Tensor:
@@ -92,9 +96,8 @@ class AuxHead(nn.Module):
     def __init__(self, style: Style, in_channels: int, num_classes: int, width: float) -> None:
         super().__init__()
         reduced, hidden = scaled(128, width), scaled(1024, width)
-        self.pool = nn.AdaptiveAvgPool2d(4)  # the paper's 5x5 pooling of stride 3 at the net's own 14x14 is not adaptive
-        if not style.batch_norm:
-            self.pool = nn.AvgPool2d(5, 3, ceil_mode=True)
+        # Both give 4x4 at the net's own 14x14.
+        self.pool = nn.AdaptiveAvgPool2d(4) if style.batch_norm else nn.AvgPool2d(5, 3, ceil_mode=True)
         self.conv = ConvUnit(style, in_channels, reduced, 1)
         self.fc1 = nn.Linear(reduced * 16, hidden)
         self.dropout = nn.Dropout(style.aux_dropout)
@@ -142,8 +145,8 @@ class GoogLeNet(ClassifierBackbone):
         self.channels = (stem1, stem2, outputs["3b"], outputs["4e"], outputs["5b"])
         self.strides = self._read_strides()
         if num_classes:
-            for name, place in AUX_AT.items() if aux_heads else ():
-                self.add_module(name, AuxHead(style, outputs[place], num_classes, width))
+            if aux_heads:
+                self.aux1, self.aux2 = (AuxHead(style, outputs[at], num_classes, width) for at in AUX_AT.values())
             self.avgpool = nn.AdaptiveAvgPool2d(1)
             self.dropout = nn.Dropout(dropout)
             self.fc = nn.Linear(outputs["5b"], num_classes)
@@ -192,12 +195,17 @@ class GoogLeNet(ClassifierBackbone):
         """Normalised images -> logits (B, num_classes) of the net and of both auxiliary heads (loss weights 1, 0.3, 0.3)."""
         if not hasattr(self, "aux1"):
             raise ConfigError("backbone", "was built without auxiliary heads", "create it with aux_heads=True")
-        aux1, aux2 = (self.get_submodule(name)(nn.Sequential(*self._path_to(f"inception{at}"))(images)) for name, at in AUX_AT.items())
-        return self.classify(images), aux1, aux2
+        maps = {at: nn.Sequential(*self._path_to(f"inception{at}"))(images) for at in AUX_AT.values()}
+        return self.classify(images), self.aux1(maps["4a"]), self.aux2(maps["4d"])
 
     def caffe_names(self) -> Mapping[str, str]:
         """Layer names of bvlc_googlenet -> modules here."""
-        names = {"conv1/7x7_s2": "conv1.conv", "conv2/3x3_reduce": "conv2.conv", "conv2/3x3": "conv3.conv", "loss3/classifier": "fc"}
+        names = {
+            "conv1/7x7_s2": "conv1.conv",
+            "conv2/3x3_reduce": "conv2.conv",
+            "conv2/3x3": "conv3.conv",
+            "loss3/classifier": "fc",
+        }
         branches = {
             "1x1": "branch1", "3x3_reduce": "branch2.0", "3x3": "branch2.1",
             "5x5_reduce": "branch3.0", "5x5": "branch3.1", "pool_proj": "branch4.1",

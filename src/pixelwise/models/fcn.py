@@ -1,6 +1,6 @@
 """FCN: Shelhamer, Long and Darrell, "Fully Convolutional Networks for Semantic Segmentation", CVPR 2015 and PAMI 2017.
 
-https://arxiv.org/abs/1411.4038, https://arxiv.org/abs/1605.06211
+Paper: https://arxiv.org/abs/1411.4038, https://arxiv.org/abs/1605.06211
 
 Faithful (geometry="caffe"): a classifier without its last layer, its fully connected layers read as convolutions; 100 pixels of
 padding at the first convolution, ceil poolings; 1x1 score layers that start at zero; skips from stride 16 and 8, summed;
@@ -118,7 +118,8 @@ class SkipHead(nn.Module):
 
     def score(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """The trunk's maps -> class scores (B, K, h, w) of each, coarsest first."""
-        return [layer(cells * scale if scale != 1 else cells) for layer, cells, scale in zip(self.scores, maps, self.scales, strict=True)]
+        scaled = [cells if scale == 1 else cells * scale for cells, scale in zip(maps, self.scales, strict=True)]
+        return [layer(cells) for layer, cells in zip(self.scores, scaled, strict=True)]
 
     def fuse(self, scores: Sequence[Tensor]) -> Tensor:
         """Scores of each map, coarsest first -> their sum at the finest map's stride."""
@@ -149,7 +150,9 @@ def _add_overlap(up: Tensor, skip: Tensor, shift: int) -> Tensor:
 class FCN(SegmentationModel):
     """FCN-32s, 16s and 8s: a trunk, score layers, skips, upsampling."""
 
-    def __init__(self, num_classes: int, in_channels: int, preprocessing: str | Mapping[str, Any], trunk: Trunk, head: SkipHead) -> None:
+    def __init__(
+        self, num_classes: int, in_channels: int, preprocessing: str | Mapping[str, Any], trunk: Trunk, head: SkipHead
+    ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
         self.trunk = trunk
         self.head = head
@@ -191,12 +194,13 @@ class FCN(SegmentationModel):
         Raises CheckpointError when the two differ in more than the number of skips.
         """
         # A learned last upsampling has another factor than the one before, and starts bilinear again.
-        state = {name: value for name, value in previous.state_dict().items() if not name.startswith("head.upscore.")}
+        state = {name: value for name, value in previous.state_dict().items() if "head.upscore." not in name}
         mine = self.state_dict()
-        new = [name for name in mine if name not in state and not name.startswith(("head.scores.", "head.upscore"))]
+        new = [name for name in mine if name not in state and "head.scores." not in name and "head.upscore" not in name]
         wrong = [name for name, value in state.items() if name not in mine or mine[name].shape != value.shape]
         if new or wrong:
-            raise CheckpointError("init_from", f"layers do not fit: {', '.join((new + wrong)[:6])}", "use one trunk, width and class list for all stages")
+            what = f"layers do not fit: {', '.join((new + wrong)[:6])}"
+            raise CheckpointError("init_from", what, "use one trunk, width and class list for all stages")
         self.load_state_dict(state, strict=False)
 
     def caffe_names(self) -> dict[str, str]:
@@ -221,7 +225,8 @@ def transplant(trunk: Trunk, classifier: ClassifierBackbone) -> None:
     sliding = convolutionalize(classifier, classifier.input_size, next(classifier.parameters()).shape[1]).head
     convs = [layer for layer in sliding if isinstance(layer, nn.Conv2d)][:-1]
     if wrong or [c.weight.shape for c in convs] != [h.weight.shape for h in hidden]:
-        raise CheckpointError("transplant", f"layers do not fit: {', '.join(wrong[:6]) or 'fully connected'}", "use a classifier of the same trunk and width")
+        what = f"layers do not fit: {', '.join(wrong[:6]) or 'the fully connected ones'}"
+        raise CheckpointError("transplant", what, "use a classifier of the same trunk and width")
     trunk.backbone.load_state_dict({name: given[name] for name in mine})
     for target, source in zip(hidden, convs, strict=True):
         target.load_state_dict(source.state_dict())
@@ -241,7 +246,7 @@ def build_trunk(
         known = [b for b in BACKBONES if b.startswith(tuple(SAME_MARGIN))]
         raise ConfigError("trunk", f"{full_name!r} does not exist", suggest(full_name, known))
     same = geometry == "same"
-    padding = {"margin": SAME_MARGIN[family] if same else CAFFE_MARGIN, "ceil_mode": True}
+    padding: dict[str, Any] = {"margin": SAME_MARGIN[family] if same else CAFFE_MARGIN, "ceil_mode": True}
     if family != "vgg":
         padding["pool_padding"] = int(same)
     backbone = BACKBONES.create(full_name, in_channels=in_channels, width=width, **padding)
@@ -279,7 +284,8 @@ def _register(name: str, summary: str, default_trunk: str, strides: tuple[int, .
     MODELS.register(name, tiny={"width": 1 / 16 if default_trunk != "googlenet" else 1 / 8}, paper=PAPER, year=2015)(build)
 
 
-for _short, _trunk, _title in (("vgg16", "vgg16", "VGG16"), ("alexnet", "alexnet_caffe", "CaffeNet"), ("googlenet", "googlenet", "GoogLeNet")):
+_TRUNKS = (("vgg16", "vgg16", "VGG16"), ("alexnet", "alexnet_caffe", "CaffeNet"), ("googlenet", "googlenet", "GoogLeNet"))
+for _short, _trunk, _title in _TRUNKS:
     _register(f"fcn32s_{_short}", f"FCN-32s on {_title}: one score map of stride 32.", _trunk, ())
     _register(f"fcn16s_{_short}", f"FCN-16s on {_title}: with a skip of stride 16.", _trunk, (16,))
     _register(f"fcn8s_{_short}", f"FCN-8s on {_title}: with skips of stride 16 and 8.", _trunk, (16, 8))

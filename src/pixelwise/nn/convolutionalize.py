@@ -72,7 +72,7 @@ def _convert(layer: nn.Module, shape: tuple[int, int, int]) -> tuple[list[nn.Mod
         return [], shape
     if isinstance(layer, nn.Linear):
         if layer.in_features != channels * height * width:
-            raise ConfigError("convolutionalize", f"a linear layer takes {layer.in_features} numbers, the map has {channels}x{height}x{width}")
+            raise _no_form(f"a linear layer of {layer.in_features} numbers on a map of {channels}x{height}x{width}")
         return [conv_of_linear(layer, (height, width))], (layer.out_features, 1, 1)
     if isinstance(layer, nn.AdaptiveAvgPool2d):
         target = _pair(layer.output_size)
@@ -80,10 +80,14 @@ def _convert(layer: nn.Module, shape: tuple[int, int, int]) -> tuple[list[nn.Mod
             return [], shape
         if target == (1, 1):
             return [nn.AvgPool2d((height, width), stride=1)], (channels, 1, 1)
-        raise ConfigError("convolutionalize", f"adaptive pooling from {height}x{width} to {target[0]}x{target[1]} is no sliding window")
+        raise _no_form(f"adaptive pooling from {height}x{width} to {target[0]}x{target[1]}")
     if isinstance(layer, nn.Dropout | nn.ReLU | nn.Identity):
         return [layer], shape
-    raise ConfigError("convolutionalize", f"no sliding form of {type(layer).__name__} is known")
+    raise _no_form(type(layer).__name__)
+
+
+def _no_form(layer: str) -> ConfigError:
+    return ConfigError("convolutionalize", f"{layer} has no sliding form", "give the input size that the classifier was made for")
 
 
 def conv_of_linear(linear: nn.Linear, kernel: tuple[int, int]) -> nn.Conv2d:
@@ -97,14 +101,13 @@ def conv_of_linear(linear: nn.Linear, kernel: tuple[int, int]) -> nn.Conv2d:
 
 def _map_shape(body: nn.Module, input_size: int, in_channels: int) -> tuple[int, int, int]:
     """(channels, height, width) of the last map; nothing is computed, the body runs on shapes."""
-    was_training = body.training
     with torch.no_grad():
         weights = {name: torch.empty_like(t, device="meta") for name, t in (*body.named_parameters(), *body.named_buffers())}
-        images = torch.empty(1, in_channels, input_size, input_size, device="meta")
-        shape = torch.func.functional_call(body.eval(), weights, (images,)).shape
-    body.train(was_training)
+        # Two images, since batch normalisation in training refuses a single cell.
+        images = torch.empty(2, in_channels, input_size, input_size, device="meta")
+        shape = torch.func.functional_call(body, weights, (images,)).shape
     return int(shape[1]), int(shape[2]), int(shape[3])
 
 
-def _pair(size: int | None | Sequence[int | None]) -> tuple[int | None, int | None]:
+def _pair(size: int | Sequence[int | None] | None) -> tuple[int | None, int | None]:
     return (size[0], size[1]) if isinstance(size, Sequence) else (size, size)

@@ -12,11 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 _ATEN = torch.ops.aten
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every tensor operation, also those that are no module, on any device including `meta`."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -38,7 +38,8 @@ def multiply_adds(function: Callable[[], Any]) -> int:
 
     Biases, norms, activations, poolings and interpolations are not counted. On the `meta` device nothing is computed.
     """
-    with torch.no_grad(), _Counter() as counter:
+    counter = _Counter()
+    with torch.no_grad(), counter:
         function()
     return counter.total
 

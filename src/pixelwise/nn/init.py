@@ -41,6 +41,7 @@ def inflate_first_conv(weight: Tensor, in_channels: int) -> Tensor:
     Raises ConfigError for fewer than three channels. Source: FCN's NYUDv2 early fusion (net surgery of the RGB-D net).
     """
     if in_channels < 3 or weight.shape[1] != 3:
-        raise ConfigError("in_channels", f"cannot turn {weight.shape[1]} input planes into {in_channels}", "start from 3 and go to 3 or more")
+        what = f"cannot turn {weight.shape[1]} input planes into {in_channels}"
+        raise ConfigError("in_channels", what, "start from 3 and go to 3 or more")
     extra = weight.mean(1, keepdim=True).expand(-1, in_channels - 3, -1, -1)
     return torch.cat([weight, extra], 1)

@@ -1,0 +1,155 @@
+"""FCN with two inputs or two tasks: late fusion (RGB-HHA, NYUDv2) and two heads (semantic and geometric, SIFT Flow).
+
+Paper: Shelhamer, Long and Darrell, https://arxiv.org/abs/1411.4038, section 5; the numbers are those of the authors' code.
+
+Faithful: late fusion is two whole trunks up to score_fr, fused as half and half (the paper's text says summed; the code halves),
+one upsampling. Two heads share the trunk through fc7 and the skips, and have score layers, upsampling and crops of their own;
+their losses are added with weight 1. Early fusion needs no net of its own: `in_channels=4` on any FCN, and `transplant`
+gives the fourth plane the mean of the colour planes. Deviations: those of `fcn.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..backbones.classifier import ClassifierBackbone
+from ..core import Coarse
+from ..errors import ConfigError
+from ..nn.model import SegmentationModel
+from .contract import MODELS
+from .fcn import FCN, PAPER, SkipHead, Trunk, build_trunk, check_upsampling, transplant
+
+NUM_COLOR = 3
+# Colour in BGR order, then HHA as stored. Source: nyud_layers.py.
+NYUD_PREPROCESSING = {"order": "bgr", "mean": (116.190, 97.203, 92.318, 132.431, 94.076, 118.477), "std": (1.0,) * 6}
+
+
+class LateFusionFCN(SegmentationModel):
+    """Two FCN-32s streams whose scores are averaged before the upsampling: colour, and what else there is (HHA, depth)."""
+
+    def __init__(
+        self, num_classes: int, in_channels: int, preprocessing: str | Mapping[str, Any], color: Trunk, other: Trunk, upsampling: str, same: bool
+    ) -> None:
+        super().__init__(num_classes, in_channels, preprocessing)
+        self.color = color
+        self.other = other
+        self.color_head = SkipHead(color, num_classes, upsampling, same)
+        # Both streams share the upsampling, so that the second needs no more than its score layer.
+        self.other_score = SkipHead(other, num_classes, "fixed", same).scores
+
+    def coarse(self, images: Tensor) -> Coarse:
+        """images (B, 3 + D, H, W), uint8 or float 0..255, RGB and D further channels -> scores before the last upsampling."""
+        color_scores, other_scores = self.stream_scores(images)
+        fused = self.color_head.fuse([0.5 * color_scores + 0.5 * other_scores])
+        return self.color_head.finish(fused, (images.shape[-2], images.shape[-1]))
+
+    def stream_scores(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """score_fr (B, K, h, w) of the colour stream and of the other one."""
+        pixels = self.preprocess(images)
+        [color] = self.color_head.score(self.color(pixels[:, :NUM_COLOR]))
+        [other] = self.other(pixels[:, NUM_COLOR:])
+        return color, self.other_score[0](other)
+
+    def classifier_modules(self) -> list[nn.Module]:
+        """What stays trainable when only the classifier is trained: the score layers."""
+        return [*self.color_head.scores, *self.other_score]
+
+    def transplant(self, classifier: ClassifierBackbone) -> None:
+        """Start both streams from an image classifier, all but its last layer. Raises CheckpointError for another net."""
+        transplant(self.color, classifier)
+        transplant(self.other, classifier)
+
+    def init_from(self, color: FCN, other: FCN) -> None:
+        """Start from two FCN-32s, one per stream, score layers included. Raises RuntimeError where they do not fit."""
+        for trunk, scores, source in ((self.color, self.color_head.scores, color), (self.other, self.other_score, other)):
+            trunk.load_state_dict(source.trunk.state_dict())
+            scores.load_state_dict(source.head.scores.state_dict())
+
+
+class TwoHeadFCN(FCN):
+    """One trunk, two labellings: `forward` and `coarse` give the first (semantic), `coarse_all` both.
+
+    num_geometric  classes of the second head
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int,
+        preprocessing: str | Mapping[str, Any],
+        trunk: Trunk,
+        head: SkipHead,
+        geometric_head: SkipHead,
+        num_geometric: int,
+    ) -> None:
+        super().__init__(num_classes, in_channels, preprocessing, trunk, head)
+        self.geometric_head = geometric_head
+        self.num_geometric = num_geometric
+
+    def coarse_all(self, images: Tensor) -> tuple[Coarse, Coarse]:
+        """images (B, C, H, W), uint8 or float 0..255, RGB -> semantic and geometric scores before the last upsampling."""
+        maps = self.trunk(self.preprocess(images))
+        size = (images.shape[-2], images.shape[-1])
+        semantic, geometric = (head.finish(head.fuse(head.score(maps)), size) for head in (self.head, self.geometric_head))
+        return semantic, geometric
+
+    def classifier_modules(self) -> list[nn.Module]:
+        """What stays trainable when only the classifier is trained: the score layers of both heads."""
+        return [*self.head.scores, *self.geometric_head.scores]
+
+
+@MODELS.register("fcn32s_late_fusion_vgg16", tiny={"width": 1 / 16}, paper=PAPER, year=2015)
+def fcn32s_late_fusion_vgg16(
+    num_classes: int,
+    in_channels: int = 6,
+    *,
+    trunk: str = "vgg16",
+    geometry: str = "caffe",
+    upsampling: str = "fixed",
+    batch_norm: bool = False,
+    width: float = 1.0,
+    dropout: float = 0.5,
+    preprocessing: str | Mapping[str, Any] | None = None,
+) -> LateFusionFCN:
+    """Two FCN-32s streams (colour, HHA) with averaged scores; in_channels is 3 + those of the second image."""
+    num_other = in_channels - NUM_COLOR
+    if num_other < 1:
+        what = f"got {in_channels}; late fusion takes 3 colour channels and at least one more"
+        raise ConfigError("in_channels", what, "create the model with in_channels=6 (RGB and HHA)")
+    check_upsampling(upsampling)
+    streams = [build_trunk(trunk, n, (), geometry, batch_norm, width, dropout) for n in (NUM_COLOR, num_other)]
+    spec = preprocessing or (NYUD_PREPROCESSING if in_channels == 6 else "caffe")
+    return LateFusionFCN(num_classes, in_channels, spec, streams[0], streams[1], upsampling, geometry == "same")
+
+
+def _register_two_heads(name: str, summary: str, strides: tuple[int, ...]) -> None:
+    def build(
+        num_classes: int,
+        in_channels: int = 3,
+        *,
+        num_geometric: int = 3,
+        trunk: str = "vgg16",
+        geometry: str = "caffe",
+        upsampling: str = "fixed",
+        batch_norm: bool = False,
+        width: float = 1.0,
+        dropout: float = 0.5,
+        preprocessing: str | Mapping[str, Any] = "caffe",
+    ) -> TwoHeadFCN:
+        if num_geometric < 1:
+            raise ConfigError("num_geometric", f"got {num_geometric}, allowed are 1 and more")
+        check_upsampling(upsampling)
+        body = build_trunk(trunk, in_channels, strides, geometry, batch_norm, width, dropout)
+        heads = [SkipHead(body, k, upsampling, geometry == "same") for k in (num_classes, num_geometric)]
+        return TwoHeadFCN(num_classes, in_channels, preprocessing, body, heads[0], heads[1], num_geometric)
+
+    build.__doc__ = summary
+    MODELS.register(name, tiny={"width": 1 / 16}, paper=PAPER, year=2015)(build)
+
+
+_register_two_heads("fcn32s_two_heads_vgg16", "FCN-32s on VGG16 with a semantic and a geometric head.", ())
+_register_two_heads("fcn16s_two_heads_vgg16", "FCN-16s on VGG16 with a semantic and a geometric head, as for SIFT Flow.", (16,))
+_register_two_heads("fcn8s_two_heads_vgg16", "FCN-8s on VGG16 with a semantic and a geometric head.", (16, 8))
