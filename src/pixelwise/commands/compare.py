@@ -1,0 +1,65 @@
+"""`pixelwise compare`: several models side by side on one picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from cyclopts import Parameter
+from numpy.typing import NDArray
+
+from ..compare import compare as draw
+from ..core import Taxonomy
+from ..data.dataset import MaskCode
+from ..errors import InputError
+from ..files import make_folder
+from ..images import read_image, read_mask, write_image
+from ..inference.segmenter import load
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+def compare(
+    image: Path,
+    /,
+    *,
+    model: Annotated[list[str] | None, Parameter(negative="")] = None,
+    truth: Path | None = None,
+    out: Path,
+) -> int:
+    """Draw several models side by side on one picture: image, models, truth.
+
+    Parameters
+    ----------
+    image
+        The picture to label.
+    model
+        A run, a checkpoint folder or a hub id; once for each model, in the order of the panels. Left out, it is the model
+        that ships with pixelwise.
+    truth
+        The picture's mask, in file values or class colours; with it the mean IoU of each model on this picture is shown.
+    out
+        The picture to write, .png or .jpg.
+    """
+    if out.suffix.lower() not in SUFFIXES:
+        raise InputError(out, f"pictures are not written as {out.suffix or 'a file without suffix'}", "name it .png or .jpg")
+    pixels = read_image(image)
+    segmenters = [load(name) for name in model or [None]]
+    labels = None if truth is None else read_truth(truth, segmenters[0].taxonomy, pixels)
+    sheet = draw(pixels, segmenters, labels)
+    make_folder(out.parent)
+    write_image(out, np.asarray(sheet))
+    print(out)
+    return 0
+
+
+def read_truth(path: Path, taxonomy: Taxonomy, image: NDArray[np.uint8]) -> NDArray[Any]:
+    """A mask file (H, W) as class ids: numbers, or the classes' colours. Raises MaskError naming the file."""
+    raw = read_mask(path)
+    if raw.shape[:2] != image.shape[:2]:
+        sizes = [f"{height}x{width}" for height, width in (raw.shape[:2], image.shape[:2])]
+        what = f"is {sizes[0]}, the picture {sizes[1]} (height x width)"
+        raise InputError(path, what, "give the mask of this picture; masks are never resized silently")
+    by_color = raw.ndim == 3 and bool((raw != raw[..., :1]).any())
+    return MaskCode(by_color).encode(raw, taxonomy, path)

@@ -1,0 +1,42 @@
+"""`pixelwise demo`: label a folder of photos and show them on one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..core import Prediction
+from ..errors import InputError
+from ..gallery import write_gallery
+from ..inference.batch import Job, Products, plan
+from ..inference.segmenter import load
+from .predict import run_jobs
+
+
+def demo(photos: Path = Path("samples"), /, *, out: Path = Path("demo"), model: str | None = None) -> int:
+    """Label a folder of photos and show them on one page.
+
+    Writes masks and overlays, and index.html: one file with a before/after slider, a legend with class toggles,
+    and the share that each class takes. Opens in any browser, without a network.
+
+    Parameters
+    ----------
+    photos
+        A folder of photos, or one photo.
+    out
+        Folder of masks, overlays and the page; written over.
+    model
+        A run, a checkpoint folder or a hub id; left out, it is the model that ships with pixelwise.
+    """
+    jobs, _ = plan([photos], out)
+    segmenter = load(model)
+    labelled: list[tuple[str, Prediction]] = []
+
+    def keep(job: Job, prediction: Prediction) -> None:
+        labelled.append((job.source.name, prediction))
+
+    code = run_jobs(segmenter, jobs, out, Products(overlay=True, color=True), keep)
+    if not labelled:
+        raise InputError(photos, "none of the photos could be labelled", "mend them, see the lines above")
+    page = write_gallery(out / "index.html", labelled, f"{photos.name}: a label for every pixel")
+    print(f"open {page}")
+    return code

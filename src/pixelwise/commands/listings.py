@@ -1,0 +1,43 @@
+"""`pixelwise models | backbones | datasets | recipes`: what there is, by name."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+
+def models() -> None:
+    """List the networks that can be trained."""
+    from ..models import MODELS, list_models
+
+    _print(("name", "year", "what it is"), [(n, str(MODELS[n].year or ""), MODELS[n].summary) for n in list_models()])
+
+
+def backbones() -> None:
+    """List the trunks that networks stand on."""
+    from ..backbones import BACKBONES, list_backbones
+
+    _print(("name", "year", "what it is"), [(n, str(BACKBONES[n].year or ""), BACKBONES[n].summary) for n in list_backbones()])
+
+
+def datasets() -> None:
+    """List the dataset layouts that are recognised."""
+    from ..data import DATASETS
+
+    _print(("layout", "what its folder holds"), [(name, DATASETS.create(name).needs) for name in sorted(DATASETS)])
+
+
+def recipes() -> None:
+    """List the recipes that `train` takes by name."""
+    from ..recipes import recipe_files, recipe_summary
+
+    _print(("recipe", "what it trains"), [(name, recipe_summary(path)) for name, path in recipe_files().items()])
+
+
+def _print(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, no_wrap=heading != headings[-1])
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
