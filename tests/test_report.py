@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from pixelwise.charts import read_charts
+from pixelwise.commands.report import report as command
 from pixelwise.core import Prediction, Taxonomy
 from pixelwise.data.dataset import Item, Split
 from pixelwise.errors import ConfigError, InputError
@@ -96,6 +97,12 @@ def test_page_is_whole_and_loads_nothing(run):
     assert not re.search(r"https?:|@import|url\(", text)
     assert "script" not in page.tags
     assert "link" not in page.tags
+
+
+def test_command_prints_the_path(run, capsys):
+    assert command(run) == 0
+    assert capsys.readouterr().out == f"{run / 'report.html'}\n"
+    assert (run / "report.html").stat().st_size > 10_000
 
 
 def test_every_name_is_escaped_and_shown(run):
