@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import subprocess
 import sys
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import cv2
@@ -162,6 +165,15 @@ def test_orientation_outside_1_to_8_is_none(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(_saved(tmp_path, encoded(photo(), "PNG", exif=exif))), photo())
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
+def test_a_broken_exif_block_does_not_cost_the_picture(tmp_path: Path) -> None:
+    """It claims entries that are not there; Pillow warns, and the picture is whole."""
+    good = encoded(photo(), "JPEG", quality=95, subsampling=0)
+    block = b"Exif\0\0MM\0*\0\0\0\x08\0\x09\x01\x12\0\x03"
+    data = good[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + good[2:]
+    assert np.abs(read_image(_saved(tmp_path, data, "x.jpg")).astype(int) - photo()).max() <= 4
+
+
 def test_a_link_to_a_picture_is_read(tmp_path: Path) -> None:
     _saved(tmp_path, encoded(photo(), "PNG"))
     (tmp_path / "link.png").symlink_to("x.png")
@@ -186,11 +198,9 @@ def test_a_path_with_a_null_byte_is_refused() -> None:
         read_image("a\0b.png")
 
 
-@pytest.mark.skipif(not hasattr(__import__("os"), "mkfifo"), reason="no named pipes here")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_a_named_pipe_never_hangs(tmp_path: Path) -> None:
     """In a process of its own, so that a hang is a failure and not a hung test run."""
-    import os
-
     os.mkfifo(tmp_path / "x.png")
     code = "import sys\nfrom pixelwise.images import read_image\nread_image(sys.argv[1])"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "x.png")], capture_output=True, timeout=20, check=False)
@@ -200,8 +210,6 @@ def test_a_named_pipe_never_hangs(tmp_path: Path) -> None:
 
 def test_a_bomb_is_refused_from_its_header(tmp_path: Path) -> None:
     """60000 x 60000 RGB would be 10 GB."""
-    import tracemalloc
-
     BAD_IMAGES["bomb.png"][0](tmp_path / "bomb.png")
     tracemalloc.start()
     with pytest.raises(ImageError, match=r"is too large: .*3600000000|60000x60000"):
@@ -262,8 +270,6 @@ def test_only_image_errors_leave_the_reader(tmp_path_factory: pytest.TempPathFac
 
 def _with_right_sums(data: bytes) -> bytes:
     """Mend a PNG's checksums, so that what is behind them is tried too."""
-    import zlib
-
     out, place = bytearray(data), 8
     while data.startswith(b"\x89PNG") and place + 12 <= len(out):
         end = place + 12 + struct.unpack_from(">I", out, place)[0]

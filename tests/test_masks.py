@@ -113,7 +113,7 @@ def _jpeg_in_tiff() -> bytes:
 @pytest.mark.parametrize(
     ("name", "data", "words"),
     [
-        ("m.jpg", encoded(photo()[..., 0], "JPEG"), "is a lossy JPEG, whose values are not the labels that were drawn; fix: export"),
+        ("m.jpg", encoded(photo()[..., 0], "JPEG"), "is a lossy JPEG, whose values are not the labels that were drawn; fix:"),
         ("m.webp", encoded(photo(), "WEBP"), "is a lossy WEBP"),
         ("m.tif", _jpeg_in_tiff(), "is a lossy TIFF"),
         ("f.tif", encoded(np.zeros((2, 2), np.float32), "TIFF"), "has pixels of mode F, which are no labels; fix: save labels"),

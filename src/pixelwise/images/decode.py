@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ..errors import ImageError
 from .listing import kind_of
@@ -95,8 +95,8 @@ def decode(path: str | Path) -> Decoded:
         orientation = _tiff_tag(image, _ORIENTATION, 1)
         image.load()
         if image.format != "TIFF":
-            orientation = image.getexif().get(_ORIENTATION, 1)
-    except Image.UnidentifiedImageError:
+            orientation = _exif_orientation(image)
+    except UnidentifiedImageError:
         raise ImageError(path, _unidentified(data), _EXPORT) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(path, f"is too large: {str(error).partition(',')[0]}", "cut it into tiles") from None
@@ -144,6 +144,14 @@ def _refuse_imposter(path: str | Path, data: bytes) -> None:
         raise ImageError(path, f"is a {data[8:12].decode('ascii', 'replace').strip()} file (HEIC, AVIF or video)", _EXPORT)
 
 
+def _exif_orientation(image: Image.Image) -> int:
+    """1 (upright) where the EXIF block is broken: its pixels are whole, and viewers show such a picture as stored."""
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except DECODER_FAULTS:
+        return 1
+
+
 def _unidentified(data: bytes) -> str:
     kind = next((kind for start, kind in _SIGNATURES if data.startswith(start)), "")
     if kind:
@@ -153,13 +161,13 @@ def _unidentified(data: bytes) -> str:
 
 def _refuse_damaged_png(path: str | Path, data: bytes) -> None:
     """Walk the chunks: Pillow does not check the sums of pixel chunks, so rotted pixels would pass."""
-    place = len(_PNG_SIGNATURE)
+    view, place = memoryview(data), len(_PNG_SIGNATURE)
     while place + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, place)
         end = place + 12 + length
         if end > len(data):
             break
-        if zlib.crc32(data[place + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
+        if zlib.crc32(view[place + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
             what = f"is damaged: the checksum of the PNG chunk at byte {place} does not fit"
             raise ImageError(path, what, _AGAIN)
         if kind == b"IEND":

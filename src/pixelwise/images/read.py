@@ -71,7 +71,8 @@ def _gray_to_rgb(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _from_deep(pixels: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     """9 to 16 bits to 8, rounded. 65535 / 255 = 257, so an 8-bit picture that was stored with 16 comes back exactly."""
     top = 2**bits - 1
-    return ((pixels.astype(np.uint32) * 255 + top // 2) // top).astype(np.uint8)
+    levels: NDArray[np.uint8] = ((pixels.astype(np.uint32) * 255 + top // 2) // top).astype(np.uint8)
+    return levels
 
 
 def _from_float(path: str | Path, pixels: NDArray[Any]) -> NDArray[np.uint8]:
@@ -83,7 +84,8 @@ def _from_float(path: str | Path, pixels: NDArray[Any]) -> NDArray[np.uint8]:
     if low < 0 or high > 1:
         what = f"holds float pixels of {low:g} to {high:g}, allowed are 0 to 1"
         raise ImageError(path, what, "scale them to 0..1, or save it with 8 or 16 bits")
-    return np.rint(pixels * 255).astype(np.uint8)
+    levels: NDArray[np.uint8] = np.rint(pixels * 255).astype(np.uint8)
+    return levels
 
 
 def _deep_pixels(path: str | Path, decoded: Decoded) -> NDArray[np.uint16]:

@@ -55,10 +55,9 @@ def split_pair(line: str, source: Path) -> tuple[str, str | None]:
 
 def inner(root: Path, name: str) -> Path:
     """`name` below `root`. Raises DatasetError for a name that leads out of it."""
-    path = root / name
-    if ".." in Path(name).parts:
-        raise DatasetError(root, f"a list names {name!r}, which lies outside", "name files below the dataset's folder")
-    return path
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise DatasetError(root, f"a list names {name!r}, which lies outside", "name files relative to the dataset's folder")
+    return root / name
 
 
 def existing(stem: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Path | None:
