@@ -1,0 +1,108 @@
+"""Training speed: this project's engine against a plain float32 loop of the same network, in one run.
+
+    python -m benchmarks.training [--model compact] [--batch 4] [--crop 288 384] [--steps 6] [--rounds 5]
+
+Both sides see the same batches (made once, random pixels), the same network with the same weights, AdamW, cross entropy at
+full size. The plain loop is what a tutorial shows: float32, default memory layout. The engine is what `pixelwise train`
+runs: Lightning's Trainer, channels_last, denormals flushed, bfloat16 where the chip computes it (`--precision auto`).
+Rounds alternate, so that a neighbour's load hits both; the ratio is that of the medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import lightning
+import torch
+import torch.nn.functional as F
+
+from pixelwise.config import Config
+from pixelwise.core import Batch
+from pixelwise.models import create_model
+from pixelwise.nn.model import SegmentationModel
+from pixelwise.train.lightning_parts import quiet_lightning
+from pixelwise.train.module import TrainingModule
+from pixelwise.train.precision import choose_precision
+
+NUM_CLASSES = 11
+
+
+def main() -> None:
+    """Print images per second of both sides and the ratio."""
+    parser = argparse.ArgumentParser(description="Training speed: pixelwise against a plain float32 loop.")
+    parser.add_argument("--model", default="compact")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--crop", type=int, nargs=2, default=(288, 384))
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
+    arguments = parser.parse_args()
+    quiet_lightning()
+    torch.manual_seed(0)
+    model = create_model(arguments.model, NUM_CLASSES)
+    batches = [_batch(arguments.batch, *arguments.crop) for _ in range(arguments.steps)]
+    precision = choose_precision(arguments.precision, "cpu")
+    plain, ours = [], []
+    for _ in range(arguments.rounds):
+        plain.append(time_plain(copy.deepcopy(model), batches))
+        ours.append(time_engine(copy.deepcopy(model), batches, precision))
+    images = arguments.batch * arguments.steps
+    size = "x".join(map(str, arguments.crop))
+    print(f"{arguments.model}, batch {arguments.batch} of {size}, {torch.get_num_threads()} threads, {arguments.rounds} rounds")
+    print(f"plain float32 loop  {images / statistics.median(plain):7.2f} images/s")
+    print(f"pixelwise, {precision:8s} {images / statistics.median(ours):7.2f} images/s")
+    print(f"ratio {statistics.median(plain) / statistics.median(ours):.2f}")
+
+
+def _batch(size: int, height: int, width: int) -> Batch:
+    images = torch.randint(0, 256, (size, 3, height, width), dtype=torch.uint8)
+    return Batch(images, torch.randint(0, NUM_CLASSES, (size, height, width)), tuple(map(str, range(size))))
+
+
+def time_plain(model: SegmentationModel, batches: list[Batch]) -> float:
+    """Seconds of a tutorial's loop over all batches, after one batch to warm up."""
+    torch.set_flush_denormal(False)
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for index, batch in enumerate([batches[0], *batches]):
+        if index == 1:
+            started = time.perf_counter()
+        loss = F.cross_entropy(model(batch.images).logits, batch.masks)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return time.perf_counter() - started
+
+
+def time_engine(model: SegmentationModel, batches: list[Batch], precision: str) -> float:
+    """Seconds of the Trainer over all batches, after one batch to warm up."""
+    torch.set_flush_denormal(True)
+    marks: list[float] = []
+    settings = {"optimizer": {"name": "adamw", "lr": 1e-3}, "train": {"steps": len(batches) + 1}}
+    module = TrainingModule(
+        model.to(memory_format=torch.channels_last), Config().updated(settings), 255, None, lambda _: marks.append(time.perf_counter())
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = lightning.Trainer(
+            accelerator="cpu",
+            devices=1,
+            precision="bf16-mixed" if precision == "bfloat16" else "32-true",
+            max_steps=len(batches) + 1,
+            max_epochs=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+            default_root_dir=Path(folder),
+        )
+        trainer.fit(module, [(batch, 0) for batch in [batches[0], *batches]])
+    return marks[-1] - marks[0]
+
+
+if __name__ == "__main__":
+    main()
