@@ -203,6 +203,12 @@ def test_an_unknown_colour_is_named_with_count_and_place() -> None:
     )
 
 
+@pytest.mark.parametrize("color", [(0, 0, 0), (1, 0, 0), (255, 255, 255)])
+def test_unknown_colours_below_between_and_above_the_known(color: tuple[int, int, int]) -> None:
+    with pytest.raises(MaskError, match=r"\(6 px\), first at row 0, column 0"):
+        MaskCode(True).encode(np.full((2, 3, 3), color, np.uint8), TWO, "m.png")
+
+
 def test_a_smoothed_colour_mask_is_told_so() -> None:
     with pytest.raises(MaskError, match="without smoothing and never save it as JPEG"):
         MaskCode(True).encode(photo(), TWO, "m.png")
