@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from pixelwise.backbones import BACKBONES, create_backbone
 from pixelwise.backbones.classifier import ClassifierBackbone
 from pixelwise.checkpoint import load_checkpoint
-from pixelwise.commands.import_ import import_weights
+from pixelwise.commands.import_ import import_
 from pixelwise.errors import CheckpointError
 from pixelwise.importing import import_fcn, load_classifier, torchnames
 from pixelwise.importing.assign import Foreign, fits
@@ -206,7 +206,7 @@ def test_the_command_writes_a_checkpoint_and_says_what_it_did(tmp_path: Path, ca
     path = write(
         tmp_path / "bvlc_googlenet.caffemodel", layers_of(classifier, [*GOOGLENET, "loss3/classifier"], (nn.Conv2d, nn.Linear))
     )
-    assert import_weights(str(path), as_="fcn32s_googlenet", out=tmp_path / "out") == 0
+    assert import_(str(path), as_="fcn32s_googlenet", out=tmp_path / "out") == 0
     printed = capsys.readouterr().out
     # papers: 5,995,077 parameters with the score layer, 5,973,552 without.
     assert "loaded 5,973,552 numbers" in printed
@@ -230,7 +230,7 @@ def test_a_published_name_is_taken_from_the_cache(tmp_path: Path, monkeypatch: p
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     entry = replace(WEIGHTS["googlenet.torchvision"], name="made", url="https://example.org/made-0.pth", sha256=digest[:8])
     monkeypatch.setitem(WEIGHTS, "made", entry)
-    assert import_weights("made", as_="fcn32s_googlenet", out=tmp_path / "out", num_classes=3) == 0
+    assert import_("made", as_="fcn32s_googlenet", out=tmp_path / "out", num_classes=3) == 0
     checkpoint = load_checkpoint(tmp_path / "out")
     assert checkpoint.taxonomy.names == ("class_0", "class_1", "class_2")
     assert checkpoint.card["scores"] == {"as published": "ImageNet-1K top-1 69.778, top-5 89.53"}
@@ -246,7 +246,7 @@ def test_a_refused_import_leaves_nothing(tmp_path: Path) -> None:
     for name, words in cases.items():
         file = str(tmp_path / name) if name.endswith(".pth") else name
         with pytest.raises(CheckpointError, match=words):
-            import_weights(file, as_="fcn8s_vgg16", out=tmp_path / "out")
+            import_(file, as_="fcn8s_vgg16", out=tmp_path / "out")
     with pytest.raises(CheckpointError, match=r"no published sha256.*download it yourself"):
-        import_weights("fcn8s-heavy-pascal.caffe", as_="fcn8s_vgg16", out=tmp_path / "out")
+        import_("fcn8s-heavy-pascal.caffe", as_="fcn8s_vgg16", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()

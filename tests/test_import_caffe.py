@@ -58,7 +58,9 @@ def test_v1_layers_with_old_sizes_come_back(tmp_path: Path) -> None:
 
 
 def test_learned_upsampling_is_loaded(tmp_path: Path) -> None:
+    # Each class its own factor, and each row its own, so that a mixed-up axis shows.
     learned = dense_bilinear(5, 4) * np.arange(1, 6, dtype=np.float32)[:, None, None, None]
+    learned *= np.float32([1, 2, 3, 4])[:, None]
 
     def change(layers: list[Layer]) -> None:
         layers[position(layers, "upscore2")] = ("upscore2", "Deconvolution", [learned])
@@ -68,7 +70,7 @@ def test_learned_upsampling_is_loaded(tmp_path: Path) -> None:
         import_fcn(path, "fcn8s_vgg16", tiny=True)
     state = import_fcn(path, "fcn8s_vgg16", tiny=True, options={"upsampling": "learned"}).model.state_dict()
     for k in range(5):
-        np.testing.assert_allclose(state["head.upscores.0.weight"][k, 0], BILINEAR_4 * (k + 1), rtol=1e-6)
+        np.testing.assert_allclose(state["head.upscores.0.weight"][k, 0], BILINEAR_4 * (k + 1) * [[1], [2], [3], [4]], rtol=1e-6)
 
 
 @pytest.mark.parametrize(

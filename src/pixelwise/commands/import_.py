@@ -21,7 +21,7 @@ from ..weights import WEIGHTS, Weights, cache_folder, download, published
 NUM_SHOWN = 6
 
 
-def import_weights(
+def import_(
     file: str,
     *,
     as_: Annotated[str, Parameter(name="--as")],
