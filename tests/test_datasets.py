@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,7 @@ from bad_inputs import encoded
 from PIL import Image
 
 from pixelwise.data import DATASETS, Dataset, Item, Split, find_dataset, open_dataset
-from pixelwise.data.leaderboard import write_leaderboard
-from pixelwise.errors import ConfigError, DatasetError, ImageError, InputError, MaskError, UnknownNameError
+from pixelwise.errors import ConfigError, DatasetError, ImageError, MaskError, UnknownNameError
 
 DATA = Path(__file__).parent / "data"
 GRAY = np.full((4, 6, 3), 90, np.uint8)
@@ -362,39 +360,6 @@ def test_cityscapes_maps_its_34_labels_to_19(tmp_path: Path) -> None:
     assert sample.mask.ravel().tolist() == official[:24]
     assert dataset.split("val")[0].mask.ravel().tolist() == np.resize(official[24:], 24).tolist()
     assert dataset.split("test")[0].mask is None
-
-
-def test_the_leaderboard_archive(tmp_path: Path) -> None:
-    masks = {"2008_000006": _mask(0, 15), "2008_000008": _mask(20)}
-    assert write_leaderboard(masks.items(), tmp_path / "results.tgz") == 2
-    with tarfile.open(tmp_path / "results.tgz", "r:gz") as archive:
-        assert archive.getnames() == [f"results/VOC2012/Segmentation/comp6_test_cls/{key}.png" for key in masks]
-        for key, member in zip(masks, archive.getmembers(), strict=True):
-            picture = Image.open(archive.extractfile(member))
-            assert picture.mode == "P"
-            np.testing.assert_array_equal(np.asarray(picture), masks[key])
-            assert picture.getpalette()[3:6] == [128, 0, 0]
-    write_leaderboard(masks.items(), tmp_path / "again.tar.gz")
-    assert (tmp_path / "again.tar.gz").read_bytes() == (tmp_path / "results.tgz").read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("pairs", "error", "words"),
-    [
-        ([("2008_000006", _mask(21))], MaskError, "2008_000006: id 21 (24 px), allowed are 0 to 20"),
-        ([("../x", _mask(0))], InputError, "../x: is no image id"),
-        ([("a", _mask(0)), ("a", _mask(0))], InputError, "a: is predicted twice"),
-        ([("a", GRAY)], MaskError, "a: got (4, 6, 3) uint8; fix: give class ids (H, W)"),
-        ([], InputError, "would hold no prediction"),
-    ],
-)
-def test_a_wrong_archive_is_never_left_behind(tmp_path: Path, pairs: list, error: type[Exception], words: str) -> None:
-    with pytest.raises(error) as caught:
-        write_leaderboard(pairs, tmp_path / "r.tgz")
-    assert words in str(caught.value)
-    with pytest.raises(InputError, match=r"name it \.tgz or \.tar\.gz"):
-        write_leaderboard(pairs, tmp_path / "r.zip")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_layout_says_what_it_needs() -> None:
