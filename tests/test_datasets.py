@@ -171,7 +171,16 @@ def test_a_picture_in_two_splits_is_refused(tmp_path: Path) -> None:
     for kind in ("images", "masks"):
         file = next((root / kind / "train").glob("b0.*"))
         shutil.copy(file, root / kind / "val" / file.name)
-    assert _message(root) == f"{root}: train and val share b0; fix: keep each picture in one split, under a name of its own"
+    assert _message(root) == f"{root}: train and val share b0; fix: keep each picture in one split"
+
+
+def test_numbering_that_restarts_in_each_split_is_allowed(tmp_path: Path) -> None:
+    root = _own_folder(tmp_path)
+    for split, gray in (("train", 10), ("val", 200)):
+        Image.fromarray(np.full((8, 8, 3), gray, np.uint8)).save(root / f"images/{split}/0001.png")
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(root / f"masks/{split}/0001.png")
+    dataset = open_dataset(root)
+    assert "0001" in {item.key for item in dataset.split("train").items} & {item.key for item in dataset.split("val").items}
 
 
 def test_two_pictures_of_one_name_are_refused(tmp_path: Path) -> None:
