@@ -1,0 +1,122 @@
+"""`pixelwise explain`: pictures that show why a network labels a picture as it does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from cyclopts import Parameter
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..backbones import BACKBONES
+from ..backbones.classifier import ClassifierBackbone
+from ..errors import ConfigError, InputError
+from ..explain import activations, class_probability, classifier_heat_map, heat_map, receptive_field, skips
+from ..files import make_folder
+from ..images import read_image, write_image
+from ..importing import load_classifier
+from ..inference.dense import coarse_scores
+from ..inference.segmenter import Segmenter, load
+from ..registry import suggest
+
+IMAGENET_CLASSES = 1000
+
+
+def explain(
+    image: Path,
+    /,
+    *,
+    out: Path,
+    model: str | None = None,
+    class_: Annotated[list[str] | None, Parameter(name="--class", negative="")] = None,
+    pixel: tuple[int, int] | None = None,
+    layer: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)] = None,
+    classifier: str | None = None,
+    weights: Path | None = None,
+) -> int:
+    """Show why: heat maps, what each skip adds, activations, receptive field.
+
+    Parameters
+    ----------
+    image
+        The picture to explain.
+    out
+        Folder of the pictures that are written: heatmap_CLASS.png, skips.png, activations.png, receptive_field.png.
+    model
+        A run, a checkpoint folder or a hub id; left out, it is the model that ships with pixelwise.
+    class_
+        A class to draw the heat map of, by name or number; may be repeated. Left out, it is the most frequent one.
+    pixel
+        Row and column of the output whose receptive field is drawn; left out, the centre.
+    layer
+        Layers to draw activations of, such as trunk.backbone.features.4 or pool4; left out, a shallow and a deep one.
+    classifier
+        Instead of a model: an image classifier such as vgg16, made to slide over the picture; gives its heat map alone.
+    weights
+        The classifier's file, .pth, .safetensors or .caffemodel of 1000 classes.
+    """
+    pixels = read_image(image)
+    if classifier is not None or weights is not None:
+        if model is not None or classifier is None or weights is None:
+            raise ConfigError("explain", "--classifier and --weights belong together, without --model", "give the two, or neither")
+        pictures = _explain_classifier(pixels, classifier, weights, class_ or [])
+    else:
+        pictures = _explain_model(pixels, load(model), class_ or [], pixel, layer or [])
+    # Everything is drawn before anything is written, so that an error leaves nothing behind.
+    make_folder(out)
+    for name, picture in pictures.items():
+        write_image(out / name, np.asarray(picture))
+        print(out / name)
+    return 0
+
+
+def _explain_model(
+    pixels: NDArray[np.uint8], segmenter: Segmenter, classes: list[str], pixel: tuple[int, int] | None, layers: list[str]
+) -> dict[str, Image.Image]:
+    names = segmenter.taxonomy.names
+    wanted = [class_number(name, names) for name in classes]
+    with torch.inference_mode():
+        scores = coarse_scores(segmenter.model, pixels, segmenter.device).output().logits[0]
+    if not wanted:
+        wanted = [int(scores.argmax(0).flatten().bincount().argmax())]
+    pictures = {f"heatmap_{safe_name(names[k])}.png": heat_map(pixels, class_probability(scores, k), names[k]) for k in wanted}
+    added = skips(segmenter, pixels)
+    if added is None:
+        print("skips.png is left out: the network does not sum the scores of several maps")
+    else:
+        pictures["skips.png"] = added
+    pictures["activations.png"] = activations(segmenter, pixels, layers)
+    pictures["receptive_field.png"] = receptive_field(segmenter, pixels, pixel)
+    return pictures
+
+
+def _explain_classifier(pixels: NDArray[np.uint8], name: str, weights: Path, classes: list[str]) -> dict[str, Image.Image]:
+    numbers = [int(word) for word in classes if word.isdecimal()]
+    if not classes or len(numbers) < len(classes):
+        what = f"got {', '.join(classes) or 'none'}, a classifier's classes go by number"
+        raise InputError("--class", what, "write it as --class 281")
+    backbone = BACKBONES.create(name, num_classes=IMAGENET_CLASSES)
+    if not isinstance(backbone, ClassifierBackbone):
+        raise ConfigError(name, "is no image classifier", "choose one of vgg16, alexnet, googlenet")
+    load_classifier(backbone, weights)
+    # Caffe's files want BGR; torchvision undoes its own normalisation in front of its GoogLeNet.
+    spec = "caffe" if weights.suffix == ".caffemodel" else "tensorflow" if name == "googlenet_torchvision" else "torchvision"
+    return {f"heatmap_class_{k}.png": classifier_heat_map(backbone, pixels, k, f"class {k}", spec) for k in numbers}
+
+
+def class_number(word: str, names: tuple[str, ...]) -> int:
+    """A class given by name or number. Raises InputError that names the nearest classes."""
+    if word in names:
+        return names.index(word)
+    if word.isdecimal() and int(word) < len(names):
+        return int(word)
+    raise InputError(f"class {word}", "is none of the model's classes", suggest(word, names))
+
+
+def safe_name(name: str) -> str:
+    """A class's name as part of a file's name."""
+    return re.sub(r"[^\w.-]+", "_", name).strip(".") or "class"
