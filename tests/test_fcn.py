@@ -8,6 +8,7 @@ import pytest
 import torch
 from papers import number
 from torch import nn
+from torch.nn import functional
 
 from pixelwise.backbones import create_backbone
 from pixelwise.backbones.classifier import ClassifierBackbone
@@ -23,7 +24,9 @@ from pixelwise.nn.upscore import Upscore
 
 LADDER = ("fcn32s_vgg16", "fcn16s_vgg16", "fcn8s_vgg16")
 NETS = [f"fcn{n}s_{trunk}" for trunk in ("vgg16", "alexnet", "googlenet") for n in (32, 16, 8)]
-EVERY_GEOMETRY = [(name, geometry) for name in NETS for geometry in ("caffe", "same")]
+OTHER_TRUNKS = [("fcn8s_vgg16", "vgg13"), ("fcn8s_alexnet", "alexnet"), ("fcn8s_googlenet", "googlenet_torchvision")]
+CASES = [(name, {}) for name in NETS] + [(name, {"trunk": trunk}) for name, trunk in OTHER_TRUNKS]
+EVERY_GEOMETRY = [(name, {"geometry": geometry, **trunk}) for name, trunk in CASES for geometry in ("caffe", "same")]
 
 
 def paper_name(name: str) -> str:
@@ -134,11 +137,11 @@ def _ramps(model: FCN, size: tuple[int, int]) -> list[torch.Tensor]:
     return ramps
 
 
-@pytest.mark.parametrize(("name", "geometry"), EVERY_GEOMETRY)
-def test_scores_land_on_the_pixels_that_their_cells_lie_on(name: str, geometry: str) -> None:
+@pytest.mark.parametrize(("name", "options"), EVERY_GEOMETRY)
+def test_scores_land_on_the_pixels_that_their_cells_lie_on(name: str, options: dict[str, str]) -> None:
     """Bilinear interpolation reproduces a ramp, so a crop that is off by one pixel shows as a difference of one."""
     size = (150, 177)
-    model = tiny(name, num_classes=2, geometry=geometry)
+    model = tiny(name, num_classes=2, **options)
     ramps = _ramps(model, size)
     landed = model.head.finish(model.head.fuse(ramps), size).output().logits[0] / len(ramps)
     truth = torch.stack(torch.meshgrid(*(torch.arange(float(n)) for n in size), indexing="ij"))
@@ -147,24 +150,63 @@ def test_scores_land_on_the_pixels_that_their_cells_lie_on(name: str, geometry: 
     torch.testing.assert_close(landed[:, inner, inner], truth[:, inner, inner], atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize(("name", "geometry"), EVERY_GEOMETRY)
-def test_a_constant_score_stays_constant_up_to_the_border(name: str, geometry: str) -> None:
+@pytest.mark.parametrize(("name", "options"), EVERY_GEOMETRY)
+def test_a_constant_score_stays_constant_up_to_the_border(name: str, options: dict[str, str]) -> None:
     """In the modern geometry no pixel is faded; in the published one the outermost are, but none lies beyond the maps."""
-    model = tiny(name, num_classes=1, geometry=geometry)
+    model = tiny(name, num_classes=1, **options)
     for size in [(1, 1), (3, 50), (101, 64)]:
         ones = [torch.ones_like(cells[:, :1]) for cells in model.trunk(torch.zeros(1, 3, *size))]
         logits = model.head.finish(model.head.fuse(ones), size).output().logits / len(ones)
         assert logits.min() > 0.3
         assert logits.max() < 1 + 1e-5
-        if geometry == "same":
+        if options["geometry"] == "same":
             torch.testing.assert_close(logits, torch.ones(1, 1, *size), atol=1e-5, rtol=0)
 
 
 def test_caffe_geometry_fits_every_size() -> None:
     for name in ("fcn8s_vgg16", "fcn16s_alexnet", "fcn8s_googlenet"):
         model = full(name, width=1 / 32 if name != "fcn8s_googlenet" else 1 / 8)
-        for size in (*range(2, 37), 139, 321, 1024):
-            assert model(torch.empty(1, 3, size, size, device="meta")).logits.shape[-2:] == (size, size)
+        for height in (*range(2, 20), 139, 321, 1024):
+            size = (height, height + 17)
+            assert model(torch.empty(1, 3, *size, device="meta")).logits.shape[-2:] == size
+
+
+def _bilinear(kernel: int, num_classes: int) -> torch.Tensor:
+    """Dense kernels between all classes, zero off the diagonal, as in the authors' surgery.py."""
+    factor = (kernel + 1) // 2
+    center = factor - 1 if kernel % 2 == 1 else factor - 0.5
+    weight = torch.zeros(num_classes, num_classes, kernel, kernel)
+    for i in range(kernel):
+        for j in range(kernel):
+            value = (1 - abs(i - center) / factor) * (1 - abs(j - center) / factor)
+            weight[range(num_classes), range(num_classes), i, j] = value
+    return weight
+
+
+@pytest.mark.parametrize(("name", "scale4", "scale3"), [("fcn8s_vgg16", 1.0, 1.0), ("fcn8s_atonce_vgg16", 0.01, 0.0001)])
+def test_fcn8s_is_the_authors_prototxt_written_out(name: str, scale4: float, scale3: float) -> None:
+    model, image = tiny(name, num_classes=4), torch.rand(1, 3, 53, 90) * 255
+    weights = iter([layer for layer in model.modules() if isinstance(layer, nn.Conv2d)])
+
+    def conv(x: torch.Tensor, padding: int) -> torch.Tensor:
+        layer = next(weights)
+        return functional.conv2d(x, layer.weight, layer.bias, padding=padding)
+
+    x = image.flip(1) - torch.tensor([104.00699, 116.66877, 122.67892]).view(1, 3, 1, 1)
+    pools = []
+    for stage, num_convs in enumerate((2, 2, 3, 3, 3)):
+        for i in range(num_convs):
+            x = conv(x, 100 if (stage, i) == (0, 0) else 1).relu()
+        x = functional.max_pool2d(x, 2, 2, ceil_mode=True)
+        pools.append(x)
+    fc7 = conv(conv(x, 0).relu(), 0).relu()
+    fr, pool4, pool3 = conv(fc7, 0), conv(pools[3] * scale4, 0), conv(pools[2] * scale3, 0)
+    up2 = functional.conv_transpose2d(fr, _bilinear(4, 4), stride=2)
+    fuse4 = up2 + pool4[..., 5 : 5 + up2.shape[2], 5 : 5 + up2.shape[3]]
+    up4 = functional.conv_transpose2d(fuse4, _bilinear(4, 4), stride=2)
+    fuse3 = up4 + pool3[..., 9 : 9 + up4.shape[2], 9 : 9 + up4.shape[3]]
+    up8 = functional.conv_transpose2d(fuse3, _bilinear(16, 4), stride=8)
+    torch.testing.assert_close(model(image).logits, up8[..., 31 : 31 + 53, 31 : 31 + 90], atol=1e-3, rtol=1e-4)
 
 
 def test_score_layers_start_at_zero_and_biases_too() -> None:
@@ -295,6 +337,8 @@ def test_late_fusion_is_the_mean_of_two_nets() -> None:
     images = torch.rand(2, 6, 40, 61) * 255
     expected = (color(images[:, :3]).logits + other(images[:, 3:]).logits) / 2
     torch.testing.assert_close(model(images).logits, expected, atol=1e-5, rtol=1e-4)
+    with pytest.raises(CheckpointError, match="do not fit"):
+        model.init_from(color, tiny("fcn32s_vgg16", num_classes=6))
     with pytest.raises(ConfigError, match="in_channels=6"):
         create_model("fcn32s_late_fusion_vgg16", 5, 3, tiny=True)
 

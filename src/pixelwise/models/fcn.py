@@ -8,7 +8,7 @@ bilinear transposed convolutions, one kernel per class; crops. Kernels, crops an
 AlexNet is CaffeNet; GoogLeNet loses its average pooling (its margin and upsampling were never published: 63/32 follows
 from its odd poolings). At once: pool4 times 0.01, pool3 times 0.0001 before their score layers.
 
-Deviations: score layers that are not trained from a published net start the trunk from He's weights. Only VGG has skips in
+Deviations: without a published net to start from (`transplant`), the trunk starts from He's weights. Only VGG has skips in
 the paper; the other trunks take their own maps of stride 16 and 8. geometry="same" pads every layer so that no margin is
 needed, and repeats the scores' border cells so that border pixels are interpolated, not faded out. `width` narrows all layers,
 `batch_norm` adds it to the trunk and behind fc6 and fc7.
@@ -55,6 +55,7 @@ class Trunk(nn.Module):
 
     def __init__(self, backbone: ClassifierBackbone, strides: Sequence[int], same: bool, dropout: float, batch_norm: bool) -> None:
         super().__init__()
+        self.same = same
         self.backbone = backbone
         self.skips = [backbone.strides.index(stride) for stride in strides]
         self.fc = _fully_connected(backbone, same, dropout, batch_norm)
@@ -95,9 +96,11 @@ class SkipHead(nn.Module):
     scales      what each skip map is multiplied with before its score layer; none stands for 1
     """
 
-    def __init__(self, trunk: Trunk, num_classes: int, upsampling: str, same: bool, scales: Sequence[float] = ()) -> None:
+    def __init__(self, trunk: Trunk, num_classes: int, upsampling: str, scales: Sequence[float] = ()) -> None:
         super().__init__()
-        self.edge = 1 if same else 0
+        if upsampling not in UPSAMPLINGS:
+            raise ConfigError("upsampling", f"got {upsampling!r}, allowed are {', '.join(UPSAMPLINGS)}")
+        self.edge = 1 if trunk.same else 0
         self.scales = (1.0, *(scales or [1.0] * len(trunk.skips)))
         self.scores = nn.ModuleList(zero_conv(channels, num_classes) for channels in trunk.channels)
         self.upscores = nn.ModuleList()
@@ -148,14 +151,20 @@ def _add_overlap(up: Tensor, skip: Tensor, shift: int) -> Tensor:
 
 
 class FCN(SegmentationModel):
-    """FCN-32s, 16s and 8s: a trunk, score layers, skips, upsampling."""
+    """FCN-32s, 16s and 8s: a trunk, score layers, skips, upsampling. Options as in SkipHead; raises ConfigError for them."""
 
     def __init__(
-        self, num_classes: int, in_channels: int, preprocessing: str | Mapping[str, Any], trunk: Trunk, head: SkipHead
+        self,
+        num_classes: int,
+        in_channels: int,
+        preprocessing: str | Mapping[str, Any],
+        trunk: Trunk,
+        upsampling: str = "fixed",
+        scales: Sequence[float] = (),
     ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
         self.trunk = trunk
-        self.head = head
+        self.head = SkipHead(trunk, num_classes, upsampling, scales)
 
     def coarse(self, images: Tensor) -> Coarse:
         """images (B, C, H, W), uint8 or float 0..255, RGB -> scores before the last upsampling."""
@@ -232,12 +241,23 @@ def transplant(trunk: Trunk, classifier: ClassifierBackbone) -> None:
         target.load_state_dict(source.state_dict())
 
 
+def load_from(module: nn.Module, source: nn.Module) -> None:
+    """Copy the state of an equal module. Raises CheckpointError that lists what is missing, unexpected or mis-shaped."""
+    mine, given = module.state_dict(), source.state_dict()
+    wrong = [n for n in mine | given if n not in mine or n not in given or mine[n].shape != given[n].shape]
+    if wrong:
+        raise CheckpointError("init_from", f"layers do not fit: {', '.join(wrong[:6])}", "use one trunk, width and class list")
+    module.load_state_dict(given)
+
+
 def build_trunk(
     name: str, in_channels: int, strides: Sequence[int], geometry: str, batch_norm: bool, width: float, dropout: float
 ) -> Trunk:
     """A registered classifier as FCN's trunk. Raises ConfigError for a trunk, geometry or norm that does not exist."""
     if geometry not in ("caffe", "same"):
         raise ConfigError("geometry", f"got {geometry!r}, allowed are caffe, same")
+    if in_channels < 1:
+        raise ConfigError("in_channels", f"got {in_channels}, allowed are 1 and more")
     if not 0 <= dropout < 1:
         raise ConfigError("dropout", f"got {dropout}, allowed are 0 to below 1")
     family = next((f for f in SAME_MARGIN if name.startswith(f)), None)
@@ -252,12 +272,6 @@ def build_trunk(
     backbone = BACKBONES.create(full_name, in_channels=in_channels, width=width, **padding)
     assert isinstance(backbone, ClassifierBackbone)
     return Trunk(backbone, strides, same, dropout, full_name.endswith("_bn"))
-
-
-def check_upsampling(upsampling: str) -> None:
-    """Raises ConfigError for a word that is none of UPSAMPLINGS."""
-    if upsampling not in UPSAMPLINGS:
-        raise ConfigError("upsampling", f"got {upsampling!r}, allowed are {', '.join(UPSAMPLINGS)}")
 
 
 def _register(name: str, summary: str, default_trunk: str, strides: tuple[int, ...], scales: tuple[float, ...] = ()) -> None:
@@ -275,10 +289,8 @@ def _register(name: str, summary: str, default_trunk: str, strides: tuple[int, .
         dropout: float = own_dropout,
         preprocessing: str | Mapping[str, Any] = "caffe",
     ) -> FCN:
-        check_upsampling(upsampling)
         body = build_trunk(trunk, in_channels, strides, geometry, batch_norm, width, dropout)
-        head = SkipHead(body, num_classes, upsampling, geometry == "same", scales)
-        return FCN(num_classes, in_channels, preprocessing, body, head)
+        return FCN(num_classes, in_channels, preprocessing, body, upsampling, scales)
 
     build.__doc__ = summary
     MODELS.register(name, tiny={"width": 1 / 16 if default_trunk != "googlenet" else 1 / 8}, paper=PAPER, year=2015)(build)

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from ..backbones.classifier import ClassifierBackbone
 from ..core import Coarse
 from ..errors import ConfigError
+from ..nn.init import zero_conv
 from ..nn.model import SegmentationModel
 from .contract import MODELS
-from .fcn import FCN, PAPER, SkipHead, Trunk, build_trunk, check_upsampling, transplant
+from .fcn import FCN, PAPER, SkipHead, Trunk, build_trunk, load_from, transplant
 
 NUM_COLOR = 3
 # Colour in BGR order, then HHA as stored. Source: nyud_layers.py.
@@ -31,14 +32,20 @@ class LateFusionFCN(SegmentationModel):
     """Two FCN-32s streams whose scores are averaged before the upsampling: colour, and what else there is (HHA, depth)."""
 
     def __init__(
-        self, num_classes: int, in_channels: int, preprocessing: str | Mapping[str, Any], color: Trunk, other: Trunk, upsampling: str, same: bool
+        self,
+        num_classes: int,
+        in_channels: int,
+        preprocessing: str | Mapping[str, Any],
+        color: Trunk,
+        other: Trunk,
+        upsampling: str = "fixed",
     ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
         self.color = color
         self.other = other
-        self.color_head = SkipHead(color, num_classes, upsampling, same)
-        # Both streams share the upsampling, so that the second needs no more than its score layer.
-        self.other_score = SkipHead(other, num_classes, "fixed", same).scores
+        self.color_head = SkipHead(color, num_classes, upsampling)
+        # One upsampling serves both streams, so the second has a score layer only.
+        self.other_score = zero_conv(other.channels[0], num_classes)
 
     def coarse(self, images: Tensor) -> Coarse:
         """images (B, 3 + D, H, W), uint8 or float 0..255, RGB and D further channels -> scores before the last upsampling."""
@@ -51,11 +58,11 @@ class LateFusionFCN(SegmentationModel):
         pixels = self.preprocess(images)
         [color] = self.color_head.score(self.color(pixels[:, :NUM_COLOR]))
         [other] = self.other(pixels[:, NUM_COLOR:])
-        return color, self.other_score[0](other)
+        return color, self.other_score(other)
 
     def classifier_modules(self) -> list[nn.Module]:
         """What stays trainable when only the classifier is trained: the score layers."""
-        return [*self.color_head.scores, *self.other_score]
+        return [*self.color_head.scores, self.other_score]
 
     def transplant(self, classifier: ClassifierBackbone) -> None:
         """Start both streams from an image classifier, all but its last layer. Raises CheckpointError for another net."""
@@ -63,10 +70,10 @@ class LateFusionFCN(SegmentationModel):
         transplant(self.other, classifier)
 
     def init_from(self, color: FCN, other: FCN) -> None:
-        """Start from two FCN-32s, one per stream, score layers included. Raises RuntimeError where they do not fit."""
-        for trunk, scores, source in ((self.color, self.color_head.scores, color), (self.other, self.other_score, other)):
-            trunk.load_state_dict(source.trunk.state_dict())
-            scores.load_state_dict(source.head.scores.state_dict())
+        """Start from two FCN-32s, one per stream, score layers included. Raises CheckpointError where they do not fit."""
+        for trunk, score, source in ((self.color, self.color_head.scores[0], color), (self.other, self.other_score, other)):
+            load_from(trunk, source.trunk)
+            load_from(score, source.head.scores[0])
 
 
 class TwoHeadFCN(FCN):
@@ -81,13 +88,14 @@ class TwoHeadFCN(FCN):
         in_channels: int,
         preprocessing: str | Mapping[str, Any],
         trunk: Trunk,
-        head: SkipHead,
-        geometric_head: SkipHead,
         num_geometric: int,
+        upsampling: str = "fixed",
     ) -> None:
-        super().__init__(num_classes, in_channels, preprocessing, trunk, head)
-        self.geometric_head = geometric_head
+        super().__init__(num_classes, in_channels, preprocessing, trunk, upsampling)
+        if num_geometric < 1:
+            raise ConfigError("num_geometric", f"got {num_geometric}, allowed are 1 and more")
         self.num_geometric = num_geometric
+        self.geometric_head = SkipHead(trunk, num_geometric, upsampling)
 
     def coarse_all(self, images: Tensor) -> tuple[Coarse, Coarse]:
         """images (B, C, H, W), uint8 or float 0..255, RGB -> semantic and geometric scores before the last upsampling."""
@@ -119,10 +127,9 @@ def fcn32s_late_fusion_vgg16(
     if num_other < 1:
         what = f"got {in_channels}; late fusion takes 3 colour channels and at least one more"
         raise ConfigError("in_channels", what, "create the model with in_channels=6 (RGB and HHA)")
-    check_upsampling(upsampling)
     streams = [build_trunk(trunk, n, (), geometry, batch_norm, width, dropout) for n in (NUM_COLOR, num_other)]
     spec = preprocessing or (NYUD_PREPROCESSING if in_channels == 6 else "caffe")
-    return LateFusionFCN(num_classes, in_channels, spec, streams[0], streams[1], upsampling, geometry == "same")
+    return LateFusionFCN(num_classes, in_channels, spec, streams[0], streams[1], upsampling)
 
 
 def _register_two_heads(name: str, summary: str, strides: tuple[int, ...]) -> None:
@@ -139,12 +146,8 @@ def _register_two_heads(name: str, summary: str, strides: tuple[int, ...]) -> No
         dropout: float = 0.5,
         preprocessing: str | Mapping[str, Any] = "caffe",
     ) -> TwoHeadFCN:
-        if num_geometric < 1:
-            raise ConfigError("num_geometric", f"got {num_geometric}, allowed are 1 and more")
-        check_upsampling(upsampling)
         body = build_trunk(trunk, in_channels, strides, geometry, batch_norm, width, dropout)
-        heads = [SkipHead(body, k, upsampling, geometry == "same") for k in (num_classes, num_geometric)]
-        return TwoHeadFCN(num_classes, in_channels, preprocessing, body, heads[0], heads[1], num_geometric)
+        return TwoHeadFCN(num_classes, in_channels, preprocessing, body, num_geometric, upsampling)
 
     build.__doc__ = summary
     MODELS.register(name, tiny={"width": 1 / 16}, paper=PAPER, year=2015)(build)
