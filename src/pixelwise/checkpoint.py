@@ -3,12 +3,17 @@
 config.json carries everything that prediction needs: the network's name and options (its pixel normalisation among
 them), the taxonomy, the recipe, the scores, and the SHA-256 of the weights. A folder that is cut, rotten, mixed up or
 of another network is refused; there is no loading of a part.
+
+Three files cannot be renamed at once. So they are written aside as `new.*`, `new.config.json` last: with it the new
+checkpoint is there, without it the old one is. Whoever finds it finishes the renaming (writers) or reads through it
+(readers), so that a kill at any moment leaves the old checkpoint or the new one, never a mixture.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,6 +37,10 @@ WEIGHTS = "model.safetensors"
 CARD = "README.md"
 FORMAT = 1
 
+_NEW = "new."
+_ATTEMPTS = 5
+_MODEL_KEYS = {"name", "num_classes", "in_channels", "tiny", "options"}
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -48,21 +57,21 @@ def save_checkpoint(
     taxonomy: Taxonomy,
     card: Mapping[str, Any] | None = None,
     *,
-    state: Mapping[str, Tensor] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Path:
-    """Write the folder; each file appears whole or not at all, the weights first.
+    """Write the folder; it changes from the old checkpoint to the new one in a single step.
 
     model     built by `create_model`, so that its recipe is known
-    state     tensors to store in place of the model's own (a moving average)
     dtype     of the stored floating-point tensors; float16 halves the file
-    Raises EnvironmentFault when the disk is full or the folder is not writable.
+    Raises EnvironmentFault when the disk is full or the folder is not writable, CheckpointError for weights that are not
+    finite (or too large for `dtype`).
     """
     if model.num_classes != taxonomy.num_classes:
         raise ConfigError("checkpoint", f"the model has {model.num_classes} classes, the taxonomy {taxonomy.num_classes}")
     spec = model.spec
     assert isinstance(spec, ModelSpec), "only models made by create_model can be saved"
-    tensors = {name: _stored(tensor, dtype) for name, tensor in (state or model.state_dict()).items()}
+    tensors = {name: _stored(tensor, dtype) for name, tensor in model.state_dict().items()}
+    refuse_broken(tensors, folder)
     data = safetensors.torch.save(tensors, metadata={"format": "pt"})
     config = {
         "format": FORMAT,
@@ -73,10 +82,36 @@ def save_checkpoint(
         "card": dict(card or {}),
     }
     folder = make_folder(folder)
-    write_bytes(folder / WEIGHTS, data)
-    write_text(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
-    write_text(folder / CARD, render_card(config, model))
+    finish_save(folder)
+    write_text(folder / (_NEW + CARD), render_card(config, model))
+    write_bytes(folder / (_NEW + WEIGHTS), data)
+    write_text(folder / (_NEW + CONFIG), json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    finish_save(folder)
     return folder
+
+
+def finish_save(folder: Path) -> None:
+    """End what a killed `save_checkpoint` began: rename the new files if all are there, else remove them."""
+    complete = (folder / (_NEW + CONFIG)).exists()
+    # The configuration last: it is what says that there is something to finish.
+    for name in (WEIGHTS, CARD, CONFIG):
+        new = folder / (_NEW + name)
+        if complete and new.exists():
+            os.replace(new, folder / name)
+        new.unlink(missing_ok=True)
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """True when the folder holds a checkpoint, be its renaming finished or not."""
+    return (folder / CONFIG).is_file() or (folder / (_NEW + CONFIG)).is_file()
+
+
+def refuse_broken(tensors: Mapping[str, Tensor], source: object) -> None:
+    """Raise CheckpointError naming the first tensor with NaN or infinity."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            what = f"{name} holds numbers that are not finite"
+            raise CheckpointError(source, what, "use an older checkpoint; when training, lower --optimizer.lr")
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -91,12 +126,29 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     network, or with numbers that are not finite.
     """
     folder = Path(folder)
-    config = _read_config(folder / CONFIG)
-    model, taxonomy = _build(folder / CONFIG, config)
-    path = folder / WEIGHTS
-    tensors = read_safetensors(path, sha256=config["weights"]["sha256"])
-    load_state(model, {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}, path)
+    for _ in range(_ATTEMPTS):
+        config_path, weights_path = _current_files(folder)
+        config = _read_config(config_path)
+        try:
+            tensors = read_safetensors(weights_path, sha256=config["weights"]["sha256"])
+            break
+        except CheckpointError:
+            # A training run may have replaced the files between the two readings.
+            if _current_files(folder) == (config_path, weights_path) and _read_config(config_path) == config:
+                raise
+    else:
+        raise CheckpointError(folder, "is being written over and over", "wait for the run, or copy the folder")
+    model, taxonomy = _build(config_path, config)
+    load_state(model, {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}, weights_path)
     return Checkpoint(model.eval(), taxonomy, config["card"])
+
+
+def _current_files(folder: Path) -> tuple[Path, Path]:
+    """Configuration and weights that belong together, though a kill may have come before their renaming."""
+    if not (folder / (_NEW + CONFIG)).is_file():
+        return folder / CONFIG, folder / WEIGHTS
+    new = folder / (_NEW + WEIGHTS)
+    return folder / (_NEW + CONFIG), new if new.is_file() else folder / WEIGHTS
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -104,20 +156,29 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise CheckpointError(path, "no such file, so this is no checkpoint", f"name a folder that holds {CONFIG} and {WEIGHTS}")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        complete = config["format"] == FORMAT and {"sha256"} <= set(config["weights"]) and isinstance(config["card"], dict)
-        complete = complete and {"name", "num_classes", "in_channels", "tiny", "options"} == set(config["model"])
-    except (ValueError, KeyError, TypeError) as error:
+        known = config["format"] == FORMAT
+        complete = isinstance(config["weights"]["sha256"], str) and isinstance(config["card"], dict)
+        complete = complete and set(config["model"]) == _MODEL_KEYS and isinstance(config["taxonomy"], dict)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(path, f"is damaged or of another program: {error!r}", "copy the folder again") from error
-    if not complete:
+    if not known:
         raise CheckpointError(path, f"is of format {config['format']!r}, this version reads {FORMAT}", "update pixelwise")
+    if not complete:
+        raise CheckpointError(path, "is damaged or of another program", "copy the folder again")
     return dict(config)
 
 
 def _build(path: Path, config: Mapping[str, Any]) -> tuple[SegmentationModel, Taxonomy]:
     try:
-        return ModelSpec(**config["model"]).build(), Taxonomy.from_dict(config["taxonomy"])
-    except (UnknownNameError, ConfigError) as error:
+        taxonomy = Taxonomy.from_dict(config["taxonomy"])
+        model = ModelSpec(**config["model"]).build()
+    # RuntimeError: sizes that no memory holds.
+    except (UnknownNameError, ConfigError, TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise CheckpointError(path, f"describes a network this version cannot build: {error}", "update pixelwise") from error
+    if model.num_classes != taxonomy.num_classes:
+        what = f"has {model.num_classes} classes in the network and {taxonomy.num_classes} in the taxonomy"
+        raise CheckpointError(path, what, "copy the folder again")
+    return model, taxonomy
 
 
 def read_safetensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
@@ -128,7 +189,8 @@ def read_safetensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]
     if data.startswith(b"version https://git-lfs"):
         raise CheckpointError(path, "is a Git LFS pointer, not the weights", "run `git lfs pull`")
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
-        raise CheckpointError(path, "is not the file that was written: its SHA-256 differs", "copy it again, or use an older checkpoint")
+        what = "is not the file that was written: its SHA-256 differs"
+        raise CheckpointError(path, what, "copy it again, or use an older checkpoint")
     try:
         return dict(safetensors.torch.load(data))
     except (SafetensorError, struct.error, KeyError, ValueError) as error:
@@ -153,7 +215,5 @@ def load_state(model: torch.nn.Module, tensors: Mapping[str, Tensor], source: ob
     found = [f"{len(names)} {word} ({', '.join(names[:5])})" for word, names in wrong.items() if names]
     if found:
         raise CheckpointError(source, "does not fit the network: " + "; ".join(found), "use the network that it was saved from")
-    broken = [name for name, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]
-    if broken:
-        raise CheckpointError(source, f"{broken[0]} holds numbers that are not finite", "use an older checkpoint")
+    refuse_broken(tensors, source)
     model.load_state_dict(dict(tensors))

@@ -92,7 +92,7 @@ class LossConfig:
     class_weights: Literal["none", "log", "inverse"] | list[float] = "none"
     """`log`: 1 / log(1.1 + share) of the training pixels; `inverse`: median frequency balancing; or K numbers."""
     keep_probability: float = 1.0
-    """FCN's patchwise training: each cell of the coarse map stays in the loss with this probability."""
+    """FCN's patchwise training: each cell of 32 x 32 pixels stays in the loss with this probability."""
     aux_weight: float = 0.4
     """Weight of each auxiliary output."""
     lovasz: float = 0.0
@@ -157,6 +157,15 @@ class TrainConfig:
     """What a picture that cannot be read does: stop with its name, or be replaced by the next and counted."""
 
 
+_MOST_WORKERS = 256
+_LARGEST = 1e30
+_CROPS = "[height, width] of 1 to 32768, or [0, 0]"
+
+
+def _in_range(numbers: Sequence[float], low: float, high: float) -> bool:
+    return bool(numbers) and all(low <= number <= high for number in numbers)
+
+
 @dataclass
 class Config:
     """One run."""
@@ -180,13 +189,14 @@ class Config:
 
     def _rules(self) -> list[tuple[str, bool, str]]:
         data, augment, loss, optimizer, train = self.data, self.augment, self.loss, self.optimizer, self.train
-        whole = augment.crop == [0, 0]
+        whole, weights = augment.crop == [0, 0], loss.class_weights
         return [
             ("data.batch_size", data.batch_size >= 1, "1 or more"),
             ("data.batch_size", not whole or data.batch_size == 1, "1, as --augment.crop [0, 0] keeps pictures of many sizes"),
-            ("data.workers", data.workers >= 0, "0 or more"),
-            ("augment.crop", len(augment.crop) == 2 and (whole or min(augment.crop) >= 1), "[height, width] of 1 or more, or [0, 0]"),
-            ("augment.scale", len(augment.scale) == 2 and 0 < augment.scale[0] <= augment.scale[1] <= 100, "[low, high] with 0 < low <= high <= 100"),
+            ("data.workers", 0 <= data.workers <= _MOST_WORKERS, f"0 to {_MOST_WORKERS}"),
+            ("augment.crop", len(augment.crop) == 2 and (whole or _in_range(augment.crop, 1, 2**15)), _CROPS),
+            ("augment.scale", len(augment.scale) == 2 and _in_range(augment.scale, 0.01, 100), "[low, high] of 0.01 to 100"),
+            ("augment.scale", augment.scale == sorted(augment.scale), "[low, high] with low <= high"),
             ("augment.aspect", 1 <= augment.aspect <= 10, "1 to 10"),
             ("augment.flip", 0 <= augment.flip <= 1, "0 to 1"),
             ("augment.rare", 0 <= augment.rare <= 1, "0 to 1"),
@@ -195,6 +205,7 @@ class Config:
             ("augment.hue", 0 <= augment.hue <= 180, "0 to 180"),
             ("loss.keep_probability", 0 < loss.keep_probability <= 1, "above 0, up to 1"),
             ("loss.aux_weight", 0 <= loss.aux_weight < math.inf, "0 or more"),
+            ("loss.class_weights", isinstance(weights, str) or _in_range(weights, 0, _LARGEST), "numbers of 0 or more"),
             ("loss.lovasz", 0 <= loss.lovasz < math.inf, "0 or more"),
             ("optimizer.lr", 0 <= optimizer.lr < math.inf, "0 or more"),
             ("optimizer.momentum", 0 <= optimizer.momentum < 1, "0 up to below 1"),
@@ -249,7 +260,8 @@ def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
         token = rest.pop(0)
         name, equals, text = token.partition("=")
         if not name.startswith("--") or name.count(".") < 1:
-            raise ConfigError(token, "is not an option of this command", "write `--section.option value`; `--print-config` lists them")
+            fix = "write `--section.option value`; `--print-config` lists them"
+            raise ConfigError(token, "is not an option of this command", fix)
         if not equals:
             if not rest:
                 raise ConfigError(name, "has no value", f"write `{name} VALUE`")
@@ -258,6 +270,8 @@ def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
         level = changes
         for key in keys[:-1]:
             level = level.setdefault(key, {})
+            if not isinstance(level, dict):
+                raise ConfigError(name, f"`{key}` has a value already", "write each option once")
         level[keys[-1]] = _parse_value(name, text)
     return changes
 
@@ -297,10 +311,11 @@ def _coerce(value: Any, hint: Any, source: object, key: str) -> Any:
     if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
             number = float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             number = math.nan
         if not math.isnan(number):
             return number
+        raise ConfigError(source, f"`{key}` is {value!r}", "write a number")
     if origin is list and isinstance(value, list):
         return [_coerce(item, get_args(hint)[0], source, key) for item in value]
     if _fits(value, hint):

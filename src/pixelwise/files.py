@@ -73,7 +73,7 @@ def _temporary_name(name: str) -> str:
 
 def sweep_temporaries(folder: str | Path, is_alive: Callable[[int], bool] | None = None) -> list[Path]:
     """Remove temporary files that a killed process left in `folder`; those of living processes stay."""
-    alive = is_alive or _process_is_alive
+    alive = is_alive or process_is_alive
     swept = []
     for path in Path(folder).glob(".*.tmp-*"):
         pid = path.name.rpartition("-")[2]
@@ -83,7 +83,8 @@ def sweep_temporaries(folder: str | Path, is_alive: Callable[[int], bool] | None
     return swept
 
 
-def _process_is_alive(pid: int) -> bool:
+def process_is_alive(pid: int) -> bool:
+    """True when a process of that number runs on this machine."""
     if sys.platform == "win32":
         # There os.kill would end the process.
         handle = ctypes.windll.kernel32.OpenProcess(_PROCESS_QUERY_LIMITED_INFORMATION, False, pid)

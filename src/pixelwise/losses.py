@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def pixel_cross_entropy(logits: Tensor, masks: Tensor, ignore_id: int, class_weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def pixel_cross_entropy(
+    logits: Tensor, masks: Tensor, ignore_id: int, class_weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Summed softmax cross entropy and what to divide it by for a mean.
 
     logits (B, K, H, W) float; masks (B, H, W) int64; class_weights (K,) or None.

@@ -33,7 +33,8 @@ def render_card(config: Mapping[str, Any], model: nn.Module) -> str:
     """Markdown. `config` is what config.json holds; of its card the known keys get a section each, in a fixed order."""
     card, spec = config["card"], config["model"]
     count = sum(p.numel() for p in model.parameters())
-    text = _HEADER.format(license=card.get("license", "other"), title=card.get("title", f"{spec['name']}, {spec['num_classes']} classes"))
+    title = card.get("title", f"{spec['name']}, {spec['num_classes']} classes")
+    text = _HEADER.format(license=card.get("license", "other"), title=title)
     text += f"\n{card['summary']}\n" if "summary" in card else ""
     text += f"\n- network: `{spec['name']}`, options `{spec['options']}`, {count:,} parameters\n"
     text += f"- weights: {config['weights']['dtype']}, SHA-256 `{config['weights']['sha256']}`\n"

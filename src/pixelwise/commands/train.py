@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -81,12 +80,13 @@ def resolve(source: str, overrides: list[str], model: str | None, resumed: Path 
 
 def _train(config: Config, out: Path, resume: bool) -> None:
     from ..train.lightning_parts import quiet_lightning
+    from ..train.ranks import process_rank
     from ..train.run import train as run
 
     quiet_lightning()
     command = shlex.join(["pixelwise", *sys.argv[1:]])
     scores = run(config, out, resume=resume, command=command)
-    if int(os.environ.get("RANK", "0")) == 0:
+    if process_rank() == 0:
         from ..train.finish import finish
 
         page = finish(config, out)

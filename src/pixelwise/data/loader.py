@@ -6,17 +6,20 @@ state has to be saved.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..core import Batch, Sample
-from ..errors import DatasetError, InputError
+from ..errors import DatasetError, InputError, PixelwiseError
 from .dataset import Split
 from .transforms import Transform
 
@@ -29,7 +32,12 @@ def draw_index(number: int, num_samples: int, seed: int, sampling: Literal["shuf
     epoch, place = divmod(number, num_samples)
     if sampling == "replacement":
         return int(np.random.default_rng([seed, _ORDER, number]).integers(num_samples))
-    return int(np.random.default_rng([seed, _ORDER, epoch]).permutation(num_samples)[place])
+    return int(_order(num_samples, seed, epoch)[place])
+
+
+@lru_cache(maxsize=2)
+def _order(num_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, _ORDER, epoch]).permutation(num_samples)
 
 
 @dataclass
@@ -96,18 +104,55 @@ def collate(rows: Sequence[tuple[Sample, bool]]) -> tuple[Batch, int]:
     return Batch(images, masks, tuple(s.key for s in samples)), sum(replaced for _, replaced in rows)
 
 
-def train_loader(draws: Draws, batches: DrawBatches, workers: int) -> DataLoader[Any]:
-    """A loader over those batches; it draws nothing from torch's global generator."""
-    return DataLoader(
-        draws,
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=collate,
-        generator=torch.Generator().manual_seed(draws.seed),
-        worker_init_fn=_Worker(os.getpid()) if workers else None,
-        persistent_workers=workers > 0,
-        prefetch_factor=4 if workers else None,
-    )
+class TrainLoader:
+    """Batches of `collate` in order. What a worker raises arrives here as it was raised: one line with the file's name.
+
+    It draws nothing from torch's global generator.
+    """
+
+    def __init__(self, draws: Draws, batches: DrawBatches, workers: int) -> None:
+        self._batches: DataLoader[Any] = DataLoader(
+            _Handed(draws),
+            batch_sampler=batches,
+            num_workers=workers,
+            collate_fn=_collate_handed,
+            generator=torch.Generator().manual_seed(draws.seed),
+            worker_init_fn=_Worker(os.getpid()) if workers else None,
+            persistent_workers=workers > 0,
+            prefetch_factor=4 if workers else None,
+        )
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[tuple[Batch, int]]:
+        """Raises the PixelwiseError of a sample when its batch's turn has come."""
+        for handed in self._batches:
+            if isinstance(handed, PixelwiseError):
+                raise handed
+            yield handed
+
+
+@dataclass
+class _Handed(Dataset[Any]):
+    """Draws whose errors are handed over as values: torch rebuilds an exception from its text alone, and loses its class."""
+
+    draws: Draws
+
+    def __getitem__(self, number: int) -> tuple[Sample, bool] | PixelwiseError:
+        try:
+            return self.draws[number]
+        except PixelwiseError as error:
+            return error
+
+
+def _collate_handed(rows: Sequence[tuple[Sample, bool] | PixelwiseError]) -> tuple[Batch, int] | PixelwiseError:
+    good: list[tuple[Sample, bool]] = []
+    for row in rows:
+        if isinstance(row, PixelwiseError):
+            return row
+        good.append(row)
+    return collate(good)
 
 
 @dataclass(frozen=True)
@@ -122,7 +167,8 @@ class _Worker:
         cv2.setNumThreads(0)
         torch.set_num_threads(1)
         _die_with_parent()
-        if os.getppid() != self.parent:
+        # The parent may have died before the line above; where a fork server starts workers, that one dies with it.
+        if multiprocessing.get_start_method() == "fork" and os.getppid() != self.parent:
             raise SystemExit("the training process is gone")
 
 

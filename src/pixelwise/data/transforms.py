@@ -111,7 +111,7 @@ def warp(
 
 
 def _border(num_channels: int) -> Sequence[float]:
-    return (BORDER_COLOR + (BORDER_COLOR[-1],))[:4] if num_channels >= 3 else (BORDER_COLOR[1],) * 4
+    return (*BORDER_COLOR, BORDER_COLOR[-1]) if num_channels >= 3 else (BORDER_COLOR[1],) * 4
 
 
 def _shift_color(image: NDArray[np.uint8], saturation: float, hue: float) -> NDArray[np.uint8]:

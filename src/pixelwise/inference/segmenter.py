@@ -12,7 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from numpy.typing import NDArray
 from PIL.Image import Image
 
-from ..checkpoint import CARD, CONFIG, WEIGHTS, Checkpoint, load_checkpoint, save_checkpoint
+from ..checkpoint import CARD, CONFIG, WEIGHTS, Checkpoint, is_checkpoint, load_checkpoint, save_checkpoint
 from ..core import Prediction, Taxonomy
 from ..errors import CheckpointError, EnvironmentFault, InputError
 from ..images import read_image
@@ -107,7 +107,7 @@ def _checkpoint_in(folder: Path) -> Path:
     if not folder.is_dir():
         raise CheckpointError(folder, "is a file, not a checkpoint folder", "name the folder; `pixelwise import` reads foreign weight files")
     for name in ("best", "last"):
-        if (folder / "checkpoints" / name / CONFIG).is_file():
+        if is_checkpoint(folder / "checkpoints" / name):
             return folder / "checkpoints" / name
     return folder
 

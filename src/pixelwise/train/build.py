@@ -10,7 +10,7 @@ from ..checkpoint import load_checkpoint
 from ..config import LossConfig, ModelConfig
 from ..core import Taxonomy
 from ..data.dataset import Split
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError, ConfigError, InputError
 from ..losses import class_weights_from_counts
 from ..models import create_model
 from ..nn.model import SegmentationModel
@@ -46,23 +46,31 @@ def start_from(model: SegmentationModel, source: SegmentationModel, name: object
     return f"started from {name}: {len(shared)} tensors taken over, {len(fresh)} fresh{listed}"
 
 
-def class_weights(settings: LossConfig, split: Split) -> Tensor | None:
-    """Weights (K,) float32 that the loss multiplies each class with, or None."""
+def class_weights(settings: LossConfig, split: Split, *, skip_bad: bool = False) -> Tensor | None:
+    """Weights (K,) float32 that the loss multiplies each class with, or None; `skip_bad` as in `count_pixels`."""
     scheme, count = settings.class_weights, split.taxonomy.num_classes
     if scheme == "none":
         return None
     if isinstance(scheme, list):
-        if len(scheme) != count or min(scheme) < 0:
+        if len(scheme) != count:
             raise ConfigError("--loss.class_weights", f"got {scheme}", f"give {count} numbers of 0 or more, one a class")
-        return torch.tensor(scheme)
-    return class_weights_from_counts(torch.from_numpy(count_pixels(split)), scheme)
+        return torch.tensor(scheme, dtype=torch.float32)
+    return class_weights_from_counts(torch.from_numpy(count_pixels(split, skip_bad=skip_bad)), scheme)
 
 
-def count_pixels(split: Split) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Pixels of each class over the masks of a split, (K,) int64; ignored ones are not counted."""
+def count_pixels(split: Split, *, skip_bad: bool = False) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Pixels of each class over the masks of a split, (K,) int64; ignored ones are not counted.
+
+    Raises the error of a mask that cannot be read, or leaves it out with `skip_bad`.
+    """
     total = np.zeros(split.taxonomy.num_classes, np.int64)
     for item in split.items:
-        mask = split.read_labels(item)
+        try:
+            mask = split.read_labels(item)
+        except InputError:
+            if not skip_bad:
+                raise
+            continue
         if mask is not None:
             total += np.bincount(mask.ravel(), minlength=split.taxonomy.ignore_id + 1)[: len(total)]
     return total

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..checkpoint import is_checkpoint
 from ..config import Config
 from ..data import open_dataset
 from ..evaluate import evaluate, write_scores
@@ -13,12 +14,17 @@ from ..report import write_report
 
 
 def finish(config: Config, out: str | Path) -> Path:
-    """Write `scores.json` (the best checkpoint on the validation split), `samples/` and `report.html`; returns the page's path."""
-    out = Path(out)
+    """Write `scores.json`, `samples/` and `report.html`; returns the page's path.
+
+    What is scored is the best checkpoint (the last one where no validation had a pixel to score), in float32, on the run's
+    device.
+    """
+    checkpoints = Path(out) / "checkpoints"
+    folder = next((checkpoints / name for name in ("best", "last") if is_checkpoint(checkpoints / name)), checkpoints / "best")
     dataset = open_dataset(config.data.path, config.data.layout)
     split = dataset.split(config.data.val_split)
-    segmenter = load(out / "checkpoints" / "best", device=config.train.device)
-    evaluation = evaluate(segmenter, split, dataset=dataset.name, model=str(out / "checkpoints" / "best"))
-    write_scores(out / "scores.json", evaluation)
-    write_examples(out / "samples", collect_examples(segmenter, split, evaluation.images))
+    segmenter = load(folder, device=config.train.device, precision="float32")
+    evaluation = evaluate(segmenter, split, dataset=dataset.name, model=str(folder))
+    write_scores(Path(out) / "scores.json", evaluation)
+    write_examples(Path(out) / "samples", collect_examples(segmenter, split, evaluation.images))
     return write_report(out)

@@ -15,13 +15,15 @@ import json
 import os
 import platform
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from ..files import make_folder, sweep_temporaries, write_text
+from ..checkpoint import finish_save
+from ..errors import EnvironmentFault, InputError
+from ..files import make_folder, process_is_alive, sweep_temporaries, write_text
 
 COLUMNS = ("step", "split", "lr", "loss", "miou", "pixel_accuracy", "mean_accuracy", "fw_iou", "seconds")
 
@@ -35,45 +37,61 @@ class RunFolder:
         self.best = self.path / "checkpoints" / "best"
         self.config = self.path / "config.yaml"
         self.metrics = self.path / "metrics.csv"
+        self.lock = self.path / "run.lock"
+        self._log_failed = False
 
-    def prepare(self, resume: bool) -> None:
-        """Create the folders, prove that they can be written, sweep what a killed run left.
+    @contextmanager
+    def opened(self, resume: bool) -> Iterator[None]:
+        """Create the folders, keep a second run out while the block lasts, clear away what a killed run left.
 
-        Raises InputError when a run is there already and `resume` is not asked for, EnvironmentFault without rights.
+        The lock of a process that is gone is taken over. Raises InputError when another process holds the folder, or when a
+        run is there already and `resume` is not asked for; EnvironmentFault without rights.
         """
         if self.config.exists() and not resume:
             raise InputError(self.path, "holds a run already", "go on with --resume, or choose another --out")
-        for folder in (self.path, self.last, self.best):
-            make_folder(folder)
-            sweep_temporaries(folder)
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep a second run out while the block lasts; the lock of a process that is gone is taken over.
-
-        Raises InputError naming the process that holds the folder.
-        """
-        lock = self.path / "run.lock"
-        mine = {"pid": os.getpid(), "host": socket.gethostname()}
-        _refuse_if_held(lock, mine["host"])
-        write_text(lock, json.dumps(mine))
+        make_folder(self.path)
+        self._take_lock()
         try:
+            for folder in (self.path, self.last, self.best):
+                make_folder(folder)
+                sweep_temporaries(folder)
+            for folder in (self.last, self.best):
+                finish_save(folder)
             yield
         finally:
-            lock.unlink(missing_ok=True)
+            self.lock.unlink(missing_ok=True)
+
+    def _take_lock(self) -> None:
+        mine = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
+        _refuse_if_held(self.lock)
+        self.lock.unlink(missing_ok=True)
+        try:
+            handle = os.open(self.lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        except FileExistsError:
+            raise InputError(self.path, "was taken by another run this moment", "choose another --out") from None
+        except OSError as error:
+            what = f"cannot be written: {error.strerror or error}"
+            raise EnvironmentFault(self.lock, what, "free space, or choose a writable folder") from error
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(mine)
 
     def forget_after(self, step: int) -> None:
-        """Drop lines of metrics.csv beyond `step`: a resumed run writes them again."""
+        """Drop what metrics.csv says of steps beyond `step`, which a resumed run writes again, and lines cut by a kill."""
         if self.metrics.exists():
-            rows = list(csv.DictReader(io.StringIO(self.metrics.read_text(encoding="utf-8"))))
-            kept = [row for row in rows if row["step"].isdigit() and int(row["step"]) <= step]
-            write_text(self.metrics, ",".join(COLUMNS) + "\n" + "".join(_line(row) for row in kept))
+            rows = _whole_rows(self.metrics.read_bytes())
+            kept = [row for row in rows if int(row["step"]) <= step]
+            write_text(self.metrics, _csv([COLUMNS, *(_cells(row) for row in kept)]))
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Append one line to metrics.csv; the header comes with the first."""
-        header = "" if self.metrics.exists() else ",".join(COLUMNS) + "\n"
-        with open(self.metrics, "a", encoding="utf-8") as file:
-            file.write(header + _line(row))
+        """Append one line to metrics.csv; the header comes with the first. A disk that refuses is warned of once."""
+        rows = [_cells(row)] if self.metrics.exists() else [COLUMNS, _cells(row)]
+        try:
+            with open(self.metrics, "a", encoding="utf-8", newline="") as file:
+                file.write(_csv(rows))
+        except OSError as error:
+            if not self._log_failed:
+                print(f"warning: {self.metrics} cannot be written: {error.strerror or error}; training goes on", file=sys.stderr)
+            self._log_failed = True
 
     def write_environment(self, **more: Any) -> None:
         """environment.json: what the numbers of this run were computed with."""
@@ -103,32 +121,32 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _line(row: Mapping[str, Any]) -> str:
+def _whole_rows(content: bytes) -> list[dict[str, str]]:
+    """The lines that have their end and every column; a kill may have cut the last one."""
+    text = content[: content.rfind(b"\n") + 1].decode("utf-8", errors="replace")
+    rows: list[dict[str, Any]] = list(csv.DictReader(io.StringIO(text)))
+    return [row for row in rows if set(row) == set(COLUMNS) and None not in row.values() and row["step"].isdecimal()]
+
+
+def _csv(rows: list[tuple[str, ...]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     unknown = set(row) - set(COLUMNS)
     assert not unknown, f"columns {unknown} are not in metrics.csv"
-    return ",".join(_cell(row.get(column, "")) for column in COLUMNS) + "\n"
+    values = (row.get(column, "") for column in COLUMNS)
+    return tuple(f"{value:.6g}" if isinstance(value, float) else str(value) for value in values)
 
 
-def _cell(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _refuse_if_held(lock: Path, host: str) -> None:
+def _refuse_if_held(lock: Path) -> None:
     try:
         holder = json.loads(lock.read_text(encoding="utf-8"))
-        pid, elsewhere = int(holder["pid"]), holder["host"] != host
+        pid, elsewhere = int(holder["pid"]), holder["host"] != socket.gethostname()
     except (OSError, ValueError, KeyError, TypeError):
         return
-    if elsewhere or (pid != os.getpid() and _alive(pid)):
+    if elsewhere or (pid != os.getpid() and process_is_alive(pid)):
         what = f"is held by process {pid} on {holder['host']}"
         raise InputError(lock.parent, what, f"wait for it, choose another --out, or delete {lock.name} if it is gone")
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

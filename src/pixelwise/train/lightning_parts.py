@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,26 +17,54 @@ import lightning
 from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar
 from lightning.pytorch.loggers import Logger
 
-from ..errors import ConfigError, EnvironmentFault
+from ..errors import ConfigError, EnvironmentFault, Interrupted
 from ..registry import suggest
 
 
 class StopSignals(Callback):
-    """SIGINT, SIGTERM and SIGUSR1 end the run after the step at hand; a second SIGINT ends it at once."""
+    """SIGINT, SIGTERM and SIGUSR1 end the run after the step at hand, or at once where no step is; so does a second SIGINT.
 
-    def __init__(self) -> None:
-        self.received: int | None = None
+    subject is what the error names: the run's folder.
+    """
+
+    def __init__(self, subject: object) -> None:
+        self.subject = subject
+        self.received = 0
+        self.in_steps = False
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """Take the signals inside the block, and give them back after it."""
+        before = {number: signal.getsignal(number) for number in _signals()}
+        self._take()
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Take the signals over from Lightning, which would leave in the middle of a step."""
-        for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), self._receive)
+        """Take the signals back from Lightning, which would leave in the middle of a step."""
+        self._take()
+        self.in_steps = True
+
+    def _take(self) -> None:
+        for number in _signals():
+            signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received == number == signal.SIGINT:
-            raise KeyboardInterrupt
+        impatient = self.received == number == signal.SIGINT
         self.received = number
+        if impatient or not self.in_steps:
+            what = f"stopped at once by {signal.Signals(number).name}"
+            raise Interrupted(self.subject, what, "go on with --resume from the last state that was saved")
+
+
+def _signals() -> list[signal.Signals]:
+    """Windows lacks SIGUSR1; only the main thread may ask for any."""
+    if threading.current_thread() is not threading.main_thread():
+        return []
+    return [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
 
 
 class _RunBar(RichProgressBar):
@@ -63,10 +93,12 @@ class _PlainLines(ProgressBar):
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """One line a hundredth of the run."""
-        if pl_module.step % max(self.steps // 100, 1) == 0 and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
-            metrics = {name: f"{value:.4f}" for name, value in self.get_metrics(trainer, pl_module).items() if isinstance(value, float)}
-            shown = " ".join(f"{name} {value}" for name, value in metrics.items())
-            print(f"step {pl_module.step}/{self.steps} {shown}", flush=True)
+        # Callbacks are called before the module, which counts the step.
+        step = pl_module.step + 1
+        if step % max(self.steps // 100, 1) == 0 and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            metrics = self.get_metrics(trainer, pl_module)
+            shown = " ".join(f"{name} {value:.4f}" for name, value in metrics.items() if isinstance(value, float))
+            print(f"step {step}/{self.steps} {shown}", flush=True)
 
 
 def make_progress_bar(done: int, steps: int) -> ProgressBar:
@@ -82,7 +114,7 @@ def make_loggers(names: Sequence[str], folder: Path) -> list[Logger]:
 def _make_logger(name: str, folder: Path) -> Logger:
     from lightning.pytorch import loggers
 
-    builders = {
+    builders: dict[str, Callable[[], Logger]] = {
         "tensorboard": lambda: loggers.TensorBoardLogger(folder, name="", version="events"),
         "wandb": lambda: loggers.WandbLogger(save_dir=folder, project="pixelwise", name=folder.name, offline=True),
     }
@@ -95,9 +127,16 @@ def _make_logger(name: str, folder: Path) -> Logger:
         raise EnvironmentFault(name, "is not installed", f"pip install '{package}'") from error
 
 
+_HINTS = (
+    ".*does not have many workers.*",
+    ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
+    ".*No.*logger configured.*",
+)
+
+
 def quiet_lightning() -> None:
     """Keep Lightning's adverts and hints about its own defaults out of the user's terminal; warnings of substance stay."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*", ".*No.*logger configured.*"):
+    for message in _HINTS:
         warnings.filterwarnings("ignore", message=message)

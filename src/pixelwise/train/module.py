@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import lightning
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import get_total_norm
 
 from ..config import Config
 from ..core import Batch, Output
@@ -15,6 +18,7 @@ from ..errors import InputError
 from ..losses import keep_cells, lovasz_softmax, pixel_cross_entropy
 from ..nn.model import SegmentationModel
 from .average import MovingAverage
+from .ranks import copy_from_first, mean_over_ranks
 from .schedule import build_optimizer, lr_factor, set_lr
 from .state import Progress, optimizer_tensors
 
@@ -48,6 +52,7 @@ class TrainingModule(lightning.LightningModule):
         self.step = 0
         self.num_bad = 0
         self.loss_of_step = 0.0
+        self.keys_of_step: list[str] = []
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimiser that was built, and maybe restored, before."""
@@ -58,32 +63,56 @@ class TrainingModule(lightning.LightningModule):
         accumulate = self.config.optimizer.accumulate
         if batch_idx % accumulate == 0:
             self.loss_of_step = 0.0
+            self.keys_of_step = []
         set_lr(self.optimizer, lr_factor(self.step, self.config.train.steps, self.config.optimizer))
         torch.manual_seed(self._batch_seed(batch_idx))
         self.model.train()
         if self.config.train.freeze_norm:
             for module in self.model.modules():
-                if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                if isinstance(module, _BatchNorm):
                     module.eval()
 
     def _batch_seed(self, batch_idx: int) -> int:
         number = self.step * self.config.optimizer.accumulate + batch_idx % self.config.optimizer.accumulate
-        return (self.config.train.seed * MIX + number) * MIX + self.global_rank
+        # Seeds are numbers of 64 bits.
+        return ((self.config.train.seed * MIX + number) * MIX + self.global_rank) % 2**63
 
     def training_step(self, batch: tuple[Batch, int], batch_idx: int) -> Tensor:
         """The loss of one batch. Raises InputError naming step and pictures when it is not finite."""
         (images, masks, keys), num_bad = batch
         self.num_bad += num_bad
+        self.keys_of_step += keys
         masks = self._sampled(masks, batch_idx)
-        output = self.model(images.contiguous(memory_format=torch.channels_last))
-        loss = self._loss(output, masks)
-        value = float(loss.detach())
-        if value != value or abs(value) == float("inf"):
-            what = f"loss is {value} at step {self.step + 1}, pictures {', '.join(keys[:8])}"
-            raise InputError("training", what, "lower --optimizer.lr, or set --optimizer.clip_norm 1; the last checkpoint is whole")
+        loss = self._loss(self._forward(images), masks)
+        # All ranks look at the same number, so that none waits for one that has stopped.
+        value = float(mean_over_ranks(loss.detach()))
+        if not math.isfinite(value):
+            raise self._not_finite("loss")
         self.loss_of_step += value / self.config.optimizer.accumulate
         self.log_live("loss", value)
         return loss
+
+    def _forward(self, images: Tensor) -> Output:
+        try:
+            output: Output = self.model(images.contiguous(memory_format=torch.channels_last))
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            what = f"batch normalisation sees a single value a channel in a batch of {len(images)}"
+            fix = "a larger --data.batch_size or --augment.crop, or --train.freeze_norm true"
+            raise InputError("training", what, fix) from error
+        return output
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Raise InputError naming step and pictures when the gradient is not finite: no such step is taken."""
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if not bool(get_total_norm(gradients).isfinite()):
+            raise self._not_finite("gradient")
+
+    def _not_finite(self, what: str) -> InputError:
+        pictures = ", ".join(self.keys_of_step[:8])
+        what = f"the {what} of step {self.step + 1} is not finite, pictures {pictures}"
+        return InputError("training", what, "lower --optimizer.lr, or set --optimizer.clip_norm 1; the last checkpoint is whole")
 
     def _sampled(self, masks: Tensor, batch_idx: int) -> Tensor:
         probability = self.config.loss.keep_probability
@@ -105,19 +134,15 @@ class TrainingModule(lightning.LightningModule):
         total, weight = pixel_cross_entropy(logits, masks, self.ignore_id, self.class_weights)
         if self.config.loss.reduction == "sum":
             return total / len(masks)
-        if self.trainer.world_size > 1:
-            # Ranks average their gradients; scaled so, the average is the mean over the pixels of all ranks.
-            weight = self.trainer.strategy.reduce(weight, reduce_op="mean")
-        return total / weight.clamp_min(1e-12)
+        # Ranks average their gradients; scaled so, the average is the mean over the pixels of all ranks.
+        return total / mean_over_ranks(weight).clamp_min(1e-12)
 
     @contextmanager
     def weights_to_keep(self) -> Iterator[None]:
-        """Inside the block the model holds the weights that are validated and shipped: the moving average where there is one."""
-        if self.average is None:
+        """Lend the model the weights that are validated and shipped: the moving average where there is one."""
+        with nullcontext() if self.average is None else self.average.applied_to(self.model):
+            copy_from_first(self.model)
             yield
-        else:
-            with self.average.applied_to(self.model):
-                yield
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Every tensor that the next step depends on."""

@@ -5,18 +5,22 @@ from __future__ import annotations
 import dataclasses
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
 
-from ..checkpoint import save_checkpoint
+from ..checkpoint import load_state as fill_model
+from ..checkpoint import refuse_broken, save_checkpoint
 from ..config import Config
 from ..data import open_dataset
-from ..data.loader import DrawBatches, Draws, train_loader
+from ..data.dataset import Split
+from ..data.loader import DrawBatches, Draws, TrainLoader
 from ..data.transforms import Augment
-from ..errors import CheckpointError, Interrupted
+from ..errors import CheckpointError, DatasetError, EnvironmentFault, InputError, Interrupted
 from ..files import write_text
 from ..metrics import Scores
 from .build import build_model, class_weights
@@ -24,25 +28,37 @@ from .folder import RunFolder
 from .lightning_parts import StopSignals, make_loggers, make_progress_bar
 from .module import TrainingModule
 from .precision import choose_device, choose_precision
+from .ranks import check_launch, largest_over_ranks, process_rank
 from .state import load_state, restore_optimizer, save_state
 from .validation import validate
 
-# What a resumed run must share with the one that it goes on from: the rest may change without a break in the numbers.
+# What a resumed run must share with the one that it goes on from, and what changes which pictures it sees.
 _FIXED = ("model", "loss", "optimizer")
+_DRAWN = {"data": ("batch_size", "sampling", "train_split"), "train": ("seed", "devices", "nodes"), "augment": None}
 
 
 def train(config: Config, out: str | Path, *, resume: bool = False, command: str = "") -> Scores | None:
     """Train until `config.train.steps`; returns the last validation's scores, None when nothing was left to do.
 
-    out       the run's folder (see `folder.py`)
-    resume    go on from the newest whole state in `out`
+    out       the run's folder (see `folder.py`); of several ranks only the first touches it
+    resume    go on from the newest whole state in `out`, from the start where there is none
     command   what the user typed, for the model card
     Raises the errors of data and config before the first step, and Interrupted (state saved) after a signal.
     """
     run = Run(config, RunFolder(out), command)
-    run.folder.prepare(resume)
-    with run.folder.locked():
-        return run.fit(resume)
+    is_first = process_rank() == 0
+    with run.signals.caught(), run.folder.opened(resume) if is_first else nullcontext(), _flushed_denormals():
+        return run.fit(resume, is_first)
+
+
+@contextmanager
+def _flushed_denormals() -> Iterator[None]:
+    """Tiny activations fall below float32's normal range, where a CPU is a hundred times slower: round them to 0."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 class Run:
@@ -50,61 +66,100 @@ class Run:
 
     def __init__(self, config: Config, folder: RunFolder, command: str = "") -> None:
         self.config, self.folder, self.command = config, folder, command
+        self.device = choose_device(config.train.device)
+        check_launch(config.train, self.device)
         dataset = open_dataset(config.data.path, config.data.layout)
         self.train_split = dataset.split(config.data.train_split)
         self.val_split = dataset.split(config.data.val_split)
+        _refuse_unlabelled(self.train_split)
+        _refuse_unlabelled(self.val_split)
         self.taxonomy, self.dataset_name = dataset.taxonomy, dataset.name
-        self.device = choose_device(config.train.device)
         self.precision = choose_precision(config.train.precision, self.device)
         self.scores: Scores | None = None
-        self.signals = StopSignals()
+        self.scored_step = 0
+        self.signals = StopSignals(folder.path)
 
-    def fit(self, resume: bool) -> Scores | None:
+    def fit(self, resume: bool, is_first: bool) -> Scores | None:
         """Build, maybe restore, train to the last step."""
         config = self.config
         torch.manual_seed(config.train.seed)
-        # Tiny activations fall below float32's normal range, where a CPU is a hundred times slower.
-        torch.set_flush_denormal(True)
-        weights = class_weights(config.loss, self.train_split)
-        module = TrainingModule(build_model(config.model, self.taxonomy), config, self.taxonomy.ignore_id, weights, self.after_step)
+        weights = class_weights(config.loss, self.train_split, skip_bad=config.train.on_bad == "skip")
+        model = build_model(config.model, self.taxonomy)
+        module = TrainingModule(model, config, self.taxonomy.ignore_id, weights, self.after_step)
         if resume:
             self._restore(module)
-        write_text(self.folder.config, config.to_yaml())
-        self.folder.write_environment(precision=self.precision, device=self.device)
+        if is_first:
+            self.folder.forget_after(module.step)
+            write_text(self.folder.config, config.to_yaml())
+            self._write_environment(module)
         if module.step < config.train.steps:
-            trainer = self._trainer(module)
-            trainer.fit(module, self._loader(module, trainer))
-        if self.signals.received is not None and module.step < config.train.steps:
+            self._train(module)
+            if is_first:
+                self._write_environment(module)
+        if self.signals.received and module.step < config.train.steps:
             what = f"stopped by {signal.Signals(self.signals.received).name} after step {module.step}, state saved"
             raise Interrupted(self.folder.path, what, "go on with --resume")
         return self.scores
 
+    def _train(self, module: TrainingModule) -> None:
+        trainer = self._trainer(module)
+        try:
+            trainer.fit(module, self._loader(module, trainer))
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            what = "a process that reads pictures was ended from outside, mostly for want of memory or of /dev/shm"
+            fix = "lower --data.workers, or --data.cache false; go on with --resume"
+            raise EnvironmentFault("training", what, fix) from error
+
+    def _write_environment(self, module: TrainingModule) -> None:
+        self.folder.write_environment(precision=self.precision, device=self.device, replaced_pictures=module.num_bad)
+
     def _restore(self, module: TrainingModule) -> None:
-        tensors, module.progress, settings, passed_over = load_state(self.folder.last)
+        state, passed_over = load_state(self.folder.last)
+        for line in passed_over:
+            print(f"warning: passed over {line}")
+        if state is None:
+            print(f"{self.folder.last}: no state was saved yet, starting at step 0")
+            return
+        self._compare(state.settings)
+        averaged = any(name.startswith("average.") for name in state.tensors)
+        if averaged != (module.average is not None):
+            what = f"was trained {'with' if averaged else 'without'} a moving average"
+            raise CheckpointError(self.folder.last, what, "leave --train.ema as it was, or start a new run with --model.init_from")
+        module.progress = state.progress
+        module.step, module.num_bad = state.progress.step, state.progress.num_bad
+        fill_model(module.model, _named(state.tensors, "model."), self.folder.last)
+        if module.average is not None:
+            module.average.load(_named(state.tensors, "average."))
+        restore_optimizer(module.optimizer, state.tensors)
+
+    def _compare(self, saved: dict[str, Any]) -> None:
+        """Refuse what breaks the run, name what changes its pictures; of settings that an older state lacks nothing is known."""
         now = self._settings()
-        changed = [name for name in _FIXED if settings.get(name) != now[name]]
+        changed = [name for name in _FIXED if name in saved and saved[name] != now[name]]
         if changed:
             what = f"was trained with other settings in {', '.join(changed)}"
             raise CheckpointError(self.folder.last, what, "resume without these options, or start a new run with --model.init_from")
-        for line in passed_over:
-            print(f"warning: passed over {line}")
-        module.step, module.num_bad = module.progress.step, module.progress.num_bad
-        module.model.load_state_dict({k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")})
-        if module.average is not None:
-            module.average.load({k.removeprefix("average."): t for k, t in tensors.items() if k.startswith("average.")})
-        restore_optimizer(module.optimizer, tensors)
-        self.folder.forget_after(module.step)
+        drawn = [name for name, value in now["drawn"].items() if saved.get("drawn", {}).get(name, value) != value]
+        if drawn:
+            print(f"{', '.join(drawn)} changed: from here on other pictures and crops are drawn than an unbroken run would draw")
 
     def _settings(self) -> dict[str, Any]:
-        return {name: dataclasses.asdict(getattr(self.config, name)) for name in _FIXED}
+        fixed: dict[str, Any] = {name: dataclasses.asdict(getattr(self.config, name)) for name in _FIXED}
+        drawn = {}
+        for section, names in _DRAWN.items():
+            values = dataclasses.asdict(getattr(self.config, section))
+            drawn |= {f"{section}.{name}": values[name] for name in names or values}
+        return {**fixed, "drawn": drawn}
 
-    def _loader(self, module: TrainingModule, trainer: lightning.Trainer) -> Any:
+    def _loader(self, module: TrainingModule, trainer: lightning.Trainer) -> TrainLoader:
         data, accumulate, settings = self.config.data, self.config.optimizer.accumulate, self.config.train
         transform = Augment(self.config.augment, self.taxonomy.ignore_id)
         draws = Draws(self.train_split, transform, settings.seed, data.sampling, settings.on_bad, data.cache)
         first, last = module.step * accumulate, settings.steps * accumulate
         batches = DrawBatches(first, last, data.batch_size, trainer.global_rank, trainer.world_size)
-        return train_loader(draws, batches, data.workers)
+        return TrainLoader(draws, batches, data.workers)
 
     def _trainer(self, module: TrainingModule) -> lightning.Trainer:
         settings = self.config.train
@@ -130,56 +185,77 @@ class Run:
     def after_step(self, module: TrainingModule) -> None:
         """Log, validate and save when their step has come; save and stop when a signal has."""
         settings, step = self.config.train, module.step
-        stop = self.signals.received is not None
+        self.signals.received = largest_over_ranks(self.signals.received, module.device)
+        stop = self.signals.received != 0
         last = step == settings.steps
+        validates, saves = (step % every == 0 or last for every in (settings.validate_every, settings.save_every))
+        if validates or saves or stop:
+            self._refuse_broken(module)
         if step % settings.log_every == 0 or last:
             self._log(module, {"split": self.config.data.train_split, "loss": module.loss_of_step})
-        if step % settings.validate_every == 0 or last:
+        if validates:
             self._validate(module)
-        if step % settings.save_every == 0 or last or stop:
+        if saves or stop:
             self._save(module)
         if stop:
             module.trainer.should_stop = True
 
+    def _refuse_broken(self, module: TrainingModule) -> None:
+        try:
+            refuse_broken(module.state_tensors(), "training")
+        except CheckpointError as error:
+            what = f"after step {module.step} {error.what}"
+            raise InputError("training", what, "lower --optimizer.lr; the last checkpoint is whole") from error
+
     def _log(self, module: TrainingModule, values: dict[str, Any]) -> None:
-        rate = module.optimizer.param_groups[0]["lr"]
+        rate = float(module.optimizer.param_groups[0]["lr"])
         if module.global_rank == 0:
             self.folder.log({"step": module.step, "lr": rate, **values})
-        numbers = {f"{values['split']}/{k}": v for k, v in values.items() if isinstance(v, float) and v is not None}
+        numbers = {f"{values['split']}/{k}": v for k, v in values.items() if isinstance(v, float)}
         for logger in module.trainer.loggers:
             logger.log_metrics({**numbers, "lr": rate}, step=module.step)
 
     def _validate(self, module: TrainingModule) -> None:
         started = time.monotonic()
         with module.weights_to_keep():
-            self.scores = validate(module.model, self.val_split, module.device, module.global_rank, module.trainer.world_size)
-            if self.scores.mean_iou > module.progress.best_score:
-                module.progress = dataclasses.replace(module.progress, best_score=self.scores.mean_iou, best_step=module.step)
+            scores = validate(module.model, self.val_split, module.device, module.global_rank, module.trainer.world_size)
+            self.scores, self.scored_step = scores, module.step
+            if scores.mean_iou > module.progress.best_score:
+                module.progress = dataclasses.replace(module.progress, best_score=scores.mean_iou, best_step=module.step)
                 if module.global_rank == 0:
                     save_checkpoint(self.folder.best, module.model, self.taxonomy, self._card(module))
-        module.log_live("miou", self.scores.mean_iou)
-        values = {"miou": self.scores.mean_iou, "pixel_accuracy": self.scores.pixel_accuracy, "mean_accuracy": self.scores.mean_accuracy}
-        values |= {"fw_iou": self.scores.frequency_weighted_iou, "seconds": time.monotonic() - started}
+        module.log_live("miou", scores.mean_iou)
+        values = {"miou": scores.mean_iou, "pixel_accuracy": scores.pixel_accuracy, "mean_accuracy": scores.mean_accuracy}
+        values |= {"fw_iou": scores.frequency_weighted_iou, "seconds": time.monotonic() - started}
         self._log(module, {"split": self.config.data.val_split, **values})
 
     def _save(self, module: TrainingModule) -> None:
-        if module.global_rank != 0:
-            return
-        module.progress = dataclasses.replace(module.progress, step=module.step, num_bad=module.num_bad)
-        save_state(self.folder.last, module.state_tensors(), module.progress, self._settings())
         with module.weights_to_keep():
-            save_checkpoint(self.folder.last, module.model, self.taxonomy, self._card(module))
+            if module.global_rank == 0:
+                save_checkpoint(self.folder.last, module.model, self.taxonomy, self._card(module))
+        module.progress = dataclasses.replace(module.progress, step=module.step, num_bad=module.num_bad)
+        if module.global_rank == 0:
+            save_state(self.folder.last, module.state_tensors(), module.progress, self._settings())
 
     def _card(self, module: TrainingModule) -> dict[str, Any]:
-        card = {
+        card: dict[str, Any] = {
             "title": f"{self.config.model.name} on {self.dataset_name}",
             "data": f"{self.dataset_name}, {len(self.train_split)} pictures of split `{self.train_split.name}`, "
             f"best step chosen on {len(self.val_split)} of split `{self.val_split.name}`",
             "recipe": {"steps": module.step, "of": self.config.train.steps, "precision": self.precision},
             "command": f"`{self.command}`",
         }
-        if self.scores is not None:
+        if self.scores is not None and self.scored_step == module.step:
             card["scores"] = {f"{self.val_split.name} {name}": value for name, value in self.scores.means().items()}
         return card
 
 
+def _named(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _refuse_unlabelled(split: Split) -> None:
+    if not split.has_masks:
+        without = next(item.image for item in split.items if item.mask is None)
+        what = f"has no mask, but split {split.name} is to be learned from or scored"
+        raise DatasetError(without, what, "add it, or name another split")

@@ -38,52 +38,68 @@ class Progress:
     num_bad: int = 0
 
 
+@dataclass(frozen=True)
+class State:
+    """What a state file holds: named tensors, progress, and the settings that it was trained with."""
+
+    tensors: dict[str, Tensor]
+    progress: Progress
+    settings: dict[str, Any]
+
+
 def save_state(folder: Path, tensors: Mapping[str, Tensor], progress: Progress, settings: Mapping[str, Any]) -> None:
     """Write the state and prove it: the new file is read back and its digest compared before the old one goes.
 
     Raises EnvironmentFault when it cannot be written or does not read back.
     """
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {"progress": json.dumps(asdict(progress)), "settings": json.dumps(dict(settings)), "digest": _digest(stored)}
+    facts = {"progress": json.dumps(asdict(progress)), "settings": json.dumps(dict(settings))}
+    metadata = {**facts, "digest": _digest(stored), "facts": _digest_of_facts(facts)}
     path, new = folder / STATE, folder / ("new." + STATE)
     write_bytes(new, safetensors.torch.save(stored, metadata=metadata))
     try:
         read_state_file(new)
     except CheckpointError as error:
+        new.unlink(missing_ok=True)
         raise EnvironmentFault(new, f"did not read back after writing: {error.what}", "check the disk") from error
     if path.exists():
         os.replace(path, folder / PREVIOUS)
     os.replace(new, path)
 
 
-def load_state(folder: Path) -> tuple[dict[str, Tensor], Progress, dict[str, Any], list[str]]:
-    """The newest whole state in the folder: tensors, progress, settings, and a line for each file that had to be passed over.
+def load_state(folder: Path) -> tuple[State | None, list[str]]:
+    """The newest whole state in the folder, None where none was ever saved; and a line for each file passed over.
 
-    Raises CheckpointError when there is none.
+    Raises CheckpointError when there are states and none is whole.
     """
-    passed_over = []
+    passed_over: list[str] = []
     # A kill between the two renames leaves the newest state under its first name.
     for name in ("new." + STATE, STATE, PREVIOUS):
         if (folder / name).exists():
             try:
-                return *read_state_file(folder / name), passed_over
+                return read_state_file(folder / name), passed_over
             except CheckpointError as error:
                 passed_over.append(str(error))
-    raise CheckpointError(folder, "holds no whole training state" + "".join(f"; {line}" for line in passed_over), "start without --resume")
+    if passed_over:
+        what = "holds no whole training state: " + "; ".join(passed_over)
+        raise CheckpointError(folder, what, "start a new run from a checkpoint with --model.init_from")
+    return None, passed_over
 
 
-def read_state_file(path: Path) -> tuple[dict[str, Tensor], Progress, dict[str, Any]]:
-    """Raises CheckpointError when the file is cut, or its tensors are not those that were written."""
+def read_state_file(path: Path) -> State:
+    """Raises CheckpointError when the file is cut, or does not hold what was written."""
     try:
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        progress, settings = Progress(**json.loads(metadata["progress"])), json.loads(metadata["settings"])
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        progress, settings = Progress(**json.loads(metadata["progress"])), dict(json.loads(metadata["settings"]))
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(path, f"is cut or damaged: {error!r}") from error
-    if metadata.get("digest") != _digest(tensors):
+    # The digest of the facts came later than the tensors': states without it are read as well.
+    facts = _digest_of_facts(metadata)
+    if metadata.get("digest") != _digest(tensors) or metadata.get("facts", facts) != facts:
         raise CheckpointError(path, "holds other numbers than were written")
-    return tensors, progress, settings
+    return State(tensors, progress, settings)
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:
@@ -95,17 +111,27 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     return total.hexdigest()
 
 
+def _digest_of_facts(metadata: Mapping[str, str]) -> str:
+    return hashlib.sha256(f"{metadata['progress']}\n{metadata['settings']}".encode()).hexdigest()
+
+
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimiser's per-parameter tensors, named `optimizer.<parameter>.<key>`; plain numbers become 0-d tensors."""
     rows = optimizer.state_dict()["state"]
-    return {f"optimizer.{index}.{key}": torch.as_tensor(value) for index, row in rows.items() for key, value in row.items() if value is not None}
+    named = {f"optimizer.{index}.{key}": value for index, row in rows.items() for key, value in row.items()}
+    return {name: torch.as_tensor(value) for name, value in named.items() if value is not None}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put the tensors of `optimizer_tensors` back; groups and rates stay as configured."""
+    """Put the tensors of `optimizer_tensors` back, in their parameters' memory format; groups and rates stay as configured."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     rows: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
             _, index, key = name.split(".", 2)
+            parameter = parameters[int(index)]
+            if tensor.shape == parameter.shape:
+                # Files know no memory format; other strides could take other instructions, which round differently.
+                tensor = torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
             rows.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": rows, "param_groups": optimizer.state_dict()["param_groups"]})
