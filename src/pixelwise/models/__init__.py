@@ -15,11 +15,16 @@ for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
 
-def create_model(name: str, num_classes: int = 21, in_channels: int = 3, tiny: bool = False, **options: Any) -> SegmentationModel:
+def create_model(
+    name: str, num_classes: int = 21, in_channels: int | None = None, tiny: bool = False, **options: Any
+) -> SegmentationModel:
     """Build a registered network with fresh weights; options default to the paper's.
 
+    in_channels defaults to the network's own: 3, or what a network of two images takes.
     Raises UnknownNameError for the name, ConfigError for an option that the network does not have or a value out of range.
     """
+    if in_channels is None:
+        in_channels = MODELS[name].options["in_channels"].default
     return ModelSpec(name, num_classes, in_channels, tiny, options).build()
 
 
