@@ -82,7 +82,8 @@ class Augment:
         brightness, contrast, saturation, hue, gamma = rng.uniform(-1, 1, 5)
         curve = (np.arange(256) / 255) ** (2.0 ** (gamma * config.gamma))
         curve = ((curve - 0.5) * (1 + contrast * config.contrast) + 0.5) * (1 + brightness * config.brightness)
-        image = cv2.LUT(image, np.rint(np.clip(curve, 0, 1) * 255).astype(np.uint8))
+        table = np.rint(np.clip(curve, 0, 1) * 255).astype(np.uint8)
+        image = np.asarray(cv2.LUT(image, table), np.uint8).reshape(image.shape)
         if image.shape[2] == 3 and (config.saturation or config.hue):
             image = _shift_color(image, 1 + saturation * config.saturation, hue * config.hue)
         return image

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from ..config import OptimizerConfig
 
@@ -29,7 +30,8 @@ def lr_factor(step: int, steps: int, config: OptimizerConfig) -> float:
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     """SGD or AdamW over three groups: weights (decayed), biases (Caffe's rule: own factor, no decay), all others.
 
-    Norm parameters and bilinear kernels (marked `no_decay`) are never decayed. Frozen parameters are left out.
+    Norm parameters and those that a layer names in `no_weight_decay` (bilinear kernels) are never decayed. Frozen
+    parameters are left out.
     Each group remembers its highest rate as `base_lr`.
     """
     groups: dict[str, dict[str, Any]] = {
@@ -38,10 +40,11 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
         "others": {"params": [], "base_lr": config.lr, "weight_decay": 0.0},
     }
     for module in model.modules():
-        norm = isinstance(module, nn.modules.batchnorm._NormBase | nn.LayerNorm | nn.GroupNorm)
+        norm = isinstance(module, _NormBase | nn.LayerNorm | nn.GroupNorm)
+        kept = getattr(module, "no_weight_decay", ())
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad:
-                plain = norm or getattr(parameter, "no_decay", False) or (name != "bias" and parameter.ndim < 2)
+                plain = norm or name in kept or (name != "bias" and parameter.ndim < 2)
                 groups["others" if plain else "biases" if name == "bias" else "weights"]["params"].append(parameter)
     used = [{**group, "lr": group["base_lr"]} for group in groups.values() if group["params"]]
     if config.name == "adamw":
