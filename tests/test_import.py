@@ -23,7 +23,7 @@ from pixelwise.backbones.classifier import ClassifierBackbone
 from pixelwise.checkpoint import load_checkpoint
 from pixelwise.commands.import_ import import_
 from pixelwise.errors import CheckpointError
-from pixelwise.importing import import_fcn, load_classifier, torchnames
+from pixelwise.importing import assign, import_fcn, load_classifier, torchnames
 from pixelwise.importing.assign import Foreign, fits
 from pixelwise.models import create_model
 from pixelwise.weights import WEIGHTS
@@ -55,9 +55,21 @@ def test_only_reshapes_that_keep_the_meaning_fit(shape: tuple[int, ...], target:
     assert fits(shape, target) is expected
 
 
+def test_arrays_longer_than_a_piece_arrive_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assign, "PIECE", 7)
+    values = torch.arange(60.0).reshape(5, 12)
+    network = nn.Conv2d(3, 5, 2, bias=False)
+    assign.fill(network, {"w": Foreign.of_array(values.numpy())}, assign.Plan(moves={"weight": "w"}), "made", "")
+    assert torch.equal(network.weight, values.reshape(5, 3, 2, 2))
+    values[4, 11] = float("nan")
+    with pytest.raises(CheckpointError, match=r"1 not finite \(w\)"):
+        assign.fill(network, {"w": Foreign.of_tensor(values)}, assign.Plan(moves={"weight": "w"}), "made", "")
+    assert network.weight.isfinite().all(), "nothing is copied when something is wrong"
+
+
 @pytest.mark.parametrize("network", KEYS)
 def test_every_published_torchvision_key_has_its_place(network: str) -> None:
-    arrays = {name: Foreign(tuple(shape), lambda: torch.zeros(0)) for name, shape in KEYS[network].items()}
+    arrays = {name: Foreign(tuple(shape), lambda start, stop: torch.zeros(0)) for name, shape in KEYS[network].items()}
     trunk = TRUNKS.get(network, network)
     assert torchnames.trunk_in(arrays) == trunk
     family = "googlenet" if network == "googlenet" else "alexnet" if network == "alexnet" else "vgg16"

@@ -145,6 +145,14 @@ def test_long_lists_are_counted_and_cut(tmp_path: Path) -> None:
         import_fcn(path, "fcn8s_vgg16", tiny=True)
 
 
+def test_a_score_layer_without_axes_is_misshaped(tmp_path: Path) -> None:
+    def change(layers: list[Layer]) -> None:
+        layers[position(layers, "score_fr")] = ("score_fr", "Convolution", [np.ones((), np.float32), np.ones(5, np.float32)])
+
+    with pytest.raises(CheckpointError, match=r"score_fr\.weight scalar for 5x256x1x1"):
+        import_fcn(caffe_8s(tmp_path, change), "fcn8s_vgg16", 5, tiny=True)
+
+
 def test_another_number_of_classes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"score_fr\.weight 5x256x1x1 for 7x256x1x1.*number of classes"):
         import_fcn(caffe_8s(tmp_path), "fcn8s_vgg16", 7, tiny=True)

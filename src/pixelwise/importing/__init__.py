@@ -17,7 +17,7 @@ from ..errors import CheckpointError, ConfigError
 from ..models import MODELS, ModelSpec
 from ..models.fcn import FCN
 from . import caffenames, torchnames
-from .assign import Foreign, Report, assign
+from .assign import Foreign, Report, fill
 from .caffemodel import CaffeLayer, read_caffemodel
 from .foreign import regular_file
 from .torchfile import read_tensors
@@ -80,7 +80,7 @@ def import_fcn(
         plan = caffenames.plan_fcn(model, content.arrays)
     else:
         plan = torchnames.plan_fcn(model, content.arrays, content.trunk or _trunk_of(name))
-    return Imported(model.eval(), spec, assign(model, content.arrays, plan, path, _FIX))
+    return Imported(model.eval(), spec, fill(model, content.arrays, plan, path, _FIX))
 
 
 def load_classifier(backbone: ClassifierBackbone, path: str | Path) -> Report:
@@ -92,9 +92,7 @@ def load_classifier(backbone: ClassifierBackbone, path: str | Path) -> Report:
         raise ConfigError("backbone", "was built without a classifier", "create it with num_classes=1000")
     content = _read(Path(path))
     plan = (caffenames if content.caffe else torchnames).plan_classifier(backbone, content.arrays)
-    return assign(
-        backbone, content.arrays, plan, path, "create the backbone that the file was made for, with its number of classes"
-    )
+    return fill(backbone, content.arrays, plan, path, "create the backbone that the file was made for, with its number of classes")
 
 
 def fcn_names() -> list[str]:
@@ -107,7 +105,8 @@ def _read(path: Path) -> _Content:
     regular_file(path)
     if path.suffix == ".caffemodel":
         arrays = caffenames.arrays_of(read_caffemodel(path))
-        num_classes = arrays["score_fr.weight"].shape[0] if caffenames.is_segmenter(arrays) else None
+        scores = arrays.get("score_fr.weight")
+        num_classes = scores.shape[0] if scores is not None and scores.shape else None
         return _Content(arrays, caffenames.trunk_in(arrays), "caffe", num_classes, caffe=True)
     if path.suffix in TORCH_ENDINGS:
         arrays = {name: Foreign.of_tensor(tensor) for name, tensor in read_tensors(path).items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -15,24 +15,36 @@ from torch import Tensor, nn
 from ..errors import CheckpointError
 
 NUM_LISTED = 5
+PIECE = 1 << 22
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """An array of a foreign file: its shape, and `read`, which gives it as a tensor."""
+    """An array of a foreign file: its shape, and `part(start, stop)`, which gives that stretch of its values as a tensor."""
 
     shape: tuple[int, ...]
-    read: Callable[[], Tensor]
+    part: Callable[[int, int], Tensor]
 
     @classmethod
     def of_tensor(cls, tensor: Tensor) -> Foreign:
         """A tensor that is in memory already."""
-        return cls(tuple(tensor.shape), lambda: tensor)
+        flat = tensor.detach().reshape(-1)
+        return cls(tuple(tensor.shape), lambda start, stop: flat[start:stop])
 
     @classmethod
     def of_array(cls, array: NDArray[Any]) -> Foreign:
-        """A view of a mapped file, copied only while it is used: it may be read-only and lie at any byte."""
-        return cls(array.shape, lambda: torch.from_numpy(np.array(array)))
+        """A view of a mapped file. It may be read-only and lie at any byte, so what is used of it is copied."""
+        flat = array.reshape(-1)
+        return cls(array.shape, lambda start, stop: torch.from_numpy(np.array(flat[start:stop])))
+
+    def read(self) -> Tensor:
+        """The whole array."""
+        return self.part(0, prod(self.shape)).reshape(self.shape)
+
+    def pieces(self) -> Iterator[tuple[int, Tensor]]:
+        """(place of the first value, values) of short stretches: a layer of 400 MB is never in memory twice."""
+        for start in range(0, prod(self.shape), PIECE):
+            yield start, self.part(start, start + PIECE)
 
 
 @dataclass
@@ -62,7 +74,7 @@ class Report:
     num_values: int
 
 
-def assign(network: nn.Module, arrays: Mapping[str, Foreign], plan: Plan, source: object, fix: str) -> Report:
+def fill(network: nn.Module, arrays: Mapping[str, Foreign], plan: Plan, source: object, fix: str) -> Report:
     """Copy the arrays into the network as planned, all of them or none.
 
     Raises one CheckpointError that counts and lists what is missing, unexpected, mis-shaped, not finite or not as it must be.
@@ -82,10 +94,12 @@ def assign(network: nn.Module, arrays: Mapping[str, Foreign], plan: Plan, source
     _refuse(problems, source, fix)
     moved = {key: arrays[name] for key, name in plan.moves.items()}
     _refuse({"not as they must be": [c for name, check in plan.checks.items() if (c := check(arrays[name].read()))]}, source, fix)
-    _refuse({"not finite": [plan.moves[key] for key, array in moved.items() if not _finite(array.read())]}, source, fix)
+    _refuse({"not finite": [plan.moves[key] for key, array in moved.items() if not _finite(array)]}, source, fix)
     with torch.no_grad():
         for key, array in moved.items():
-            own[key].copy_(array.read().reshape(own[key].shape))
+            flat = own[key].view(-1)
+            for start, piece in array.pieces():
+                flat[start : start + len(piece)].copy_(piece)
     dropped = {name: reason for name, reason in plan.dropped.items() if name in arrays}
     num_values = sum(prod(array.shape) for array in moved.values())
     return Report(tuple(plan.moves.values()), tuple(plan.checks), dropped, tuple(plan.fresh), num_values)
@@ -105,8 +119,8 @@ def fits(shape: Sequence[int], target: Sequence[int]) -> bool:
     return shape == target or (len(shape) == 2 and len(target) == 4 and shape == (target[0], prod(target[1:])))
 
 
-def _finite(tensor: Tensor) -> bool:
-    return not tensor.is_floating_point() or bool(tensor.isfinite().all())
+def _finite(array: Foreign) -> bool:
+    return all(bool(piece.isfinite().all()) for _, piece in array.pieces())
 
 
 def _refuse(problems: Mapping[str, Sequence[str]], source: object, fix: str) -> None:

@@ -147,7 +147,9 @@ def _add_upscore(plan: Plan, arrays: dict[str, Foreign], layer: str, path: str, 
         plan.moves[f"{path}.weight"] = diagonal
         if name in arrays:
             raw = arrays[name]
-            arrays[diagonal] = Foreign((num_maps, 1, kernel, kernel), lambda: _diagonal(raw.read()))
+            arrays[diagonal] = Foreign(
+                (num_maps, 1, kernel, kernel), lambda start, stop: _diagonal(raw.read()).reshape(-1)[start:stop]
+            )
 
 
 def _kernel_check(name: str, num_maps: int, kernel: int, must_be_bilinear: bool) -> Callable[[Tensor], str]:
