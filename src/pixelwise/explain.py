@@ -29,12 +29,17 @@ from .registry import suggest
 from .sheet import GAP, INFERNO, VIRIDIS, Panel, color_scale, contact_sheet, fit, gray, heat, legend
 
 PANEL = 400
-TILE = 200
+FIELD = 480
+TILE = 180
+# Above this percentile a map is drawn in the brightest colour: a few border cells would darken all others.
+BRIGHTEST = 99.5
 NUM_CHANNELS = 5
 # The share of the gradient that the inner box of a receptive field holds.
 CORE = 0.95
-FRAME = (255, 255, 255)
-CROSS = (0, 220, 255)
+# Powers of ten that the colours of a gradient span.
+DECADES = 4
+# Outer box, inner box. Neither is a colour of the heat; white would end in the paper where a box meets the border.
+BOXES = (((0, 215, 255), 3), ((255, 255, 255), 1))
 
 
 @runtime_checkable
@@ -146,7 +151,7 @@ def activations(segmenter: Segmenter, image: NDArray[np.uint8], layers: Sequence
         panels += [Panel(_tile(cells[k], image), f"map {k}", f"mean {float(strength[k]):.3g}") for k in strongest]
         # Layers with few channels leave the rest of their row free.
         panels += [Panel(Image.new("RGB", (1, 1), "white"))] * (NUM_CHANNELS - len(strongest))
-    footer = color_scale("smallest", "largest", 360, VIRIDIS, "of each map")
+    footer = color_scale("low", "high", 2 * panels[0].picture.width + GAP, VIRIDIS, "each map by itself")
     return contact_sheet(panels, NUM_CHANNELS + 1, footer=footer)
 
 
@@ -201,8 +206,8 @@ def _keep_all(seen: dict[str, Tensor], names: Iterable[str]) -> Any:
 def receptive_field(segmenter: Segmenter, image: NDArray[np.uint8], pixel: tuple[int, int] | None = None) -> Image.Image:
     """The pixels that influence the label at `pixel` (row, column; the centre when left out), drawn on the picture.
 
-    Colour: how strongly, measured by the gradient of the winning class's logit. Outer box: all pixels that can count at
-    all, from the network's structure. Inner box: the central pixels that hold 95 % of the gradient.
+    Outer box: all pixels that can count, from the network's structure. Colour: how much they count here, measured by the
+    gradient of the winning class's logit. Inner box: the central pixels that hold 95 % of the gradient.
     Raises InputError for a pixel outside the picture.
     """
     height, width = image.shape[:2]
@@ -213,18 +218,18 @@ def receptive_field(segmenter: Segmenter, image: NDArray[np.uint8], pixel: tuple
     strength = gradient(segmenter.model, _images(image, segmenter.device), (row, column))
     outer = field_window(segmenter.model, (height, width), (row, column))
     inner = core_window(strength, (row, column))
-    wide, high = (field_size(segmenter.model, length, [at]) for length, at in ((width, column), (height, row)))
+    high, wide = (field_size(segmenter.model, length, [at]) for length, at in ((height, row), (width, column)))
     size = "the whole image" if wide is None or high is None else f"{high} x {wide} pixels"
     heading = f"Receptive field of the output at row {row}, column {column}: {size}"
-    inside = f"{outer.size[0]} x {outer.size[1]} inside the picture"
-    note = f"{inside} (outer box); {CORE:.0%} of the gradient in the central {inner.size[0]} x {inner.size[1]} (inner box)"
-    # The gradient spans many powers of ten: its fourth root keeps the rim visible.
-    colors = heat(strength**0.25, 0, float(strength.max()) ** 0.25, INFERNO).astype(np.float32)
-    weight = (strength / max(float(strength.max()), 1e-30))[..., None] ** 0.25 * 0.85
-    mixed = np.rint(gray(image, 0.9) * (1 - weight) + colors * weight).astype(np.uint8)
-    drawn = _boxed(mixed, outer, inner, (row, column))
-    scale = color_scale("none", "most", 360, INFERNO, "influence (4th root)")
-    return contact_sheet([Panel(drawn)], 1, heading, note, scale)
+    seen = f"{outer.size[0]} x {outer.size[1]} of them inside the picture"
+    held = f"{CORE:.0%} of it in the central {inner.size[0]} x {inner.size[1]}"
+    panels = [
+        Panel(_boxed(_pale_outside(image, outer), (outer,), (row, column)), "pixels that can count", seen),
+        Panel(_boxed(_log_heat(strength), (outer, inner), (row, column)), "how much they count: the gradient", held),
+    ]
+    width = 2 * panels[0].picture.width + GAP
+    scale = color_scale(f"1 / {10**DECADES:,} and less", "most", width, INFERNO, "influence, logarithmic")
+    return contact_sheet(panels, 2, heading, footer=scale)
 
 
 def gradient(model: SegmentationModel, images: Tensor, pixel: tuple[int, int]) -> NDArray[np.float32]:
@@ -245,18 +250,32 @@ def core_window(strength: NDArray[np.float32], pixel: tuple[int, int], share: fl
     return Window(max(row - reach, 0), max(column - reach, 0), min(row + reach + 1, height), min(column + reach + 1, width))
 
 
-def _boxed(pixels: NDArray[np.uint8], outer: Window, inner: Window, pixel: tuple[int, int]) -> Image.Image:
-    """The picture, enlarged so that a caption fits, with both boxes and a cross on the pixel."""
-    picture = fit(pixels, 720)
+def _pale_outside(image: NDArray[np.uint8], window: Window) -> NDArray[np.uint8]:
+    pale = gray(image, 0.3)
+    inside = np.s_[window.top : window.bottom, window.left : window.right]
+    pale[inside] = image[inside]
+    return pale
+
+
+def _log_heat(strength: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Gradients (H, W) as colours over DECADES powers of ten, a little blurred: strides leave a lattice in them."""
+    blurred = cv2.GaussianBlur(strength.astype(np.float64), (0, 0), max(strength.shape) / 200)
+    share = blurred / max(float(blurred.max()), 1e-300)
+    return heat(np.log10(np.maximum(share, 10.0**-DECADES)), -DECADES, 0, INFERNO)
+
+
+def _boxed(pixels: NDArray[np.uint8], windows: Sequence[Window], pixel: tuple[int, int]) -> Image.Image:
+    """The picture with boxes, the first one drawn stronger, and a cross on the pixel."""
+    picture = fit(pixels, FIELD)
     scale = picture.width / pixels.shape[1]
     draw = ImageDraw.Draw(picture)
-    for window, width in ((outer, 2), (inner, 1)):
+    for window, (color, width) in zip(windows, BOXES, strict=False):
         corners = [window.left, window.top, window.right, window.bottom]
         left, top, right, bottom = (round(corner * scale) for corner in corners)
-        draw.rectangle((left, top, right - 1, bottom - 1), outline=FRAME, width=width)
+        draw.rectangle((left, top, right - 1, bottom - 1), outline=color, width=width)
     y, x = (round((at + 0.5) * scale) for at in pixel)
-    draw.line((x - 7, y, x + 7, y), CROSS, 1)
-    draw.line((x, y - 7, x, y + 7), CROSS, 1)
+    draw.line((x - 7, y, x + 7, y), BOXES[0][0], 1)
+    draw.line((x, y - 7, x, y + 7), BOXES[0][0], 1)
     return picture
 
 
@@ -277,9 +296,9 @@ def _changed(image: NDArray[np.uint8], before: NDArray[Any], after: NDArray[Any]
 
 
 def _tile(cells: Tensor, image: NDArray[np.uint8]) -> Image.Image:
-    """One map (h, w) in the shape of the picture, from its smallest to its largest value."""
+    """One map (h, w) in the shape of the picture, from its smallest value to nearly its largest."""
     values = cells.cpu().numpy()
     scale = TILE / max(image.shape[:2])
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
-    colors = heat(values, float(values.min()), float(values.max()), VIRIDIS)
+    colors = heat(values, float(values.min()), float(np.percentile(values, BRIGHTEST)), VIRIDIS)
     return Image.fromarray(cv2.resize(colors, size, interpolation=cv2.INTER_NEAREST_EXACT))

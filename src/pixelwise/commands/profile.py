@@ -1,0 +1,105 @@
+"""`pixelwise profile`: what a network costs."""
+
+from __future__ import annotations
+
+import json as json_format
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..errors import ConfigError
+from ..models import MODELS, ModelSpec
+from ..nn.model import SegmentationModel
+from ..profile import Profile, profile_spec, with_speed
+
+
+def profile(
+    name: str,
+    /,
+    *,
+    size: tuple[int, int] = (512, 512),
+    num_classes: int | None = None,
+    speed: bool = True,
+    json: bool = False,
+) -> int:
+    """Parameters, multiply-adds, receptive field, stride, speed of a network.
+
+    Parameters
+    ----------
+    name
+        A registered network, a run, a checkpoint folder or a hub id.
+    size
+        Height and width of the image in pixels.
+    num_classes
+        Number of classes of a registered network, 21 when left out; a run has its own.
+    speed
+        Also run the network on this machine; without, it is never built, and takes no memory.
+    json
+        Print JSON instead of tables.
+    """
+    spec, model = _find(name, num_classes)
+    result = profile_spec(spec, size)
+    if speed:
+        result = with_speed(result, spec.build() if model is None else model)
+    if json:
+        print(json_format.dumps(result.to_dict(), indent=1))
+    else:
+        print_profile(result, Console())
+    return 0
+
+
+def _find(name: str, num_classes: int | None) -> tuple[ModelSpec, SegmentationModel | None]:
+    """What a registered network is built from, or a stored network with its numbers. Raises UnknownNameError, ConfigError."""
+    if name in MODELS:
+        return ModelSpec(name, 21 if num_classes is None else num_classes), None
+    if not Path(name).exists() and "/" not in name:
+        MODELS[name]
+    from ..inference.segmenter import load
+
+    model = load(name, device="cpu").model
+    spec = model.spec
+    assert isinstance(spec, ModelSpec), "checkpoints hold models made by create_model"
+    if num_classes not in (None, spec.num_classes):
+        what = f"got {num_classes}, {name} has {spec.num_classes}"
+        raise ConfigError("--num-classes", what, "leave it out for a trained network")
+    return spec, model
+
+
+def print_profile(result: Profile, console: Console) -> None:
+    """A table of the parts, then one line a property."""
+    console.print(Text(f"{result.name}, {result.num_classes} classes, one image of {result.size[0]} x {result.size[1]} pixels"))
+    console.print()
+    table = Table("part", box=None, pad_edge=False)
+    for heading in ("parameters", "buffers", "multiply-adds", "activations"):
+        table.add_column(heading, justify="right")
+    for part in result.parts:
+        table.add_row(Text(part.name), *map(_grouped, (part.parameters, part.buffers, part.multiply_adds, part.activations)))
+    activations = sum(part.activations for part in result.parts)
+    totals = map(_grouped, (result.parameters, result.buffers, result.multiply_adds, activations))
+    table.add_row("total", *totals, style="bold")
+    console.print(table)
+    console.print()
+    for label, value in _properties(result):
+        console.print(Text(f"{label:<20}{value}"), soft_wrap=True)
+
+
+def _properties(result: Profile) -> list[tuple[str, str]]:
+    side = result.receptive_field
+    fields = "".join(f"; {name} {size}" for name, size in result.map_fields.items())
+    rows = [
+        ("receptive field", ("the whole image" if side is None else f"{side} x {side} pixels of an output pixel") + fields),
+        ("stride", f"{result.score_stride} of the scores, {result.coarsest_stride} of the coarsest map"),
+        ("memory, training", f"about {result.training_bytes / 2**20:,.0f} MiB an image: all layers' outputs in float32"),
+        ("memory, prediction", f"about {result.inference_bytes / 2**20:,.0f} MiB: input and output of the largest layer"),
+    ]
+    if result.speed is not None:
+        told = result.speed
+        how = f"median of {told.num_runs} runs, {told.precision}, {told.device}, {told.threads} threads, array to label map"
+        rows.append(("speed", f"{told.median_ms:.1f} ms an image ({how})"))
+    return rows
+
+
+def _grouped(count: int) -> str:
+    return f"{count:,}"
