@@ -6,10 +6,9 @@ from pathlib import Path
 
 from ..core import Prediction
 from ..errors import InputError
-from ..gallery import write_gallery
+from ..gallery import Photo, make_photo, write_gallery
 from ..inference.batch import Job, Products, plan
-from ..inference.segmenter import load
-from .predict import run_jobs
+from .predict import run_jobs, tell_passed_over
 
 
 def demo(photos: Path = Path("samples"), /, *, out: Path = Path("demo"), model: str | None = None) -> int:
@@ -27,16 +26,20 @@ def demo(photos: Path = Path("samples"), /, *, out: Path = Path("demo"), model: 
     model
         A run, a checkpoint folder or a hub id; left out, it is the model that ships with pixelwise.
     """
-    jobs, _ = plan([photos], out)
+    products = Products(overlay=True, color=True)
+    jobs, passed_over = plan([photos], out, products)
+    tell_passed_over(passed_over)
+    from ..inference.segmenter import load
+
     segmenter = load(model)
-    labelled: list[tuple[str, Prediction]] = []
+    labelled: list[Photo] = []
 
     def keep(job: Job, prediction: Prediction) -> None:
-        labelled.append((job.source.name, prediction))
+        labelled.append(make_photo(str(job.name), prediction))
 
-    code = run_jobs(segmenter, jobs, out, Products(overlay=True, color=True), keep)
+    code = run_jobs(segmenter, jobs, out, products, keep)
     if not labelled:
         raise InputError(photos, "none of the photos could be labelled", "mend them, see the lines above")
-    page = write_gallery(out / "index.html", labelled, f"{photos.name}: a label for every pixel")
+    page = write_gallery(out / "index.html", labelled, segmenter.taxonomy, f"{photos.stem or 'Photos'}: a label for every pixel")
     print(f"open {page}")
     return code

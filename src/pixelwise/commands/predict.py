@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from cyclopts import Parameter
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from ..core import Prediction
 from ..errors import InputError
-from ..inference.batch import Job, Outcome, Products, label_all, mask_path, plan
-from ..inference.segmenter import Segmenter, load
+from ..inference.batch import Job, Outcome, Products, label_all, plan
+
+if TYPE_CHECKING:
+    from ..inference.segmenter import Segmenter
+
+Switch = Annotated[bool, Parameter(negative="")]
 
 
 def predict(
     *inputs: Path,
     out: Path,
     model: str | None = None,
-    overlay: bool = False,
-    color: bool = False,
-    probs: bool = False,
+    overlay: Switch = False,
+    color: Switch = False,
+    probs: Switch = False,
     opacity: float = 0.5,
-    resume: bool = False,
-    overwrite: bool = False,
+    resume: Switch = False,
+    overwrite: Switch = False,
     precision: Literal["float32", "bfloat16"] = "float32",
     device: str = "auto",
 ) -> int:
@@ -51,33 +59,43 @@ def predict(
     opacity
         Of the colours in overlays, 0 to 1.
     resume
-        Leave out pictures whose mask is there.
+        Leave out pictures whose files are all there.
     overwrite
-        Write over masks that are there.
+        Write over files that are there.
     precision
         The arithmetic of the model.
     device
-        auto, cpu or cuda.
+        auto, cpu, cuda or cuda:N.
     """
     if not inputs:
         raise InputError("predict", "no input", "name pictures or folders of pictures")
     if not 0 <= opacity <= 1:
         raise InputError("--opacity", f"got {opacity}, allowed are 0 to 1")
-    jobs, passed_over = plan(inputs, out)
-    for line in passed_over:
+    products = Products(overlay, color, probs, opacity)
+    jobs, passed_over = plan(inputs, out, products)
+    tell_passed_over(passed_over)
+    jobs = _without_finished(jobs, out, products, resume, overwrite)
+    # Only now, so that a slip of the pen is told at once and not after seconds of imports.
+    from ..inference.segmenter import load
+
+    return run_jobs(load(model, device=device, precision=precision), jobs, out, products)
+
+
+def tell_passed_over(lines: list[str]) -> None:
+    """The first of what has a picture's name and is none, and how many there are."""
+    for line in lines[:2]:
         print(f"skipped: {line}", file=sys.stderr)
-    jobs = _without_finished(jobs, out, resume, overwrite)
-    segmenter = load(model, device=device, precision=precision)
-    return run_jobs(segmenter, jobs, out, Products(overlay, color, probs, opacity))
+    if len(lines) > 2:
+        print(f"skipped: {len(lines) - 2} more like these", file=sys.stderr)
 
 
-def _without_finished(jobs: list[Job], out: Path, resume: bool, overwrite: bool) -> list[Job]:
-    finished = {job for job in jobs if mask_path(out, job).exists()}
+def _without_finished(jobs: list[Job], out: Path, products: Products, resume: bool, overwrite: bool) -> list[Job]:
+    """What is to be done: everything, or with `resume` the jobs that lack a file."""
     if resume:
-        return [job for job in jobs if job not in finished]
-    if finished and not overwrite:
-        first = min(mask_path(out, job) for job in finished)
-        raise InputError(first, f"is there already ({len(finished)} such masks)", "add --resume to do the others, or --overwrite")
+        return [job for job in jobs if not all(path.exists() for path in products.paths(out, job))]
+    there = [] if overwrite else [path for job in jobs for path in products.paths(out, job) if path.exists()]
+    if there:
+        raise InputError(there[0], f"is there already ({len(there)} such files)", "add --resume to do the others, or --overwrite")
     return jobs
 
 
@@ -86,25 +104,36 @@ def run_jobs(
 ) -> int:
     """Label, report each failure as it happens, print the table; returns the exit code: 0, 1 some failed, 2 all failed."""
     outcomes = []
-    for outcome in label_all(segmenter, jobs, out, products, keep):
-        outcomes.append(outcome)
-        if outcome.error is not None:
-            print(f"error: {outcome.error}", file=sys.stderr, flush=True)
-    _print_table(outcomes, out)
+    with _progress(len(jobs)) as advance:
+        for outcome in label_all(segmenter, jobs, out, products, keep):
+            outcomes.append(outcome)
+            if outcome.error is not None:
+                print(f"error: {outcome.error}", file=sys.stderr, flush=True)
+            advance()
     failed = sum(outcome.error is not None for outcome in outcomes)
+    _print_table(outcomes, out, failed)
     return 0 if not failed else 1 if failed < len(outcomes) else 2
 
 
-def _print_table(outcomes: list[Outcome], out: Path) -> None:
-    """Files, classes found (largest first) and milliseconds, and the counts."""
+@contextmanager
+def _progress(num_jobs: int) -> Iterator[Callable[[], None]]:
+    """A bar on standard error, so that standard output holds the table alone; gone when done."""
+    columns = TextColumn("labelling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("labelling", total=num_jobs)
+        yield lambda: bar.advance(task)
+
+
+def _print_table(outcomes: list[Outcome], out: Path, num_failed: int) -> None:
+    """Files, classes found (largest first) and milliseconds, and the counts. Names are text: brackets in them are no markup."""
     table = Table("file", "classes found", box=None, pad_edge=False)
     table.add_column("ms", justify="right")
-    done = [outcome for outcome in outcomes if outcome.error is None]
-    for outcome in done:
-        listed = ", ".join(f"{name} {share:.0%}" for name, share in outcome.shares.items() if share >= 0.005)
-        table.add_row(str(outcome.job.name), listed, f"{outcome.milliseconds:.0f}")
+    for outcome in outcomes:
+        if outcome.error is None:
+            listed = ", ".join(f"{name} {share:.0%}" for name, share in outcome.shares.items() if share >= 0.005)
+            table.add_row(Text(str(outcome.job.name)), Text(listed), f"{outcome.milliseconds:.0f}")
     console = Console()
-    if done:
+    if table.row_count:
         console.print(table)
-    failed = len(outcomes) - len(done)
-    console.print(f"{len(done)} labelled into {out}" + (f", {failed} failed" if failed else ""), soft_wrap=True)
+    failures = f", {num_failed} failed" if num_failed else ""
+    console.print(Text(f"{len(outcomes) - num_failed} labelled into {out}{failures}"), soft_wrap=True)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +19,13 @@ from ..core import Prediction, Taxonomy
 from ..errors import InputError, PixelwiseError
 from ..files import atomic_write, make_folder, sweep_temporaries
 from ..images import list_images, write_image, write_mask
-from .segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from .segmenter import Segmenter
+
+_MASK, _OVERLAY, _COLOR, _PROBS = ".png", "_overlay.jpg", "_color.png", "_probs.npy"
+_LONGEST_NAME = 255 - len(_OVERLAY)
+"""Bytes that file systems allow, less the longest ending."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,11 @@ class Products:
     probs: bool = False
     opacity: float = 0.5
 
+    def paths(self, out: Path, job: Job) -> list[Path]:
+        """Every file that is written for the job; the mask is the last one, as it is when writing."""
+        endings = [e for e, wanted in ((_OVERLAY, self.overlay), (_COLOR, self.color), (_PROBS, self.probs)) if wanted]
+        return [out / job.name.with_name(job.name.name + ending) for ending in (*endings, _MASK)]
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -50,35 +66,83 @@ class Outcome:
     error: PixelwiseError | None = None
 
 
-def plan(inputs: Sequence[str | Path], out: Path) -> tuple[list[Job], list[str]]:
+def plan(inputs: Sequence[str | Path], out: Path, products: Products) -> tuple[list[Job], list[str]]:
     """The jobs of files and folders, each with an output name of its own; and a line for each file that is passed over.
 
-    A folder's pictures keep their sub-folders. Pictures that differ in their suffix alone keep it in the name.
-    Raises InputError for inputs without pictures, or when a mask would be written over a picture.
+    A folder's pictures keep their sub-folders; what lies below `out` is none of them. Pictures that differ in their suffix
+    alone keep it in the name, and names too long for their endings are cut and get a number.
+    Raises InputError for inputs without pictures, or when something would be written over a picture or twice.
     """
-    found: list[tuple[Path, Path]] = []
+    found: dict[tuple[Path, Path], None] = {}
     passed_over: list[str] = []
+    written = Path(os.path.realpath(out))
     for given in map(Path, inputs):
+        if given.is_dir() and Path(os.path.realpath(given)) == written:
+            raise InputError(out, "is the folder of the pictures; masks among them would be taken for pictures", "choose another --out")
         listing = list_images(given)
         passed_over += [f"{path}: {kind}" for path, kind in listing.skipped]
+        inside = given.is_dir() and written.is_relative_to(os.path.realpath(given))
         root = given if given.is_dir() else given.parent
-        found += [(path, path.relative_to(root)) for path in listing.images]
-    stems = [name.with_suffix("") for _, name in found]
-    jobs = [Job(path, name if stems.count(stem) > 1 else stem) for (path, name), stem in zip(found, stems, strict=True)]
-    sources = {path.resolve() for path, _ in found}
-    for job in jobs:
-        if mask_path(out, job).resolve() in sources:
-            raise InputError(mask_path(out, job), "would be written over a picture that is to be labelled", "choose another --out")
-    names = [job.name for job in jobs]
-    twice = next((job for job in jobs if names.count(job.name) > 1), None)
-    if twice:
-        raise InputError(twice.source, f"and another input would both become {twice.name}.png", "label them into different --out folders")
+        pictures = [p for p in listing.images if not (inside and _real_place(p).is_relative_to(written))]
+        if not pictures:
+            raise InputError(given, f"holds no pictures but those in {out}", "name the folder of the photos")
+        found |= dict.fromkeys((path, path.relative_to(root)) for path in pictures)
+    jobs = [Job(path, name) for (path, _), name in zip(found, _output_names([name for _, name in found]), strict=True)]
+    _refuse_clashes(jobs, out, products)
     return jobs, passed_over
+
+
+def _output_names(names: Sequence[Path]) -> list[Path]:
+    """Names without suffix where that leaves them different (also to a file system that takes `A` for `a`), else with it."""
+    chosen = [_shortened(name.with_suffix("")) for name in names]
+    while True:
+        counts = Counter(str(name).casefold() for name in chosen)
+        changed = [
+            _shortened(full) if counts[str(short).casefold()] > 1 else short for short, full in zip(chosen, names, strict=True)
+        ]
+        if changed == chosen:
+            return chosen
+        chosen = changed
+
+
+def _shortened(name: Path) -> Path:
+    """The name, or as much of it as leaves room for the endings, and a number that tells it from its like."""
+    if len(os.fsencode(name.name)) <= _LONGEST_NAME:
+        return name
+    number = "-" + hashlib.sha256(os.fsencode(name.name)).hexdigest()[:8]
+    kept = name.name
+    while len(os.fsencode(kept)) > _LONGEST_NAME - len(number):
+        kept = kept[:-1]
+    return name.with_name(kept + number)
+
+
+def _refuse_clashes(jobs: Sequence[Job], out: Path, products: Products) -> None:
+    sources = {place for job in jobs for place in (Path(os.path.realpath(job.source)), _real_place(job.source))}
+    writer: dict[str, Job] = {}
+    for job in jobs:
+        for path in products.paths(out, job):
+            place = _real_place(path)
+            if place in sources:
+                raise InputError(path, "would be written over a picture that is to be labelled", "choose another --out")
+            other = writer.setdefault(str(place).casefold(), job)
+            if other is not job:
+                what = f"and {other.source} would both be written to {path}"
+                raise InputError(job.source, what, "label them into different --out folders")
+
+
+def _real_place(path: Path) -> Path:
+    """Where a file of that name lies, links of folders followed: what replacing the file would change."""
+    return _real_folder(path.parent) / path.name
+
+
+@cache
+def _real_folder(folder: Path) -> Path:
+    return Path(os.path.realpath(folder))
 
 
 def mask_path(out: Path, job: Job) -> Path:
     """Where the job's mask goes."""
-    return out / job.name.with_name(job.name.name + ".png")
+    return Products().paths(out, job)[-1]
 
 
 def label_all(
@@ -106,23 +170,25 @@ def label_all(
         except InputError as error:
             yield Outcome(job, {}, error=error)
             continue
-        write_products(prediction, target, products)
+        write_products(prediction, out, job, products)
         if keep:
             keep(job, prediction)
         yield Outcome(job, prediction.shares(), elapsed)
 
 
-def write_products(prediction: Prediction, target: Path, products: Products) -> None:
-    """Write what is asked for beside `target` (a .png), then the mask itself."""
-    if products.overlay:
-        write_image(target.with_name(target.stem + "_overlay.jpg"), np.asarray(prediction.overlay(products.opacity)))
-    if products.color:
-        write_image(target.with_name(target.stem + "_color.png"), np.asarray(prediction.colorize()))
-    if products.probs:
-        with atomic_write(target.with_name(target.stem + "_probs.npy")) as file:
-            np.save(file, prediction.probs.astype(np.float16))  # type: ignore[union-attr]
+def write_products(prediction: Prediction, out: Path, job: Job, products: Products) -> None:
+    """Write what is asked for, then the mask itself."""
+    for path in products.paths(out, job)[:-1]:
+        if path.name.endswith(_OVERLAY):
+            write_image(path, np.asarray(prediction.overlay(products.opacity)))
+        elif path.name.endswith(_COLOR):
+            write_image(path, np.asarray(prediction.colorize()))
+        else:
+            assert prediction.probs is not None, "probabilities were not asked of the model"
+            with atomic_write(path) as file:
+                np.save(file, prediction.probs.astype(np.float16))
     taxonomy = prediction.taxonomy
-    write_mask(target, taxonomy.decode(prediction.mask), value_palette(taxonomy))
+    write_mask(mask_path(out, job), taxonomy.decode(prediction.mask), value_palette(taxonomy))
 
 
 def value_palette(taxonomy: Taxonomy) -> NDArray[np.uint8] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -10,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..core import Coarse
+from ..core import Coarse, Upsample
 from ..nn.model import SegmentationModel
 
-ROWS_AT_ONCE = 64
-"""Rows of the label map that are upsampled together; the full (K, H, W) tensor never exists."""
+TILE = (64, 256)
+"""Height and width of what is upsampled at once; the full (K, H, W) tensor never exists."""
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
@@ -36,33 +37,35 @@ def label_map(model: SegmentationModel, image: NDArray[np.uint8], device: torch.
 
 
 def argmax_upsampled(coarse: Coarse) -> NDArray[Any]:
-    """Class ids (H, W) of the upsampled scores, band by band of rows.
+    """Class ids (H, W) of the upsampled scores, tile by tile: each axis of a tile is one small matrix product.
 
-    Both axes of the map are applied as tables of taps: columns once, then the rows of each band.
+    uint8, or uint16 beyond 255 classes; the first of equal scores wins.
     """
-    scores = coarse.scores[0]
-    height, width = coarse.size
-    wide = _apply_taps(scores, *coarse.upsample.taps(scores.shape[2], width), axis=2)
-    cells, weights = coarse.upsample.taps(scores.shape[1], height)
-    bands = [
-        _apply_taps(wide, cells[top : top + ROWS_AT_ONCE], weights[top : top + ROWS_AT_ONCE], axis=1).argmax(0)
-        for top in range(0, height, ROWS_AT_ONCE)
-    ]
-    labels: NDArray[Any] = torch.cat(bands).cpu().numpy().astype(np.uint8 if scores.shape[0] <= 255 else np.uint16)
-    return labels
+    scores, upsample = coarse.scores[0], coarse.upsample
+    labels = torch.empty(coarse.size, dtype=torch.int64, device=scores.device)
+    rows = list(_bands(upsample, scores.shape[1], coarse.size[0], TILE[0], scores.device))
+    # Lower precision of the caller would round the scores, and with them the borders.
+    with torch.autocast(scores.device.type, enabled=False):
+        for columns, cells, mix_columns in _bands(upsample, scores.shape[2], coarse.size[1], TILE[1], scores.device):
+            wide = scores[:, :, cells] @ mix_columns.T
+            for pixels, near, mix_rows in rows:
+                # `max` finds the same places as `argmax`, four times as fast along this axis.
+                labels[pixels, columns] = (mix_rows @ wide[:, near]).max(0).indices
+    return labels.cpu().numpy().astype(np.uint8 if scores.shape[0] <= 255 else np.uint16)
+
+
+def _bands(upsample: Upsample, num_cells: int, num_pixels: int, step: int, device: torch.device) -> Iterator[tuple[slice, slice, Tensor]]:
+    """One axis in bands: the band's pixels, the cells that they mix, and the weights (pixels, cells) float32."""
+    cells, weights = upsample.taps(num_cells, num_pixels)
+    for start in range(0, num_pixels, step):
+        near, shares = cells[start : start + step], weights[start : start + step]
+        low = int(near.min())
+        mix = np.zeros((len(near), int(near.max()) + 1 - low), np.float32)
+        np.add.at(mix, (np.arange(len(near))[:, None], near - low), shares)
+        yield slice(start, start + len(near)), slice(low, low + mix.shape[1]), torch.from_numpy(mix).to(device)
 
 
 def probabilities(coarse: Coarse) -> NDArray[np.float32]:
     """Softmax of the upsampled scores, (K, H, W) float32."""
     full = coarse.upsample(coarse.scores, coarse.size)
     return np.asarray(full.softmax(1)[0].cpu().numpy(), np.float32)
-
-
-def _apply_taps(scores: Tensor, cells: NDArray[np.intp], weights: NDArray[np.float32], axis: int) -> Tensor:
-    """Mix two cells per pixel along one axis of (K, h, w)."""
-    shape = [1, 1, 1]
-    shape[axis] = len(cells)
-    index = torch.from_numpy(np.ascontiguousarray(cells)).to(scores.device)
-    weight = torch.from_numpy(np.ascontiguousarray(weights)).to(scores.device)
-    first, second = (scores.index_select(axis, index[:, tap]) * weight[:, tap].view(shape) for tap in (0, 1))
-    return first + second

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -10,12 +11,13 @@ import torch
 from huggingface_hub import ModelHubMixin, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from numpy.typing import NDArray
-from PIL.Image import Image
+from PIL import Image, ImageOps
 
 from ..checkpoint import CARD, CONFIG, WEIGHTS, Checkpoint, is_checkpoint, load_checkpoint, save_checkpoint
 from ..core import Prediction, Taxonomy
-from ..errors import CheckpointError, EnvironmentFault, InputError
+from ..errors import CheckpointError, EnvironmentFault, ImageError, InputError
 from ..images import read_image
+from ..images.decode import DECODER_FAULTS
 from .dense import argmax_upsampled, coarse_scores, probabilities
 
 SHIPPED = Path(__file__).parent.parent / "shipped" / "compact_camvid"
@@ -41,7 +43,7 @@ class Segmenter(ModelHubMixin):
         self.name = name
         self.precision: Precision = precision
 
-    def __call__(self, image: str | Path | NDArray[np.uint8] | Image) -> Prediction:
+    def __call__(self, image: str | Path | NDArray[np.uint8] | Image.Image) -> Prediction:
         """Label one picture of any size: a file, an array (H, W, 3) uint8 RGB, or a PIL picture.
 
         Raises ImageError naming the file, InputError for an array of another shape or type.
@@ -49,11 +51,15 @@ class Segmenter(ModelHubMixin):
         return self.predict(image)
 
     @torch.inference_mode()
-    def predict(self, image: str | Path | NDArray[np.uint8] | Image, probs: bool = False) -> Prediction:
+    def predict(self, image: str | Path | NDArray[np.uint8] | Image.Image, probs: bool = False) -> Prediction:
         """As calling, with `probs` (K, H, W) float32 on request."""
         pixels = as_pixels(image)
+        if pixels.shape[2] != self.model.in_channels:
+            what = f"has {pixels.shape[2]} channels, {self.name} takes {self.model.in_channels}"
+            raise InputError(image if isinstance(image, str | Path) else "image", what, "choose a model of such pictures")
         coarse = coarse_scores(self.model, pixels, self.device, self.precision)
-        return Prediction(argmax_upsampled(coarse), self.taxonomy, pixels, probabilities(coarse) if probs else None)
+        shown = pixels[..., :3] if pixels.shape[2] > 3 else pixels
+        return Prediction(argmax_upsampled(coarse), self.taxonomy, shown, probabilities(coarse) if probs else None)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_checkpoint(save_directory, self.model, self.taxonomy, self.card)
@@ -122,24 +128,44 @@ def _from_hub(name: str, device: str, precision: Precision) -> Segmenter:
         raise CheckpointError(name, f"is neither a folder here nor to be had from the hub: {str(error).splitlines()[0]}", fix) from error
 
 
-def as_pixels(image: str | Path | NDArray[np.uint8] | Image) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB of a file, an array or a PIL picture."""
+def as_pixels(image: str | Path | NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB of a file or a PIL picture, with the same pixels from both; an array (H, W, C) as it is.
+
+    Raises ImageError for a file or picture that cannot be read, InputError for an array of another shape or type.
+    """
     if isinstance(image, str | Path):
         return read_image(image)
-    if isinstance(image, Image):
-        return np.asarray(image.convert("RGB"))
+    if isinstance(image, Image.Image):
+        return _pixels_of(image)
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or 0 in image.shape:
         got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise InputError("image", f"got {got}", "hand over a path, a PIL picture, or a uint8 array (height, width, 3) in RGB order")
     return image
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise EnvironmentFault(f"device {name}", "is not there; devices: cpu", "use --device auto")
+def _pixels_of(picture: Image.Image) -> NDArray[np.uint8]:
+    """A PIL picture as `read_image` reads its file: turned upright, 16 bits scaled to 8."""
+    name = getattr(picture, "filename", "") or "image"
     try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"device {name}", "is not known", "choose auto, cpu or cuda") from error
+        upright = ImageOps.exif_transpose(picture)
+        if upright.mode.startswith("I;16"):
+            deep = np.asarray(upright).astype(np.uint32)
+            return np.repeat(((deep * 255 + 32767) // 65535).astype(np.uint8)[..., None], 3, axis=2)
+        if upright.mode in ("I", "F"):
+            what = f"has pixels of mode {upright.mode}, and which range they fill is unknown"
+            raise ImageError(name, what, "hand over its path, or a uint8 array (height, width, 3)")
+        return np.asarray(upright.convert("RGB"))
+    except DECODER_FAULTS as error:
+        raise ImageError(name, f"cannot be read: {error}", "copy or download it again, or export it as 8-bit RGB") from error
+
+
+def _device(name: str) -> torch.device:
+    """The device of that name, proved to be there. Raises InputError for another word, EnvironmentFault for what is not there."""
+    there = ["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))]
+    if name == "auto":
+        name = "cuda" if len(there) > 1 else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
+        raise InputError(f"device {name}", "is not known", "choose auto, cpu, cuda or cuda:0")
+    if name not in there and not (name == "cuda" and len(there) > 1):
+        raise EnvironmentFault(f"device {name}", f"is not there; devices: {', '.join(there)}", "use --device auto")
+    return torch.device(name)
