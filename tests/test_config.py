@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -141,7 +142,7 @@ def values_of(section: str, name: str, hint: Any) -> st.SearchStrategy[Any]:
         "augment.scale": st.lists(st.floats(0.01, 100), min_size=2, max_size=2).map(sorted),
         "augment.aspect": st.floats(1, 10),
         "loss.keep_probability": st.floats(0.01, 1),
-        "loss.class_weights": st.one_of(st.sampled_from(["none", "log", "inverse"]), st.lists(st.floats(0, 9), min_size=1, max_size=4)),
+        "loss.class_weights": st.sampled_from(["none", "log", "inverse"]) | st.lists(st.floats(0, 9), min_size=1, max_size=4),
         "model.options": st.dictionaries(st.text(max_size=8), st.one_of(st.integers(), st.text(), st.lists(st.integers()))),
         "train.loggers": st.lists(st.text(max_size=5), max_size=2),
         "data.workers": st.integers(0, 256),
@@ -171,15 +172,15 @@ def test_printed_and_read_back(tmp_path_factory: pytest.TempPathFactory, tree: d
     assert Config.from_yaml(path) == config
 
 
-@given(st.recursive(st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5)), lambda v: st.lists(v) | st.dictionaries(
-    st.one_of(st.sampled_from([*SECTIONS, *(n for _, n, _ in OPTIONS)]), st.text(max_size=4)), v), max_leaves=20))
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+KEYS = st.sampled_from([*SECTIONS, *(name for _, name, _ in OPTIONS)]) | st.text(max_size=4)
+ANYTHING = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner), max_leaves=20)
+
+
+@given(ANYTHING)
 def test_any_tree_is_read_or_refused(tree: Any) -> None:
-    try:
-        config = Config().updated(tree, "file")
-    except ConfigError as error:
-        assert str(error)
-    else:
-        config.check()
+    with suppress(ConfigError):
+        Config().updated(tree, "file").check()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -92,7 +93,7 @@ def test_replacement_draws_any_picture_each_time() -> None:
     # 400 each on average; five standard deviations are 95.
     assert all(abs(counts[k] - 400) < 95 for k in range(10))
     assert any(len(set(shown[n : n + 10])) < 10 for n in range(0, 100, 10))
-    repeats = sum(a == b for a, b in zip(shown, shown[1:], strict=False))
+    repeats = sum(a == b for a, b in itertools.pairwise(shown))
     assert abs(repeats - 400) < 95
 
 

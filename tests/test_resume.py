@@ -136,7 +136,8 @@ def test_one_folder_holds_one_run_at_a_time(tmp_path: Path) -> None:
     first = runs.start("run")
     first.wait_until(lambda: runs.num_lines("run") > 1)
     text = (tmp_path / "run" / "config.yaml").read_text()
-    for options, reason in (((), "holds a run already"), (("--resume",), f"is held by process {first.pid} on {socket.gethostname()}")):
+    held = f"is held by process {first.pid} on {socket.gethostname()}"
+    for options, reason in (((), "holds a run already"), (("--resume",), held)):
         second = forkedcli.start("train", runs.config, "--out", tmp_path / "run", *options, output=tmp_path / "second.txt")
         assert second.wait() == 2
         assert reason in second.text()

@@ -24,7 +24,8 @@ def test_poly(step: int, factor: float) -> None:
 
 def test_cosine_and_constant() -> None:
     cosine = OptimizerConfig(schedule="cosine")
-    assert [lr_factor(s, 4, cosine) for s in range(4)] == pytest.approx([1, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2])
+    quarter = math.sqrt(0.5)
+    assert [lr_factor(s, 4, cosine) for s in range(4)] == pytest.approx([1, (1 + quarter) / 2, 0.5, (1 - quarter) / 2])
     assert {lr_factor(s, 9, OptimizerConfig(schedule="constant")) for s in range(9)} == {1.0}
 
 

@@ -218,7 +218,8 @@ def test_an_optimiser_goes_on_in_the_same_bits_and_strides(name: str) -> None:
     for seed in range(2):
         step(whole, whole_optimizer, seed)
         step(first, first_optimizer, seed)
-    stored = safetensors.torch.load(safetensors.torch.save({k: t.contiguous() for k, t in optimizer_tensors(first_optimizer).items()}))
+    written = {key: tensor.contiguous() for key, tensor in optimizer_tensors(first_optimizer).items()}
+    stored = safetensors.torch.load(safetensors.torch.save(written))
     second, second_optimizer = made()
     second.load_state_dict(first.state_dict())
     restore_optimizer(second_optimizer, stored)

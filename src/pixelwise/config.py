@@ -227,7 +227,8 @@ class Config:
 
     def updated(self, changes: Mapping[str, Any], source: object = "config") -> Config:
         """A copy with the nested `changes` applied. Raises ConfigError naming `source`, the key and the nearest known one."""
-        return _merge(self, changes, source, "")
+        merged: Config = _merge(self, changes, source, "")
+        return merged
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Config:

@@ -64,7 +64,7 @@ class Augment:
         source = np.array(mask.shape[::-1], float)
         low = np.minimum(extent, source) / 2
         high = source - low
-        anywhere = low + rng.random(2) * (high - low)
+        anywhere: NDArray[np.float64] = low + rng.random(2) * (high - low)
         if rng.random() >= self.config.rare:
             return anywhere
         classes = np.unique(mask)
@@ -83,10 +83,11 @@ class Augment:
         curve = (np.arange(256) / 255) ** (2.0 ** (gamma * config.gamma))
         curve = ((curve - 0.5) * (1 + contrast * config.contrast) + 0.5) * (1 + brightness * config.brightness)
         table = np.rint(np.clip(curve, 0, 1) * 255).astype(np.uint8)
-        image = np.asarray(cv2.LUT(image, table), np.uint8).reshape(image.shape)
+        # A look-up drops the axis of a single channel.
+        toned: NDArray[np.uint8] = np.asarray(cv2.LUT(image, table), np.uint8).reshape(image.shape)
         if image.shape[2] == 3 and (config.saturation or config.hue):
-            image = _shift_color(image, 1 + saturation * config.saturation, hue * config.hue)
-        return image
+            return _shift_color(toned, 1 + saturation * config.saturation, hue * config.hue)
+        return toned
 
 
 def warp(
@@ -100,10 +101,10 @@ def warp(
     # OpenCV counts from pixel centres, the matrix from corners: half a pixel in, half a pixel out.
     shift = to_source[:, 2] + to_source[:, :2] @ [0.5, 0.5] - 0.5
     centers = np.column_stack([to_source[:, :2], shift])
-    warped = cv2.warpAffine(
-        image, centers, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT,
-        borderValue=_border(image.shape[2]),
-    ).reshape(height, width, -1)
+    sampling = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    border = _border(image.shape[2])
+    sampled = cv2.warpAffine(image, centers, (width, height), flags=sampling, borderMode=cv2.BORDER_CONSTANT, borderValue=border)
+    warped: NDArray[np.uint8] = np.asarray(sampled, np.uint8).reshape(height, width, -1)
     columns, rows = np.arange(width) + 0.5, np.arange(height)[:, None] + 0.5
     source = [np.floor(a * columns + b * rows + c).astype(np.int64) for a, b, c in to_source]
     inside = (source[0] >= 0) & (source[0] < mask.shape[1]) & (source[1] >= 0) & (source[1] < mask.shape[0])

@@ -58,7 +58,10 @@ def copy_from_first(model: nn.Module) -> None:
     """Give every rank the first one's tensors: batch-norm statistics are gathered by each rank for itself."""
     if _many():
         for tensor in model.state_dict().values():
-            torch.distributed.broadcast(tensor, 0)
+            # What is sent must lie in one piece; channels_last weights do not.
+            sent = tensor.contiguous()
+            torch.distributed.broadcast(sent, 0)
+            tensor.copy_(sent)
 
 
 def _many() -> bool:
