@@ -16,65 +16,31 @@ from PIL import Image
 from tinydata import TINY_COMPACT, TINY_FCN, tiny_config, write_dataset
 from torch import nn
 
-import pi            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-elwise
-from pi            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-elwise.checkpoint import load_checkpoint
-from pi            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-elwise.config import Config
-from pi            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-elwise.data import open_dataset
-from pi            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-elwise.errors import CheckpointError, ConfigError, DatasetError, EnvironmentFault, ImageError, InputError, Interrupted
-from pi            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-elwise.evaluate import evaluate, read_scores
-from pi            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-elwise.models import create_model
-from pi            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-elwise.models.fcn import FCN
-from pi            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-elwise.train.average import MovingAverage
-from pi            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-elwise.train.build import build_model, class_weights, start_from
-from pi            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-elwise.train.finish import finish
-from pi            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-elwise.train.folder import COLUMNS, RunFolder
-from pi            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-elwise.train.lightning_parts import quiet_lightning
-from pi            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-elwise.train.module import TrainingModule
-from pi            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-elwise.train.run import Run, train
+import pixelwise
+from pixelwise.checkpoint import load_checkpoint
+from pixelwise.config import Config
+from pixelwise.data import open_dataset
+from pixelwise.errors import CheckpointError, ConfigError, DatasetError, EnvironmentFault, ImageError, InputError, Interrupted
+from pixelwise.evaluate import evaluate, read_scores
+from pixelwise.models import create_model
+from pixelwise.models.fcn import FCN
+from pixelwise.train.average import MovingAverage
+from pixelwise.train.build import build_model, class_weights, start_from
+from pixelwise.train.finish import finish
+from pixelwise.train.folder import COLUMNS, RunFolder
+from pixelwise.train.lightning_parts import quiet_lightning
+from pixelwise.train.module import TrainingModule
+from pixelwise.train.run import Run, train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*LeafSpec.*:FutureWarning")
 
 
-@pytest.fi            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-ture(autouse=True)
+@pytest.fixture(autouse=True)
 def quiet() -> None:
     quiet_lightning()
 
 
-@pytest.fi            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-ture
+@pytest.fixture
 def data(tmp_path: Path) -> Path:
     return write_dataset(tmp_path / "data")
 
@@ -92,12 +58,8 @@ def during(step: int, act: Callable[[TrainingModule], None], monkeypatch: pytest
     """Call `act` at the start of each batch once `step` steps are done."""
     start = TrainingModule.on_train_batch_start
 
-    def wrapped(self: TrainingModule, batch: Any, batch_id            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-: int) -> None:
-        start(self, batch, batch_id            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-)
+    def wrapped(self: TrainingModule, batch: Any, batch_idx: int) -> None:
+        start(self, batch, batch_idx)
         if self.step >= step:
             act(self)
 
@@ -107,11 +69,7 @@ def during(step: int, act: Callable[[TrainingModule], None], monkeypatch: pytest
 def test_a_run_writes_its_folder(data: Path, tmp_path: Path) -> None:
     config = tiny_config(data, train={"ema": 0.9})
     out = tmp_path / "run"
-    scores = train(config, out, command="pi            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-elwise train             stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-")
+    scores = train(config, out, command="pixelwise train x")
     page = finish(config, out)
     assert scores is not None
     assert page == out / "report.html"
@@ -124,15 +82,9 @@ elwise train             stage = {"name": net, "options": TINY_FCN, "init_from":
     assert found == [(1, "train"), (2, "train"), (3, "train"), (3, "val"), (4, "train"), (5, "train"), (6, "train"), (6, "val")]
     assert tuple(rows(out)[0]) == COLUMNS
     card = load_checkpoint(out / "checkpoints" / "last").card
-    assert "pi            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-elwise train             stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-" in card["command"]
+    assert "pixelwise train x" in card["command"]
     assert scores.mean_iou in card["scores"].values()
-    assert json.loads((out / "environment.json").read_te            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-t())["replaced_pictures"] == 0
+    assert json.loads((out / "environment.json").read_text())["replaced_pictures"] == 0
 
 
 def test_the_logged_score_is_that_of_the_checkpoint(data: Path, tmp_path: Path) -> None:
@@ -142,16 +94,10 @@ def test_the_logged_score_is_that_of_the_checkpoint(data: Path, tmp_path: Path) 
     finish(config, tmp_path / "run")
     split = open_dataset(data).split("val")
     for name in ("last", "best"):
-        segmenter = pi            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-elwise.load(tmp_path / "run" / "checkpoints" / name, device="cpu")
+        segmenter = pixelwise.load(tmp_path / "run" / "checkpoints" / name, device="cpu")
         again = evaluate(segmenter, split, boundary=False).scores
         assert scores is not None
-        assert np.array_equal(again.matri            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-, scores.matri            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-)
+        assert np.array_equal(again.matrix, scores.matrix)
         assert f"{again.mean_iou:.6g}" == rows(tmp_path / "run")[-1]["miou"]
     written = read_scores(tmp_path / "run" / "scores.json")
     assert written.scores.mean_iou == scores.mean_iou
@@ -204,19 +150,13 @@ def test_a_longer_run_goes_on_from_a_finished_one(data: Path, tmp_path: Path) ->
 )
 def test_a_resumed_run_keeps_its_settings(data: Path, tmp_path: Path, changes: dict[str, Any], word: str) -> None:
     train(tiny_config(data, train={"steps": 1}), tmp_path / "run")
-    before = (tmp_path / "run" / "config.yaml").read_te            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-t()
+    before = (tmp_path / "run" / "config.yaml").read_text()
     with pytest.raises(CheckpointError, match=word):
         train(tiny_config(data, **{"train": {"steps": 2}, **changes}), tmp_path / "run", resume=True)
-    assert (tmp_path / "run" / "config.yaml").read_te            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-t() == before
+    assert (tmp_path / "run" / "config.yaml").read_text() == before
 
 
-def test_other_pictures_are_said(data: Path, tmp_path: Path, capsys: pytest.CaptureFi            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-ture[str]) -> None:
+def test_other_pictures_are_said(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(tiny_config(data, train={"steps": 1}), tmp_path / "run")
     train(tiny_config(data, train={"steps": 2}, data={"batch_size": 3, "workers": 1}), tmp_path / "run", resume=True)
     assert "data.batch_size changed: from here on other pictures" in capsys.readouterr().out
@@ -235,32 +175,20 @@ def test_lines_that_a_kill_cut_are_dropped(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     for step in (1, 2, 3):
         folder.log({"step": step, "split": "train, one", "lr": 0.1, "loss": 1 / 3})
-    whole = (tmp_path / "metrics.csv").read_te            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-t()
+    whole = (tmp_path / "metrics.csv").read_text()
     assert whole.splitlines()[1] == '1,"train, one",0.1,0.333333,,,,,'
     for cut in range(len(whole) + 1):
-        (tmp_path / "metrics.csv").write_te            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-t(whole[:cut])
+        (tmp_path / "metrics.csv").write_text(whole[:cut])
         folder.forget_after(2)
-        kept = (tmp_path / "metrics.csv").read_te            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-t()
-        complete = ma            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-(whole[:cut].count("\n"), 1)
+        kept = (tmp_path / "metrics.csv").read_text()
+        complete = max(whole[:cut].count("\n"), 1)
         assert kept == "".join(whole.splitlines(keepends=True)[: min(complete, 3)])
     (tmp_path / "metrics.csv").write_bytes(whole.encode() + bytes(40))
     folder.forget_after(5)
-    assert (tmp_path / "metrics.csv").read_te            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-t() == whole
+    assert (tmp_path / "metrics.csv").read_text() == whole
 
 
-def test_a_log_that_cannot_be_written_is_warned_of_once(tmp_path: Path, capsys: pytest.CaptureFi            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-ture[str]) -> None:
+def test_a_log_that_cannot_be_written_is_warned_of_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = RunFolder(tmp_path)
     (tmp_path / "metrics.csv").mkdir()
     for step in (1, 2):
@@ -295,34 +223,24 @@ def test_a_huge_rate_ends_in_a_line_and_none_changes_nothing(data: Path, tmp_pat
     still = tiny_config(data, optimizer={"lr": 0.0}, train={"freeze_norm": True, "steps": 2})
     train(still, tmp_path / "none")
     torch.manual_seed(0)
-    fresh = build_model(still.model, open_dataset(data).ta            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-onomy).state_dict()
+    fresh = build_model(still.model, open_dataset(data).taxonomy).state_dict()
     assert all(torch.equal(tensor, fresh[name]) for name, tensor in weights(tmp_path / "none").items())
 
 
-def test_pictures_without_a_labelled_pi            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-el_cost_nothing(data: Path, tmp_path: Path) -> None:
+def test_pictures_without_a_labelled_pixel_cost_nothing(data: Path, tmp_path: Path) -> None:
     for path in (data / "masks" / "train").iterdir():
         Image.fromarray(np.full((32, 48), 255, np.uint8)).save(path)
     config = tiny_config(data, loss={"lovasz": 1.0}, optimizer={"weight_decay": 0.0}, train={"freeze_norm": True, "steps": 2})
     train(config, tmp_path / "run")
     assert [row["loss"] for row in rows(tmp_path / "run") if row["split"] == "train"] == ["0", "0"]
     torch.manual_seed(0)
-    fresh = build_model(config.model, open_dataset(data).ta            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-onomy).state_dict()
+    fresh = build_model(config.model, open_dataset(data).taxonomy).state_dict()
     assert all(torch.equal(tensor, fresh[name]) for name, tensor in weights(tmp_path / "run").items())
 
 
-def test_batch_norm_over_one_value_is_e            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-plained(data: Path, tmp_path: Path) -> None:
+def test_batch_norm_over_one_value_is_explained(data: Path, tmp_path: Path) -> None:
     changes = {"data": {"batch_size": 1}, "augment": {"crop": [16, 16]}}
-    with pytest.raises(InputError, match=r"batch normalisation sees a single value a channel in a batch of 1; fi            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-: a larger"):
+    with pytest.raises(InputError, match=r"batch normalisation sees a single value a channel in a batch of 1; fix: a larger"):
         train(tiny_config(data, **changes), tmp_path / "run")
 
 
@@ -334,14 +252,10 @@ def test_a_cut_picture_stops_the_run_or_is_replaced(data: Path, tmp_path: Path, 
         train(tiny_config(data, data={"workers": workers}), tmp_path / "stop")
     train(tiny_config(data, data={"workers": workers}, train={"on_bad": "skip"}), tmp_path / "skip")
     # Twelve draws are one epoch of seven and five more.
-    assert json.loads((tmp_path / "skip" / "environment.json").read_te            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-t())["replaced_pictures"] in (1, 2)
+    assert json.loads((tmp_path / "skip" / "environment.json").read_text())["replaced_pictures"] in (1, 2)
 
 
-def test_a_killed_worker_is_e            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-plained(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_worker_is_explained(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def kill(module: TrainingModule) -> None:
         import multiprocessing
 
@@ -354,14 +268,10 @@ plained(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_signal_before_the_first_step_stops_at_once(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pi            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-elwise.train.run.build_model", lambda *args: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr("pixelwise.train.run.build_model", lambda *args: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(Interrupted, match="stopped at once by SIGTERM"):
         train(tiny_config(data), tmp_path / "run")
-    assert not (tmp_path / "run" / "run.lock").e            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-ists()
+    assert not (tmp_path / "run" / "run.lock").exists()
 
 
 def test_two_interrupts_stop_in_the_middle_of_a_step(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -397,19 +307,16 @@ def test_stages_go_on_where_the_one_before_stopped(data: Path, tmp_path: Path) -
     previous: FCN | None = None
     for net in ("fcn32s_vgg16", "fcn16s_vgg16", "fcn8s_vgg16"):
         start = str(tmp_path / "stage" / "checkpoints" / "last") if previous else None
-        config = tiny_config(data, model={"name": net, "options": TINY_FCN, "init_from": start}, train={"steps": 2}, optimizer={"lr": 1e-3})
-        model = build_model(config.model, open_dataset(data).ta            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-onomy).eval()
+        stage = {"name": net, "options": TINY_FCN, "init_from": start}
+        config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
+        model = build_model(config.model, open_dataset(data).taxonomy).eval()
         assert isinstance(model, FCN)
         if previous is not None:
             maps, before = (m.trunk(m.preprocess(images)) for m in (model, previous))
             scores, coarser = model.head.score(maps), previous.head.score(before)
             assert all(torch.equal(a, b) for a, b in zip(scores, coarser, strict=False))
             assert bool((scores[-1] == 0).all())
-            up = model.head.upscores[-1](model.head._e            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-tend(previous.head.fuse(coarser)))
+            up = model.head.upscores[-1](model.head._extend(previous.head.fuse(coarser)))
             alone = model.head.fuse([*coarser, torch.zeros_like(scores[-1])])
             assert torch.equal(model.head.fuse(scores), alone)
             assert bool(torch.isin(alone.unique(), up.unique()).all())
@@ -428,22 +335,16 @@ tend(previous.head.fuse(coarser)))
 def test_a_start_that_fits_nowhere(tmp_path: Path) -> None:
     compact, fcn = create_model("compact", 3, **TINY_COMPACT), create_model("fcn32s_vgg16", 3, **TINY_FCN)
     with pytest.raises(CheckpointError, match="shares no tensor"):
-        start_from(compact, fcn, "            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-")
+        start_from(compact, fcn, "x")
     other = create_model("compact", 5, **TINY_COMPACT)
-    line = start_from(other, compact, "            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-")
+    line = start_from(other, compact, "x")
     assert line.endswith("2 fresh: score.weight, score.bias")
 
 
 def test_only_the_classifier_learns(data: Path, tmp_path: Path) -> None:
     config = tiny_config(data, model={"train_only": "classifier"}, train={"freeze_norm": True, "steps": 2})
     torch.manual_seed(0)
-    before = build_model(config.model, open_dataset(data).ta            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-onomy).state_dict()
+    before = build_model(config.model, open_dataset(data).taxonomy).state_dict()
     train(config, tmp_path / "run")
     changed = {name for name, tensor in weights(tmp_path / "run").items() if not torch.equal(tensor, before[name])}
     assert changed == {"score.weight", "score.bias"}
@@ -453,29 +354,15 @@ def test_the_moving_average_by_hand() -> None:
     net = nn.Linear(1, 1, bias=False)
     net.weight.data.fill_(1.0)
     average = MovingAverage(net, 0.5)
-    e            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-pected = 1.0
+    expected = 1.0
     for step, value in enumerate((3.0, 5.0, 7.0), 1):
         net.weight.data.fill_(value)
         average.update(net, step)
         decay = min(0.5, (1 + step) / (10 + step))
-        e            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-pected = decay * e            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-pected + (1 - decay) * value
-    assert float(average.state["weight"]) == pytest.appro            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-(e            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-pected)
+        expected = decay * expected + (1 - decay) * value
+    assert float(average.state["weight"]) == pytest.approx(expected)
     with average.applied_to(net):
-        assert float(net.weight.detach()) == pytest.appro            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-(e            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-pected)
+        assert float(net.weight.detach()) == pytest.approx(expected)
     assert float(net.weight.detach()) == 7.0
 
 
@@ -485,9 +372,7 @@ def test_class_weights_of_a_split(data: Path) -> None:
     shares = np.array([(masks == k).sum() for k in range(3)]) / (masks != 255).sum()
     found = class_weights(tiny_config(data, loss={"class_weights": "log"}).loss, split)
     assert found is not None
-    assert found.tolist() == pytest.appro            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-((1 / np.log(1.1 + shares)).tolist(), rel=1e-6)
+    assert found.tolist() == pytest.approx((1 / np.log(1.1 + shares)).tolist(), rel=1e-6)
     given = class_weights(tiny_config(data, loss={"class_weights": [1, 2, 3]}).loss, split)
     assert given is not None
     assert given.dtype == torch.float32
@@ -500,23 +385,15 @@ def test_a_split_without_masks_is_named(data: Path, tmp_path: Path) -> None:
         path.unlink()
     with pytest.raises(DatasetError):
         train(tiny_config(data), tmp_path / "run")
-    assert not (tmp_path / "run").e            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-ists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_launches_that_do_not_fit(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="nobody started the other nodes"):
         train(tiny_config(data, train={"nodes": 2}), tmp_path / "run")
-    torchrun = {"TORCHELASTIC_RUN_ID": "            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}
+    torchrun = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}
     for name, value in torchrun.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigError, match=r"fi            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-: add --train\.devices 2 --train\.nodes 1$"):
+    with pytest.raises(ConfigError, match=r"fix: add --train\.devices 2 --train\.nodes 1$"):
         train(tiny_config(data), tmp_path / "run")
-    assert not (tmp_path / "run").e            stage = {"name": net, "options": TINY_FCN, "init_from": start}
-            config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
-ists()
+    assert not (tmp_path / "run").exists()
