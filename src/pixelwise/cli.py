@@ -7,12 +7,16 @@ Commands are imported when they are called, so that `pixelwise --help` needs no 
 from __future__ import annotations
 
 import errno
+import io
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 
 from cyclopts import App, CycloptsError
+from cyclopts.exceptions import UnusedCliTokensError
 
 from .errors import EnvironmentFault, Interrupted, PixelwiseError, UnknownNameError
 from .registry import suggest
@@ -57,17 +61,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _refuse_unknown(tokens)
         result = build_app()(tokens, exit_on_error=False, print_error=False, result_action="return_value")
-    except BrokenPipeError:
-        # Whoever read our output has gone (`| head`); Python would complain again while closing it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if tokens[:1] == ["train"] and {"--help", "-h"} & set(tokens):
+            from .commands._settings import print_settings
+
+            print_settings()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):
+        # Whoever read our output has gone (`| head`); rich then asks for the end of the process.
+        _close_stdout()
         return 0
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
         line, code = describe(error)
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {_printable(line)}", file=sys.stderr)
+        _close_stdout_if_stuck()
         return code
     return result if isinstance(result, int) else 0
+
+
+def _close_stdout() -> None:
+    """Send the rest of the output nowhere, or Python would complain once more when it ends."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _close_stdout_if_stuck() -> None:
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        _close_stdout()
+
+
+def _printable(line: str) -> str:
+    """The line without what would move the terminal's cursor: a file may be called anything."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in line)
 
 
 def _refuse_unknown(tokens: Sequence[str]) -> None:
@@ -82,7 +112,7 @@ def describe(error: BaseException) -> tuple[str, int]:
     if isinstance(error, PixelwiseError):
         return str(error), error.exit_code
     if isinstance(error, CycloptsError):
-        return f"{_one_line(error)}; fix: see `pixelwise --help`", 2
+        return _usage(error), 2
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; what was finished is on disk", Interrupted.exit_code
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error):
@@ -90,8 +120,19 @@ def describe(error: BaseException) -> tuple[str, int]:
     if isinstance(error, OSError):
         what = os.strerror(error.errno) if error.errno else _one_line(error)
         code = EnvironmentFault.exit_code if error.errno in _ENVIRONMENT else 2
-        return f"{error.filename or 'system'}: {what}", code
+        return f"{error.filename or 'system'}: {what}; fix: check the path, its rights and the free space", code
     return f"pixelwise itself failed: {type(error).__name__}: {_one_line(error)}; fix: please report it with --debug's output", 3
+
+
+def _usage(error: CycloptsError) -> str:
+    """The library's sentence in our form: the command, what is wrong with which option, where to read on."""
+    command = " ".join(["pixelwise", *(error.command_chain or ())])
+    if isinstance(error, UnusedCliTokensError):
+        what = f"takes no further argument, got {' '.join(error.unused_tokens or ())}"
+    else:
+        what = re.sub(r'^Command "[^"]*" parameter ', "", _one_line(error)).rstrip(".")
+        what = what if what[:2].isupper() else what[:1].lower() + what[1:]
+    return f"{command}: {what}; fix: see `{command} --help`"
 
 
 _ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENOMEM}
@@ -102,5 +143,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def run() -> None:
-    """The console script."""
+    """The console script; what the terminal's encoding cannot show is written as its number."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(main())

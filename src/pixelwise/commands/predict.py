@@ -21,7 +21,7 @@ from ..inference.batch import Job, Outcome, Products, label_all, plan
 if TYPE_CHECKING:
     from ..inference.segmenter import Segmenter
 
-Switch = Annotated[bool, Parameter(negative="")]
+Switch = Annotated[bool, Parameter(negative="", show_default=False)]
 
 
 def predict(

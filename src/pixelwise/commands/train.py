@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from ..config import Config, parse_overrides, read_yaml
 from ..errors import ConfigError, InputError
 from ..recipes import recipe_file
+from ..registry import suggest
+from ._settings import commented_yaml
+
+
+Switch = Annotated[bool, Parameter(negative="", show_default=False)]
+OWN_OPTIONS = ("--out", "--model", "--resume", "--dry-run", "--print-config", "--help", "--debug")
 
 
 def train(
@@ -21,14 +27,14 @@ def train(
     *overrides: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
     out: Path | None = None,
     model: str | None = None,
-    resume: bool = False,
-    dry_run: bool = False,
-    print_config: bool = False,
+    resume: Switch = False,
+    dry_run: Switch = False,
+    print_config: Switch = False,
 ) -> int:
     """Train a network on a folder of images and masks.
 
     Every setting is an option: --section.option value, such as --train.steps 2000 or --augment.crop "[256, 256]".
-    The sections are data, augment, model, loss, optimizer, train; --print-config shows all of them with their values.
+    They are listed below; --print-config shows them with the values of this command line.
 
     Parameters
     ----------
@@ -45,9 +51,10 @@ def train(
     print_config
         Print the settings as YAML and stop.
     """
+    _refuse_unknown(overrides)
     config = resolve(source, list(overrides), model, out if resume else None)
     if print_config:
-        print(config.to_yaml(), end="")
+        print(commented_yaml(config), end="")
         return 0
     if not config.data.path:
         raise ConfigError("--data.path", "is not set, and the recipe names no data", "add --data.path FOLDER")
@@ -59,8 +66,18 @@ def train(
     return 0
 
 
+def _refuse_unknown(overrides: Sequence[str]) -> None:
+    """An option without a section is a slip in the name of one of the command's own."""
+    for token in overrides:
+        name = token.partition("=")[0]
+        if name.startswith("--") and "." not in name:
+            raise ConfigError(name, "is not an option of `pixelwise train`", suggest(name, OWN_OPTIONS))
+
+
 def resolve(source: str, overrides: list[str], model: str | None, resumed: Path | None) -> Config:
     """The configuration of a command line: recipe or data folder, on top of the resumed run's, options on top of both."""
+    if not source:
+        raise ConfigError("train", "the source is empty", "name a dataset's folder, a recipe or a YAML file")
     changes = parse_overrides(overrides)
     if model is not None:
         changes.setdefault("model", {})["name"] = model
@@ -73,6 +90,8 @@ def resolve(source: str, overrides: list[str], model: str | None, resumed: Path 
         config = config.updated(read_yaml(path), path)
     elif not path.exists():
         config = Config.from_yaml(recipe_file(source))
+    elif not path.is_dir():
+        raise ConfigError(source, "is neither a folder nor a .yaml file", "name a dataset's folder, a recipe or a YAML file")
     if path.is_dir():
         changes.setdefault("data", {}).setdefault("path", source)
     return config.updated(changes, "command line")
@@ -84,20 +103,34 @@ def _train(config: Config, out: Path, resume: bool) -> None:
     from ..train.run import train as run
 
     quiet_lightning()
+    if not resume:
+        _check_before_the_first_step(config)
     command = shlex.join(["pixelwise", *sys.argv[1:]])
     scores = run(config, out, resume=resume, command=command)
     if process_rank() == 0:
         from ..train.finish import finish
 
         page = finish(config, out)
-        console = Console()
         if scores is not None:
-            console.print(scores.summary())
-        console.print(f"best checkpoint {out / 'checkpoints' / 'best'}, report {page}")
+            print(scores.summary())
+        print(f"best checkpoint {out / 'checkpoints' / 'best'}, report {page}")
+
+
+def _check_before_the_first_step(config: Config) -> None:
+    """The name of the network, and the classes of the masks: what would otherwise show after the run folder is made."""
+    from ..data import open_dataset
+    from ..data.counts import check_classes
+    from ..models import MODELS
+
+    MODELS[config.model.name]
+    split = open_dataset(config.data.path, config.data.layout).split(config.data.train_split)
+    for line in check_classes(split, skip_bad=config.train.on_bad == "skip"):
+        print(f"warning: {line}", file=sys.stderr)
 
 
 def _dry_run(config: Config) -> int:
     from ..data import open_dataset
+    from ..data.counts import check_classes
     from ..train.build import build_model, class_weights
 
     dataset = open_dataset(config.data.path, config.data.layout)
@@ -113,7 +146,10 @@ def _dry_run(config: Config) -> int:
         print(f"error: {line}", file=sys.stderr)
     if failures:
         raise InputError(config.data.path, f"{len(failures)} pictures or masks cannot be used (listed above)", "mend or remove them")
-    class_weights(config.loss, dataset.split(config.data.train_split))
+    train_split = dataset.split(config.data.train_split)
+    for line in check_classes(train_split):
+        print(f"warning: {line}", file=sys.stderr)
+    class_weights(config.loss, train_split)
     model = build_model(config.model, dataset.taxonomy)
     count = sum(p.numel() for p in model.parameters())
     print(f"{dataset.name}: all pictures of both splits can be read; {config.model.name} has {count:,} parameters; ready to train")
