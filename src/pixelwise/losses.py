@@ -34,7 +34,7 @@ def lovasz_softmax(logits: Tensor, masks: Tensor, ignore_id: int) -> Tensor:
     probs = logits.float().softmax(1).permute(0, 2, 3, 1).flatten(0, 2)[counted]
     truth = masks.flatten()[counted]
     losses = []
-    for k in truth.unique():
+    for k in torch.unique(truth):
         inside = (truth == k).float()
         errors, order = (inside - probs[:, k]).abs().sort(descending=True)
         losses.append(errors @ _jaccard_steps(inside[order]))

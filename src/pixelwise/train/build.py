@@ -22,12 +22,14 @@ def build_model(settings: ModelConfig, taxonomy: Taxonomy) -> SegmentationModel:
     if settings.init_from:
         print(start_from(model, load_checkpoint(settings.init_from).model, settings.init_from))
     if settings.train_only == "classifier":
-        if not hasattr(model, "classifier_modules"):
+        classifier_modules = getattr(model, "classifier_modules", None)
+        if classifier_modules is None:
             raise ConfigError("--model.train_only", f"{settings.name} does not say which layers are its classifier", "use all")
         model.requires_grad_(False)
-        for layer in model.classifier_modules():
+        for layer in classifier_modules():
             layer.requires_grad_(True)
-    return model.to(memory_format=torch.channels_last)
+    laid_out: SegmentationModel = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return laid_out
 
 
 def start_from(model: SegmentationModel, source: SegmentationModel, name: object) -> str:

@@ -32,6 +32,8 @@ class TrainingModule(lightning.LightningModule):
     after_step is called with this module after each optimiser step: validation, logging, saving hang there.
     """
 
+    class_weights: Tensor | None
+
     def __init__(
         self,
         model: SegmentationModel,

@@ -147,7 +147,7 @@ class Run:
 
     def _settings(self) -> dict[str, Any]:
         fixed: dict[str, Any] = {name: dataclasses.asdict(getattr(self.config, name)) for name in _FIXED}
-        drawn = {}
+        drawn: dict[str, Any] = {}
         for section, names in _DRAWN.items():
             values = dataclasses.asdict(getattr(self.config, section))
             drawn |= {f"{section}.{name}": values[name] for name in names or values}

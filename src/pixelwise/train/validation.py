@@ -20,6 +20,7 @@ def validate(model: SegmentationModel, split: Split, device: torch.device, rank:
     total = np.zeros((taxonomy.num_classes, taxonomy.num_classes), np.int64)
     for index in range(rank, len(split), world_size):
         sample = split[index]
+        assert sample.mask is not None, "splits without masks were refused"
         prediction = label_map(model, sample.image, device)
         total += confusion_matrix(sample.mask, prediction, taxonomy.num_classes, taxonomy.ignore_id)
     model.train(was_training)
