@@ -224,9 +224,9 @@ def test_unknown_layers_are_refused(fcn, compact):
 
 def test_activations_draw_a_row_a_layer(compact):
     drawn = activations(compact, IMAGE, ["stem", "project"])
-    # Six tiles of 180 x 140 with 44 of caption, twice; the colour scale below.
-    assert drawn.width == 6 * 180 + 5 * 14 + 40
-    assert drawn.height == 40 + 2 * (140 + 44) + 14 + 14 + 32
+    # Six tiles of 160 x 124 with 44 of caption, twice; the colour scale below.
+    assert drawn.width == 6 * 160 + 5 * 14 + 40
+    assert drawn.height == 40 + 2 * (124 + 44) + 14 + 14 + 32
 
 
 def test_the_measured_field_is_the_one_of_the_arithmetic(fcn):
@@ -265,11 +265,11 @@ def test_the_core_is_the_smallest_square_around_the_pixel():
 def test_the_drawn_box_is_the_field(monkeypatch, compact):
     monkeypatch.setattr("pixelwise.explain.field_window", lambda *args: Window(10, 20, 50, 80))
     drawn = np.asarray(receptive_field(compact, IMAGE, (30, 40)))
-    framed = (drawn[:, : 20 + 450] == (0, 215, 255)).all(2)
-    # The picture grows five times; the heading takes 30 pixels above the margin.
+    framed = (drawn[:, : 20 + 360] == (0, 215, 255)).all(2)
+    # The picture grows four times; the heading takes 30 pixels above the margin.
     rows, columns = (np.flatnonzero(framed.sum(axis) > 150) for axis in (1, 0))
-    assert (rows.min() - 50, rows.max() + 1 - 50) == (50, 250)
-    assert (columns.min() - 20, columns.max() + 1 - 20) == (100, 400)
+    assert (rows.min() - 50, rows.max() + 1 - 50) == (40, 200)
+    assert (columns.min() - 20, columns.max() + 1 - 20) == (80, 320)
 
 
 def test_pixels_outside_the_picture_are_refused(compact):

@@ -29,8 +29,8 @@ from .registry import suggest
 from .sheet import GAP, INFERNO, VIRIDIS, Panel, color_scale, contact_sheet, fit, gray, heat, legend
 
 PANEL = 400
-FIELD = 480
-TILE = 180
+FIELD = 380
+TILE = 160
 # Above this percentile a map is drawn in the brightest colour: a few border cells would darken all others.
 BRIGHTEST = 99.5
 NUM_CHANNELS = 5

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import ConfigError
+from .geometry import Field
 from .inference.dense import label_map
 from .models import ModelSpec
 from .nn.count import multiply_adds, num_parameters
@@ -117,7 +118,7 @@ def profile_spec(spec: ModelSpec, size: tuple[int, int]) -> Profile:
         model = spec.build().eval()
     images = torch.empty(1, spec.in_channels, *size, dtype=torch.uint8, device="meta")
     parts, largest = count_parts(model, images)
-    fields = model.receptive_fields() if hasattr(model, "receptive_fields") else {}
+    fields: Callable[[], dict[str, Field]] = getattr(model, "receptive_fields", dict)
     return Profile(
         spec.name,
         spec.num_classes,
@@ -125,7 +126,7 @@ def profile_spec(spec: ModelSpec, size: tuple[int, int]) -> Profile:
         parts,
         *strides(model),
         field_size(model, _LENGTHS[0], _POSITIONS),
-        {name: field.size for name, field in fields.items()},
+        {name: field.size for name, field in fields().items()},
         largest,
     )
 
@@ -134,7 +135,7 @@ def with_speed(profile: Profile, model: SegmentationModel, num_runs: int = 5) ->
     """The profile with the speed of `model`, in eval mode with real numbers, on this machine's CPU in float32."""
     image = np.random.default_rng(0).integers(0, 256, (*profile.size, model.in_channels), np.uint8)
     device = torch.device("cpu")
-    model = model.eval().to(device, memory_format=torch.channels_last)
+    model = model.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     times = []
     with torch.inference_mode():
         for _ in range(num_runs + 1):

@@ -45,7 +45,7 @@ def compare(
     if out.suffix.lower() not in SUFFIXES:
         raise InputError(out, f"pictures are not written as {out.suffix or 'a file without suffix'}", "name it .png or .jpg")
     pixels = read_image(image)
-    segmenters = [load(name) for name in model or [None]]
+    segmenters = [load(name) for name in model] if model else [load()]
     labels = None if truth is None else read_truth(truth, segmenters[0].taxonomy, pixels)
     sheet = draw(pixels, segmenters, labels)
     make_folder(out.parent)
