@@ -90,12 +90,23 @@ class _PlainLines(ProgressBar):
     def __init__(self, done: int, steps: int) -> None:
         super().__init__()
         self.done, self.steps = done, steps
+        self.speaks = True
+
+    def disable(self) -> None:
+        """Lightning asks this of every rank but the first."""
+        self.speaks = False
+
+    def enable(self) -> None:
+        """Speak again."""
+        self.speaks = True
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """One line a hundredth of the run."""
         # Callbacks are called before the module, which counts the step.
         step = pl_module.step + 1
-        if step % max(self.steps // 100, 1) == 0 and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+        if not self.speaks or (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        if step % max(self.steps // 100, 1) == 0:
             metrics = self.get_metrics(trainer, pl_module)
             shown = " ".join(f"{name} {value:.4f}" for name, value in metrics.items() if isinstance(value, float))
             print(f"step {step}/{self.steps} {shown}", flush=True)
@@ -138,5 +149,6 @@ def quiet_lightning() -> None:
     """Keep Lightning's adverts and hints about its own defaults out of the user's terminal; warnings of substance stay."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     for message in _HINTS:
         warnings.filterwarnings("ignore", message=message)

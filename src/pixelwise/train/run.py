@@ -106,11 +106,13 @@ class Run:
         try:
             trainer.fit(module, self._loader(module, trainer))
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            what = "a process that reads pictures was ended from outside, mostly for want of memory or of /dev/shm"
-            fix = "lower --data.workers, or --data.cache false; go on with --resume"
-            raise EnvironmentFault("training", what, fix) from error
+            if "DataLoader worker" in str(error):
+                what = "a process that reads pictures was ended from outside, mostly for want of memory or of /dev/shm"
+                fix = "lower --data.workers, or --data.cache false; go on with --resume"
+                raise EnvironmentFault("training", what, fix) from error
+            if "closed by peer" in str(error) or "reset by peer" in str(error):
+                raise EnvironmentFault("training", "another rank has ended", "see its line; go on with --resume") from error
+            raise
 
     def _write_environment(self, module: TrainingModule) -> None:
         self.folder.write_environment(precision=self.precision, device=self.device, replaced_pictures=module.num_bad)
