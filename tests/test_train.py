@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_losses import looped_cross_entropy, random_batch
 from tinydata import TINY_COMPACT, TINY_FCN, tiny_config, write_dataset
 from torch import nn
 
 import pixelwise
 from pixelwise.checkpoint import load_checkpoint
 from pixelwise.config import Config
+from pixelwise.core import Output
 from pixelwise.data import open_dataset
 from pixelwise.errors import CheckpointError, ConfigError, DatasetError, EnvironmentFault, ImageError, InputError, Interrupted
 from pixelwise.evaluate import evaluate, read_scores
@@ -363,6 +365,20 @@ def test_the_moving_average_by_hand() -> None:
     with average.applied_to(net):
         assert float(net.weight.detach()) == pytest.approx(expected)
     assert float(net.weight.detach()) == 7.0
+
+
+@pytest.mark.parametrize(("reduction", "accumulate"), [("sum", 1), ("mean", 1), ("mean", 4)])
+def test_reductions_by_loops(data: Path, reduction: str, accumulate: int) -> None:
+    """`sum` is Caffe's: over the pixels, divided by the pictures; Lightning divides by `accumulate` later."""
+    config = tiny_config(data, loss={"reduction": reduction, "aux_weight": 0.4}, optimizer={"accumulate": accumulate})
+    model = build_model(config.model, open_dataset(data).taxonomy)
+    module = TrainingModule(model, config, 255, torch.tensor([1.0, 2.0, 0.5, 1.0]), lambda module: None)
+    (logits, masks), (aux, _) = random_batch(3), random_batch(4)
+    means = []
+    for scores in (logits, aux):
+        total, weight = looped_cross_entropy(scores, masks, [1.0, 2.0, 0.5, 1.0])
+        means.append(total / (len(masks) if reduction == "sum" else weight))
+    assert float(module._loss(Output(logits, (aux,)), masks)) == pytest.approx(means[0] + 0.4 * means[1], rel=1e-5)
 
 
 def test_class_weights_of_a_split(data: Path) -> None:

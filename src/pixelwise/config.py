@@ -9,6 +9,7 @@ import dataclasses
 import math
 import types
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -223,7 +224,13 @@ class Config:
 
     def to_yaml(self) -> str:
         """The whole tree as YAML; `from_yaml` reads it back."""
-        return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False, allow_unicode=True, default_flow_style=None)
+        tree = dataclasses.asdict(self)
+        readable, exact = (yaml.safe_dump(tree, sort_keys=False, allow_unicode=a, default_flow_style=None) for a in (True, False))
+        # Letters stay letters; control characters that YAML would read as spaces are escaped.
+        with suppress(yaml.YAMLError):
+            if yaml.safe_load(readable) == tree:
+                return readable
+        return exact
 
     def updated(self, changes: Mapping[str, Any], source: object = "config") -> Config:
         """A copy with the nested `changes` applied. Raises ConfigError naming `source`, the key and the nearest known one."""

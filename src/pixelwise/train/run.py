@@ -180,7 +180,7 @@ class Run:
             enable_checkpointing=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
-            log_every_n_steps=settings.log_every,
+            log_every_n_steps=1,
             default_root_dir=self.folder.path,
         )
 
