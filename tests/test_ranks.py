@@ -126,8 +126,8 @@ def test_two_ranks_are_one_with_the_whole_batch(tmp_path: Path) -> None:
         for key, tensor in one.items():
             torch.testing.assert_close(two[key], tensor, rtol=1e-5, atol=1e-6)
     assert launch.note("parameters", 0) == launch.note("parameters", 1)
-    assert not [line for line in launch.note("written", 1).splitlines() if str(tmp_path / "two") in line]
-    assert [line for line in launch.note("written", 0).splitlines() if str(tmp_path / "two") in line]
+    assert not any(str(tmp_path / "two") in line for line in launch.note("written", 1).splitlines())
+    assert any(str(tmp_path / "two") in line for line in launch.note("written", 0).splitlines())
     assert (tmp_path / "two" / "scores.json").exists()
 
 
