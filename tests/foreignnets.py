@@ -6,13 +6,17 @@ The names are in the order of the publishers' prototxt files, not taken from the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pytest
 import safetensors.torch
 import torch
 from caffefile import Layer
 from torch import Tensor, nn
+
+from pixelwise.importing import import_fcn
 
 # Convolutions in the order of the published prototxt files.
 VGG16 = [f"conv{stage}_{i}" for stage, count in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, count + 1)]
@@ -21,6 +25,7 @@ INCEPTION = ("1x1", "3x3_reduce", "3x3", "5x5_reduce", "5x5", "pool_proj")
 GOOGLENET = ["conv1/7x7_s2", "conv2/3x3_reduce", "conv2/3x3"]
 GOOGLENET += [f"inception_{m}/{conv}" for m in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b") for conv in INCEPTION]
 FC = ["fc6", "fc7"]
+NUM_GEOMETRIC = 3
 OFFICIAL = {
     "fcn32s_vgg16": ([*VGG16, *FC, "score_fr"], [("upscore", 64)]),
     "fcn16s_vgg16": ([*VGG16, *FC, "score_fr", "score_pool4"], [("upscore2", 4), ("upscore16", 32)]),
@@ -31,6 +36,27 @@ OFFICIAL = {
     "fcn8s_atonce_vgg16": (
         [*VGG16, *FC, "score_fr", "score_pool4", "score_pool3"],
         [("upscore2", 4), ("upscore_pool4", 4), ("upscore8", 16)],
+    ),
+    "fcn32s_late_fusion_vgg16": (
+        [
+            *[layer + "color" for layer in (*VGG16, *FC)],
+            *[layer + "hha" for layer in (*VGG16, *FC)],
+            *("score_frcolor", "score_frhha"),
+        ],
+        [("upscore", 64)],
+    ),
+    "fcn32s_two_heads_vgg16": ([*VGG16, *FC, "score_fr_sem", "score_fr_geo"], [("upscore_sem", 64), ("upscore_geo", 64)]),
+    "fcn16s_two_heads_vgg16": (
+        [*VGG16, *FC, *[f"score_{part}_{task}" for task in ("sem", "geo") for part in ("fr", "pool4")]],
+        [(f"{upscore}_{task}", kernel) for task in ("sem", "geo") for upscore, kernel in (("upscore2", 4), ("upscore16", 32))],
+    ),
+    "fcn8s_two_heads_vgg16": (
+        [*VGG16, *FC, *[f"score_{part}_{task}" for task in ("sem", "geo") for part in ("fr", "pool4", "pool3")]],
+        [
+            (f"{upscore}_{task}", kernel)
+            for task in ("sem", "geo")
+            for upscore, kernel in (("upscore2", 4), ("upscore_pool4", 4), ("upscore8", 16))
+        ],
     ),
     "fcn32s_alexnet": ([*CAFFENET, *FC, "score_fr"], [("upscore", 63)]),
     "fcn32s_googlenet": ([*GOOGLENET, "score_fr"], [("upscore", 63)]),
@@ -78,7 +104,9 @@ def official_layers(name: str, network: nn.Module, num_classes: int) -> list[Lay
     """All layers with weights of the published net `name`, numbers taken from our network."""
     convs, upscores = OFFICIAL[name]
     layers = layers_of(network, convs)
-    layers += [(layer, "Deconvolution", [dense_bilinear(num_classes, kernel)]) for layer, kernel in upscores]
+    for layer, kernel in upscores:
+        count = NUM_GEOMETRIC if layer.endswith("_geo") else num_classes
+        layers.append((layer, "Deconvolution", [dense_bilinear(count, kernel)]))
     if "atonce" in name:
         layers += [
             (f"scale_{pool}", "Scale", [np.full(32, scale, np.float32)]) for pool, scale in (("pool4", 0.01), ("pool3", 0.0001))
@@ -86,8 +114,13 @@ def official_layers(name: str, network: nn.Module, num_classes: int) -> list[Lay
     return [("data", "Python", []), *layers, ("loss", "SoftmaxWithLoss", [])]
 
 
-def images(size: tuple[int, int] = (33, 40)) -> Tensor:
-    return torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+def images(size: tuple[int, int] = (33, 40), num_channels: int = 3) -> Tensor:
+    return torch.randint(0, 256, (1, num_channels, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def make_imports_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`pixelwise import` builds its networks in their test size."""
+    monkeypatch.setattr("pixelwise.commands.import_.import_fcn", partial(import_fcn, tiny=True))
 
 
 def save(path: Path, state: dict[str, Tensor]) -> Path:

@@ -163,7 +163,7 @@ def test_every_cut_is_refused(tmp_path: Path) -> None:
                 read_caffemodel(path)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_damage_never_escapes_as_another_error(data: st.DataObject) -> None:
     content = bytearray(net(LAYERS[1:], v1=data.draw(st.booleans())))
@@ -176,7 +176,7 @@ def test_damage_never_escapes_as_another_error(data: st.DataObject) -> None:
             read_caffemodel(path)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.binary(min_size=1, max_size=60))
 def test_noise_never_escapes_as_another_error(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -17,7 +17,7 @@ import pytest
 
 from pixelwise import weights
 from pixelwise.errors import CheckpointError, EnvironmentFault, UnknownNameError
-from pixelwise.nn.model import PREPROCESSING
+from pixelwise.nn.model import PREPROCESSING, Preprocess
 from pixelwise.weights import WEIGHTS, Weights, download, find_weights
 
 CONTENT = b"numbers" * 300_000
@@ -62,7 +62,7 @@ def test_the_table_says_what_the_publishers_say(name: str, url: str, sha256: str
 
 def test_googlenet_wants_what_torchvision_feeds_it() -> None:
     """torchvision normalises, then undoes it: transform_input multiplies by std / 0.5 and adds (mean - 0.5) / 0.5."""
-    ours = PREPROCESSING[WEIGHTS["googlenet.torchvision"].preprocessing]
+    ours = PREPROCESSING[str(WEIGHTS["googlenet.torchvision"].preprocessing)]
     for channel, (mean, std) in enumerate(zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)):
         for value in (0.0, 17.0, 255.0):
             theirs = (value / 255 - mean) / std * (std / 0.5) + (mean - 0.5) / 0.5
@@ -71,13 +71,33 @@ def test_googlenet_wants_what_torchvision_feeds_it() -> None:
 
 @pytest.mark.parametrize("entry", WEIGHTS.values(), ids=lambda entry: entry.name)
 def test_every_entry_is_whole(entry: Weights) -> None:
-    assert entry.preprocessing in PREPROCESSING
-    assert entry.num_classes in (21, 1000)
+    assert (Preprocess(entry.preprocessing, 6 if "color-hha" in entry.name else 3).std > 0).all()
+    assert entry.num_classes in (21, 33, 40, 60, 1000)
     assert all((entry.licence, entry.score, entry.source, entry.file_name))
     if entry.sha256 is not None:
         assert entry.url.startswith("https://")
         assert re.fullmatch("[0-9a-f]{8,64}", entry.sha256)
         assert entry.sha256 in entry.file_name
+
+
+@pytest.mark.parametrize(
+    ("name", "num_classes", "order", "mean"),
+    [
+        ("nyud-fcn32s-color-heavy", 40, "bgr", [116.190, 97.203, 92.318]),
+        ("nyud-fcn32s-hha-heavy", 40, "rgb", [132.431, 94.076, 118.477]),
+        ("nyud-fcn32s-color-hha-heavy", 40, "bgr", [116.190, 97.203, 92.318, 132.431, 94.076, 118.477]),
+        ("siftflow-fcn16s-heavy", 33, "bgr", [114.578, 115.294, 108.353]),
+        ("pascalcontext-fcn8s-heavy", 60, None, None),
+    ],
+)
+def test_the_table_says_what_the_authors_data_layers_say(
+    name: str, num_classes: int, order: str | None, mean: list[float] | None
+) -> None:
+    entry = find_weights(f"{name}.caffe")
+    assert entry.num_classes == num_classes
+    assert (entry.url, entry.sha256) == (f"http://dl.caffe.berkeleyvision.org/{name}.caffemodel", None)
+    spec = {"order": order, "mean": mean, "std": [1.0] * len(mean)} if mean else "caffe"
+    assert entry.preprocessing == spec
 
 
 def test_an_unknown_name_leads_to_a_known_one() -> None:

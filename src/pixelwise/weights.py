@@ -11,7 +11,7 @@ import http.client
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,21 @@ _CHUNK = 1 << 20
 _TIMEOUT_S = 30.0
 
 
+def _centred(order: str, *mean: float) -> dict[str, Any]:
+    return {"order": order, "mean": list(mean), "std": [1.0] * len(mean)}
+
+
+# What the authors' nets of NYUDv2 and SIFT Flow subtract: colour in BGR order, HHA as stored, depth as its natural logarithm.
+# Source: nyud_layers.py, siftflow_layers.py.
+_NYUD_MEAN = (116.190, 97.203, 92.318)
+_HHA_MEAN = (132.431, 94.076, 118.477)
+NYUD_COLOR = _centred("bgr", *_NYUD_MEAN)
+NYUD_HHA = _centred("rgb", *_HHA_MEAN)
+NYUD_COLOR_DEPTH = _centred("bgr", *_NYUD_MEAN, 7.844)
+NYUD_COLOR_HHA = _centred("bgr", *_NYUD_MEAN, *_HHA_MEAN)
+SIFT_FLOW = _centred("bgr", 114.578, 115.294, 108.353)
+
+
 @dataclass(frozen=True)
 class Weights:
     """A published file of numbers with its meaning.
@@ -34,8 +49,8 @@ class Weights:
     url            where its publisher has it
     sha256         the digest's first hexadecimal digits as the publisher states them; None: nobody stated one
     licence        what the source says about use
-    preprocessing  what the numbers were trained with: a name of `pixelwise.nn.model.PREPROCESSING`
-    num_classes    how many classes its last layer scores
+    preprocessing  what the numbers were trained with: a name of `pixelwise.nn.model.PREPROCESSING`, or {order, mean, std}
+    num_classes    how many classes its last layer scores; of two heads, the semantic one
     score          the score that the source states
     source         where all of this was read
     """
@@ -44,7 +59,7 @@ class Weights:
     url: str
     sha256: str | None
     licence: str
-    preprocessing: str
+    preprocessing: str | Mapping[str, Any]
     num_classes: int
     score: str
     source: str
@@ -63,6 +78,7 @@ _BVLC_LICENCE = "unrestricted use (BVLC model license)"
 _FCN_LICENCE = (
     "unrestricted use (its README: as Caffe, BSD-2-Clause, and the BVLC model license); the VGG16 start has its own terms"
 )
+_NO_SCORE = "its source states no score"
 _VGG_LICENCE = "see http://www.robots.ox.ac.uk/~vgg/research/very_deep/"
 
 
@@ -79,14 +95,23 @@ def _torchvision(network: str, file: str, top1: float, top5: float, preprocessin
     )
 
 
-def _caffe(name: str, url: str, licence: str, num_classes: int, score: str, source: str) -> Weights:
+def _caffe(
+    name: str,
+    url: str,
+    licence: str,
+    num_classes: int,
+    score: str,
+    source: str,
+    preprocessing: str | Mapping[str, Any] = "caffe",
+) -> Weights:
     """Caffe's publishers state no sha256, so these are to be fetched by hand; the URLs are as published."""
-    return Weights(f"{name}.caffe", url, None, licence, "caffe", num_classes, score, source)
+    return Weights(f"{name}.caffe", url, None, licence, preprocessing, num_classes, score, source)
 
 
-def _fcn(name: str, score: str) -> Weights:
+def _fcn(name: str, score: str, num_classes: int = 21, preprocessing: str | Mapping[str, Any] = "caffe") -> Weights:
     url = f"http://dl.caffe.berkeleyvision.org/{name}.caffemodel"
-    return _caffe(name, url, _FCN_LICENCE, 21, score, "shelhamer/fcn.berkeleyvision.org, README and caffemodel-url")
+    source = "shelhamer/fcn.berkeleyvision.org, README and caffemodel-url"
+    return _caffe(name, url, _FCN_LICENCE, num_classes, score, source, preprocessing)
 
 
 def _bvlc(network: str, file: str, score: str) -> Weights:
@@ -111,6 +136,12 @@ _TABLE = (
     _fcn("fcn8s-heavy-pascal", "mean IU 65.5 on seg11valid, 67.2 on seg12test"),
     _fcn("fcn8s-atonce-pascal", "mean IU 65.4 on seg11valid"),
     _fcn("fcn-alexnet-pascal", "mean IU 48.0 on seg11valid"),
+    # Early fusion (nyud-fcn32s-color-d) is described there, and no address of its file was found.
+    _fcn("nyud-fcn32s-color-heavy", _NO_SCORE, 40, NYUD_COLOR),
+    _fcn("nyud-fcn32s-hha-heavy", _NO_SCORE, 40, NYUD_HHA),
+    _fcn("nyud-fcn32s-color-hha-heavy", _NO_SCORE, 40, NYUD_COLOR_HHA),
+    *(_fcn(f"siftflow-fcn{stride}s-heavy", _NO_SCORE, 33, SIFT_FLOW) for stride in (32, 16, 8)),
+    *(_fcn(f"pascalcontext-fcn{stride}s-heavy", _NO_SCORE, 60) for stride in (32, 16, 8)),
     _bvlc("caffenet", "bvlc_reference_caffenet.caffemodel", "ImageNet-1K top-1 57.4, top-5 80.4"),
     _bvlc("googlenet", "bvlc_googlenet.caffemodel", "ImageNet-1K top-1 68.7, top-5 88.9"),
     _caffe(
@@ -161,16 +192,20 @@ def download(weights: Weights, folder: str | Path, open_url: Opener | None = Non
     return target
 
 
+def named_as(path: str | Path) -> Weights | None:
+    """The entry whose file name `path` has, or None; the file itself is not looked at."""
+    return next((entry for entry in WEIGHTS.values() if entry.file_name == Path(path).name), None)
+
+
 def published(path: str | Path) -> Weights | None:
     """The entry whose file name `path` has, or None.
 
     Raises CheckpointError when the entry has a digest and the file another one: it is cut, damaged, or not what it is called.
     """
-    path = Path(path)
-    weights = next((entry for entry in WEIGHTS.values() if entry.file_name == path.name), None)
+    weights = named_as(path)
     if weights is None or weights.sha256 is None:
         return weights
-    digest = _digest(_pieces_of_file(path))
+    digest = _digest(_pieces_of_file(Path(path)))
     if not digest.startswith(weights.sha256):
         what = f"has sha256 {digest[: len(weights.sha256)]}..., {weights.name} of that name has {weights.sha256}..."
         raise CheckpointError(path, what, f"download it again from {weights.url}, or rename it if it is your own")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -27,6 +27,9 @@ def import_(
     as_: Annotated[str, Parameter(name="--as")],
     out: Path,
     num_classes: int | None = None,
+    in_channels: int | None = None,
+    geometry: Literal["caffe", "same"] | None = None,
+    upsampling: Literal["fixed", "intermediate", "learned"] | None = None,
 ) -> int:
     """Turn a published weight file into a checkpoint folder.
 
@@ -40,10 +43,18 @@ def import_(
         The folder to write the checkpoint to.
     num_classes
         Number of classes; left out, it is the file's own, or VOC's 21 for an image classifier.
+    in_channels
+        Channels of the images, such as 4 for colour and depth; left out, it is the file's own.
+    geometry
+        "caffe" pads the image by 100 pixels as the authors do, "same" pads every layer; left out, it is the network's own.
+    upsampling
+        Which upsampling kernels can be trained: none (fixed), all but the last (intermediate), all (learned).
     """
     path = _locate(file)
     entry = published(path)
-    imported = import_fcn(path, as_, num_classes)
+    chosen = {"geometry": geometry, "upsampling": upsampling}
+    options = {option: value for option, value in chosen.items() if value is not None}
+    imported = import_fcn(path, as_, num_classes, in_channels=in_channels, options=options)
     model = imported.model
     taxonomy = VOC if model.num_classes == VOC.num_classes else _numbered(model.num_classes)
     save_checkpoint(out, model, taxonomy, _card(imported, path.name, entry))
@@ -70,8 +81,9 @@ def _numbered(num_classes: int) -> Taxonomy:
 def _lines(imported: Imported, path: Path, entry: Weights | None) -> list[str]:
     """What was loaded, proved, left out and started fresh, one line each."""
     report = imported.report
-    options = ", ".join(f"{key} {value}" for key, value in imported.spec.options.items())
-    lines = [f"{imported.spec.name}, {imported.spec.num_classes} classes, {options}"]
+    spec = imported.spec
+    options = ", ".join(f"{key} {value}" for key, value in spec.options.items())
+    lines = [f"{spec.name}, {spec.num_classes} classes, {spec.in_channels} channels, {options}"]
     lines.append(f"loaded {report.num_values:,} numbers in {len(report.loaded)} arrays of {path}")
     if entry is not None:
         lines.append(f"published as {entry.name}: {entry.score}; use: {entry.licence}")
@@ -110,6 +122,6 @@ def _card(imported: Imported, file_name: str, entry: Weights | None) -> dict[str
 
 
 def _untrained(report: Report) -> str:
-    if any(name.startswith("head.scores.") for name in report.fresh):
+    if any("score" in name for name in report.fresh):
         return " Its score layers are at zero: train before predicting."
     return ""

@@ -1,8 +1,8 @@
 """Published weights of other projects -> networks of this one, strictly: all of a file has its place, or it is refused.
 
-A `.caffemodel` is a whole FCN or an image classifier (VGG16, VGG19, CaffeNet, BVLC GoogLeNet); a `.pth` or `.safetensors`
-is one of torchvision's classifiers. A classifier gives the trunk and fc6, fc7; its last layer is left out and the score
-layers start at zero.
+A `.caffemodel` is a whole FCN (one stream, early or late fusion, two heads) or an image classifier (VGG16, VGG19, CaffeNet,
+BVLC GoogLeNet); a `.pth` or `.safetensors` is one of torchvision's classifiers. A classifier gives the trunk and fc6, fc7;
+its last layer is left out and the score layers start at zero.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from ..backbones.classifier import ClassifierBackbone
 from ..errors import CheckpointError, ConfigError
 from ..models import MODELS, ModelSpec
 from ..models.fcn import FCN
+from ..models.fcn_fusion import LateFusionFCN
+from ..weights import named_as
 from . import caffenames, torchnames
 from .assign import Foreign, Report, fill
 from .caffemodel import CaffeLayer, read_caffemodel
 from .foreign import regular_file
+from .parts import Network, fcn_names, is_fcn, layout_of
 from .torchfile import read_tensors
 
 __all__ = ["CaffeLayer", "Imported", "Report", "fcn_names", "import_fcn", "load_classifier", "read_caffemodel", "read_tensors"]
@@ -34,19 +37,19 @@ _FIX = "choose the model that the file was made for, with the file's number of c
 class Imported:
     """A network with published weights, and what was done with the file."""
 
-    model: FCN
+    model: Network
     spec: ModelSpec
     report: Report
 
 
 @dataclass(frozen=True)
 class _Content:
-    """A file's arrays, and what they say about the network that they are of."""
+    """A file's arrays, and what they say about the network that they are of; `whole` is None for an image classifier."""
 
     arrays: dict[str, Foreign]
     trunk: str | None
-    preprocessing: str
-    num_classes: int | None
+    preprocessing: str | Mapping[str, Any] | None
+    whole: caffenames.WholeNet | None
     caffe: bool
 
 
@@ -55,32 +58,65 @@ def import_fcn(
     name: str,
     num_classes: int | None = None,
     *,
+    in_channels: int | None = None,
     tiny: bool = False,
     options: Mapping[str, Any] | None = None,
 ) -> Imported:
     """Build the registered FCN `name` and fill it from a foreign file.
 
     num_classes  K; left out, it is the file's own, or 21 (VOC) where the file is an image classifier
+    in_channels  channels of the images; left out, it is the file's own, or what the network takes by default
     options      further options of the model; the trunk and the pixels' normalisation follow from the file
     Raises CheckpointError for a file that is damaged, of another network, or has layers missing or too many;
     UnknownNameError and ConfigError for the model's name and options.
     """
-    entry = MODELS[name]
-    if entry.build.__module__ != FCN.__module__:
+    if not is_fcn(name):
         raise ConfigError(name, "no published weights fit this network", "choose one of " + ", ".join(fcn_names()))
     content = _read(Path(path))
-    derived: dict[str, Any] = {"preprocessing": content.preprocessing}
-    if content.trunk is not None:
-        derived["trunk"] = _trunk_for(path, name, content.trunk)
-    classes = num_classes if num_classes is not None else content.num_classes or VOC_CLASSES
-    spec = ModelSpec(name, classes, tiny=tiny, options={**derived, **(options or {})})
+    spec = _spec_for(path, name, content, num_classes, in_channels, tiny, options or {})
     model = spec.build()
-    assert isinstance(model, FCN)
+    assert isinstance(model, FCN | LateFusionFCN)
     if content.caffe:
         plan = caffenames.plan_fcn(model, content.arrays)
     else:
         plan = torchnames.plan_fcn(model, content.arrays, content.trunk or _trunk_of(name))
     return Imported(model.eval(), spec, fill(model, content.arrays, plan, path, _FIX))
+
+
+def _spec_for(
+    path: str | Path,
+    name: str,
+    content: _Content,
+    num_classes: int | None,
+    in_channels: int | None,
+    tiny: bool,
+    options: Mapping[str, Any],
+) -> ModelSpec:
+    """What is asked for, and of the rest what the file says. Raises CheckpointError where the two cannot go together."""
+    derived: dict[str, Any] = {}
+    if content.preprocessing is not None:
+        derived["preprocessing"] = content.preprocessing
+    if content.trunk is not None:
+        derived["trunk"] = _trunk_for(path, name, content.trunk, content.whole)
+    whole = content.whole
+    if whole is not None:
+        if whole.layout != layout_of(name):
+            fitting = " or ".join(other for other in fcn_names() if layout_of(other) == whole.layout)
+            raise CheckpointError(path, f"holds a net of {whole.layout}, {name} has {layout_of(name)}", f"import it as {fitting}")
+        if None not in (in_channels, whole.in_channels) and in_channels != whole.in_channels:
+            what = f"takes images of {whole.in_channels} channels, asked for are {in_channels}"
+            raise CheckpointError(path, what, "leave the number of channels out")
+        if whole.num_geometric is not None:
+            derived["num_geometric"] = whole.num_geometric
+    said = (whole.num_classes, whole.in_channels) if whole is not None else (None, None)
+    classes = _first(num_classes, said[0], VOC_CLASSES)
+    channels = _first(in_channels, said[1], MODELS[name].options["in_channels"].default)
+    return ModelSpec(name, classes, channels, tiny=tiny, options={**derived, **options})
+
+
+def _first(*values: int | None) -> int:
+    """The first number that is said at all."""
+    return next(value for value in values if value is not None)
 
 
 def load_classifier(backbone: ClassifierBackbone, path: str | Path) -> Report:
@@ -95,27 +131,32 @@ def load_classifier(backbone: ClassifierBackbone, path: str | Path) -> Report:
     return fill(backbone, content.arrays, plan, path, "create the backbone that the file was made for, with its number of classes")
 
 
-def fcn_names() -> list[str]:
-    """The registered networks that published weights can be read into."""
-    return sorted(name for name in MODELS if MODELS[name].build.__module__ == FCN.__module__)
-
-
 def _read(path: Path) -> _Content:
     """Read a file by its ending. Raises CheckpointError for an ending that is none of those that are known."""
     regular_file(path)
     if path.suffix == ".caffemodel":
         arrays = caffenames.arrays_of(read_caffemodel(path))
-        scores = arrays.get("score_fr.weight")
-        num_classes = scores.shape[0] if scores is not None and scores.shape else None
-        return _Content(arrays, caffenames.trunk_in(arrays), "caffe", num_classes, caffe=True)
+        whole = caffenames.whole_net(arrays)
+        return _Content(arrays, caffenames.trunk_in(arrays), _caffe_preprocessing(path, whole), whole, caffe=True)
     if path.suffix in TORCH_ENDINGS:
         arrays = {name: Foreign.of_tensor(tensor) for name, tensor in read_tensors(path).items()}
         trunk = torchnames.trunk_in(arrays)
         # torchvision undoes its usual normalisation in front of this net, whose numbers come from TensorFlow.
         preprocessing = "tensorflow" if trunk == "googlenet_torchvision" else "torchvision"
-        return _Content(arrays, trunk, preprocessing, None, caffe=False)
+        return _Content(arrays, trunk, preprocessing, whole=None, caffe=False)
     endings = ", ".join((".caffemodel", *TORCH_ENDINGS))
     raise CheckpointError(path, f"ends in {path.suffix!r}, known are {endings}", "give the file the ending of its kind")
+
+
+def _caffe_preprocessing(path: Path, whole: caffenames.WholeNet | None) -> str | Mapping[str, Any] | None:
+    """What a whole net subtracts: by its layers, else by its published file name, as the nets of one data set look alike.
+
+    None for an image classifier: the network's own default then, since it is the network that will be trained.
+    """
+    if whole is None:
+        return None
+    entry = named_as(path)
+    return whole.preprocessing or (entry.preprocessing if entry is not None else "caffe")
 
 
 def _trunk_of(name: str) -> str:
@@ -123,11 +164,12 @@ def _trunk_of(name: str) -> str:
     return str(MODELS[name].options["trunk"].default)
 
 
-def _trunk_for(path: str | Path, name: str, found: str) -> str:
+def _trunk_for(path: str | Path, name: str, found: str, whole: caffenames.WholeNet | None) -> str:
     """The file's trunk, if it is of the family that the model is built on."""
     default = _trunk_of(name)
     family = next(family for family in FAMILIES if default.startswith(family))
     if not found.startswith(family):
-        others = [other for other in fcn_names() if found.startswith(_trunk_of(other)[:3])]
+        fitting = [other for other in fcn_names() if whole is None or layout_of(other) == whole.layout]
+        others = [other for other in fitting if found.startswith(_trunk_of(other)[:3])]
         raise CheckpointError(path, f"holds {found}, and {name} is built on {default}", "import it as " + " or ".join(others))
     return found

@@ -3,23 +3,27 @@
 Layers that a network here has under another name are said by the network itself (`caffe_names`). This file adds the
 layers without learned numbers, which are proved instead of loaded: upsampling kernels and the scales of FCN-8s at once.
 
-Source: shelhamer/fcn.berkeleyvision.org, net.py of voc-fcn32s, voc-fcn16s, voc-fcn8s, voc-fcn8s-atonce, voc-fcn-alexnet;
-BVLC/caffe, models/bvlc_googlenet.
+Source: shelhamer/fcn.berkeleyvision.org, net.py of voc-fcn32s, voc-fcn16s, voc-fcn8s, voc-fcn8s-atonce, voc-fcn-alexnet,
+nyud-fcn32s-color, -hha, -color-d, -color-hha, siftflow-fcn32s, -16s, -8s, pascalcontext-fcn32s, -16s, -8s; BVLC/caffe,
+models/bvlc_googlenet.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..backbones.classifier import ClassifierBackbone
-from ..models.fcn import FCN
 from ..nn.resample import bilinear_kernel
 from ..nn.upscore import Upscore
+from ..weights import NYUD_COLOR_DEPTH, NYUD_COLOR_HHA, SIFT_FLOW
 from .assign import Foreign, Plan
 from .caffemodel import CaffeLayer
+from .parts import LATE_FUSION, ONE_HEAD, TWO_HEADS, Head, Network, heads, trunks
 
 BLOB_NAMES = ("weight", "bias")
 # The layer behind each sum of scores, and the last one by the number of maps that are summed.
@@ -27,6 +31,10 @@ INNER_UPSCORES = ("upscore2", "upscore_pool4")
 LAST_UPSCORES = {1: "upscore", 2: "upscore16", 3: "upscore8"}
 # A layer that only one of the published trunks has. VGG19 has VGG16's names and more.
 TRUNKS = {"inception_3a/1x1": "googlenet", "conv3_4": "vgg19", "conv3_3": "vgg16", "conv5": "alexnet_caffe"}
+STREAMS = ("color", "hha")
+TASKS = ("_sem", "_geo")
+# Early fusion is one stream whose first layer says what it looks at: blue, green, red, depth.
+FIRST_LAYER, EARLY_FUSION = "conv1_1", "conv1_1_bgrd"
 LAST_LAYERS = ("fc8", "loss3/classifier")
 AUX_PREFIXES = ("loss1/", "loss2/")
 
@@ -44,36 +52,78 @@ def arrays_of(layers: Iterable[CaffeLayer]) -> dict[str, Foreign]:
     return arrays
 
 
-def is_segmenter(arrays: Mapping[str, Foreign]) -> bool:
-    """Whether the file is a whole FCN, score layers included, and no image classifier."""
-    return "score_fr.weight" in arrays
+@dataclass(frozen=True)
+class WholeNet:
+    """What a whole FCN's file says about the network it is of; None for a number that it does not hold."""
+
+    layout: str
+    num_classes: int | None
+    num_geometric: int | None
+    in_channels: int | None
+    preprocessing: Mapping[str, Any] | None
+
+
+def whole_net(arrays: Mapping[str, Foreign]) -> WholeNet | None:
+    """The FCN whose file this is, by its layers' names; None for an image classifier.
+
+    The pixels' normalisation is known where the names are those of a single data set's nets: NYUDv2, SIFT Flow.
+    """
+    layers = {name.rpartition(".")[0] for name in arrays}
+    if any(layer.endswith(STREAMS) for layer in layers):
+        in_channels = _size(arrays, 1, *(FIRST_LAYER + stream for stream in STREAMS))
+        spec = NYUD_COLOR_HHA if in_channels == 6 else None
+        return WholeNet(LATE_FUSION, _size(arrays, 0, "score_frcolor"), None, in_channels, spec)
+    if any(layer.endswith(TASKS) for layer in layers):
+        semantic, geometric = (_size(arrays, 0, f"score_fr{task}") for task in TASKS)
+        return WholeNet(TWO_HEADS, semantic, geometric, None, SIFT_FLOW)
+    if any(layer.startswith(("score_", "upscore")) for layer in layers):
+        in_channels = _size(arrays, 1, EARLY_FUSION)
+        spec = NYUD_COLOR_DEPTH if in_channels == 4 else None
+        return WholeNet(ONE_HEAD, _size(arrays, 0, "score_fr"), None, in_channels, spec)
+    return None
+
+
+def _size(arrays: Mapping[str, Foreign], axis: int, *layers: str) -> int | None:
+    """The sum of the layers' numbers of outputs (axis 0) or inputs (axis 1); None where one is missing or has no such axis."""
+    shapes = [arrays[f"{layer}.weight"].shape for layer in layers if f"{layer}.weight" in arrays]
+    if len(shapes) < len(layers) or any(len(shape) <= axis for shape in shapes):
+        return None
+    return sum(shape[axis] for shape in shapes)
 
 
 def trunk_in(arrays: Mapping[str, Foreign]) -> str | None:
     """The backbone whose file this is, by its layers' names; None where it is none of the published ones."""
     for layer, trunk in TRUNKS.items():
-        if f"{layer}.weight" in arrays:
+        if any(f"{layer}{stream}.weight" in arrays for stream in ("", *STREAMS)):
             return trunk
     return None
 
 
-def plan_fcn(model: FCN, arrays: dict[str, Foreign]) -> Plan:
+def plan_fcn(model: Network, arrays: dict[str, Foreign]) -> Plan:
     """Where the arrays go; views of the upsampling kernels' diagonals are added to `arrays` where the model learns them."""
-    whole = is_segmenter(arrays)
     own = model.state_dict()
     plan = Plan()
-    for layer, module in model.caffe_names().items():
-        if whole or not module.startswith("head.scores."):
-            plan.moves |= _moves(layer, module, own)
-    if whole:
-        _add_scales(plan, model)
-        for layer, path, upscore in _upscores(model):
-            _add_upscore(plan, arrays, layer, path, upscore)
+    if whole_net(arrays) is not None:
+        for layer, module in model.caffe_names().items():
+            plan.moves |= _moves(_name_in(arrays, layer), module, own)
+        for head in heads(model):
+            _add_scales(plan, head)
+            for layer, path, upscore in _upscores(head):
+                _add_upscore(plan, arrays, layer, path, upscore)
     else:
+        for path, trunk in trunks(model).items():
+            for layer, module in trunk.caffe_names().items():
+                plan.moves |= _moves(layer, f"{path}.{module}", own)
         plan.dropped = _dropped(arrays)
-        plan.fresh = [key for key in own if key.startswith("head.")]
+        plan.fresh = [key for key in own if key.partition(".")[0] not in trunks(model)]
     plan.fresh += [key for key in own if _is_norm_behind_fc(model, key)]
     return plan
+
+
+def _name_in(arrays: Mapping[str, Foreign], layer: str) -> str:
+    """The layer's name in this file: early fusion renames the first one."""
+    early = layer == FIRST_LAYER and any(name.startswith(f"{EARLY_FUSION}.") for name in arrays)
+    return EARLY_FUSION if early else layer
 
 
 def plan_classifier(backbone: ClassifierBackbone, arrays: Mapping[str, Foreign]) -> Plan:
@@ -102,16 +152,17 @@ def _dropped(arrays: Mapping[str, Foreign]) -> dict[str, str]:
     return reasons
 
 
-def _is_norm_behind_fc(model: FCN, key: str) -> bool:
+def _is_norm_behind_fc(model: Network, key: str) -> bool:
     """Whether a state name is of a batch normalisation behind fc6 or fc7, which no published classifier has."""
     module, _, _ = key.rpartition(".")
-    return module.startswith("trunk.fc.") and isinstance(model.get_submodule(module), nn.BatchNorm2d)
+    behind_fc = module.startswith(tuple(f"{path}.fc." for path in trunks(model)))
+    return behind_fc and isinstance(model.get_submodule(module), nn.BatchNorm2d)
 
 
-def _add_scales(plan: Plan, model: FCN) -> None:
-    for name, scale in zip(model.trunk.names, model.head.scales, strict=True):
+def _add_scales(plan: Plan, head: Head) -> None:
+    for name, scale in zip(head.maps, head.module.scales, strict=True):
         if scale != 1:
-            layer = f"scale_{name}.weight"
+            layer = f"scale_{name}{head.suffix}.weight"
             plan.checks[layer] = _constant_check(layer, scale)
 
 
@@ -123,17 +174,19 @@ def _constant_check(layer: str, expected: float) -> Callable[[Tensor], str]:
     return check
 
 
-def _upscores(model: FCN) -> list[tuple[str, str, Upscore]]:
-    """Caffe's layer, the module's path (empty where the model holds none) and the module, for each upsampling."""
+def _upscores(head: Head) -> list[tuple[str, str, Upscore]]:
+    """Caffe's layer, the module's path (empty where the model holds none) and the module, for each upsampling of a head."""
     found = []
-    for i, upscore in enumerate(model.head.upscores):
+    for i, upscore in enumerate(head.module.upscores):
         assert isinstance(upscore, Upscore)
-        found.append((INNER_UPSCORES[i], f"head.upscores.{i}", upscore))
-    last = LAST_UPSCORES[len(model.trunk.names)]
-    if model.head.upscore is not None:
-        return [*found, (last, "head.upscore", model.head.upscore)]
-    kernel, stride, _ = model.head.final
-    return [*found, (last, "", Upscore(model.num_classes, kernel, stride, learned=False))]
+        found.append((INNER_UPSCORES[i] + head.suffix, f"{head.path}.upscores.{i}", upscore))
+    last = LAST_UPSCORES[len(head.maps)] + head.suffix
+    if head.module.upscore is not None:
+        return [*found, (last, f"{head.path}.upscore", head.module.upscore)]
+    kernel, stride, _ = head.module.final
+    score = head.module.scores[0]
+    assert isinstance(score, nn.Conv2d)
+    return [*found, (last, "", Upscore(score.out_channels, kernel, stride, learned=False))]
 
 
 def _add_upscore(plan: Plan, arrays: dict[str, Foreign], layer: str, path: str, upscore: Upscore) -> None:

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import nn
 
 from ..backbones import BACKBONES
 from ..backbones.classifier import ClassifierBackbone
 from ..backbones.vgg import DEPTHS
-from ..models.fcn import FCN
 from .assign import Foreign, Plan
 from .caffenames import AUX_REASON, LAST_LAYER_REASON
+from .parts import Network, trunks
 
 # A count that batch normalisation keeps and does not use here; files from before torch 0.4.1 lack it.
 COUNTER = "num_batches_tracked"
@@ -34,15 +33,16 @@ def trunk_in(arrays: Mapping[str, Foreign]) -> str | None:
     return f"vgg{depth}" + ("_bn" if any(name.endswith(".running_mean") for name in arrays) else "")
 
 
-def plan_fcn(model: FCN, arrays: Mapping[str, Foreign], trunk: str) -> Plan:
+def plan_fcn(model: Network, arrays: Mapping[str, Foreign], trunk: str) -> Plan:
     """Where the arrays go: the trunk under its own names, hidden layers to fc6 and fc7, the last layer nowhere."""
     own = model.state_dict()
-    plan = Plan(moves={f"trunk.backbone.{name}": name for name in model.trunk.backbone.state_dict()})
     hidden, leftover = _classifier_names(trunk)
-    convs = [f"trunk.fc.{i}" for i, layer in enumerate(model.trunk.fc) if isinstance(layer, nn.Conv2d)]
-    for module, layer in zip(convs, hidden, strict=True):
-        plan.moves |= {f"{module}.{kind}": f"{layer}.{kind}" for kind in ("weight", "bias")}
-    plan.dropped = leftover
+    plan = Plan(dropped=leftover)
+    for path, body in trunks(model).items():
+        plan.moves |= {f"{path}.backbone.{name}": name for name in body.backbone.state_dict()}
+        convs = [f"{path}.fc.{i}" for i, layer in enumerate(body.fc) if isinstance(layer, nn.Conv2d)]
+        for module, layer in zip(convs, hidden, strict=True):
+            plan.moves |= {f"{module}.{kind}": f"{layer}.{kind}" for kind in ("weight", "bias")}
     plan.fresh = [key for key in own if key not in plan.moves]
     return without_missing_counters(plan, arrays)
 
@@ -64,10 +64,9 @@ def without_missing_counters(plan: Plan, arrays: Mapping[str, Foreign]) -> Plan:
 
 
 def _classifier_names(trunk: str) -> tuple[list[str], dict[str, str]]:
-    """Names of the hidden fully connected layers, and what FCN has no place for; read from the backbone, without memory."""
+    """Names of the hidden fully connected layers, and what FCN has no place for; read from a small twin."""
     heads = {"aux_heads": True} if "aux_heads" in BACKBONES[trunk].options else {}
-    with torch.device("meta"):
-        full = BACKBONES.create(trunk, num_classes=2, **heads)
+    full = BACKBONES.create(trunk, tiny=True, num_classes=2, **heads)
     linears = [name for name, layer in full.named_modules() if isinstance(layer, nn.Linear) and not name.startswith("aux")]
     leftover = {name: AUX_REASON for name in full.state_dict() if name.startswith("aux")}
     leftover |= {f"{linears[-1]}.{kind}": LAST_LAYER_REASON for kind in ("weight", "bias")}

@@ -74,6 +74,12 @@ class Trunk(nn.Module):
         maps = self.backbone(pixels)
         return [self.fc(maps[-1]), *(maps[i] for i in self.skips)]
 
+    def caffe_names(self) -> dict[str, str]:
+        """Layer name in the published .caffemodel -> module here: the backbone's convolutions, fc6 and fc7."""
+        convs = [f"fc.{i}" for i, layer in enumerate(self.fc) if isinstance(layer, nn.Conv2d)]
+        names = {layer: f"backbone.{module}" for layer, module in self.backbone.caffe_names().items()}
+        return names | dict(zip(("fc6", "fc7"), convs, strict=False))
+
 
 def _fully_connected(backbone: ClassifierBackbone, same: bool, dropout: float, batch_norm: bool) -> nn.Sequential:
     """fc6 and fc7 as convolutions; behind a global average pool there were none, and the classifier's dropout stays."""
@@ -214,9 +220,7 @@ class FCN(SegmentationModel):
 
     def caffe_names(self) -> dict[str, str]:
         """Layer name in the authors' .caffemodel -> module here; upsampling kernels are not listed, they are bilinear."""
-        convs = [f"trunk.fc.{i}" for i, layer in enumerate(self.trunk.fc) if isinstance(layer, nn.Conv2d)]
-        names = {layer: f"trunk.backbone.{module}" for layer, module in self.trunk.backbone.caffe_names().items()}
-        names |= dict(zip(("fc6", "fc7"), convs, strict=False))
+        names = {layer: f"trunk.{module}" for layer, module in self.trunk.caffe_names().items()}
         return names | {f"score_{name}": f"head.scores.{i}" for i, name in enumerate(self.trunk.names)}
 
 

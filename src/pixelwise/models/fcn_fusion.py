@@ -20,12 +20,11 @@ from ..core import Coarse
 from ..errors import ConfigError
 from ..nn.init import zero_conv
 from ..nn.model import SegmentationModel
+from ..weights import NYUD_COLOR_HHA
 from .contract import MODELS
 from .fcn import FCN, PAPER, SkipHead, Trunk, build_trunk, load_from, transplant
 
 NUM_COLOR = 3
-# Colour in BGR order, then HHA as stored. Source: nyud_layers.py.
-NYUD_PREPROCESSING = {"order": "bgr", "mean": (116.190, 97.203, 92.318, 132.431, 94.076, 118.477), "std": (1.0,) * 6}
 
 
 class LateFusionFCN(SegmentationModel):
@@ -75,6 +74,15 @@ class LateFusionFCN(SegmentationModel):
             load_from(trunk, source.trunk)
             load_from(score, source.head.scores[0])
 
+    def caffe_names(self) -> dict[str, str]:
+        """Layer name in the authors' .caffemodel -> module here: every name carries its stream as suffix."""
+        names: dict[str, str] = {}
+        for suffix, stream, score in (("color", "color", "color_head.scores.0"), ("hha", "other", "other_score")):
+            trunk: Trunk = getattr(self, stream)
+            names |= {f"{layer}{suffix}": f"{stream}.{module}" for layer, module in trunk.caffe_names().items()}
+            names[f"score_fr{suffix}"] = score
+        return names
+
 
 class TwoHeadFCN(FCN):
     """One trunk, two labellings: `forward` and `coarse` give the first (semantic), `coarse_all` both.
@@ -108,6 +116,13 @@ class TwoHeadFCN(FCN):
         """What stays trainable when only the classifier is trained: the score layers of both heads."""
         return [*self.head.scores, *self.geometric_head.scores]
 
+    def caffe_names(self) -> dict[str, str]:
+        """Layer name in the authors' .caffemodel -> module here: score layers carry their task as suffix."""
+        names = {layer: f"trunk.{module}" for layer, module in self.trunk.caffe_names().items()}
+        for suffix, head in (("sem", "head"), ("geo", "geometric_head")):
+            names |= {f"score_{name}_{suffix}": f"{head}.scores.{i}" for i, name in enumerate(self.trunk.names)}
+        return names
+
 
 @MODELS.register("fcn32s_late_fusion_vgg16", tiny={"width": 1 / 16}, paper=PAPER, year=2015)
 def fcn32s_late_fusion_vgg16(
@@ -128,7 +143,7 @@ def fcn32s_late_fusion_vgg16(
         what = f"got {in_channels}; late fusion takes 3 colour channels and at least one more"
         raise ConfigError("in_channels", what, "create the model with in_channels=6 (RGB and HHA)")
     streams = [build_trunk(trunk, n, (), geometry, batch_norm, width, dropout) for n in (NUM_COLOR, num_other)]
-    spec = preprocessing or (NYUD_PREPROCESSING if in_channels == 6 else "caffe")
+    spec = preprocessing or (NYUD_COLOR_HHA if in_channels == 6 else "caffe")
     return LateFusionFCN(num_classes, in_channels, spec, streams[0], streams[1], upsampling)
 
 
