@@ -145,7 +145,8 @@ def test_a_signal_stops_both_in_the_same_step(tmp_path: Path) -> None:
     lines = [line for line in launch.log.read_text().splitlines() if "stopped by SIGTERM after step" in line]
     assert len(lines) == 2
     assert all(f"after step {stopped}, state saved" in line for line in lines)
-    again = Launch(tmp_path, {**changes, "train": {"steps": stopped + 2}}, "--resume")
+    # A resumed run goes by its own settings; what is to change is said on the command line.
+    again = Launch(tmp_path, changes, "--resume", "--train.steps", str(stopped + 2))
     assert again.wait() == ("0", "0")
     steps = [row["step"] for row in rows(tmp_path / "two") if row["split"] == "train"]
     assert steps == [str(n) for n in range(1, stopped + 3)]
