@@ -47,6 +47,7 @@ def build_app() -> App:
         help="A label for every pixel: train, score, predict, compare and explain semantic segmentation.",
         help_epilogue="Add --debug to any command for the traceback of an error.",
         version_flags=["--version"],
+        suppress_keyboard_interrupt=False,
     )
     for name, (target, summary) in COMMANDS.items():
         app.command(f"pixelwise.commands.{target}", name=name, alias=ALIASES.get(name), help=summary)
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has gone (`| head`); rich then asks for the end of the process.
         _close_stdout()
         return 0
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001, here every error becomes a line and a code
         if debug:
             traceback.print_exc()
         line, code = describe(error)

@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import inspect
 import math
+from itertools import pairwise
 from typing import Any
 
 import yaml
@@ -21,11 +22,10 @@ def sentences() -> dict[str, str]:
     """`ClassName.field` -> the string that stands below the field in the source of `config.py`."""
     found = {}
     for node in ast.parse(inspect.getsource(config_module)).body:
-        if isinstance(node, ast.ClassDef):
-            for statement, below in zip(node.body, node.body[1:], strict=False):
-                if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and isinstance(below, ast.Expr):
-                    if isinstance(below.value, ast.Constant) and isinstance(below.value.value, str):
-                        found[f"{node.name}.{statement.target.id}"] = " ".join(below.value.value.split())
+        for statement, below in pairwise(node.body if isinstance(node, ast.ClassDef) else []):
+            match statement, below:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(sentence))):
+                    found[f"{node.name}.{name}"] = " ".join(sentence.split())
     return found
 
 

@@ -70,7 +70,7 @@ def predict(
     if not inputs:
         raise InputError("predict", "no input", "name pictures or folders of pictures")
     if not 0 <= opacity <= 1:
-        raise InputError("--opacity", f"got {opacity}, allowed are 0 to 1")
+        raise InputError("--opacity", f"got {opacity}, allowed are 0 to 1", "write a number like 0.5")
     products = Products(overlay, color, probs, opacity)
     jobs, passed_over = plan(inputs, out, products)
     tell_passed_over(passed_over)
@@ -119,7 +119,7 @@ def run_jobs(
 def _progress(num_jobs: int) -> Iterator[Callable[[], None]]:
     """A bar on standard error, so that standard output holds the table alone; gone when done."""
     columns = TextColumn("labelling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("labelling", total=num_jobs)
         yield lambda: bar.advance(task)
 

@@ -16,7 +16,6 @@ from ..recipes import recipe_file
 from ..registry import suggest
 from ._settings import commented_yaml
 
-
 Switch = Annotated[bool, Parameter(negative="", show_default=False)]
 OWN_OPTIONS = ("--out", "--model", "--resume", "--dry-run", "--print-config", "--help", "--debug")
 
@@ -87,6 +86,8 @@ def resolve(source: str, overrides: list[str], model: str | None, resumed: Path 
     if saved and saved.exists():
         config = Config.from_yaml(saved)
     elif path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise ConfigError(path, "is no file", "name a YAML file with settings, a recipe or a dataset's folder")
         config = config.updated(read_yaml(path), path)
     elif not path.exists():
         config = Config.from_yaml(recipe_file(source))
@@ -145,7 +146,8 @@ def _dry_run(config: Config) -> int:
     for line in failures:
         print(f"error: {line}", file=sys.stderr)
     if failures:
-        raise InputError(config.data.path, f"{len(failures)} pictures or masks cannot be used (listed above)", "mend or remove them")
+        what = f"{len(failures)} pictures or masks cannot be used (listed above)"
+        raise InputError(config.data.path, what, "mend or remove them")
     train_split = dataset.split(config.data.train_split)
     for line in check_classes(train_split):
         print(f"warning: {line}", file=sys.stderr)

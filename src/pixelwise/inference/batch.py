@@ -78,7 +78,8 @@ def plan(inputs: Sequence[str | Path], out: Path, products: Products) -> tuple[l
     written = Path(os.path.realpath(out))
     for given in map(Path, inputs):
         if given.is_dir() and Path(os.path.realpath(given)) == written:
-            raise InputError(out, "is the folder of the pictures; masks among them would be taken for pictures", "choose another --out")
+            what = "is the folder of the pictures; masks among them would be taken for pictures"
+            raise InputError(out, what, "choose another --out")
         listing = list_images(given)
         passed_over += [f"{path}: {kind}" for path, kind in listing.skipped]
         inside = given.is_dir() and written.is_relative_to(os.path.realpath(given))
@@ -117,7 +118,8 @@ def _shortened(name: Path) -> Path:
 
 
 def _refuse_clashes(jobs: Sequence[Job], out: Path, products: Products) -> None:
-    sources = {place for job in jobs for place in (Path(os.path.realpath(job.source)), _real_place(job.source))}
+    sources = {_real_place(job.source) for job in jobs}
+    sources |= {Path(os.path.realpath(job.source)) for job in jobs if job.source.is_symlink()}
     writer: dict[str, Job] = {}
     for job in jobs:
         for path in products.paths(out, job):

@@ -54,7 +54,9 @@ def argmax_upsampled(coarse: Coarse) -> NDArray[Any]:
     return labels.cpu().numpy().astype(np.uint8 if scores.shape[0] <= 255 else np.uint16)
 
 
-def _bands(upsample: Upsample, num_cells: int, num_pixels: int, step: int, device: torch.device) -> Iterator[tuple[slice, slice, Tensor]]:
+def _bands(
+    upsample: Upsample, num_cells: int, num_pixels: int, step: int, device: torch.device
+) -> Iterator[tuple[slice, slice, Tensor]]:
     """One axis in bands: the band's pixels, the cells that they mix, and the weights (pixels, cells) float32."""
     cells, weights = upsample.taps(num_cells, num_pixels)
     for start in range(0, num_pixels, step):

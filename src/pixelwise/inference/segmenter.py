@@ -111,7 +111,8 @@ def load(path: str | Path | None = None, *, device: str = "auto", precision: Pre
 def _checkpoint_in(folder: Path) -> Path:
     """A run's best checkpoint, else its last one, else the folder itself."""
     if not folder.is_dir():
-        raise CheckpointError(folder, "is a file, not a checkpoint folder", "name the folder; `pixelwise import` reads foreign weight files")
+        fix = "name the folder; `pixelwise import` reads foreign weight files"
+        raise CheckpointError(folder, "is a file, not a checkpoint folder", fix)
     for name in ("best", "last"):
         if is_checkpoint(folder / "checkpoints" / name):
             return folder / "checkpoints" / name
@@ -125,7 +126,8 @@ def _from_hub(name: str, device: str, precision: Precision) -> Segmenter:
     try:
         return Segmenter.from_pretrained(name, device=device, precision=precision)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(name, f"is neither a folder here nor to be had from the hub: {str(error).splitlines()[0]}", fix) from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(name, f"is neither a folder here nor to be had from the hub: {reason}", fix) from error
 
 
 def as_pixels(image: str | Path | NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8]:
