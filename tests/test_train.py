@@ -18,9 +18,9 @@ from tinydata import TINY_COMPACT, TINY_FCN, tiny_config, write_dataset
 from torch import nn
 
 import pixelwise
-from pixelwise.checkpoint import load_checkpoint
-from pixelwise.config import Config
-from pixelwise.core import Output
+from pixelwise.checkpoint import load_checkpoint, save_checkpoint
+from pixelwise.config import Config, ModelConfig
+from pixelwise.core import Output, Taxonomy
 from pixelwise.data import open_dataset
 from pixelwise.errors import CheckpointError, ConfigError, DatasetError, EnvironmentFault, ImageError, InputError, Interrupted
 from pixelwise.evaluate import evaluate, read_scores
@@ -340,6 +340,24 @@ def test_a_start_that_fits_nowhere(tmp_path: Path) -> None:
     other = create_model("compact", 5, **TINY_COMPACT)
     line = start_from(other, compact, "x")
     assert line.endswith("2 fresh: score.weight, score.bias")
+
+
+def test_what_has_no_place_in_the_network_is_told() -> None:
+    line = start_from(create_model("fcn32s_vgg16", 3, **TINY_FCN), create_model("fcn16s_vgg16", 3, **TINY_FCN), "x")
+    assert line.endswith("0 fresh; 2 of the checkpoint have no place: head.scores.1.weight, head.scores.1.bias")
+
+
+@pytest.mark.parametrize(("options", "order", "std"), [({}, "rgb", 58.395), ({"preprocessing": "caffe"}, "bgr", 1.0)])
+def test_weights_come_with_the_pixels_they_were_learned_on(tmp_path: Path, options: dict[str, str], order: str, std: float) -> None:
+    """A published classifier of RGB over its deviation starts a net whose default is BGR; a run's best checkpoint is found."""
+    taxonomy = Taxonomy(("a", "b", "c"))
+    given = create_model("fcn32s_vgg16", 3, **{**TINY_FCN, "preprocessing": "torchvision"})
+    save_checkpoint(tmp_path / "run" / "checkpoints" / "best", given, taxonomy)
+    small = {key: value for key, value in TINY_FCN.items() if key != "preprocessing"}
+    model = build_model(ModelConfig("fcn32s_vgg16", {**small, **options}, str(tmp_path / "run")), taxonomy)
+    assert model.preprocess.order == order
+    assert float(model.preprocess.std.flatten()[0]) == pytest.approx(std)
+    assert all(torch.equal(tensor, given.state_dict()[name]) for name, tensor in model.state_dict().items())
 
 
 def test_only_the_classifier_learns(data: Path, tmp_path: Path) -> None:

@@ -106,6 +106,20 @@ def is_checkpoint(folder: Path) -> bool:
     return (folder / CONFIG).is_file() or (folder / (_NEW + CONFIG)).is_file()
 
 
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint that a path means: a run's best one, else its last one, else the folder itself.
+
+    Raises CheckpointError where there is no folder.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        what = "is a file, not a checkpoint folder" if folder.exists() else "no such folder"
+        fix = "name a run or a checkpoint folder; `pixelwise import` turns foreign weight files into one"
+        raise CheckpointError(folder, what, fix)
+    parts = (folder / "checkpoints" / name for name in ("best", "last"))
+    return next((part for part in parts if is_checkpoint(part)), folder)
+
+
 def refuse_broken(tensors: Mapping[str, Tensor], source: object) -> None:
     """Raise CheckpointError naming the first tensor with NaN or infinity."""
     for name, tensor in tensors.items():

@@ -13,7 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from ..checkpoint import CARD, CONFIG, WEIGHTS, Checkpoint, is_checkpoint, load_checkpoint, save_checkpoint
+from ..checkpoint import CARD, CONFIG, WEIGHTS, Checkpoint, find_checkpoint, load_checkpoint, save_checkpoint
 from ..core import Prediction, Taxonomy
 from ..errors import CheckpointError, EnvironmentFault, ImageError, InputError
 from ..images import read_image
@@ -104,19 +104,8 @@ def load(path: str | Path | None = None, *, device: str = "auto", precision: Pre
         return Segmenter(load_checkpoint(SHIPPED), "the model that ships with pixelwise", device, precision)
     folder = Path(path)
     if folder.exists():
-        return Segmenter(load_checkpoint(_checkpoint_in(folder)), str(path), device, precision)
+        return Segmenter(load_checkpoint(find_checkpoint(folder)), str(path), device, precision)
     return _from_hub(str(path), device, precision)
-
-
-def _checkpoint_in(folder: Path) -> Path:
-    """A run's best checkpoint, else its last one, else the folder itself."""
-    if not folder.is_dir():
-        fix = "name the folder; `pixelwise import` reads foreign weight files"
-        raise CheckpointError(folder, "is a file, not a checkpoint folder", fix)
-    for name in ("best", "last"):
-        if is_checkpoint(folder / "checkpoints" / name):
-            return folder / "checkpoints" / name
-    return folder
 
 
 def _from_hub(name: str, device: str, precision: Precision) -> Segmenter:

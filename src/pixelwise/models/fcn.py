@@ -203,21 +203,6 @@ class FCN(SegmentationModel):
         """
         transplant(self.trunk, classifier)
 
-    def init_from(self, previous: FCN) -> None:
-        """Start from the coarser net of the ladder (32s -> 16s -> 8s); score layers that it lacks start at zero.
-
-        Raises CheckpointError when the two differ in more than the number of skips.
-        """
-        # A learned last upsampling has another factor than the one before, and starts bilinear again.
-        state = {name: value for name, value in previous.state_dict().items() if "head.upscore." not in name}
-        mine = self.state_dict()
-        new = [name for name in mine if name not in state and "head.scores." not in name and "head.upscore" not in name]
-        wrong = [name for name, value in state.items() if name not in mine or mine[name].shape != value.shape]
-        if new or wrong:
-            what = f"layers do not fit: {', '.join((new + wrong)[:6])}"
-            raise CheckpointError("init_from", what, "use one trunk, width and class list for all stages")
-        self.load_state_dict(state, strict=False)
-
     def caffe_names(self) -> dict[str, str]:
         """Layer name in the authors' .caffemodel -> module here; upsampling kernels are not listed, they are bilinear."""
         names = {layer: f"trunk.{module}" for layer, module in self.trunk.caffe_names().items()}

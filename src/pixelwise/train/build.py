@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoint import load_checkpoint
+from ..checkpoint import find_checkpoint, load_checkpoint
 from ..config import LossConfig, ModelConfig
 from ..core import Taxonomy
 from ..data.dataset import Split
 from ..errors import CheckpointError, ConfigError, InputError
 from ..losses import class_weights_from_counts
-from ..models import create_model
+from ..models import MODELS, ModelSpec, create_model
 from ..nn.model import SegmentationModel
 
 
 def build_model(settings: ModelConfig, taxonomy: Taxonomy) -> SegmentationModel:
-    """The network with fresh weights or, with `init_from`, those of a checkpoint; frozen as `train_only` says."""
-    model = create_model(settings.name, taxonomy.num_classes, **settings.options)
-    if settings.init_from:
-        print(start_from(model, load_checkpoint(settings.init_from).model, settings.init_from))
+    """The network with fresh weights or, with `init_from`, those of a run or checkpoint; frozen as `train_only` says.
+
+    Weights mean nothing without the pixels that they were learned on, so the normalisation is the checkpoint's unless the
+    options name one.
+    """
+    source = load_checkpoint(find_checkpoint(settings.init_from)).model if settings.init_from else None
+    options = dict(settings.options)
+    if source is not None and (preprocessing := _preprocessing_of(source)) is not None:
+        options = {"preprocessing": preprocessing, **options}
+    model = create_model(settings.name, taxonomy.num_classes, **options)
+    if source is not None:
+        print(start_from(model, source, settings.init_from))
     if settings.train_only == "classifier":
         classifier_modules = getattr(model, "classifier_modules", None)
         if classifier_modules is None:
@@ -32,20 +42,31 @@ def build_model(settings: ModelConfig, taxonomy: Taxonomy) -> SegmentationModel:
     return laid_out
 
 
+def _preprocessing_of(model: SegmentationModel) -> Any:
+    """The option that a network was built with, or its builder's default."""
+    spec = model.spec
+    assert isinstance(spec, ModelSpec), "checkpoints hold models made by create_model"
+    return spec.options.get("preprocessing", MODELS[spec.name].options["preprocessing"].default)
+
+
 def start_from(model: SegmentationModel, source: SegmentationModel, name: object) -> str:
     """Copy each tensor whose name and shape the two networks share; the others keep their fresh values.
 
-    So FCN-16s starts from FCN-32s with its new score layers at zero. Returns a line that counts and lists the fresh ones.
-    Raises CheckpointError when nothing fits.
+    So FCN-16s starts from FCN-32s with its new score layers at zero. Returns a line that counts and lists the fresh ones,
+    and what of the source has no place. Raises CheckpointError when nothing fits.
     """
     own, given = model.state_dict(), source.state_dict()
     shared = {key: given[key] for key in own if key in given and own[key].shape == given[key].shape}
     if not shared:
         raise CheckpointError(name, "shares no tensor with the network", "start from a checkpoint of the same trunk")
     model.load_state_dict({**own, **shared})
-    fresh = [key for key in own if key not in shared]
-    listed = f": {', '.join(fresh[:8])}{', ...' if len(fresh) > 8 else ''}" if fresh else ""
-    return f"started from {name}: {len(shared)} tensors taken over, {len(fresh)} fresh{listed}"
+    fresh, left = [key for key in own if key not in shared], [key for key in given if key not in own]
+    line = f"started from {name}: {len(shared)} tensors taken over, {len(fresh)} fresh{_listed(fresh)}"
+    return line + (f"; {len(left)} of the checkpoint have no place{_listed(left)}" if left else "")
+
+
+def _listed(keys: list[str]) -> str:
+    return f": {', '.join(keys[:8])}{', ...' if len(keys) > 8 else ''}" if keys else ""
 
 
 def class_weights(settings: LossConfig, split: Split, *, skip_bad: bool = False) -> Tensor | None:

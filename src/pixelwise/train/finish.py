@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..checkpoint import is_checkpoint
+from ..checkpoint import find_checkpoint
 from ..config import Config
 from ..data import open_dataset
 from ..evaluate import evaluate, write_scores
@@ -19,8 +19,7 @@ def finish(config: Config, out: str | Path) -> Path:
     What is scored is the best checkpoint (the last one where no validation had a pixel to score), in float32, on the run's
     device.
     """
-    checkpoints = Path(out) / "checkpoints"
-    folder = next((checkpoints / name for name in ("best", "last") if is_checkpoint(checkpoints / name)), checkpoints / "best")
+    folder = find_checkpoint(out)
     dataset = open_dataset(config.data.path, config.data.layout)
     split = dataset.split(config.data.val_split)
     segmenter = load(folder, device=config.train.device, precision="float32")
