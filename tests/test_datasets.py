@@ -347,6 +347,21 @@ def test_voc_leaks_and_absent_test_pictures(tmp_path: Path) -> None:
     assert "trainaug and val share 2007_000033" in _message(root)
 
 
+def test_voc_lists_may_lie_in_one_another_but_not_in_test(tmp_path: Path) -> None:
+    root = _voc(tmp_path)
+    lists = root / "ImageSets/Segmentation"
+    (lists / "seg11valid.txt").write_text("2007_000033\n")
+    (lists / "trainval_aug.txt").write_text("2007_000033\n")
+    _put(root / "SegmentationClassAug/2007_000033.png", _mask(1))
+    assert {"seg11valid", "trainval_aug"} <= set(open_dataset(root).splits)
+    (lists / "seg11valid.txt").write_text("2007_000032\n")
+    assert "seg11valid and train share 2007_000032; seg11valid and trainaug share 2007_000032" in _message(root)
+    (lists / "seg11valid.txt").unlink()
+    (lists / "test.txt").write_text("2007_000033\n")
+    message = _message(root)
+    assert all(f"{pair} share 2007_000033" in message for pair in ("test and val", "test and trainval", "test and trainval_aug"))
+
+
 def test_voc_names_in_their_order(tmp_path: Path) -> None:
     names = open_dataset(_voc(tmp_path)).taxonomy.names
     order = "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import filecmp
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any, overload
 
@@ -211,12 +212,19 @@ class Dataset:
         return DatasetError(self.root, "; ".join(leaks), "keep each picture in one split")
 
     def _foreign_pairs(self) -> Iterator[tuple[Split, Split]]:
-        """Pairs of splits that must not share pictures: `trainval` contains two others, `trainaug` extends `train`."""
-        splits = [split for name, split in self.splits.items() if name != "trainval"]
-        for n, first in enumerate(splits):
-            for second in splits[n + 1 :]:
-                if not (first.name.startswith("train") and second.name.startswith("train")):
-                    yield first, second
+        """Pairs of splits that must not share pictures."""
+        pairs = combinations(self.splits.values(), 2)
+        return ((a, b) for a, b in pairs if _is_foreign(a.name, b.name) or _is_foreign(b.name, a.name))
+
+
+def _is_foreign(name: str, other: str) -> bool:
+    """Whether `other` scores what `name` learns, or what `name` chooses.
+
+    Lists may lie in one another: `trainaug` extends `train`, `trainval` and its kind hold `val`, `seg11valid` is a part of it.
+    """
+    if name.startswith("trainval") or name == "val":
+        return other == "test"
+    return name.startswith("train") and not other.startswith("train")
 
 
 def _same_file(one: Path, other: Path) -> bool:
