@@ -22,7 +22,9 @@ def sentences() -> dict[str, str]:
     """`ClassName.field` -> the string that stands below the field in the source of `config.py`."""
     found = {}
     for node in ast.parse(inspect.getsource(config_module)).body:
-        for statement, below in pairwise(node.body if isinstance(node, ast.ClassDef) else []):
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for statement, below in pairwise(node.body):
             match statement, below:
                 case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(sentence))):
                     found[f"{node.name}.{name}"] = " ".join(sentence.split())
