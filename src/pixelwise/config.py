@@ -146,8 +146,8 @@ class TrainConfig:
     """Decay of the moving average of weights that is validated and saved; 0 turns it off."""
     freeze_norm: bool = False
     """Keep batch-norm statistics as they are."""
-    device: str = "auto"
-    """auto, cpu, cuda."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes GPUs where there are any."""
     devices: int = 1
     """Devices of this node."""
     nodes: int = 1

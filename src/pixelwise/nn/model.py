@@ -40,7 +40,8 @@ class Preprocess(nn.Module):
         self.order: str = values["order"]
         mean, std = _stretch(values["mean"], in_channels, 127.5), _stretch(values["std"], in_channels, values["std"][-1])
         if self.order not in ("rgb", "bgr") or len(mean) != in_channels or len(std) != in_channels or min(std) <= 0:
-            raise ConfigError("preprocessing", f"got {values!r} for {in_channels} channels", "order is rgb or bgr; mean and positive std per channel")
+            what = f"got {values!r} for {in_channels} channels"
+            raise ConfigError("preprocessing", what, "order is rgb or bgr; mean and positive std per channel")
         # Not part of the state: the configuration holds them, and published weight files know nothing of them.
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
@@ -49,7 +50,8 @@ class Preprocess(nn.Module):
         """(B, C, H, W) -> (B, C, H, W) float."""
         channels = images.shape[1]
         if channels != len(self.mean):
-            raise ConfigError("images", f"have {channels} channels, the model takes {len(self.mean)}", "create the model with in_channels=" + str(channels))
+            what = f"have {channels} channels, the model takes {len(self.mean)}"
+            raise ConfigError("images", what, f"create the model with in_channels={channels}")
         if self.order == "bgr":
             images = torch.cat([images[:, :3].flip(1), images[:, 3:]], 1)
         return (images.to(self.mean.dtype) - self.mean) / self.std

@@ -102,4 +102,4 @@ class Identity:
     def taps(self, num_cells: int, num_pixels: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
         """Each pixel is its own cell."""
         cells = np.arange(num_pixels)
-        return np.stack([cells, cells], 1), np.tile(np.float32([1, 0]), (num_pixels, 1))
+        return np.stack([cells, cells], 1), np.tile(np.array([1, 0], np.float32), (num_pixels, 1))

@@ -6,19 +6,6 @@ from typing import Literal
 
 import torch
 
-from ..errors import EnvironmentFault
-
-
-def choose_device(name: str) -> str:
-    """`auto` takes a GPU where there is one. Raises EnvironmentFault listing the devices for one that is not there."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name not in ("cpu", "cuda"):
-        raise EnvironmentFault(f"device {name}", "is not known here", "choose auto, cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise EnvironmentFault("device cuda", "is not there; devices: cpu", "use --train.device auto")
-    return name
-
 
 def choose_precision(name: Literal["auto", "float32", "bfloat16"], device: str) -> Literal["float32", "bfloat16"]:
     """`auto` takes bfloat16 where the chip computes it itself: CUDA that says so, CPUs with AMX or AVX512-BF16."""

@@ -22,12 +22,13 @@ from ..data.loader import DrawBatches, Draws, TrainLoader
 from ..data.transforms import Augment
 from ..errors import CheckpointError, DatasetError, EnvironmentFault, InputError, Interrupted
 from ..files import write_text
+from ..inference.device import find_device
 from ..metrics import Scores
 from .build import build_model, class_weights
 from .folder import RunFolder
 from .lightning_parts import StopSignals, make_loggers, make_progress_bar
 from .module import TrainingModule
-from .precision import choose_device, choose_precision
+from .precision import choose_precision
 from .ranks import check_launch, largest_over_ranks, process_rank
 from .state import load_state, restore_optimizer, save_state
 from .validation import validate
@@ -66,7 +67,7 @@ class Run:
 
     def __init__(self, config: Config, folder: RunFolder, command: str = "") -> None:
         self.config, self.folder, self.command = config, folder, command
-        self.device = choose_device(config.train.device)
+        self.device = find_device(config.train.device, "--train.device").type
         check_launch(config.train, self.device)
         dataset = open_dataset(config.data.path, config.data.layout)
         self.train_split = dataset.split(config.data.train_split)
