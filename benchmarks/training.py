@@ -84,9 +84,8 @@ def time_engine(model: SegmentationModel, batches: list[Batch], precision: str) 
     torch.set_flush_denormal(True)
     marks: list[float] = []
     settings = {"optimizer": {"name": "adamw", "lr": 1e-3}, "train": {"steps": len(batches) + 1}}
-    module = TrainingModule(
-        model.to(memory_format=torch.channels_last), Config().updated(settings), 255, None, lambda _: marks.append(time.perf_counter())
-    )
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module = TrainingModule(model, Config().updated(settings), 255, None, lambda _: marks.append(time.perf_counter()))
     with tempfile.TemporaryDirectory() as folder:
         trainer = lightning.Trainer(
             accelerator="cpu",
