@@ -68,7 +68,8 @@ class Draws(Dataset[tuple[Sample, bool]]):
             assert sample.mask is not None, "a training split has masks"
             rng = np.random.default_rng([self.seed, _AUGMENT, number])
             return Sample(sample.key, *self.transform(sample.image, sample.mask, rng)), step > 0
-        raise DatasetError(self.split.name, "no sample of the split can be read", "run `pixelwise train DATA --dry-run`, which lists what is wrong")
+        fix = "run `pixelwise train DATA --dry-run`, which lists what is wrong"
+        raise DatasetError(self.split.name, "no sample of the split can be read", fix)
 
     def _read(self, index: int) -> Sample:
         if index not in self._cached:
