@@ -134,4 +134,5 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
                 # Files know no memory format; other strides could take other instructions, which round differently.
                 tensor = torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
             rows.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": rows, "param_groups": optimizer.state_dict()["param_groups"]})
+    # Files hand tensors over in any order.
+    optimizer.load_state_dict({"state": dict(sorted(rows.items())), "param_groups": optimizer.state_dict()["param_groups"]})
