@@ -20,6 +20,7 @@ from pathlib import Path
 import lightning
 import torch
 import torch.nn.functional as F
+from torch.utils.data import DataLoader
 
 from pixelwise.config import Config
 from pixelwise.core import Batch
@@ -64,6 +65,10 @@ def _batch(size: int, height: int, width: int) -> Batch:
     return Batch(images, torch.randint(0, NUM_CLASSES, (size, height, width)), tuple(map(str, range(size))))
 
 
+def _as_it_is(row: tuple[Batch, int]) -> tuple[Batch, int]:
+    return row
+
+
 def time_plain(model: SegmentationModel, batches: list[Batch]) -> float:
     """Seconds of a tutorial's loop over all batches, after one batch to warm up."""
     torch.set_flush_denormal(False)
@@ -99,7 +104,7 @@ def time_engine(model: SegmentationModel, batches: list[Batch], precision: str) 
             enable_progress_bar=False,
             default_root_dir=Path(folder),
         )
-        trainer.fit(module, [(batch, 0) for batch in [batches[0], *batches]])
+        trainer.fit(module, DataLoader([(batch, 0) for batch in [batches[0], *batches]], batch_size=None, collate_fn=_as_it_is))
     return marks[-1] - marks[0]
 
 

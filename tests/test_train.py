@@ -430,3 +430,15 @@ def test_launches_that_do_not_fit(data: Path, tmp_path: Path, monkeypatch: pytes
     with pytest.raises(ConfigError, match=r"fix: add --train\.devices 2 --train\.nodes 1$"):
         train(tiny_config(data), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("name", "stride"), [("fcn32s_vgg16", 32), ("fcn16s_vgg16", 16), ("fcn8s_vgg16", 8), ("compact", 4)])
+def test_patches_are_the_cells_of_the_last_scores(name: str, stride: int) -> None:
+    module = TrainingModule(create_model(name, 3, tiny=True), Config(), 255, None, lambda _: None)
+    assert module._cell == stride
+
+
+@pytest.mark.parametrize("name", ["fcn32s_late_fusion_vgg16", "fcn8s_two_heads_vgg16"])
+def test_networks_of_two_pictures_or_two_masks_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"--model\.name: .* train it from Python"):
+        build_model(ModelConfig(name, {"width": 1 / 16}), Taxonomy(("a", "b")))

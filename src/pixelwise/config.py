@@ -89,7 +89,7 @@ class LossConfig:
     """What is minimised."""
 
     reduction: Literal["mean", "sum"] = "mean"
-    """`mean` over the pixels that count, on all ranks; `sum` over them, as FCN's heavy learning."""
+    """`mean` over the pixels that count, on all ranks; `sum` over a picture's pixels, mean over the batch (FCN, Caffe)."""
     class_weights: Literal["none", "log", "inverse"] | list[float] = "none"
     """`log`: 1 / log(1.1 + share) of the training pixels; `inverse`: median frequency balancing; or K numbers."""
     keep_probability: float = 1.0

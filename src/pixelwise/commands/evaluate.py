@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,8 @@ def evaluate(
     model: str | None = None,
     predictions: Path | None = None,
     precision: Literal["float32", "bfloat16"] = "float32",
+    device: str = "auto",
+    layout: str | None = None,
     boundary: bool = True,
     out: Path | None = None,
     json: bool = False,
@@ -47,6 +50,10 @@ def evaluate(
         Score the masks <key>.png of this folder instead of a model; one for every image of the split.
     precision
         The arithmetic of the model.
+    device
+        auto, cpu or cuda.
+    layout
+        The layout of the dataset's folder; left out, it is recognised by looking.
     boundary
         Also measure boundary IoU.
     out
@@ -58,7 +65,7 @@ def evaluate(
         raise ConfigError("evaluate", "--model and --predictions exclude each other", "give one of the two")
     if out is not None:
         make_folder(out.parent)
-    dataset = open_dataset(data)
+    dataset = open_dataset(data, layout)
     truth = dataset.split(split)
     if predictions is not None:
         # No model, no torch: scoring a folder starts at once.
@@ -68,7 +75,7 @@ def evaluate(
         from ..inference.segmenter import load
 
         name = model or "the shipped model"
-        segmenter = load(model, precision=precision)
+        segmenter = load(model, device=device, precision=precision)
         refuse_other_classes(segmenter.taxonomy, truth.taxonomy, name, f"{dataset.name} {split}")
         with _progress() as report:
             result = evaluate_model(
@@ -87,7 +94,7 @@ def evaluate(
 def _progress() -> Iterator[Report]:
     """A bar on standard error, so that standard output holds results alone; gone when done."""
     columns = TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("scoring", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

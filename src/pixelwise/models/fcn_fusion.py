@@ -3,9 +3,12 @@
 Paper: Shelhamer, Long and Darrell, https://arxiv.org/abs/1411.4038, section 5; the numbers are those of the authors' code.
 
 Faithful: late fusion is two whole trunks up to score_fr, fused as half and half (the paper's text says summed; the code halves),
-one upsampling. Two heads share the trunk through fc7 and the skips, and have score layers, upsampling and crops of their own;
-their losses are added with weight 1. Early fusion needs no net of its own: `in_channels=4` on any FCN, and `transplant`
-gives the fourth plane the mean of the colour planes. Deviations: those of `fcn.py`.
+one upsampling. Two heads share the trunk through fc7 and the skips, and have score layers, upsampling and crops of their own.
+Early fusion needs no net of its own: `in_channels=4` on any FCN, and `transplant` gives the fourth plane the mean of the
+colour planes.
+
+Deviations: those of `fcn.py`. The authors add the two heads' losses with weight 1; here that is the caller's, through
+`coarse_all`: the train command knows one mask a picture.
 """
 
 from __future__ import annotations

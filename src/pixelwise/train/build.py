@@ -29,6 +29,9 @@ def build_model(settings: ModelConfig, taxonomy: Taxonomy) -> SegmentationModel:
     if source is not None and (preprocessing := _preprocessing_of(source)) is not None:
         options = {"preprocessing": preprocessing, **options}
     model = create_model(settings.name, taxonomy.num_classes, **options)
+    if model.in_channels != 3 or hasattr(model, "coarse_all"):
+        what = f"{settings.name} takes {model.in_channels} channels" if model.in_channels != 3 else f"{settings.name} has two heads"
+        raise ConfigError("--model.name", f"{what}; the command reads RGB pictures with one mask each", "train it from Python")
     if source is not None:
         print(start_from(model, source, settings.init_from))
     if settings.train_only == "classifier":

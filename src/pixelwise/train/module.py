@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 
 import lightning
 import torch
@@ -17,10 +18,14 @@ from ..core import Batch, Output
 from ..errors import InputError
 from ..losses import keep_cells, lovasz_softmax, pixel_cross_entropy
 from ..nn.model import SegmentationModel
+from ..nn.resample import TransposedBilinear
 from .average import MovingAverage
 from .ranks import copy_from_first, mean_over_ranks
 from .schedule import build_optimizer, lr_factor, set_lr
 from .state import Progress, optimizer_tensors
+
+LOSS_SAMPLING = 0x5EED_CE11
+"""Turns a batch's seed into that of its loss sampling."""
 
 MIX = 1_000_003
 """A prime that spreads (seed, batch, rank) over the generator's seeds."""
@@ -69,10 +74,10 @@ class TrainingModule(lightning.LightningModule):
         set_lr(self.optimizer, lr_factor(self.step, self.config.train.steps, self.config.optimizer))
         torch.manual_seed(self._batch_seed(batch_idx))
         self.model.train()
-        if self.config.train.freeze_norm:
-            for module in self.model.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
+        for module in self.model.modules():
+            # A frozen layer's statistics are as frozen as its weights.
+            if isinstance(module, _BatchNorm) and (self.config.train.freeze_norm or not module.weight.requires_grad):
+                module.eval()
 
     def _batch_seed(self, batch_idx: int) -> int:
         number = self.step * self.config.optimizer.accumulate + batch_idx % self.config.optimizer.accumulate
@@ -120,8 +125,20 @@ class TrainingModule(lightning.LightningModule):
         probability = self.config.loss.keep_probability
         if probability == 1:
             return masks
-        generator = torch.Generator().manual_seed(self._batch_seed(batch_idx))
-        return keep_cells(masks, self.ignore_id, probability, 32, generator)
+        # Dropout draws from the batch's own seed; these draws shall be others.
+        generator = torch.Generator().manual_seed(self._batch_seed(batch_idx) ^ LOSS_SAMPLING)
+        return keep_cells(masks, self.ignore_id, probability, self._cell, generator)
+
+    @cached_property
+    def _cell(self) -> int:
+        """Pixels per cell of the network's scores: what patchwise training keeps or leaves out as one."""
+        was_training = self.model.training
+        with torch.no_grad():
+            coarse = self.model.eval().coarse(torch.zeros(1, self.model.in_channels, 64, 64, device=self.device))
+        self.model.train(was_training)
+        if isinstance(coarse.upsample, TransposedBilinear):
+            return coarse.upsample.stride
+        return max(round(64 / coarse.scores.shape[-2]), 1)
 
     def _loss(self, output: Output, masks: Tensor) -> Tensor:
         config = self.config.loss
