@@ -12,10 +12,17 @@ WIDTH, HEIGHT = 460, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 10, 26
 _MAX_POINTS = 400
 _MAX_CHARTS = 8
-_TITLES = {"loss": "Loss", "lr": "Learning rate", "miou": "Mean IoU %", "pixel_accuracy": "Pixel accuracy %"}
-_SHARES = {"miou", "pixel_accuracy"}
+_TITLES = {
+    "loss": "Loss",
+    "lr": "Learning rate",
+    "miou": "Mean IoU %",
+    "pixel_accuracy": "Pixel accuracy %",
+    "mean_accuracy": "Mean accuracy %",
+    "fw_iou": "Frequency weighted IoU %",
+}
+_SHARES = {"miou", "pixel_accuracy", "mean_accuracy", "fw_iou"}
 _COLORS = ("train", "val", "test")
-_NO_CURVE = {"step", "split", "epoch", "time"}
+_NO_CURVE = {"step", "split", "epoch", "time", "seconds"}
 
 Point = tuple[float, float]
 
