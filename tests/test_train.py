@@ -33,6 +33,7 @@ from pixelwise.train.folder import COLUMNS, RunFolder
 from pixelwise.train.lightning_parts import quiet_lightning
 from pixelwise.train.module import TrainingModule
 from pixelwise.train.run import Run, train
+from pixelwise.train.state import load_state
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*LeafSpec.*:FutureWarning")
 
@@ -442,3 +443,14 @@ def test_patches_are_the_cells_of_the_last_scores(name: str, stride: int) -> Non
 def test_networks_of_two_pictures_or_two_masks_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=r"--model\.name: .* train it from Python"):
         build_model(ModelConfig(name, {"width": 1 / 16}), Taxonomy(("a", "b")))
+
+
+def test_an_unreadable_validation_picture_costs_no_steps(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "data")
+    (data / "images" / "val" / "p1.png").write_bytes(b"no picture")
+    config = tiny_config(data, train={"save_every": 100})
+    with pytest.raises(ImageError, match=r"p1\.png"):
+        train(config, tmp_path / "run")
+    state, _ = load_state(tmp_path / "run" / "checkpoints" / "last")
+    assert state is not None
+    assert state.progress.step == 3

@@ -197,7 +197,12 @@ class Run:
         if step % settings.log_every == 0 or last:
             self._log(module, {"split": self.config.data.train_split, "loss": module.loss_of_step})
         if validates:
-            self._validate(module)
+            try:
+                self._validate(module)
+            except InputError:
+                # A picture of the validation split that cannot be read must not cost the steps before it.
+                self._save(module)
+                raise
         if saves or stop:
             self._save(module)
         if stop:
