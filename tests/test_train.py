@@ -258,6 +258,8 @@ def test_a_cut_picture_stops_the_run_or_is_replaced(data: Path, tmp_path: Path, 
     assert json.loads((tmp_path / "skip" / "environment.json").read_text())["replaced_pictures"] in (1, 2)
 
 
+# torch tells of a killed worker by a signal handler, which may strike after the test, in whatever runs next.
+@pytest.mark.slow
 def test_a_killed_worker_is_explained(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def kill(module: TrainingModule) -> None:
         import multiprocessing
