@@ -1,7 +1,8 @@
-"""The papers' numbers of `papers_checks.json`, looked up by what they are of."""
+"""The papers' numbers of `papers_checks.json`, looked up by what they are of, and torchvision's state dicts by name."""
 
 from __future__ import annotations
 
+import gzip
 import json
 from functools import cache
 from pathlib import Path
@@ -20,3 +21,11 @@ def number(variant: str, quantity: str, size: str = "") -> Any:
     found = [entry["value"] for entry in named if entry["quantity"].startswith(quantity) and entry["input"].startswith(size)]
     assert len(found) == 1, f"{variant}, {quantity}, {size}: {len(found)} entries"
     return found[0]
+
+
+@cache
+def torchvision_state(network: str) -> dict[str, list[int]]:
+    """Names and shapes of the tensors in torchvision's state dict of that network."""
+    path = Path(__file__).parent / "data" / "torchvision_keys.json.gz"
+    state: dict[str, list[int]] = json.loads(gzip.decompress(path.read_bytes()))[network]
+    return state

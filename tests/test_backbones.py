@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from papers import number
+from papers import number, torchvision_state
 from torch import Tensor, nn
 
 from pixelwise.backbones import BACKBONES, create_backbone, list_backbones
@@ -19,7 +17,6 @@ from pixelwise.nn.count import multiply_adds, num_parameters
 from pixelwise.nn.init import inflate_first_conv, scaled
 from pixelwise.nn.lrn import caffe_lrn
 
-TORCHVISION: dict[str, dict[str, list[int]]] = json.loads((Path(__file__).parent / "torchvision_keys.json").read_text())
 CLASSIFIERS = ("alexnet", "alexnet_caffe", "vgg11", "googlenet", "googlenet_torchvision")
 
 
@@ -72,7 +69,7 @@ def test_a_trunk_names_its_paper_and_takes_keyword_options(name: str) -> None:
 def test_state_is_torchvisions(name: str) -> None:
     options = {"aux_heads": True} if name == "googlenet" else {}
     backbone = full("googlenet_torchvision" if name == "googlenet" else name, num_classes=1000, **options)
-    assert {key: list(value.shape) for key, value in backbone.state_dict().items()} == TORCHVISION[name]
+    assert {key: list(value.shape) for key, value in backbone.state_dict().items()} == torchvision_state(name)
 
 
 @pytest.mark.parametrize(

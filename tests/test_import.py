@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import pickle
 from dataclasses import replace
@@ -17,6 +16,7 @@ import safetensors.torch
 import torch
 from caffefile import write
 from foreignnets import GOOGLENET, filled, images, layers_of, make_imports_tiny, save
+from papers import torchvision_state
 from torch import Tensor, nn
 
 from pixelwise.backbones import BACKBONES, create_backbone
@@ -29,7 +29,7 @@ from pixelwise.importing.assign import Foreign, fits
 from pixelwise.models import create_model
 from pixelwise.weights import WEIGHTS
 
-KEYS: dict[str, dict[str, list[int]]] = json.loads((Path(__file__).parent / "data" / "torchvision_keys_fcn.json").read_text())
+NETWORKS = ("alexnet", "vgg13", "vgg16", "vgg16_bn", "vgg19", "googlenet")
 TRUNKS = {"googlenet": "googlenet_torchvision"}
 
 
@@ -70,14 +70,14 @@ def test_arrays_longer_than_a_piece_arrive_whole(monkeypatch: pytest.MonkeyPatch
 
 def published_arrays(network: str) -> dict[str, Foreign]:
     """torchvision's names and shapes, without numbers."""
-    return {name: Foreign(tuple(shape), lambda start, stop: torch.zeros(0)) for name, shape in KEYS[network].items()}
+    return {name: Foreign(tuple(shape), lambda start, stop: torch.zeros(0)) for name, shape in torchvision_state(network).items()}
 
 
 def family_of(network: str) -> str:
     return next(family for family in ("alexnet", "vgg16", "googlenet") if family[:3] == network[:3])
 
 
-@pytest.mark.parametrize("network", KEYS)
+@pytest.mark.parametrize("network", NETWORKS)
 def test_every_published_torchvision_key_has_its_place(network: str) -> None:
     arrays, trunk = published_arrays(network), TRUNKS.get(network, network)
     assert torchnames.trunk_in(arrays) == trunk
@@ -86,7 +86,7 @@ def test_every_published_torchvision_key_has_its_place(network: str) -> None:
     own = model.state_dict()
     used = list(plan.moves.values())
     assert len(set(used)) == len(used)
-    assert set(used) | set(plan.dropped) == set(KEYS[network])
+    assert set(used) | set(plan.dropped) == set(torchvision_state(network))
     assert not set(used) & set(plan.dropped)
     assert set(plan.moves) | set(plan.fresh) == set(own)
     last = {"alexnet": "classifier.6.", "googlenet": "fc."}.get(network, "classifier.6.")
@@ -94,14 +94,14 @@ def test_every_published_torchvision_key_has_its_place(network: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", KEYS)
+@pytest.mark.parametrize("network", NETWORKS)
 def test_every_published_torchvision_shape_fits_in_full_size(network: str) -> None:
     arrays, trunk = published_arrays(network), TRUNKS.get(network, network)
     with torch.device("meta"):
         model = create_model(f"fcn32s_{family_of(network)}", 21, trunk=trunk)
     own = model.state_dict()
     for key, name in torchnames.plan_fcn(model, arrays, trunk).moves.items():  # type: ignore[arg-type]
-        assert fits(KEYS[network][name], own[key].shape), f"{name} for {key}"
+        assert fits(torchvision_state(network)[name], own[key].shape), f"{name} for {key}"
 
 
 @pytest.mark.parametrize(
