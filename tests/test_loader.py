@@ -160,3 +160,12 @@ def test_collate_keeps_ids_beyond_255() -> None:
     assert int(batch.masks.max()) == 65535
     assert batch.images.shape == (1, 3, 2, 2)
     assert replaced == 0
+
+
+def test_mixing_pastes_a_second_sample_and_leaves_the_first_draws_alone() -> None:
+    plain, mixed = (Draws(Numbers(6), keep, 3, mix=share) for share in (0.0, 1.0))
+    pairs = [(plain[n][0], mixed[n][0]) for n in range(12)]
+    assert all(one.key == two.key for one, two in pairs)
+    assert any((one.image != two.image).any() for one, two in pairs)
+    again = Draws(Numbers(6), keep, 3, mix=1.0)
+    assert all((again[n][0].image == two.image).all() for n, (_, two) in enumerate(pairs))

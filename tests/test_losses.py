@@ -133,3 +133,16 @@ def test_class_weights_by_hand() -> None:
     # The median of 0.7, 0.2, 0.1 is 0.2; a class without pixels weighs 1.
     assert class_weights_from_counts(counts, "inverse").tolist() == pytest.approx([2 / 7, 1, 2, 1])
     assert np.isfinite(class_weights_from_counts(torch.zeros(3), "log").numpy()).all()
+
+
+def test_lovasz_over_drawn_pixels_is_lovasz_of_those_pixels() -> None:
+    logits, masks = torch.randn(2, 3, 8, 8), torch.randint(0, 3, (2, 8, 8))
+    masks[0, :4] = 255
+    counted = (masks.flatten() != 255).nonzero()[:, 0]
+    drawn = counted[torch.randint(len(counted), (20,), generator=torch.Generator().manual_seed(5))]
+    rows, truth = logits.permute(0, 2, 3, 1).reshape(-1, 3)[drawn], masks.flatten()[drawn]
+    alone = lovasz_softmax(rows.T[None, :, None], truth[None, None], 255)
+    some = lovasz_softmax(logits, masks, 255, 20, torch.Generator().manual_seed(5))
+    torch.testing.assert_close(some, alone)
+    assert not torch.equal(some, lovasz_softmax(logits, masks, 255, 20, torch.Generator().manual_seed(6)))
+    torch.testing.assert_close(lovasz_softmax(logits, masks, 255, 1000), lovasz_softmax(logits, masks, 255))

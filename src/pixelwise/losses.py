@@ -24,14 +24,19 @@ def pixel_cross_entropy(
     return loss, weights.sum()
 
 
-def lovasz_softmax(logits: Tensor, masks: Tensor, ignore_id: int) -> Tensor:
+def lovasz_softmax(
+    logits: Tensor, masks: Tensor, ignore_id: int, num_pixels: int = 0, generator: torch.Generator | None = None
+) -> Tensor:
     """The Lovász extension of the Jaccard loss, averaged over the classes that the batch shows.
 
     logits (B, K, H, W) float; masks (B, H, W) int64 -> scalar in 0..1; 0 where every pixel is ignored.
+    Where more than `num_pixels` pixels count, it is taken over so many of them, drawn with `generator`; 0 takes all.
     Source: Berman et al. 2018, https://arxiv.org/abs/1705.08790, algorithm 1.
     """
-    counted = masks.flatten() != ignore_id
-    probs = logits.float().softmax(1).permute(0, 2, 3, 1).flatten(0, 2)[counted]
+    counted = (masks.flatten() != ignore_id).nonzero()[:, 0]
+    if 0 < num_pixels < len(counted):
+        counted = counted[torch.randint(len(counted), (num_pixels,), generator=generator).to(counted.device)]
+    probs = logits.permute(0, 2, 3, 1).flatten(0, 2)[counted].float().softmax(1)
     truth = masks.flatten()[counted]
     losses = []
     for k in torch.unique(truth):

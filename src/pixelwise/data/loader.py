@@ -21,8 +21,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ..core import Batch, Sample
 from ..errors import DatasetError, InputError, PixelwiseError
 from .dataset import Split
+from .mix import paste_classes
 from .transforms import Transform
 
+Pair = tuple[NDArray[np.uint8], NDArray[Any]]
 _ORDER, _AUGMENT = 0, 1
 """Streams of random numbers, so that the order of pictures and their augmentation never share draws."""
 
@@ -44,6 +46,7 @@ def _order(num_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
 class Draws(Dataset[tuple[Sample, bool]]):
     """Draw number -> the augmented sample, and whether a bad picture had to be replaced by the next one.
 
+    mix is the probability that half of the classes of a second sample, drawn evenly, are pasted over the first.
     cache keeps decoded samples in memory; on_bad "skip" replaces what cannot be read, "stop" raises its error.
     """
 
@@ -53,11 +56,21 @@ class Draws(Dataset[tuple[Sample, bool]]):
     sampling: Literal["shuffle", "replacement"] = "shuffle"
     on_bad: Literal["stop", "skip"] = "stop"
     cache: bool = True
+    mix: float = 0.0
     _cached: dict[int, Sample] = field(default_factory=dict, repr=False)
 
     def __getitem__(self, number: int) -> tuple[Sample, bool]:
         """Raises InputError naming the file that cannot be read, or DatasetError when no sample can."""
-        index = draw_index(number, len(self.split), self.seed, self.sampling)
+        rng = np.random.default_rng([self.seed, _AUGMENT, number])
+        key, pair, replaced = self._augmented(draw_index(number, len(self.split), self.seed, self.sampling), rng)
+        if rng.random() < self.mix:
+            _, over, second_replaced = self._augmented(int(rng.integers(len(self.split))), rng)
+            pair = paste_classes(pair, over, self.split.taxonomy.ignore_id, rng)
+            replaced = replaced or second_replaced
+        return Sample(key, *pair), replaced
+
+    def _augmented(self, index: int, rng: np.random.Generator) -> tuple[str, Pair, bool]:
+        """Key, transformed image and mask of a sample or, where it is bad, of the next good one, and whether it was bad."""
         for step in range(len(self.split)):
             try:
                 sample = self._read((index + step) % len(self.split))
@@ -66,8 +79,7 @@ class Draws(Dataset[tuple[Sample, bool]]):
                     raise
                 continue
             assert sample.mask is not None, "a training split has masks"
-            rng = np.random.default_rng([self.seed, _AUGMENT, number])
-            return Sample(sample.key, *self.transform(sample.image, sample.mask, rng)), step > 0
+            return sample.key, self.transform(sample.image, sample.mask, rng), step > 0
         fix = "run `pixelwise train DATA --dry-run`, which lists what is wrong"
         raise DatasetError(self.split.name, "no sample of the split can be read", fix)
 

@@ -15,7 +15,7 @@ from torch.nn.utils import get_total_norm
 
 from ..config import Config
 from ..core import Batch, Output
-from ..errors import InputError
+from ..errors import EnvironmentFault, InputError
 from ..losses import keep_cells, lovasz_softmax, pixel_cross_entropy
 from ..nn.model import SegmentationModel
 from ..nn.resample import TransposedBilinear
@@ -24,8 +24,8 @@ from .ranks import copy_from_first, mean_over_ranks
 from .schedule import build_optimizer, lr_factor, set_lr
 from .state import Progress, optimizer_tensors
 
-LOSS_SAMPLING = 0x5EED_CE11
-"""Turns a batch's seed into that of its loss sampling."""
+LOSS_SAMPLING, LOVASZ_SAMPLING = 0x5EED_CE11, 0x5EED_1054
+"""Turn a batch's seed into that of its loss sampling and of the pixels of its Lovász term."""
 
 MIX = 1_000_003
 """A prime that spreads (seed, batch, rank) over the generator's seeds."""
@@ -55,6 +55,9 @@ class TrainingModule(lightning.LightningModule):
         self.after_step = after_step
         self.average = MovingAverage(model, config.train.ema) if config.train.ema else None
         self.optimizer = build_optimizer(model, config.optimizer)
+        if config.train.compile:
+            # In place: the names of the tensors stay what they are.
+            model.compile()
         self.progress = Progress()
         self.step = 0
         self.num_bad = 0
@@ -90,7 +93,7 @@ class TrainingModule(lightning.LightningModule):
         self.num_bad += num_bad
         self.keys_of_step += keys
         masks = self._sampled(masks, batch_idx)
-        loss = self._loss(self._forward(images), masks)
+        loss = self._loss(self._forward(images), masks, batch_idx)
         # All ranks look at the same number, so that none waits for one that has stopped.
         value = float(mean_over_ranks(loss.detach()))
         if not math.isfinite(value):
@@ -108,6 +111,9 @@ class TrainingModule(lightning.LightningModule):
             what = f"batch normalisation sees a single value a channel in a batch of {len(images)}"
             fix = "a larger --data.batch_size or --augment.crop, or --train.freeze_norm true"
             raise InputError("training", what, fix) from error
+        except torch._dynamo.exc.BackendCompilerFailed as error:
+            what = f"torch.compile failed: {str(error).splitlines()[0]}"
+            raise EnvironmentFault("--train.compile", what, "install a C++ compiler, or leave the option out") from error
         return output
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -125,9 +131,11 @@ class TrainingModule(lightning.LightningModule):
         probability = self.config.loss.keep_probability
         if probability == 1:
             return masks
-        # Dropout draws from the batch's own seed; these draws shall be others.
-        generator = torch.Generator().manual_seed(self._batch_seed(batch_idx) ^ LOSS_SAMPLING)
-        return keep_cells(masks, self.ignore_id, probability, self._cell, generator)
+        return keep_cells(masks, self.ignore_id, probability, self._cell, self._loss_generator(batch_idx, LOSS_SAMPLING))
+
+    def _loss_generator(self, batch_idx: int, stream: int) -> torch.Generator:
+        """Chance that belongs to the loss of this batch alone: dropout draws from the batch's own seed."""
+        return torch.Generator().manual_seed(self._batch_seed(batch_idx) ^ stream)
 
     @cached_property
     def _cell(self) -> int:
@@ -140,13 +148,15 @@ class TrainingModule(lightning.LightningModule):
             return coarse.upsample.stride
         return max(round(64 / coarse.scores.shape[-2]), 1)
 
-    def _loss(self, output: Output, masks: Tensor) -> Tensor:
+    def _loss(self, output: Output, masks: Tensor, batch_idx: int) -> Tensor:
         config = self.config.loss
         loss = self._cross_entropy(output.logits, masks)
         for aux in output.aux:
             loss = loss + config.aux_weight * self._cross_entropy(aux, masks)
         if config.lovasz:
-            loss = loss + config.lovasz * lovasz_softmax(output.logits, masks, self.ignore_id)
+            generator = self._loss_generator(batch_idx, LOVASZ_SAMPLING)
+            term = lovasz_softmax(output.logits, masks, self.ignore_id, config.lovasz_pixels, generator)
+            loss = loss + config.lovasz * term
         return loss
 
     def _cross_entropy(self, logits: Tensor, masks: Tensor) -> Tensor:

@@ -158,8 +158,9 @@ class Run:
 
     def _loader(self, module: TrainingModule, trainer: lightning.Trainer) -> TrainLoader:
         data, accumulate, settings = self.config.data, self.config.optimizer.accumulate, self.config.train
-        transform = Augment(self.config.augment, self.taxonomy.ignore_id)
-        draws = Draws(self.train_split, transform, settings.seed, data.sampling, settings.on_bad, data.cache)
+        augment = self.config.augment
+        transform = Augment(augment, self.taxonomy.ignore_id)
+        draws = Draws(self.train_split, transform, settings.seed, data.sampling, settings.on_bad, data.cache, augment.mix)
         first, last = module.step * accumulate, settings.steps * accumulate
         batches = DrawBatches(first, last, data.batch_size, trainer.global_rank, trainer.world_size)
         return TrainLoader(draws, batches, data.workers)
