@@ -92,6 +92,8 @@ class LossConfig:
 
     reduction: Literal["mean", "sum"] = "mean"
     """`mean` over the pixels that count, on all ranks; `sum` over a picture's pixels, mean over the batch (FCN, Caffe)."""
+    at: Literal["pixels", "cells"] = "pixels"
+    """`cells` compares the scores before the last upsampling with the label under each cell's centre, as DeepLab v1: cheaper."""
     class_weights: Literal["none", "log", "inverse"] | list[float] = "none"
     """`log`: 1 / log(1.1 + share) of the training pixels; `inverse`: median frequency balancing; or K numbers."""
     keep_probability: float = 1.0

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..core import Coarse, Upsample
+
 
 @dataclass(frozen=True)
 class Bilinear:
@@ -37,6 +39,22 @@ class Bilinear:
         second = np.minimum(first + 1, num_cells - 1)
         weight = (position - first).astype(np.float32)
         return np.stack([first, second], 1), np.stack([1 - weight, weight], 1)
+
+
+def center_pixels(upsample: Upsample, num_cells: int, num_pixels: int) -> NDArray[np.intp]:
+    """The pixel that each cell of one axis speaks for most, (num_cells,); -1 for a cell outside the image."""
+    cells, weights = upsample.taps(num_cells, num_pixels)
+    shares = np.zeros((num_cells, num_pixels), np.float32)
+    np.add.at(shares, (cells, np.arange(num_pixels)[:, None]), weights)
+    return np.where(shares.any(1), shares.argmax(1), -1)
+
+
+def labels_of_cells(coarse: Coarse, masks: Tensor, ignore_id: int) -> Tensor:
+    """masks (B, H, W) of class ids -> (B, h, w): the label at each score cell's centre, `ignore_id` outside the image."""
+    sizes = zip(coarse.scores.shape[-2:], masks.shape[-2:], strict=True)
+    rows, columns = (torch.from_numpy(center_pixels(coarse.upsample, *size)).to(masks.device) for size in sizes)
+    labels = masks[:, rows.clamp_min(0)[:, None], columns.clamp_min(0)]
+    return labels.masked_fill((rows < 0)[:, None] | (columns < 0), ignore_id)
 
 
 def bilinear_profile(kernel: int) -> NDArray[np.float64]:

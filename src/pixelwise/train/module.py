@@ -14,11 +14,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import get_total_norm
 
 from ..config import Config
-from ..core import Batch, Output
+from ..core import Batch, Coarse, Output
 from ..errors import EnvironmentFault, InputError
 from ..losses import keep_cells, lovasz_softmax, pixel_cross_entropy
 from ..nn.model import SegmentationModel
-from ..nn.resample import TransposedBilinear
+from ..nn.resample import TransposedBilinear, labels_of_cells
 from .average import MovingAverage
 from .ranks import copy_from_first, mean_over_ranks
 from .schedule import build_optimizer, lr_factor, set_lr
@@ -55,9 +55,9 @@ class TrainingModule(lightning.LightningModule):
         self.after_step = after_step
         self.average = MovingAverage(model, config.train.ema) if config.train.ema else None
         self.optimizer = build_optimizer(model, config.optimizer)
-        if config.train.compile:
-            # In place: the names of the tensors stay what they are.
-            model.compile()
+        # Bound methods: the network itself would be registered a second time.
+        run: Callable[[Tensor], Output | Coarse] = model.coarse if config.loss.at == "cells" else model.forward
+        self.run_model = torch.compile(run) if config.train.compile else run
         self.progress = Progress()
         self.step = 0
         self.num_bad = 0
@@ -102,9 +102,9 @@ class TrainingModule(lightning.LightningModule):
         self.log_live("loss", value)
         return loss
 
-    def _forward(self, images: Tensor) -> Output:
+    def _forward(self, images: Tensor) -> Output | Coarse:
         try:
-            output: Output = self.model(images.contiguous(memory_format=torch.channels_last))
+            output = self.run_model(images.contiguous(memory_format=torch.channels_last))
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -148,14 +148,18 @@ class TrainingModule(lightning.LightningModule):
             return coarse.upsample.stride
         return max(round(64 / coarse.scores.shape[-2]), 1)
 
-    def _loss(self, output: Output, masks: Tensor, batch_idx: int) -> Tensor:
+    def _loss(self, output: Output | Coarse, masks: Tensor, batch_idx: int) -> Tensor:
         config = self.config.loss
-        loss = self._cross_entropy(output.logits, masks)
+        if isinstance(output, Coarse):
+            logits, labels = output.scores, labels_of_cells(output, masks, self.ignore_id)
+        else:
+            logits, labels = output.logits, masks
+        loss = self._cross_entropy(logits, labels)
         for aux in output.aux:
             loss = loss + config.aux_weight * self._cross_entropy(aux, masks)
         if config.lovasz:
             generator = self._loss_generator(batch_idx, LOVASZ_SAMPLING)
-            term = lovasz_softmax(output.logits, masks, self.ignore_id, config.lovasz_pixels, generator)
+            term = lovasz_softmax(logits, labels, self.ignore_id, config.lovasz_pixels, generator)
             loss = loss + config.lovasz * term
         return loss
 
