@@ -1,4 +1,4 @@
-"""The papers' numbers of `papers_checks.json`, looked up by what they are of, and torchvision's state dicts by name."""
+"""The papers' numbers, looked up by what they are of, and torchvision's state dicts by name."""
 
 from __future__ import annotations
 
@@ -8,19 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-
-@cache
-def _entries() -> list[dict[str, Any]]:
-    return json.loads((Path(__file__).parent / "papers_checks.json").read_text())
+from pixelwise.conformance.published import find
 
 
 def number(variant: str, quantity: str, size: str = "") -> Any:
     """The one value of this variant, or of the only one that begins so, whose quantity and input begin with these words."""
-    exact = [entry for entry in _entries() if entry["variant"] == variant]
-    named = exact or [entry for entry in _entries() if entry["variant"].startswith(variant)]
-    found = [entry["value"] for entry in named if entry["quantity"].startswith(quantity) and entry["input"].startswith(size)]
-    assert len(found) == 1, f"{variant}, {quantity}, {size}: {len(found)} entries"
-    return found[0]
+    return find(variant, quantity, size).value
 
 
 @cache

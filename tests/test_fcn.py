@@ -337,7 +337,7 @@ def test_late_fusion_is_the_mean_of_two_nets() -> None:
 
 
 def test_two_heads_share_a_trunk() -> None:
-    assert num_parameters(full("fcn16s_two_heads_vgg16", 33)) == number("SIFT Flow FCN-16s", "parameters")
+    assert num_parameters(full("fcn16s_two_heads_vgg16", 33)) == number("SIFT Flow FCN-16s (33+3", "parameters")
     single = tiny("fcn16s_vgg16")
     model = create_model("fcn16s_two_heads_vgg16", 5, tiny=True, num_geometric=3).eval()
     assert isinstance(model, TwoHeadFCN)

@@ -1,0 +1,42 @@
+"""The page of published numbers: every row is equal or says why not, and every entry of a network has at most one row."""
+
+from __future__ import annotations
+
+import pytest
+
+from pixelwise.conformance.families import FAMILIES
+from pixelwise.conformance.page import missing
+from pixelwise.conformance.published import Entry, entries, find
+from pixelwise.conformance.rows import Family, Result, Row
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.system)
+def test_every_row_is_equal_or_explained(family: Family) -> None:
+    wrong = [
+        f"{r.row.entry.variant}, {r.row.entry.quantity}: {r.row.entry.value}, ours {r.ours}"
+        for r in family.results()
+        if not r.is_equal and not r.row.reason
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_entry_is_measured_twice() -> None:
+    measured = [id(row.entry) for family in FAMILIES for row in family.rows]
+    assert len(measured) == len(set(measured))
+    assert len(missing(FAMILIES)) + len(measured) == sum(entry.is_of_a_network for entry in entries())
+
+
+def test_a_lookup_is_exact_or_fails() -> None:
+    assert find("VGG16 fc7", "receptive field").value == 404
+    for words in [("VGG16", "no such"), ("VGG16", "MACs"), ("FCN-", "MACs")]:
+        with pytest.raises(LookupError):
+            find(*words)
+
+
+def test_a_wrong_number_is_seen() -> None:
+    entry = Entry("a", "b", "MACs", "-", [100, 7], "paper", "")
+    assert Result(Row(entry, tuple), (100, 7)).is_equal
+    assert not Result(Row(entry, tuple), (101, 7)).is_equal
+    assert not Result(Row(entry, tuple), (100, 7, 1)).is_equal
+    assert Result(Row(entry, tuple, within=0.02), (101, 7)).is_equal
+    assert not Result(Row(entry, tuple, within=0.02), (105, 7)).is_equal
