@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from .fcn import FCN_ROWS
 from .rows import Family
-from .trunks import TRUNK_ROWS
+from .trunks import SENET_ROWS, TRUNK_ROWS
 
-FAMILIES: tuple[Family, ...] = (FCN_ROWS, TRUNK_ROWS)
+FAMILIES: tuple[Family, ...] = (FCN_ROWS, TRUNK_ROWS, SENET_ROWS)

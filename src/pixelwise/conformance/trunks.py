@@ -6,6 +6,7 @@ from functools import partial
 
 from torch import nn
 
+from ..geometry import layers_of, receptive_field
 from .measure import classifier, classifier_macs, macs, parameters, trunk
 from .rows import Family
 
@@ -47,3 +48,31 @@ def _vgg_hidden() -> list[int]:
     assert head is not None
     linears = [layer for layer in head if isinstance(layer, nn.Linear)]
     return [parameters(layer) for layer in linears[:2]]
+
+
+def _resnet_fields(depth: int) -> list[int]:
+    places = ("3x3", "1x1") if depth >= 50 else ("3x3", "3x3")
+    return [receptive_field(layers_of(classifier(f"resnet{depth}", stride_in=place).path())).size for place in places]
+
+
+def _strided_first(depth: int) -> int:
+    return macs(trunk(f"resnet{depth}", stride_in="1x1"), 224)
+
+
+for _depth in (18, 34, 50, 101, 152):
+    TRUNK_ROWS.add(partial(_parameters, f"resnet{_depth}"), f"torchvision resnet{_depth}", "parameters")
+    TRUNK_ROWS.add(partial(classifier_macs, f"resnet{_depth}", 224), f"torchvision resnet{_depth}", "MACs")
+    TRUNK_ROWS.add(partial(_resnet_fields, _depth), f"ResNet-{_depth}", "receptive field")
+for _depth in (50, 101, 152):
+    TRUNK_ROWS.add(partial(_strided_first, _depth), f"ResNet-{_depth} trunk", "MACs")
+
+SENET_ROWS = Family("SENet")
+
+
+def _senet(depth: int, bias: bool) -> int:
+    return parameters(trunk(f"se_resnet{depth}", num_classes=1000, bias=bias))
+
+
+for _depth in (50, 101, 152):
+    SENET_ROWS.add(partial(_senet, _depth, True), f"SE-resnet{_depth} r=16, biased", "parameters")
+    SENET_ROWS.add(partial(_senet, _depth, False), f"SE-resnet{_depth} r=16, no bias", "parameters")
