@@ -32,9 +32,9 @@ class ClassifierBackbone(Backbone):
     def head(self) -> nn.Sequential | None:
         """The chain from the last map to the logits of the classes, or None where the trunk was built without."""
 
-    @abstractmethod
     def caffe_names(self) -> Mapping[str, str]:
-        """Layer name in the published Caffe file -> module here."""
+        """Layer name in the published Caffe file -> module here; empty where there is no such file."""
+        return {}
 
     def classify(self, images: Tensor) -> Tensor:
         """Normalised images (B, C, input_size, input_size) float -> logits (B, num_classes). Raises ConfigError without a head."""
@@ -106,6 +106,41 @@ class ChainBackbone(ClassifierBackbone):
     @abstractmethod
     def _caffe_convs(self) -> list[str]:
         """Names of the convolutions in the published Caffe file, in order."""
+
+
+class MobileBackbone(ClassifierBackbone):
+    """A trunk that is one chain, `features`, of which the last map at each stride is handed out; the mobile nets.
+
+    A global average and `classifier`, where there is one, stand behind it.
+    """
+
+    features: nn.Sequential
+    positions: tuple[int, ...]
+
+    def _finish(self, layers: Sequence[nn.Module], ends: Sequence[tuple[int, int, int]]) -> None:
+        """Keep the chain; ends are (position in it, channels, stride) of each map."""
+        self.features = nn.Sequential(*layers)
+        self.positions, self.channels, self.strides = (tuple(column) for column in zip(*ends, strict=True))
+        self.map_names = tuple(f"features.{position}" for position in self.positions)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Normalised images (B, C, H, W) float -> maps, finest first."""
+        maps, cells = [], images
+        for position, layer in enumerate(self.features):
+            cells = layer(cells)
+            if position in self.positions:
+                maps.append(cells)
+        return maps
+
+    def path(self, index: int = -1) -> list[nn.Module]:
+        """The chain of modules from the image to map `index`."""
+        return list(self.features)[: self.positions[index] + 1]
+
+    def head(self) -> nn.Sequential | None:
+        """Global average, then the classifier's layers."""
+        if not hasattr(self, "classifier"):
+            return None
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(1), *self.classifier)
 
 
 def pool(kernel: int, ceil_mode: bool, padding: int = 0) -> nn.MaxPool2d:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
+import torch
 from torch import nn
 
+from ..backbones.efficientnet import SCALES
 from ..geometry import layers_of, receptive_field
+from ..nn.deform import DeformConv2d, deform_conv2d
+from ..nn.separable import depthwise, pointwise
 from .measure import classifier, classifier_macs, macs, parameters, trunk
 from .rows import Family
 
@@ -29,6 +33,18 @@ for _name, _own, _size in (
 for _name in ("Caffe alexnet", "Caffe caffenet"):
     TRUNK_ROWS.add(partial(_parameters, "alexnet_caffe"), f"{_name} (groups", "parameters")
     TRUNK_ROWS.add(partial(classifier_macs, "alexnet_caffe", 227), _name, "MACs")
+
+
+def _trunk_parameters(name: str) -> int:
+    return parameters(trunk(name))
+
+
+def _trunk_macs(name: str, size: int) -> int:
+    return macs(trunk(name), size)
+
+
+def _macs_at_own_size(name: str) -> int:
+    return classifier_macs(name, classifier(name).input_size)
 
 
 def _googlenet(name: str) -> list[int]:
@@ -76,3 +92,61 @@ def _senet(depth: int, bias: bool) -> int:
 for _depth in (50, 101, 152):
     SENET_ROWS.add(partial(_senet, _depth, True), f"SE-resnet{_depth} r=16, biased", "parameters")
     SENET_ROWS.add(partial(_senet, _depth, False), f"SE-resnet{_depth} r=16, no bias", "parameters")
+
+for _own, _name in (
+    ("mobilenetv2", "mobilenet_v2"),
+    *((f"densenet{depth}", f"densenet{depth}") for depth in (121, 161, 169, 201)),
+    *((f"efficientnet_b{number}", f"efficientnet_b{number}") for number in range(8)),
+):
+    TRUNK_ROWS.add(partial(_parameters, _own), f"torchvision {_name}", "parameters")
+    TRUNK_ROWS.add(partial(_macs_at_own_size, _own), f"torchvision {_name}", "MACs")
+
+XCEPTION_ROWS = Family("Xception")
+for _depth in (41, 65, 71):
+    _name, _own = f"aligned Xception-{_depth}", f"xception{_depth}"
+    XCEPTION_ROWS.add(partial(_trunk_parameters, _own), _name, "backbone parameters")
+    XCEPTION_ROWS.add(partial(_parameters, _own), _name, "parameters with")
+    XCEPTION_ROWS.add(partial(_trunk_macs, _own, 299), _name, "MACs")
+
+EFFICIENTNET_ROWS = Family("EfficientNet")
+for _number, _scale in SCALES.items():
+    EFFICIENTNET_ROWS.add(partial(list, _scale), f"B{_number}", "[width, depth")
+
+
+@EFFICIENTNET_ROWS(
+    "compound scaling", "alpha, beta", reason="The nets are built from the authors' rounded factors, which no power gives"
+)
+def _compound() -> list[float]:
+    """Depth and width of B1 over B0, and what they cost together with the side of the image."""
+    depth, width, side = (SCALES[1][i] / SCALES[0][i] for i in (1, 0, 2))
+    return [depth, width, side, depth * width**2 * side**2]
+
+
+PART_ROWS = Family("depthwise separable")
+
+
+@PART_ROWS("3->16 channels, 3x3", "weights")
+def _separable_weights() -> list[int]:
+    deep, point = depthwise(3), pointwise(3, 16)
+    return [parameters(nn.Conv2d(3, 16, 3, bias=False)), parameters(deep), parameters(point), parameters(deep) + parameters(point)]
+
+
+DEFORM_ROWS = Family("deformable conv")
+
+
+@DEFORM_ROWS("3x3, 1 group", "offset channels")
+def _offset_channels() -> list[int]:
+    return [DeformConv2d(4, 4, modulated=modulated).offset.out_channels for modulated in (False, True)]
+
+
+@DEFORM_ROWS("bilinear sampling", "value at")
+def _samples() -> list[float]:
+    plane, one = torch.arange(25.0).view(1, 1, 5, 5), torch.ones(1, 1, 1, 1)
+    places = torch.tensor([(1.5, 2.25), (-0.5, 2), (4.25, 4.75), (-1, 0), (5, 0)])
+    return [float(deform_conv2d(plane, place.view(1, 2, 1, 1).expand(1, 2, 5, 5), one)[0, 0, 0, 0]) for place in places]
+
+
+@DEFORM_ROWS("offset conv 512->18", "parameters")
+def _offset_parameters() -> int:
+    unit = trunk("resnet50", deformable="v1").get_submodule("layer4.0.conv2.offset")
+    return parameters(unit)

@@ -1,0 +1,101 @@
+"""MobileNetV2: Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018.
+
+Paper: https://arxiv.org/abs/1801.04381
+
+Faithful: table 2; state names and shapes are torchvision's, so that its files load strictly.
+
+Deviations: `output_stride` turns stride into rate (the depthwise convolutions behind take it, as section 6.4 for DeepLab v3);
+`width` is the paper's multiplier, rounded to multiples of 8. `last` False leaves the 1x1 to 1280 channels out, as DeepLab.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..nn.atrous import OutputStride
+from ..nn.init import init_he
+from ..nn.rounding import round_channels
+from .classifier import MobileBackbone
+from .contract import BACKBONES
+
+PAPER = "https://arxiv.org/abs/1801.04381"
+
+# Expansion, channels, repeats, stride. Source: paper table 2.
+STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+
+
+class ConvNormRelu6(nn.Sequential):
+    """Convolution, norm, ReLU cut at 6."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, rate: int = 1, groups: int = 1) -> None:
+        padding = rate * (kernel // 2)
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, kernel, stride, padding, rate, groups, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU6(inplace=True),
+        )
+
+
+class InvertedResidual(nn.Module):
+    """1x1 to more channels, depthwise 3x3, linear 1x1; added to its input where the shape is kept. Source: paper table 1."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, rate: int, expansion: int, keeps_size: bool) -> None:
+        super().__init__()
+        inner = in_channels * expansion
+        expand = [ConvNormRelu6(in_channels, inner, 1)] if expansion != 1 else []
+        self.conv = nn.Sequential(
+            *expand,
+            ConvNormRelu6(inner, inner, 3, stride, rate, groups=inner),
+            nn.Conv2d(inner, out_channels, 1, bias=False),
+            nn.BatchNorm2d(out_channels),
+        )
+        # A unit that lost its stride to a rate had no shortcut in the classifier and gets none here.
+        self.is_residual = keeps_size and in_channels == out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, out_channels, about H / stride, about W / stride)."""
+        added: Tensor = self.conv(x)
+        return x + added if self.is_residual else added
+
+    def path(self) -> list[nn.Module]:
+        """The branch with layers."""
+        return [self.conv]
+
+
+class MobileNetV2(MobileBackbone):
+    """The last map at each of the strides 2, 4, 8, 16 and 32, or to `output_stride`."""
+
+    input_size = 224
+
+    def __init__(self, in_channels: int, num_classes: int, output_stride: int, width: float, last: bool) -> None:
+        super().__init__()
+        channels = round_channels(32, width)
+        layers: list[nn.Module] = [ConvNormRelu6(in_channels, channels, 3, 2)]
+        walk = OutputStride(output_stride, stride=2)
+        # Where a nominal stride stands, the map before it ends: its position, channels and true stride.
+        ends: list[tuple[int, int, int]] = []
+        for expansion, base, repeats, nominal in STAGES:
+            for repeat in range(repeats):
+                wished = nominal if repeat == 0 else 1
+                if wished == 2:
+                    ends.append((len(layers) - 1, channels, walk.stride))
+                rate, out = walk.rate, round_channels(base, width)
+                layers.append(InvertedResidual(channels, out, walk.step(wished), rate, expansion, wished == 1))
+                channels = out
+        if last or num_classes:
+            wide = round_channels(1280, max(1.0, width))
+            layers.append(ConvNormRelu6(channels, wide, 1))
+            channels = wide
+        ends.append((len(layers) - 1, channels, walk.stride))
+        self._finish(layers, ends)
+        if num_classes:
+            self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(channels, num_classes))
+        init_he(self)
+
+
+@BACKBONES.register("mobilenetv2", tiny={"width": 0.25}, paper=PAPER, year=2018)
+def mobilenetv2(
+    in_channels: int = 3, *, num_classes: int = 0, output_stride: int = 32, width: float = 1.0, last: bool = True
+) -> MobileNetV2:
+    """MobileNetV2: inverted residuals, the last map at each stride."""
+    return MobileNetV2(in_channels, num_classes, output_stride, width, last)

@@ -1,0 +1,161 @@
+"""MobileNetV3: Howard et al., "Searching for MobileNetV3", ICCV 2019.
+
+Paper: https://arxiv.org/abs/1905.02244
+
+Faithful: large and small (tables 1 and 2), hard swish, squeeze and excitation with a hard sigmoid; state names and shapes are
+torchvision's, so that its files load strictly.
+
+Deviations: squeeze and excitation goes to a quarter of the expanded channels, rounded to multiples of 8, as torchvision.
+`output_stride` turns stride into rate; `dilate_first` gives the new rate to the unit that lost its stride too, as torchvision's
+segmentation nets; `width` is the paper's multiplier.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..nn.atrous import OutputStride
+from ..nn.init import init_he
+from ..nn.rounding import round_channels
+from ..nn.squeeze import SqueezeExcitation
+from .classifier import MobileBackbone
+from .contract import BACKBONES
+
+PAPER = "https://arxiv.org/abs/1905.02244"
+norm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.01)
+
+
+class Row(NamedTuple):
+    """One line of the paper's tables."""
+
+    kernel: int
+    expanded: int
+    channels: int
+    squeeze: bool
+    hard_swish: bool
+    stride: int
+
+
+# Source: paper table 1.
+LARGE = (
+    Row(3, 16, 16, False, False, 1),
+    Row(3, 64, 24, False, False, 2),
+    Row(3, 72, 24, False, False, 1),
+    Row(5, 72, 40, True, False, 2),
+    Row(5, 120, 40, True, False, 1),
+    Row(5, 120, 40, True, False, 1),
+    Row(3, 240, 80, False, True, 2),
+    Row(3, 200, 80, False, True, 1),
+    Row(3, 184, 80, False, True, 1),
+    Row(3, 184, 80, False, True, 1),
+    Row(3, 480, 112, True, True, 1),
+    Row(3, 672, 112, True, True, 1),
+    Row(5, 672, 160, True, True, 2),
+    Row(5, 960, 160, True, True, 1),
+    Row(5, 960, 160, True, True, 1),
+)
+# Source: paper table 2.
+SMALL = (
+    Row(3, 16, 16, True, False, 2),
+    Row(3, 72, 24, False, False, 2),
+    Row(3, 88, 24, False, False, 1),
+    Row(5, 96, 40, True, True, 2),
+    Row(5, 240, 40, True, True, 1),
+    Row(5, 240, 40, True, True, 1),
+    Row(5, 120, 48, True, True, 1),
+    Row(5, 144, 48, True, True, 1),
+    Row(5, 288, 96, True, True, 2),
+    Row(5, 576, 96, True, True, 1),
+    Row(5, 576, 96, True, True, 1),
+)
+
+
+class ConvNormAct(nn.Sequential):
+    """Convolution, norm, hard swish or ReLU."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, hard_swish: bool, stride: int = 1, rate: int = 1, groups: int = 1
+    ) -> None:
+        activation = nn.Hardswish(inplace=True) if hard_swish else nn.ReLU(inplace=True)
+        conv = nn.Conv2d(in_channels, out_channels, kernel, stride, rate * (kernel // 2), rate, groups, bias=False)
+        super().__init__(conv, norm(out_channels), activation)
+
+
+class InvertedResidual(nn.Module):
+    """1x1 to more channels, depthwise, squeeze and excitation, linear 1x1; added to its input where the shape is kept."""
+
+    def __init__(self, row: Row, in_channels: int, expanded: int, out_channels: int, stride: int, rate: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [ConvNormAct(in_channels, expanded, 1, row.hard_swish)] if expanded != in_channels else []
+        layers.append(ConvNormAct(expanded, expanded, row.kernel, row.hard_swish, stride, rate, expanded))
+        if row.squeeze:
+            layers.append(SqueezeExcitation(expanded, round_channels(expanded // 4, 1), F.relu, F.hardsigmoid))
+        layers.append(nn.Sequential(nn.Conv2d(expanded, out_channels, 1, bias=False), norm(out_channels)))
+        self.block = nn.Sequential(*layers)
+        self.is_residual = row.stride == 1 and in_channels == out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, out_channels, about H / stride, about W / stride)."""
+        added: Tensor = self.block(x)
+        return x + added if self.is_residual else added
+
+    def path(self) -> list[nn.Module]:
+        """The branch with layers that move cells."""
+        return [layer for layer in self.block if not isinstance(layer, SqueezeExcitation)]
+
+
+class MobileNetV3(MobileBackbone):
+    """The last map at each of the strides 2, 4, 8, 16 and 32, or to `output_stride`."""
+
+    input_size = 224
+
+    def __init__(
+        self,
+        rows: tuple[Row, ...],
+        hidden: int,
+        in_channels: int,
+        num_classes: int,
+        output_stride: int,
+        dilate_first: bool,
+        width: float,
+    ) -> None:
+        super().__init__()
+        channels = round_channels(16, width)
+        layers: list[nn.Module] = [ConvNormAct(in_channels, channels, 3, True, 2)]
+        walk = OutputStride(output_stride, stride=2)
+        ends: list[tuple[int, int, int]] = []
+        for row in rows:
+            if row.stride == 2:
+                ends.append((len(layers) - 1, channels, walk.stride))
+            before, stride = walk.rate, walk.step(row.stride)
+            expanded, out = round_channels(row.expanded, width), round_channels(row.channels, width)
+            layers.append(InvertedResidual(row, channels, expanded, out, stride, walk.rate if dilate_first else before))
+            channels = out
+        layers.append(ConvNormAct(channels, 6 * channels, 1, True))
+        channels *= 6
+        ends.append((len(layers) - 1, channels, walk.stride))
+        self._finish(layers, ends)
+        if num_classes:
+            wide = round_channels(hidden, width)
+            self.classifier = nn.Sequential(
+                nn.Linear(channels, wide), nn.Hardswish(inplace=True), nn.Dropout(0.2), nn.Linear(wide, num_classes)
+            )
+        init_he(self)
+
+
+def _register(name: str, rows: tuple[Row, ...], hidden: int) -> None:
+    def build(
+        in_channels: int = 3, *, num_classes: int = 0, output_stride: int = 32, dilate_first: bool = False, width: float = 1.0
+    ) -> MobileNetV3:
+        return MobileNetV3(rows, hidden, in_channels, num_classes, output_stride, dilate_first, width)
+
+    build.__doc__ = f"MobileNetV3 {name}, the last map at each stride."
+    BACKBONES.register(f"mobilenetv3_{name}", tiny={"width": 0.25}, paper=PAPER, year=2019)(build)
+
+
+_register("large", LARGE, 1280)
+_register("small", SMALL, 1024)
