@@ -140,7 +140,7 @@ class MobileBackbone(ClassifierBackbone):
         """Global average, then the classifier's layers."""
         if not hasattr(self, "classifier"):
             return None
-        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(1), *self.classifier)
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(1), *self.classifier.children())
 
 
 def pool(kernel: int, ceil_mode: bool, padding: int = 0) -> nn.MaxPool2d:

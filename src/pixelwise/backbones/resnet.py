@@ -14,6 +14,7 @@ Convolutional Networks"; `width` is ours.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -55,7 +56,31 @@ class UnitPlan:
     deformable: Sampling = "none"
 
 
-class BasicBlock(nn.Module):
+class ResidualUnit(nn.Module, ABC):
+    """A branch added to a shortcut, and a ReLU."""
+
+    expansion: int
+    downsample: nn.Module
+
+    @abstractmethod
+    def residual(self, x: Tensor) -> Tensor:
+        """What is added to the shortcut."""
+
+    @abstractmethod
+    def path(self) -> list[nn.Module]:
+        """The branch's layers that move cells."""
+
+    def tapped(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The unit's output, and what it adds to the shortcut."""
+        added = self.residual(x)
+        return F.relu(added + self.downsample(x)), added
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, expansion * channels, about H / stride, about W / stride)."""
+        return self.tapped(x)[0]
+
+
+class BasicBlock(ResidualUnit):
     """Two 3x3 convolutions beside a shortcut. Source: paper figure 5, left."""
 
     expansion = 1
@@ -73,16 +98,12 @@ class BasicBlock(nn.Module):
         added: Tensor = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         return added
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) -> (B, channels, about H / stride, about W / stride)."""
-        return F.relu(self.residual(x) + self.downsample(x))
-
     def path(self) -> list[nn.Module]:
         """The longer branch."""
         return [self.conv1, self.conv2]
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(ResidualUnit):
     """1x1 to fewer channels, 3x3, 1x1 to four times as many, beside a shortcut. Source: paper figure 5, right."""
 
     expansion = 4
@@ -105,16 +126,12 @@ class Bottleneck(nn.Module):
         added: Tensor = self.bn3(self.conv3(inner))
         return added
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) -> (B, 4 * channels, about H / stride, about W / stride)."""
-        return F.relu(self.residual(x) + self.downsample(x))
-
     def path(self) -> list[nn.Module]:
         """The longer branch."""
         return [self.conv1, self.conv2, self.conv3]
 
 
-Unit = Callable[[UnitPlan], BasicBlock | Bottleneck]
+Unit = Callable[[UnitPlan], ResidualUnit]
 """A class of units, or one with further arguments given."""
 
 
@@ -170,7 +187,7 @@ class ResNet(ClassifierBackbone):
             grid = tuple(multi_grid) if multi_grid and i >= 3 else (1,) * count
             stride_before = walk.stride
             sampling: Sampling = deformable if i == 3 else "none"
-            units: list[BasicBlock | Bottleneck] = []
+            units: list[ResidualUnit] = []
             for stride, rate in _plan_stage(walk, i, i + 1 == len(stages), grid, place, dilate_first):
                 units.append(unit(UnitPlan(channels, inner, stride, rate, place, sampling)))
                 channels = inner * units[-1].expansion
@@ -228,9 +245,9 @@ class ResNet(ClassifierBackbone):
         for number in range(1, self.num_stages + 1):
             stage = self.stage(number)
             if self.place == "last" and number < self.num_stages:
-                cells = stage[:-2](cells)
-                maps.append(stage[-2].residual(cells))  # type: ignore[operator]
-                cells = stage[-2:](cells)
+                cells, added = stage[-2].tapped(stage[:-2](cells))  # type: ignore[operator]
+                cells = stage[-1](cells)
+                maps.append(added)
             else:
                 cells = stage(cells)
                 maps.append(cells)

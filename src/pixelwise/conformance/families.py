@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from .deeplab import PLUS_ROWS, PSP_ROWS, V3_ROWS
 from .fcn import FCN_ROWS
 from .rows import Family
 from .trunks import DEFORM_ROWS, EFFICIENTNET_ROWS, PART_ROWS, SENET_ROWS, TRUNK_ROWS, XCEPTION_ROWS
 
 FAMILIES: tuple[Family, ...] = (
     FCN_ROWS,
+    V3_ROWS,
+    PLUS_ROWS,
+    PSP_ROWS,
     TRUNK_ROWS,
     SENET_ROWS,
     XCEPTION_ROWS,

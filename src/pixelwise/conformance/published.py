@@ -39,7 +39,7 @@ class Entry:
 _NOT_NETWORKS = ("DenseCRF", "metrics", "VOC palette")
 _NOT_STRUCTURE = re.compile(
     r"mIoU|IoU|mean IU|\bIOU\b|pixel acc|top-1|APr|forward ms|warping"
-    r"|\blr\b|momentum|w0|sigma|K pixels|optimiser|\(513-1\)\*s|std sqrt"
+    r"|\blr\b|momentum|w0|sigma|K pixels|optimiser|\(513-1\)\*s|std sqrt|alpha, beta"
 )
 
 
@@ -55,7 +55,7 @@ def find(variant: str, quantity: str, size: str = "", system: str = "") -> Entry
 
     Raises LookupError when there is none, or more than one.
     """
-    of_system = [entry for entry in entries() if entry.system.startswith(system)]
+    of_system = [entry for entry in entries() if system in ("", entry.system)]
     named = [e for e in of_system if e.variant == variant] or [e for e in of_system if e.variant.startswith(variant)]
     found = [entry for entry in named if entry.quantity.startswith(quantity) and entry.input.startswith(size)]
     if len(found) != 1:

@@ -113,15 +113,6 @@ for _number, _scale in SCALES.items():
     EFFICIENTNET_ROWS.add(partial(list, _scale), f"B{_number}", "[width, depth")
 
 
-@EFFICIENTNET_ROWS(
-    "compound scaling", "alpha, beta", reason="The nets are built from the authors' rounded factors, which no power gives"
-)
-def _compound() -> list[float]:
-    """Depth and width of B1 over B0, and what they cost together with the side of the image."""
-    depth, width, side = (SCALES[1][i] / SCALES[0][i] for i in (1, 0, 2))
-    return [depth, width, side, depth * width**2 * side**2]
-
-
 PART_ROWS = Family("depthwise separable")
 
 

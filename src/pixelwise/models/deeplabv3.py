@@ -1,0 +1,109 @@
+"""DeepLab v3: Chen, Papandreou, Schroff and Adam, "Rethinking Atrous Convolution for Semantic Image Segmentation", 2017.
+
+Paper: https://arxiv.org/abs/1706.05587
+
+Faithful: ResNet at output stride 16 or 8 (the same weights, `at_output_stride`), multi-grid (1, 2, 4) in the last block, atrous
+spatial pyramid with rates 6, 12, 18, doubled at output stride 8, with image pooling; or the cascade of blocks 5 to 7, copies of
+the fourth, with multi-grid (1, 2, 1). Scores are brought to full size bilinearly with aligned corners; labels are never shrunk.
+
+Deviations: the ResNet has torchvision's 7x7 stem and strides in the 3x3 (`deep_stem` and `stride_in` give the authors' nets); with
+a single picture in training the norm behind the image pooling uses its running statistics. `width` is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..backbones import create_backbone
+from ..backbones.resnet import Place
+from ..core import Coarse
+from ..nn.context import ASPP
+from ..nn.init import scaled
+from ..nn.model import SegmentationModel
+from ..nn.resample import Bilinear
+from .contract import MODELS
+
+PAPER = "https://arxiv.org/abs/1706.05587"
+# Of output stride 16. Source: paper section 3.3.
+RATES = (6, 12, 18)
+
+
+def rates_at(output_stride: int) -> tuple[int, ...]:
+    """The pyramid's rates see the same pixels at every output stride: doubled at 8, halved at 32."""
+    return tuple(rate * 16 // output_stride for rate in RATES)
+
+
+class DeepLabV3(SegmentationModel):
+    """ResNet with rates for strides, then a pyramid or a cascade; scores at `output_stride`."""
+
+    def __init__(
+        self,
+        depth: int,
+        num_classes: int,
+        in_channels: int,
+        cascade: bool,
+        output_stride: int,
+        multi_grid: Sequence[int],
+        stride_in: Place,
+        deep_stem: bool,
+        width: float,
+        preprocessing: str | Mapping[str, Any],
+    ) -> None:
+        super().__init__(num_classes, in_channels, preprocessing)
+        self.output_stride = output_stride
+        self.backbone = create_backbone(
+            f"resnet{depth}",
+            in_channels=in_channels,
+            output_stride=output_stride,
+            multi_grid=multi_grid,
+            stride_in=stride_in,
+            deep_stem=deep_stem,
+            cascade=3 if cascade else 0,
+            width=width,
+        )
+        channels = self.backbone.channels[-1]
+        hidden = scaled(256, width)
+        self.context = None if cascade else ASPP(channels, hidden, rates_at(output_stride))
+        self.score = nn.Conv2d(channels if cascade else hidden, num_classes, 1)
+
+    def coarse(self, images: Tensor) -> Coarse:
+        """images (B, C, H, W) -> scores at the output stride."""
+        size = (images.shape[-2], images.shape[-1])
+        cells = self.backbone(self.preprocess(images))[-1]
+        if self.context is not None:
+            cells = self.context(cells)
+        return Coarse(self.score(cells), Bilinear(align_corners=True), size)
+
+    def classifier_modules(self) -> list[nn.Module]:
+        """The layers that turn features into class scores."""
+        return [self.score]
+
+
+def _register(depth: int, name: str, cascade: bool, grid: tuple[int, ...], summary: str) -> None:
+    def build(
+        num_classes: int = 21,
+        in_channels: int = 3,
+        *,
+        output_stride: int = 16,
+        multi_grid: Sequence[int] = grid,
+        stride_in: Place = "3x3",
+        deep_stem: bool = False,
+        width: float = 1.0,
+        preprocessing: str | Mapping[str, Any] = "torchvision",
+    ) -> DeepLabV3:
+        return DeepLabV3(
+            depth, num_classes, in_channels, cascade, output_stride, multi_grid, stride_in, deep_stem, width, preprocessing
+        )
+
+    build.__doc__ = summary
+    MODELS.register(name, tiny={"width": 1 / 32}, paper=PAPER, year=2017)(build)
+
+
+for _depth in (50, 101):
+    _register(_depth, f"deeplabv3_resnet{_depth}", False, (1, 2, 4), f"DeepLab v3 on ResNet-{_depth}: pyramid with image pooling.")
+    _register(
+        _depth, f"deeplabv3_cascade_resnet{_depth}", True, (1, 2, 1), f"DeepLab v3 on ResNet-{_depth}: blocks 5 to 7 in cascade."
+    )

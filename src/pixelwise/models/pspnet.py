@@ -1,0 +1,90 @@
+"""PSPNet: Zhao, Shi, Qi, Wang and Jia, "Pyramid Scene Parsing Network", CVPR 2017.
+
+Paper: https://arxiv.org/abs/1612.01105
+
+Faithful: dilated ResNet with a stem of three 3x3 convolutions, output stride 8; pyramid of 1, 2, 3 and 6 bins, each reduced to a
+quarter of the channels; 3x3 and 1x1 head; auxiliary scores from the fourth stage (`loss.aux_weight` 0.4); bilinear with aligned
+corners. Images of 8 n + 1 pixels a side have their corners on cells.
+
+Deviations: any size is taken, by aligned interpolation between whatever cells there are; with a single picture in training the
+norm behind the 1-bin level uses its running statistics (there is one value a channel). `width` is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..backbones import create_backbone
+from ..core import Coarse
+from ..nn.blocks import ConvNormAct
+from ..nn.context import PyramidPooling
+from ..nn.init import scaled
+from ..nn.model import SegmentationModel
+from ..nn.resample import Bilinear
+from .contract import MODELS
+
+PAPER = "https://arxiv.org/abs/1612.01105"
+UPSAMPLE = Bilinear(align_corners=True)
+
+
+class PSPNet(SegmentationModel):
+    """ResNet at output stride 8, pyramid pooling, scores at stride 8."""
+
+    def __init__(
+        self,
+        depth: int,
+        num_classes: int,
+        in_channels: int,
+        bins: Sequence[int],
+        dropout: float,
+        auxiliary: bool,
+        width: float,
+        preprocessing: str | Mapping[str, Any],
+    ) -> None:
+        super().__init__(num_classes, in_channels, preprocessing)
+        self.backbone = create_backbone(f"resnet{depth}", in_channels=in_channels, output_stride=8, deep_stem=True, width=width)
+        *_, stage4, stage5 = self.backbone.channels
+        self.pyramid = PyramidPooling(stage5, bins)
+        self.head = _head(self.pyramid.out_channels, scaled(512, width), num_classes, dropout)
+        self.aux_head = _head(stage4, scaled(256, width), num_classes, dropout) if auxiliary else None
+
+    def coarse(self, images: Tensor) -> Coarse:
+        """images (B, C, H, W) -> scores at stride 8; in training the auxiliary ones too."""
+        size = (images.shape[-2], images.shape[-1])
+        *_, stage4, stage5 = self.backbone(self.preprocess(images))
+        scores = self.head(self.pyramid(stage5))
+        if self.aux_head is None or not self.training:
+            return Coarse(scores, UPSAMPLE, size)
+        return Coarse(scores, UPSAMPLE, size, (UPSAMPLE(self.aux_head(stage4), size),))
+
+    def classifier_modules(self) -> list[nn.Module]:
+        """What is new beside the trunk: the authors give it ten times the learning rate."""
+        return [self.pyramid, self.head, *([self.aux_head] if self.aux_head is not None else [])]
+
+
+def _head(in_channels: int, hidden: int, num_classes: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(ConvNormAct(in_channels, hidden), nn.Dropout(dropout), nn.Conv2d(hidden, num_classes, 1))
+
+
+def _register(depth: int) -> None:
+    def build(
+        num_classes: int = 21,
+        in_channels: int = 3,
+        *,
+        bins: Sequence[int] = (1, 2, 3, 6),
+        dropout: float = 0.1,
+        auxiliary: bool = True,
+        width: float = 1.0,
+        preprocessing: str | Mapping[str, Any] = "torchvision",
+    ) -> PSPNet:
+        return PSPNet(depth, num_classes, in_channels, bins, dropout, auxiliary, width, preprocessing)
+
+    build.__doc__ = f"PSPNet on ResNet-{depth}: pyramid pooling over a map of stride 8."
+    MODELS.register(f"pspnet_resnet{depth}", tiny={"width": 1 / 16}, paper=PAPER, year=2017)(build)
+
+
+for _depth in (50, 101):
+    _register(_depth)
