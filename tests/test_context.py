@@ -46,15 +46,15 @@ def test_the_pyramid_written_out() -> None:
     aspp, x = ASPP(6, 4, (2, 3)).eval(), torch.randn(2, 6, 9, 11)
     randomise_norms(aspp)
 
-    def unit(layers: nn.Module, cells: torch.Tensor) -> torch.Tensor:
-        conv, norm = layers[0], layers[1]  # type: ignore[index]
+    def unit(layers: Any, cells: torch.Tensor) -> torch.Tensor:
+        conv, norm = layers[0], layers[1]
         out = functional.conv2d(cells, conv.weight, padding=conv.dilation[0] * (conv.kernel_size[0] // 2), dilation=conv.dilation)
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
         return ((out - norm.running_mean[:, None, None]) * scale[:, None, None] + norm.bias[:, None, None]).clamp_min(0)
 
     with torch.no_grad():
         cells = [unit(branch, x) for branch in aspp.branches]
-        pooled = unit(aspp.pooling[1:], x.mean((2, 3), keepdim=True)).expand(-1, -1, 9, 11)
+        pooled = unit([aspp.pooling[1], aspp.pooling[2]], x.mean((2, 3), keepdim=True)).expand(-1, -1, 9, 11)
         torch.testing.assert_close(aspp(x), unit(aspp.project, torch.cat([*cells, pooled], 1)), atol=1e-5, rtol=1e-4)
 
 

@@ -33,7 +33,7 @@ def padded_macs(model: SegmentationModel, size: int) -> int:
         padded = math.ceil(height / rate) * math.ceil(width / rate) * rate**2
         extra += (padded - height * width) * layer.weight.numel()
 
-    handles = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, nn.Conv2d) and m.dilation[0] > 1]  # type: ignore[arg-type]
+    handles = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, nn.Conv2d) and m.dilation[0] > 1]
     model(images(size))
     for handle in handles:
         handle.remove()

@@ -39,7 +39,10 @@ class ImagePooling(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, h, w) -> (B, out_channels, h, w)."""
-        return super().forward(x).expand(-1, -1, *x.shape[-2:])
+        cell = x
+        for layer in self:
+            cell = layer(cell)
+        return cell.expand(-1, -1, *x.shape[-2:])
 
 
 class ASPP(nn.Module):
