@@ -95,3 +95,13 @@ def test_rates_scale_each_group_and_frozen_weights_are_left_out() -> None:
     assert id(net.conv.weight) not in rates
     assert rates[id(net.conv.bias)] == pytest.approx(0.1)
     assert rates[id(net.norm.bias)] == pytest.approx(0.05)
+
+
+def test_the_head_has_its_own_rate() -> None:
+    net = Net()
+    optimizer = build_optimizer(net, OptimizerConfig(lr=0.1, bias_lr_factor=2.0, head_lr_factor=10.0), [net.conv])
+    rates = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
+    assert rates[id(net.conv.weight)] == (pytest.approx(1.0), 0.0005)
+    assert rates[id(net.conv.bias)] == (pytest.approx(2.0), 0.0)
+    assert rates[id(net.norm.bias)] == (pytest.approx(0.1), 0.0)
+    assert len(rates) == sum(1 for _ in net.parameters())

@@ -399,7 +399,7 @@ def test_reductions_by_loops(data: Path, reduction: str, accumulate: int) -> Non
     for scores in (logits, aux):
         total, weight = looped_cross_entropy(scores, masks, [1.0, 2.0, 0.5, 1.0])
         means.append(total / (len(masks) if reduction == "sum" else weight))
-    assert float(module._loss(Output(logits, (aux,)), masks)) == pytest.approx(means[0] + 0.4 * means[1], rel=1e-5)
+    assert float(module._loss(Output(logits, (aux,)), masks, 0)) == pytest.approx(means[0] + 0.4 * means[1], rel=1e-5)
 
 
 def test_class_weights_of_a_split(data: Path) -> None:

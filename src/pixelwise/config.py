@@ -98,6 +98,8 @@ class LossConfig:
     """`log`: 1 / log(1.1 + share) of the training pixels; `inverse`: median frequency balancing; or K numbers."""
     keep_probability: float = 1.0
     """FCN's patchwise training: each cell of 32 x 32 pixels stays in the loss with this probability."""
+    hardest_pixels: int = 0
+    """FRRN's bootstrapping: the mean is over so many pixels of each picture, those of the highest loss; 0 takes all."""
     aux_weight: float = 0.4
     """Weight of each auxiliary output."""
     lovasz: float = 0.0
@@ -120,6 +122,8 @@ class OptimizerConfig:
     """Decay of weights with two or more axes; never of biases, norms and bilinear kernels."""
     bias_lr_factor: float = 1.0
     """Learning rate of biases, relative (Caffe doubles it)."""
+    head_lr_factor: float = 1.0
+    """Learning rate of the layers that give class scores, relative (DeepLab: 10 beside a trained trunk)."""
     schedule: Literal["constant", "poly", "cosine"] = "poly"
     """How the learning rate falls over the steps."""
     power: float = 0.9
@@ -217,11 +221,14 @@ class Config:
             ("loss.aux_weight", 0 <= loss.aux_weight < math.inf, "0 or more"),
             ("loss.class_weights", isinstance(weights, str) or _in_range(weights, 0, _LARGEST), "numbers of 0 or more"),
             ("loss.lovasz", 0 <= loss.lovasz < math.inf, "0 or more"),
+            ("loss.hardest_pixels", loss.hardest_pixels >= 0, "0 or more"),
+            ("loss.hardest_pixels", not loss.hardest_pixels or loss.reduction == "mean", "0 with --loss.reduction sum"),
             ("loss.lovasz_pixels", loss.lovasz_pixels >= 0, "0 or more"),
             ("optimizer.lr", 0 <= optimizer.lr < math.inf, "0 or more"),
             ("optimizer.momentum", 0 <= optimizer.momentum < 1, "0 up to below 1"),
             ("optimizer.weight_decay", 0 <= optimizer.weight_decay < math.inf, "0 or more"),
             ("optimizer.bias_lr_factor", 0 <= optimizer.bias_lr_factor < math.inf, "0 or more"),
+            ("optimizer.head_lr_factor", 0 <= optimizer.head_lr_factor < math.inf, "0 or more"),
             ("optimizer.power", 0 <= optimizer.power < math.inf, "0 or more"),
             ("optimizer.warmup_steps", optimizer.warmup_steps >= 0, "0 or more"),
             ("optimizer.clip_norm", 0 <= optimizer.clip_norm < math.inf, "0 or more"),

@@ -115,6 +115,7 @@ class MobileBackbone(ClassifierBackbone):
     """
 
     features: nn.Sequential
+    classifier: nn.Module
     positions: tuple[int, ...]
 
     def _finish(self, layers: Sequence[nn.Module], ends: Sequence[tuple[int, int, int]]) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from .deeplab import PLUS_ROWS, PSP_ROWS, V3_ROWS
 from .fcn import FCN_ROWS
+from .fullsize import DECONVNET_ROWS, FRRN_ROWS
 from .rows import Family
 from .trunks import DEFORM_ROWS, EFFICIENTNET_ROWS, PART_ROWS, SENET_ROWS, TRUNK_ROWS, XCEPTION_ROWS
 
 FAMILIES: tuple[Family, ...] = (
     FCN_ROWS,
+    DECONVNET_ROWS,
+    FRRN_ROWS,
     V3_ROWS,
     PLUS_ROWS,
     PSP_ROWS,

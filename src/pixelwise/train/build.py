@@ -35,11 +35,10 @@ def build_model(settings: ModelConfig, taxonomy: Taxonomy) -> SegmentationModel:
     if source is not None:
         print(start_from(model, source, settings.init_from))
     if settings.train_only == "classifier":
-        classifier_modules = getattr(model, "classifier_modules", None)
-        if classifier_modules is None:
+        if not model.classifier_modules():
             raise ConfigError("--model.train_only", f"{settings.name} does not say which layers are its classifier", "use all")
         model.requires_grad_(False)
-        for layer in classifier_modules():
+        for layer in model.classifier_modules():
             layer.requires_grad_(True)
     laid_out: SegmentationModel = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return laid_out

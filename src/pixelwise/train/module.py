@@ -16,7 +16,7 @@ from torch.nn.utils import get_total_norm
 from ..config import Config
 from ..core import Batch, Coarse, Output
 from ..errors import EnvironmentFault, InputError
-from ..losses import keep_cells, lovasz_softmax, pixel_cross_entropy
+from ..losses import hardest_cross_entropy, keep_cells, lovasz_softmax, pixel_cross_entropy
 from ..nn.model import SegmentationModel
 from ..nn.resample import TransposedBilinear, labels_of_cells
 from .average import MovingAverage
@@ -54,7 +54,7 @@ class TrainingModule(lightning.LightningModule):
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.after_step = after_step
         self.average = MovingAverage(model, config.train.ema) if config.train.ema else None
-        self.optimizer = build_optimizer(model, config.optimizer)
+        self.optimizer = build_optimizer(model, config.optimizer, model.classifier_modules())
         # Bound methods: the network itself would be registered a second time.
         run: Callable[[Tensor], Output | Coarse] = model.coarse if config.loss.at == "cells" else model.forward
         self.run_model = torch.compile(run) if config.train.compile else run
@@ -164,6 +164,8 @@ class TrainingModule(lightning.LightningModule):
         return loss
 
     def _cross_entropy(self, logits: Tensor, masks: Tensor) -> Tensor:
+        if self.config.loss.hardest_pixels:
+            return hardest_cross_entropy(logits, masks, self.ignore_id, self.config.loss.hardest_pixels, self.class_weights)
         total, weight = pixel_cross_entropy(logits, masks, self.ignore_id, self.class_weights)
         if self.config.loss.reduction == "sum":
             return total / len(masks)
