@@ -48,6 +48,9 @@ BROKEN = [
     ("loss.class_weights", [1.0, -1.0], "0 or more"),
     ("loss.class_weights", [], "0 or more"),
     ("loss.hardest_pixels", -1, "0 or more"),
+    ("optimizer.step_every", 0, "1 or more"),
+    ("optimizer.step_factor", 0.0, "above 0"),
+    ("data.cache_mib", -1, "0 or more"),
     ("loss.lovasz", math.inf, "0 or more"),
     ("loss.lovasz_pixels", -1, "0 or more"),
     ("optimizer.lr", -1.0, "0 or more"),
@@ -85,7 +88,7 @@ def test_every_rule(option: str, value: Any, allowed: str) -> None:
 
 
 def test_whole_pictures_come_one_at_a_time() -> None:
-    with pytest.raises(ConfigError, match=r"^--data\.batch_size: got 8, allowed: 1, as --augment\.crop \[0, 0\] keeps"):
+    with pytest.raises(ConfigError, match=r"^--data\.batch_size: got 8; fix: give 1, as --augment\.crop \[0, 0\] keeps"):
         changed("augment.crop", [0, 0])
     assert Config().updated({"augment": {"crop": [0, 0]}, "data": {"batch_size": 1}}).augment.crop == [0, 0]
 
@@ -127,7 +130,7 @@ def test_words_are_refused_with_the_known_ones(section: str, name: str, hint: An
         ({"train": {"loggers": "wandb"}}, ["`train.loggers` is 'wandb'"]),
         ({"loss": {"class_weights": "lof"}}, ["log"]),
         ({"optimizer": {"name": "sdg"}}, ["did you mean sgd?"]),
-        ({"data": {"cache": "maybe"}}, ["`data.cache` is 'maybe'"]),
+        ({"train": {"compile": "maybe"}}, ["`train.compile` is 'maybe'"]),
     ],
 )
 def test_unknown_and_misplaced(changes: dict[str, Any], words: list[str]) -> None:

@@ -47,7 +47,8 @@ class Draws(Dataset[tuple[Sample, bool]]):
     """Draw number -> the augmented sample, and whether a bad picture had to be replaced by the next one.
 
     mix is the probability that half of the classes of a second sample, drawn evenly, are pasted over the first.
-    cache keeps decoded samples in memory; on_bad "skip" replaces what cannot be read, "stop" raises its error.
+    cache_bytes of decoded samples are kept in memory, those that come first.
+    on_bad "skip" replaces what cannot be read, "stop" raises its error.
     """
 
     split: Split
@@ -55,9 +56,13 @@ class Draws(Dataset[tuple[Sample, bool]]):
     seed: int
     sampling: Literal["shuffle", "replacement"] = "shuffle"
     on_bad: Literal["stop", "skip"] = "stop"
-    cache: bool = True
+    cache_bytes: int = 2**31
     mix: float = 0.0
     _cached: dict[int, Sample] = field(default_factory=dict, repr=False)
+    _bytes_left: int = field(default=0, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._bytes_left = self.cache_bytes
 
     def __getitem__(self, number: int) -> tuple[Sample, bool]:
         """Raises InputError naming the file that cannot be read, or DatasetError when no sample can."""
@@ -84,12 +89,14 @@ class Draws(Dataset[tuple[Sample, bool]]):
         raise DatasetError(self.split.name, "no sample of the split can be read", fix)
 
     def _read(self, index: int) -> Sample:
-        if index not in self._cached:
-            sample = self.split[index]
-            if not self.cache:
-                return sample
+        if index in self._cached:
+            return self._cached[index]
+        sample = self.split[index]
+        size = sample.image.nbytes + (0 if sample.mask is None else sample.mask.nbytes)
+        if size <= self._bytes_left:
             self._cached[index] = sample
-        return self._cached[index]
+            self._bytes_left -= size
+        return sample
 
 
 class DrawBatches(Sampler[list[int]]):
