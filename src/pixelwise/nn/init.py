@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +20,14 @@ def init_he(module: nn.Module) -> None:
         elif isinstance(layer, nn.BatchNorm2d):
             nn.init.ones_(layer.weight)
             nn.init.zeros_(layer.bias)
+
+
+def init_he_up(layer: nn.ConvTranspose2d) -> None:
+    """An up-convolution whose windows do not overlap: each of its cells has as many incoming nodes as there are channels in."""
+    assert layer.kernel_size == layer.stride, "windows overlap"
+    nn.init.normal_(layer.weight, std=math.sqrt(2 * layer.groups / layer.in_channels))
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 def zero_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
