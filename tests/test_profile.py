@@ -168,7 +168,17 @@ def test_refusals_are_one_line(tmp_path):
 
 
 # Pixels per cell of the coarsest map, by the papers; DeconvNet's tiny square is 64 pixels and its fc6 one cell.
-COARSEST = {"compact": 16, "deconvnet": 64, "deeplabv3": 16, "fcn": 32, "late_fusion": 32, "frrn_a": 16, "frrn_b": 32, "pspnet": 8}
+COARSEST = {
+    "compact": 16,
+    "deconvnet": 64,
+    "deeplabv1": 8,
+    "deeplabv3": 16,
+    "fcn": 32,
+    "late_fusion": 32,
+    "frrn_a": 16,
+    "frrn_b": 32,
+    "pspnet": 8,
+}
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
