@@ -178,6 +178,10 @@ COARSEST = {
     "frrn_a": 16,
     "frrn_b": 32,
     "pspnet": 8,
+    "torchvision_deeplabv3_mobilenet": 16,
+    "torchvision_lraspp": 16,
+    "torchvision": 8,
+    "unet": 16,
 }
 
 

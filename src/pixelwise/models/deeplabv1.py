@@ -36,6 +36,7 @@ from ..nn.resample import Grid, Identity, cover
 from .contract import MODELS
 
 PAPER = "https://arxiv.org/abs/1412.7062"
+SCORES = "VOC 2012 test 71.6 (MSc, CRF); table 1"
 STRIDE = 8
 # Strides of the direct paths' 3x3, which bring the image and pool1 to pool4 to stride 8. Source: DeepLab-MSc's train.prototxt.
 DIRECT_STRIDES = (8, 4, 2, 1, 1)
@@ -158,7 +159,7 @@ def _register(name: str, summary: str, view: View) -> None:
         return DeepLabV1(num_classes, in_channels, own, 0, False, dropout, width, preprocessing)
 
     build.__doc__ = summary
-    MODELS.register(name, tiny={"width": 1 / 16}, paper=PAPER, year=2015)(build)
+    MODELS.register(name, tiny={"width": 1 / 16}, paper=PAPER, year=2015, scores=SCORES)(build)
 
 
 _register("deeplabv1_largefov_vgg16", "DeepLab v1 LargeFOV: VGG16 at stride 8, fc6 of 3x3 at rate 12, 1024 filters.", LARGE_FOV)
@@ -166,7 +167,7 @@ _register("deeplabv1_vgg16_7x7", "DeepLab v1 7x7: VGG16 at stride 8, its own fc6
 _register("deeplabv1_vgg16_4x4", "DeepLab v1: VGG16 at stride 8, fc6 of 4x4 at rate 4, or `rate` 8.", View(4, 4, 4096))
 
 
-@MODELS.register("deeplabv1_msc_largefov_vgg16", tiny={"width": 1 / 16}, paper=PAPER, year=2015)
+@MODELS.register("deeplabv1_msc_largefov_vgg16", tiny={"width": 1 / 16}, paper=PAPER, year=2015, scores=SCORES)
 def deeplabv1_msc_largefov_vgg16(
     num_classes: int = 21,
     in_channels: int = 3,
