@@ -8,6 +8,7 @@ Deviations: maps, channels and strides are timm's `features_only` ones, its stat
 
 from __future__ import annotations
 
+import importlib
 from types import ModuleType
 
 from torch import Tensor
@@ -49,10 +50,8 @@ class TimmBackbone(Backbone):
 
 def _timm() -> ModuleType:
     try:
-        import timm
+        return importlib.import_module("timm")
     except ImportError as error:
         what = f"timm cannot be imported: {str(error).splitlines()[0]}"
-        raise EnvironmentFault(
-            PREFIX.rstrip(":"), what, "pip install 'pixelwise[timm]', beside the torchvision that fits your torch"
-        ) from error
-    return timm
+        fix = "pip install 'pixelwise[timm]', beside the torchvision that fits your torch"
+        raise EnvironmentFault(PREFIX.rstrip(":"), what, fix) from error
