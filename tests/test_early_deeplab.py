@@ -15,6 +15,9 @@ from pixelwise.errors import ConfigError
 from pixelwise.geometry import Layer, coordinates, layers_of
 from pixelwise.models import create_model
 from pixelwise.models.deeplabv1 import DeepLabV1
+from pixelwise.models.deeplabv2 import HEADS, DeepLabV2
+from pixelwise.nn.count import num_parameters
+from pixelwise.nn.field import field_size
 from pixelwise.nn.resample import Grid, cover
 
 V1 = ("deeplabv1_largefov_vgg16", "deeplabv1_vgg16_7x7", "deeplabv1_vgg16_4x4", "deeplabv1_msc_largefov_vgg16")
@@ -116,3 +119,116 @@ def test_fine_direct_paths_agree_on_the_grid() -> None:
         torch.testing.assert_close(logits[..., ::8, ::8], model.coarse(x).scores, atol=1e-4, rtol=1e-4)
         assert not torch.allclose(logits, model(x).logits, atol=1e-2)
     assert fine.train().coarse(x).scores.shape[-2:] == (5, 6), "training keeps stride 8"
+
+
+def v2(name: str = "deeplabv2_resnet101", **options: Any) -> DeepLabV2:
+    torch.manual_seed(0)
+    model = create_model(name, 5, tiny=True, **options).eval()
+    assert isinstance(model, DeepLabV2)
+    for parameter in model.pyramid.branches.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+@pytest.mark.parametrize("head", list(HEADS))
+def test_branches_are_summed(head: str) -> None:
+    model, rates = v2(head=head, scales=(1,)), HEADS[head]
+    x = torch.randn(1, model.backbone.channels[-1], 9, 7)
+    with torch.no_grad():
+        parts = [
+            functional.conv2d(x, branch.weight, branch.bias, padding=rate, dilation=rate)  # type: ignore[arg-type]
+            for branch, rate in zip(model.pyramid.branches, rates, strict=True)
+        ]
+        torch.testing.assert_close(model.pyramid(x), torch.stack(parts).sum(0))
+    vgg = v2("deeplabv2_vgg16", head=head)
+    assert [branch[0][0].dilation for branch in vgg.pyramid.branches] == [(rate, rate) for rate in rates]  # type: ignore[index]
+    assert isinstance(vgg.pyramid.first, nn.AvgPool2d) == (head == "largefov")
+
+
+def test_largefov_on_vgg_is_v1s_net() -> None:
+    with torch.device("meta"):
+        ours, earlier = create_model("deeplabv2_vgg16", head="largefov"), create_model(V1[0])
+    assert [p.shape for p in ours.parameters()] == [p.shape for p in earlier.parameters()]
+
+
+def test_parameters_of_trunk_and_of_one_branch() -> None:
+    with torch.device("meta"):
+        model = create_model("deeplabv2_resnet101", head="largefov")
+    assert isinstance(model, DeepLabV2)
+    assert num_parameters(model.backbone) == 42_500_160
+    assert num_parameters(model) == 42_887_253
+
+
+def test_the_resnet_has_the_authors_strides_and_rates() -> None:
+    model = v2()
+    assert model.backbone.strides == (2, 4, 8, 8, 8)
+    for stage, stride, rate in ((2, 2, 1), (3, 1, 2), (4, 1, 4)):
+        units = list(model.backbone.get_submodule(f"layer{stage}"))  # type: ignore[call-overload]
+        assert [unit.conv1.stride[0] for unit in units] == [stride] + [1] * (len(units) - 1)
+        assert {unit.conv2.dilation[0] for unit in units} == {rate}
+        assert {unit.conv2.stride[0] for unit in units} == {1}
+
+
+def test_cells_of_all_scales_lie_on_each_other() -> None:
+    """The authors' 321: 241 and 161 pixels, 41, 31 and 21 cells; every fourth pixel is every third or second of the smaller."""
+    model = v2()
+    seen: list[Tensor] = []
+    maps: list[Tensor] = []
+    model.backbone.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
+    model.pyramid.register_forward_hook(lambda layer, inputs, output: maps.append(output))
+    with torch.no_grad():
+        model(images(321, 257))
+        assert [cells.shape[-2:] for cells in seen] == [(321, 257), (241, 193), (161, 129)]
+        assert [cells.shape[-2:] for cells in maps] == [(41, 33), (31, 25), (21, 17)]
+        torch.testing.assert_close(seen[1][..., ::3, ::3], seen[0][..., ::4, ::4], atol=1e-3, rtol=1e-4)
+        torch.testing.assert_close(seen[2], seen[0][..., ::2, ::2], atol=1e-3, rtol=1e-4)
+
+
+def test_the_maximum_over_scales_and_its_four_losses() -> None:
+    model, x = v2(), images(65, 97)
+    alone = v2(scales=(1,))
+    alone.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        pixels = model.preprocess(x)
+        each = []
+        for size in ((65, 97), (49, 73), (33, 49)):
+            small = functional.interpolate(pixels, size=size, mode="bilinear", align_corners=True)
+            scores = model.pyramid(model.backbone(small)[-1])
+            each.append(functional.interpolate(scores, size=(9, 13), mode="bilinear", align_corners=True))
+        torch.testing.assert_close(model.coarse(x).scores, torch.stack(each).max(0).values)
+        torch.testing.assert_close(alone.coarse(x).scores, each[0])
+        assert model(x).aux == ()
+        # Norms keep their statistics, as in the authors' training.
+        model.train().backbone.eval()
+        output = model(x)
+        assert len(output.aux) == 3
+        for aux, scores in zip(output.aux, each, strict=True):
+            torch.testing.assert_close(aux, Grid(8)(scores, (65, 97)))
+
+
+@pytest.mark.parametrize("scales", [(), (0.5, 1), (1, 0), (1, 0.77), (1, -0.5)])
+def test_scales_that_share_no_grid_are_refused(scales: tuple[float, ...]) -> None:
+    with pytest.raises(ConfigError, match="1 first"):
+        create_model("deeplabv2_vgg16", tiny=True, scales=scales)
+
+
+def test_a_head_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ConfigError, match="aspp_s, aspp_l, largefov"):
+        create_model("deeplabv2_vgg16", head="aspp")
+
+
+def test_fields_of_the_branches() -> None:
+    fields = v2("deeplabv2_vgg16").receptive_fields()
+    assert {name: field.size - 2 * 8 * rate for (name, field), rate in zip(fields.items(), (6, 12, 18, 24), strict=True)} == {
+        f"rate {rate}": 435 - 2 * 8 - 2 * 8 * 12 for rate in (6, 12, 18, 24)
+    }
+
+
+def test_the_measured_field_is_that_of_the_smallest_image() -> None:
+    """A pixel of the half-size image stands for two, and the interpolation between its cells reaches two cells further."""
+    one, three = (v2(head="largefov", scales=scales) for scales in ((1,), (1, 0.5)))
+    analytic = one.receptive_fields()["rate 12"].size
+    measured = [field_size(model, 512, (240, 253, 266)) for model in (one, three)]
+    assert measured[0] == analytic + 8
+    assert measured[1] is not None
+    assert measured[1] > 2 * analytic

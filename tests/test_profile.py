@@ -167,11 +167,14 @@ def test_refusals_are_one_line(tmp_path):
         command(str(tmp_path), num_classes=3)
 
 
-# Pixels per cell of the coarsest map, by the papers; DeconvNet's tiny square is 64 pixels and its fc6 one cell.
+# Pixels per cell of the coarsest map, by the papers; DeconvNet's tiny square is 64 pixels and its fc6 one cell; the
+# smallest of DeepLab v2's three images is half as large.
 COARSEST = {
     "compact": 16,
     "deconvnet": 64,
     "deeplabv1": 8,
+    "deeplabv2_resnet101": 16,
+    "deeplabv2_vgg16": 8,
     "deeplabv3": 16,
     "fcn": 32,
     "late_fusion": 32,

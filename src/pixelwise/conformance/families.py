@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .deeplab import PLUS_ROWS, PSP_ROWS, V3_ROWS
-from .deeplabearly import V1_ROWS
+from .deeplabearly import V1_ROWS, V2_ROWS
 from .fcn import FCN_ROWS
 from .fullsize import DECONVNET_ROWS, FRRN_ROWS
 from .rows import Family
@@ -15,6 +15,7 @@ FAMILIES: tuple[Family, ...] = (
     DECONVNET_ROWS,
     FRRN_ROWS,
     V1_ROWS,
+    V2_ROWS,
     V3_ROWS,
     PLUS_ROWS,
     PSP_ROWS,
