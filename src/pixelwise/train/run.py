@@ -160,7 +160,8 @@ class Run:
         data, accumulate, settings = self.config.data, self.config.optimizer.accumulate, self.config.train
         augment = self.config.augment
         transform = Augment(augment, self.taxonomy.ignore_id)
-        draws = Draws(self.train_split, transform, settings.seed, data.sampling, settings.on_bad, data.cache, augment.mix)
+        windows = (augment.crop[0], augment.crop[1]) if augment.windows else None
+        draws = Draws(self.train_split, transform, settings.seed, data.sampling, settings.on_bad, data.cache, augment.mix, windows)
         first, last = module.step * accumulate, settings.steps * accumulate
         batches = DrawBatches(first, last, data.batch_size, trainer.global_rank, trainer.world_size)
         return TrainLoader(draws, batches, data.workers)
