@@ -37,12 +37,16 @@ BROKEN = [
     ("augment.flip", 1.5, "0 to 1"),
     ("augment.mix", 2, "0 to 1"),
     ("augment.rare", -0.5, "0 to 1"),
+    ("augment.elastic", -1.0, "0 to 1000"),
+    ("augment.context", -1, "0 to 1000"),
     ("augment.rotate", 181.0, "0 to 180"),
     ("augment.brightness", 1.1, "0 to 1"),
     ("augment.contrast", -0.1, "0 to 1"),
     ("augment.saturation", 2.0, "0 to 1"),
     ("augment.gamma", 2.0, "0 to 1"),
     ("augment.hue", 200.0, "0 to 180"),
+    ("loss.border_weight", -1.0, "0 or more"),
+    ("loss.border_sigma", 0.0, "above 0"),
     ("loss.keep_probability", 0.0, "above 0"),
     ("loss.aux_weight", -1.0, "0 or more"),
     ("loss.class_weights", [1.0, -1.0], "0 or more"),
@@ -93,9 +97,22 @@ def test_whole_pictures_come_one_at_a_time() -> None:
     assert Config().updated({"augment": {"crop": [0, 0]}, "data": {"batch_size": 1}}).augment.crop == [0, 0]
 
 
+def test_whole_pictures_have_no_windows() -> None:
+    whole = {"augment": {"crop": [0, 0], "windows": True}, "data": {"batch_size": 1}}
+    with pytest.raises(ConfigError, match=r"^--augment\.windows: got True, allowed: false, as --augment\.crop \[0, 0\]"):
+        Config().updated(whole)
+
+
+@pytest.mark.parametrize("other", [{"at": "cells"}, {"hardest_pixels": 5}])
+def test_border_weights_need_the_loss_of_every_pixel(other: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"^--loss\.border_weight: got 10\.0, allowed: 0 with --loss"):
+        Config().updated({"loss": {"border_weight": 10, **other}})
+
+
 def test_every_rule_is_broken_above() -> None:
     ruled = {option for option, _, _ in Config()._rules()}
-    assert ruled == {option for option, _, _ in BROKEN}
+    # Windows are a switch, refused beside another setting: test_whole_pictures_have_no_windows.
+    assert ruled - {"augment.windows"} == {option for option, _, _ in BROKEN}
     numeric = {f"{section}.{name}" for section, name in NUMBERS}
     assert numeric <= ruled, "a number without a rule"
 
@@ -148,6 +165,10 @@ def values_of(section: str, name: str, hint: Any) -> st.SearchStrategy[Any]:
         "augment.crop": st.lists(st.integers(1, 900), min_size=2, max_size=2),
         "augment.scale": st.lists(st.floats(0.01, 100), min_size=2, max_size=2).map(sorted),
         "augment.aspect": st.floats(1, 10),
+        "augment.context": st.integers(0, 1000),
+        "loss.border_weight": st.just(0.0),
+        "loss.hardest_pixels": st.just(0),
+        "loss.border_sigma": st.floats(0.1, 9),
         "loss.keep_probability": st.floats(0.01, 1),
         "loss.class_weights": st.sampled_from(["none", "log", "inverse"]) | st.lists(st.floats(0, 9), min_size=1, max_size=4),
         "model.options": st.dictionaries(st.text(max_size=8), st.one_of(st.integers(), st.text(), st.lists(st.integers()))),
@@ -161,7 +182,10 @@ def values_of(section: str, name: str, hint: Any) -> st.SearchStrategy[Any]:
     if type(None) in get_args(hint):
         return st.one_of(st.none(), st.text(max_size=20))
     kinds: dict[Any, st.SearchStrategy[Any]] = {
-        int: st.integers(1, 2**31 - 1), float: st.floats(0, 0.99), bool: st.booleans(), str: st.text(max_size=20)
+        int: st.integers(1, 2**31 - 1),
+        float: st.floats(0, 0.99),
+        bool: st.booleans(),
+        str: st.text(max_size=20),
     }
     return kinds[hint]
 
@@ -279,5 +303,3 @@ def test_the_accumulated_recipe_is_the_conference_papers() -> None:
     assert optimizer.accumulate * config.data.batch_size == 20
     assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay, optimizer.bias_lr_factor) == (1e-4, 0.9, 5e-4, 2.0)
     assert (optimizer.schedule, config.loss.reduction) == ("constant", "mean")
-
-

@@ -21,6 +21,7 @@ from pixelwise.data.instances import (
     enlarge,
     overlap,
 )
+from pixelwise.data.transforms import Place
 from pixelwise.errors import InputError
 from pixelwise.inference.proposals import ensemble, grid_proposals, proposal_scores
 from pixelwise.models import create_model
@@ -29,7 +30,9 @@ IGNORE = 255
 CPU = torch.device("cpu")
 
 
-def keep(image: NDArray[np.uint8], mask: NDArray[Any], rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+def keep(
+    image: NDArray[np.uint8], mask: NDArray[Any], rng: np.random.Generator, center: Place | None = None
+) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     return image, mask
 
 

@@ -63,6 +63,28 @@ def test_the_hardest_pixels_by_loops(num_pixels: int) -> None:
     assert float(hardest_cross_entropy(logits, masks, IGNORE, num_pixels)) == pytest.approx(sum(means) / 2, rel=1e-5)
 
 
+@pytest.mark.parametrize("weights", [None, [0.5, 2.0, 0.0, 1.0]])
+def test_a_weight_map_adds_to_the_classes_weights(weights: list[float] | None) -> None:
+    logits, masks = random_batch(3)
+    extra = torch.rand(masks.shape, generator=torch.Generator().manual_seed(4)) * 10
+    total, weight = pixel_cross_entropy(logits, masks, IGNORE, None if weights is None else torch.tensor(weights), extra)
+    loss = by_hand = 0.0
+    for b, row, column in itertools.product(*map(range, masks.shape)):
+        one, w = looped_cross_entropy(
+            logits[b : b + 1, :, row : row + 1, column : column + 1],
+            masks[b : b + 1, row : row + 1, column : column + 1],
+            [1.0] * 4,
+        )
+        if w:
+            w = (weights or [1.0] * 4)[int(masks[b, row, column])] + float(extra[b, row, column])
+        loss, by_hand = loss + w * one, by_hand + w
+    assert (float(total), float(weight)) == pytest.approx((loss, by_hand), rel=1e-5)
+    nothing = torch.zeros_like(extra)
+    torch.testing.assert_close(
+        pixel_cross_entropy(logits, masks, IGNORE, None, nothing), pixel_cross_entropy(logits, masks, IGNORE)
+    )
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_batch_of_ignored_pixels_costs_nothing(weighted: bool) -> None:
     logits = torch.randn(2, 3, 4, 4, requires_grad=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,26 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from papers import number
+from tinydata import tiny_config, write_dataset
 from torch import nn
 from torch.nn import functional
 
 from pixelwise.backbones import BACKBONES, list_backbones
+from pixelwise.config import Config
+from pixelwise.core import Batch, Output
+from pixelwise.data.borders import weight_map
+from pixelwise.data.transforms import Augment
 from pixelwise.errors import ConfigError
 from pixelwise.models import create_model
 from pixelwise.models.unet import UNet
 from pixelwise.models.unet_same import UNetSame
 from pixelwise.nn.count import num_parameters
 from pixelwise.nn.mirror import mirror
+from pixelwise.train.lightning_parts import quiet_lightning
+from pixelwise.train.module import TrainingModule
+from pixelwise.train.run import train
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*LeafSpec.*:FutureWarning")
 
 
 def full(num_classes: int = 2, in_channels: int = 1) -> UNet:
@@ -200,3 +211,71 @@ def test_stages_of_the_padded_net_can_be_narrowed() -> None:
     assert [stage.up.out_channels for stage in model.stages] == [32, 16, 8, 8, 4]  # type: ignore[union-attr]
     with pytest.raises(ConfigError, match="resnet18 has 5 stages"):
         create_model("unet_same", 3, 3, trunk="resnet18", width=0.25, channels=(32, 16))
+
+
+SMALL = {"name": "unet", "options": {"width": 1 / 16, "dropout": 0.0}}
+STILL = {"crop": [32, 48], "scale": [1.0, 1.0], "flip": 0.0}
+
+
+def module_of(config: Config, model: UNet | None = None) -> TrainingModule:
+    return TrainingModule(model or create_model("unet", 3, 3, tiny=True), config, 255, None, lambda _: None)
+
+
+def test_training_on_windows_with_everything_the_paper_has(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "data", size=(64, 96))
+    augment = {**STILL, "windows": True, "context": 92, "elastic": 3.0, "rotate": 10.0, "brightness": 0.1}
+    loss = {"border_weight": 10.0, "class_weights": "inverse"}
+    config = tiny_config(
+        data,
+        model=SMALL,
+        augment=augment,
+        loss=loss,
+        optimizer={"lr": 1e-3, "momentum": 0.99},
+        train={"steps": 2, "validate_every": 2},
+    )
+    quiet_lightning()
+    scores = train(config, tmp_path / "run")
+    assert scores is not None
+    assert 0 <= scores.mean_iou <= 1
+    train(config.updated({"train": {"steps": 3}}), tmp_path / "run", resume=True)
+
+
+def test_crops_with_context_are_scored_as_in_the_picture(tmp_path: Path) -> None:
+    """The loss of a crop that brings its surroundings is that of the same pixels when the whole picture is scored."""
+    torch.manual_seed(0)
+    model = create_model("unet", 3, 3, width=1 / 16, dropout=0.0)
+    assert isinstance(model, UNet)
+    pixels = np.random.default_rng(0).integers(0, 256, (196, 180, 3), np.uint8)
+    mask = np.random.default_rng(1).integers(0, 3, (196, 180), np.uint8)
+    config = Config().updated({"augment": {"crop": [64, 80], "scale": [1.0, 1.0], "flip": 0.0, "context": 92}})
+    # A crop whose corner lies where the poolings of the whole fall alike.
+    crop, labels = Augment(config.augment, 255)(pixels, mask, np.random.default_rng(0), (96 + 40.0, 48 + 32.0))
+    batch = (Batch(torch.from_numpy(crop.transpose(2, 0, 1).copy())[None], torch.from_numpy(labels)[None].long(), ("p",)), 0)
+    module = module_of(config, model)
+    module.log_live = lambda name, value: None  # type: ignore[method-assign]
+    with torch.no_grad():
+        loss = module.training_step(batch, 0)
+        logits = model(torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None]).logits[..., 48:112, 96:176]
+    expected = functional.cross_entropy(logits, torch.from_numpy(mask[48:112, 96:176]).long()[None])
+    torch.testing.assert_close(loss, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_border_is_weighed_in_the_loss() -> None:
+    masks = torch.zeros(2, 32, 48, dtype=torch.int64)
+    masks[0, 4:20, 4:12], masks[0, 4:20, 15:30], masks[1, 3:9, 3:9], masks[:, -2:] = 1, 1, 2, 255
+    logits = torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    config = Config().updated({"loss": {"border_weight": 7.0, "border_sigma": 2.0}})
+    module = module_of(config)
+    loss = module._loss(Output(logits, ()), masks, 0, module._border_map(masks))
+    weights = np.stack([weight_map(mask, np.ones(3, np.float32), 255, 7, 2) for mask in masks.numpy()])
+    losses = functional.cross_entropy(logits, masks, ignore_index=255, reduction="none").numpy()
+    assert float(loss) == pytest.approx(float((weights * losses).sum() / weights.sum()), rel=1e-5)
+    assert weights[0, 10, 13] == pytest.approx(1 + 7 * math.exp(-16 / 8))
+    assert module_of(Config())._border_map(masks) is None
+
+
+@pytest.mark.parametrize(("name", "context"), [("unet", 91), ("compact", 92), ("unet_same", 92)])
+def test_context_that_a_network_does_not_take(name: str, context: int) -> None:
+    config = Config().updated({"augment": {"context": context}, "model": {"name": name}})
+    with pytest.raises(ConfigError, match=f"^--augment.context: got {context}, {name} takes {92 if name == 'unet' else 0}"):
+        TrainingModule(create_model(name, 3, tiny=True), config, 255, None, lambda _: None)

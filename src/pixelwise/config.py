@@ -70,6 +70,12 @@ class AugmentConfig:
     """Largest change of the tone curve's exponent, in powers of two."""
     mix: float = 0.0
     """Probability that half of the classes of a second picture are pasted over the crop (ClassMix)."""
+    elastic: float = 0.0
+    """Deviation, in pixels, of the random displacements of 3 x 3 points that the crop is bent by (U-Net: 10)."""
+    context: int = 0
+    """Pixels of true surroundings on each side of the crop, for a network that loses so many (`unet`: 92); mirrored at borders."""
+    windows: bool = False
+    """Cut pictures into crops side by side and show each once an epoch, in place of crops drawn anywhere."""
     rare: float = 0.0
     """Share of crops that are centred on a pixel of a class drawn evenly among those of the picture."""
 
@@ -98,6 +104,10 @@ class LossConfig:
     """`cells` compares the scores before the last upsampling with the label under each cell's centre, as DeepLab v1: cheaper."""
     class_weights: Literal["none", "log", "inverse"] | list[float] = "none"
     """`log`: 1 / log(1.1 + share) of the training pixels; `inverse`: median frequency balancing; or K numbers."""
+    border_weight: float = 0.0
+    """U-Net's w0 (paper: 10): how much more a pixel of class 0 weighs that lies between two regions of the other classes."""
+    border_sigma: float = 5.0
+    """U-Net's sigma: over how many pixels between the two the weight falls."""
     keep_probability: float = 1.0
     """FCN's patchwise training: each cell of 32 x 32 pixels stays in the loss with this probability."""
     hardest_pixels: int = 0
@@ -221,9 +231,17 @@ class Config:
             ("augment.flip", 0 <= augment.flip <= 1, "0 to 1"),
             ("augment.mix", 0 <= augment.mix <= 1, "0 to 1"),
             ("augment.rare", 0 <= augment.rare <= 1, "0 to 1"),
+            ("augment.elastic", 0 <= augment.elastic <= 1000, "0 to 1000"),
+            ("augment.context", 0 <= augment.context <= 1000, "0 to 1000"),
+            ("augment.windows", not augment.windows or augment.objects == "whole", "false with --augment.objects"),
+            ("augment.windows", not (augment.windows and whole), "false, as --augment.crop [0, 0] keeps pictures whole"),
             ("augment.rotate", 0 <= augment.rotate <= 180, "0 to 180"),
             *((f"augment.{n}", 0 <= getattr(augment, n) <= 1, "0 to 1") for n in ("brightness", "contrast", "saturation", "gamma")),
             ("augment.hue", 0 <= augment.hue <= 180, "0 to 180"),
+            ("loss.border_weight", 0 <= loss.border_weight < math.inf, "0 or more"),
+            ("loss.border_weight", not (loss.border_weight and loss.at == "cells"), "0 with --loss.at cells"),
+            ("loss.border_weight", not (loss.border_weight and loss.hardest_pixels), "0 with --loss.hardest_pixels"),
+            ("loss.border_sigma", 0 < loss.border_sigma <= 1000, "above 0, up to 1000"),
             ("loss.keep_probability", 0 < loss.keep_probability <= 1, "above 0, up to 1"),
             ("loss.aux_weight", 0 <= loss.aux_weight < math.inf, "0 or more"),
             ("loss.class_weights", isinstance(weights, str) or _in_range(weights, 0, _LARGEST), "numbers of 0 or more"),

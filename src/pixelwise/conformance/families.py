@@ -9,9 +9,11 @@ from .fullsize import DECONVNET_ROWS, FRRN_ROWS
 from .rows import Family
 from .torchvision import TORCHVISION_ROWS
 from .trunks import DEFORM_ROWS, EFFICIENTNET_ROWS, PART_ROWS, SENET_ROWS, TRUNK_ROWS, XCEPTION_ROWS
+from .unet import UNET_ROWS
 
 FAMILIES: tuple[Family, ...] = (
     FCN_ROWS,
+    UNET_ROWS,
     DECONVNET_ROWS,
     FRRN_ROWS,
     V1_ROWS,

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core import Window
-from .transforms import Transform, warp
+from .transforms import Place, Transform, warp
 
 BACKGROUND = 0
 # Source: DeconvNet section 4.1, and the size that the authors' data layer resizes to.
@@ -38,9 +38,9 @@ class InstanceCrops:
     side: int = SIDE
 
     def __call__(
-        self, image: NDArray[np.uint8], mask: NDArray[Any], rng: np.random.Generator
+        self, image: NDArray[np.uint8], mask: NDArray[Any], rng: np.random.Generator, center: Place | None = None
     ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-        """image (H, W, C) uint8, mask (H, W) class ids -> what `inner` makes of the square."""
+        """image (H, W, C) uint8, mask (H, W) class ids -> what `inner` makes of the square; no `center` is taken."""
         region = draw_region(mask, self.ignore_id, rng)
         window = Window(0, 0, *mask.shape)
         if region is not None:

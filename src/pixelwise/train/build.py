@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import find_checkpoint, load_checkpoint
-from ..config import AugmentConfig, LossConfig, ModelConfig
-from ..core import Taxonomy
+from ..config import AugmentConfig, Config, LossConfig, ModelConfig
+from ..core import Coarse, Output, Taxonomy
 from ..data.dataset import Split
 from ..data.instances import InstanceCrops
 from ..data.transforms import Augment, Transform
@@ -47,6 +48,20 @@ def build_model(settings: ModelConfig, taxonomy: Taxonomy, resumed: Path | None 
             layer.requires_grad_(True)
     laid_out: SegmentationModel = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return laid_out
+
+
+def forward_of(model: SegmentationModel, config: Config) -> Callable[[Tensor], Output | Coarse]:
+    """What a training step calls: to the logits, to the scores, or to those of crops that bring their own surroundings.
+
+    Raises ConfigError for surroundings that the network does not take.
+    """
+    if not config.augment.context:
+        return model.coarse if config.loss.at == "cells" else model.forward
+    inner: Callable[[Tensor], Coarse] | None = getattr(model, "inner", None)
+    if inner is None or getattr(model, "context", 0) != config.augment.context:
+        what = f"got {config.augment.context}, {config.model.name} takes {getattr(model, 'context', 0)}"
+        raise ConfigError("--augment.context", what, "give that number, or leave the option out")
+    return lambda images: inner(images).output()
 
 
 def _preprocessing_of(model: SegmentationModel) -> Any:
