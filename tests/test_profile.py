@@ -167,8 +167,8 @@ def test_refusals_are_one_line(tmp_path):
         command(str(tmp_path), num_classes=3)
 
 
-# Pixels per cell of the coarsest map, by the papers; DeconvNet's tiny square is 64 pixels and its fc6 one cell; the
-# smallest of DeepLab v2's three images is half as large.
+# Pixels per cell of the coarsest map, by the papers; one cell of fc6 in the tiny squares of DeconvNet and hypercolumns;
+# the smallest of DeepLab v2's three images is half as large.
 COARSEST = {
     "compact": 16,
     "deconvnet": 64,
@@ -180,6 +180,8 @@ COARSEST = {
     "late_fusion": 32,
     "frrn_a": 16,
     "frrn_b": 32,
+    "hypercolumns_alexnet": 67,
+    "hypercolumns_vgg16": 64,
     "pspnet": 8,
     "torchvision_deeplabv3_mobilenet": 16,
     "torchvision_lraspp": 16,
