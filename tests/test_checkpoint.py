@@ -121,7 +121,7 @@ def flip(path: Path) -> None:
         (lambda f: edit_model(f, options={"widht": 3}), "has no option"),
         (lambda f: edit_model(f, num_classes=10**15), "cannot build"),
         (lambda f: edit_model(f, num_classes="3"), "cannot build"),
-        (lambda f: edit_model(f, options={**TINY_COMPACT, "decoder": [8, 6]}), "does not fit the network"),
+        (lambda f: edit_model(f, options={**TINY_COMPACT, "decoder": [8, 6, 4]}), "does not fit the network"),
         (lambda f: edit_model(f, num_classes=4, taxonomy=4), "score.weight (3, 4, 1, 1) for (4, 4, 1, 1)"),
     ],
 )

@@ -91,6 +91,11 @@ def test_every_rule(option: str, value: Any, allowed: str) -> None:
     assert allowed in str(caught.value)
 
 
+def test_whole_pictures_are_not_mixed() -> None:
+    with pytest.raises(ConfigError, match=r"^--augment\.mix: got 0\.5; fix: give 0, as"):
+        Config().updated({"augment": {"crop": [0, 0], "mix": 0.5}, "data": {"batch_size": 1}}).check()
+
+
 def test_whole_pictures_come_one_at_a_time() -> None:
     with pytest.raises(ConfigError, match=r"^--data\.batch_size: got 8; fix: give 1, as --augment\.crop \[0, 0\] keeps"):
         changed("augment.crop", [0, 0])

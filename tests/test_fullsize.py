@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from pixelwise.errors import ConfigError
 from pixelwise.models import create_model
 from pixelwise.models.deconvnet import DeconvNet
 from pixelwise.models.frrn import FRRN, FullResolutionUnit, ResidualUnit
@@ -84,6 +85,36 @@ def test_deconvnet_puts_cells_back_where_they_were_found() -> None:
         windows = unpooled.view(1, -1, height // 2, 2, width // 2, 2).permute(0, 1, 2, 4, 3, 5).flatten(4)
         others = windows.scatter(4, places[..., None], 0)
         assert not others.any()
+
+
+@pytest.mark.parametrize("side", [0, 16, 100])
+def test_deconvnet_takes_squares_that_the_poolings_halve(side: int) -> None:
+    with pytest.raises(ConfigError, match=f"got {side}, allowed are multiples of 32"):
+        deconvnet(side=side)
+
+
+def test_frrn_enlarges_the_pooling_stream_bilinearly() -> None:
+    """The paper's figure 1: repetition in the units, interpolation between the stages."""
+    model, seen = frrn().eval(), []
+    stage = model.stages[model.num_down]
+    stage[0].register_forward_pre_hook(lambda m, inputs: seen.append(inputs[0]))  # type: ignore[index]
+    model.stages[model.num_down - 1][-1].register_forward_hook(lambda m, i, output: seen.append(output[0]))  # type: ignore[index]
+    with torch.no_grad():
+        model(images(64, 64))
+    before, after = seen
+    middle = before[..., 1:3].mean(-1)
+    left_of_the_border = after[..., 3]
+    # Between the second and the third cell lie pixels 3 and 4; their mean is the two cells' mean.
+    torch.testing.assert_close(
+        after[..., ::2, 3:5].mean(-1) + after[..., 1::2, 3:5].mean(-1), 2 * _smoothed(middle), atol=1e-4, rtol=1e-3
+    )
+    assert not torch.equal(left_of_the_border, after[..., 2])
+
+
+def _smoothed(rows: torch.Tensor) -> torch.Tensor:
+    """The mean of the two pixels that bilinear doubling makes of each row: 1/8 of the neighbours, 3/4 of itself."""
+    padded = torch.cat([rows[..., :1], rows, rows[..., -1:]], -1)
+    return (padded[..., :-2] + 6 * rows + padded[..., 2:]) / 8
 
 
 def test_deconvnet_resizes_a_picture_to_its_square_and_the_scores_back() -> None:

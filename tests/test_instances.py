@@ -97,6 +97,9 @@ def test_overlap_by_counting_pixels(a: Window, b: Window) -> None:
 def test_drawn_boxes_overlap_by_half_and_stay_inside(box: Window, seed: int) -> None:
     drawn = draw_overlapping(box, (61, 61), np.random.default_rng(seed))
     assert overlap(box, drawn) >= MIN_OVERLAP
+    if min(box.size) >= 8:
+        several = {draw_overlapping(box, (61, 61), np.random.default_rng([seed, n])) for n in range(4)}
+        assert len(several - {box}) > 1, "boxes are drawn, not repeated"
     large = enlarge(drawn, (61, 61))
     assert min(large) >= 0
     assert max(large.bottom, large.right) <= 61
@@ -130,6 +133,8 @@ def test_scores_are_merged_by_their_maximum() -> None:
                 view[logits[k] > view] = logits[k][logits[k] > view]
     np.testing.assert_allclose(merged, expected, atol=1e-4)
     assert (merged[:, :20, 30:] > 0).any()
+    small = proposal_scores(model, image[:100], grid_proposals((100, 200)), CPU)
+    assert (small > 0).any(), "a picture below the least side is one large proposal itself"
     with pytest.raises(InputError, match="leaves the image"):
         proposal_scores(model, image, [Window(0, 0, 151, 200)], CPU)
 

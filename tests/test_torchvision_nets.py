@@ -12,8 +12,9 @@ from papers import torchvision_state
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pixelwise.backbones import create_backbone
 from pixelwise.checkpoint import load_checkpoint
-from pixelwise.errors import CheckpointError
+from pixelwise.errors import CheckpointError, ConfigError
 from pixelwise.importing import import_model
 from pixelwise.importing.wholenets import whole_names
 from pixelwise.models import create_model
@@ -101,7 +102,7 @@ def test_the_heads_written_out(name: str) -> None:
 
 
 @pytest.mark.parametrize("auxiliary", [True, False])
-def test_a_file_of_torchvisions_gives_the_same_masks(auxiliary: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_is_read_whole_through_the_command(auxiliary: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name, full = (
         "torchvision_deeplabv3_mobilenet_v3_large",
         create_model("torchvision_deeplabv3_mobilenet_v3_large", auxiliary=auxiliary),
@@ -114,6 +115,24 @@ def test_a_file_of_torchvisions_gives_the_same_masks(auxiliary: bool, tmp_path: 
     x = torch.randint(0, 256, (1, 3, 40, 56), dtype=torch.uint8)
     with torch.no_grad():
         assert torch.equal(checkpoint.model.eval()(x).logits, full.eval()(x).logits)
+
+
+def test_a_classifiers_file_fills_a_trunk(tmp_path: Path) -> None:
+    classifier = create_backbone("mobilenetv2", num_classes=1000).eval()
+    torch.save(classifier.state_dict(), tmp_path / "mobilenet.pth")
+    imported = import_model(tmp_path / "mobilenet.pth", "deeplabv3plus_mobilenetv2", 5)
+    trunk: Any = imported.model.backbone
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        # The first layers, before strides become rates, are the classifier's to the last bit.
+        assert torch.equal(trunk.features[:4](x), classifier.features[:4](x))  # type: ignore[index]
+    assert imported.spec.num_classes == 5
+    assert set(imported.report.dropped) >= {"classifier.1.weight", "classifier.1.bias"}
+    assert "score.weight" in imported.report.fresh
+    with pytest.raises(CheckpointError, match="missing"):
+        import_model(tmp_path / "mobilenet.pth", "deeplabv3_resnet50")
+    with pytest.raises(ConfigError, match="no published weights"):
+        import_model(tmp_path / "mobilenet.pth", "frrn_a")
 
 
 def test_files_that_are_no_net_of_torchvisions(tmp_path: Path) -> None:

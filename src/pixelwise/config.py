@@ -109,7 +109,7 @@ class LossConfig:
     border_sigma: float = 5.0
     """U-Net's sigma: over how many pixels between the two the weight falls."""
     keep_probability: float = 1.0
-    """FCN's patchwise training: each cell of 32 x 32 pixels stays in the loss with this probability."""
+    """FCN's patchwise training: each cell of the scores stays in the loss with this probability."""
     hardest_pixels: int = 0
     """FRRN's bootstrapping: the mean is over so many pixels of each picture, those of the highest loss; 0 takes all."""
     aux_weight: float = 0.4
@@ -135,7 +135,7 @@ class OptimizerConfig:
     bias_lr_factor: float = 1.0
     """Learning rate of biases, relative (Caffe doubles it)."""
     head_lr_factor: float = 1.0
-    """Learning rate of the layers that give class scores, relative (DeepLab: 10 beside a trained trunk)."""
+    """Learning rate of the layers that a trained trunk does not bring, relative (DeepLab, PSPNet: 10)."""
     schedule: Literal["constant", "poly", "cosine", "step"] = "poly"
     """How the learning rate falls over the steps."""
     step_every: int = 2000
@@ -230,6 +230,7 @@ class Config:
             ("augment.aspect", 1 <= augment.aspect <= 10, "1 to 10"),
             ("augment.flip", 0 <= augment.flip <= 1, "0 to 1"),
             ("augment.mix", 0 <= augment.mix <= 1, "0 to 1"),
+            ("augment.mix", not (augment.mix and whole), "0, as --augment.crop [0, 0] keeps pictures of many sizes"),
             ("augment.rare", 0 <= augment.rare <= 1, "0 to 1"),
             ("augment.elastic", 0 <= augment.elastic <= 1000, "0 to 1000"),
             ("augment.context", 0 <= augment.context <= 1000, "0 to 1000"),

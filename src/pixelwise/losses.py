@@ -34,8 +34,8 @@ def hardest_cross_entropy(
 ) -> Tensor:
     """Bootstrapped cross entropy: the mean over the `num_pixels` pixels of highest loss of each picture, mean over the batch.
 
-    logits (B, K, H, W) float; masks (B, H, W) int64; class_weights (K,) or None -> scalar.
-    Ignored pixels have loss 0, so they are taken only where fewer others are left. Source: FRRN, section 4; the authors' code.
+    logits (B, K, H, W) float; masks (B, H, W) int64; class_weights (K,) or None -> scalar. Ignored pixels have loss 0: where
+    fewer others are left they are taken too, and count in the divisor. Source: FRRN, section 4; the authors' code.
     """
     losses = F.cross_entropy(logits.float(), masks, class_weights, ignore_index=ignore_id, reduction="none").flatten(1)
     return losses.topk(min(num_pixels, losses.shape[1]), sorted=False).values.mean()

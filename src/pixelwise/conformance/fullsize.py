@@ -1,4 +1,4 @@
-"""DeconvNet and FRRN, which label at full size: parameters and multiply-adds."""
+"""DeconvNet and FRRN, which label at full size: parameters and multiply-adds; the CRF behind the first."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from functools import partial
 
 from torch import nn
 
+from ..crf import PRESETS
 from ..models.deconvnet import DeconvNet
 from .measure import macs, network, parameters
 from .rows import Family
@@ -39,6 +40,12 @@ def _parameters_of_the_middle() -> int:
 @DECONVNET_ROWS("21 classes", "MACs")
 def _macs() -> int:
     return macs(_deconvnet(), 224)
+
+
+@DECONVNET_ROWS("CRF at inference", "gaussian")
+def _crf() -> list[float]:
+    found = PRESETS["deconvnet"]
+    return [found.theta_gamma, found.w2, found.theta_alpha, found.theta_beta, found.w1, found.iterations]
 
 
 def _frrn_parameters(name: str) -> int:

@@ -24,6 +24,7 @@ from .caffemodel import CaffeLayer, read_caffemodel
 from .foreign import regular_file
 from .parts import fcn_names, is_fcn, layout_of
 from .torchfile import TORCH_ENDINGS, read_tensors
+from .trunkfiles import has_trunk, import_trunk
 from .wholenets import import_whole, is_whole, whole_names
 
 __all__ = [
@@ -62,12 +63,23 @@ def import_model(
     in_channels: int | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Imported:
-    """Build the registered network `name` and fill it from a foreign file: an FCN, or one of torchvision's nets.
+    """Build the registered network `name` and fill it from a foreign file: an FCN, one of torchvision's nets, or any network's
+    trunk from an image classifier.
 
     Arguments and errors are those of `import_fcn`.
     """
-    read = import_whole if is_whole(name) else import_fcn
-    return read(path, name, num_classes, in_channels=in_channels, options=options)
+    if is_whole(name) or is_fcn(name):
+        read = import_whole if is_whole(name) else import_fcn
+        return read(path, name, num_classes, in_channels=in_channels, options=options)
+    if not has_trunk(name):
+        fitting = ", ".join(fcn_names() + whole_names())
+        raise ConfigError(name, "no published weights fit this network", f"choose one of {fitting}, or one on a published trunk")
+    content = _read(Path(path))
+    if content.whole is not None:
+        raise CheckpointError(path, f"holds a whole net of {content.whole.layout}", "import it as " + " or ".join(fcn_names()))
+    said = {"preprocessing": content.preprocessing or "caffe", **(options or {})}
+    spec = ModelSpec(name, num_classes or VOC_CLASSES, in_channels or 3, options=said)
+    return import_trunk(Path(path), content.arrays, content.caffe, spec)
 
 
 def import_fcn(

@@ -8,7 +8,8 @@ instances for training in two stages: `augment.objects`; proposals merged by max
 `inference.proposals`.
 
 Deviations: a whole image is resized to `side` pixels, and its scores back, as one proposal that covers it (bilinear). `width` is
-ours. The authors estimate the norms' statistics over 500 passes behind training; here they are the running ones.
+ours. With a single picture in training the norms behind fc6 and fc7, which see one value a channel, use their running
+statistics. The authors estimate the norms' statistics over 500 passes behind training; here they are the running ones.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core import Coarse
+from ..errors import ConfigError
+from ..nn.context import CellNorm
 from ..nn.init import init_he, scaled
 from ..nn.model import SegmentationModel
 from ..nn.resample import Bilinear
@@ -40,7 +43,7 @@ class ConvUnit(nn.Sequential):
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, padding: int) -> None:
         conv = nn.Conv2d(in_channels, out_channels, kernel, padding=padding)
-        super().__init__(conv, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
+        super().__init__(conv, CellNorm(out_channels), nn.ReLU(inplace=True))
 
 
 class DeconvUnit(nn.Sequential):
@@ -48,6 +51,9 @@ class DeconvUnit(nn.Sequential):
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, padding: int) -> None:
         conv = nn.ConvTranspose2d(in_channels, out_channels, kernel, padding=padding)
+        # Source: the fillers in the authors' prototxt.
+        nn.init.normal_(conv.weight, std=0.01)
+        nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
         super().__init__(conv, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
 
 
@@ -59,6 +65,8 @@ class DeconvNet(SegmentationModel):
 
     def __init__(self, num_classes: int, in_channels: int, side: int, width: float, preprocessing: str | Mapping[str, Any]) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
+        if side < STRIDE or side % STRIDE:
+            raise ConfigError("side", f"got {side}, allowed are multiples of {STRIDE}", "the paper's is 224")
         self.fixed_side = side
         kernel = side // STRIDE
         channels = in_channels

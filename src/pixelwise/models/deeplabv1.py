@@ -35,7 +35,7 @@ from ..nn.resample import Grid, Identity, cover
 from .contract import MODELS
 
 PAPER = "https://arxiv.org/abs/1412.7062"
-SCORES = "VOC 2012 test 71.6 (MSc, CRF); table 1"
+SCORES = "VOC 2012 test 71.6 (MSc-LargeFOV, CRF); table 1"
 STRIDE = 8
 # Strides of the direct paths' 3x3, which bring the image and pool1 to pool4 to stride 8. Source: DeepLab-MSc's train.prototxt.
 DIRECT_STRIDES = (8, 4, 2, 1, 1)

@@ -7,7 +7,8 @@ through max pooling and answers by a 1x1 convolution, enlarged by repetition. Le
 map, z the residual stream's. The bootstrapped loss is `loss.hardest_pixels`.
 
 Deviations: sides that are no multiple of 16 (A) or 32 (B) are padded by repeating the border at the bottom and right, and the
-scores cropped. `base` and `lanes` scale the net. Pixels are normalised (the authors scale them to 0..1).
+scores cropped. `base` and `lanes` scale the net. Pixels are normalised (the authors scale them to 0..1). Fresh weights are He's
+normal ones (theirs: uniform).
 """
 
 from __future__ import annotations

@@ -92,6 +92,10 @@ class SegmentationModel(nn.Module, ABC):
         """The layers that turn features into class scores, if the network names them."""
         return []
 
+    def new_modules(self) -> list[nn.Module]:
+        """The layers that a trained trunk does not bring, which may learn faster: where nothing else is said, the classifier."""
+        return self.classifier_modules()
+
     def forward(self, images: Tensor) -> Output:
         """images (B, C, H, W), uint8 or float 0..255, RGB -> logits (B, K, H, W) of the same size."""
         return self.coarse(images).output()

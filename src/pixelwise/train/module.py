@@ -57,7 +57,7 @@ class TrainingModule(lightning.LightningModule):
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.after_step = after_step
         self.average = MovingAverage(model, config.train.ema) if config.train.ema else None
-        self.optimizer = build_optimizer(model, config.optimizer, model.classifier_modules())
+        self.optimizer = build_optimizer(model, config.optimizer, model.new_modules())
         # A function: the network itself would be registered a second time.
         run = forward_of(model, config)
         self.run_model = torch.compile(run) if config.train.compile else run
@@ -155,10 +155,12 @@ class TrainingModule(lightning.LightningModule):
     @cached_property
     def _cell(self) -> int:
         """Pixels per cell of the network's scores: what patchwise training keeps or leaves out as one."""
-        was_training = self.model.training
+        # Each module's own mode: frozen norms are in evaluation while the rest trains.
+        modes = [(module, module.training) for module in self.model.modules()]
         with torch.no_grad():
             coarse = self.model.eval().coarse(torch.zeros(1, self.model.in_channels, 64, 64, device=self.device))
-        self.model.train(was_training)
+        for module, training in modes:
+            module.training = training
         if isinstance(coarse.upsample, Grid | TransposedBilinear):
             return coarse.upsample.stride
         return max(round(64 / coarse.scores.shape[-2]), 1)

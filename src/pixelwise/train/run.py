@@ -29,7 +29,7 @@ from .lightning_parts import StopSignals, make_loggers, make_progress_bar
 from .module import TrainingModule
 from .precision import choose_precision
 from .ranks import check_launch, largest_over_ranks, process_rank
-from .state import load_state, restore_optimizer, save_state
+from .state import State, load_state, restore_optimizer, save_state
 from .validation import validate
 
 # What a resumed run must share with the one that it goes on from, and what changes which pictures it sees.
@@ -84,10 +84,11 @@ class Run:
         config = self.config
         torch.manual_seed(config.train.seed)
         weights = class_weights(config.loss, self.train_split, skip_bad=config.train.on_bad == "skip")
-        model = build_model(config.model, self.taxonomy, self.folder.last if resume and is_checkpoint(self.folder.last) else None)
+        state = self._load_state() if resume else None
+        model = build_model(config.model, self.taxonomy, self.folder.last if state and is_checkpoint(self.folder.last) else None)
         module = TrainingModule(model, config, self.taxonomy.ignore_id, weights, self.after_step)
-        if resume:
-            self._restore(module)
+        if state is not None:
+            self._restore(module, state)
         if is_first:
             self.folder.forget_after(module.step)
             write_text(self.folder.config, config.to_yaml())
@@ -117,13 +118,15 @@ class Run:
     def _write_environment(self, module: TrainingModule) -> None:
         self.folder.write_environment(precision=self.precision, device=self.device, replaced_pictures=module.num_bad)
 
-    def _restore(self, module: TrainingModule) -> None:
+    def _load_state(self) -> State | None:
         state, passed_over = load_state(self.folder.last)
         for line in passed_over:
             print(f"warning: passed over {line}")
         if state is None:
             print(f"{self.folder.last}: no state was saved yet, starting at step 0")
-            return
+        return state
+
+    def _restore(self, module: TrainingModule, state: State) -> None:
         self._compare(state.settings)
         averaged = any(name.startswith("average.") for name in state.tensors)
         if averaged != (module.average is not None):
@@ -139,7 +142,7 @@ class Run:
     def _compare(self, saved: dict[str, Any]) -> None:
         """Refuse what breaks the run, name what changes its pictures; of settings that an older state lacks nothing is known."""
         now = self._settings()
-        changed = [name for name in _FIXED if name in saved and saved[name] != now[name]]
+        changed = [name for name in _FIXED if any(now[name].get(key, value) != value for key, value in saved.get(name, {}).items())]
         if changed:
             what = f"was trained with other settings in {', '.join(changed)}"
             raise CheckpointError(self.folder.last, what, "resume without these options, or start a new run with --model.init_from")
