@@ -52,6 +52,9 @@ BROKEN = [
     ("loss.class_weights", [1.0, -1.0], "0 or more"),
     ("loss.class_weights", [], "0 or more"),
     ("loss.hardest_pixels", -1, "0 or more"),
+    ("optimizer.step_every", 0, "1 or more"),
+    ("optimizer.step_factor", 0.0, "above 0"),
+    ("data.cache_mib", -1, "0 or more"),
     ("loss.lovasz", math.inf, "0 or more"),
     ("loss.lovasz_pixels", -1, "0 or more"),
     ("optimizer.lr", -1.0, "0 or more"),
@@ -89,26 +92,27 @@ def test_every_rule(option: str, value: Any, allowed: str) -> None:
 
 
 def test_whole_pictures_come_one_at_a_time() -> None:
-    with pytest.raises(ConfigError, match=r"^--data\.batch_size: got 8, allowed: 1, as --augment\.crop \[0, 0\] keeps"):
+    with pytest.raises(ConfigError, match=r"^--data\.batch_size: got 8; fix: give 1, as --augment\.crop \[0, 0\] keeps"):
         changed("augment.crop", [0, 0])
     assert Config().updated({"augment": {"crop": [0, 0]}, "data": {"batch_size": 1}}).augment.crop == [0, 0]
 
 
-def test_whole_pictures_have_no_windows() -> None:
-    whole = {"augment": {"crop": [0, 0], "windows": True}, "data": {"batch_size": 1}}
-    with pytest.raises(ConfigError, match=r"^--augment\.windows: got True, allowed: false, as --augment\.crop \[0, 0\]"):
+@pytest.mark.parametrize("other", [{"crop": [0, 0]}, {"objects": "alone"}])
+def test_whole_pictures_and_objects_have_no_windows(other: dict[str, Any]) -> None:
+    whole = {"augment": {**other, "windows": True}, "data": {"batch_size": 1}}
+    with pytest.raises(ConfigError, match=r"^--augment\.windows: got True; fix: give false with --augment\.crop \[0, 0\]"):
         Config().updated(whole)
 
 
 @pytest.mark.parametrize("other", [{"at": "cells"}, {"hardest_pixels": 5}])
 def test_border_weights_need_the_loss_of_every_pixel(other: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"^--loss\.border_weight: got 10\.0, allowed: 0 with --loss"):
+    with pytest.raises(ConfigError, match=r"^--loss\.border_weight: got 10\.0; fix: give 0 with --loss"):
         Config().updated({"loss": {"border_weight": 10, **other}})
 
 
 def test_every_rule_is_broken_above() -> None:
     ruled = {option for option, _, _ in Config()._rules()}
-    # Windows are a switch, refused beside another setting: test_whole_pictures_have_no_windows.
+    # Windows are a switch, refused beside another setting: test_whole_pictures_and_objects_have_no_windows.
     assert ruled - {"augment.windows"} == {option for option, _, _ in BROKEN}
     numeric = {f"{section}.{name}" for section, name in NUMBERS}
     assert numeric <= ruled, "a number without a rule"
@@ -144,7 +148,7 @@ def test_words_are_refused_with_the_known_ones(section: str, name: str, hint: An
         ({"train": {"loggers": "wandb"}}, ["`train.loggers` is 'wandb'"]),
         ({"loss": {"class_weights": "lof"}}, ["log"]),
         ({"optimizer": {"name": "sdg"}}, ["did you mean sgd?"]),
-        ({"data": {"cache": "maybe"}}, ["`data.cache` is 'maybe'"]),
+        ({"train": {"compile": "maybe"}}, ["`train.compile` is 'maybe'"]),
     ],
 )
 def test_unknown_and_misplaced(changes: dict[str, Any], words: list[str]) -> None:

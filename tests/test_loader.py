@@ -195,14 +195,17 @@ def test_windows_of_a_mask_that_cannot_be_read(tmp_path: Path, on_bad: Literal["
 
 
 def test_the_cache_reads_each_picture_once() -> None:
-    reads = {}
-    for cache in (True, False):
+    reads, sample = {}, Numbers(3)[0]
+    assert sample.mask is not None
+    size = sample.image.nbytes + sample.mask.nbytes
+    for num_kept in (3, 2, 0):
         split = Numbers(3)
-        draws = Draws(split, keep, 0, cache=cache)
+        # One byte less than the next sample would need.
+        draws = Draws(split, keep, 0, cache_bytes=(num_kept + 1) * size - 1)
         keys = [draws[number][0].key for number in range(9)]
         assert sorted(set(keys)) == ["p0", "p1", "p2"]
-        reads[cache] = sum(split.reads.values())
-    assert reads == {True: 3, False: 9}
+        reads[num_kept] = sum(split.reads.values())
+    assert reads == {3: 3, 2: 5, 0: 9}
 
 
 def test_collate_keeps_ids_beyond_255() -> None:

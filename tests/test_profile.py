@@ -167,8 +167,25 @@ def test_refusals_are_one_line(tmp_path):
         command(str(tmp_path), num_classes=3)
 
 
-# Pixels per cell of the coarsest map, by the papers; DeconvNet's tiny square is 64 pixels and its fc6 one cell.
-COARSEST = {"compact": 16, "deconvnet": 64, "deeplabv3": 16, "fcn": 32, "late_fusion": 32, "frrn_a": 16, "frrn_b": 32, "pspnet": 8}
+# Pixels per cell of the coarsest map, by the papers; DeconvNet's tiny square is 64 pixels and its fc6 one cell; the
+# smallest of DeepLab v2's three images is half as large.
+COARSEST = {
+    "compact": 16,
+    "deconvnet": 64,
+    "deeplabv1": 8,
+    "deeplabv2_resnet101": 16,
+    "deeplabv2_vgg16": 8,
+    "deeplabv3": 16,
+    "fcn": 32,
+    "late_fusion": 32,
+    "frrn_a": 16,
+    "frrn_b": 32,
+    "pspnet": 8,
+    "torchvision_deeplabv3_mobilenet": 16,
+    "torchvision_lraspp": 16,
+    "torchvision": 8,
+    "unet": 16,
+}
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))

@@ -29,6 +29,13 @@ def test_cosine_and_constant() -> None:
     assert {lr_factor(s, 9, OptimizerConfig(schedule="constant")) for s in range(9)} == {1.0}
 
 
+def test_steps() -> None:
+    """DeepLab v1: a tenth after every 2000 steps."""
+    config = OptimizerConfig(schedule="step", step_every=2000, step_factor=0.1)
+    factors = [lr_factor(s, 6000, config) for s in (0, 1999, 2000, 3999, 4000, 5999)]
+    assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
 def test_warm_up_rises_evenly_and_then_falls_from_the_top() -> None:
     factors = [lr_factor(s, 12, OptimizerConfig(warmup_steps=4, power=1.0)) for s in range(12)]
     assert factors[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])

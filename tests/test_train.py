@@ -336,6 +336,18 @@ def test_stages_go_on_where_the_one_before_stopped(data: Path, tmp_path: Path) -
             previous = loaded
 
 
+def test_a_run_goes_on_without_the_checkpoint_that_it_started_from(data: Path, tmp_path: Path) -> None:
+    """The start's normalisation stays with the run."""
+    start = create_model("compact", 3, **TINY_COMPACT, preprocessing="caffe")
+    save_checkpoint(tmp_path / "start", start, open_dataset(data).taxonomy)
+    changes: dict[str, Any] = {"model": {"name": "compact", "options": TINY_COMPACT, "init_from": str(tmp_path / "start")}}
+    train(tiny_config(data, **changes, train={"steps": 2}), tmp_path / "run")
+    (tmp_path / "start").rename(tmp_path / "moved")
+    train(tiny_config(data, **changes, train={"steps": 3}), tmp_path / "run", resume=True)
+    loaded = load_checkpoint(tmp_path / "run" / "checkpoints" / "last").model
+    assert loaded.preprocess.order == "bgr"
+
+
 def test_a_start_that_fits_nowhere(tmp_path: Path) -> None:
     compact, fcn = create_model("compact", 3, **TINY_COMPACT), create_model("fcn32s_vgg16", 3, **TINY_FCN)
     with pytest.raises(CheckpointError, match="shares no tensor"):

@@ -13,7 +13,7 @@ from ..checkpoint import save_checkpoint
 from ..core import Taxonomy
 from ..data.layouts.voc import TAXONOMY as VOC
 from ..errors import CheckpointError
-from ..importing import Imported, Report, import_fcn
+from ..importing import Imported, Report, import_model
 from ..importing.foreign import regular_file
 from ..registry import suggest
 from ..weights import WEIGHTS, Weights, cache_folder, download, published
@@ -54,7 +54,7 @@ def import_(
     entry = published(path)
     chosen = {"geometry": geometry, "upsampling": upsampling}
     options = {option: value for option, value in chosen.items() if value is not None}
-    imported = import_fcn(path, as_, num_classes, in_channels=in_channels, options=options)
+    imported = import_model(path, as_, num_classes, in_channels=in_channels, options=options)
     model = imported.model
     taxonomy = VOC if model.num_classes == VOC.num_classes else _numbered(model.num_classes)
     save_checkpoint(out, model, taxonomy, _card(imported, path.name, entry))

@@ -49,7 +49,8 @@ class Draws(Dataset[tuple[Sample, bool]]):
 
     mix is the probability that half of the classes of a second sample, drawn evenly, are pasted over the first.
     windows, (height, width), cuts each picture into windows side by side, and a draw shows one of all windows.
-    cache keeps decoded samples in memory; on_bad "skip" replaces what cannot be read, "stop" raises its error.
+    cache_bytes of decoded samples are kept in memory, those that come first.
+    on_bad "skip" replaces what cannot be read, "stop" raises its error.
     """
 
     split: Split
@@ -57,13 +58,15 @@ class Draws(Dataset[tuple[Sample, bool]]):
     seed: int
     sampling: Literal["shuffle", "replacement"] = "shuffle"
     on_bad: Literal["stop", "skip"] = "stop"
-    cache: bool = True
+    cache_bytes: int = 2**31
     mix: float = 0.0
     windows: tuple[int, int] | None = None
     _cached: dict[int, Sample] = field(default_factory=dict, repr=False)
-    _places: list[tuple[int, Place | None]] = field(default_factory=list, repr=False)
+    _bytes_left: int = field(default=0, init=False, repr=False)
+    _places: list[tuple[int, Place | None]] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self._bytes_left = self.cache_bytes
         # What a draw can show: a sample and, of windows, the middle of one.
         for index in range(len(self.split)):
             centers = window_centers(self._size(index), self.windows) if self.windows else [None]
@@ -108,12 +111,14 @@ class Draws(Dataset[tuple[Sample, bool]]):
         return mask.shape[0], mask.shape[1]
 
     def _read(self, index: int) -> Sample:
-        if index not in self._cached:
-            sample = self.split[index]
-            if not self.cache:
-                return sample
+        if index in self._cached:
+            return self._cached[index]
+        sample = self.split[index]
+        size = sample.image.nbytes + (0 if sample.mask is None else sample.mask.nbytes)
+        if size <= self._bytes_left:
             self._cached[index] = sample
-        return self._cached[index]
+            self._bytes_left -= size
+        return sample
 
 
 class DrawBatches(Sampler[list[int]]):

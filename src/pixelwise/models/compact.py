@@ -87,7 +87,10 @@ def _resize(x: Tensor, like: Tensor) -> Tensor:
 
 
 @MODELS.register(
-    "compact", tiny={"widths": (4, 4, 6, 8), "blocks": (1, 1), "dilations": (1, 2), "rates": (2,), "decoder": (8, 4)}, year=2026
+    "compact",
+    tiny={"widths": (4, 4, 6, 8), "blocks": (1, 1), "dilations": (1, 2), "rates": (2,), "decoder": (8, 4)},
+    year=2026,
+    scores="CamVid test: docs/results.md",
 )
 def compact(
     num_classes: int = 11,

@@ -32,6 +32,7 @@ from .contract import MODELS
 from .deeplabv3 import rates_at
 
 PAPER = "https://arxiv.org/abs/1802.02611"
+SCORES = "VOC 2012 test 87.8; tables 1 to 7"
 ALIGNED = Bilinear(align_corners=True)
 
 
@@ -109,7 +110,7 @@ def _register_resnet(depth: int) -> None:
         )
 
     build.__doc__ = f"DeepLab v3+ on ResNet-{depth}: pyramid, then a decoder with a map of stride 4."
-    MODELS.register(f"deeplabv3plus_resnet{depth}", tiny={"width": 1 / 32}, paper=PAPER, year=2018)(build)
+    MODELS.register(f"deeplabv3plus_resnet{depth}", tiny={"width": 1 / 32}, paper=PAPER, year=2018, scores=SCORES)(build)
 
 
 def _register_xception(depth: int) -> None:
@@ -127,10 +128,10 @@ def _register_xception(depth: int) -> None:
         return DeepLabV3Plus(name, options, num_classes, in_channels, output_stride, True, decoder, separable, width, preprocessing)
 
     build.__doc__ = f"DeepLab v3+ on aligned Xception-{depth}: separable pyramid and decoder."
-    MODELS.register(f"deeplabv3plus_xception{depth}", tiny={"width": 1 / 32}, paper=PAPER, year=2018)(build)
+    MODELS.register(f"deeplabv3plus_xception{depth}", tiny={"width": 1 / 32}, paper=PAPER, year=2018, scores=SCORES)(build)
 
 
-@MODELS.register("deeplabv3plus_mobilenetv2", tiny={"width": 0.1}, paper=PAPER, year=2018)
+@MODELS.register("deeplabv3plus_mobilenetv2", tiny={"width": 0.1}, paper=PAPER, year=2018, scores=SCORES)
 def deeplabv3plus_mobilenetv2(
     num_classes: int = 21,
     in_channels: int = 3,

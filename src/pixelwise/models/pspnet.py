@@ -27,6 +27,7 @@ from ..nn.resample import Bilinear
 from .contract import MODELS
 
 PAPER = "https://arxiv.org/abs/1612.01105"
+SCORES = "VOC 2012 test 85.4, ADE20K val 41.68"
 UPSAMPLE = Bilinear(align_corners=True)
 
 
@@ -83,7 +84,7 @@ def _register(depth: int) -> None:
         return PSPNet(depth, num_classes, in_channels, bins, dropout, auxiliary, width, preprocessing)
 
     build.__doc__ = f"PSPNet on ResNet-{depth}: pyramid pooling over a map of stride 8."
-    MODELS.register(f"pspnet_resnet{depth}", tiny={"width": 1 / 16}, paper=PAPER, year=2017)(build)
+    MODELS.register(f"pspnet_resnet{depth}", tiny={"width": 1 / 16}, paper=PAPER, year=2017, scores=SCORES)(build)
 
 
 for _depth in (50, 101):

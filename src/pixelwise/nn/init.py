@@ -38,6 +38,16 @@ def zero_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
     return layer
 
 
+def normal_conv(
+    in_channels: int, out_channels: int, kernel: int, *, std: float, stride: int = 1, padding: int = 0, rate: int = 1
+) -> nn.Conv2d:
+    """A convolution with weights of a normal of `std` around 0 and zero biases: DeepLab's new layers, Caffe's gaussian filler."""
+    layer = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, rate)
+    nn.init.normal_(layer.weight, std=std)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return layer
+
+
 def scaled(num_channels: int, width: float) -> int:
     """A channel count times `width`, even (groups of two stay possible) and at least 2."""
     if width <= 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,22 +11,26 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import find_checkpoint, load_checkpoint
-from ..config import Config, LossConfig, ModelConfig
+from ..config import AugmentConfig, Config, LossConfig, ModelConfig
 from ..core import Coarse, Output, Taxonomy
 from ..data.dataset import Split
+from ..data.instances import InstanceCrops
+from ..data.transforms import Augment, Transform
 from ..errors import CheckpointError, ConfigError, InputError
 from ..losses import class_weights_from_counts
 from ..models import MODELS, ModelSpec, create_model
 from ..nn.model import SegmentationModel
 
 
-def build_model(settings: ModelConfig, taxonomy: Taxonomy) -> SegmentationModel:
+def build_model(settings: ModelConfig, taxonomy: Taxonomy, resumed: Path | None = None) -> SegmentationModel:
     """The network with fresh weights or, with `init_from`, those of a run or checkpoint; frozen as `train_only` says.
 
     Weights mean nothing without the pixels that they were learned on, so the normalisation is the checkpoint's unless the
-    options name one.
+    options name one. `resumed` is the checkpoint of a run that goes on: it remembers them, and where the run once started
+    from need not be there any more.
     """
-    source = load_checkpoint(find_checkpoint(settings.init_from)).model if settings.init_from else None
+    start = (resumed or settings.init_from) if settings.init_from else None
+    source = load_checkpoint(find_checkpoint(start)).model if start else None
     options = dict(settings.options)
     if source is not None and (preprocessing := _preprocessing_of(source)) is not None:
         options = {"preprocessing": preprocessing, **options}
@@ -33,7 +38,7 @@ def build_model(settings: ModelConfig, taxonomy: Taxonomy) -> SegmentationModel:
     if model.in_channels != 3 or hasattr(model, "coarse_all"):
         what = f"{settings.name} takes {model.in_channels} channels" if model.in_channels != 3 else f"{settings.name} has two heads"
         raise ConfigError("--model.name", f"{what}; the command reads RGB pictures with one mask each", "train it from Python")
-    if source is not None:
+    if source is not None and resumed is None:
         print(start_from(model, source, settings.init_from))
     if settings.train_only == "classifier":
         if not model.classifier_modules():
@@ -64,6 +69,12 @@ def _preprocessing_of(model: SegmentationModel) -> Any:
     spec = model.spec
     assert isinstance(spec, ModelSpec), "checkpoints hold models made by create_model"
     return spec.options.get("preprocessing", MODELS[spec.name].options["preprocessing"].default)
+
+
+def training_transform(settings: AugmentConfig, ignore_id: int) -> Transform:
+    """The augmentation that a configuration asks for."""
+    augment = Augment(settings, ignore_id)
+    return augment if settings.objects == "whole" else InstanceCrops(augment, settings.objects, ignore_id)
 
 
 def start_from(model: SegmentationModel, source: SegmentationModel, name: object) -> str:

@@ -20,7 +20,7 @@ from ..data.borders import border_weights, label_cells
 from ..errors import EnvironmentFault, InputError
 from ..losses import hardest_cross_entropy, keep_cells, lovasz_softmax, pixel_cross_entropy
 from ..nn.model import SegmentationModel
-from ..nn.resample import TransposedBilinear, labels_of_cells
+from ..nn.resample import Grid, TransposedBilinear, labels_of_cells
 from .average import MovingAverage
 from .build import forward_of
 from .ranks import copy_from_first, mean_over_ranks
@@ -159,7 +159,7 @@ class TrainingModule(lightning.LightningModule):
         with torch.no_grad():
             coarse = self.model.eval().coarse(torch.zeros(1, self.model.in_channels, 64, 64, device=self.device))
         self.model.train(was_training)
-        if isinstance(coarse.upsample, TransposedBilinear):
+        if isinstance(coarse.upsample, Grid | TransposedBilinear):
             return coarse.upsample.stride
         return max(round(64 / coarse.scores.shape[-2]), 1)
 

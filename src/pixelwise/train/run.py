@@ -13,18 +13,17 @@ from typing import Any
 import lightning
 import torch
 
+from ..checkpoint import is_checkpoint, refuse_broken, save_checkpoint
 from ..checkpoint import load_state as fill_model
-from ..checkpoint import refuse_broken, save_checkpoint
 from ..config import Config
 from ..data import open_dataset
 from ..data.dataset import Split
 from ..data.loader import DrawBatches, Draws, TrainLoader
-from ..data.transforms import Augment
 from ..errors import CheckpointError, DatasetError, EnvironmentFault, InputError, Interrupted
 from ..files import write_text
 from ..inference.device import find_device
 from ..metrics import Scores
-from .build import build_model, class_weights
+from .build import build_model, class_weights, training_transform
 from .folder import RunFolder
 from .lightning_parts import StopSignals, make_loggers, make_progress_bar
 from .module import TrainingModule
@@ -85,7 +84,7 @@ class Run:
         config = self.config
         torch.manual_seed(config.train.seed)
         weights = class_weights(config.loss, self.train_split, skip_bad=config.train.on_bad == "skip")
-        model = build_model(config.model, self.taxonomy)
+        model = build_model(config.model, self.taxonomy, self.folder.last if resume and is_checkpoint(self.folder.last) else None)
         module = TrainingModule(model, config, self.taxonomy.ignore_id, weights, self.after_step)
         if resume:
             self._restore(module)
@@ -109,7 +108,7 @@ class Run:
         except RuntimeError as error:
             if "DataLoader worker" in str(error):
                 what = "a process that reads pictures was ended from outside, mostly for want of memory or of /dev/shm"
-                fix = "lower --data.workers, or --data.cache false; go on with --resume"
+                fix = "lower --data.workers or --data.cache_mib; go on with --resume"
                 raise EnvironmentFault("training", what, fix) from error
             if "closed by peer" in str(error) or "reset by peer" in str(error):
                 raise EnvironmentFault("training", "another rank has ended", "see its line; go on with --resume") from error
@@ -159,9 +158,10 @@ class Run:
     def _loader(self, module: TrainingModule, trainer: lightning.Trainer) -> TrainLoader:
         data, accumulate, settings = self.config.data, self.config.optimizer.accumulate, self.config.train
         augment = self.config.augment
-        transform = Augment(augment, self.taxonomy.ignore_id)
+        transform = training_transform(augment, self.taxonomy.ignore_id)
+        cache_bytes = data.cache_mib * 2**20 // max(data.workers, 1)
         windows = (augment.crop[0], augment.crop[1]) if augment.windows else None
-        draws = Draws(self.train_split, transform, settings.seed, data.sampling, settings.on_bad, data.cache, augment.mix, windows)
+        draws = Draws(self.train_split, transform, settings.seed, data.sampling, settings.on_bad, cache_bytes, augment.mix, windows)
         first, last = module.step * accumulate, settings.steps * accumulate
         batches = DrawBatches(first, last, data.batch_size, trainer.global_rank, trainer.world_size)
         return TrainLoader(draws, batches, data.workers)
@@ -197,7 +197,8 @@ class Run:
         if validates or saves or stop:
             self._refuse_broken(module)
         if step % settings.log_every == 0 or last:
-            self._log(module, {"split": self.config.data.train_split, "loss": module.loss_of_step})
+            rate = float(module.optimizer.param_groups[0]["lr"])
+            self._log(module, {"split": self.config.data.train_split, "lr": rate, "loss": module.loss_of_step})
         if validates:
             try:
                 self._validate(module)
@@ -218,12 +219,11 @@ class Run:
             raise InputError("training", what, "lower --optimizer.lr; the last checkpoint is whole") from error
 
     def _log(self, module: TrainingModule, values: dict[str, Any]) -> None:
-        rate = float(module.optimizer.param_groups[0]["lr"])
         if module.global_rank == 0:
-            self.folder.log({"step": module.step, "lr": rate, **values})
+            self.folder.log({"step": module.step, **values})
         numbers = {f"{values['split']}/{k}": v for k, v in values.items() if isinstance(v, float)}
         for logger in module.trainer.loggers:
-            logger.log_metrics({**numbers, "lr": rate}, step=module.step)
+            logger.log_metrics(numbers, step=module.step)
 
     def _validate(self, module: TrainingModule) -> None:
         started = time.monotonic()

@@ -14,12 +14,14 @@ from ..config import OptimizerConfig
 
 
 def lr_factor(step: int, steps: int, config: OptimizerConfig) -> float:
-    """The learning rate of step 0..steps-1, relative to its highest: warm-up, then constant, poly or cosine.
+    """The learning rate of step 0..steps-1, relative to its highest: warm-up, then constant, poly, cosine or step.
 
     Source of poly: (1 - step / steps) ** power, ParseNet and DeepLab v2, section 4.1.2.
     """
     if step < config.warmup_steps:
         return (step + 1) / (config.warmup_steps + 1)
+    if config.schedule == "step":
+        return float(config.step_factor ** ((step - config.warmup_steps) // config.step_every))
     progress = (step - config.warmup_steps) / max(steps - config.warmup_steps, 1)
     if config.schedule == "poly":
         return float((1 - progress) ** config.power)
