@@ -102,21 +102,22 @@ def test_whole_pictures_come_one_at_a_time() -> None:
     assert Config().updated({"augment": {"crop": [0, 0]}, "data": {"batch_size": 1}}).augment.crop == [0, 0]
 
 
-def test_whole_pictures_have_no_windows() -> None:
-    whole = {"augment": {"crop": [0, 0], "windows": True}, "data": {"batch_size": 1}}
-    with pytest.raises(ConfigError, match=r"^--augment\.windows: got True, allowed: false, as --augment\.crop \[0, 0\]"):
+@pytest.mark.parametrize("other", [{"crop": [0, 0]}, {"objects": "alone"}])
+def test_whole_pictures_and_objects_have_no_windows(other: dict[str, Any]) -> None:
+    whole = {"augment": {**other, "windows": True}, "data": {"batch_size": 1}}
+    with pytest.raises(ConfigError, match=r"^--augment\.windows: got True; fix: give false with --augment\.crop \[0, 0\]"):
         Config().updated(whole)
 
 
 @pytest.mark.parametrize("other", [{"at": "cells"}, {"hardest_pixels": 5}])
 def test_border_weights_need_the_loss_of_every_pixel(other: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"^--loss\.border_weight: got 10\.0, allowed: 0 with --loss"):
+    with pytest.raises(ConfigError, match=r"^--loss\.border_weight: got 10\.0; fix: give 0 with --loss"):
         Config().updated({"loss": {"border_weight": 10, **other}})
 
 
 def test_every_rule_is_broken_above() -> None:
     ruled = {option for option, _, _ in Config()._rules()}
-    # Windows are a switch, refused beside another setting: test_whole_pictures_have_no_windows.
+    # Windows are a switch, refused beside another setting: test_whole_pictures_and_objects_have_no_windows.
     assert ruled - {"augment.windows"} == {option for option, _, _ in BROKEN}
     numeric = {f"{section}.{name}" for section, name in NUMBERS}
     assert numeric <= ruled, "a number without a rule"

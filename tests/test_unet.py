@@ -141,6 +141,17 @@ def test_a_pixel_of_a_tile_depends_on_its_surroundings_alone() -> None:
             torch.testing.assert_close(inner, whole[..., top : top + 100, left : left + 68], atol=1e-4, rtol=1e-4)
 
 
+def test_tiles_edge_to_edge_as_in_the_paper_are_not_quite_the_whole() -> None:
+    """Sides of 388 move the poolings' grid by 4 pixels: the reason why `tile` steps by multiples of 16."""
+    model, picture = tiny(), images(320, 200)
+    with torch.no_grad():
+        whole = model(picture).logits
+        for top, equal in ((96, True), (100, False)):
+            inner = model.inner(picture[..., top - 92 : top + 112, 4:192]).output().logits
+            difference = float((inner - whole[..., top : top + 20, 96:100]).abs().max())
+            assert difference < 1e-4 if equal else difference > 1e-2
+
+
 @pytest.mark.parametrize("tile", [-4, 4, 16, 19, 388 + 8, 1])
 def test_tiles_that_the_net_cannot_score(tile: int) -> None:
     with pytest.raises(ConfigError, match=r"allowed are 0 and 20 \+ 16 k; fix: take"):

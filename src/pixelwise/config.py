@@ -188,6 +188,8 @@ class TrainConfig:
 
 _MOST_WORKERS = 256
 _LARGEST = 1e30
+_EVERY_PIXEL = "0 with --loss.at cells or --loss.hardest_pixels"
+_WINDOWS = "false with --augment.crop [0, 0] or --augment.objects"
 _CROPS = "[height, width] of 1 to 32768, or [0, 0]"
 
 
@@ -234,14 +236,12 @@ class Config:
             ("augment.rare", 0 <= augment.rare <= 1, "0 to 1"),
             ("augment.elastic", 0 <= augment.elastic <= 1000, "0 to 1000"),
             ("augment.context", 0 <= augment.context <= 1000, "0 to 1000"),
-            ("augment.windows", not augment.windows or augment.objects == "whole", "false with --augment.objects"),
-            ("augment.windows", not (augment.windows and whole), "false, as --augment.crop [0, 0] keeps pictures whole"),
+            ("augment.windows", not augment.windows or not (whole or augment.objects != "whole"), _WINDOWS),
             ("augment.rotate", 0 <= augment.rotate <= 180, "0 to 180"),
             *((f"augment.{n}", 0 <= getattr(augment, n) <= 1, "0 to 1") for n in ("brightness", "contrast", "saturation", "gamma")),
             ("augment.hue", 0 <= augment.hue <= 180, "0 to 180"),
             ("loss.border_weight", 0 <= loss.border_weight < math.inf, "0 or more"),
-            ("loss.border_weight", not (loss.border_weight and loss.at == "cells"), "0 with --loss.at cells"),
-            ("loss.border_weight", not (loss.border_weight and loss.hardest_pixels), "0 with --loss.hardest_pixels"),
+            ("loss.border_weight", not loss.border_weight or (loss.at == "pixels" and not loss.hardest_pixels), _EVERY_PIXEL),
             ("loss.border_sigma", 0 < loss.border_sigma <= 1000, "above 0, up to 1000"),
             ("loss.keep_probability", 0 < loss.keep_probability <= 1, "above 0, up to 1"),
             ("loss.aux_weight", 0 <= loss.aux_weight < math.inf, "0 or more"),

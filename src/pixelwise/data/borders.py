@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# Beyond so many sigmas the term is below 1e-16 of its largest value: nothing beside a weight in single precision.
-_REACH = 9
+# Beyond so many sigmas the term is below 1e-10 of its largest value: nothing beside a weight in single precision.
+_REACH = 7
 
 
 def label_cells(mask: NDArray[Any], ignore_id: int, background: int = 0) -> NDArray[np.int32]:

@@ -40,7 +40,8 @@ class InstanceCrops:
     def __call__(
         self, image: NDArray[np.uint8], mask: NDArray[Any], rng: np.random.Generator, center: Place | None = None
     ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-        """image (H, W, C) uint8, mask (H, W) class ids -> what `inner` makes of the square; no `center` is taken."""
+        """image (H, W, C) uint8, mask (H, W) class ids -> what `inner` makes of the square."""
+        assert center is None, "an object says where its crop lies"
         region = draw_region(mask, self.ignore_id, rng)
         window = Window(0, 0, *mask.shape)
         if region is not None:

@@ -63,7 +63,7 @@ class Draws(Dataset[tuple[Sample, bool]]):
     windows: tuple[int, int] | None = None
     _cached: dict[int, Sample] = field(default_factory=dict, repr=False)
     _bytes_left: int = field(default=0, init=False, repr=False)
-    _places: list[tuple[int, Place | None]] = field(default_factory=list, repr=False)
+    _places: list[tuple[int, Place | None]] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._bytes_left = self.cache_bytes

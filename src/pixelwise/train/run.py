@@ -162,8 +162,8 @@ class Run:
         data, accumulate, settings = self.config.data, self.config.optimizer.accumulate, self.config.train
         augment = self.config.augment
         transform = training_transform(augment, self.taxonomy.ignore_id)
-        windows = (augment.crop[0], augment.crop[1]) if augment.windows else None
         cache_bytes = data.cache_mib * 2**20 // max(data.workers, 1)
+        windows = (augment.crop[0], augment.crop[1]) if augment.windows else None
         draws = Draws(self.train_split, transform, settings.seed, data.sampling, settings.on_bad, cache_bytes, augment.mix, windows)
         first, last = module.step * accumulate, settings.steps * accumulate
         batches = DrawBatches(first, last, data.batch_size, trainer.global_rank, trainer.world_size)
