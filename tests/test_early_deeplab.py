@@ -18,7 +18,7 @@ from pixelwise.models.deeplabv1 import DeepLabV1
 from pixelwise.models.deeplabv2 import HEADS, DeepLabV2
 from pixelwise.nn.count import num_parameters
 from pixelwise.nn.field import field_size
-from pixelwise.nn.resample import Grid, cover
+from pixelwise.nn.resample import Grid, center_pixels, cover
 
 V1 = ("deeplabv1_largefov_vgg16", "deeplabv1_vgg16_7x7", "deeplabv1_vgg16_4x4", "deeplabv1_msc_largefov_vgg16")
 
@@ -43,6 +43,7 @@ def test_a_grid_puts_cells_on_every_eighth_pixel() -> None:
     assert torch.equal(full[..., ::8, ::8], scores)
     torch.testing.assert_close(full[..., 4, 8], (scores[..., 0, 1] + scores[..., 1, 1]) / 2)
     assert torch.equal(Grid(8)(scores, (18, 11)), full[..., :18, :11])
+    assert center_pixels(Grid(8), 41, 321).tolist() == list(range(0, 321, 8)), "labels are taken at every eighth pixel"
     with pytest.raises(AssertionError, match="25x17"):
         Grid(8)(scores, (26, 17))
 

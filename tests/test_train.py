@@ -483,7 +483,10 @@ def test_launches_that_do_not_fit(data: Path, tmp_path: Path, monkeypatch: pytes
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("name", "stride"), [("fcn32s_vgg16", 32), ("fcn16s_vgg16", 16), ("fcn8s_vgg16", 8), ("compact", 2)])
+@pytest.mark.parametrize(
+    ("name", "stride"),
+    [("fcn32s_vgg16", 32), ("fcn16s_vgg16", 16), ("fcn8s_vgg16", 8), ("compact", 2), ("deeplabv1_largefov_vgg16", 8)],
+)
 def test_patches_are_the_cells_of_the_last_scores(name: str, stride: int) -> None:
     module = TrainingModule(create_model(name, 3, tiny=True), Config(), 255, None, lambda _: None)
     assert module._cell == stride
