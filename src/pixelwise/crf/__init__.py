@@ -1,0 +1,99 @@
+"""The fully connected CRF: labels that follow the edges of the image, after any classifier.
+
+    from pixelwise.crf import refine
+
+    sharper = refine(image, probs, "deeplabv2")        # (H, W, 3) uint8, (C, H, W) -> (C, H, W)
+
+Paper: Kraehenbuehl, Koltun, "Efficient inference in fully connected CRFs with Gaussian edge potentials" (NIPS 2011,
+https://arxiv.org/abs/1210.5644); DeepLab v1 and v2 apply it to their scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError, ImageError
+from .features import NORMALIZATIONS, PRESETS, Kernel, Parameters, appearance_features, find_parameters, paper_kernels, position_features
+
+__all__ = ["NORMALIZATIONS", "PRESETS", "Kernel", "Parameters", "appearance_features", "position_features", "refine"]
+
+# How far the probabilities of a pixel may add up from 1: a softmax in half precision stays within.
+_SUM_TOLERANCE = 1e-2
+
+
+def refine(
+    image: NDArray[np.uint8],
+    probs: NDArray[Any],
+    parameters: Parameters | str = "deeplabv2",
+    *,
+    compatibility: NDArray[Any] | None = None,
+    kernels: Sequence[Kernel] = (),
+    threads: int | None = None,
+) -> NDArray[np.float32]:
+    """Let pixels that lie close and look alike agree on their labels.
+
+    image          (H, W, 3) uint8, RGB: the picture that was classified, at its own size
+    probs          (C, H, W) float in 0..1, adding up to 1 over the classes at each pixel
+    parameters     the paper's two kernels, or the name of a preset: deeplabv1, deeplabv2, deconvnet, pydensecrf
+    compatibility  (C, C), row l, column l': what label l pays for a neighbour l'. None is Potts: 1 for another label, 0 for its own
+    kernels        further kernels on any features (`appearance_features`), beside the two
+    threads        None takes OMP_NUM_THREADS or all cores; the result does not depend on it
+    returns        (C, H, W) float32, adding up to 1 at each pixel
+
+    Raises ImageError for another image, ConfigError for probabilities, matrices or features that cannot be right.
+    The first call on a machine compiles for some ten seconds; the compiled code is kept.
+    """
+    parameters = find_parameters(parameters)
+    _check_image(image)
+    _check_probs(probs, image.shape[:2])
+    _check_kernels(kernels, compatibility, probs.shape)
+    if threads is not None and threads < 1:
+        raise ConfigError("crf threads", f"is {threads}", "choose 1 or more, or None for all cores")
+    # numba takes a third of a second to import: only who refines shall pay it.
+    from .compiled import Workers
+    from .meanfield import mean_field
+
+    num_classes, height, width = probs.shape
+    with Workers(threads) as workers:
+        all_kernels = [*paper_kernels(image, parameters), *kernels]
+        flat = mean_field(probs.reshape(num_classes, -1), all_kernels, parameters.iterations, compatibility, workers)
+    return flat.reshape(num_classes, height, width)
+
+
+def _check_image(image: NDArray[np.uint8]) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        what = f"is {image.dtype} of shape {image.shape}, wanted is uint8 (height, width, 3)"
+        raise ImageError("crf image", what, "hand over the RGB pixels as read, 0..255")
+
+
+def _check_probs(probs: NDArray[Any], size: tuple[int, ...]) -> None:
+    if probs.ndim != 3 or probs.shape[1:] != size or not probs.size:
+        what = f"have shape {probs.shape}, wanted is (classes, {size[0]}, {size[1]})"
+        raise ConfigError("crf probabilities", what, "bring them to the image's size, classes first")
+    if not np.issubdtype(probs.dtype, np.floating):
+        raise ConfigError("crf probabilities", f"are {probs.dtype}", "hand over floats in 0..1, not labels")
+    sums = probs.sum(0, dtype=np.float32)
+    if not np.isfinite(sums).all():
+        raise ConfigError("crf probabilities", f"hold NaN or infinity at {int((~np.isfinite(sums)).sum())} px", "check the network")
+    if probs.min() < 0:
+        raise ConfigError("crf probabilities", f"go down to {float(probs.min()):g}", "apply a softmax to the scores first")
+    worst = np.unravel_index(int(np.abs(sums - 1).argmax()), sums.shape)
+    if abs(sums[worst] - 1) > _SUM_TOLERANCE:
+        what = f"add up to {sums[worst]:g} at row {worst[0]}, column {worst[1]}, wanted is 1"
+        raise ConfigError("crf probabilities", what, "apply a softmax to the scores first")
+
+
+def _check_kernels(kernels: Sequence[Kernel], compatibility: NDArray[Any] | None, shape: tuple[int, ...]) -> None:
+    num_classes, height, width = shape
+    for matrix in (compatibility, *(kernel.compatibility for kernel in kernels)):
+        if matrix is not None and (np.shape(matrix) != (num_classes, num_classes) or not np.isfinite(matrix).all()):
+            what = f"has shape {np.shape(matrix)}, wanted is ({num_classes}, {num_classes}) of finite numbers"
+            raise ConfigError("crf compatibility", what, "one row and one column for each class")
+    for kernel in kernels:
+        if np.ndim(kernel.features) != 2 or len(kernel.features) != height * width:
+            what = f"have shape {np.shape(kernel.features)}, wanted is ({height * width}, features)"
+            raise ConfigError("crf features", what, "one row for each pixel, in row-major order")

@@ -1,0 +1,59 @@
+"""How this package's loops are compiled, and how they are spread over threads.
+
+Compiled code is kept beside the source (or in the user's cache folder) and found again by later processes, so that the
+seconds of compiling are paid once a machine. numba's own parallel loops are not used: their thread pool dies in forked
+processes and under calls from two threads. The loops give up the interpreter's lock instead, and plain threads run them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar, cast
+
+import numba
+
+Loop = TypeVar("Loop", bound=Callable[..., Any])
+
+
+def compiled(function: Loop) -> Loop:
+    """Compile a function at its first call, cached on disk; it runs without the interpreter's lock.
+
+    Floating point stays strict: nothing is reordered or fused, so that the same numbers come out on every machine, unless
+    a function asks for a fused multiply-add itself.
+    """
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+    try:
+        return cast(Loop, numba.njit(cache=True, **options)(function))
+    except RuntimeError:
+        # Neither the package's folder nor the user's cache folder can be written: compile in each process anew.
+        return cast(Loop, numba.njit(**options)(function))
+
+
+def available_threads() -> int:
+    """OMP_NUM_THREADS where it is set, as for torch; else the cores that this process may use."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdecimal() and int(wanted) > 0:
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Workers(AbstractContextManager["Workers"]):
+    """A handful of threads for one image. One thread means none: everything runs in the caller's."""
+
+    def __init__(self, threads: int | None = None) -> None:
+        self.threads = threads or available_threads()
+        self._pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def run(self, function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> list[Any]:
+        """Call function(*task) for every task and wait; results in the tasks' order. The first error is raised here."""
+        tasks = list(tasks)
+        if self._pool is None or len(tasks) == 1:
+            return [function(*task) for task in tasks]
+        return list(self._pool.map(function, *zip(*tasks, strict=True)))

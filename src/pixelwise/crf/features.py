@@ -1,0 +1,136 @@
+"""What the CRF knows of each pixel: its features in units of the kernels' standard deviations, and the kernels themselves.
+
+Source: Kraehenbuehl, Koltun, "Efficient inference in fully connected CRFs with Gaussian edge potentials" (NIPS 2011,
+https://arxiv.org/abs/1210.5644), equation 3:
+
+    k(f_i, f_j) = w1 exp(-|p_i - p_j|^2 / 2 theta_alpha^2 - |I_i - I_j|^2 / 2 theta_beta^2) + w2 exp(-|p_i - p_j|^2 / 2 theta_gamma^2)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError, UnknownNameError
+from ..registry import suggest
+
+Floats = NDArray[np.float32]
+
+NORMALIZATIONS = ("symmetric", "after", "before", "none")
+
+
+def check_normalization(name: str) -> None:
+    """Raise UnknownNameError for a normalisation that does not exist."""
+    if name not in NORMALIZATIONS:
+        raise UnknownNameError(name, "no such CRF normalization", suggest(name, NORMALIZATIONS))
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """The two kernels of the paper, in its letters, and how often and how they are applied.
+
+    w1, theta_alpha (pixels), theta_beta (steps of 0..255)  weight and standard deviations of the appearance kernel
+    w2, theta_gamma (pixels)                                weight and standard deviation of the smoothness kernel
+    iterations                                              mean-field steps
+    normalization     what a kernel is divided by, n_i = sum_j k(f_i, f_j): `symmetric` sqrt(n_i n_j), `after` n_i, `before` n_j,
+                      `none` nothing. `after` is the NIPS 2011 code and DeepLab's binary, `symmetric` the later library's default
+    A weight of 0 leaves its kernel out. Raises ConfigError for a value out of range.
+    """
+
+    w1: float = 4
+    theta_alpha: float = 49
+    theta_beta: float = 5
+    w2: float = 3
+    theta_gamma: float = 3
+    iterations: int = 10
+    normalization: str = "symmetric"
+
+    def __post_init__(self) -> None:
+        for field in fields(self)[:-1]:
+            value = getattr(self, field.name)
+            if not math.isfinite(value) or value < 0 or (value == 0 and field.name.startswith("theta")):
+                least = "above 0" if field.name.startswith("theta") else "0 or more"
+                raise ConfigError(f"crf {field.name}", f"is {value:g}, allowed is {least}", "see pixelwise.crf.PRESETS")
+        if self.iterations != int(self.iterations):
+            raise ConfigError("crf iterations", f"is {self.iterations:g}", "choose a whole number")
+        check_normalization(self.normalization)
+
+
+# Sources: DeepLab's run_densecrf.sh of the VGG16 LargeFOV model (its program divides after filtering); the ResNet-101 settings
+# of kazuto1011/deeplab-pytorch; DeconvNet's script; the example of the pydensecrf package.
+PRESETS = {
+    "deeplabv1": Parameters(w1=4, theta_alpha=49, theta_beta=5, w2=3, theta_gamma=3, normalization="after"),
+    "deeplabv2": Parameters(w1=4, theta_alpha=67, theta_beta=3, w2=3, theta_gamma=1),
+    "deconvnet": Parameters(w1=5, theta_alpha=20, theta_beta=3, w2=3, theta_gamma=3, normalization="after"),
+    "pydensecrf": Parameters(w1=10, theta_alpha=80, theta_beta=13, w2=3, theta_gamma=3, iterations=5),
+}
+
+
+def find_parameters(parameters: Parameters | str) -> Parameters:
+    """A preset by name, or the parameters as they are. Raises UnknownNameError listing the nearest."""
+    if isinstance(parameters, Parameters):
+        return parameters
+    if parameters not in PRESETS:
+        raise UnknownNameError(parameters, "no such CRF preset", suggest(parameters, PRESETS))
+    return PRESETS[parameters]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One pairwise kernel, weight * exp(-|f_i - f_j|^2 / 2), over any features.
+
+    features       (N, d) float, one row for each pixel in row-major order, in standard deviations
+    weight         how much it counts against the unary scores
+    compatibility  (C, C): row l, column l' what label l pays for a neighbour l'; None leaves it to the call (Potts: [l != l'])
+    normalization  as in `Parameters`
+    """
+
+    features: NDArray[Any]
+    weight: float = 1
+    compatibility: NDArray[Any] | None = None
+    normalization: str = "symmetric"
+
+    def __post_init__(self) -> None:
+        check_normalization(self.normalization)
+        if not math.isfinite(self.weight):
+            raise ConfigError("crf kernel", f"has weight {self.weight}", "choose a finite number")
+
+
+def position_features(size: tuple[int, int], theta: float) -> Floats:
+    """(H * W, 2) columns and rows over theta pixels, for an image of `size` (height, width)."""
+    height, width = size
+    features = np.empty((height, width, 2), np.float32)
+    features[..., 0] = np.arange(width, dtype=np.float32) / np.float32(theta)
+    features[..., 1] = (np.arange(height, dtype=np.float32) / np.float32(theta))[:, None]
+    return features.reshape(-1, 2)
+
+
+def appearance_features(image: NDArray[Any], theta_position: float, theta_values: float | Sequence[float]) -> Floats:
+    """(H * W, 2 + c): positions over theta_position pixels, and the c values of each pixel over theirs.
+
+    image (H, W, c) or (H, W) of any number type: colour, depth, time, an embedding. One theta serves all values, or one each.
+    """
+    values = image.reshape(*image.shape[:2], -1)
+    features = np.empty((*values.shape[:2], 2 + values.shape[2]), np.float32)
+    features[..., :2] = position_features(values.shape[:2], theta_position).reshape(*values.shape[:2], 2)
+    features[..., 2:] = values
+    features[..., 2:] /= np.asarray(theta_values, np.float32)
+    return features.reshape(-1, features.shape[2])
+
+
+def paper_kernels(image: NDArray[np.uint8], parameters: Parameters) -> list[Kernel]:
+    """The smoothness and the appearance kernel of an image (H, W, 3); those of weight 0 are left out."""
+    size = (image.shape[0], image.shape[1])
+    kernels = []
+    if parameters.w2:
+        smoothness = position_features(size, parameters.theta_gamma)
+        kernels.append(Kernel(smoothness, parameters.w2, normalization=parameters.normalization))
+    if parameters.w1:
+        appearance = appearance_features(image, parameters.theta_alpha, parameters.theta_beta)
+        kernels.append(Kernel(appearance, parameters.w1, normalization=parameters.normalization))
+    return kernels

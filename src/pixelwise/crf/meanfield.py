@@ -1,0 +1,135 @@
+"""Mean-field inference of the fully connected CRF, on the permutohedral lattice.
+
+Source: Kraehenbuehl, Koltun 2011, algorithm 1. A step is Q_i(l) = softmax_l(-psi_u(l) - sum_k w_k sum_l' mu(l, l') (F_k Q_l')_i),
+where F_k filters with kernel k and divides by its normalisation. As in the authors' code, a pixel's message to itself stays in.
+
+Filtering is linear, and the lattice has far fewer points than the image has pixels: weights, the scaling constant and the
+compatibility matrix are applied there, between blurring and reading back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import sweeps
+from .compiled import Workers
+from .features import Kernel
+from .lattice import Field, Floats, Lattice, Part
+
+# Probabilities below this count as this, as in pydensecrf: a sure classifier can still be outvoted.
+LEAST_PROBABILITY = 1e-5
+
+
+def mean_field(
+    probs: NDArray[np.floating],
+    kernels: Sequence[Kernel],
+    iterations: int,
+    compatibility: NDArray[np.floating] | None = None,
+    workers: Workers | None = None,
+) -> Floats:
+    """probs (C, N) of a classifier -> (C, N) float32, the marginals after `iterations` steps.
+
+    compatibility (C, C) is for the kernels without one of their own; None is Potts, [l != l'].
+    """
+    workers = workers or Workers(1)
+    if not kernels or not iterations:
+        clipped = np.maximum(probs, LEAST_PROBABILITY).astype(np.float32)
+        return np.asarray(clipped / clipped.sum(0), np.float32)
+    lattice = Lattice([kernel.features for kernel in kernels], workers)
+    steps = _Steps(lattice, kernels, len(probs), workers)
+    steps.take_scores(probs)
+    steps.update(with_messages=False, last=False)
+    for done in range(1, iterations + 1):
+        steps.send_messages(kernels, compatibility)
+        steps.update(with_messages=True, last=done == iterations)
+    return steps.give_marginals()
+
+
+class _Steps:
+    """The arrays of one image's inference; all that is as large as the image, but for the result."""
+
+    def __init__(self, lattice: Lattice, kernels: Sequence[Kernel], num_classes: int, workers: Workers) -> None:
+        self.lattice = lattice
+        self.workers = workers
+        self.num_classes = num_classes
+        self.weigh_in, self.weigh_out = _weigh(lattice, kernels, workers)
+        self.field = Field(lattice, num_classes, workers)
+        self.rows: Floats = np.empty(lattice.num_points * self.field.width, np.float32)
+
+    def take_scores(self, probs: NDArray[np.floating]) -> None:
+        """Keep the log of the probabilities (C, N), a row for each pixel."""
+
+        def take(band: slice) -> None:
+            planes = np.maximum(probs[:, band], LEAST_PROBABILITY).astype(np.float32)
+            np.log(planes, out=planes)
+            sweeps.to_rows(planes, self.num_classes, sweeps.NOTHING, self.field.of_band(self.rows, band))
+
+        self.workers.run(take, [(band,) for band in self.lattice.bands])
+
+    def update(self, with_messages: bool, last: bool) -> None:
+        """Softmax of scores and messages in every band; Q goes to the lattice, or in the last step to the rows."""
+        tables, values = self.lattice, self.field.values.reshape(-1)
+        tasks = [
+            (
+                self.field.of_band(self.rows, band),
+                tables.ids[band],
+                tables.points[rows],
+                self.weigh_in[band],
+                self.weigh_out[band],
+                values,
+                self.field.sums[rows].reshape(-1),
+                with_messages,
+                last,
+            )
+            for band, rows in zip(tables.bands, tables.rows, strict=True)
+        ]
+        self.workers.run(sweeps.update, tasks)
+
+    def send_messages(self, kernels: Sequence[Kernel], compatibility: NDArray[np.floating] | None) -> None:
+        """Blur what the pixels spread, and turn it into what they read: -w_k mu F_k Q at each lattice point."""
+        tables = self.lattice
+        self.field.blur([part.alpha * kernel.weight for part, kernel in zip(tables.parts, kernels, strict=True)])
+        for part, kernel in zip(tables.parts, kernels, strict=True):
+            matrix = compatibility if kernel.compatibility is None else kernel.compatibility
+            if matrix is not None:
+                self._pay(self.field.values[:, part.points], np.asarray(matrix, np.float32))
+
+    def _pay(self, values: Floats, matrix: Floats) -> None:
+        """Replace a kernel's blurred Q (L / 8, m, 8) by -mu Q; Potts needs none of it, as -[l != l'] and [l == l'] differ by 1."""
+        classes = values.transpose(1, 0, 2).reshape(-1, self.field.width)
+        classes[:, : self.num_classes] = classes[:, : self.num_classes] @ -matrix.T
+        values[:] = classes.reshape(-1, *values.shape[::2]).transpose(1, 0, 2)
+
+    def give_marginals(self) -> Floats:
+        """Q, (C, N), after the last step."""
+        planes = np.empty((self.num_classes, self.lattice.num_points), np.float32)
+        tasks = [(self.field.of_band(self.rows, band), planes[:, band]) for band in self.lattice.bands]
+        self.workers.run(sweeps.to_planes, tasks)
+        return planes
+
+
+def _weigh(lattice: Lattice, kernels: Sequence[Kernel], workers: Workers) -> tuple[Floats, Floats]:
+    """The lattice's weights with the normalisation in them: (N, V) for spreading and (N, V) for reading back."""
+    if all(kernel.normalization == "none" for kernel in kernels):
+        return lattice.weights, lattice.weights
+    norms = lattice.norms(workers)
+    if all(kernel.normalization == "symmetric" for kernel in kernels):
+        return (both := _times(lattice.weights, lattice.parts, 1 / np.sqrt(norms + np.float32(1e-20)))), both
+    ins, outs = np.ones_like(norms), np.ones_like(norms)
+    for kernel, norm, inward, outward in zip(kernels, norms, ins, outs, strict=True):
+        if kernel.normalization == "symmetric":
+            inward[:] = outward[:] = 1 / np.sqrt(norm + np.float32(1e-20))
+        elif kernel.normalization != "none":
+            (inward if kernel.normalization == "before" else outward)[:] = 1 / (norm + np.float32(1e-20))
+    return _times(lattice.weights, lattice.parts, ins), _times(lattice.weights, lattice.parts, outs)
+
+
+def _times(weights: Floats, parts: Sequence[Part], factors: Floats) -> Floats:
+    """Weights (N, V) times the factor (K, N) of each vertex's kernel."""
+    result = np.empty_like(weights)
+    for part, factor in zip(parts, factors, strict=True):
+        np.multiply(weights[:, part.vertices], factor[:, None], out=result[:, part.vertices])
+    return result
