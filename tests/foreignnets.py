@@ -120,7 +120,7 @@ def images(size: tuple[int, int] = (33, 40), num_channels: int = 3) -> Tensor:
 
 def make_imports_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """`pixelwise import` builds its networks in their test size."""
-    monkeypatch.setattr("pixelwise.commands.import_.import_fcn", partial(import_fcn, tiny=True))
+    monkeypatch.setattr("pixelwise.importing.import_fcn", partial(import_fcn, tiny=True))
 
 
 def save(path: Path, state: dict[str, Tensor]) -> Path:

@@ -212,3 +212,15 @@ def test_width_scales_to_even_counts() -> None:
     assert scaled(4096, 1) == 4096
     with pytest.raises(ConfigError, match="above 0"):
         scaled(64, 0)
+
+
+@pytest.mark.parametrize("name", [name for name in list_backbones() if "output_stride" in BACKBONES[name].options])
+def test_one_state_for_every_output_stride(name: str) -> None:
+    """Weights trained at one output stride are weights for the others."""
+    pooled = {"pool_kernel": 3} if "pool_kernel" in BACKBONES[name].options else {}
+    states = []
+    for output_stride in (8, 16, 32):
+        trunk = create_backbone(name, tiny=True, output_stride=output_stride, **pooled)
+        assert trunk.strides[-1] == output_stride
+        states.append({key: value.shape for key, value in trunk.state_dict().items()})
+    assert states[0] == states[1] == states[2]

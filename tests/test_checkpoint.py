@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 from tinydata import NAMES, TINY_COMPACT
 
+import pixelwise.checkpoint as checkpoint_module
 from pixelwise.checkpoint import (
     CARD,
     CONFIG,
@@ -28,7 +29,7 @@ from pixelwise.checkpoint import (
     save_checkpoint,
 )
 from pixelwise.core import Taxonomy
-from pixelwise.errors import CheckpointError, ConfigError
+from pixelwise.errors import CheckpointError, ConfigError, EnvironmentFault
 from pixelwise.models import create_model
 from pixelwise.nn.model import SegmentationModel
 
@@ -120,7 +121,7 @@ def flip(path: Path) -> None:
         (lambda f: edit_model(f, options={"widht": 3}), "has no option"),
         (lambda f: edit_model(f, num_classes=10**15), "cannot build"),
         (lambda f: edit_model(f, num_classes="3"), "cannot build"),
-        (lambda f: edit_model(f, options={**TINY_COMPACT, "decoder": [8, 6]}), "does not fit the network"),
+        (lambda f: edit_model(f, options={**TINY_COMPACT, "decoder": [8, 6, 4]}), "does not fit the network"),
         (lambda f: edit_model(f, num_classes=4, taxonomy=4), "score.weight (3, 4, 1, 1) for (4, 4, 1, 1)"),
     ],
 )
@@ -168,6 +169,15 @@ def test_numbers_too_large_for_half_precision(tmp_path: Path) -> None:
     large.state_dict()["score.bias"][0] = 1e6
     with pytest.raises(CheckpointError, match="not finite"):
         save_checkpoint(tmp_path / "a", large, TAXONOMY, dtype=torch.float16)
+
+
+def test_weights_are_read_back_before_the_old_ones_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that takes the bytes and keeps others: the save fails, the old checkpoint stays."""
+    saved(tmp_path)
+    monkeypatch.setattr(checkpoint_module, "write_bytes", lambda path, data: path.write_bytes(data[:-1] + bytes([data[-1] ^ 1])))
+    with pytest.raises(EnvironmentFault, match="did not read back"):
+        save_checkpoint(tmp_path, model(seed=1), TAXONOMY)
+    assert equal(load_checkpoint(tmp_path).model, model()), "the old one has to stay"
 
 
 def test_classes_have_to_match(tmp_path: Path) -> None:

@@ -37,22 +37,31 @@ BROKEN = [
     ("augment.flip", 1.5, "0 to 1"),
     ("augment.mix", 2, "0 to 1"),
     ("augment.rare", -0.5, "0 to 1"),
+    ("augment.elastic", -1.0, "0 to 1000"),
+    ("augment.context", -1, "0 to 1000"),
     ("augment.rotate", 181.0, "0 to 180"),
     ("augment.brightness", 1.1, "0 to 1"),
     ("augment.contrast", -0.1, "0 to 1"),
     ("augment.saturation", 2.0, "0 to 1"),
     ("augment.gamma", 2.0, "0 to 1"),
     ("augment.hue", 200.0, "0 to 180"),
+    ("loss.border_weight", -1.0, "0 or more"),
+    ("loss.border_sigma", 0.0, "above 0"),
     ("loss.keep_probability", 0.0, "above 0"),
     ("loss.aux_weight", -1.0, "0 or more"),
     ("loss.class_weights", [1.0, -1.0], "0 or more"),
     ("loss.class_weights", [], "0 or more"),
+    ("loss.hardest_pixels", -1, "0 or more"),
+    ("optimizer.step_every", 0, "1 or more"),
+    ("optimizer.step_factor", 0.0, "above 0"),
+    ("data.cache_mib", -1, "0 or more"),
     ("loss.lovasz", math.inf, "0 or more"),
     ("loss.lovasz_pixels", -1, "0 or more"),
     ("optimizer.lr", -1.0, "0 or more"),
     ("optimizer.momentum", 1.0, "below 1"),
     ("optimizer.weight_decay", -1.0, "0 or more"),
     ("optimizer.bias_lr_factor", -1.0, "0 or more"),
+    ("optimizer.head_lr_factor", -1.0, "0 or more"),
     ("optimizer.power", -1.0, "0 or more"),
     ("optimizer.warmup_steps", -1, "0 or more"),
     ("optimizer.clip_norm", math.inf, "0 or more"),
@@ -82,15 +91,34 @@ def test_every_rule(option: str, value: Any, allowed: str) -> None:
     assert allowed in str(caught.value)
 
 
+def test_whole_pictures_are_not_mixed() -> None:
+    with pytest.raises(ConfigError, match=r"^--augment\.mix: got 0\.5; fix: give 0, as"):
+        Config().updated({"augment": {"crop": [0, 0], "mix": 0.5}, "data": {"batch_size": 1}}).check()
+
+
 def test_whole_pictures_come_one_at_a_time() -> None:
-    with pytest.raises(ConfigError, match=r"^--data\.batch_size: got 8, allowed: 1, as --augment\.crop \[0, 0\] keeps"):
+    with pytest.raises(ConfigError, match=r"^--data\.batch_size: got 8; fix: give 1, as --augment\.crop \[0, 0\] keeps"):
         changed("augment.crop", [0, 0])
     assert Config().updated({"augment": {"crop": [0, 0]}, "data": {"batch_size": 1}}).augment.crop == [0, 0]
 
 
+@pytest.mark.parametrize("other", [{"crop": [0, 0]}, {"objects": "alone"}])
+def test_whole_pictures_and_objects_have_no_windows(other: dict[str, Any]) -> None:
+    whole = {"augment": {**other, "windows": True}, "data": {"batch_size": 1}}
+    with pytest.raises(ConfigError, match=r"^--augment\.windows: got True; fix: give false with --augment\.crop \[0, 0\]"):
+        Config().updated(whole)
+
+
+@pytest.mark.parametrize("other", [{"at": "cells"}, {"hardest_pixels": 5}])
+def test_border_weights_need_the_loss_of_every_pixel(other: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"^--loss\.border_weight: got 10\.0; fix: give 0 with --loss"):
+        Config().updated({"loss": {"border_weight": 10, **other}})
+
+
 def test_every_rule_is_broken_above() -> None:
     ruled = {option for option, _, _ in Config()._rules()}
-    assert ruled == {option for option, _, _ in BROKEN}
+    # Windows are a switch, refused beside another setting: test_whole_pictures_and_objects_have_no_windows.
+    assert ruled - {"augment.windows"} == {option for option, _, _ in BROKEN}
     numeric = {f"{section}.{name}" for section, name in NUMBERS}
     assert numeric <= ruled, "a number without a rule"
 
@@ -125,7 +153,7 @@ def test_words_are_refused_with_the_known_ones(section: str, name: str, hint: An
         ({"train": {"loggers": "wandb"}}, ["`train.loggers` is 'wandb'"]),
         ({"loss": {"class_weights": "lof"}}, ["log"]),
         ({"optimizer": {"name": "sdg"}}, ["did you mean sgd?"]),
-        ({"data": {"cache": "maybe"}}, ["`data.cache` is 'maybe'"]),
+        ({"train": {"compile": "maybe"}}, ["`train.compile` is 'maybe'"]),
     ],
 )
 def test_unknown_and_misplaced(changes: dict[str, Any], words: list[str]) -> None:
@@ -143,6 +171,10 @@ def values_of(section: str, name: str, hint: Any) -> st.SearchStrategy[Any]:
         "augment.crop": st.lists(st.integers(1, 900), min_size=2, max_size=2),
         "augment.scale": st.lists(st.floats(0.01, 100), min_size=2, max_size=2).map(sorted),
         "augment.aspect": st.floats(1, 10),
+        "augment.context": st.integers(0, 1000),
+        "loss.border_weight": st.just(0.0),
+        "loss.hardest_pixels": st.just(0),
+        "loss.border_sigma": st.floats(0.1, 9),
         "loss.keep_probability": st.floats(0.01, 1),
         "loss.class_weights": st.sampled_from(["none", "log", "inverse"]) | st.lists(st.floats(0, 9), min_size=1, max_size=4),
         "model.options": st.dictionaries(st.text(max_size=8), st.one_of(st.integers(), st.text(), st.lists(st.integers()))),
@@ -156,7 +188,10 @@ def values_of(section: str, name: str, hint: Any) -> st.SearchStrategy[Any]:
     if type(None) in get_args(hint):
         return st.one_of(st.none(), st.text(max_size=20))
     kinds: dict[Any, st.SearchStrategy[Any]] = {
-        int: st.integers(1, 2**31 - 1), float: st.floats(0, 0.99), bool: st.booleans(), str: st.text(max_size=20)
+        int: st.integers(1, 2**31 - 1),
+        float: st.floats(0, 0.99),
+        bool: st.booleans(),
+        str: st.text(max_size=20),
     }
     return kinds[hint]
 
@@ -274,5 +309,3 @@ def test_the_accumulated_recipe_is_the_conference_papers() -> None:
     assert optimizer.accumulate * config.data.batch_size == 20
     assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay, optimizer.bias_lr_factor) == (1e-4, 0.9, 5e-4, 2.0)
     assert (optimizer.schedule, config.loss.reduction) == ("constant", "mean")
-
-

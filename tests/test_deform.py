@@ -103,3 +103,15 @@ def test_channels_and_parameters_of_the_offset_layer() -> None:
     maps = [DeformConv2d(512, 512, modulated=m).offset for m in (False, True)]
     assert [layer.out_channels for layer in maps] == number("3x3, 1 group", "offset channels")
     assert num_parameters(maps[0]) == number("offset conv 512->18", "parameters")
+
+
+@pytest.mark.parametrize("modulated", [False, True])
+def test_places_are_exact_in_half_precision(modulated: bool) -> None:
+    """bfloat16 has no whole numbers beyond 256: places counted in it would lie elsewhere, or outside."""
+    torch.manual_seed(0)
+    layer, x = DeformConv2d(4, 3, 3, padding=1, modulated=modulated).eval(), torch.randn(1, 4, 40, 45)
+    with torch.no_grad():
+        whole = layer(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = layer(x).float()
+    assert float((half - whole).abs().max()) < 0.05 * float(whole.abs().max())

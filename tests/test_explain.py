@@ -310,6 +310,15 @@ def test_command_writes_the_pictures_and_lists_them(files, tmp_path, capsys):
     assert len(list((tmp_path / "b").iterdir())) == 3
 
 
+def test_command_slides_a_classifier_of_torchvisions_over_a_picture(tmp_path):
+    net = create_backbone("googlenet_torchvision", num_classes=1000)
+    torch.save(net.state_dict(), tmp_path / "googlenet.pth")
+    Image.fromarray(np.full((240, 260, 3), 90, np.uint8)).save(tmp_path / "photo.png")
+    weights = tmp_path / "googlenet.pth"
+    command(tmp_path / "photo.png", out=tmp_path / "why", classifier="googlenet_torchvision", weights=weights, class_=["3", "281"])
+    assert sorted(p.name for p in (tmp_path / "why").iterdir()) == ["heatmap_class_281.png", "heatmap_class_3.png"]
+
+
 def test_command_refuses_in_one_line_and_leaves_nothing(files, tmp_path):
     out, model, photo = tmp_path / "out", str(files / "compact"), files / "photo.png"
     with pytest.raises(InputError, match="class cat"):

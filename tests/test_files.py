@@ -103,6 +103,13 @@ def test_an_error_in_the_block_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_an_error_at_another_file_keeps_its_own_name(tmp_path: Path) -> None:
+    path, other = tmp_path / "a.txt", tmp_path / "missing.txt"
+    with pytest.raises(FileNotFoundError, match=r"missing\.txt"), atomic_write(path) as file:
+        file.write(other.read_bytes())
+    assert list(tmp_path.iterdir()) == []
+
+
 @posix_only
 def test_a_full_disk_leaves_the_old_file_and_one_line(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"

@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -21,7 +22,8 @@ from pixelwise.data import open_dataset
 from pixelwise.data.dataset import Item, Split
 from pixelwise.data.loader import DrawBatches, Draws, TrainLoader, collate, draw_index
 from pixelwise.data.transforms import Augment
-from pixelwise.errors import DatasetError, ImageError
+from pixelwise.data.windows import window_centers, window_starts
+from pixelwise.errors import DatasetError, ImageError, InputError
 
 STRONG = AugmentConfig(crop=[16, 20], rotate=20, brightness=0.3, hue=20, rare=0.5)
 
@@ -143,15 +145,67 @@ def test_nothing_left_to_skip_to() -> None:
         _ = Draws(Numbers(2, broken=[0, 1]), keep, 0, on_bad="skip")[0]
 
 
+@given(st.integers(1, 400), st.integers(1, 90))
+def test_windows_lie_side_by_side(length: int, window: int) -> None:
+    starts = window_starts(length, window)
+    if length <= window:
+        assert starts == [(length - window) // 2]
+        return
+    assert len(starts) == -(-length // window), "no more windows than it takes"
+    assert [b - a for a, b in itertools.pairwise(starts[:-1])] == [window] * (len(starts) - 2)
+    assert {p for start in starts for p in range(start, start + window)} == set(range(length))
+
+
+def test_an_epoch_of_windows_shows_every_pixel_once(tmp_path: Path) -> None:
+    split = open_dataset(write_dataset(tmp_path, num_train=3, size=(32, 48))).split("train")
+    config = AugmentConfig(crop=[16, 16], scale=[1.0, 1.0], flip=0.0)
+    draws = Draws(split, Augment(config, 255), 5, windows=(16, 16))
+    shown = [draws[number][0] for number in range(18)]
+    wanted = [
+        (
+            sample.key,
+            sample.image[top : top + 16, left : left + 16].tobytes(),
+            sample.mask[top : top + 16, left : left + 16].tobytes(),
+        )
+        for sample in split
+        for top in (0, 16)
+        for left in (0, 16, 32)
+        if sample.mask is not None
+    ]
+    assert sorted(wanted) == sorted((s.key, s.image.tobytes(), s.mask.tobytes()) for s in shown if s.mask is not None)
+    assert window_centers((32, 48), (16, 16))[0] == (8, 8)
+    assert [draws[number][0].key for number in range(18, 36)] != [s.key for s in shown], "each epoch has its own order"
+
+
+@pytest.mark.parametrize("on_bad", ["stop", "skip"])
+def test_windows_of_a_mask_that_cannot_be_read(tmp_path: Path, on_bad: Literal["stop", "skip"]) -> None:
+    split = open_dataset(write_dataset(tmp_path, num_train=3)).split("train")
+    bad = split.items[1].mask
+    assert bad is not None
+    bad.write_bytes(b"no picture")
+    config = AugmentConfig(crop=[16, 16], scale=[1.0, 1.0], flip=0.0)
+    if on_bad == "stop":
+        with pytest.raises(InputError, match=bad.name):
+            Draws(split, Augment(config, 255), 5, windows=(16, 16))
+        return
+    draws = Draws(split, Augment(config, 255), 5, on_bad=on_bad, windows=(16, 16))
+    rows = [draws[number] for number in range(13)]
+    assert sum(replaced for _, replaced in rows) == 1
+    assert {sample.key for sample, _ in rows} == {"p0", "p2"}
+
+
 def test_the_cache_reads_each_picture_once() -> None:
-    reads = {}
-    for cache in (True, False):
+    reads, sample = {}, Numbers(3)[0]
+    assert sample.mask is not None
+    size = sample.image.nbytes + sample.mask.nbytes
+    for num_kept in (3, 2, 0):
         split = Numbers(3)
-        draws = Draws(split, keep, 0, cache=cache)
+        # One byte less than the next sample would need.
+        draws = Draws(split, keep, 0, cache_bytes=(num_kept + 1) * size - 1)
         keys = [draws[number][0].key for number in range(9)]
         assert sorted(set(keys)) == ["p0", "p1", "p2"]
-        reads[cache] = sum(split.reads.values())
-    assert reads == {True: 3, False: 9}
+        reads[num_kept] = sum(split.reads.values())
+    assert reads == {3: 3, 2: 5, 0: 9}
 
 
 def test_collate_keeps_ids_beyond_255() -> None:

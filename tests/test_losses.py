@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pixelwise.losses import class_weights_from_counts, keep_cells, lovasz_softmax, pixel_cross_entropy
+from pixelwise.losses import class_weights_from_counts, hardest_cross_entropy, keep_cells, lovasz_softmax, pixel_cross_entropy
 
 IGNORE = 255
 
@@ -45,6 +45,44 @@ def test_cross_entropy_equals_loops(weights: list[float] | None) -> None:
     total, weight = pixel_cross_entropy(logits, masks, IGNORE, given_weights)
     expected = looped_cross_entropy(logits, masks, weights or [1.0] * 4)
     assert (float(total), float(weight)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("num_pixels", [1, 7, 30, 100])
+def test_the_hardest_pixels_by_loops(num_pixels: int) -> None:
+    """Each picture by itself; ignored pixels are taken, at no loss, where the others do not suffice."""
+    logits, masks = random_batch(3)
+    means = []
+    for b in range(2):
+        losses = [
+            looped_cross_entropy(logits[b : b + 1, :, i : i + 1, j : j + 1], masks[b : b + 1, i : i + 1, j : j + 1], [1.0] * 4)[0]
+            for i in range(5)
+            for j in range(6)
+        ]
+        hardest = sorted(losses, reverse=True)[:num_pixels]
+        means.append(sum(hardest) / len(hardest))
+    assert float(hardest_cross_entropy(logits, masks, IGNORE, num_pixels)) == pytest.approx(sum(means) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("weights", [None, [0.5, 2.0, 0.0, 1.0]])
+def test_a_weight_map_adds_to_the_classes_weights(weights: list[float] | None) -> None:
+    logits, masks = random_batch(3)
+    extra = torch.rand(masks.shape, generator=torch.Generator().manual_seed(4)) * 10
+    total, weight = pixel_cross_entropy(logits, masks, IGNORE, None if weights is None else torch.tensor(weights), extra)
+    loss = by_hand = 0.0
+    for b, row, column in itertools.product(*map(range, masks.shape)):
+        one, w = looped_cross_entropy(
+            logits[b : b + 1, :, row : row + 1, column : column + 1],
+            masks[b : b + 1, row : row + 1, column : column + 1],
+            [1.0] * 4,
+        )
+        if w:
+            w = (weights or [1.0] * 4)[int(masks[b, row, column])] + float(extra[b, row, column])
+        loss, by_hand = loss + w * one, by_hand + w
+    assert (float(total), float(weight)) == pytest.approx((loss, by_hand), rel=1e-5)
+    nothing = torch.zeros_like(extra)
+    torch.testing.assert_close(
+        pixel_cross_entropy(logits, masks, IGNORE, None, nothing), pixel_cross_entropy(logits, masks, IGNORE)
+    )
 
 
 @pytest.mark.parametrize("weighted", [False, True])

@@ -66,6 +66,15 @@ def test_train_and_eval_return_an_output(name: str) -> None:
 
 
 @every_model
+def test_one_picture_trains(name: str) -> None:
+    """Also where a norm sees one value a channel: behind an image pooling, in fully connected layers."""
+    model = tiny(name).train()
+    loss = model(pictures(name, 1, (40, 56))).logits.square().mean()
+    loss.backward()
+    assert loss.isfinite()
+
+
+@every_model
 def test_gradients_reach_every_parameter(name: str) -> None:
     model, images = tiny(name).train(), pictures(name, 2, (64, 48))
     generator = torch.Generator().manual_seed(2)

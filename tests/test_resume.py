@@ -35,7 +35,7 @@ WITH_DROPOUT = {
     "optimizer": {"name": "sgd", "lr": 0.01, "bias_lr_factor": 2.0},
     "loss": {"keep_probability": 0.7},
 }
-BFLOAT16 = {**AVERAGED, "train": {"ema": 0.9, "precision": "bfloat16"}, "data": {"workers": 2, "cache": False}}
+BFLOAT16 = {**AVERAGED, "train": {"ema": 0.9, "precision": "bfloat16"}, "data": {"workers": 2, "cache_mib": 0}}
 
 
 class Runs:

@@ -29,6 +29,13 @@ def test_cosine_and_constant() -> None:
     assert {lr_factor(s, 9, OptimizerConfig(schedule="constant")) for s in range(9)} == {1.0}
 
 
+def test_steps() -> None:
+    """DeepLab v1: a tenth after every 2000 steps."""
+    config = OptimizerConfig(schedule="step", step_every=2000, step_factor=0.1)
+    factors = [lr_factor(s, 6000, config) for s in (0, 1999, 2000, 3999, 4000, 5999)]
+    assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
 def test_warm_up_rises_evenly_and_then_falls_from_the_top() -> None:
     factors = [lr_factor(s, 12, OptimizerConfig(warmup_steps=4, power=1.0)) for s in range(12)]
     assert factors[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
@@ -95,3 +102,13 @@ def test_rates_scale_each_group_and_frozen_weights_are_left_out() -> None:
     assert id(net.conv.weight) not in rates
     assert rates[id(net.conv.bias)] == pytest.approx(0.1)
     assert rates[id(net.norm.bias)] == pytest.approx(0.05)
+
+
+def test_the_head_has_its_own_rate() -> None:
+    net = Net()
+    optimizer = build_optimizer(net, OptimizerConfig(lr=0.1, bias_lr_factor=2.0, head_lr_factor=10.0), [net.conv])
+    rates = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
+    assert rates[id(net.conv.weight)] == (pytest.approx(1.0), 0.0005)
+    assert rates[id(net.conv.bias)] == (pytest.approx(2.0), 0.0)
+    assert rates[id(net.norm.bias)] == (pytest.approx(0.1), 0.0)
+    assert len(rates) == sum(1 for _ in net.parameters())

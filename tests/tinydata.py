@@ -11,7 +11,7 @@ from PIL import Image
 from pixelwise.config import Config
 
 NAMES = ("ground", "disc", "bar")
-TINY_COMPACT = {"widths": [4, 4, 6, 8], "blocks": [1, 1], "dilations": [1], "rates": [2], "decoder": [8, 4]}
+TINY_COMPACT = {"widths": [4, 4, 6, 8], "blocks": [1, 1], "dilations": [1], "rates": [2], "decoder": [8, 4, 4]}
 TINY_FCN = {"width": 0.0625, "geometry": "same"}
 
 

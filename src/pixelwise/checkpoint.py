@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from .core import Taxonomy
-from .errors import CheckpointError, ConfigError, UnknownNameError
+from .errors import CheckpointError, ConfigError, EnvironmentFault, UnknownNameError
 from .files import make_folder, write_bytes, write_text
 from .modelcard import render_card
 from .models import ModelSpec
@@ -73,18 +73,23 @@ def save_checkpoint(
     tensors = {name: _stored(tensor, dtype) for name, tensor in model.state_dict().items()}
     refuse_broken(tensors, folder)
     data = safetensors.torch.save(tensors, metadata={"format": "pt"})
+    digest = hashlib.sha256(data).hexdigest()
     config = {
         "format": FORMAT,
         "model": {"name": spec.name, "num_classes": spec.num_classes, "in_channels": spec.in_channels, "tiny": spec.tiny}
         | {"options": dict(spec.options)},
         "taxonomy": taxonomy.to_dict(),
-        "weights": {"sha256": hashlib.sha256(data).hexdigest(), "dtype": str(dtype).removeprefix("torch.")},
+        "weights": {"sha256": digest, "dtype": str(dtype).removeprefix("torch.")},
         "card": dict(card or {}),
     }
     folder = make_folder(folder)
     finish_save(folder)
     write_text(folder / (_NEW + CARD), render_card(config, model))
     write_bytes(folder / (_NEW + WEIGHTS), data)
+    try:
+        read_safetensors(folder / (_NEW + WEIGHTS), digest)
+    except CheckpointError as error:
+        raise EnvironmentFault(folder / WEIGHTS, f"did not read back after writing: {error.what}", "check the disk") from error
     write_text(folder / (_NEW + CONFIG), json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     finish_save(folder)
     return folder

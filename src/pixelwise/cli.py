@@ -28,6 +28,7 @@ COMMANDS = {
     "predict": ("predict:predict", "Label pictures: masks, overlays, probabilities."),
     "compare": ("compare:compare", "Several models side by side on one picture."),
     "explain": ("explain:explain", "Show why: heat maps, what each skip adds, activations, receptive field."),
+    "crf-search": ("crf_search:crf_search", "Find the fully connected CRF's parameters for a model."),
     "profile": ("profile:profile", "Parameters, multiply-adds, receptive field, stride, speed of a network."),
     "import": ("import_:import_", "Turn published weights (Caffe, torchvision) into a checkpoint."),
     "report": ("report:report", "Write a run's report.html anew."),

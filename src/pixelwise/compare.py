@@ -45,7 +45,8 @@ def compare(image: NDArray[np.uint8], segmenters: Sequence[Segmenter], truth: ND
             raise MaskError("truth", "every pixel is to be ignored, so that nothing can be scored", "give the mask of this picture")
     predictions = [segmenter(image) for segmenter in segmenters]
     panels = [Panel(fit(image, PANEL), "image", f"{image.shape[0]} x {image.shape[1]} pixels")]
-    for title, segmenter, prediction in zip(short_names([s.name for s in segmenters]), segmenters, predictions, strict=True):
+    titles = _titles(segmenters)
+    for title, segmenter, prediction in zip(titles, segmenters, predictions, strict=True):
         panels.append(Panel(_colored(prediction.mask, taxonomy), title, _note(segmenter, prediction, truth)))
     if truth is not None:
         panels.append(Panel(_colored(truth, taxonomy), "truth"))
@@ -67,6 +68,13 @@ def short_names(names: Sequence[str]) -> list[str]:
     """What tells the models apart in little room: the run's folder, or the whole name where two runs have one folder name."""
     short = [_run_of(name) for name in names]
     return [name if short.count(brief) > 1 else brief for name, brief in zip(names, short, strict=True)]
+
+
+def _titles(segmenters: Sequence[Segmenter]) -> list[str]:
+    """A short name of each, the same for a model and for what the CRF makes of it."""
+    names = list(dict.fromkeys(s.name for s in segmenters))
+    short = dict(zip(names, short_names(names), strict=True))
+    return [short[s.name] + (" + CRF" if s.crf is not None else "") for s in segmenters]
 
 
 def _run_of(name: str) -> str:

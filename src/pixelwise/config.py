@@ -38,8 +38,8 @@ class DataConfig:
     """`shuffle` shows each picture once an epoch; `replacement` draws any picture each time, as FCN's data layer."""
     workers: int = 1
     """Processes that read and transform pictures; 0 does it in the training process."""
-    cache: bool = True
-    """Keep decoded pictures in memory."""
+    cache_mib: int = 2048
+    """MiB of decoded pictures that the workers of a rank keep in memory, all together."""
 
 
 @dataclass
@@ -52,6 +52,8 @@ class AugmentConfig:
     """Range of the random zoom, drawn evenly in its logarithm."""
     aspect: float = 1.0
     """Largest random stretch of width against height; 1 keeps the shape."""
+    objects: Literal["whole", "alone", "proposals"] = "whole"
+    """`whole` pictures, or DeconvNet's two stages: one object `alone`, all else class 0; boxes that overlap one (`proposals`)."""
     rotate: float = 0.0
     """Largest rotation to either side, in degrees."""
     flip: float = 0.5
@@ -68,6 +70,12 @@ class AugmentConfig:
     """Largest change of the tone curve's exponent, in powers of two."""
     mix: float = 0.0
     """Probability that half of the classes of a second picture are pasted over the crop (ClassMix)."""
+    elastic: float = 0.0
+    """Deviation, in pixels, of the random displacements of 3 x 3 points that the crop is bent by (U-Net: 10)."""
+    context: int = 0
+    """Pixels of true surroundings on each side of the crop, for a network that loses so many (`unet`: 92); mirrored at borders."""
+    windows: bool = False
+    """Cut pictures into crops side by side and show each once an epoch, in place of crops drawn anywhere."""
     rare: float = 0.0
     """Share of crops that are centred on a pixel of a class drawn evenly among those of the picture."""
 
@@ -96,8 +104,14 @@ class LossConfig:
     """`cells` compares the scores before the last upsampling with the label under each cell's centre, as DeepLab v1: cheaper."""
     class_weights: Literal["none", "log", "inverse"] | list[float] = "none"
     """`log`: 1 / log(1.1 + share) of the training pixels; `inverse`: median frequency balancing; or K numbers."""
+    border_weight: float = 0.0
+    """U-Net's w0 (paper: 10): how much more a pixel of class 0 weighs that lies between two regions of the other classes."""
+    border_sigma: float = 5.0
+    """U-Net's sigma: over how many pixels between the two the weight falls."""
     keep_probability: float = 1.0
-    """FCN's patchwise training: each cell of 32 x 32 pixels stays in the loss with this probability."""
+    """FCN's patchwise training: each cell of the scores stays in the loss with this probability."""
+    hardest_pixels: int = 0
+    """FRRN's bootstrapping: the mean is over so many pixels of each picture, those of the highest loss; 0 takes all."""
     aux_weight: float = 0.4
     """Weight of each auxiliary output."""
     lovasz: float = 0.0
@@ -120,8 +134,14 @@ class OptimizerConfig:
     """Decay of weights with two or more axes; never of biases, norms and bilinear kernels."""
     bias_lr_factor: float = 1.0
     """Learning rate of biases, relative (Caffe doubles it)."""
-    schedule: Literal["constant", "poly", "cosine"] = "poly"
+    head_lr_factor: float = 1.0
+    """Learning rate of the layers that a trained trunk does not bring, relative (DeepLab, PSPNet: 10)."""
+    schedule: Literal["constant", "poly", "cosine", "step"] = "poly"
     """How the learning rate falls over the steps."""
+    step_every: int = 2000
+    """Steps of `step` between two falls."""
+    step_factor: float = 0.1
+    """What the learning rate is multiplied with at each."""
     power: float = 0.9
     """Exponent of `poly`."""
     warmup_steps: int = 0
@@ -168,6 +188,8 @@ class TrainConfig:
 
 _MOST_WORKERS = 256
 _LARGEST = 1e30
+_EVERY_PIXEL = "0 with --loss.at cells or --loss.hardest_pixels"
+_WINDOWS = "false with --augment.crop [0, 0] or --augment.objects"
 _CROPS = "[height, width] of 1 to 32768, or [0, 0]"
 
 
@@ -194,7 +216,7 @@ class Config:
         for option, ok, allowed in self._rules():
             if not ok:
                 section, name = option.split(".")
-                raise ConfigError(f"--{option}", f"got {getattr(getattr(self, section), name)!r}, allowed: {allowed}")
+                raise ConfigError(f"--{option}", f"got {getattr(getattr(self, section), name)!r}", f"give {allowed}")
 
     def _rules(self) -> list[tuple[str, bool, str]]:
         data, augment, loss, optimizer, train = self.data, self.augment, self.loss, self.optimizer, self.train
@@ -203,26 +225,39 @@ class Config:
             ("data.batch_size", data.batch_size >= 1, "1 or more"),
             ("data.batch_size", not whole or data.batch_size == 1, "1, as --augment.crop [0, 0] keeps pictures of many sizes"),
             ("data.workers", 0 <= data.workers <= _MOST_WORKERS, f"0 to {_MOST_WORKERS}"),
+            ("data.cache_mib", 0 <= data.cache_mib < 2**30, "0 or more"),
             ("augment.crop", len(augment.crop) == 2 and (whole or _in_range(augment.crop, 1, 2**15)), _CROPS),
             ("augment.scale", len(augment.scale) == 2 and _in_range(augment.scale, 0.01, 100), "[low, high] of 0.01 to 100"),
             ("augment.scale", augment.scale == sorted(augment.scale), "[low, high] with low <= high"),
             ("augment.aspect", 1 <= augment.aspect <= 10, "1 to 10"),
             ("augment.flip", 0 <= augment.flip <= 1, "0 to 1"),
             ("augment.mix", 0 <= augment.mix <= 1, "0 to 1"),
+            ("augment.mix", not (augment.mix and whole), "0, as --augment.crop [0, 0] keeps pictures of many sizes"),
             ("augment.rare", 0 <= augment.rare <= 1, "0 to 1"),
+            ("augment.elastic", 0 <= augment.elastic <= 1000, "0 to 1000"),
+            ("augment.context", 0 <= augment.context <= 1000, "0 to 1000"),
+            ("augment.windows", not augment.windows or not (whole or augment.objects != "whole"), _WINDOWS),
             ("augment.rotate", 0 <= augment.rotate <= 180, "0 to 180"),
             *((f"augment.{n}", 0 <= getattr(augment, n) <= 1, "0 to 1") for n in ("brightness", "contrast", "saturation", "gamma")),
             ("augment.hue", 0 <= augment.hue <= 180, "0 to 180"),
+            ("loss.border_weight", 0 <= loss.border_weight < math.inf, "0 or more"),
+            ("loss.border_weight", not loss.border_weight or (loss.at == "pixels" and not loss.hardest_pixels), _EVERY_PIXEL),
+            ("loss.border_sigma", 0 < loss.border_sigma <= 1000, "above 0, up to 1000"),
             ("loss.keep_probability", 0 < loss.keep_probability <= 1, "above 0, up to 1"),
             ("loss.aux_weight", 0 <= loss.aux_weight < math.inf, "0 or more"),
             ("loss.class_weights", isinstance(weights, str) or _in_range(weights, 0, _LARGEST), "numbers of 0 or more"),
             ("loss.lovasz", 0 <= loss.lovasz < math.inf, "0 or more"),
+            ("loss.hardest_pixels", loss.hardest_pixels >= 0, "0 or more"),
+            ("loss.hardest_pixels", not loss.hardest_pixels or loss.reduction == "mean", "0 with --loss.reduction sum"),
             ("loss.lovasz_pixels", loss.lovasz_pixels >= 0, "0 or more"),
             ("optimizer.lr", 0 <= optimizer.lr < math.inf, "0 or more"),
             ("optimizer.momentum", 0 <= optimizer.momentum < 1, "0 up to below 1"),
             ("optimizer.weight_decay", 0 <= optimizer.weight_decay < math.inf, "0 or more"),
             ("optimizer.bias_lr_factor", 0 <= optimizer.bias_lr_factor < math.inf, "0 or more"),
+            ("optimizer.head_lr_factor", 0 <= optimizer.head_lr_factor < math.inf, "0 or more"),
             ("optimizer.power", 0 <= optimizer.power < math.inf, "0 or more"),
+            ("optimizer.step_every", optimizer.step_every >= 1, "1 or more"),
+            ("optimizer.step_factor", 0 < optimizer.step_factor <= 1, "above 0, up to 1"),
             ("optimizer.warmup_steps", optimizer.warmup_steps >= 0, "0 or more"),
             ("optimizer.clip_norm", 0 <= optimizer.clip_norm < math.inf, "0 or more"),
             ("optimizer.accumulate", optimizer.accumulate >= 1, "1 or more"),

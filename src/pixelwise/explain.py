@@ -216,10 +216,8 @@ def receptive_field(segmenter: Segmenter, image: NDArray[np.uint8], pixel: tuple
         what = f"got row {row}, column {column}, the picture is {height}x{width}"
         raise InputError("pixel", what, "rows and columns count from 0")
     strength = gradient(segmenter.model, _images(image, segmenter.device), (row, column))
-    outer = field_window(segmenter.model, (height, width), (row, column))
+    outer, size = _reach(segmenter.model, (height, width), (row, column))
     inner = core_window(strength, (row, column))
-    high, wide = (field_size(segmenter.model, length, [at]) for length, at in ((height, row), (width, column)))
-    size = "the whole image" if wide is None or high is None else f"{high} x {wide} pixels"
     heading = f"Receptive field of the output at row {row}, column {column}: {size}"
     seen = f"{outer.size[0]} x {outer.size[1]} of them inside the picture"
     held = f"{CORE:.0%} of it in the central {inner.size[0]} x {inner.size[1]}"
@@ -230,6 +228,15 @@ def receptive_field(segmenter: Segmenter, image: NDArray[np.uint8], pixel: tuple
     width = 2 * panels[0].picture.width + GAP
     scale = color_scale(f"1 / {10**DECADES:,} and less", "most", width, INFERNO, "influence, logarithmic")
     return contact_sheet(panels, 2, heading, footer=scale)
+
+
+def _reach(model: SegmentationModel, size: tuple[int, int], pixel: tuple[int, int]) -> tuple[Window, str]:
+    """The pixels of an image of `size` that can count at `pixel`, and how many a side could, were the image endless."""
+    if model.fixed_side:
+        return Window(0, 0, *size), "the whole image"
+    high, wide = (field_size(model, length, [at]) for length, at in zip(size, pixel, strict=True))
+    words = "the whole image" if wide is None or high is None else f"{high} x {wide} pixels"
+    return field_window(model, size, pixel), words
 
 
 def gradient(model: SegmentationModel, images: Tensor, pixel: tuple[int, int]) -> NDArray[np.float32]:

@@ -33,6 +33,9 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
+        if error.filename not in (None, str(temporary), str(path.parent)):
+            # The block failed at a file of its own.
+            raise
         what = f"cannot be written: {error.strerror or error}"
         raise EnvironmentFault(path, what, "free space, or choose a writable folder") from error
     finally:

@@ -8,20 +8,37 @@ from torch import Tensor
 
 
 def pixel_cross_entropy(
-    logits: Tensor, masks: Tensor, ignore_id: int, class_weights: Tensor | None = None
+    logits: Tensor, masks: Tensor, ignore_id: int, class_weights: Tensor | None = None, extra: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Summed softmax cross entropy and what to divide it by for a mean.
 
     logits (B, K, H, W) float; masks (B, H, W) int64; class_weights (K,) or None.
+    extra (B, H, W) float, or None: added to the weight of each pixel, which is that of its class, or 1 (U-Net's equation 2).
     Returns the sum and the number (with weights: the summed weight) of the pixels that count, both scalars. The caller
     divides after adding both over all ranks, so that one picture full of ignored pixels cannot weigh like the others.
     """
-    loss = F.cross_entropy(logits.float(), masks, class_weights, ignore_index=ignore_id, reduction="sum")
     counted = masks != ignore_id
+    if extra is not None:
+        losses = F.cross_entropy(logits.float(), masks, ignore_index=ignore_id, reduction="none")
+        weights = (extra + (1 if class_weights is None else class_weights[masks.masked_fill(~counted, 0)])) * counted
+        return (weights * losses).sum(), weights.sum()
+    loss = F.cross_entropy(logits.float(), masks, class_weights, ignore_index=ignore_id, reduction="sum")
     if class_weights is None:
         return loss, counted.sum().to(loss.dtype)
     weights = class_weights[masks.masked_fill(~counted, 0)] * counted
     return loss, weights.sum()
+
+
+def hardest_cross_entropy(
+    logits: Tensor, masks: Tensor, ignore_id: int, num_pixels: int, class_weights: Tensor | None = None
+) -> Tensor:
+    """Bootstrapped cross entropy: the mean over the `num_pixels` pixels of highest loss of each picture, mean over the batch.
+
+    logits (B, K, H, W) float; masks (B, H, W) int64; class_weights (K,) or None -> scalar. Ignored pixels have loss 0: where
+    fewer others are left they are taken too, and count in the divisor. Source: FRRN, section 4; the authors' code.
+    """
+    losses = F.cross_entropy(logits.float(), masks, class_weights, ignore_index=ignore_id, reduction="none").flatten(1)
+    return losses.topk(min(num_pixels, losses.shape[1]), sorted=False).values.mean()
 
 
 def lovasz_softmax(

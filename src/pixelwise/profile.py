@@ -125,7 +125,7 @@ def profile_spec(spec: ModelSpec, size: tuple[int, int]) -> Profile:
         size,
         parts,
         *strides(model),
-        field_size(model, _LENGTHS[0], _POSITIONS),
+        None if model.fixed_side else field_size(model, _LENGTHS[0], _POSITIONS),
         {name: field.size for name, field in fields().items()},
         largest,
     )
@@ -169,7 +169,13 @@ def count_parts(model: SegmentationModel, images: Tensor) -> tuple[tuple[Part, .
 
 
 def strides(model: SegmentationModel) -> tuple[int, int]:
-    """Pixels per cell of the scores, and of the coarsest map; measured by how many cells a longer image adds."""
+    """Pixels per cell of the scores, and of the coarsest map; measured by how many cells a longer image adds.
+
+    For a network of one size only they are pixels of its own square.
+    """
+    if model.fixed_side:
+        cells_of = _heights(model, model.fixed_side)
+        return model.fixed_side // cells_of[""], model.fixed_side // min(cells_of.values())
     heights = [_heights(model, length) for length in _LENGTHS]
     added = {name: heights[1][name] - heights[0][name] for name in heights[0]}
     per_cell = {name: round((_LENGTHS[1] - _LENGTHS[0]) / cells) for name, cells in added.items() if cells > 0}

@@ -95,6 +95,19 @@ def _torchvision(network: str, file: str, top1: float, top5: float, preprocessin
     )
 
 
+def _torchvision_segmentation(network: str, file: str, miou: float, accuracy: float) -> Weights:
+    return Weights(
+        f"{network}.torchvision",
+        f"https://download.pytorch.org/models/{file}",
+        file.removesuffix(".pth").rpartition("-")[2],
+        _TORCHVISION_LICENCE.replace("ImageNet-1K", "COCO with VOC's classes, from an ImageNet-1K start"),
+        "torchvision",
+        21,
+        f"COCO val2017 with VOC's classes: mean IU {miou}, pixel accuracy {accuracy}",
+        "torchvision 0.28, COCO_WITH_VOC_LABELS_V1",
+    )
+
+
 def _caffe(
     name: str,
     url: str,
@@ -131,6 +144,12 @@ _TABLE = (
     _torchvision("vgg19_bn", "vgg19_bn-c79401a0.pth", 74.218, 91.842),
     # Ported from TensorFlow: torchvision re-maps its input to x * 2 / 255 - 1 (transform_input) before the first layer.
     _torchvision("googlenet", "googlenet-1378be20.pth", 69.778, 89.53, "tensorflow"),
+    _torchvision_segmentation("fcn_resnet50", "fcn_resnet50_coco-1167a1af.pth", 60.5, 91.4),
+    _torchvision_segmentation("fcn_resnet101", "fcn_resnet101_coco-7ecb50ca.pth", 63.7, 91.9),
+    _torchvision_segmentation("deeplabv3_resnet50", "deeplabv3_resnet50_coco-cd0a2569.pth", 66.4, 92.4),
+    _torchvision_segmentation("deeplabv3_resnet101", "deeplabv3_resnet101_coco-586e9e4e.pth", 67.4, 92.4),
+    _torchvision_segmentation("deeplabv3_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large-fc3c493d.pth", 60.3, 91.2),
+    _torchvision_segmentation("lraspp_mobilenet_v3_large", "lraspp_mobilenet_v3_large-d234d4ea.pth", 57.9, 91.2),
     _fcn("fcn32s-heavy-pascal", "mean IU 63.6 on seg11valid"),
     _fcn("fcn16s-heavy-pascal", "mean IU 65.0 on seg11valid"),
     _fcn("fcn8s-heavy-pascal", "mean IU 65.5 on seg11valid, 67.2 on seg12test"),

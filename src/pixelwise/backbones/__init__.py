@@ -6,7 +6,9 @@ import importlib
 import pkgutil
 from typing import Any
 
+from ..errors import ConfigError
 from .contract import BACKBONES, Backbone
+from .timm_trunks import PREFIX, TimmBackbone
 
 __all__ = ["BACKBONES", "Backbone", "create_backbone", "list_backbones"]
 
@@ -15,7 +17,15 @@ for _module in pkgutil.iter_modules(__path__):
 
 
 def create_backbone(name: str, *, in_channels: int = 3, tiny: bool = False, **options: Any) -> Backbone:
-    """Build a registered trunk. Raises UnknownNameError, or ConfigError for an option that it does not have."""
+    """Build a registered trunk, or timm's `timm:NAME`. Raises UnknownNameError, or ConfigError for an option that it does not have.
+
+    A trunk of timm takes `output_stride` and `pretrained`; it has no tiny size. Raises EnvironmentFault without timm.
+    """
+    if name.startswith(PREFIX):
+        unknown = sorted(set(options) - {"output_stride", "pretrained"})
+        if unknown:
+            raise ConfigError(name, f"has no option {unknown[0]!r}", "a trunk of timm takes output_stride and pretrained")
+        return TimmBackbone(name.removeprefix(PREFIX), in_channels, **options)
     return BACKBONES.create(name, tiny=tiny, in_channels=in_channels, **options)
 
 

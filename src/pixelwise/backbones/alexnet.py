@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from ..nn.atrous import turn_strides
 from ..nn.init import init_he, scaled
 from ..nn.lrn import caffe_lrn
 from .classifier import ChainBackbone, pool
@@ -36,6 +37,7 @@ def alexnet_caffe(
     margin: int = 0,
     ceil_mode: bool = True,
     pool_padding: int = 0,
+    output_stride: int = 32,
     width: float = 1.0,
     dropout: float = 0.5,
 ) -> AlexNet:
@@ -48,6 +50,7 @@ def alexnet_caffe(
         nn.Conv2d(c3, c4, 3, padding=1, groups=2), nn.ReLU(inplace=True),
         nn.Conv2d(c4, c5, 3, padding=1, groups=2), nn.ReLU(inplace=True), pool(3, ceil_mode, pool_padding),
     )  # fmt: skip
+    turn_strides(features, output_stride)
     classifier = nn.Sequential(
         nn.Linear(c5 * 36, hidden), nn.ReLU(inplace=True), nn.Dropout(dropout),
         nn.Linear(hidden, hidden), nn.ReLU(inplace=True), nn.Dropout(dropout),
@@ -67,6 +70,7 @@ def alexnet(
     margin: int = 2,
     ceil_mode: bool = False,
     pool_padding: int = 0,
+    output_stride: int = 32,
     width: float = 1.0,
     dropout: float = 0.5,
 ) -> AlexNet:
@@ -79,6 +83,7 @@ def alexnet(
         nn.Conv2d(c3, c4, 3, padding=1), nn.ReLU(inplace=True),
         nn.Conv2d(c4, c5, 3, padding=1), nn.ReLU(inplace=True), pool(3, ceil_mode, pool_padding),
     )  # fmt: skip
+    turn_strides(features, output_stride)
     classifier = nn.Sequential(
         nn.Dropout(dropout), nn.Linear(c5 * 36, hidden), nn.ReLU(inplace=True),
         nn.Dropout(dropout), nn.Linear(hidden, hidden), nn.ReLU(inplace=True),

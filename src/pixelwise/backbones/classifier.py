@@ -115,6 +115,7 @@ class MobileBackbone(ClassifierBackbone):
     """
 
     features: nn.Sequential
+    classifier: nn.Module
     positions: tuple[int, ...]
 
     def _finish(self, layers: Sequence[nn.Module], ends: Sequence[tuple[int, int, int]]) -> None:
@@ -143,9 +144,9 @@ class MobileBackbone(ClassifierBackbone):
         return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(1), *self.classifier.children())
 
 
-def pool(kernel: int, ceil_mode: bool, padding: int = 0) -> nn.MaxPool2d:
-    """A max pooling of stride 2; only odd kernels are padded, as an even one has no middle cell to stay on."""
-    return nn.MaxPool2d(kernel, 2, padding=padding if kernel % 2 else 0, ceil_mode=ceil_mode)
+def pool(kernel: int, ceil_mode: bool, padding: int = 0, stride: int = 2) -> nn.MaxPool2d:
+    """A max pooling; only odd kernels are padded, as an even one has no middle cell to stay on."""
+    return nn.MaxPool2d(kernel, stride, padding=padding if kernel % 2 else 0, ceil_mode=ceil_mode)
 
 
 def _last_channels(path: Sequence[nn.Module]) -> int:

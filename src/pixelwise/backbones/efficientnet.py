@@ -6,8 +6,9 @@ Faithful: B0 (table 1) scaled to B1 to B7 by the authors' width and depth factor
 rounded up; squeeze and excitation to a quarter of a block's input channels; SiLU; blocks dropped at random in training
 (stochastic depth), the more the later. State names and shapes are torchvision's, so that its files load strictly.
 
-Deviations: paddings are symmetric, TensorFlow's are not at stride 2; norms as torchvision (eps 1e-5 up to B4, the paper's
-0.001 from B5). `output_stride` turns stride into rate; `width` and `depth` can be given; `last` False leaves the 1x1 out.
+Deviations: paddings are symmetric, TensorFlow's are not at stride 2; norms as torchvision (eps 1e-5 and momentum 0.1 up to B4,
+the paper's 0.001 and 0.01 from B5). `output_stride` turns stride into rate; `width` and `depth` can be given; `last` False
+leaves the 1x1 out.
 """
 
 from __future__ import annotations
@@ -129,6 +130,7 @@ class EfficientNet(MobileBackbone):
         depth: float,
         scale: Scale,
         eps: float,
+        momentum: float,
         last: bool,
     ) -> None:
         super().__init__()
@@ -158,7 +160,7 @@ class EfficientNet(MobileBackbone):
         init_he(self)
         for layer in self.modules():
             if isinstance(layer, nn.BatchNorm2d):
-                layer.eps = eps
+                layer.eps, layer.momentum = eps, momentum
 
 
 def _register(number: int, scale: Scale) -> None:
@@ -171,8 +173,8 @@ def _register(number: int, scale: Scale) -> None:
         depth: float = scale.depth,
         last: bool = True,
     ) -> EfficientNet:
-        eps = 1e-5 if number < 5 else 1e-3
-        return EfficientNet(in_channels, num_classes, output_stride, width, depth, scale, eps, last)
+        eps, momentum = (1e-5, 0.1) if number < 5 else (1e-3, 0.01)
+        return EfficientNet(in_channels, num_classes, output_stride, width, depth, scale, eps, momentum, last)
 
     build.__doc__ = f"EfficientNet-B{number}: images of {scale.resolution} pixels, the last map at each stride."
     BACKBONES.register(f"efficientnet_b{number}", tiny={"width": 0.1, "depth": 0.4}, paper=PAPER, year=2019)(build)

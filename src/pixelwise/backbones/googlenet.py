@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..nn.atrous import turn_strides
 from ..nn.init import init_he, scaled
 from ..nn.lrn import caffe_lrn
 from .classifier import ClassifierBackbone, pool
@@ -125,6 +126,7 @@ class GoogLeNet(ClassifierBackbone):
         margin: int,
         ceil_mode: bool,
         pool_padding: int,
+        output_stride: int,
         width: float,
         dropout: float,
     ) -> None:
@@ -143,6 +145,7 @@ class GoogLeNet(ClassifierBackbone):
         self.maxpool4 = pool(style.last_pool, ceil_mode, pool_padding)
         outputs = self._add_inceptions(style, stem2, width)
         self.channels = (stem1, stem2, outputs["3b"], outputs["4e"], outputs["5b"])
+        turn_strides(self.path(), output_stride)
         self.strides = self._read_strides()
         if num_classes:
             if aux_heads:
@@ -227,11 +230,14 @@ def googlenet(
     margin: int = 3,
     ceil_mode: bool = True,
     pool_padding: int = 0,
+    output_stride: int = 32,
     width: float = 1.0,
     dropout: float = 0.4,
 ) -> GoogLeNet:
     """GoogLeNet as in the paper and in BVLC's file: response normalisation, 5x5 in the third branch."""
-    return GoogLeNet(PAPER_STYLE, in_channels, num_classes, aux_heads, margin, ceil_mode, pool_padding, width, dropout)
+    return GoogLeNet(
+        PAPER_STYLE, in_channels, num_classes, aux_heads, margin, ceil_mode, pool_padding, output_stride, width, dropout
+    )
 
 
 @BACKBONES.register("googlenet_torchvision", tiny={"width": 1 / 8}, paper=PAPER, year=2014)
@@ -243,8 +249,11 @@ def googlenet_torchvision(
     margin: int = 3,
     ceil_mode: bool = True,
     pool_padding: int = 0,
+    output_stride: int = 32,
     width: float = 1.0,
     dropout: float = 0.2,
 ) -> GoogLeNet:
     """torchvision's GoogLeNet: batch normalisation, 3x3 in the third branch."""
-    return GoogLeNet(TORCHVISION_STYLE, in_channels, num_classes, aux_heads, margin, ceil_mode, pool_padding, width, dropout)
+    return GoogLeNet(
+        TORCHVISION_STYLE, in_channels, num_classes, aux_heads, margin, ceil_mode, pool_padding, output_stride, width, dropout
+    )

@@ -5,14 +5,17 @@ Paper: https://arxiv.org/abs/1409.1556
 Faithful: nets A (11), B (13), D (16), E (19): 3x3 convolutions, five 2x2 poolings, fc6, fc7, fc8; state names and shapes are
 torchvision's, so that its files load strictly.
 
-Deviations: batch normalisation (`_bn`, torchvision's variant), `width`, and the paddings that FCN changes (`margin`,
-`ceil_mode`). Fresh weights are He's, the paper's came from net A and a normal of 0.01.
+Deviations: batch normalisation (`_bn`, torchvision's variant), `width`, the paddings that FCN changes (`margin`, `ceil_mode`),
+and what DeepLab v1 changes: poolings over 3x3 (`pool_kernel`), strides turned into rates (`output_stride`). Fresh weights are
+He's, the paper's came from net A and a normal of 0.01.
 """
 
 from __future__ import annotations
 
 from torch import nn
 
+from ..errors import ConfigError
+from ..nn.atrous import OutputStride
 from ..nn.init import init_he, scaled
 from .classifier import ChainBackbone, pool
 from .contract import BACKBONES
@@ -25,7 +28,7 @@ CHANNELS = (64, 128, 256, 512, 512)
 
 
 class VGG(ChainBackbone):
-    """Maps pool1 to pool5, strides 2 to 32."""
+    """Maps pool1 to pool5, strides 2 to 32 or to `output_stride`; below 32 the poolings take 3x3, which have a middle cell."""
 
     def __init__(
         self,
@@ -35,19 +38,25 @@ class VGG(ChainBackbone):
         batch_norm: bool,
         margin: int,
         ceil_mode: bool,
+        pool_kernel: int,
+        output_stride: int,
         width: float,
         dropout: float,
     ) -> None:
+        if pool_kernel not in (2, 3) or (pool_kernel == 2 and output_stride < 32):
+            what = f"got {pool_kernel} at output stride {output_stride}"
+            raise ConfigError("pool_kernel", what, "2 is the paper's, 3 DeepLab's, which every output stride below 32 takes")
+        walk = OutputStride(output_stride)
         layers: list[nn.Module] = []
         taps: list[tuple[str, int]] = []
         channels = in_channels
         for stage, (num_convs, base) in enumerate(zip(DEPTHS[depth], CHANNELS, strict=True), start=1):
             for _ in range(num_convs):
-                layers.append(nn.Conv2d(channels, scaled(base, width), 3, padding=1 if layers else margin))
+                layers.append(nn.Conv2d(channels, scaled(base, width), 3, 1, walk.rate if layers else margin, walk.rate))
                 channels = scaled(base, width)
                 layers += [nn.BatchNorm2d(channels)] if batch_norm else []
                 layers.append(nn.ReLU(inplace=True))
-            layers.append(pool(2, ceil_mode))
+            layers.append(pool(pool_kernel, ceil_mode, 1, walk.step(2)))
             taps.append((f"pool{stage}", len(layers) - 1))
         self.depth = depth
         hidden = scaled(4096, width)
@@ -78,10 +87,12 @@ def _register(depth: int, batch_norm: bool) -> None:
         num_classes: int = 0,
         margin: int = 1,
         ceil_mode: bool = False,
+        pool_kernel: int = 2,
+        output_stride: int = 32,
         width: float = 1.0,
         dropout: float = 0.5,
     ) -> VGG:
-        return VGG(depth, in_channels, num_classes, batch_norm, margin, ceil_mode, width, dropout)
+        return VGG(depth, in_channels, num_classes, batch_norm, margin, ceil_mode, pool_kernel, output_stride, width, dropout)
 
     build.__doc__ = f"VGG with {depth} weight layers{' and batch normalisation' if batch_norm else ''}, pool1 to pool5."
     name = f"vgg{depth}" + ("_bn" if batch_norm else "")

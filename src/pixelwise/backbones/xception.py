@@ -30,16 +30,16 @@ FLOWS: dict[int, tuple[tuple[tuple[int, int], ...], int]] = {41: (ENTRY_41_65, 8
 
 
 class Unit(nn.Module):
-    """Three separable convolutions behind ReLUs, added to a shortcut: a 1x1 where the shape changes."""
+    """Three separable convolutions behind ReLUs, added to the unit's input, which passes a 1x1 where `shortcut` says so."""
 
-    def __init__(self, in_channels: int, channels: tuple[int, int, int], stride: int, rate: int) -> None:
+    def __init__(self, in_channels: int, channels: tuple[int, int, int], stride: int, rate: int, shortcut: bool) -> None:
         super().__init__()
         first, second, third = channels
         self.separable1 = separable_behind_relu(in_channels, first, 1, rate, EPS)
         self.separable2 = separable_behind_relu(first, second, 1, rate, EPS)
         self.separable3 = separable_behind_relu(second, third, stride, rate, EPS)
         self.shortcut: nn.Module = nn.Identity()
-        if in_channels != third or stride != 1:
+        if shortcut:
             self.shortcut = nn.Sequential(nn.Conv2d(in_channels, third, 1, stride, bias=False), nn.BatchNorm2d(third, EPS))
 
     def tapped(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,16 +74,16 @@ class Xception(ClassifierBackbone):
         for i, (base, nominal) in enumerate(entry):
             out = scaled(base, width)
             rate, stride_before = walk.rate, walk.stride
-            entry_units.append(Unit(channels, (out, out, out), walk.step(nominal), rate))
+            entry_units.append(Unit(channels, (out, out, out), walk.step(nominal), rate, shortcut=True))
             channels = out
             if i in self.taps:
                 self.strides, self.channels = (*self.strides, stride_before), (*self.channels, out)
         self.entry = nn.Sequential(*entry_units)
-        self.middle = nn.Sequential(*(Unit(channels, (channels,) * 3, 1, walk.rate) for _ in range(num_middle)))
+        self.middle = nn.Sequential(*(Unit(channels, (channels,) * 3, 1, walk.rate, shortcut=False) for _ in range(num_middle)))
         self.strides, self.channels = (*self.strides, walk.stride), (*self.channels, channels)
         wide, deep, last = scaled(1024, width), scaled(1536, width), scaled(2048, width)
         rate = walk.rate
-        self.exit1 = Unit(channels, (channels, wide, wide), walk.step(2), rate)
+        self.exit1 = Unit(channels, (channels, wide, wide), walk.step(2), rate, shortcut=True)
         self.exit2 = nn.Sequential(
             *(separable_with_relu(a, b, walk.rate, EPS) for a, b in ((wide, deep), (deep, deep), (deep, last)))
         )

@@ -15,7 +15,8 @@ from ..data.dataset import MaskCode
 from ..errors import InputError
 from ..files import make_folder
 from ..images import read_image, read_mask, write_image
-from ..inference.segmenter import load
+from ..inference.refinement import find_crf
+from ..inference.segmenter import Segmenter, load
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -26,6 +27,7 @@ def compare(
     *,
     model: Annotated[list[str] | None, Parameter(negative="")] = None,
     truth: Path | None = None,
+    crf: str | None = None,
     out: Path,
 ) -> int:
     """Draw several models side by side on one picture: image, models, truth.
@@ -39,13 +41,22 @@ def compare(
         that ships with pixelwise.
     truth
         The picture's mask, in file values or class colours; with it the mean IoU of each model on this picture is shown.
+    crf
+        Beside each model, what the fully connected CRF makes of its labels: a preset such as deeplabv2, or run for what
+        `pixelwise crf-search` found.
     out
         The picture to write, .png or .jpg.
     """
     if out.suffix.lower() not in SUFFIXES:
         raise InputError(out, f"pictures are not written as {out.suffix or 'a file without suffix'}", "name it .png or .jpg")
     pixels = read_image(image)
-    segmenters = [load(name) for name in model] if model else [load()]
+    segmenters: list[Segmenter] = []
+    names: list[str | None] = [*model] if model else [None]
+    for name in names:
+        parameters = find_crf(crf, name)
+        segmenters.append(load(name))
+        if parameters is not None:
+            segmenters.append(segmenters[-1].with_crf(parameters))
     labels = None if truth is None else read_truth(truth, segmenters[0].taxonomy, pixels)
     sheet = draw(pixels, segmenters, labels)
     make_folder(out.parent)

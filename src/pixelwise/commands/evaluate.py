@@ -29,6 +29,7 @@ def evaluate(
     split: str = "test",
     model: str | None = None,
     predictions: Path | None = None,
+    crf: str | None = None,
     precision: Literal["float32", "bfloat16"] = "float32",
     device: str = "auto",
     layout: str | None = None,
@@ -48,6 +49,9 @@ def evaluate(
         A run, a checkpoint folder or a hub id; left out, it is the model that ships with pixelwise.
     predictions
         Score the masks <key>.png of this folder instead of a model; one for every image of the split.
+    crf
+        Score what the fully connected CRF makes of the model's labels: a preset such as deeplabv2, or run for what
+        `pixelwise crf-search` found.
     precision
         The arithmetic of the model.
     device
@@ -63,6 +67,8 @@ def evaluate(
     """
     if model is not None and predictions is not None:
         raise ConfigError("evaluate", "--model and --predictions exclude each other", "give one of the two")
+    if crf is not None and predictions is not None:
+        raise ConfigError("evaluate", "--crf needs a model's probabilities, --predictions are labels", "leave one of the two out")
     if out is not None:
         make_folder(out.parent)
     dataset = open_dataset(data, layout)
@@ -72,10 +78,14 @@ def evaluate(
         with _progress() as report:
             result = evaluate_folder(predictions, truth, dataset=dataset.name, boundary=boundary, progress=report)
     else:
+        from ..inference.refinement import find_crf
         from ..inference.segmenter import load
 
         name = model or "the shipped model"
+        parameters = find_crf(crf, model)
         segmenter = load(model, device=device, precision=precision)
+        if parameters is not None:
+            segmenter, name = segmenter.with_crf(parameters), f"{name} with CRF {parameters}"
         refuse_other_classes(segmenter.taxonomy, truth.taxonomy, name, f"{dataset.name} {split}")
         with _progress() as report:
             result = evaluate_model(

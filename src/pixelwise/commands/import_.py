@@ -13,8 +13,9 @@ from ..checkpoint import save_checkpoint
 from ..core import Taxonomy
 from ..data.layouts.voc import TAXONOMY as VOC
 from ..errors import CheckpointError
-from ..importing import Imported, Report, import_fcn
+from ..importing import Imported, Report, import_model
 from ..importing.foreign import regular_file
+from ..importing.torchnames import COUNTER
 from ..registry import suggest
 from ..weights import WEIGHTS, Weights, cache_folder, download, published
 
@@ -54,7 +55,7 @@ def import_(
     entry = published(path)
     chosen = {"geometry": geometry, "upsampling": upsampling}
     options = {option: value for option, value in chosen.items() if value is not None}
-    imported = import_fcn(path, as_, num_classes, in_channels=in_channels, options=options)
+    imported = import_model(path, as_, num_classes, in_channels=in_channels, options=options)
     model = imported.model
     taxonomy = VOC if model.num_classes == VOC.num_classes else _numbered(model.num_classes)
     save_checkpoint(out, model, taxonomy, _card(imported, path.name, entry))
@@ -91,8 +92,10 @@ def _lines(imported: Imported, path: Path, entry: Weights | None) -> list[str]:
         lines.append(f"proved to be the network's own fixed numbers: {_some(report.checked)}")
     for reason in dict.fromkeys(report.dropped.values()):
         lines.append(f"left out: {_some([name for name, why in report.dropped.items() if why == reason])} ({reason})")
-    if report.fresh:
-        lines.append(f"started fresh, so train before use: {_some(report.fresh)}")
+    # Files from before torch 0.4.1 lack the norms' counters, which nothing here reads.
+    fresh = [name for name in report.fresh if not name.endswith(COUNTER)]
+    if fresh:
+        lines.append(f"started fresh, so train before use: {_some(fresh)}")
     return lines
 
 

@@ -34,6 +34,7 @@ def predict(
     opacity: float = 0.5,
     resume: Switch = False,
     overwrite: Switch = False,
+    crf: str | None = None,
     precision: Literal["float32", "bfloat16"] = "float32",
     device: str = "auto",
 ) -> int:
@@ -62,6 +63,9 @@ def predict(
         Leave out pictures whose files are all there.
     overwrite
         Write over files that are there.
+    crf
+        Refine the labels by the fully connected CRF: deeplabv1, deeplabv2, deconvnet, pydensecrf, or run for what
+        `pixelwise crf-search` found.
     precision
         The arithmetic of the model.
     device
@@ -76,9 +80,12 @@ def predict(
     tell_passed_over(passed_over)
     jobs = _without_finished(jobs, out, products, resume, overwrite)
     # Only now, so that a slip of the pen is told at once and not after seconds of imports.
+    from ..inference.refinement import find_crf
     from ..inference.segmenter import load
 
-    return run_jobs(load(model, device=device, precision=precision), jobs, out, products)
+    parameters = find_crf(crf, model)
+    segmenter = load(model, device=device, precision=precision)
+    return run_jobs(segmenter if parameters is None else segmenter.with_crf(parameters), jobs, out, products)
 
 
 def tell_passed_over(lines: list[str]) -> None:

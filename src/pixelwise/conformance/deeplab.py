@@ -7,7 +7,8 @@ rounded up to multiples of the rate. `padded_macs` counts so; `macs` is the arit
 from __future__ import annotations
 
 import math
-from functools import partial
+from collections.abc import Sequence
+from functools import cache, partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -97,6 +98,34 @@ for _stride in (16, 8):
         if _stride == 16:
             PLUS_ROWS.add(partial(_parameters, "deeplabv3plus_xception65", _options), f"Xception-65 OS16{_suffix}", "parameters")
 PLUS_ROWS.add(partial(_parameters, "deeplabv3plus_resnet101", {}), "ResNet-101-beta OS16 +decoder", "parameters")
+
+
+@cache
+def _xception_billions(output_stride: int, decoder: bool, separable: bool, size: int) -> float:
+    options = {"output_stride": output_stride, "decoder": decoder, "separable": separable}
+    return padded_macs(network("deeplabv3plus_xception65", **options), size) / 1e9
+
+
+def _table5(output_stride: int, words: Sequence[str]) -> float:
+    """A line of table 5: several sizes ("MS") are summed, their mirror images ("Flip") cost as much again."""
+    scales = (0.5, 0.75, 1, 1.25, 1.5, 1.75) if "MS" in words else (1,)
+    each = [_xception_billions(output_stride, "Dec" in words, "SC" in words, int(512 * scale) + 1) for scale in scales]
+    return sum(each) * (2 if "Flip" in words else 1)
+
+
+TABLE5 = (
+    "",
+    "MS",
+    "MS Flip",
+    "Dec",
+    "Dec MS",
+    "Dec MS Flip",
+    *(f"Dec{ms} SC{data}" for ms in ("", " MS Flip") for data in ("", " COCO", " COCO JFT")),
+)
+for _stride in (16, 8):
+    for _line in TABLE5:
+        _variant = f"Xception-65 train/eval OS 16/{_stride} {_line}".rstrip()
+        PLUS_ROWS.add(partial(_table5, _stride, _line.split()), _variant, "[mIoU VOC val, Multiply-Adds", within=0.004, part=1)
 for _depth in (41, 65, 71):
     PLUS_ROWS.add(partial(_parameters, f"deeplabv3plus_xception{_depth}", {}), f"Xception-{_depth} OS16 decoder SC", "parameters")
     PLUS_ROWS.add(partial(_macs, f"deeplabv3plus_xception{_depth}", {}), f"Xception-{_depth} OS16 decoder SC", "MACs")

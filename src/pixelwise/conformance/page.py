@@ -21,7 +21,7 @@ OTHERS = """
 
 The file's other {count} entries are published scores, timings, settings of training, filters and palettes ({systems}). Scores
 need the papers' data and pre-trained weights; `docs/results.md` holds those that were measured here. Palette, metrics, learning
-rates, loss weights and the fully connected CRF have tests of their own.
+rates, loss weights and the fully connected CRF have tests of their own (`tests/`).
 """
 
 
@@ -53,7 +53,7 @@ def _table(system: str, results: Iterable[Result]) -> str:
             verdict = f"equal within {100 * result.row.within:g} %" if result.row.within else "equal"
         else:
             verdict = result.row.reason or "**wrong**"
-        cells = (entry.quantity, entry.variant, entry.input, _text(entry.value), entry.source, _text(result.ours), verdict)
+        cells = (entry.quantity, entry.variant, entry.input, _text(result.row.value), entry.source, _text(result.ours), verdict)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 

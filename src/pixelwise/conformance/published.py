@@ -33,13 +33,15 @@ class Entry:
     @property
     def is_of_a_network(self) -> bool:
         """Whether a network can be measured for it; the others are scores, timings, settings of training, and filters."""
+        if "Multiply-Adds" in self.quantity:
+            return True
         return self.system not in _NOT_NETWORKS and not _NOT_STRUCTURE.search(self.quantity)
 
 
 _NOT_NETWORKS = ("DenseCRF", "metrics", "VOC palette")
 _NOT_STRUCTURE = re.compile(
     r"mIoU|IoU|mean IU|\bIOU\b|pixel acc|top-1|APr|forward ms|warping"
-    r"|\blr\b|momentum|w0|sigma|K pixels|optimiser|\(513-1\)\*s|std sqrt|alpha, beta"
+    r"|\blr\b|momentum|w0|sigma|K pixels|optimiser|\(513-1\)\*s|\^0\.9|std sqrt|alpha, beta"
 )
 
 

@@ -17,12 +17,19 @@ class Row:
 
     within  largest relative difference that counts as equal, 0 for equality to the last digit
     reason  why the two differ, where they do; empty where they must not
+    part    which number of an entry that lists several is measured; None for all
     """
 
     entry: Entry
     measure: Callable[[], Any]
     within: float = 0.0
     reason: str = ""
+    part: int | None = None
+
+    @property
+    def value(self) -> Any:
+        """What ours is compared with."""
+        return self.entry.value if self.part is None else self.entry.value[self.part]
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class Result:
     @property
     def is_equal(self) -> bool:
         """Whether ours is the entry's value."""
-        return _agree(self.row.entry.value, _plain(self.ours), self.row.within)
+        return _agree(self.row.value, _plain(self.ours), self.row.within)
 
 
 class Family:
@@ -46,10 +53,18 @@ class Family:
         self.rows: list[Row] = []
 
     def add(
-        self, measure: Callable[[], Any], variant: str, quantity: str, size: str = "", *, within: float = 0.0, reason: str = ""
+        self,
+        measure: Callable[[], Any],
+        variant: str,
+        quantity: str,
+        size: str = "",
+        *,
+        within: float = 0.0,
+        reason: str = "",
+        part: int | None = None,
     ) -> None:
         """Compare what `measure` returns with the one entry that `find` gives for these words."""
-        self.rows.append(Row(find(variant, quantity, size, self.system), measure, within, reason))
+        self.rows.append(Row(find(variant, quantity, size, self.system), measure, within, reason, part))
 
     def __call__(
         self, variant: str, quantity: str, size: str = "", *, within: float = 0.0, reason: str = ""

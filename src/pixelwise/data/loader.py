@@ -22,7 +22,8 @@ from ..core import Batch, Sample
 from ..errors import DatasetError, InputError, PixelwiseError
 from .dataset import Split
 from .mix import paste_classes
-from .transforms import Transform
+from .transforms import Place, Transform
+from .windows import window_centers
 
 Pair = tuple[NDArray[np.uint8], NDArray[Any]]
 _ORDER, _AUGMENT = 0, 1
@@ -47,7 +48,9 @@ class Draws(Dataset[tuple[Sample, bool]]):
     """Draw number -> the augmented sample, and whether a bad picture had to be replaced by the next one.
 
     mix is the probability that half of the classes of a second sample, drawn evenly, are pasted over the first.
-    cache keeps decoded samples in memory; on_bad "skip" replaces what cannot be read, "stop" raises its error.
+    windows, (height, width), cuts each picture into windows side by side, and a draw shows one of all windows.
+    cache_bytes of decoded samples are kept in memory, those that come first.
+    on_bad "skip" replaces what cannot be read, "stop" raises its error.
     """
 
     split: Split
@@ -55,41 +58,67 @@ class Draws(Dataset[tuple[Sample, bool]]):
     seed: int
     sampling: Literal["shuffle", "replacement"] = "shuffle"
     on_bad: Literal["stop", "skip"] = "stop"
-    cache: bool = True
+    cache_bytes: int = 2**31
     mix: float = 0.0
+    windows: tuple[int, int] | None = None
     _cached: dict[int, Sample] = field(default_factory=dict, repr=False)
+    _bytes_left: int = field(default=0, init=False, repr=False)
+    _places: list[tuple[int, Place | None]] = field(default_factory=list, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._bytes_left = self.cache_bytes
+        # What a draw can show: a sample and, of windows, the middle of one.
+        for index in range(len(self.split)):
+            centers = window_centers(self._size(index), self.windows) if self.windows else [None]
+            self._places += [(index, center) for center in centers]
 
     def __getitem__(self, number: int) -> tuple[Sample, bool]:
         """Raises InputError naming the file that cannot be read, or DatasetError when no sample can."""
         rng = np.random.default_rng([self.seed, _AUGMENT, number])
-        key, pair, replaced = self._augmented(draw_index(number, len(self.split), self.seed, self.sampling), rng)
+        key, pair, replaced = self._augmented(draw_index(number, len(self._places), self.seed, self.sampling), rng)
         if rng.random() < self.mix:
-            _, over, second_replaced = self._augmented(int(rng.integers(len(self.split))), rng)
+            _, over, second_replaced = self._augmented(int(rng.integers(len(self._places))), rng)
             pair = paste_classes(pair, over, self.split.taxonomy.ignore_id, rng)
             replaced = replaced or second_replaced
         return Sample(key, *pair), replaced
 
     def _augmented(self, index: int, rng: np.random.Generator) -> tuple[str, Pair, bool]:
-        """Key, transformed image and mask of a sample or, where it is bad, of the next good one, and whether it was bad."""
-        for step in range(len(self.split)):
+        """Key, transformed image and mask of a place or, where its sample is bad, of the next good one, and whether it was bad."""
+        for step in range(len(self._places)):
+            number, center = self._places[(index + step) % len(self._places)]
             try:
-                sample = self._read((index + step) % len(self.split))
+                sample = self._read(number)
             except InputError:
                 if self.on_bad == "stop":
                     raise
                 continue
             assert sample.mask is not None, "a training split has masks"
-            return sample.key, self.transform(sample.image, sample.mask, rng), step > 0
+            at = {} if center is None else {"center": center}
+            return sample.key, self.transform(sample.image, sample.mask, rng, **at), step > 0
         fix = "run `pixelwise train DATA --dry-run`, which lists what is wrong"
         raise DatasetError(self.split.name, "no sample of the split can be read", fix)
 
+    def _size(self, index: int) -> tuple[int, int]:
+        """(height, width) of a sample; of one that cannot be read, and may be skipped, those of a window."""
+        assert self.windows is not None, "only windows depend on sizes"
+        try:
+            mask = self.split.read_labels(self.split.items[index])
+        except InputError:
+            if self.on_bad == "stop":
+                raise
+            return self.windows
+        assert mask is not None, "a training split has masks"
+        return mask.shape[0], mask.shape[1]
+
     def _read(self, index: int) -> Sample:
-        if index not in self._cached:
-            sample = self.split[index]
-            if not self.cache:
-                return sample
+        if index in self._cached:
+            return self._cached[index]
+        sample = self.split[index]
+        size = sample.image.nbytes + (0 if sample.mask is None else sample.mask.nbytes)
+        if size <= self._bytes_left:
             self._cached[index] = sample
-        return self._cached[index]
+            self._bytes_left -= size
+        return sample
 
 
 class DrawBatches(Sampler[list[int]]):

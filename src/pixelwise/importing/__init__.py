@@ -1,8 +1,8 @@
 """Published weights of other projects -> networks of this one, strictly: all of a file has its place, or it is refused.
 
 A `.caffemodel` is a whole FCN (one stream, early or late fusion, two heads) or an image classifier (VGG16, VGG19, CaffeNet,
-BVLC GoogLeNet); a `.pth` or `.safetensors` is one of torchvision's classifiers. A classifier gives the trunk and fc6, fc7;
-its last layer is left out and the score layers start at zero.
+BVLC GoogLeNet); a `.pth` or `.safetensors` is one of torchvision's classifiers or segmentation nets. A classifier gives the
+trunk and fc6, fc7; its last layer is left out and the score layers start at zero.
 """
 
 from __future__ import annotations
@@ -19,27 +19,29 @@ from ..models.fcn import FCN
 from ..models.fcn_fusion import LateFusionFCN
 from ..weights import named_as
 from . import caffenames, torchnames
-from .assign import Foreign, Report, fill
+from .assign import Foreign, Imported, Report, fill
 from .caffemodel import CaffeLayer, read_caffemodel
 from .foreign import regular_file
-from .parts import Network, fcn_names, is_fcn, layout_of
-from .torchfile import read_tensors
+from .parts import fcn_names, is_fcn, layout_of
+from .torchfile import TORCH_ENDINGS, read_tensors
+from .trunkfiles import has_trunk, import_trunk
+from .wholenets import import_whole, is_whole, whole_names
 
-__all__ = ["CaffeLayer", "Imported", "Report", "fcn_names", "import_fcn", "load_classifier", "read_caffemodel", "read_tensors"]
+__all__ = [
+    "CaffeLayer",
+    "Imported",
+    "Report",
+    "fcn_names",
+    "import_fcn",
+    "import_model",
+    "load_classifier",
+    "read_caffemodel",
+    "read_tensors",
+]
 
-TORCH_ENDINGS = (".pth", ".pt", ".bin", ".safetensors")
 VOC_CLASSES = 21
 FAMILIES = ("vgg", "alexnet", "googlenet")
 _FIX = "choose the model that the file was made for, with the file's number of classes"
-
-
-@dataclass(frozen=True)
-class Imported:
-    """A network with published weights, and what was done with the file."""
-
-    model: Network
-    spec: ModelSpec
-    report: Report
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,33 @@ class _Content:
     preprocessing: str | Mapping[str, Any] | None
     whole: caffenames.WholeNet | None
     caffe: bool
+
+
+def import_model(
+    path: str | Path,
+    name: str,
+    num_classes: int | None = None,
+    *,
+    in_channels: int | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Imported:
+    """Build the registered network `name` and fill it from a foreign file: an FCN, one of torchvision's nets, or any network's
+    trunk from an image classifier.
+
+    Arguments and errors are those of `import_fcn`.
+    """
+    if is_whole(name) or is_fcn(name):
+        read = import_whole if is_whole(name) else import_fcn
+        return read(path, name, num_classes, in_channels=in_channels, options=options)
+    if not has_trunk(name):
+        fitting = ", ".join(fcn_names() + whole_names())
+        raise ConfigError(name, "no published weights fit this network", f"choose one of {fitting}, or one on a published trunk")
+    content = _read(Path(path))
+    if content.whole is not None:
+        raise CheckpointError(path, f"holds a whole net of {content.whole.layout}", "import it as " + " or ".join(fcn_names()))
+    said = {"preprocessing": content.preprocessing or "caffe", **(options or {})}
+    spec = ModelSpec(name, num_classes or VOC_CLASSES, in_channels or 3, options=said)
+    return import_trunk(Path(path), content.arrays, content.caffe, spec)
 
 
 def import_fcn(
@@ -71,7 +100,7 @@ def import_fcn(
     UnknownNameError and ConfigError for the model's name and options.
     """
     if not is_fcn(name):
-        raise ConfigError(name, "no published weights fit this network", "choose one of " + ", ".join(fcn_names()))
+        raise ConfigError(name, "no published weights fit this network", "choose one of " + ", ".join(fcn_names() + whole_names()))
     content = _read(Path(path))
     spec = _spec_for(path, name, content, num_classes, in_channels, tiny, options or {})
     model = spec.build()

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
+from ..models import ModelSpec
+from ..nn.model import SegmentationModel
 
 NUM_LISTED = 5
 PIECE = 1 << 22
@@ -72,6 +74,15 @@ class Report:
     dropped: Mapping[str, str]
     fresh: tuple[str, ...]
     num_values: int
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A network with published weights, and what was done with the file."""
+
+    model: SegmentationModel
+    spec: ModelSpec
+    report: Report
 
 
 def fill(network: nn.Module, arrays: Mapping[str, Foreign], plan: Plan, source: object, fix: str) -> Report:

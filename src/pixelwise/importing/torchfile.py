@@ -26,6 +26,7 @@ _DAMAGE = (
     RuntimeError, ValueError, LookupError, EOFError, AttributeError, AssertionError, TypeError, OSError,
     OverflowError, MemoryError, struct.error,
 )  # fmt: skip
+TORCH_ENDINGS = (".pth", ".pt", ".bin", ".safetensors")
 _ZIP = b"pk\x03\x04"
 
 

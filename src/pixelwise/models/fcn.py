@@ -37,6 +37,7 @@ from ..registry import suggest
 from .contract import MODELS
 
 PAPER = "https://arxiv.org/abs/1411.4038"
+SCORES = "VOC 2012 test 62.2 (8s on VGG16); tables 1 to 3"
 
 # First convolution's padding that keeps its cells on the pixels, by trunk family.
 SAME_MARGIN = {"vgg": 1, "alexnet": 5, "googlenet": 3}
@@ -282,7 +283,9 @@ def _register(name: str, summary: str, default_trunk: str, strides: tuple[int, .
         return FCN(num_classes, in_channels, preprocessing, body, upsampling, scales)
 
     build.__doc__ = summary
-    MODELS.register(name, tiny={"width": 1 / 16 if default_trunk != "googlenet" else 1 / 8}, paper=PAPER, year=2015)(build)
+    MODELS.register(name, tiny={"width": 1 / 16 if default_trunk != "googlenet" else 1 / 8}, paper=PAPER, year=2015, scores=SCORES)(
+        build
+    )
 
 
 _TRUNKS = (("vgg16", "vgg16", "VGG16"), ("alexnet", "alexnet_caffe", "CaffeNet"), ("googlenet", "googlenet", "GoogLeNet"))

@@ -127,7 +127,7 @@ class TwoHeadFCN(FCN):
         return names
 
 
-@MODELS.register("fcn32s_late_fusion_vgg16", tiny={"width": 1 / 16}, paper=PAPER, year=2015)
+@MODELS.register("fcn32s_late_fusion_vgg16", tiny={"width": 1 / 16}, paper=PAPER, year=2015, scores="NYUDv2 34.0 (16s, table 4)")
 def fcn32s_late_fusion_vgg16(
     num_classes: int,
     in_channels: int = 6,

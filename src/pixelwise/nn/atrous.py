@@ -6,7 +6,10 @@ Source: Chen et al., DeepLab v1, section 3.1 (https://arxiv.org/abs/1412.7062); 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from torch import nn
 
 from ..errors import ConfigError
 
@@ -38,3 +41,24 @@ class OutputStride:
             return stride
         self.rate *= stride
         return 1
+
+
+def turn_strides(chain: Iterable[nn.Module], output_stride: int) -> None:
+    """Give a chain of layers, or of blocks that keep their stride inside, an output stride; 32 leaves it as it is.
+
+    A pooling that loses its stride is padded, where its kernel has a middle, so that the map keeps its size; convolutions behind it
+    take the rate, and their padding grows with it.
+    """
+    walk = OutputStride(output_stride)
+    for layer in (layer for part in chain for layer in part.modules()):
+        if isinstance(layer, nn.Conv2d):
+            rate, stride = walk.rate, walk.step(layer.stride[0])
+            layer.stride = (stride, stride)
+            if layer.kernel_size[0] > 1 and rate > 1:
+                layer.dilation = (rate, rate)
+                assert not isinstance(layer.padding, str), "paddings are numbers here"
+                layer.padding = tuple(side * rate for side in layer.padding)
+        elif isinstance(layer, nn.MaxPool2d) and layer.stride == 2:
+            layer.stride = walk.step(2)
+            if layer.stride == 1 and layer.kernel_size == 3:
+                layer.padding = 1

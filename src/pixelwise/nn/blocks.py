@@ -1,4 +1,4 @@
-"""The two blocks that most trunks are made of."""
+"""The blocks that most trunks are made of."""
 
 from __future__ import annotations
 
@@ -16,6 +16,19 @@ class ConvNormAct(nn.Sequential):
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
         )
+
+
+def double_conv(in_channels: int, out_channels: int, padding: int = 0, batch_norm: bool = False) -> nn.Sequential:
+    """U-Net's stage: twice a 3x3 convolution with bias and a ReLU, between them a norm on request.
+
+    Source: U-Net, figure 1. Without padding each side loses four cells.
+    """
+    layers: list[nn.Module] = []
+    for channels in (in_channels, out_channels):
+        layers.append(nn.Conv2d(channels, out_channels, 3, padding=padding))
+        layers += [nn.BatchNorm2d(out_channels)] if batch_norm else []
+        layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
 
 
 class BasicBlock(nn.Module):

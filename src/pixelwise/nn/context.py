@@ -26,7 +26,7 @@ class CellNorm(nn.BatchNorm2d):
         """(B, C, H, W), the same size."""
         if self.training and x.numel() == x.shape[1]:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
-        normed: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
+        normed: Tensor = super().forward(x)
         return normed
 
 

@@ -31,7 +31,9 @@ def deform_conv2d(
     num_taps = rows * columns
     size = offsets.shape[-2:]
     groups = offsets.shape[1] // (2 * num_taps)
-    places = _grid(size, rows, columns, stride, padding, dilation, x) + offsets.view(batch, groups, num_taps, 2, *size)
+    places = _grid(size, rows, columns, stride, padding, dilation, offsets.device)
+    # Places in single precision whatever the features are: half precision has no cells beyond 256.
+    places = places + offsets.float().view(batch, groups, num_taps, 2, *size)
     read = _bilinear(x.reshape(batch * groups, channels // groups, height, width), places.flatten(0, 1))
     if mask is not None:
         read = read * mask.reshape(batch * groups, 1, num_taps, *size)
@@ -40,12 +42,12 @@ def deform_conv2d(
     return out if bias is None else out + bias[:, None, None]
 
 
-def _grid(size: torch.Size, rows: int, columns: int, stride: int, padding: int, dilation: int, like: Tensor) -> Tensor:
+def _grid(size: torch.Size, rows: int, columns: int, stride: int, padding: int, dilation: int, device: torch.device) -> Tensor:
     """(taps, 2, h, w): row and column that each tap of an ordinary convolution reads."""
 
     def axis(count: int, taps: int) -> Tensor:
-        start = torch.arange(count, device=like.device) * stride - padding
-        return (torch.arange(taps, device=like.device)[:, None] * dilation + start).to(like.dtype)
+        start = torch.arange(count, device=device) * stride - padding
+        return (torch.arange(taps, device=device)[:, None] * dilation + start).float()
 
     row, column = axis(size[0], rows), axis(size[1], columns)
     shape = (rows, columns, *size)
@@ -64,9 +66,9 @@ def _bilinear(x: Tensor, places: Tensor) -> Tensor:
             row, column = (corner[:, :, 0] + down), (corner[:, :, 1] + right)
             share = (1 - (places[:, :, 0] - row).abs()) * (1 - (places[:, :, 1] - column).abs())
             inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-            index = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).long()
+            index = row.clamp(0, height - 1).long() * width + column.clamp(0, width - 1).long()
             values = cells.gather(2, index.flatten(1)[:, None].expand(-1, channels, -1)).view_as(out)
-            out = out + values * (share * inside)[:, None]
+            out = out + values * (share * inside)[:, None].to(x.dtype)
     return out
 
 

@@ -82,6 +82,8 @@ class _Structure(TorchFunctionMode):
             return args[0]
         if name in ("max_pool2d", "max_pool2d_with_indices"):
             return _average(*args, **options)
+        if name == "amax":
+            return args[0].mean(*args[1:], **options)
         if name == "conv2d":
             return _convolve(*args, **options)
         if name == "conv_transpose2d":

@@ -71,7 +71,10 @@ class SegmentationModel(nn.Module, ABC):
 
     num_classes  K
     in_channels  C of the images
+    fixed_side   pixels of the square that every image is resized to; 0 for a network of any size, the usual kind
     """
+
+    fixed_side = 0
 
     def __init__(self, num_classes: int, in_channels: int, preprocessing: str | Mapping[str, Any]) -> None:
         super().__init__()
@@ -84,6 +87,14 @@ class SegmentationModel(nn.Module, ABC):
     @abstractmethod
     def coarse(self, images: Tensor) -> Coarse:
         """images (B, C, H, W), uint8 or float 0..255, RGB -> scores before the last upsampling."""
+
+    def classifier_modules(self) -> list[nn.Module]:
+        """The layers that turn features into class scores, if the network names them."""
+        return []
+
+    def new_modules(self) -> list[nn.Module]:
+        """The layers that a trained trunk does not bring, which may learn faster: where nothing else is said, the classifier."""
+        return self.classifier_modules()
 
     def forward(self, images: Tensor) -> Output:
         """images (B, C, H, W), uint8 or float 0..255, RGB -> logits (B, K, H, W) of the same size."""

@@ -41,6 +41,36 @@ class Bilinear:
         return np.stack([first, second], 1), np.stack([1 - weight, weight], 1)
 
 
+@dataclass(frozen=True)
+class Grid:
+    """Bilinear interpolation between cells that lie on the pixels 0, stride, 2 * stride, ...: DeepLab's, on maps of any size.
+
+    The cells have to reach the last pixel: `cover` the image before. Source: Caffe's Interp layer with a zoom factor.
+    """
+
+    stride: int
+
+    def __call__(self, scores: Tensor, size: tuple[int, int]) -> Tensor:
+        """(B, K, h, w) -> (B, K, H, W)."""
+        height, width = ((cells - 1) * self.stride + 1 for cells in scores.shape[-2:])
+        assert min(height - size[0], width - size[1]) >= 0, f"cells reach {height}x{width} pixels, the image has {size}"
+        full = F.interpolate(scores, size=(height, width), mode="bilinear", align_corners=True)
+        return full[..., : size[0], : size[1]]
+
+    def taps(self, num_cells: int, num_pixels: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        """Cells (num_pixels, 2) and weights (num_pixels, 2) of one axis."""
+        pixels = np.arange(num_pixels)
+        first = pixels // self.stride
+        weight = (pixels % self.stride / self.stride).astype(np.float32)
+        return np.stack([first, np.minimum(first + 1, num_cells - 1)], 1), np.stack([1 - weight, weight], 1)
+
+
+def cover(x: Tensor, stride: int) -> Tensor:
+    """(B, C, H, W) with zeros at the bottom and right, up to sides of `stride` * n + 1: what a Grid can bring to full size."""
+    down, right = ((1 - side) % stride for side in x.shape[-2:])
+    return F.pad(x, (0, right, 0, down)) if down or right else x
+
+
 def center_pixels(upsample: Upsample, num_cells: int, num_pixels: int) -> NDArray[np.intp]:
     """The pixel that each cell of one axis speaks for most, (num_cells,); -1 for a cell outside the image."""
     cells, weights = upsample.taps(num_cells, num_pixels)

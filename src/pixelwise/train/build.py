@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,22 +11,26 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import find_checkpoint, load_checkpoint
-from ..config import LossConfig, ModelConfig
-from ..core import Taxonomy
+from ..config import AugmentConfig, Config, LossConfig, ModelConfig
+from ..core import Coarse, Output, Taxonomy
 from ..data.dataset import Split
+from ..data.instances import InstanceCrops
+from ..data.transforms import Augment, Transform
 from ..errors import CheckpointError, ConfigError, InputError
 from ..losses import class_weights_from_counts
 from ..models import MODELS, ModelSpec, create_model
 from ..nn.model import SegmentationModel
 
 
-def build_model(settings: ModelConfig, taxonomy: Taxonomy) -> SegmentationModel:
+def build_model(settings: ModelConfig, taxonomy: Taxonomy, resumed: Path | None = None) -> SegmentationModel:
     """The network with fresh weights or, with `init_from`, those of a run or checkpoint; frozen as `train_only` says.
 
     Weights mean nothing without the pixels that they were learned on, so the normalisation is the checkpoint's unless the
-    options name one.
+    options name one. `resumed` is the checkpoint of a run that goes on: it remembers them, and where the run once started
+    from need not be there any more.
     """
-    source = load_checkpoint(find_checkpoint(settings.init_from)).model if settings.init_from else None
+    start = (resumed or settings.init_from) if settings.init_from else None
+    source = load_checkpoint(find_checkpoint(start)).model if start else None
     options = dict(settings.options)
     if source is not None and (preprocessing := _preprocessing_of(source)) is not None:
         options = {"preprocessing": preprocessing, **options}
@@ -32,17 +38,30 @@ def build_model(settings: ModelConfig, taxonomy: Taxonomy) -> SegmentationModel:
     if model.in_channels != 3 or hasattr(model, "coarse_all"):
         what = f"{settings.name} takes {model.in_channels} channels" if model.in_channels != 3 else f"{settings.name} has two heads"
         raise ConfigError("--model.name", f"{what}; the command reads RGB pictures with one mask each", "train it from Python")
-    if source is not None:
+    if source is not None and resumed is None:
         print(start_from(model, source, settings.init_from))
     if settings.train_only == "classifier":
-        classifier_modules = getattr(model, "classifier_modules", None)
-        if classifier_modules is None:
+        if not model.classifier_modules():
             raise ConfigError("--model.train_only", f"{settings.name} does not say which layers are its classifier", "use all")
         model.requires_grad_(False)
-        for layer in classifier_modules():
+        for layer in model.classifier_modules():
             layer.requires_grad_(True)
     laid_out: SegmentationModel = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return laid_out
+
+
+def forward_of(model: SegmentationModel, config: Config) -> Callable[[Tensor], Output | Coarse]:
+    """What a training step calls: to the logits, to the scores, or to those of crops that bring their own surroundings.
+
+    Raises ConfigError for surroundings that the network does not take.
+    """
+    if not config.augment.context:
+        return model.coarse if config.loss.at == "cells" else model.forward
+    inner: Callable[[Tensor], Coarse] | None = getattr(model, "inner", None)
+    if inner is None or getattr(model, "context", 0) != config.augment.context:
+        what = f"got {config.augment.context}, {config.model.name} takes {getattr(model, 'context', 0)}"
+        raise ConfigError("--augment.context", what, "give that number, or leave the option out")
+    return lambda images: inner(images).output()
 
 
 def _preprocessing_of(model: SegmentationModel) -> Any:
@@ -50,6 +69,12 @@ def _preprocessing_of(model: SegmentationModel) -> Any:
     spec = model.spec
     assert isinstance(spec, ModelSpec), "checkpoints hold models made by create_model"
     return spec.options.get("preprocessing", MODELS[spec.name].options["preprocessing"].default)
+
+
+def training_transform(settings: AugmentConfig, ignore_id: int) -> Transform:
+    """The augmentation that a configuration asks for."""
+    augment = Augment(settings, ignore_id)
+    return augment if settings.objects == "whole" else InstanceCrops(augment, settings.objects, ignore_id)
 
 
 def start_from(model: SegmentationModel, source: SegmentationModel, name: object) -> str:

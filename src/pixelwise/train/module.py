@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from functools import cached_property
 
 import lightning
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -15,11 +16,13 @@ from torch.nn.utils import get_total_norm
 
 from ..config import Config
 from ..core import Batch, Coarse, Output
+from ..data.borders import border_weights, label_cells
 from ..errors import EnvironmentFault, InputError
-from ..losses import keep_cells, lovasz_softmax, pixel_cross_entropy
+from ..losses import hardest_cross_entropy, keep_cells, lovasz_softmax, pixel_cross_entropy
 from ..nn.model import SegmentationModel
-from ..nn.resample import TransposedBilinear, labels_of_cells
+from ..nn.resample import Grid, TransposedBilinear, labels_of_cells
 from .average import MovingAverage
+from .build import forward_of
 from .ranks import copy_from_first, mean_over_ranks
 from .schedule import build_optimizer, lr_factor, set_lr
 from .state import Progress, optimizer_tensors
@@ -54,9 +57,9 @@ class TrainingModule(lightning.LightningModule):
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.after_step = after_step
         self.average = MovingAverage(model, config.train.ema) if config.train.ema else None
-        self.optimizer = build_optimizer(model, config.optimizer)
-        # Bound methods: the network itself would be registered a second time.
-        run: Callable[[Tensor], Output | Coarse] = model.coarse if config.loss.at == "cells" else model.forward
+        self.optimizer = build_optimizer(model, config.optimizer, model.new_modules())
+        # A function: the network itself would be registered a second time.
+        run = forward_of(model, config)
         self.run_model = torch.compile(run) if config.train.compile else run
         self.progress = Progress()
         self.step = 0
@@ -92,8 +95,11 @@ class TrainingModule(lightning.LightningModule):
         (images, masks, keys), num_bad = batch
         self.num_bad += num_bad
         self.keys_of_step += keys
+        context = self.config.augment.context
+        masks = masks[:, context : masks.shape[1] - context, context : masks.shape[2] - context]
+        extra = self._border_map(masks)
         masks = self._sampled(masks, batch_idx)
-        loss = self._loss(self._forward(images), masks, batch_idx)
+        loss = self._loss(self._forward(images), masks, batch_idx, extra)
         # All ranks look at the same number, so that none waits for one that has stopped.
         value = float(mean_over_ranks(loss.detach()))
         if not math.isfinite(value):
@@ -133,6 +139,15 @@ class TrainingModule(lightning.LightningModule):
             return masks
         return keep_cells(masks, self.ignore_id, probability, self._cell, self._loss_generator(batch_idx, LOSS_SAMPLING))
 
+    def _border_map(self, masks: Tensor) -> Tensor | None:
+        """What each pixel weighs more for lying between two cells, (B, H, W), or None where that is not asked for."""
+        config = self.config.loss
+        if not config.border_weight:
+            return None
+        cells = [label_cells(mask, self.ignore_id) for mask in masks.cpu().numpy()]
+        maps = [border_weights(numbered, config.border_weight, config.border_sigma) for numbered in cells]
+        return torch.from_numpy(np.stack(maps)).to(masks.device)
+
     def _loss_generator(self, batch_idx: int, stream: int) -> torch.Generator:
         """Chance that belongs to the loss of this batch alone: dropout draws from the batch's own seed."""
         return torch.Generator().manual_seed(self._batch_seed(batch_idx) ^ stream)
@@ -140,31 +155,35 @@ class TrainingModule(lightning.LightningModule):
     @cached_property
     def _cell(self) -> int:
         """Pixels per cell of the network's scores: what patchwise training keeps or leaves out as one."""
-        was_training = self.model.training
+        # Each module's own mode: frozen norms are in evaluation while the rest trains.
+        modes = [(module, module.training) for module in self.model.modules()]
         with torch.no_grad():
             coarse = self.model.eval().coarse(torch.zeros(1, self.model.in_channels, 64, 64, device=self.device))
-        self.model.train(was_training)
-        if isinstance(coarse.upsample, TransposedBilinear):
+        for module, training in modes:
+            module.training = training
+        if isinstance(coarse.upsample, Grid | TransposedBilinear):
             return coarse.upsample.stride
         return max(round(64 / coarse.scores.shape[-2]), 1)
 
-    def _loss(self, output: Output | Coarse, masks: Tensor, batch_idx: int) -> Tensor:
+    def _loss(self, output: Output | Coarse, masks: Tensor, batch_idx: int, extra: Tensor | None = None) -> Tensor:
         config = self.config.loss
         if isinstance(output, Coarse):
             logits, labels = output.scores, labels_of_cells(output, masks, self.ignore_id)
         else:
             logits, labels = output.logits, masks
-        loss = self._cross_entropy(logits, labels)
+        loss = self._cross_entropy(logits, labels, extra)
         for aux in output.aux:
-            loss = loss + config.aux_weight * self._cross_entropy(aux, masks)
+            loss = loss + config.aux_weight * self._cross_entropy(aux, masks, extra)
         if config.lovasz:
             generator = self._loss_generator(batch_idx, LOVASZ_SAMPLING)
             term = lovasz_softmax(logits, labels, self.ignore_id, config.lovasz_pixels, generator)
             loss = loss + config.lovasz * term
         return loss
 
-    def _cross_entropy(self, logits: Tensor, masks: Tensor) -> Tensor:
-        total, weight = pixel_cross_entropy(logits, masks, self.ignore_id, self.class_weights)
+    def _cross_entropy(self, logits: Tensor, masks: Tensor, extra: Tensor | None = None) -> Tensor:
+        if self.config.loss.hardest_pixels:
+            return hardest_cross_entropy(logits, masks, self.ignore_id, self.config.loss.hardest_pixels, self.class_weights)
+        total, weight = pixel_cross_entropy(logits, masks, self.ignore_id, self.class_weights, extra)
         if self.config.loss.reduction == "sum":
             return total / len(masks)
         # Ranks average their gradients; scaled so, the average is the mean over the pixels of all ranks.

@@ -13,24 +13,23 @@ from typing import Any
 import lightning
 import torch
 
+from ..checkpoint import is_checkpoint, refuse_broken, save_checkpoint
 from ..checkpoint import load_state as fill_model
-from ..checkpoint import refuse_broken, save_checkpoint
 from ..config import Config
 from ..data import open_dataset
 from ..data.dataset import Split
 from ..data.loader import DrawBatches, Draws, TrainLoader
-from ..data.transforms import Augment
 from ..errors import CheckpointError, DatasetError, EnvironmentFault, InputError, Interrupted
 from ..files import write_text
 from ..inference.device import find_device
 from ..metrics import Scores
-from .build import build_model, class_weights
+from .build import build_model, class_weights, training_transform
 from .folder import RunFolder
 from .lightning_parts import StopSignals, make_loggers, make_progress_bar
 from .module import TrainingModule
 from .precision import choose_precision
 from .ranks import check_launch, largest_over_ranks, process_rank
-from .state import load_state, restore_optimizer, save_state
+from .state import State, load_state, restore_optimizer, save_state
 from .validation import validate
 
 # What a resumed run must share with the one that it goes on from, and what changes which pictures it sees.
@@ -85,10 +84,11 @@ class Run:
         config = self.config
         torch.manual_seed(config.train.seed)
         weights = class_weights(config.loss, self.train_split, skip_bad=config.train.on_bad == "skip")
-        model = build_model(config.model, self.taxonomy)
+        state = self._load_state() if resume else None
+        model = build_model(config.model, self.taxonomy, self.folder.last if state and is_checkpoint(self.folder.last) else None)
         module = TrainingModule(model, config, self.taxonomy.ignore_id, weights, self.after_step)
-        if resume:
-            self._restore(module)
+        if state is not None:
+            self._restore(module, state)
         if is_first:
             self.folder.forget_after(module.step)
             write_text(self.folder.config, config.to_yaml())
@@ -109,7 +109,7 @@ class Run:
         except RuntimeError as error:
             if "DataLoader worker" in str(error):
                 what = "a process that reads pictures was ended from outside, mostly for want of memory or of /dev/shm"
-                fix = "lower --data.workers, or --data.cache false; go on with --resume"
+                fix = "lower --data.workers or --data.cache_mib; go on with --resume"
                 raise EnvironmentFault("training", what, fix) from error
             if "closed by peer" in str(error) or "reset by peer" in str(error):
                 raise EnvironmentFault("training", "another rank has ended", "see its line; go on with --resume") from error
@@ -118,13 +118,15 @@ class Run:
     def _write_environment(self, module: TrainingModule) -> None:
         self.folder.write_environment(precision=self.precision, device=self.device, replaced_pictures=module.num_bad)
 
-    def _restore(self, module: TrainingModule) -> None:
+    def _load_state(self) -> State | None:
         state, passed_over = load_state(self.folder.last)
         for line in passed_over:
             print(f"warning: passed over {line}")
         if state is None:
             print(f"{self.folder.last}: no state was saved yet, starting at step 0")
-            return
+        return state
+
+    def _restore(self, module: TrainingModule, state: State) -> None:
         self._compare(state.settings)
         averaged = any(name.startswith("average.") for name in state.tensors)
         if averaged != (module.average is not None):
@@ -140,7 +142,7 @@ class Run:
     def _compare(self, saved: dict[str, Any]) -> None:
         """Refuse what breaks the run, name what changes its pictures; of settings that an older state lacks nothing is known."""
         now = self._settings()
-        changed = [name for name in _FIXED if name in saved and saved[name] != now[name]]
+        changed = [name for name in _FIXED if any(now[name].get(key, value) != value for key, value in saved.get(name, {}).items())]
         if changed:
             what = f"was trained with other settings in {', '.join(changed)}"
             raise CheckpointError(self.folder.last, what, "resume without these options, or start a new run with --model.init_from")
@@ -159,8 +161,10 @@ class Run:
     def _loader(self, module: TrainingModule, trainer: lightning.Trainer) -> TrainLoader:
         data, accumulate, settings = self.config.data, self.config.optimizer.accumulate, self.config.train
         augment = self.config.augment
-        transform = Augment(augment, self.taxonomy.ignore_id)
-        draws = Draws(self.train_split, transform, settings.seed, data.sampling, settings.on_bad, data.cache, augment.mix)
+        transform = training_transform(augment, self.taxonomy.ignore_id)
+        cache_bytes = data.cache_mib * 2**20 // max(data.workers, 1)
+        windows = (augment.crop[0], augment.crop[1]) if augment.windows else None
+        draws = Draws(self.train_split, transform, settings.seed, data.sampling, settings.on_bad, cache_bytes, augment.mix, windows)
         first, last = module.step * accumulate, settings.steps * accumulate
         batches = DrawBatches(first, last, data.batch_size, trainer.global_rank, trainer.world_size)
         return TrainLoader(draws, batches, data.workers)
@@ -196,7 +200,8 @@ class Run:
         if validates or saves or stop:
             self._refuse_broken(module)
         if step % settings.log_every == 0 or last:
-            self._log(module, {"split": self.config.data.train_split, "loss": module.loss_of_step})
+            rate = float(module.optimizer.param_groups[0]["lr"])
+            self._log(module, {"split": self.config.data.train_split, "lr": rate, "loss": module.loss_of_step})
         if validates:
             try:
                 self._validate(module)
@@ -217,12 +222,11 @@ class Run:
             raise InputError("training", what, "lower --optimizer.lr; the last checkpoint is whole") from error
 
     def _log(self, module: TrainingModule, values: dict[str, Any]) -> None:
-        rate = float(module.optimizer.param_groups[0]["lr"])
         if module.global_rank == 0:
-            self.folder.log({"step": module.step, "lr": rate, **values})
+            self.folder.log({"step": module.step, **values})
         numbers = {f"{values['split']}/{k}": v for k, v in values.items() if isinstance(v, float)}
         for logger in module.trainer.loggers:
-            logger.log_metrics({**numbers, "lr": rate}, step=module.step)
+            logger.log_metrics(numbers, step=module.step)
 
     def _validate(self, module: TrainingModule) -> None:
         started = time.monotonic()

@@ -1,0 +1,70 @@
+"""`pixelwise crf-search`: CRF parameters for a model, found on validation pictures."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ..crfsearch import search
+from ..data import open_dataset
+from ..errors import CheckpointError, InputError
+from ..evaluate import refuse_other_classes
+from ..inference.refinement import write_crf
+from ..inference.segmenter import load
+
+
+def crf_search(
+    *,
+    model: Path,
+    data: Path,
+    split: str = "val",
+    images: int = 100,
+    layout: str | None = None,
+    device: str = "auto",
+) -> int:
+    """Find the fully connected CRF's parameters for a model, by a coarse and then a fine grid.
+
+    They are written into the model's folder, where `--crf run` of predict, evaluate and compare finds them.
+
+    Parameters
+    ----------
+    model
+        A run or a checkpoint folder.
+    data
+        The dataset's folder.
+    split
+        The split to search on; never the one that is reported.
+    images
+        How many of its pictures are used, spread evenly.
+    layout
+        The layout of the dataset's folder; left out, it is recognised by looking.
+    device
+        auto, cpu or cuda.
+    """
+    if images < 1:
+        raise InputError("--images", f"got {images}, allowed are 1 and more", "write a number like 100")
+    if not model.is_dir():
+        raise CheckpointError(model, "no such folder", "name a run or a checkpoint folder, where the result is written")
+    segmenter = load(model, device=device)
+    dataset = open_dataset(data, layout)
+    truth = dataset.split(split)
+    refuse_other_classes(segmenter.taxonomy, truth.taxonomy, str(model), f"{dataset.name} {split}")
+    columns = TextColumn("searching"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[best]}"), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("searching", total=None, best="")
+
+        def report(done: int, total: int, best: float) -> None:
+            bar.update(task, completed=done, total=total, best=f"best mean IoU {best:.2%}")
+
+        found = search(segmenter, truth, num_images=images, progress=report)
+    how = {"dataset": dataset.name, "split": split, "images": found.num_images, "settings": found.num_settings}
+    path = write_crf(model, found.parameters, {**how, "mean_iou": found.mean_iou, "mean_iou_before": found.mean_iou_before})
+    print(f"{dataset.name} {split}, {found.num_images} pictures, {found.num_settings} settings")
+    print(f"mean IoU without a CRF {found.mean_iou_before:.2%}, with the best {found.mean_iou:.2%}")
+    print(", ".join(f"{name} {value}" for name, value in asdict(found.parameters).items()))
+    print(f"written to {path}; use it with --crf run")
+    return 0

@@ -1,0 +1,117 @@
+"""The CRF behind a model: in predict, evaluate and compare, and the search for its parameters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commandline import call, refused
+from PIL import Image
+from tinydata import NAMES, TINY_COMPACT, picture, write_dataset
+
+import pixelwise
+from pixelwise.checkpoint import save_checkpoint
+from pixelwise.core import Taxonomy
+from pixelwise.crf import Parameters, refine
+from pixelwise.crfsearch import COARSE, search
+from pixelwise.data import open_dataset
+from pixelwise.evaluate import evaluate
+from pixelwise.inference.refinement import find_crf, read_crf, write_crf
+from pixelwise.models import create_model
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("data"), num_train=1, num_val=2, size=(24, 32))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    save_checkpoint(folder, create_model("compact", 3, **TINY_COMPACT), Taxonomy(NAMES))
+    return folder
+
+
+def test_labels_are_those_of_the_refined_probabilities(model: Path) -> None:
+    image, _ = picture(5, (24, 32))
+    plain = pixelwise.load(model)
+    refined = plain.with_crf("deeplabv2")
+    before = plain.predict(image, probs=True)
+    assert before.probs is not None
+    expected = refine(image, before.probs, "deeplabv2")
+    after = refined.predict(image, probs=True)
+    np.testing.assert_array_equal(after.mask, expected.argmax(0))
+    np.testing.assert_array_equal(after.probs, expected)
+    assert plain.crf is None, "the model itself is left as it was"
+
+
+def test_predict_evaluate_and_compare_take_it(model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo = tmp_path / "photo.png"
+    Image.fromarray(picture(5, (24, 32))[0]).save(photo)
+    assert call(capsys, "predict", photo, "--model", model, "--crf", "deeplabv1", "--out", tmp_path / "out").code == 0
+    written = np.asarray(Image.open(tmp_path / "out" / "photo.png"))
+    np.testing.assert_array_equal(written, pixelwise.load(model).with_crf("deeplabv1")(photo).mask)
+    result = call(capsys, "evaluate", "--data", data, "--split", "val", "--model", model, "--crf", "deeplabv1")
+    assert result.code == 0
+    assert "with CRF Parameters(w1=4" in result.out, "the protocol says what was scored"
+    assert call(capsys, "compare", photo, "--model", model, "--crf", "deeplabv2", "--out", tmp_path / "c.png").code == 0
+    alone = call(capsys, "compare", photo, "--model", model, "--out", tmp_path / "d.png")
+    assert alone.code == 0
+    assert Image.open(tmp_path / "c.png").width > Image.open(tmp_path / "d.png").width
+
+
+def test_mistakes_are_one_line(model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo = tmp_path / "photo.png"
+    Image.fromarray(picture(5, (24, 32))[0]).save(photo)
+    refused(capsys, "predict", photo, "--model", model, "--crf", "deeplabv3", "--out", tmp_path / "o", names="deeplabv")
+    refused(capsys, "predict", photo, "--model", model, "--crf", "run", "--out", tmp_path / "o", names="crf-search")
+    refused(capsys, "predict", photo, "--crf", "run", "--out", tmp_path / "o", names="--model")
+    refused(capsys, "evaluate", "--data", data, "--predictions", tmp_path, "--crf", "deeplabv1", names="probabilities")
+    refused(capsys, "crf-search", "--model", tmp_path / "none", "--data", data, names="no such folder")
+    refused(capsys, "crf-search", "--model", model, "--data", data, "--images", "0", names="--images")
+    (model / "crf.json").write_text('{"parameters": {"w1": -1}}')
+    refused(capsys, "predict", photo, "--model", model, "--crf", "run", "--out", tmp_path / "o", names="w1")
+    (model / "crf.json").write_text("[]")
+    refused(capsys, "predict", photo, "--model", model, "--crf", "run", "--out", tmp_path / "o", names="crf-search")
+    assert not (tmp_path / "o").exists()
+
+
+def test_the_search_finds_the_best_of_what_it_tried(model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every setting scored once more, by `evaluate`."""
+    monkeypatch.setattr("pixelwise.crfsearch.COARSE", ((3.0,), (20.0, 50.0), (3.0, 6.0)))
+    segmenter, split = pixelwise.load(model), open_dataset(data).split("val")
+    calls: list[tuple[int, int, float]] = []
+    found = search(segmenter, split, num_images=2, start=Parameters(iterations=2), progress=lambda *args: calls.append(args))
+    assert found.num_images == 2
+    assert calls[-1][0] == found.num_settings <= calls[-1][1]
+
+    def score(parameters: Parameters | None) -> float:
+        twin = segmenter if parameters is None else segmenter.with_crf(parameters)
+        return evaluate(twin, split, boundary=False).scores.mean_iou
+
+    assert score(None) == pytest.approx(found.mean_iou_before, abs=0.01)
+    assert score(found.parameters) == pytest.approx(found.mean_iou)
+    grid = [score(Parameters(3.0, alpha, beta, iterations=2)) for alpha in (20.0, 50.0) for beta in (3.0, 6.0)]
+    assert found.mean_iou >= max(grid) - 1e-9
+    assert found.parameters.w2 == 3
+    assert len(COARSE) == 3
+
+
+def test_the_command_leaves_its_result_in_the_run(
+    model: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pixelwise.crfsearch.COARSE", ((3.0,), (20.0,), (3.0,)))
+    monkeypatch.setattr("pixelwise.crfsearch.FINE", (0.0, 0.0, 0.0))
+    result = call(capsys, "crf-search", "--model", model, "--data", data, "--images", "1")
+    assert result.code == 0
+    assert "mean IoU without a CRF" in result.out
+    parameters = find_crf("run", model)
+    assert parameters == read_crf(model / "crf.json")
+    assert parameters is not None
+    assert (parameters.w1, parameters.theta_alpha, parameters.theta_beta) == (3.0, 20.0, 3.0)
+
+
+def test_parameters_round_trip(tmp_path: Path) -> None:
+    parameters = Parameters(w1=2.5, theta_alpha=33, normalization="before")
+    assert read_crf(write_crf(tmp_path, parameters, {"images": 3})) == parameters

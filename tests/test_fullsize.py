@@ -1,0 +1,128 @@
+"""DeconvNet and FRRN: their units written out, sizes that do not fit, the mirror's shapes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from pixelwise.errors import ConfigError
+from pixelwise.models import create_model
+from pixelwise.models.deconvnet import DeconvNet
+from pixelwise.models.frrn import FRRN, FullResolutionUnit, ResidualUnit
+
+
+def frrn(name: str = "frrn_a") -> FRRN:
+    torch.manual_seed(0)
+    model = create_model(name, 5, tiny=True)
+    assert isinstance(model, FRRN)
+    return model
+
+
+def deconvnet(**options: int) -> DeconvNet:
+    torch.manual_seed(0)
+    model = create_model("deconvnet", 5, tiny=True, **options)
+    assert isinstance(model, DeconvNet)
+    return model
+
+
+def images(height: int, width: int) -> torch.Tensor:
+    return torch.randint(0, 256, (1, 3, height, width), generator=torch.Generator().manual_seed(1)).float()
+
+
+def plain_unit(layers: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    conv, norm = list(layers.children())[:2]
+    assert isinstance(conv, nn.Conv2d)
+    assert conv.bias is None
+    return norm(functional.conv2d(x, conv.weight, padding=1)).relu()
+
+
+def test_a_unit_of_two_streams_written_out() -> None:
+    """FRRN, figure 2c: pooled by maxima, answered by a bare 1x1 convolution, enlarged by repetition."""
+    torch.manual_seed(0)
+    unit, y, z = FullResolutionUnit(3, 6, 4, 4).eval(), torch.randn(2, 3, 5, 7), torch.randn(2, 4, 20, 28)
+    with torch.no_grad():
+        new_y, new_z = unit(y, z)
+        pooled = z.unfold(2, 4, 4).unfold(3, 4, 4).amax((4, 5))
+        expected = plain_unit(unit.conv2, plain_unit(unit.conv1, torch.cat([y, pooled], 1)))
+        torch.testing.assert_close(new_y, expected)
+        answer = torch.einsum("oc,bchw->bohw", unit.to_residual.weight[:, :, 0, 0], expected) + unit.to_residual.bias[:, None, None]
+        torch.testing.assert_close(new_z - z, answer.repeat_interleave(4, 2).repeat_interleave(4, 3), atol=1e-5, rtol=1e-4)
+
+
+def test_a_residual_unit_has_no_rectifier_behind_the_sum() -> None:
+    torch.manual_seed(0)
+    unit, x = ResidualUnit(3, 3).eval(), torch.full((1, 3, 6, 6), -5.0)
+    assert float(unit(x).detach().min()) < -1
+
+
+@pytest.mark.parametrize(("name", "multiple"), [("frrn_a", 16), ("frrn_b", 32)])
+def test_frrn_meets_other_sizes_by_repeating_the_border(name: str, multiple: int) -> None:
+    model = frrn(name).eval()
+    x = images(multiple + 3, 2 * multiple - 5)
+    padded = functional.pad(x, (0, 5, 0, multiple - 3), mode="replicate")
+    with torch.no_grad():
+        torch.testing.assert_close(model(x).logits, model(padded).logits[..., : multiple + 3, : 2 * multiple - 5])
+
+
+def test_deconvnet_puts_cells_back_where_they_were_found() -> None:
+    """All other cells of an unpooled map are zero."""
+    model = deconvnet().eval()
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    pairs = zip(model.conv, reversed(list(model.deconv)), strict=True)
+    for block, mirror in pairs:
+        maps: list[torch.Tensor] = []
+        block.register_forward_hook(lambda m, inputs, output, maps=maps: maps.append(output))
+        mirror.register_forward_pre_hook(lambda m, inputs, maps=maps: seen.append((maps[0], inputs[0])))
+    with torch.no_grad():
+        model(images(64, 64))
+    assert len(seen) == 5
+    for before, unpooled in seen:
+        assert before.shape[-2:] == unpooled.shape[-2:]
+        height, width = before.shape[-2:]
+        places = before.view(1, -1, height // 2, 2, width // 2, 2).permute(0, 1, 2, 4, 3, 5).flatten(4).argmax(4)
+        windows = unpooled.view(1, -1, height // 2, 2, width // 2, 2).permute(0, 1, 2, 4, 3, 5).flatten(4)
+        others = windows.scatter(4, places[..., None], 0)
+        assert not others.any()
+
+
+@pytest.mark.parametrize("side", [0, 16, 100])
+def test_deconvnet_takes_squares_that_the_poolings_halve(side: int) -> None:
+    with pytest.raises(ConfigError, match=f"got {side}, allowed are multiples of 32"):
+        deconvnet(side=side)
+
+
+def test_frrn_enlarges_the_pooling_stream_bilinearly() -> None:
+    """The paper's figure 1: repetition in the units, interpolation between the stages."""
+    model, seen = frrn().eval(), []
+    stage = model.stages[model.num_down]
+    stage[0].register_forward_pre_hook(lambda m, inputs: seen.append(inputs[0]))  # type: ignore[index]
+    model.stages[model.num_down - 1][-1].register_forward_hook(lambda m, i, output: seen.append(output[0]))  # type: ignore[index]
+    with torch.no_grad():
+        model(images(64, 64))
+    before, after = seen
+    middle = before[..., 1:3].mean(-1)
+    left_of_the_border = after[..., 3]
+    # Between the second and the third cell lie pixels 3 and 4; their mean is the two cells' mean.
+    torch.testing.assert_close(
+        after[..., ::2, 3:5].mean(-1) + after[..., 1::2, 3:5].mean(-1), 2 * _smoothed(middle), atol=1e-4, rtol=1e-3
+    )
+    assert not torch.equal(left_of_the_border, after[..., 2])
+
+
+def _smoothed(rows: torch.Tensor) -> torch.Tensor:
+    """The mean of the two pixels that bilinear doubling makes of each row: 1/8 of the neighbours, 3/4 of itself."""
+    padded = torch.cat([rows[..., :1], rows, rows[..., -1:]], -1)
+    return (padded[..., :-2] + 6 * rows + padded[..., 2:]) / 8
+
+
+def test_deconvnet_resizes_a_picture_to_its_square_and_the_scores_back() -> None:
+    model, x = deconvnet().eval(), images(50, 90)
+    square = functional.interpolate(x, size=(64, 64), mode="bilinear", align_corners=False)
+    with torch.no_grad():
+        scores = model.coarse(square).scores
+        back = functional.interpolate(scores, size=(50, 90), mode="bilinear", align_corners=False)
+        # Normalising is linear: before or behind the resizing is the same.
+        torch.testing.assert_close(model(x).logits, back, atol=1e-3, rtol=1e-3)
+    assert model.fc6(torch.zeros(1, 16, 2, 2)).shape[-2:] == (1, 1)

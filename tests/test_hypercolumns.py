@@ -1,0 +1,170 @@
+"""Hypercolumns: score maps against a classifier on upsampled features, the grid of classifiers against the authors' loops."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pixelwise.errors import ConfigError
+from pixelwise.models import create_model
+from pixelwise.models.hypercolumns import Hypercolumns, PlaceGrid
+
+NETS = ("hypercolumns_alexnet", "hypercolumns_vgg16")
+
+
+def tiny(name: str, **options: Any) -> Hypercolumns:
+    torch.manual_seed(0)
+    model = create_model(name, 5, tiny=True, **options).eval()
+    assert isinstance(model, Hypercolumns)
+    for parameter in model.scores.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def full(name: str) -> Hypercolumns:
+    with torch.device("meta"):
+        model = create_model(name).eval()
+    assert isinstance(model, Hypercolumns)
+    return model
+
+
+def images(height: int, width: int) -> Tensor:
+    return torch.randint(0, 256, (2, 3, height, width), generator=torch.Generator().manual_seed(1)).float()
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_summed_score_maps_are_a_classifier_on_the_columns(name: str) -> None:
+    """Section 3.2: a k x k score layer is a linear classifier on the k x k neighbourhoods of a map."""
+    model, x = tiny(name), images(70, 50)
+    seen: list[Tensor] = []
+    model.grid.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        model(x)
+        columns, weights = [], []
+        for cells, layer in zip(model.maps(x), model.scores, strict=True):
+            assert isinstance(layer, nn.Conv2d)
+            kernel = layer.kernel_size[0]
+            around = functional.unfold(cells, kernel, padding=kernel // 2).unflatten(2, cells.shape[-2:])
+            columns.append(functional.interpolate(around, size=(8, 8), mode="bilinear", align_corners=False))
+            weights.append(layer.weight.flatten(1))
+        bias = torch.stack([layer.bias for layer in model.scores]).sum(0)  # type: ignore[misc]
+        column, weight = torch.cat(columns, 1), torch.cat(weights, 1)
+        expected = torch.einsum("kc,bchw->bkhw", weight, column) + bias[:, None, None]
+    torch.testing.assert_close(seen[0], expected.view(2, 5, 4, 8, 8), atol=1e-4, rtol=1e-4)
+    if name == NETS[0]:
+        assert column.shape[1] == model.column
+
+
+def mixed_by_loops(answers: Tensor, places: int) -> Tensor:
+    """The authors' local_layer.cpp for answers (K, places^2, h, w) of one image."""
+    heat = answers.shape[-1]
+    mixed = torch.zeros(answers.shape[0], heat, heat)
+
+    def around(pixel: int) -> list[tuple[int, float]]:
+        position = (pixel + 0.5) * places / heat - 0.5
+        low = math.floor(position)
+        return [(max(low, 0), low + 1 - position), (min(low + 1, places - 1), position - low)]
+
+    for y in range(heat):
+        for x in range(heat):
+            for row, row_share in around(y):
+                for column, column_share in around(x):
+                    mixed[:, y, x] += row_share * column_share * answers[:, row * places + column, y, x]
+    return mixed
+
+
+@pytest.mark.parametrize("places", [1, 2, 5])
+def test_answers_of_the_places_around_are_interpolated(places: int) -> None:
+    torch.manual_seed(0)
+    scores = torch.randn(1, 3, places**2, 7, 7) * 3
+    linear, probable = PlaceGrid(places, 7, "scores"), PlaceGrid(places, 7, "probabilities")
+    torch.testing.assert_close(linear(scores)[0], mixed_by_loops(scores[0], places))
+    torch.testing.assert_close(probable(scores)[0].softmax(0), mixed_by_loops(scores[0].softmax(0), places))
+
+
+def test_shares_are_whole_at_the_border_too() -> None:
+    for places, heat in ((10, 50), (5, 50), (3, 8)):
+        shares = PlaceGrid(places, heat, "scores").shares
+        torch.testing.assert_close(shares.sum(0), torch.ones(heat, heat))
+        assert int((shares > 0).sum(0).max()) <= 4
+        assert float(shares[0, 0, 0]) == 1, "a corner has one classifier"
+
+
+def test_one_place_is_one_classifier() -> None:
+    model, x = tiny(NETS[0], places=1, mixing="scores"), images(67, 67)
+    with torch.no_grad():
+        parts = [
+            functional.interpolate(layer(c), (8, 8), mode="bilinear") for layer, c in zip(model.scores, model.maps(x), strict=True)
+        ]
+        torch.testing.assert_close(model.coarse(x).scores, torch.stack(parts).sum(0))
+
+
+@pytest.mark.parametrize("mixing", ["scores", "probabilities"])
+def test_a_classifier_learns_from_its_places_only(mixing: str) -> None:
+    """Classifier 0 of 2 x 2 has no share in the last column's cells."""
+    model, x = tiny(NETS[1], mixing=mixing), images(64, 64)
+    model.coarse(x).scores[..., -1].square().sum().backward()
+    for layer in model.scores:
+        gradient = layer.weight.grad.unflatten(0, (5, 2, 2))  # type: ignore[union-attr,operator]
+        assert not gradient[:, :, 0].any()
+        assert gradient[:, :, 1].any()
+        assert gradient.isfinite().all()
+
+
+def test_scores_far_apart_lose_no_probability() -> None:
+    scores = torch.tensor([400.0, -400.0]).view(1, 2, 1, 1, 1).expand(1, 2, 4, 6, 6).clone().requires_grad_()
+    logits = PlaceGrid(2, 6, "probabilities")(scores)
+    assert logits.isfinite().all()
+    logits[:, 1].sum().backward()
+    assert scores.grad is not None
+    assert scores.grad.isfinite().all()
+    assert scores.grad.any()
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "channels"), [(NETS[0], (13, 13, 1), (256, 384, 4096)), (NETS[1], (28, 14, 1), (256, 512, 4096))]
+)
+def test_maps_of_the_papers_boxes(name: str, sizes: tuple[int, ...], channels: tuple[int, ...]) -> None:
+    model = full(name)
+    maps = model.maps(torch.empty(1, 3, 300, 200, device="meta"))
+    assert [(*cells.shape,) for cells in maps] == [(1, c, s, s) for c, s in zip(channels, sizes, strict=True)]
+    assert model.coarse(torch.empty(1, 3, 300, 200, device="meta")).scores.shape == (1, 21, 50, 50)
+
+
+def test_maps_are_the_papers_layers() -> None:
+    alexnet, vgg = full(NETS[0]), full(NETS[1])
+    assert alexnet.names == ("pool2", "conv4", "fc7")
+    assert isinstance(alexnet.features[6], nn.MaxPool2d)
+    assert isinstance(alexnet.features[7], nn.LocalResponseNorm), "pool2 is taken before it is normalised"
+    convs = [i for i, layer in enumerate(alexnet.features) if isinstance(layer, nn.Conv2d)]
+    assert isinstance(alexnet.features[convs[3] + 1], nn.ReLU)
+    assert list(alexnet.taps) == [6, convs[3] + 1]
+    pools = [i for i, layer in enumerate(vgg.features) if isinstance(layer, nn.MaxPool2d)]
+    assert vgg.names == ("pool3", "pool4", "fc7")
+    assert list(vgg.taps) == [pools[2], pools[3]]
+    assert [(layer.out_channels, layer.kernel_size[0]) for layer in vgg.scores] == [(525, 3), (525, 1), (525, 1)]
+
+
+def test_an_image_is_one_box() -> None:
+    """Resized to the square, answered by a heat map, which is brought to the image's size; normalising first is the same."""
+    model, x = tiny(NETS[1]), images(50, 90)
+    square = functional.interpolate(x, size=(64, 64), mode="bilinear", align_corners=False)
+    with torch.no_grad():
+        scores = model.coarse(square).scores
+        torch.testing.assert_close(model.coarse(x).scores, scores, atol=1e-4, rtol=1e-4)
+        back = functional.interpolate(scores, size=(50, 90), mode="bilinear", align_corners=False)
+        torch.testing.assert_close(model(x).logits, back, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"places": 0}, "places"), ({"heat": 0}, "heat"), ({"side": 10}, "side"), ({"mixing": "labels"}, "probabilities, scores")],
+)
+def test_options_out_of_range_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        create_model(NETS[1], tiny=True, **options)

@@ -1,0 +1,141 @@
+"""A short run of every system on small street scenes: does its loss fall, and what does it draw?
+
+    python tools/short_runs.py CAMVID [SYSTEM ...]
+
+Systems that were trained already are left alone, so a stopped call goes on where it was. The nets are narrowed (`width`), so the
+labels say that a system learns, not how good it can be. Writes runs/short/, docs/pictures/systems.jpg, and for each system's
+page a picture of what its middle pixel sees, docs/pictures/systems/.
+"""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+from PIL import Image
+
+import pixelwise
+from pixelwise.compare import occurring
+from pixelwise.config import Config
+from pixelwise.data import open_dataset
+from pixelwise.explain import receptive_field
+from pixelwise.images import write_image
+from pixelwise.models import MODELS
+from pixelwise.sheet import Panel, contact_sheet, fit, legend
+from pixelwise.train.run import train
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNS = ROOT / "runs" / "short"
+SIZE = (144, 192)
+STEPS = 160
+NUM_TRAIN, NUM_VAL = 96, 8
+# What is drawn; the deeper twins of a family look alike.
+TOO_ALIKE = ("resnet101", "xception65", "xception71", "fusion", "two_heads", "fcn16s", "torchvision_lraspp")
+NARROW = {"frrn_a": {"base": 12, "lanes": 8}, "frrn_b": {"base": 12, "lanes": 8}, "compact": {}}
+
+
+def main() -> None:
+    """Train what is missing, then draw the sheet."""
+    source, chosen = Path(sys.argv[1]), sys.argv[2:]
+    data = small_copy(source, RUNS / "data")
+    names = chosen or [name for name in MODELS if not any(word in name for word in TOO_ALIKE)]
+    for name in sorted(names):
+        if not (RUNS / name / "checkpoints" / "last" / "config.json").exists():
+            shutil.rmtree(RUNS / name, ignore_errors=True)
+            run(name, data)
+        print(f"{name}: loss {' -> '.join(f'{loss:.2f}' for loss in losses(name))}", flush=True)
+        draw_field(name, data)
+    draw_sheet(sorted(names), data)
+
+
+def small_copy(source: Path, folder: Path) -> Path:
+    """The first pictures of both splits at SIZE, in the folder layout."""
+    if (folder / "classes.yaml").exists():
+        return folder
+    dataset = open_dataset(source)
+    for split_name, count in (("train", NUM_TRAIN), ("val", NUM_VAL)):
+        split = dataset.split(split_name)
+        for kind in ("images", "masks"):
+            (folder / kind / split_name).mkdir(parents=True, exist_ok=True)
+        for index in np.linspace(0, len(split) - 1, count).astype(int):
+            sample = split[int(index)]
+            image = cv2.resize(sample.image, SIZE[::-1], interpolation=cv2.INTER_AREA)
+            mask = cv2.resize(np.asarray(sample.mask), SIZE[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+            Image.fromarray(image).save(folder / "images" / split_name / f"{sample.key}.png")
+            Image.fromarray(mask).save(folder / "masks" / split_name / f"{sample.key}.png")
+    taxonomy = dataset.taxonomy
+    classes = [{"name": n, "color": list(c)} for n, c in zip(taxonomy.names, taxonomy.colors, strict=True)]
+    (folder / "classes.yaml").write_text(yaml.safe_dump({"classes": classes, "ignore": [255]}))
+    return folder
+
+
+def options(name: str) -> dict[str, Any]:
+    """A quarter of the channels."""
+    found: dict[str, Any] = dict(NARROW.get(name, {"width": 0.25}))
+    if "geometry" in MODELS[name].options:
+        found |= {"geometry": "same", "batch_norm": "vgg" in name}
+    return {key: value for key, value in found.items() if key in MODELS[name].options}
+
+
+def run(name: str, data: Path) -> None:
+    """`pixelwise train`, from Python."""
+    config = Config().updated(
+        {
+            "data": {"path": str(data), "batch_size": 4, "workers": 0},
+            "model": {"name": name, "options": options(name)},
+            "augment": {"crop": list(SIZE), "scale": [1.0, 1.5], "flip": 0.5},
+            "optimizer": {"name": "adamw", "lr": 0.002, "weight_decay": 0.01, "schedule": "poly", "warmup_steps": 10},
+            "train": {"steps": STEPS, "validate_every": STEPS, "save_every": STEPS, "log_every": 5, "ema": 0.0},
+        }
+    )
+    train(config, RUNS / name)
+
+
+def losses(name: str) -> tuple[float, float]:
+    """Mean loss of the first and of the last 20 steps."""
+    with open(RUNS / name / "metrics.csv", encoding="utf-8") as file:
+        values = [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]
+    return float(np.mean(values[:4])), float(np.mean(values[-4:]))
+
+
+def draw_field(name: str, data: Path) -> None:
+    """What the middle pixel sees, on the first picture of val."""
+    path = ROOT / "docs" / "pictures" / "systems" / f"{name}.jpg"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = open_dataset(data).split("val")[2].image
+        drawn = receptive_field(pixelwise.load(RUNS / name), np.repeat(np.repeat(image, 2, 0), 2, 1))
+        write_image(path, np.asarray(drawn))
+
+
+def draw_sheet(names: list[str], data: Path) -> None:
+    """One photo, its truth, and the labels of all systems."""
+    split = open_dataset(data).split("val")
+    sample = split[2]
+    assert sample.mask is not None
+    colors = split.taxonomy.color_table
+    panels = [Panel(fit(sample.image, 240), "photo"), Panel(fit(colors[sample.mask], 240, labels=True), "truth")]
+    masks = [sample.mask]
+    for name in names:
+        prediction = pixelwise.load(RUNS / name)(sample.image)
+        masks.append(prediction.mask)
+        valid = sample.mask != split.taxonomy.ignore_id
+        right = float((prediction.mask == sample.mask)[valid].mean())
+        first, last = losses(name)
+        note = f"loss {first:.2f} to {last:.2f}, {right:.0%} right"
+        panels.append(Panel(fit(colors[prediction.mask], 240, labels=True), name.replace("torchvision_", "tv_"), note))
+    columns = 6
+    footer = legend(occurring(masks, split.taxonomy), columns * 254)
+    heading = f"Every system after {STEPS} steps from scratch, a quarter of its width, on {SIZE[1]} x {SIZE[0]} pixels"
+    sheet = contact_sheet(panels, columns, heading, footer=footer)
+    write_image(ROOT / "docs" / "pictures" / "systems.jpg", np.asarray(sheet))
+
+
+if __name__ == "__main__":
+    main()
