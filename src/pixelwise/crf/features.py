@@ -3,7 +3,8 @@
 Source: Kraehenbuehl, Koltun, "Efficient inference in fully connected CRFs with Gaussian edge potentials" (NIPS 2011,
 https://arxiv.org/abs/1210.5644), equation 3:
 
-    k(f_i, f_j) = w1 exp(-|p_i - p_j|^2 / 2 theta_alpha^2 - |I_i - I_j|^2 / 2 theta_beta^2) + w2 exp(-|p_i - p_j|^2 / 2 theta_gamma^2)
+    k(f_i, f_j) = w1 exp(-|p_i - p_j|^2 / 2 theta_alpha^2 - |I_i - I_j|^2 / 2 theta_beta^2)
+                + w2 exp(-|p_i - p_j|^2 / 2 theta_gamma^2)
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from ..registry import suggest
 
 Floats = NDArray[np.float32]
 
+# Probabilities below this count as this, as in pydensecrf: a sure classifier can still be outvoted.
+LEAST_PROBABILITY = 1e-5
 NORMALIZATIONS = ("symmetric", "after", "before", "none")
 
 

@@ -69,7 +69,7 @@ class Lattice:
 
     def __init__(self, features: Sequence[NDArray[Any]], workers: Workers | None = None) -> None:
         workers = workers or Workers(1)
-        tables = [np.ascontiguousarray(table, np.float32) for table in features]
+        tables = [np.require(table, np.float32, ["C", "W"]) for table in features]
         _check(tables)
         self.num_points = len(tables[0])
         columns = list(_slices(table.shape[1] + 1 for table in tables))
@@ -100,7 +100,7 @@ class Lattice:
         rows[:, : len(values)] = np.asarray(values, np.float32).T
         field.spread(rows.reshape(-1))
         field.blur([part.alpha for part in self.parts], reverse)
-        field.gather(slice(None), rows.reshape(-1))
+        field.gather(slice(0, self.ids.shape[1]), rows.reshape(-1))
         return np.ascontiguousarray(rows[:, : len(values)].T)
 
     def norms(self, workers: Workers | None = None) -> Floats:
@@ -120,8 +120,8 @@ class Lattice:
         codes: list[Longs] = []
         for table, column, step in zip(tables, columns, steps, strict=True):
             first = sum(map(len, codes))
-            ids, weights = self.ids[band, column], self.weights[band, column]
-            codes.append(simplex.enclose(table[band], scales(table.shape[1]), step, first, ids, weights))
+            tasks = scales(table.shape[1]), step, first, column.start, self.ids[band], self.weights[band]
+            codes.append(simplex.enclose(table[band], *tasks))
         return codes
 
     def _join(self, codes: Sequence[Sequence[Longs]], column: slice, steps: Longs, workers: Workers) -> Part:
@@ -168,8 +168,9 @@ class Field:
     def gather(self, vertices: slice, pixels: Floats) -> None:
         """Read the values of those columns of vertices into the pixels."""
         tables, values = self.lattice, self.values.reshape(-1)
+        ends = vertices.start, vertices.stop
         tasks = [
-            (values, tables.ids[band, vertices], tables.points[rows], tables.weights[band, vertices], self.of_band(pixels, band))
+            (values, tables.ids[band], tables.points[rows], tables.weights[band], *ends, self.of_band(pixels, band))
             for band, rows in zip(tables.bands, tables.rows, strict=True)
         ]
         self.workers.run(sweeps.gather, tasks)
@@ -207,7 +208,7 @@ def _check(tables: Sequence[Floats]) -> None:
         if table.ndim != 2 or not table.size:
             raise ConfigError("crf features", f"have shape {table.shape}", "hand over (pixels, features), both at least 1")
     if len({len(table) for table in tables}) != 1:
-        raise ConfigError("crf features", f"have {[len(table) for table in tables]} rows", "one row for every pixel, in all kernels")
+        raise ConfigError("crf features", f"have {[len(table) for table in tables]} rows", "hand over one row for every pixel")
 
 
 def _range(table: Floats) -> tuple[Floats, Floats]:

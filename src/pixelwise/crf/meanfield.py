@@ -16,11 +16,8 @@ from numpy.typing import NDArray
 
 from . import sweeps
 from .compiled import Workers
-from .features import Kernel
+from .features import LEAST_PROBABILITY, Kernel
 from .lattice import Field, Floats, Lattice, Part
-
-# Probabilities below this count as this, as in pydensecrf: a sure classifier can still be outvoted.
-LEAST_PROBABILITY = 1e-5
 
 
 def mean_field(
@@ -106,7 +103,7 @@ class _Steps:
     def give_marginals(self) -> Floats:
         """Q, (C, N), after the last step."""
         planes = np.empty((self.num_classes, self.lattice.num_points), np.float32)
-        tasks = [(self.field.of_band(self.rows, band), planes[:, band]) for band in self.lattice.bands]
+        tasks = [(self.field.of_band(self.rows, band), band.start, band.stop, planes) for band in self.lattice.bands]
         self.workers.run(sweeps.to_planes, tasks)
         return planes
 

@@ -19,7 +19,7 @@ _EMPTY = np.int64(-1)
 
 
 @compiled
-def _slot(table: Any, code: int) -> int:
+def _slot(table: Any, code: Any) -> Any:
     """Where in the table of (code, number) the code stands, or would stand: open addressing, a power of two long."""
     mask = len(table) - 1
     mixed = np.uint64(code) * np.uint64(0x9E3779B97F4A7C15)
@@ -85,11 +85,12 @@ def _locate(point: Any, factors: Any, elevated: Any, corner: Any, rank: Any) -> 
 
 
 @compiled
-def enclose(features: Any, factors: Any, steps: Any, first_id: int, ids: Any, weights: Any) -> Any:
+def enclose(features: Any, factors: Any, steps: Any, first_id: int, column: int, ids: Any, weights: Any) -> Any:
     """Find the simplex of each point, number the vertices in the order of their first use, and weigh them.
 
-    features (n, d) float32; factors (d,) of `scales`; steps (d + 1,) the first of `strides`; first_id the number of the first vertex.
-    Fills ids (n, d + 1) int32 and weights (n, d + 1) float32, barycentric, summing to 1. Returns the codes (m,) int64.
+    features (n, d) float32; factors (d,) of `scales`; steps (d + 1,), the first of `strides`; first_id numbers the first vertex.
+    Fills d + 1 columns, from `column` on, of ids (n, V) int32 and weights (n, V) float32, barycentric, summing to 1.
+    Returns the codes (m,) int64.
     """
     num, d = features.shape
     elevated, corner, rank = np.empty(d + 1, np.float32), np.empty(d + 1, np.float32), np.empty(d + 1, np.int64)
@@ -104,13 +105,13 @@ def enclose(features: Any, factors: Any, steps: Any, first_id: int, ids: Any, we
             code += np.int64(corner[j]) * steps[j]
         same = i > 0
         for r in range(d + 1):
-            weights[i, r] = place[r] - place[r - 1] if r else place[0] + (_ONE - place[d])
+            weights[i, column + r] = place[r] - place[r - 1] if r else place[0] + (_ONE - place[d])
             same = same and codes[r] == code
             codes[r] = code
             code += whole - (d + 1) * steps[axis[r]]
         if same:  # neighbouring pixels mostly share a simplex; the table need not be asked again
             for r in range(d + 1):
-                ids[i, r] = ids[i - 1, r]
+                ids[i, column + r] = ids[i - 1, column + r]
             continue
         if 2 * (count + d + 1) > len(table):
             table = _grown(table)
@@ -120,7 +121,7 @@ def enclose(features: Any, factors: Any, steps: Any, first_id: int, ids: Any, we
                 table[slot, 0] = codes[r]
                 table[slot, 1] = count
                 count += 1
-            ids[i, r] = first_id + table[slot, 1]
+            ids[i, column + r] = first_id + table[slot, 1]
     return _codes_of(table, count)
 
 
@@ -145,7 +146,7 @@ def unite(codes: Any, first: int, points: Any) -> Any:
 
 
 @compiled
-def lines_along(table: Any, codes: Any, step: int, order: Any) -> None:
+def lines_along(table: Any, codes: Any, step: Any, order: Any) -> None:
     """Order the vertices by the lines that they form along one direction, in which a neighbour's code is `step` more.
 
     codes (M,) int64 and their table. Fills order (M,) int32 with the vertices' numbers, line after line; a line's first

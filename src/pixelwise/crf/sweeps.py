@@ -31,22 +31,21 @@ _INTEGERS = ir.VectorType(ir.IntType(32), LANES)
 _UNDEFINED = ir.Constant(_FLOATS, ir.Undefined)
 _FIRST = ir.Constant(ir.IntType(32), 0)
 
+# numba has no types for these.
 _intrinsic: Callable[[Callable[..., Any]], Any] = intrinsic
+_declare: Callable[..., Any] = cgutils.get_or_insert_function
 
 
-class _VectorKind(types.Type):  # type: ignore[misc]
+class _VectorKind(types.Type):
     """Eight floats, as compiled code sees them."""
 
-    def __init__(self) -> None:
-        super().__init__("pixelwise eight floats")
+
+_VECTOR: Any = _VectorKind("pixelwise eight floats")
 
 
-_VECTOR = _VectorKind()
-
-
-class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, _FLOATS)
+        super().__init__(manager, kind, _FLOATS)  # type: ignore[no-untyped-call]
 
 
 register_model(_VectorKind)(_VectorModel)
@@ -67,7 +66,7 @@ def _spread(builder: Any, value: Any) -> Any:
 
 def _call(builder: Any, name: str, *values: Any) -> Any:
     signature = ir.FunctionType(_FLOATS, [_FLOATS] * len(values))
-    return builder.call(cgutils.get_or_insert_function(builder.module, signature, f"llvm.{name}.v{LANES}f32"), values)
+    return builder.call(_declare(builder.module, signature, f"llvm.{name}.v{LANES}f32"), values)
 
 
 def _address(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
@@ -257,16 +256,16 @@ def spread(pixels: Any, ids: Any, weights: Any, sums: Any) -> None:
 
 
 @compiled
-def gather(values: Any, ids: Any, points: Any, weights: Any, pixels: Any) -> None:
-    """Set pixels (n * L,) to the weighted sum of the vertices' values (M * L,); the counterpart of `spread`."""
-    num, num_vertices = ids.shape
+def gather(values: Any, ids: Any, points: Any, weights: Any, first: int, stop: int, pixels: Any) -> None:
+    """Set pixels (n * L,) to the weighted sum of their vertices first..stop in values (M * L,); the counterpart of `spread`."""
+    num = len(ids)
     width = len(pixels) // num
     rows = np.empty(len(points) * width, np.float32)
     fetch(values, points, rows)
     for i in range(num):
         for o in range(0, width, LANES):
             result = filled(np.float32(0))
-            for v in range(num_vertices):
+            for v in range(first, stop):
                 result = plus_times(result, load(rows, ids[i, v] * width + o), weights[i, v])
             store(pixels, i * width + o, result)
 
@@ -310,7 +309,7 @@ def blur(plane: Any, order: Any) -> None:
 
 
 @compiled
-def to_rows(planes: Any, num_classes: int, padding: float, rows: Any) -> None:
+def to_rows(planes: Any, num_classes: int, padding: Any, rows: Any) -> None:
     """Turn planes (C, n) into padded rows (n * L,); the classes beyond C hold `padding`."""
     num = planes.shape[1]
     width = len(rows) // num
@@ -322,10 +321,9 @@ def to_rows(planes: Any, num_classes: int, padding: float, rows: Any) -> None:
 
 
 @compiled
-def to_planes(rows: Any, planes: Any) -> None:
-    """Turn padded rows (n * L,) back into planes (C, n)."""
-    num_classes, num = planes.shape
-    width = len(rows) // num
-    for i in range(num):
-        for c in range(num_classes):
-            planes[c, i] = rows[i * width + c]
+def to_planes(rows: Any, first: int, stop: int, planes: Any) -> None:
+    """Turn the padded rows (n * L,) of the pixels first..stop back into planes (C, N)."""
+    width = len(rows) // (stop - first)
+    for i in range(stop - first):
+        for c in range(len(planes)):
+            planes[c, first + i] = rows[i * width + c]

@@ -1,0 +1,471 @@
+"""The fully connected CRF against the original's recorded numbers, plain loops over all pairs, and a lattice in a dictionary."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from papers import number
+
+from pixelwise.crf import NORMALIZATIONS, PRESETS, Kernel, Parameters, appearance_features, position_features, refine
+from pixelwise.crf import lattice as lattices
+from pixelwise.crf.compiled import Workers, available_threads, compiled
+from pixelwise.crf.lattice import Lattice
+from pixelwise.errors import ConfigError, ImageError, UnknownNameError
+
+Array = NDArray[Any]
+
+# The grid of the recorded numbers: 8 wide, 6 high.
+SIZE = (6, 8)
+PLACES = [(0, 0), (2, 3), (5, 7)]
+TOY = Parameters(w1=10, theta_alpha=80, theta_beta=13, w2=3, theta_gamma=3, iterations=1)
+RECORDED = {
+    "symmetric": "pydensecrf C++ SYMMETRIC",
+    "after": "pydensecrf C++ AFTER",
+    "before": "pydensecrf C++ BEFORE",
+    "none": "pydensecrf C++ NO_NORMALIZATION",
+}
+ONE_STEP = "Q at (0,0),(3,2),(7,5) after 1 iteration(s)"
+FIVE_STEPS = "Q at (0,0),(3,2),(7,5) after 5 iteration(s)"
+
+
+def toy() -> tuple[Array, Array]:
+    """The image and the probabilities of the recorded numbers."""
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]]
+    image = np.stack([(31 * x + 17 * y + 53 * c) % 256 for c in range(3)], 2).astype(np.uint8)
+    probs = np.stack([1.0 + (x + 2 * y + 3 * k) % 5 for k in range(3)])
+    return image, probs / probs.sum(0)
+
+
+def scene(seed: int, size: tuple[int, int], num_classes: int = 4) -> tuple[Array, Array]:
+    """A smooth image with an edge, and random probabilities in float32."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[: size[0], : size[1]]
+    image = np.stack([x * 3, y * 4, 90 * (x + y > sum(size) / 2)], 2) + rng.integers(0, 20, (*size, 3))
+    probs = rng.random((num_classes, *size)) ** 3 + 1e-3
+    return image.astype(np.uint8), (probs / probs.sum(0)).astype(np.float32)
+
+
+def at_places(q: Array) -> Array:
+    return np.stack([q[:, row, column] for row, column in PLACES])
+
+
+def gaussian(features: Array) -> Array:
+    """(N, N) kernel by definition, float64."""
+    f = features.astype(np.float64)
+    return np.exp(-((f[:, None] - f[None]) ** 2).sum(2) / 2)
+
+
+def brute_force(probs: Array, kernels: list[Kernel], iterations: int, filters: list[Array], mu: Array | None = None) -> Array:
+    """Mean field by definition with matrices (N, N) as filters, float64."""
+    unary = np.log(np.maximum(probs.reshape(len(probs), -1).astype(np.float64), 1e-5))
+    q = np.exp(unary) / np.exp(unary).sum(0)
+    for _ in range(iterations):
+        scores = unary.copy()
+        for kernel, matrix in zip(kernels, filters, strict=True):
+            n = matrix.sum(1)
+            before, after = {
+                "symmetric": (n**-0.5, n**-0.5),
+                "after": (np.ones_like(n), 1 / n),
+                "before": (1 / n, np.ones_like(n)),
+                "none": (np.ones_like(n), np.ones_like(n)),
+            }[kernel.normalization]
+            own = kernel.compatibility if kernel.compatibility is not None else mu
+            penalty = 1 - np.eye(len(q)) if own is None else own
+            scores -= kernel.weight * penalty @ (after * ((q * before) @ matrix.T))
+        q = np.exp(scores - scores.max(0))
+        q /= q.sum(0)
+    return q.reshape(probs.shape)
+
+
+def paper_kernels(image: Array, parameters: Parameters) -> list[Kernel]:
+    smoothness = position_features(image.shape[:2], parameters.theta_gamma)
+    appearance = appearance_features(image, parameters.theta_alpha, parameters.theta_beta)
+    normalization = parameters.normalization
+    return [
+        Kernel(smoothness, parameters.w2, normalization=normalization),
+        Kernel(appearance, parameters.w1, normalization=normalization),
+    ]
+
+
+def as_matrix(features: Array) -> Array:
+    """(N, N): what the lattice does, column by column of the identity."""
+    return Lattice([features]).filter(np.eye(len(features))).T.astype(np.float64)
+
+
+# The recorded numbers.
+
+
+def test_the_filter_of_ones_is_the_originals() -> None:
+    features = position_features(SIZE, 2)
+    ones = Lattice([features]).filter(np.ones((1, 48)))[0].reshape(SIZE)
+    corner, inner, edge, total = number("permutohedral filter", "K1 of ones")
+    assert [ones[0, 0], ones[2, 3], ones[3, 0]] == pytest.approx([corner, inner, edge], abs=1e-6)
+    assert float(ones.sum()) == pytest.approx(total, abs=1e-3)
+
+
+def test_the_filter_of_an_impulse_is_the_originals() -> None:
+    impulse = np.zeros((1, *SIZE))
+    impulse[0, 2, 3] = 1
+    answer = Lattice([position_features(SIZE, 2)]).filter(impulse.reshape(1, -1))[0].reshape(SIZE)
+    found = [answer[2, 3], answer[2, 4], answer[3, 3], answer[3, 4], answer.sum()]
+    assert found == pytest.approx(number("permutohedral filter", "impulse at"), abs=3e-6)
+
+
+def test_the_exact_gaussian_is_the_recorded_one() -> None:
+    sums = gaussian(position_features(SIZE, 2)).sum(1).reshape(SIZE)
+    corner, inner, edge, total = number("exact Gaussian", "K1 of ones")
+    assert [sums[0, 0], sums[2, 3], sums[3, 0], sums.sum()] == pytest.approx([corner, inner, edge, total], abs=1e-5)
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_one_step_is_the_originals(normalization: str) -> None:
+    image, probs = toy()
+    parameters = Parameters(10, 80, 13, 3, 3, iterations=1, normalization=normalization)
+    found = at_places(refine(image, probs, parameters))
+    np.testing.assert_allclose(found, number(RECORDED[normalization], ONE_STEP), atol=6e-6)
+
+
+def test_five_steps_are_the_originals() -> None:
+    image, probs = toy()
+    np.testing.assert_allclose(at_places(refine(image, probs, "pydensecrf")), number(RECORDED["symmetric"], FIVE_STEPS), atol=6e-6)
+
+
+@pytest.mark.parametrize(("iterations", "recorded"), [(1, ONE_STEP), (5, FIVE_STEPS)])
+def test_brute_force_is_the_recorded_exact_mean_field(iterations: int, recorded: str) -> None:
+    image, probs = toy()
+    kernels = paper_kernels(image, TOY)
+    exact = brute_force(probs, kernels, iterations, [gaussian(kernel.features) for kernel in kernels])
+    np.testing.assert_allclose(at_places(exact), number("exact (brute-force) mean field symmetric", recorded), atol=6e-6)
+
+
+def test_presets_are_the_scripts() -> None:
+    def values(name: str) -> dict[str, float]:
+        p = PRESETS[name]
+        return {
+            "iter": p.iterations,
+            "pos_w": p.w2,
+            "pos_xy": p.theta_gamma,
+            "bi_w": p.w1,
+            "bi_xy": p.theta_alpha,
+            "bi_rgb": p.theta_beta,
+        }
+
+    assert values("deeplabv1") == number("DeepLab run_densecrf", "parameters")
+    assert values("deeplabv2") == number("DeepLab v2 ResNet-101 (kazuto1011)", "parameters")
+    assert values("pydensecrf") == number("pydensecrf example", "parameters")
+    assert list(values("deconvnet").values()) == [10, 3, 3, 5, 20, 3]
+
+
+# Against plain definitions.
+
+
+def lattice_in_a_dictionary(features: Array, values: Array, reverse: bool) -> Array:
+    """The permutohedral filter of Adams et al. in float64, with a dictionary of tuples: values (N,) -> (N,)."""
+    d = features.shape[1]
+    basis = np.zeros((d + 1, d))  # the elevation, column by column
+    for i in range(d):
+        basis[: i + 1, i], basis[i + 1, i] = 1, -(i + 1)
+        basis[:, i] *= np.sqrt(2 / 3) * (d + 1) / np.sqrt((i + 1) * (i + 2))
+    around: list[list[tuple[tuple[int, ...], float]]] = []
+    for point in features.astype(np.float64) @ basis.T:
+        corner = (d + 1) * np.round(point / (d + 1))
+        order = np.argsort(-(point - corner), kind="stable")
+        rank = np.empty(d + 1, int)
+        rank[order] = np.arange(d + 1)
+        rank += int(corner.sum()) // (d + 1)
+        corner += (d + 1) * ((rank < 0).astype(int) - (rank > d))
+        rank %= d + 1
+        rest = (point - corner)[np.argsort(rank)] / (d + 1)
+        # with the coordinates in falling order, the r-th weight is a difference of neighbours, the first takes what is left
+        weights = [1 - rest[0] + rest[d], *(rest[d - r] - rest[d - r + 1] for r in range(1, d + 1))]
+        keys = (tuple(int(c) + r - (d + 1) * (k > d - r) for c, k in zip(corner, rank, strict=True)) for r in range(d + 1))
+        around.append(list(zip(keys, weights, strict=True)))
+    points: dict[tuple[int, ...], float] = defaultdict(float)
+    for value, vertices in zip(values, around, strict=True):
+        for key, weight in vertices:
+            points[key] += weight * value
+    for j in reversed(range(d + 1)) if reverse else range(d + 1):
+        step = np.array([-1 if i != j else d for i in range(d + 1)])
+        neighbours = {key: (tuple(np.add(key, step)), tuple(np.subtract(key, step))) for key in points}
+        points = {key: points[key] + (points.get(a, 0.0) + points.get(b, 0.0)) / 2 for key, (a, b) in neighbours.items()}
+    return np.array([sum(weight * points[key] for key, weight in vertices) for vertices in around]) / (1 + 2.0**-d)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(("d", "spread"), [(1, 3.0), (2, 3.0), (3, 1.0), (5, 0.7), (7, 0.4), (6, 3e4)])
+def test_the_lattice_is_the_one_of_the_paper(d: int, spread: float, reverse: bool) -> None:
+    # The widest case does not fit 64 bits: its vertices are named by random strides.
+    rng = np.random.default_rng(d)
+    features = (rng.normal(size=(60, d)) * spread).astype(np.float32)
+    values = rng.normal(size=(2, 60))
+    expected = [lattice_in_a_dictionary(features, row, reverse) for row in values]
+    np.testing.assert_allclose(Lattice([features]).filter(values, reverse), expected, atol=1e-5 + 1e-6 * spread)
+
+
+def test_mean_field_is_the_definition_on_the_lattice() -> None:
+    image, probs = scene(1, (7, 9))
+    for normalization in NORMALIZATIONS:
+        parameters = Parameters(4, 12, 20, 3, 2, iterations=3, normalization=normalization)
+        kernels = paper_kernels(image, parameters)
+        expected = brute_force(probs, kernels, 3, [as_matrix(kernel.features) for kernel in kernels])
+        np.testing.assert_allclose(refine(image, probs, parameters), expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("iterations", [1, 5])
+def test_the_lattice_comes_close_to_all_pairs(iterations: int) -> None:
+    image, probs = scene(2, (20, 30), 3)
+    parameters = Parameters(4, 12, 20, 3, 3, iterations=iterations)
+    kernels = paper_kernels(image, parameters)
+    exact = brute_force(probs, kernels, iterations, [gaussian(kernel.features) for kernel in kernels])
+    found = refine(image, probs, parameters)
+    assert float(np.abs(found - exact).mean()) < 0.02
+    assert float((found.argmax(0) == exact.argmax(0)).mean()) > 0.97
+
+
+def test_any_compatibility_and_any_kernel() -> None:
+    image, probs = scene(3, (6, 8), 3)
+    rng = np.random.default_rng(0)
+    mu, own = rng.normal(size=(2, 3, 3))
+    depth = rng.random((6, 8, 2))
+    kernels = [
+        *paper_kernels(image, Parameters(4, 12, 20, 3, 2)),
+        Kernel(appearance_features(depth, 5, (0.3, 0.5)), 2, own, "after"),
+        Kernel(rng.normal(size=(48, 4)), 0.5, normalization="before"),
+        Kernel(rng.normal(size=(48, 1)), 0.1, normalization="none"),
+    ]
+    expected = brute_force(probs, kernels, 2, [as_matrix(kernel.features) for kernel in kernels], mu)
+    found = refine(image, probs, Parameters(4, 12, 20, 3, 2, iterations=2), compatibility=mu, kernels=kernels[2:])
+    np.testing.assert_allclose(found, expected, atol=2e-4)
+
+
+# Properties.
+
+
+@given(st.integers(0, 9999), st.integers(1, 9), st.integers(1, 12), st.integers(1, 18), st.sampled_from(sorted(PRESETS)))
+@settings(max_examples=25, deadline=None)
+def test_probabilities_stay_probabilities(seed: int, height: int, width: int, num_classes: int, preset: str) -> None:
+    image, probs = scene(seed, (height, width), num_classes)
+    refined = refine(image, probs, preset)
+    assert refined.shape == probs.shape
+    assert refined.dtype == np.float32
+    assert refined.min() >= 0
+    np.testing.assert_allclose(refined.sum(0), 1, atol=1e-5)
+
+
+@given(st.integers(0, 9999))
+@settings(max_examples=10, deadline=None)
+def test_classes_have_no_order(seed: int) -> None:
+    image, probs = scene(seed, (9, 11), 11)
+    order = np.random.default_rng(seed).permutation(11)
+    np.testing.assert_allclose(refine(image, probs[order]), refine(image, probs)[order], atol=1e-4)
+
+
+@given(st.integers(0, 9999), st.integers(1, 6))
+@settings(max_examples=15, deadline=None)
+def test_the_filter_is_linear_and_reverse_is_its_transpose(seed: int, d: int) -> None:
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(80, d)) * rng.uniform(0.1, 4)
+    a, b = rng.normal(size=(2, 80))
+    lattice = Lattice([features])
+    both, one, other = (lattice.filter(values[None])[0] for values in (2 * a - b, a, b))
+    np.testing.assert_allclose(both, 2 * one - other, atol=2e-4)
+    back = lattice.filter(b[None], reverse=True)[0]
+    assert float(one @ b) == pytest.approx(float(a @ back), abs=2e-3)
+
+
+def test_nothing_to_say_changes_nothing() -> None:
+    image, probs = scene(4, (8, 8))
+    for parameters in (Parameters(iterations=0), Parameters(w1=0, w2=0)):
+        np.testing.assert_allclose(refine(image, probs, parameters), probs, atol=1e-4)
+    even = np.full((3, 8, 8), 1 / 3)
+    np.testing.assert_allclose(refine(image, even), even, atol=1e-6)
+
+
+def test_a_sure_pixel_is_outvoted_by_its_equals() -> None:
+    probs = np.zeros((2, 9, 9))
+    probs[0] = 1
+    probs[:, 4, 4] = 0.02, 0.98
+    assert refine(np.full((9, 9, 3), 7, np.uint8), probs).argmax(0).sum() == 0
+
+
+def test_an_edge_of_the_image_stops_the_smoothing() -> None:
+    image = np.zeros((20, 20, 3), np.uint8)
+    image[:, 10:] = 255
+    guess = np.full((20, 20), 0.45)
+    guess[:, 12:] = 0.55  # the classifier's edge is off by two columns
+    refined = refine(image, np.stack([1 - guess, guess]), Parameters(w1=10, theta_alpha=10, theta_beta=13, w2=0)).argmax(0)
+    np.testing.assert_array_equal(refined, np.arange(20)[None].repeat(20, 0) >= 10)
+
+
+def test_potts_is_a_matrix_like_any() -> None:
+    image, probs = scene(5, (12, 10), 9)
+    potts = refine(image, probs)
+    np.testing.assert_allclose(refine(image, probs, compatibility=1 - np.eye(9)), potts, atol=1e-4)
+    np.testing.assert_allclose(refine(image, probs, compatibility=-np.eye(9)), potts, atol=1e-4)
+
+
+def test_the_paper_kernels_are_kernels_like_any() -> None:
+    image, probs = scene(6, (12, 10))
+    parameters = PRESETS["deeplabv2"]
+    nothing = Parameters(w1=0, w2=0, iterations=parameters.iterations)
+    found = refine(image, probs, nothing, kernels=paper_kernels(image, parameters))
+    np.testing.assert_array_equal(found, refine(image, probs, parameters))
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    monkeypatch.setattr(lattices, "_BAND", 64)
+    monkeypatch.setattr(lattices, "_CHUNK", 50)
+    image, probs = scene(7, (20, 23), 10)
+    np.testing.assert_array_equal(refine(image, probs, threads=threads), refine(image, probs, threads=1))
+
+
+def test_bands_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, probs = scene(8, (30, 41), 3)
+    whole = refine(image, probs)
+    monkeypatch.setattr(lattices, "_BAND", 97)
+    np.testing.assert_allclose(refine(image, probs), whole, atol=1e-5)
+
+
+def test_callers_may_run_side_by_side() -> None:
+    scenes = [scene(seed, (15, 17)) for seed in range(6)]
+    alone = [refine(*each) for each in scenes]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda each: refine(*each, threads=2), scenes))
+    np.testing.assert_array_equal(together, alone)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_any_float_and_any_memory_layout(dtype: Any) -> None:
+    image, probs = scene(9, (10, 12))
+    expected = refine(image, probs)
+    turned = np.asarray(probs, dtype).transpose(1, 2, 0).copy().transpose(2, 0, 1)
+    turned.flags.writeable = False
+    flipped = image[:, ::-1].copy()[:, ::-1]
+    np.testing.assert_allclose(refine(flipped, turned), expected, atol=0.05 if dtype == np.float16 else 1e-5)
+
+
+# The small and the wrong.
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1)])
+def test_the_smallest_images(size: tuple[int, int]) -> None:
+    image, probs = scene(10, size, 2)
+    kernels = paper_kernels(image, PRESETS["deeplabv2"])
+    expected = brute_force(probs, kernels, 10, [as_matrix(kernel.features) for kernel in kernels])
+    np.testing.assert_allclose(refine(image, probs), expected, atol=1e-4)
+
+
+def test_one_class_is_certain() -> None:
+    image, probs = scene(11, (4, 5), 1)
+    np.testing.assert_array_equal(refine(image, probs), np.ones((1, 4, 5)))
+
+
+def with_value(probs: Array, value: float) -> Array:
+    spoilt = probs.copy()
+    spoilt[0, 1, 2] = value
+    return spoilt
+
+
+IMAGE, PROBS = scene(12, (4, 5), 3)
+WRONG: list[tuple[str, type[Exception], Any, Any, dict[str, Any], str]] = [
+    ("float image", ImageError, IMAGE / 255, PROBS, {}, r"float64 of shape \(4, 5, 3\)"),
+    ("grey image", ImageError, IMAGE[..., 0], PROBS, {}, r"\(4, 5\)"),
+    ("with alpha", ImageError, np.dstack([IMAGE, IMAGE[..., :1]]), PROBS, {}, r"\(4, 5, 4\)"),
+    ("other size", ConfigError, IMAGE, PROBS[:, :3], {}, r"\(3, 3, 5\), wanted is \(classes, 4, 5\)"),
+    ("classes last", ConfigError, IMAGE, PROBS.transpose(1, 2, 0), {}, "classes first"),
+    ("no class", ConfigError, IMAGE, PROBS[:0], {}, r"\(0, 4, 5\)"),
+    ("no pixel", ConfigError, IMAGE[:0], PROBS[:, :0], {}, r"\(3, 0, 5\)"),
+    ("labels", ConfigError, IMAGE, PROBS.argmax(0)[None], {}, "int64"),
+    ("scores", ConfigError, IMAGE, np.log(PROBS), {}, "apply a softmax"),
+    ("sum", ConfigError, IMAGE, with_value(PROBS, 0.99 + PROBS[0, 1, 2]), {}, "row 1, column 2"),
+    ("negative", ConfigError, IMAGE, with_value(PROBS, -0.5), {}, "-0.5"),
+    ("NaN", ConfigError, IMAGE, with_value(PROBS, np.nan), {}, "NaN or infinity at 1 px"),
+    ("infinite", ConfigError, IMAGE, with_value(PROBS, np.inf), {}, "NaN or infinity at 1 px"),
+    ("matrix shape", ConfigError, IMAGE, PROBS, {"compatibility": np.ones((2, 3))}, r"\(2, 3\), wanted is \(3, 3\)"),
+    ("matrix NaN", ConfigError, IMAGE, PROBS, {"compatibility": np.full((3, 3), np.nan)}, "finite"),
+    ("own matrix", ConfigError, IMAGE, PROBS, {"kernels": [Kernel(np.ones((20, 1)), 1, np.ones(3))]}, r"\(3,\)"),
+    ("features", ConfigError, IMAGE, PROBS, {"kernels": [Kernel(np.ones((19, 1)))]}, r"\(19, 1\), wanted is \(20, features\)"),
+    ("no features", ConfigError, IMAGE, PROBS, {"kernels": [Kernel(np.ones((20, 0)))]}, r"\(20, 0\)"),
+    ("feature NaN", ConfigError, IMAGE, PROBS, {"kernels": [Kernel(np.full((20, 2), np.nan))]}, "NaN or infinity"),
+    ("far features", ConfigError, IMAGE, PROBS, {"kernels": [Kernel(np.full((20, 2), 1e9))]}, r"1e\+09 standard deviations"),
+    ("threads", ConfigError, IMAGE, PROBS, {"threads": 0}, "is 0"),
+    ("preset", UnknownNameError, IMAGE, PROBS, {"parameters": "deeplab2"}, "deeplabv2"),
+]
+
+
+@pytest.mark.parametrize(("error", "image", "probs", "options", "says"), [row[1:] for row in WRONG], ids=[row[0] for row in WRONG])
+def test_what_is_wrong_is_named(error: type[Exception], image: Any, probs: Any, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(error, match=says):
+        refine(image, probs, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"theta_beta": 0.0}, "theta_beta: is 0, allowed is above 0"),
+        ({"w1": -1.0}, "w1: is -1, allowed is 0 or more"),
+        ({"theta_gamma": float("nan")}, "theta_gamma: is nan"),
+        ({"iterations": 2.5}, "whole number"),
+        ({"iterations": -1}, "iterations: is -1"),
+        ({"normalization": "symetric"}, "symmetric"),
+    ],
+)
+def test_parameters_out_of_range_are_named(options: dict[str, Any], says: str) -> None:
+    with pytest.raises((ConfigError, UnknownNameError), match=says):
+        Parameters(**options)
+
+
+def test_kernels_are_checked_where_they_are_made() -> None:
+    with pytest.raises(ConfigError, match="nan"):
+        Kernel(np.ones((3, 1)), float("nan"))
+    with pytest.raises(UnknownNameError, match="after"):
+        Kernel(np.ones((3, 1)), normalization="afters")
+    with pytest.raises(ConfigError, match=r"\[3, 4\] rows"):
+        Lattice([np.ones((3, 1)), np.ones((4, 1))])
+
+
+# The engine.
+
+
+def test_numba_is_imported_by_who_refines_only() -> None:
+    program = "import sys, pixelwise.crf, pixelwise.cli; pixelwise.cli.main(['--help']); print('numba' in sys.modules)"
+    child = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True)
+    assert child.stdout.splitlines()[-1] == "False"
+
+
+def test_without_a_folder_for_compiled_code_it_is_compiled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    njit = numba.njit
+
+    def without_cache(**options: Any) -> Any:
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return njit(**options)
+
+    monkeypatch.setattr(numba, "njit", without_cache)
+    assert compiled(lambda x: x + 1)(1) == 2
+
+
+@pytest.mark.parametrize(("value", "threads"), [("3", 3), ("", 7), ("0", 7), ("many", 7)])
+def test_threads_follow_the_environment_then_the_cores(monkeypatch: pytest.MonkeyPatch, value: str, threads: int) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(7), raising=False)
+    assert available_threads() == threads
+
+
+def test_a_worker_s_error_reaches_the_caller() -> None:
+    with Workers(3) as workers:
+        assert workers.run(lambda x: x * x, [(n,) for n in range(9)]) == [n * n for n in range(9)]
+        with pytest.raises(ZeroDivisionError):
+            workers.run(lambda x: 1 / x, itertools.repeat((0,), 3))
