@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pixelwise.conformance.families import FAMILIES
@@ -43,3 +45,14 @@ def test_a_wrong_number_is_seen() -> None:
     assert not Result(Row(entry, tuple), (100, 7, 1)).is_equal
     assert Result(Row(entry, tuple, within=0.02), (101, 7)).is_equal
     assert not Result(Row(entry, tuple, within=0.02), (105, 7)).is_equal
+
+
+def test_the_committed_page_is_of_this_code() -> None:
+    """`python -m pixelwise.conformance docs/conformance.md` writes it anew."""
+    page = (Path(__file__).parent.parent / "docs" / "conformance.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith("| what ")]
+    assert len(rows) == sum(len(family.rows) for family in FAMILIES)
+    assert [line.removeprefix("## ") for line in page.splitlines() if line.startswith("## ")][: len(FAMILIES)] == [
+        family.system for family in FAMILIES
+    ]
+    assert ", 0 wrong, 0 not measured" in page

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from pixelwise.models import create_model
 from pixelwise.models.deeplabv3 import DeepLabV3, rates_at
-from pixelwise.models.deeplabv3plus import DeepLabV3Plus
+from pixelwise.models.deeplabv3plus import Decoder, DeepLabV3Plus
 from pixelwise.models.pspnet import PSPNet
 from pixelwise.nn.context import ASPP, CellNorm, ImagePooling, PyramidPooling
 from pixelwise.nn.model import SegmentationModel
@@ -159,3 +159,61 @@ def test_the_decoder_reads_the_map_of_stride_four() -> None:
     assert isinstance(full, DeepLabV3Plus)
     assert full.decoder is not None
     assert (full.decoder.reduce[0].in_channels, full.decoder.reduce[0].out_channels) == (256, 48)  # type: ignore[union-attr]
+
+
+def aligned(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Bilinear interpolation with aligned corners by its definition: two matrices of weights."""
+
+    def weights(cells: int, pixels: int) -> torch.Tensor:
+        places = torch.linspace(0, cells - 1, pixels) if pixels > 1 else torch.zeros(1)
+        return (1 - (places[:, None] - torch.arange(cells)).abs()).clamp_min(0)
+
+    return weights(x.shape[-2], size[0]) @ x @ weights(x.shape[-1], size[1]).T
+
+
+def test_pspnets_pyramid_written_out() -> None:
+    """Averages over bins whose borders are rounded outwards, each reduced, spread with aligned corners, behind the map itself."""
+    torch.manual_seed(0)
+    pyramid, x = PyramidPooling(8, (1, 3)).eval(), torch.randn(2, 8, 7, 10)
+    randomise_norms(pyramid)
+    parts = [x]
+    with torch.no_grad():
+        for level, bins in zip(pyramid.levels, (1, 3), strict=True):
+            pooled = torch.stack(
+                [
+                    torch.stack(
+                        [
+                            x[..., 7 * i // bins : -(-7 * (i + 1) // bins), 10 * j // bins : -(-10 * (j + 1) // bins)].mean((2, 3))
+                            for j in range(bins)
+                        ],
+                        -1,
+                    )
+                    for i in range(bins)
+                ],
+                -2,
+            )
+            _, conv, norm, _ = level  # type: ignore[misc]
+            cells = torch.einsum("oc,bchw->bohw", conv.weight[:, :, 0, 0], pooled)
+            scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+            cells = (cells - norm.running_mean[:, None, None]) * scale[:, None, None] + norm.bias[:, None, None]
+            parts.append(aligned(cells.clamp_min(0), (7, 10)))
+        torch.testing.assert_close(pyramid(x), torch.cat(parts, 1), atol=1e-5, rtol=1e-4)
+
+
+def test_the_decoder_written_out() -> None:
+    """v3+, section 3.1: the encoder's map with aligned corners first, the reduced fine map behind it, two convolutions."""
+    torch.manual_seed(0)
+    decoder, encoded, fine = Decoder(6, 5, 4, separable=False).eval(), torch.randn(1, 6, 4, 5), torch.randn(1, 5, 13, 17)
+    randomise_norms(decoder)
+    with torch.no_grad():
+        reduced = decoder.reduce(fine)
+        mixed = decoder.mix(torch.cat([aligned(encoded, (13, 17)), reduced], 1))
+        torch.testing.assert_close(decoder(encoded, fine), mixed, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["deeplabv3_resnet50", "deeplabv3plus_resnet50", "pspnet_resnet50"])
+def test_scores_are_brought_to_full_size_with_aligned_corners(name: str) -> None:
+    model, x = tiny(name).eval(), torch.randint(0, 256, (1, 3, 49, 65), dtype=torch.uint8)
+    with torch.no_grad():
+        scores = model.coarse(x).scores
+        torch.testing.assert_close(model(x).logits, aligned(scores, (49, 65)), atol=1e-4, rtol=1e-4)

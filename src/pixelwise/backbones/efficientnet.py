@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nn.atrous import OutputStride
+from ..nn.blocks import ConvNormAct
 from ..nn.init import init_he
 from ..nn.rounding import round_channels
 from ..nn.squeeze import SqueezeExcitation
@@ -64,18 +65,6 @@ SCALES = {
 }
 
 
-class ConvNormSilu(nn.Sequential):
-    """Convolution, norm, SiLU."""
-
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, rate: int = 1, groups: int = 1) -> None:
-        padding = rate * (kernel // 2)
-        super().__init__(
-            nn.Conv2d(in_channels, out_channels, kernel, stride, padding, rate, groups, bias=False),
-            nn.BatchNorm2d(out_channels),
-            nn.SiLU(inplace=True),
-        )
-
-
 class MBConv(nn.Module):
     """1x1 to more channels, depthwise k x k, squeeze and excitation, linear 1x1; added to its input where the shape is kept."""
 
@@ -92,10 +81,10 @@ class MBConv(nn.Module):
     ) -> None:
         super().__init__()
         inner = in_channels * expansion
-        expand = [ConvNormSilu(in_channels, inner, 1)] if expansion != 1 else []
+        expand = [ConvNormAct(in_channels, inner, 1, act=nn.SiLU)] if expansion != 1 else []
         self.block = nn.Sequential(
             *expand,
-            ConvNormSilu(inner, inner, kernel, stride, rate, groups=inner),
+            ConvNormAct(inner, inner, kernel, stride, rate, groups=inner, act=nn.SiLU),
             SqueezeExcitation(inner, max(1, in_channels // 4), F.silu),
             nn.Sequential(nn.Conv2d(inner, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)),
         )
@@ -136,7 +125,7 @@ class EfficientNet(MobileBackbone):
         super().__init__()
         self.input_size = scale.resolution
         channels = round_channels(32, width)
-        layers: list[nn.Module] = [ConvNormSilu(in_channels, channels, 3, 2)]
+        layers: list[nn.Module] = [ConvNormAct(in_channels, channels, 3, 2, act=nn.SiLU)]
         repeats = [math.ceil(stage[-1] * depth) for stage in STAGES]
         walk, number = OutputStride(output_stride, stride=2), 0
         ends: list[tuple[int, int, int]] = []
@@ -151,7 +140,7 @@ class EfficientNet(MobileBackbone):
                 channels, number = out, number + 1
             layers.append(nn.Sequential(*units))
         if last or num_classes:
-            layers.append(ConvNormSilu(channels, round_channels(1280, width), 1))
+            layers.append(ConvNormAct(channels, round_channels(1280, width), 1, act=nn.SiLU))
             channels = round_channels(1280, width)
         ends.append((len(layers) - 1, channels, walk.stride))
         self._finish(layers, ends)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..nn.atrous import OutputStride
+from ..nn.blocks import ConvNormAct
 from ..nn.init import init_he
 from ..nn.rounding import round_channels
 from .classifier import MobileBackbone
@@ -24,28 +25,16 @@ PAPER = "https://arxiv.org/abs/1801.04381"
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
-class ConvNormRelu6(nn.Sequential):
-    """Convolution, norm, ReLU cut at 6."""
-
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, rate: int = 1, groups: int = 1) -> None:
-        padding = rate * (kernel // 2)
-        super().__init__(
-            nn.Conv2d(in_channels, out_channels, kernel, stride, padding, rate, groups, bias=False),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU6(inplace=True),
-        )
-
-
 class InvertedResidual(nn.Module):
     """1x1 to more channels, depthwise 3x3, linear 1x1; added to its input where the shape is kept. Source: paper table 1."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, rate: int, expansion: int, keeps_size: bool) -> None:
         super().__init__()
         inner = in_channels * expansion
-        expand = [ConvNormRelu6(in_channels, inner, 1)] if expansion != 1 else []
+        expand = [ConvNormAct(in_channels, inner, 1, act=nn.ReLU6)] if expansion != 1 else []
         self.conv = nn.Sequential(
             *expand,
-            ConvNormRelu6(inner, inner, 3, stride, rate, groups=inner),
+            ConvNormAct(inner, inner, 3, stride, rate, groups=inner, act=nn.ReLU6),
             nn.Conv2d(inner, out_channels, 1, bias=False),
             nn.BatchNorm2d(out_channels),
         )
@@ -70,7 +59,7 @@ class MobileNetV2(MobileBackbone):
     def __init__(self, in_channels: int, num_classes: int, output_stride: int, width: float, last: bool) -> None:
         super().__init__()
         channels = round_channels(32, width)
-        layers: list[nn.Module] = [ConvNormRelu6(in_channels, channels, 3, 2)]
+        layers: list[nn.Module] = [ConvNormAct(in_channels, channels, 3, 2, act=nn.ReLU6)]
         walk = OutputStride(output_stride, stride=2)
         # Where a nominal stride stands, the map before it ends: its position, channels and true stride.
         ends: list[tuple[int, int, int]] = []
@@ -84,7 +73,7 @@ class MobileNetV2(MobileBackbone):
                 channels = out
         if last or num_classes:
             wide = round_channels(1280, max(1.0, width))
-            layers.append(ConvNormRelu6(channels, wide, 1))
+            layers.append(ConvNormAct(channels, wide, 1, act=nn.ReLU6))
             channels = wide
         ends.append((len(layers) - 1, channels, walk.stride))
         self._finish(layers, ends)

@@ -12,13 +12,13 @@ segmentation nets; `width` is the paper's multiplier.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nn.atrous import OutputStride
+from ..nn.blocks import ConvNormAct
 from ..nn.init import init_he
 from ..nn.rounding import round_channels
 from ..nn.squeeze import SqueezeExcitation
@@ -26,7 +26,6 @@ from .classifier import MobileBackbone
 from .contract import BACKBONES
 
 PAPER = "https://arxiv.org/abs/1905.02244"
-norm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.01)
 
 
 class Row(NamedTuple):
@@ -74,27 +73,17 @@ SMALL = (
 )
 
 
-class ConvNormAct(nn.Sequential):
-    """Convolution, norm, hard swish or ReLU."""
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, hard_swish: bool, stride: int = 1, rate: int = 1, groups: int = 1
-    ) -> None:
-        activation = nn.Hardswish(inplace=True) if hard_swish else nn.ReLU(inplace=True)
-        conv = nn.Conv2d(in_channels, out_channels, kernel, stride, rate * (kernel // 2), rate, groups, bias=False)
-        super().__init__(conv, norm(out_channels), activation)
-
-
 class InvertedResidual(nn.Module):
     """1x1 to more channels, depthwise, squeeze and excitation, linear 1x1; added to its input where the shape is kept."""
 
     def __init__(self, row: Row, in_channels: int, expanded: int, out_channels: int, stride: int, rate: int) -> None:
         super().__init__()
-        layers: list[nn.Module] = [ConvNormAct(in_channels, expanded, 1, row.hard_swish)] if expanded != in_channels else []
-        layers.append(ConvNormAct(expanded, expanded, row.kernel, row.hard_swish, stride, rate, expanded))
+        act = nn.Hardswish if row.hard_swish else nn.ReLU
+        layers: list[nn.Module] = [ConvNormAct(in_channels, expanded, 1, act=act)] if expanded != in_channels else []
+        layers.append(ConvNormAct(expanded, expanded, row.kernel, stride, rate, expanded, act))
         if row.squeeze:
             layers.append(SqueezeExcitation(expanded, round_channels(expanded // 4, 1), F.relu, F.hardsigmoid))
-        layers.append(nn.Sequential(nn.Conv2d(expanded, out_channels, 1, bias=False), norm(out_channels)))
+        layers.append(nn.Sequential(nn.Conv2d(expanded, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)))
         self.block = nn.Sequential(*layers)
         self.is_residual = row.stride == 1 and in_channels == out_channels
 
@@ -125,7 +114,7 @@ class MobileNetV3(MobileBackbone):
     ) -> None:
         super().__init__()
         channels = round_channels(16, width)
-        layers: list[nn.Module] = [ConvNormAct(in_channels, channels, 3, True, 2)]
+        layers: list[nn.Module] = [ConvNormAct(in_channels, channels, 3, 2, act=nn.Hardswish)]
         walk = OutputStride(output_stride, stride=2)
         ends: list[tuple[int, int, int]] = []
         for row in rows:
@@ -135,7 +124,7 @@ class MobileNetV3(MobileBackbone):
             expanded, out = round_channels(row.expanded, width), round_channels(row.channels, width)
             layers.append(InvertedResidual(row, channels, expanded, out, stride, walk.rate if dilate_first else before))
             channels = out
-        layers.append(ConvNormAct(channels, 6 * channels, 1, True))
+        layers.append(ConvNormAct(channels, 6 * channels, 1, act=nn.Hardswish))
         channels *= 6
         ends.append((len(layers) - 1, channels, walk.stride))
         self._finish(layers, ends)
@@ -145,6 +134,10 @@ class MobileNetV3(MobileBackbone):
                 nn.Linear(channels, wide), nn.Hardswish(inplace=True), nn.Dropout(0.2), nn.Linear(wide, num_classes)
             )
         init_he(self)
+        for layer in self.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                # Source: torchvision; the authors' momentum is that of another engine.
+                layer.eps, layer.momentum = 0.001, 0.01
 
 
 def _register(name: str, rows: tuple[Row, ...], hidden: int) -> None:

@@ -17,7 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, ImageError
-from .features import NORMALIZATIONS, PRESETS, Kernel, Parameters, appearance_features, find_parameters, paper_kernels, position_features
+from .features import (
+    NORMALIZATIONS,
+    PRESETS,
+    Kernel,
+    Parameters,
+    appearance_features,
+    find_parameters,
+    paper_kernels,
+    position_features,
+)
 
 __all__ = ["NORMALIZATIONS", "PRESETS", "Kernel", "Parameters", "appearance_features", "position_features", "refine"]
 

@@ -95,8 +95,13 @@ class _Steps:
         for part, kernel in zip(tables.parts, kernels, strict=True):
             matrix = compatibility if kernel.compatibility is None else kernel.compatibility
             if matrix is not None:
-                rows = self.field.values[part.points, : self.num_classes]
-                rows[:] = rows @ -np.asarray(matrix, np.float32).T
+                self._pay(self.field.values[:, part.points], np.asarray(matrix, np.float32))
+
+    def _pay(self, values: Floats, matrix: Floats) -> None:
+        """Replace a kernel's blurred Q (L / 8, m, 8) by -mu Q; Potts needs none of it, as -[l != l'] and [l == l'] differ by 1."""
+        classes = values.transpose(1, 0, 2).reshape(-1, self.field.width)
+        classes[:, : self.num_classes] = classes[:, : self.num_classes] @ -matrix.T
+        values[:] = classes.reshape(-1, *values.shape[::2]).transpose(1, 0, 2)
 
     def give_marginals(self) -> Floats:
         """Q, (C, N), after the last step."""

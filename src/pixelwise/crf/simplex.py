@@ -1,14 +1,9 @@
 """Loops that build a permutohedral lattice: the simplex around each point, the table of its vertices, their lines.
 
-The lattice is that of Adams, Baek, Davis, "Fast high-dimensional filtering using the permutohedral lattice" (Eurographics
-2010), sections 3.1 to 3.3. d is the number of features. A vertex is d + 1 whole numbers that add up to zero.
-
 Arithmetic is single precision, in the order of the authors' C++ code with ties rounded to even: a point on the border of
 two simplices then lands in the same one as there, and so the same vertices exist, which a comparison to the last digits needs.
 
-A vertex is stored as one 64-bit code, a sum of its first d coordinates times fixed strides. So a step along the lattice is
-the addition of a constant, and no coordinates are kept. Rows are copied item by item: numba compiles a copy of slices
-twenty times slower, for the sake of its error message.
+Rows are copied item by item: numba compiles a copy of slices twenty times slower, for the sake of its error message.
 """
 
 from __future__ import annotations
@@ -16,42 +11,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .compiled import compiled
 
-Longs = NDArray[np.int64]
-
 _ONE = np.float32(1)
 _EMPTY = np.int64(-1)
-
-
-def scales(num_features: int) -> NDArray[np.float32]:
-    """(d,): what each feature is multiplied by, so that the blur along the lattice has unit variance in feature space."""
-    d = num_features
-    deviation = float(np.float32(np.sqrt(2 / 3) * (d + 1)))
-    return np.array([1 / np.sqrt((i + 1) * (i + 2)) * deviation for i in range(d)], np.float32)
-
-
-def strides(lowest: NDArray[np.float32], highest: NDArray[np.float32]) -> Longs:
-    """(d + 1,) int64: a vertex's code is the sum of its coordinates times these; the last one is 0.
-
-    lowest, highest (d,): the features' range. The codes of all vertices around such points, and of their neighbours, differ.
-    Where the range is so wide that 64 bits cannot hold it, the strides are odd random numbers: that two of a million
-    vertices then share a code has a probability of one in ten million.
-    """
-    d = len(lowest)
-    ends = np.stack([lowest, highest]).astype(np.float64) * scales(d)
-    low, high = ends.min(0), ends.max(0)
-    result = [1]
-    for j in range(d - 1):
-        # coordinate j is the sum of the scaled features from j on, less j times the one before
-        own = [j * low[j - 1], j * high[j - 1]] if j else [0, 0]
-        reach = high[j:].sum() - low[j:].sum() + own[1] - own[0]
-        result.append(result[-1] * (int(np.ceil(reach)) + 8 * (d + 1)))
-    if result[-1] > 2**40:
-        result = np.random.default_rng(0).integers(1, 2**62, d).__or__(1).tolist()
-    return np.array([*result, 0], np.int64)
 
 
 @compiled
@@ -124,7 +88,7 @@ def _locate(point: Any, factors: Any, elevated: Any, corner: Any, rank: Any) -> 
 def enclose(features: Any, factors: Any, steps: Any, first_id: int, ids: Any, weights: Any) -> Any:
     """Find the simplex of each point, number the vertices in the order of their first use, and weigh them.
 
-    features (n, d) float32; factors (d,) of `scales`; steps (d + 1,) of `strides`; first_id the number of the first vertex.
+    features (n, d) float32; factors (d,) of `scales`; steps (d + 1,) the first of `strides`; first_id the number of the first vertex.
     Fills ids (n, d + 1) int32 and weights (n, d + 1) float32, barycentric, summing to 1. Returns the codes (m,) int64.
     """
     num, d = features.shape
@@ -181,33 +145,27 @@ def unite(codes: Any, first: int, points: Any) -> Any:
 
 
 @compiled
-def lines_along(table: Any, codes: Any, step: int, first: int, chunk: int, order: Any) -> Any:
+def lines_along(table: Any, codes: Any, step: int, order: Any) -> None:
     """Order the vertices by the lines that they form along one direction, in which a neighbour's code is `step` more.
 
-    codes (M,) int64 and their table. Fills order (M,) int32 with first + the vertices' numbers, line after line; a line's first
-    vertex is written as -1 - number. Returns places in `order` where lines begin, `chunk` vertices apart or a little
-    more, and the end.
+    codes (M,) int64 and their table. Fills order (M,) int32 with the vertices' numbers, line after line; a line's first
+    vertex is written as -1 - number.
     """
     following, is_first = np.empty(len(codes), np.int32), np.ones(len(codes), np.bool_)
     for i in range(len(codes)):
         following[i] = table[_slot(table, codes[i] + step), 1]
         if following[i] >= 0:
             is_first[following[i]] = False
-    cuts, num_cuts, done = np.empty(len(codes) // chunk + 2, np.int64), 0, 0
+    done = 0
     for i in range(len(codes)):
         if is_first[i]:
-            if done >= num_cuts * chunk:
-                cuts[num_cuts] = done
-                num_cuts += 1
-            order[done] = -1 - (first + i)
+            order[done] = -1 - i
             done += 1
             vertex = following[i]
             while vertex >= 0:
-                order[done] = first + vertex
+                order[done] = vertex
                 done += 1
                 vertex = following[vertex]
-    cuts[num_cuts] = done
-    return cuts[: num_cuts + 1]
 
 
 @compiled

@@ -7,14 +7,23 @@ from torch import Tensor, nn
 
 
 class ConvNormAct(nn.Sequential):
-    """Convolution without bias, batch normalisation, ReLU; padded so that stride 1 keeps the size."""
+    """Convolution without bias, batch normalisation, `act` (ReLU); padded so that stride 1 keeps the size."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, dilation: int = 1) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int = 3,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        act: type[nn.Module] = nn.ReLU,
+    ) -> None:
         padding = dilation * (kernel // 2)
         super().__init__(
-            nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation, bias=False),
+            nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation, groups, bias=False),
             nn.BatchNorm2d(out_channels),
-            nn.ReLU(inplace=True),
+            act(inplace=True),
         )
 
 

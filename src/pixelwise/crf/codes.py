@@ -1,0 +1,63 @@
+"""The numbers behind a permutohedral lattice that both engines share: how features are scaled, how vertices are named.
+
+Source: Adams, Baek, Davis, "Fast high-dimensional filtering using the permutohedral lattice" (Eurographics 2010),
+sections 3.1 to 3.3; the constants are those of Kraehenbuehl's C++ code.
+
+With d features, a vertex is d + 1 whole numbers that add up to zero. It is stored as one 64-bit code, the sum of its first d
+coordinates times fixed strides, so that a step along the lattice is the addition of a constant.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError
+
+Floats = NDArray[np.float32]
+Longs = NDArray[np.int64]
+
+# Features are in standard deviations. Beyond this, single precision cannot tell the simplices apart.
+_FARTHEST = 2.0**17
+
+
+def scales(num_features: int) -> Floats:
+    """(d,): what each feature is multiplied by, so that the blur along the lattice has unit variance in feature space."""
+    d = num_features
+    deviation = float(np.float32(np.sqrt(2 / 3) * (d + 1)))
+    return np.array([1 / np.sqrt((i + 1) * (i + 2)) * deviation for i in range(d)], np.float32)
+
+
+def alpha(num_features: int) -> float:
+    """What the filter is multiplied by. Source: the authors' code, 1 / (1 + 2^-d)."""
+    return float(np.float32(1 / (1 + 2.0**-num_features)))
+
+
+def strides(lowest: NDArray[Any], highest: NDArray[Any], copies: int = 1) -> Longs:
+    """(d + 2,) int64: a vertex's code is the sum of its d + 1 coordinates times these; then the stride from copy to copy.
+
+    lowest, highest (d,): the features' range; copies: how many lattices share one numbering (the images of a batch).
+    The codes of all vertices around such points, and of their neighbours, differ. Where the range is so wide that 64 bits
+    cannot hold it, strides are odd random numbers: two of a million vertices then share a code with a probability of
+    1 in 30 million.
+    Raises ConfigError for a range that is not finite or too wide.
+    """
+    d = len(lowest)
+    if not (np.isfinite(lowest).all() and np.isfinite(highest).all()):
+        raise ConfigError("crf features", "hold NaN or infinity", "check the image and the standard deviations")
+    farthest = float(max(np.abs(lowest).max(), np.abs(highest).max()))
+    if farthest > _FARTHEST:
+        raise ConfigError("crf features", f"reach {farthest:g} standard deviations, allowed is {_FARTHEST:g}", "widen the kernel")
+    low, high = np.sort(np.stack([lowest, highest]).astype(np.float64) * scales(d), 0)
+    result = [1]
+    for j in range(d):
+        # Coordinate j is the sum of the scaled features from j on, less j times the one before; a vertex, or a neighbour of
+        # one, lies at most 3.5 (d + 1) beyond its point.
+        reach = (high[j:] - low[j:]).sum() + (j * (high[j - 1] - low[j - 1]) if j else 0)
+        result.append(result[-1] * (math.ceil(reach) + 8 * (d + 1)))
+    if result[-1] * copies >= 2**62:
+        result = [number | 1 for number in np.random.default_rng(0).integers(2**62, size=d + 1).tolist()]
+    return np.array([*result[:d], 0, result[d]], np.int64)
