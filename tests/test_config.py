@@ -172,6 +172,7 @@ def values_of(section: str, name: str, hint: Any) -> st.SearchStrategy[Any]:
         "augment.scale": st.lists(st.floats(0.01, 100), min_size=2, max_size=2).map(sorted),
         "augment.aspect": st.floats(1, 10),
         "augment.context": st.integers(0, 1000),
+        "augment.windows": st.just(False),
         "loss.border_weight": st.just(0.0),
         "loss.hardest_pixels": st.just(0),
         "loss.border_sigma": st.floats(0.1, 9),
@@ -179,6 +180,7 @@ def values_of(section: str, name: str, hint: Any) -> st.SearchStrategy[Any]:
         "loss.class_weights": st.sampled_from(["none", "log", "inverse"]) | st.lists(st.floats(0, 9), min_size=1, max_size=4),
         "model.options": st.dictionaries(st.text(max_size=8), st.one_of(st.integers(), st.text(), st.lists(st.integers()))),
         "train.loggers": st.lists(st.text(max_size=5), max_size=2),
+        "optimizer.step_factor": st.floats(0.01, 1),
         "data.workers": st.integers(0, 256),
     }
     if f"{section}.{name}" in special:
