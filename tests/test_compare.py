@@ -29,6 +29,7 @@ class Says:
 
     def __init__(self, name: str, label: int, taxonomy: Taxonomy = TAXONOMY) -> None:
         self.name, self.label, self.taxonomy = name, label, taxonomy
+        self.crf = None
         self.model = SimpleNamespace(spec=ModelSpec("compact", taxonomy.num_classes))
 
     def __call__(self, image):

@@ -65,7 +65,7 @@ def test_fcn_has_the_papers_numbers():
 def test_strides_of_scores_and_of_the_coarsest_map_differ_with_skips():
     with torch.device("meta"):
         assert strides(create_model("fcn8s_vgg16", 5, tiny=True)) == (8, 32)
-        assert strides(create_model("compact", 5)) == (4, 16)
+        assert strides(create_model("compact", 5)) == (2, 16)
 
 
 def test_googlenets_branches_all_count():
@@ -151,7 +151,7 @@ def test_command_prints_a_table(capsys):
     out = capsys.readouterr().out
     assert "compact, 5 classes, one image of 64 x 64 pixels" in out
     assert f"{sum(p.numel() for p in create_model('compact', 5).parameters()):,}" in out
-    assert "stride              4 of the scores, 16 of the coarsest map" in out
+    assert "stride              2 of the scores, 16 of the coarsest map" in out
     assert "speed" not in out
 
 

@@ -34,6 +34,8 @@ TILE = 160
 # Above this percentile a map is drawn in the brightest colour: a few border cells would darken all others.
 BRIGHTEST = 99.5
 NUM_CHANNELS = 5
+# What changes no map, or only while training.
+_UNSEEN = (Preprocess, nn.Dropout, nn.Dropout2d)
 # The share of the gradient that the inner box of a receptive field holds.
 CORE = 0.95
 # Powers of ten that the colours of a gradient span.
@@ -159,7 +161,8 @@ def activations(segmenter: Segmenter, image: NDArray[np.uint8], layers: Sequence
 def feature_maps(model: SegmentationModel, images: Tensor, layers: Sequence[str] = ()) -> dict[str, Tensor]:
     """Layer name -> its map (C, h, w) for images (1, C, H, W); layers as in `activations`."""
     modules = dict(model.named_modules())
-    watched = [name for name in layers if name in modules] or [name for name, _ in model.named_children() if name != "preprocess"]
+    own_layers = [name for name, layer in model.named_children() if not isinstance(layer, _UNSEEN)]
+    watched = [name for name in layers if name in modules] or own_layers
     seen: dict[str, Tensor] = {}
     handles = [modules[name].register_forward_hook(_keep(seen, name)) for name in watched]
     trunk = next((module for module in modules.values() if isinstance(module, Backbone)), None)

@@ -11,7 +11,7 @@ from ..models import ModelSpec, create_model
 from . import caffenames, torchnames
 from .assign import Foreign, Imported, fill
 
-_REASON = "the classifier behind the trunk"
+_REASON = "what the classifier has behind the trunk"
 
 
 def has_trunk(name: str) -> bool:
@@ -30,12 +30,15 @@ def import_trunk(path: Path, arrays: Mapping[str, Foreign], caffe: bool, spec: M
     plan = (caffenames if caffe else torchnames).plan_classifier(trunk, arrays)
     plan.moves = {f"backbone.{key}": name for key, name in plan.moves.items()}
     plan.fresh = [key for key in model.state_dict() if key not in plan.moves]
-    plan.dropped |= {name: _REASON for name in arrays if name not in plan.moves.values() and _is_head(name)}
+    plan.dropped |= {name: _REASON for name in arrays if name not in plan.moves.values() and _is_behind(name, trunk)}
     if not plan.moves:
         raise CheckpointError(path, "holds nothing of the network's trunk", "import the file of its own trunk")
     return Imported(model.eval(), spec, fill(model, arrays, plan, path, "choose the file of the network's own trunk"))
 
 
-def _is_head(name: str) -> bool:
-    """Layers of a classifier that come behind its maps, in torchvision's files and Caffe's."""
-    return name.startswith(("fc", "classifier.", "head.", "aux1.", "aux2."))
+def _is_behind(name: str, trunk: ClassifierBackbone) -> bool:
+    """Whether a layer of the file comes behind the trunk's last map: of its head, or a later link of its chain."""
+    if name.startswith(("fc", "classifier.", "head.", "aux1.", "aux2.")):
+        return True
+    links = {int(key.split(".")[1]) for key in trunk.state_dict() if key.startswith("features.")}
+    return name.startswith("features.") and bool(links) and int(name.split(".")[1]) > max(links)

@@ -32,8 +32,9 @@ def deform_conv2d(
     size = offsets.shape[-2:]
     groups = offsets.shape[1] // (2 * num_taps)
     places = _grid(size, rows, columns, stride, padding, dilation, offsets.device)
-    # Places in single precision whatever the features are: half precision has no cells beyond 256.
-    places = places + offsets.float().view(batch, groups, num_taps, 2, *size)
+    # Places in single precision at least, whatever the features are: half precision has no cells beyond 256.
+    exact = torch.promote_types(offsets.dtype, torch.float32)
+    places = places + offsets.to(exact).view(batch, groups, num_taps, 2, *size)
     read = _bilinear(x.reshape(batch * groups, channels // groups, height, width), places.flatten(0, 1))
     if mask is not None:
         read = read * mask.reshape(batch * groups, 1, num_taps, *size)
