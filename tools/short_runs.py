@@ -32,11 +32,25 @@ from pixelwise.train.run import train
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / "short"
-SIZE = (144, 192)
-STEPS = 100
+SIZE = (96, 128)
+STEPS = 80
 NUM_TRAIN, NUM_VAL = 96, 8
 # The deeper twins of a family look alike, and these take more than a photo and a mask.
-TOO_ALIKE = ("v3_resnet101", "plus_resnet101", "cascade_resnet101", "pspnet_resnet101", "fcn_resnet101", "xception65", "xception71")
+TOO_ALIKE = (
+    "fcn16s_a",
+    "fcn16s_g",
+    "fcn8s_al",
+    "fcn8s_g",
+    "7x7",
+    "4x4",
+    "v3_resnet101",
+    "plus_resnet101",
+    "cascade_resnet101",
+    "pspnet_resnet101",
+    "fcn_resnet101",
+    "xception65",
+    "xception71",
+)
 NOT_PHOTOS = ("fusion", "two_heads")
 # Where a quarter of the width is not to be had, or too slow on two cores.
 NARROW: dict[str, dict[str, Any]] = {
@@ -118,7 +132,7 @@ def draw_field(name: str, data: Path) -> None:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         image = open_dataset(data).split("val")[2].image
-        drawn = receptive_field(pixelwise.load(RUNS / name), np.repeat(np.repeat(image, 2, 0), 2, 1))
+        drawn = receptive_field(pixelwise.load(RUNS / name), np.repeat(np.repeat(image, 3, 0), 3, 1))
         write_image(path, np.asarray(drawn))
 
 

@@ -21,7 +21,9 @@ def models() -> None:
             field = "whole image" if facts.receptive_field is None else f"{facts.receptive_field} px"
             cost = (f"{facts.parameters / 1e6:.1f} M", f"{facts.multiply_adds / 1e9:.1f} G", field, str(facts.stride))
         rows.append((name, _short(entry.paper), str(entry.year or ""), *cost, entry.scores))
-    _print(("name", "paper", "year", "parameters", "multiply-adds", "sees", "stride", "published scores"), rows)
+    headings = ("name", "paper", "year", "parameters", "multiply-adds", "sees", "stride", "published scores")
+    # As wide as it is: on a narrower terminal lines go on below, and nothing is cut.
+    _print(headings, rows, whole=True)
 
 
 def _short(paper: str) -> str:
@@ -50,10 +52,11 @@ def recipes() -> None:
     _print(("recipe", "what it trains"), [(name, recipe_summary(path)) for name, path in recipe_files().items()])
 
 
-def _print(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _print(headings: tuple[str, ...], rows: list[tuple[str, ...]], whole: bool = False) -> None:
     table = Table(box=None, pad_edge=False)
     for heading in headings:
         table.add_column(heading, no_wrap=heading != headings[-1])
     for row in rows:
         table.add_row(*map(Text, row))
-    Console().print(table)
+    console = Console()
+    Console(width=max(console.width, Console(width=1000).measure(table).maximum) if whole else None).print(table)

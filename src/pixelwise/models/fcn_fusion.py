@@ -168,7 +168,7 @@ def _register_two_heads(name: str, summary: str, strides: tuple[int, ...]) -> No
         return TwoHeadFCN(num_classes, in_channels, preprocessing, body, num_geometric, upsampling)
 
     build.__doc__ = summary
-    MODELS.register(name, tiny={"width": 1 / 16}, paper=PAPER, year=2015)(build)
+    MODELS.register(name, tiny={"width": 1 / 16}, paper=PAPER, year=2015, scores="SIFT Flow 39.5 (16s, table 5)")(build)
 
 
 _register_two_heads("fcn32s_two_heads_vgg16", "FCN-32s on VGG16 with a semantic and a geometric head.", ())

@@ -38,6 +38,7 @@ from ..nn.resample import Bilinear
 from .contract import MODELS
 
 PAPER = "https://arxiv.org/abs/1411.5752"
+SCORES = "SDS mean AP 60.0 at an overlap of 0.5 (AlexNet)"
 MIXINGS = ("probabilities", "scores")
 
 
@@ -176,7 +177,9 @@ def _channels_at(backbone: ChainBackbone, position: int) -> int:
     return convs[-1].out_channels
 
 
-@MODELS.register("hypercolumns_alexnet", tiny={"width": 1 / 16, "side": 67, "places": 2, "heat": 8}, paper=PAPER, year=2015)
+@MODELS.register(
+    "hypercolumns_alexnet", tiny={"width": 1 / 16, "side": 67, "places": 2, "heat": 8}, paper=PAPER, year=2015, scores=SCORES
+)
 def hypercolumns_alexnet(
     num_classes: int = 21,
     in_channels: int = 3,
@@ -195,7 +198,9 @@ def hypercolumns_alexnet(
     )
 
 
-@MODELS.register("hypercolumns_vgg16", tiny={"width": 1 / 16, "side": 64, "places": 2, "heat": 8}, paper=PAPER, year=2015)
+@MODELS.register(
+    "hypercolumns_vgg16", tiny={"width": 1 / 16, "side": 64, "places": 2, "heat": 8}, paper=PAPER, year=2015, scores=SCORES
+)
 def hypercolumns_vgg16(
     num_classes: int = 21,
     in_channels: int = 3,
