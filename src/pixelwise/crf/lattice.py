@@ -42,12 +42,13 @@ class Part:
 
     vertices  the columns of its vertices in the tables of pixels
     points    its lattice points among those of all kernels
-    orders    (d + 1, m) int32: its points along the lines of each direction, as `lines_along` writes them
+    orders    (d + 1, m) int32: its points along the lines of each direction; links (d + 1, m) float32: see `lines_along`
     """
 
     vertices: slice
     points: slice
     orders: Integers
+    links: Floats
 
     @property
     def alpha(self) -> float:
@@ -134,17 +135,18 @@ class Lattice:
             start, count = row.start + sum(map(len, of_band[:kernel])), len(of_band[kernel])
             self.points[start : start + count] = numbers[done : done + count]
             done += count
-        orders = np.empty((len(steps), len(unique)), np.int32)
+        orders: Integers = np.empty((len(steps), len(unique)), np.int32)
+        links: Floats = np.empty(orders.shape, np.float32)
         # One step along direction j: d more on coordinate j, 1 less on all others.
         directions = len(steps) * steps - steps.sum()
-        workers.run(simplex.lines_along, [(table, unique, *task) for task in zip(directions, orders, strict=True)])
-        return Part(column, slice(first, first + len(unique)), orders)
+        workers.run(simplex.lines_along, [(table, unique, *task) for task in zip(directions, orders, links, strict=True)])
+        return Part(column, slice(first, first + len(unique)), orders, links)
 
 
 class Field:
     """Values of C channels on a lattice: what one image's iterations work in.
 
-    width   L = C rounded up to eight; pixels are flat (N * L,) float32
+    width   L = C rounded up to eight; pixels are flat (N * L,) float32. blocks: a tuple of length L / 8
     values  (L / 8, M, 8) float32, eight channels behind the other: after `blur`, what pixels read
     sums    (R, L) float32, what each band's pixels spread over its own rows
     """
@@ -152,15 +154,16 @@ class Field:
     def __init__(self, lattice: Lattice, num_channels: int, workers: Workers) -> None:
         self.lattice = lattice
         self.workers = workers
-        self.width = -(-num_channels // sweeps.LANES) * sweeps.LANES
-        self.values: Floats = np.empty((self.width // sweeps.LANES, lattice.size, sweeps.LANES), np.float32)
+        self.blocks = (0,) * -(-num_channels // sweeps.LANES)
+        self.width = len(self.blocks) * sweeps.LANES
+        self.values: Floats = np.empty((len(self.blocks), lattice.size, sweeps.LANES), np.float32)
         self.sums: Floats = np.empty((len(lattice.points), self.width), np.float32)
 
     def spread(self, pixels: Floats) -> None:
         """Give the pixels to the vertices around them."""
         tables = self.lattice
         tasks = [
-            (self.of_band(pixels, band), tables.ids[band], tables.weights[band], self.sums[rows].reshape(-1))
+            (self.of_band(pixels, band), tables.ids[band], tables.weights[band], self.blocks, self.sums[rows].reshape(-1))
             for band, rows in zip(tables.bands, tables.rows, strict=True)
         ]
         self.workers.run(sweeps.spread, tasks)
@@ -170,7 +173,7 @@ class Field:
         tables, values = self.lattice, self.values.reshape(-1)
         ends = vertices.start, vertices.stop
         tasks = [
-            (values, tables.ids[band], tables.points[rows], tables.weights[band], *ends, self.of_band(pixels, band))
+            (values, tables.ids[band], tables.points[rows], tables.weights[band], *ends, self.blocks, self.of_band(pixels, band))
             for band, rows in zip(tables.bands, tables.rows, strict=True)
         ]
         self.workers.run(sweeps.gather, tasks)
@@ -180,14 +183,14 @@ class Field:
         tables = self.lattice
         sums, values = self.sums.reshape(-1), self.values.reshape(-1)
         spans = [
-            (sums, tables.starts, tables.places, span.start, span.stop, self.width, factor, values)
+            (sums, tables.starts, tables.places, span.start, span.stop, factor, self.blocks, values)
             for part, factor in zip(tables.parts, factors, strict=True)
             for span in _spans(part.points, _CHUNK)
         ]
         self.workers.run(sweeps.merge, spans)
         # Eight channels of a kernel at a time, along all directions: they fit a cache, and no thread waits for another.
         planes = [
-            (plane[part.points].reshape(-1), part.orders[::-1] if reverse else part.orders)
+            (plane[part.points].reshape(-1), part, reverse)
             for part in sorted(tables.parts, key=lambda part: -part.orders.size)
             for plane in self.values
         ]
@@ -198,9 +201,10 @@ class Field:
         return pixels[band.start * self.width : band.stop * self.width]
 
 
-def _blur_along_all(plane: Floats, orders: Integers) -> None:
-    for order in orders:
-        sweeps.blur(plane, order)
+def _blur_along_all(plane: Floats, part: Part, reverse: bool) -> None:
+    directions = range(len(part.orders))
+    for direction in reversed(directions) if reverse else directions:
+        sweeps.blur(plane, part.orders[direction], part.links[direction])
 
 
 def _check(tables: Sequence[Floats]) -> None:

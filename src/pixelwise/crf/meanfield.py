@@ -78,6 +78,7 @@ class _Steps:
                 self.weigh_out[band],
                 values,
                 self.field.sums[rows].reshape(-1),
+                self.field.blocks,
                 with_messages,
                 last,
             )

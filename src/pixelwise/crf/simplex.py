@@ -146,11 +146,11 @@ def unite(codes: Any, first: int, points: Any) -> Any:
 
 
 @compiled
-def lines_along(table: Any, codes: Any, step: Any, order: Any) -> None:
+def lines_along(table: Any, codes: Any, step: Any, order: Any, links: Any) -> None:
     """Order the vertices by the lines that they form along one direction, in which a neighbour's code is `step` more.
 
-    codes (M,) int64 and their table. Fills order (M,) int32 with the vertices' numbers, line after line; a line's first
-    vertex is written as -1 - number.
+    codes (M,) int64 and their table. Fills order (M,) int32 with the vertices' numbers, line after line, and links (M,)
+    float32 with the weight of the vertex before in the blur: 1/2, or 0 where a line begins.
     """
     following, is_first = np.empty(len(codes), np.int32), np.ones(len(codes), np.bool_)
     for i in range(len(codes)):
@@ -160,11 +160,11 @@ def lines_along(table: Any, codes: Any, step: Any, order: Any) -> None:
     done = 0
     for i in range(len(codes)):
         if is_first[i]:
-            order[done] = -1 - i
+            order[done], links[done] = i, 0
             done += 1
             vertex = following[i]
             while vertex >= 0:
-                order[done] = vertex
+                order[done], links[done] = vertex, 0.5
                 done += 1
                 vertex = following[vertex]
 

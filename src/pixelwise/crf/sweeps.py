@@ -1,9 +1,10 @@
-"""The loops of mean field that run over every pixel and every lattice vertex, eight classes at a time.
+"""The loops of mean field that run over every pixel and every lattice vertex.
 
-Rows of classes are padded to a multiple of eight. numba vectorises such short inner loops poorly, so this file opens with a
-small vector type whose operations map to single instructions (LLVM cuts them in two where a chip has only four lanes): the
-main loop runs 3.4 times faster than plain indexing. Both halves stay in one file, because numba's cache of compiled code
-asks only the file of a function whether it has changed.
+A pixel's classes, padded to a multiple of eight, are one *row*: a type of compiled code that stays in registers, eight
+classes a vector (LLVM cuts vectors in two where a chip has four lanes). numba vectorises short inner loops over classes
+poorly; with rows the main loop runs four times as fast. The number of vectors is part of the type, so each multiple of eight
+classes is compiled once. Rows and loops stay in one file, as numba's cache of compiled code asks only the file of a function
+whether it has changed.
 
 Letters: n pixels of a band, V vertices of a pixel (all kernels), r rows of a band's own sums, M lattice points of all kernels,
 L padded classes. Arrays are flat here. Row i of pixels or of a band's sums begins at i * L; the lattice points' values are
@@ -26,29 +27,41 @@ from .compiled import compiled
 LANES = 8
 NOTHING = np.float32(-1e30)  # the score of a class that does not exist
 
+# numba has no types for these.
+_intrinsic: Callable[[Callable[..., Any]], Any] = intrinsic
+_declare: Callable[..., Any] = cgutils.get_or_insert_function
+
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _INTEGERS = ir.VectorType(ir.IntType(32), LANES)
 _UNDEFINED = ir.Constant(_FLOATS, ir.Undefined)
 _FIRST = ir.Constant(ir.IntType(32), 0)
 
-# numba has no types for these.
-_intrinsic: Callable[[Callable[..., Any]], Any] = intrinsic
-_declare: Callable[..., Any] = cgutils.get_or_insert_function
+
+class _RowKind(types.Type):
+    """The type of a row of `num` vectors."""
+
+    def __init__(self, num: int) -> None:
+        self.num = num
+        super().__init__(f"pixelwise row of {num}")
 
 
-class _VectorKind(types.Type):
-    """Eight floats, as compiled code sees them."""
-
-
-_VECTOR: Any = _VectorKind("pixelwise eight floats")
-
-
-class _VectorModel(models.PrimitiveModel):
+class _RowModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, _FLOATS)  # type: ignore[no-untyped-call]
+        super().__init__(manager, kind, ir.ArrayType(_FLOATS, kind.num))  # type: ignore[no-untyped-call]
 
 
-register_model(_VectorKind)(_VectorModel)
+register_model(_RowKind)(_RowModel)
+
+
+def _unpacked(builder: Any, row: Any) -> list[Any]:
+    return [builder.extract_value(row, i) for i in range(row.type.count)]
+
+
+def _packed(builder: Any, vectors: list[Any]) -> Any:
+    row = ir.Constant(ir.ArrayType(_FLOATS, len(vectors)), ir.Undefined)
+    for i, vector in enumerate(vectors):
+        row = builder.insert_value(row, vector, i)
+    return row
 
 
 def _constant(value: float) -> ir.Constant:
@@ -69,132 +82,117 @@ def _call(builder: Any, name: str, *values: Any) -> Any:
     return builder.call(_declare(builder.module, signature, f"llvm.{name}.v{LANES}f32"), values)
 
 
-def _address(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+def _addresses(context: Any, builder: Any, kind: Any, values: Any, num: int) -> list[Any]:
+    """Of `num` vectors; values: a flat array of that kind, the first index, the stride."""
+    array, first, stride = values
     data = context.make_array(kind)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [index]), _FLOATS.as_pointer())
+    places = [builder.add(first, builder.mul(stride, ir.Constant(stride.type, i))) for i in range(num)]
+    return [builder.bitcast(builder.gep(data, [place]), _FLOATS.as_pointer()) for place in places]
 
 
-def _folded(builder: Any, vector: Any, operation: Callable[[Any, Any], Any]) -> Any:
-    """All lanes into one float, halving."""
+def _folded(builder: Any, vectors: list[Any], operation: Callable[[Any, Any], Any]) -> Any:
+    """All lanes of all vectors into one, that of the first lane spread over all."""
+    result = vectors[0]
+    for vector in vectors[1:]:
+        result = operation(result, vector)
     half = LANES // 2
     while half:
         upper = ir.Constant(_INTEGERS, [(lane + half) % LANES for lane in range(LANES)])
-        vector = operation(vector, builder.shuffle_vector(vector, _UNDEFINED, upper))
+        result = operation(result, builder.shuffle_vector(result, _UNDEFINED, upper))
         half //= 2
-    return builder.extract_element(vector, _FIRST)
+    return result
 
 
-def _greater(builder: Any, one: Any, other: Any) -> Any:
-    return builder.select(builder.fcmp_ordered(">", one, other), one, other)
-
-
-@_intrinsic
-def load(_: Any, array: Any, index: Any) -> Any:
-    """Eight floats of a flat array from `index` on."""
-
-    def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        eight = builder.load(_address(context, builder, signature.args[0], values[0], values[1]))
-        eight.align = 4
-        return eight
-
-    return _VECTOR(array, types.intp), emit
-
-
-@_intrinsic
-def store(_: Any, array: Any, index: Any, vector: Any) -> Any:
-    """Write eight floats to a flat array from `index` on."""
-
-    def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        builder.store(values[2], _address(context, builder, signature.args[0], values[0], values[1])).align = 4
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, _VECTOR), emit
-
-
-@_intrinsic
-def filled(_: Any, value: Any) -> Any:
-    """Eight times the same float."""
-    return _VECTOR(types.float32), lambda context, builder, signature, values: _spread(builder, values[0])
-
-
-@_intrinsic
-def plus(_: Any, one: Any, other: Any) -> Any:
-    """The sums of each pair."""
-    return _VECTOR(_VECTOR, _VECTOR), lambda context, builder, signature, values: builder.fadd(*values)
-
-
-@_intrinsic
-def plus_times(_: Any, base: Any, vector: Any, factor: Any) -> Any:
-    """base + vector * factor, with one rounding where the chip has such an instruction."""
-
-    def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return _call(builder, "fmuladd", values[1], _spread(builder, values[2]), values[0])
-
-    return _VECTOR(_VECTOR, _VECTOR, types.float32), emit
-
-
-@_intrinsic
-def larger(_: Any, one: Any, other: Any) -> Any:
-    """The larger of each pair."""
-    return _VECTOR(_VECTOR, _VECTOR), lambda context, builder, signature, values: _greater(builder, *values)
-
-
-@_intrinsic
-def largest(_: Any, vector: Any) -> Any:
-    """The largest of the eight."""
-
-    def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return _folded(builder, values[0], lambda one, other: _greater(builder, one, other))
-
-    return types.float32(_VECTOR), emit
-
-
-@_intrinsic
-def total(_: Any, vector: Any) -> Any:
-    """The sum of the eight."""
-    return types.float32(_VECTOR), lambda context, builder, signature, values: _folded(builder, values[0], builder.fadd)
-
-
-@_intrinsic
-def exponential(_: Any, vector: Any, shift: Any) -> Any:
-    """exp(vector - shift) for arguments up to 0, to 1e-7 of its value; 0 below -46, where it is under 1e-20.
+def _exponential(builder: Any, x: Any) -> Any:
+    """exp(x) for x up to 0, to 1e-7 of its value; 0 below -46, where it is under 1e-20.
 
     Smaller ones, times a small weight, would become denormal numbers, which cost a hundredfold.
     Source: the polynomial of the Cephes library's expf (Moshier).
     """
+    is_small = builder.fcmp_ordered("<", x, _constant(-46))
+    x = builder.select(is_small, _constant(-46), x)
+    # x = power * ln 2 + rest; ln 2 in two parts, the first exact in few bits
+    power = _call(builder, "floor", _call(builder, "fmuladd", x, _constant(1.44269504), _constant(0.5)))
+    rest = _call(builder, "fmuladd", power, _constant(-0.693359375), x)
+    rest = _call(builder, "fmuladd", power, _constant(2.12194440e-4), rest)
+    series = _constant(1.9875691500e-4)
+    for factor in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
+        series = _call(builder, "fmuladd", series, rest, _constant(factor))
+    series = _call(builder, "fmuladd", series, builder.fmul(rest, rest), builder.fadd(rest, _constant(1)))
+    # 2^power: its bits are those of the whole number power + 127, moved to the exponent's place
+    bits = builder.shl(builder.add(builder.fptosi(power, _INTEGERS), _whole(127)), _whole(23))
+    return builder.select(is_small, _constant(0), builder.fmul(series, builder.bitcast(bits, _FLOATS)))
+
+
+@_intrinsic
+def load(_: Any, array: Any, first: Any, stride: Any, blocks: Any) -> Any:
+    """The row whose vectors begin at first, first + stride, ... of a flat array; as many as the tuple `blocks` is long."""
+    num = len(blocks)
 
     def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        x = builder.fsub(values[0], _spread(builder, values[1]))
-        is_small = builder.fcmp_ordered("<", x, _constant(-46))
-        x = builder.select(is_small, _constant(-46), x)
-        # x = power * ln 2 + rest; ln 2 in two parts, the first exact in few bits
-        power = _call(builder, "floor", _call(builder, "fmuladd", x, _constant(1.44269504), _constant(0.5)))
-        rest = _call(builder, "fmuladd", power, _constant(-0.693359375), x)
-        rest = _call(builder, "fmuladd", power, _constant(2.12194440e-4), rest)
-        series = _constant(1.9875691500e-4)
-        for factor in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
-            series = _call(builder, "fmuladd", series, rest, _constant(factor))
-        series = _call(builder, "fmuladd", series, builder.fmul(rest, rest), builder.fadd(rest, _constant(1)))
-        # 2^power: its bits are those of the whole number power + 127, moved to the exponent's place
-        bits = builder.shl(builder.add(builder.fptosi(power, _INTEGERS), _whole(127)), _whole(23))
-        return builder.select(is_small, _constant(0), builder.fmul(series, builder.bitcast(bits, _FLOATS)))
+        vectors = [builder.load(place) for place in _addresses(context, builder, array, values[:3], num)]
+        for vector in vectors:
+            vector.align = 4
+        return _packed(builder, vectors)
 
-    return _VECTOR(_VECTOR, types.float32), emit
+    return _RowKind(num)(array, types.intp, types.intp, blocks), emit
 
 
-@compiled
-def fetch(values: Any, points: Any, rows: Any) -> None:
-    """Copy the lattice points' values into a band's own rows (r * L,), in the order in which its pixels first use them."""
-    width = len(rows) // len(points)
-    plane = len(values) // (width // LANES)
-    for row in range(len(points)):
-        for block in range(width // LANES):
-            store(rows, row * width + block * LANES, load(values, block * plane + points[row] * LANES))
+@_intrinsic
+def store(_: Any, array: Any, first: Any, stride: Any, row: Any) -> Any:
+    """Write a row's vectors to first, first + stride, ... of a flat array."""
+
+    def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        places = _addresses(context, builder, array, values[:3], row.num)
+        for vector, place in zip(_unpacked(builder, values[3]), places, strict=True):
+            builder.store(vector, place).align = 4
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, row), emit
+
+
+@_intrinsic
+def plus_times(_: Any, base: Any, row: Any, factor: Any) -> Any:
+    """base + row * factor, with one rounding where the chip has such an instruction."""
+
+    def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        pairs = zip(_unpacked(builder, values[0]), _unpacked(builder, values[1]), strict=True)
+        factors = _spread(builder, values[2])
+        return _packed(builder, [_call(builder, "fmuladd", other, factors, one) for one, other in pairs])
+
+    return base(base, row, types.float32), emit
+
+
+@_intrinsic
+def softmax(_: Any, row: Any) -> Any:
+    """exp of each class over the sum of all; shares below 1e-20 of the largest become 0."""
+
+    def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        def greater(one: Any, other: Any) -> Any:
+            return builder.select(builder.fcmp_ordered(">", one, other), one, other)
+
+        scores = _unpacked(builder, values[0])
+        top = _spread(builder, builder.extract_element(_folded(builder, scores, greater), _FIRST))
+        shares = [_exponential(builder, builder.fsub(score, top)) for score in scores]
+        whole = builder.extract_element(_folded(builder, shares, builder.fadd), _FIRST)
+        scale = _spread(builder, builder.fdiv(ir.Constant(ir.FloatType(), 1.0), whole))
+        return _packed(builder, [builder.fmul(share, scale) for share in shares])
+
+    return row(row), emit
 
 
 @compiled
 def update(
-    unary: Any, ids: Any, points: Any, weigh_in: Any, weigh_out: Any, values: Any, sums: Any, with_messages: bool, last: bool
+    unary: Any,
+    ids: Any,
+    points: Any,
+    weigh_in: Any,
+    weigh_out: Any,
+    values: Any,
+    sums: Any,
+    blocks: Any,
+    with_messages: bool,
+    last: bool,
 ) -> None:
     """One mean-field step of a band of pixels: gather the messages, take the softmax, spread it over the lattice again.
 
@@ -203,109 +201,99 @@ def update(
     weigh_in   (n, V) what each vertex gets of a pixel, weigh_out (n, V) what a pixel gets of each vertex
     values     (M * L,) the messages at the lattice points; not read unless `with_messages`
     sums       (r * L,) set to what this band's pixels spread; left alone in the `last` step
+    blocks     a tuple of length L / 8
 
     One pass does what the steps of the paper's algorithm 1 do in four, so Q never goes through memory.
     """
-    num, num_vertices = ids.shape
-    width = len(unary) // num
-    q = np.empty(width, np.float32)
+    width = len(blocks) * LANES
     messages = np.empty(len(points) * width if with_messages else 0, np.float32)
     if with_messages:
-        fetch(values, points, messages)
+        fetch(values, points, blocks, messages)
     if not last:
         for k in range(len(sums)):
             sums[k] = 0
-    for i in range(num):
-        top = filled(NOTHING)
-        for o in range(0, width, LANES):
-            score = load(unary, i * width + o)
-            if with_messages:
-                for v in range(num_vertices):
-                    score = plus_times(score, load(messages, ids[i, v] * width + o), weigh_out[i, v])
-            store(q, o, score)
-            top = larger(top, score)
-        highest, whole = largest(top), filled(np.float32(0))
-        for o in range(0, width, LANES):
-            share = exponential(load(q, o), highest)
-            store(q, o, share)
-            whole = plus(whole, share)
-        scale = np.float32(1) / total(whole)
-        for o in range(0, width, LANES):
-            share = plus_times(filled(np.float32(0)), load(q, o), scale)
-            if last:
-                store(unary, i * width + o, share)
-            else:
-                for v in range(num_vertices):
-                    row = ids[i, v] * width + o
-                    store(sums, row, plus_times(load(sums, row), share, weigh_in[i, v]))
+    for i in range(len(ids)):
+        scores = load(unary, i * width, LANES, blocks)
+        if with_messages:
+            for v in range(ids.shape[1]):
+                scores = plus_times(scores, load(messages, ids[i, v] * width, LANES, blocks), weigh_out[i, v])
+        q = softmax(scores)
+        if last:
+            store(unary, i * width, LANES, q)
+        else:
+            for v in range(ids.shape[1]):
+                row = ids[i, v] * width
+                store(sums, row, LANES, plus_times(load(sums, row, LANES, blocks), q, weigh_in[i, v]))
 
 
 @compiled
-def spread(pixels: Any, ids: Any, weights: Any, sums: Any) -> None:
+def fetch(values: Any, points: Any, blocks: Any, rows: Any) -> None:
+    """Copy the lattice points' values into a band's own rows (r * L,), in the order in which its pixels first use them."""
+    plane = len(values) // len(blocks)
+    for i in range(len(points)):
+        store(rows, i * len(blocks) * LANES, LANES, load(values, points[i] * LANES, plane, blocks))
+
+
+@compiled
+def spread(pixels: Any, ids: Any, weights: Any, blocks: Any, sums: Any) -> None:
     """Set sums (r * L,) to what the pixels (n * L,) give to the vertices that they lie between; ids, weights (n, V)."""
-    num, num_vertices = ids.shape
-    width = len(pixels) // num
+    width = len(blocks) * LANES
     for k in range(len(sums)):
         sums[k] = 0
-    for i in range(num):
-        for o in range(0, width, LANES):
-            share = load(pixels, i * width + o)
-            for v in range(num_vertices):
-                row = ids[i, v] * width + o
-                store(sums, row, plus_times(load(sums, row), share, weights[i, v]))
+    for i in range(len(ids)):
+        share = load(pixels, i * width, LANES, blocks)
+        for v in range(ids.shape[1]):
+            row = ids[i, v] * width
+            store(sums, row, LANES, plus_times(load(sums, row, LANES, blocks), share, weights[i, v]))
 
 
 @compiled
-def gather(values: Any, ids: Any, points: Any, weights: Any, first: int, stop: int, pixels: Any) -> None:
+def gather(values: Any, ids: Any, points: Any, weights: Any, first: int, stop: int, blocks: Any, pixels: Any) -> None:
     """Set pixels (n * L,) to the weighted sum of their vertices first..stop in values (M * L,); the counterpart of `spread`."""
-    num = len(ids)
-    width = len(pixels) // num
+    width = len(blocks) * LANES
     rows = np.empty(len(points) * width, np.float32)
-    fetch(values, points, rows)
-    for i in range(num):
-        for o in range(0, width, LANES):
-            result = filled(np.float32(0))
-            for v in range(first, stop):
-                result = plus_times(result, load(rows, ids[i, v] * width + o), weights[i, v])
-            store(pixels, i * width + o, result)
+    fetch(values, points, blocks, rows)
+    for k in range(len(pixels)):
+        pixels[k] = 0
+    for i in range(len(ids)):
+        result = load(pixels, i * width, LANES, blocks)
+        for v in range(first, stop):
+            result = plus_times(result, load(rows, ids[i, v] * width, LANES, blocks), weights[i, v])
+        store(pixels, i * width, LANES, result)
 
 
 @compiled
-def merge(sums: Any, starts: Any, places: Any, first: int, stop: int, width: int, factor: float, values: Any) -> None:
+def merge(sums: Any, starts: Any, places: Any, first: int, stop: int, factor: float, blocks: Any, values: Any) -> None:
     """Add up what the bands hold of the lattice points first..stop, times `factor`, into values (M * L,).
 
     sums (R * L,) of all bands; point p's rows of it are places[starts[p] : starts[p + 1]].
     """
-    plane = len(values) // (width // LANES)
+    width, plane, scale = len(blocks) * LANES, len(values) // len(blocks), np.float32(factor)
     for point in range(first, stop):
-        for block in range(width // LANES):
-            result = filled(np.float32(0))
-            for place in range(starts[point], starts[point + 1]):
-                result = plus_times(result, load(sums, places[place] * width + block * LANES), np.float32(factor))
-            store(values, block * plane + point * LANES, result)
+        one = load(sums, places[starts[point]] * width, LANES, blocks)
+        result = plus_times(one, one, scale - np.float32(1))
+        for k in range(starts[point] + 1, starts[point + 1]):
+            result = plus_times(result, load(sums, places[k] * width, LANES, blocks), scale)
+        store(values, point * LANES, plane, result)
 
 
 @compiled
-def blur(plane: Any, order: Any) -> None:
-    """One direction of the blur, 1/2 1 1/2, in place: plane (M * 8,) of eight classes, order (m,) of `lines_along`.
+def blur(plane: Any, order: Any, links: Any) -> None:
+    """One direction of the blur, 1/2 1 1/2, in place: plane (m * 8,) of eight classes; order, links (m,) of `lines_along`.
 
-    A line's ends have one neighbour. Following the lines, each row is read once and nothing has to be copied.
+    A line's ends have one neighbour. Following the lines, each row is read once and nothing has to be copied. Where a line
+    ends, the link is 0: most lines of an image's colours are two vertices long, and a branch would be guessed wrongly there.
     """
-    before = filled(np.float32(0))
-    here = before
-    row = -1
-    for place in range(len(order)):
-        following = order[place]
-        if following < 0:  # a new line: the last one ends here
-            if row >= 0:
-                store(plane, row, plus_times(here, before, np.float32(0.5)))
-            row = (-1 - following) * LANES
-            before, here = filled(np.float32(0)), load(plane, row)
-        else:
-            after = load(plane, following * LANES)
-            store(plane, row, plus_times(here, plus(before, after), np.float32(0.5)))
-            before, here, row = here, after, following * LANES
-    store(plane, row, plus_times(here, before, np.float32(0.5)))
+    row = order[0] * LANES
+    here = load(plane, row, LANES, (0,))
+    result = here
+    for k in range(1, len(order)):
+        following, link = order[k] * LANES, links[k]
+        after = load(plane, following, LANES, (0,))
+        store(plane, row, LANES, plus_times(result, after, link))
+        result = plus_times(after, here, link)
+        here, row = after, following
+    store(plane, row, LANES, result)
 
 
 @compiled
