@@ -1,10 +1,10 @@
 """A run's folder: who may write in it, and its files.
 
-config.yaml        the resolved configuration
-environment.json   versions and hardware
-metrics.csv        one line per logged step and per validation
-checkpoints/last   the newest weights to predict with, and state.safetensors to go on from
-checkpoints/best   the weights with the best validation mean IoU
+    config.yaml        the resolved configuration
+    environment.json   versions and hardware
+    metrics.csv        one line per logged step and per validation
+    checkpoints/last   the newest weights to predict with, and state.safetensors to go on from
+    checkpoints/best   the weights with the best validation mean IoU
 """
 
 from __future__ import annotations
