@@ -58,7 +58,8 @@ def test_predict_evaluate_and_compare_take_it(model: Path, data: Path, tmp_path:
     assert call(capsys, "compare", photo, "--model", model, "--crf", "deeplabv2", "--out", tmp_path / "c.png").code == 0
     alone = call(capsys, "compare", photo, "--model", model, "--out", tmp_path / "d.png")
     assert alone.code == 0
-    assert Image.open(tmp_path / "c.png").width > Image.open(tmp_path / "d.png").width
+    with Image.open(tmp_path / "c.png") as refined, Image.open(tmp_path / "d.png") as plain:
+        assert refined.width > plain.width
 
 
 def test_mistakes_are_one_line(model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
