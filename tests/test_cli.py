@@ -18,6 +18,8 @@ from pixelwise.cli import ALIASES, COMMANDS, describe, main
 from pixelwise.commands._settings import commented_yaml, settings
 from pixelwise.config import Config
 from pixelwise.errors import ImageError, Interrupted, PixelwiseError
+from pixelwise.train.folder import RunFolder
+from pixelwise.train.run import Run
 
 DATA = Path(__file__).parent / "data"
 
@@ -208,6 +210,9 @@ def test_a_class_that_no_mask_holds_is_told(tmp_path, capsys):
     result = call(capsys, "train", data, "--model", "compact", "--dry-run")
     assert result.code == 0
     assert result.err == ["warning: split train: no mask holds class 'crack'; it cannot be learned"]
+    settings = Config().updated({"data": {"path": str(data)}, "model": {"name": "compact"}, "train": {"steps": 1}}, "test")
+    Run(settings, RunFolder(tmp_path / "run")).check_classes()
+    assert capsys.readouterr().err.splitlines() == result.err, "also who trains from Python is told"
 
 
 def test_dry_run_lists_every_file_that_cannot_be_used(tmp_path, capsys):

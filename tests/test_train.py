@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import loggers
 from PIL import Image
 from test_losses import looped_cross_entropy, random_batch
 from tinydata import TINY_FCN, tiny_config, write_dataset
@@ -29,7 +30,7 @@ from pixelwise.train.average import MovingAverage
 from pixelwise.train.build import build_model, class_weights
 from pixelwise.train.finish import finish
 from pixelwise.train.folder import COLUMNS, RunFolder
-from pixelwise.train.lightning_parts import quiet_lightning
+from pixelwise.train.lightning_parts import make_loggers, quiet_lightning
 from pixelwise.train.module import TrainingModule
 from pixelwise.train.run import Run, train
 from pixelwise.train.state import load_state
@@ -392,3 +393,13 @@ def test_an_unreadable_validation_picture_costs_no_steps(tmp_path: Path) -> None
     state, _ = load_state(tmp_path / "run" / "checkpoints" / "last")
     assert state is not None
     assert state.progress.step == 3
+
+
+def test_wandb_stays_here_unless_its_own_variable_speaks(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(loggers, "WandbLogger", lambda **options: told.append(options["offline"]))
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    make_loggers(["wandb"], tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "online")
+    make_loggers(["wandb"], tmp_path)
+    assert told == [True, False]

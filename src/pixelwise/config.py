@@ -181,7 +181,7 @@ class TrainConfig:
     nodes: int = 1
     """Nodes; start one process group each with torchrun."""
     loggers: list[str] = field(default_factory=list)
-    """Further loggers by name: tensorboard, wandb."""
+    """Further loggers by name: tensorboard, wandb (wandb stays offline unless WANDB_MODE=online)."""
     on_bad: Literal["stop", "skip"] = "stop"
     """What a picture that cannot be read does: stop with its name, or be replaced by the next and counted."""
 

@@ -104,8 +104,6 @@ def _train(config: Config, out: Path, resume: bool) -> None:
     from ..train.run import train as run
 
     quiet_lightning()
-    if not resume:
-        _check_before_the_first_step(config)
     command = shlex.join(["pixelwise", *sys.argv[1:]])
     scores = run(config, out, resume=resume, command=command)
     if process_rank() == 0:
@@ -115,18 +113,6 @@ def _train(config: Config, out: Path, resume: bool) -> None:
         if scores is not None:
             print(scores.summary())
         print(f"best checkpoint {out / 'checkpoints' / 'best'}, report {page}")
-
-
-def _check_before_the_first_step(config: Config) -> None:
-    """The name of the network, and the classes of the masks: what would otherwise show after the run folder is made."""
-    from ..data import open_dataset
-    from ..data.counts import check_classes
-    from ..models import MODELS
-
-    MODELS[config.model.name]
-    split = open_dataset(config.data.path, config.data.layout).split(config.data.train_split)
-    for line in check_classes(split, skip_bad=config.train.on_bad == "skip"):
-        print(f"warning: {line}", file=sys.stderr)
 
 
 def _dry_run(config: Config) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -125,9 +126,11 @@ def make_loggers(names: Sequence[str], folder: Path) -> list[Logger]:
 def _make_logger(name: str, folder: Path) -> Logger:
     from lightning.pytorch import loggers
 
+    # A lost network, or a question for an account, must not end a run: W&B goes online only where its own variable says so.
+    offline = "WANDB_MODE" not in os.environ
     builders: dict[str, Callable[[], Logger]] = {
         "tensorboard": lambda: loggers.TensorBoardLogger(folder, name="", version="events"),
-        "wandb": lambda: loggers.WandbLogger(save_dir=folder, project="pixelwise", name=folder.name, offline=True),
+        "wandb": lambda: loggers.WandbLogger(save_dir=folder, project="pixelwise", name=folder.name, offline=offline),
     }
     if name not in builders:
         raise ConfigError("--train.loggers", f"got {name!r}", suggest(name, builders))

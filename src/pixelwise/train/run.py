@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,12 +18,14 @@ from ..checkpoint import is_checkpoint, refuse_broken, save_checkpoint
 from ..checkpoint import load_state as fill_model
 from ..config import Config
 from ..data import open_dataset
+from ..data.counts import check_classes
 from ..data.dataset import Split
 from ..data.loader import DrawBatches, Draws, TrainLoader
 from ..errors import CheckpointError, DatasetError, EnvironmentFault, InputError, Interrupted
 from ..files import write_text
 from ..inference.device import find_device
 from ..metrics import Scores
+from ..models import MODELS
 from .build import build_model, class_weights, training_transform
 from .folder import RunFolder
 from .lightning_parts import StopSignals, make_loggers, make_progress_bar
@@ -47,6 +50,8 @@ def train(config: Config, out: str | Path, *, resume: bool = False, command: str
     """
     run = Run(config, RunFolder(out), command)
     is_first = process_rank() == 0
+    if is_first and not resume:
+        run.check_classes()
     with run.signals.caught(), run.folder.opened(resume) if is_first else nullcontext(), _flushed_denormals():
         return run.fit(resume, is_first)
 
@@ -68,6 +73,7 @@ class Run:
         self.config, self.folder, self.command = config, folder, command
         self.device = find_device(config.train.device, "--train.device").type
         check_launch(config.train, self.device)
+        MODELS[config.model.name]  # an unknown name is said here, before the folder is made
         dataset = open_dataset(config.data.path, config.data.layout)
         self.train_split = dataset.split(config.data.train_split)
         self.val_split = dataset.split(config.data.val_split)
@@ -78,6 +84,11 @@ class Run:
         self.scores: Scores | None = None
         self.scored_step = 0
         self.signals = StopSignals(folder.path)
+
+    def check_classes(self) -> None:
+        """Warn of classes that no mask holds, before the run's folder is made and hours are spent."""
+        for line in check_classes(self.train_split, skip_bad=self.config.train.on_bad == "skip"):
+            print(f"warning: {line}", file=sys.stderr)
 
     def fit(self, resume: bool, is_first: bool) -> Scores | None:
         """Build, maybe restore, train to the last step."""
