@@ -33,7 +33,7 @@ from pixelwise.train.run import train
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / "short"
 SIZE = (96, 128)
-STEPS = 80
+STEPS = 300
 NUM_TRAIN, NUM_VAL = 96, 8
 # The deeper twins of a family look alike, and these take more than a photo and a mask.
 TOO_ALIKE = (
@@ -52,6 +52,20 @@ TOO_ALIKE = (
     "xception71",
 )
 NOT_PHOTOS = ("fusion", "two_heads")
+# The systems' pages show what the middle pixel of these sees.
+SHOWN_FIELDS = (
+    "fcn8s_vgg16",
+    "unet",
+    "deconvnet",
+    "hypercolumns_vgg16",
+    "frrn_a",
+    "deeplabv1_largefov_vgg16",
+    "deeplabv2_resnet101",
+    "deeplabv3_resnet50",
+    "deeplabv3plus_xception41",
+    "pspnet_resnet50",
+)
+PANEL = 256
 # Where a quarter of the width is not to be had, or too slow on two cores.
 NARROW: dict[str, dict[str, Any]] = {
     "frrn_a": {"base": 12, "lanes": 8},
@@ -72,7 +86,8 @@ def main() -> None:
             shutil.rmtree(RUNS / name, ignore_errors=True)
             run(name, data)
         print(f"{name}: loss {' -> '.join(f'{loss:.2f}' for loss in losses(name))}", flush=True)
-        draw_field(name, data)
+        if name in SHOWN_FIELDS:
+            draw_field(name, data)
     draw_sheet(sorted(names), data)
 
 
@@ -129,11 +144,10 @@ def losses(name: str) -> tuple[float, float]:
 def draw_field(name: str, data: Path) -> None:
     """What the middle pixel sees, on the first picture of val."""
     path = ROOT / "docs" / "pictures" / "systems" / f"{name}.jpg"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image = open_dataset(data).split("val")[2].image
-        drawn = receptive_field(pixelwise.load(RUNS / name), np.repeat(np.repeat(image, 3, 0), 3, 1))
-        write_image(path, np.asarray(drawn))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = open_dataset(data).split("val")[2].image
+    drawn = receptive_field(pixelwise.load(RUNS / name), np.repeat(np.repeat(image, 3, 0), 3, 1))
+    write_image(path, np.asarray(drawn))
 
 
 def draw_sheet(names: list[str], data: Path) -> None:
@@ -142,7 +156,7 @@ def draw_sheet(names: list[str], data: Path) -> None:
     sample = split[2]
     assert sample.mask is not None
     colors = split.taxonomy.color_table
-    panels = [Panel(fit(sample.image, 240), "photo"), Panel(fit(colors[sample.mask], 240, labels=True), "truth")]
+    panels = [Panel(fit(sample.image, PANEL), "photo"), Panel(fit(colors[sample.mask], PANEL, labels=True), "truth")]
     masks = [sample.mask]
     for name in names:
         prediction = pixelwise.load(RUNS / name)(sample.image)
@@ -151,9 +165,9 @@ def draw_sheet(names: list[str], data: Path) -> None:
         right = float((prediction.mask == sample.mask)[valid].mean())
         first, last = losses(name)
         note = f"loss {first:.2f} to {last:.2f}, {right:.0%} right"
-        panels.append(Panel(fit(colors[prediction.mask], 240, labels=True), name.replace("torchvision_", "tv_"), note))
+        panels.append(Panel(fit(colors[prediction.mask], PANEL, labels=True), name.replace("torchvision_", "tv_"), note))
     columns = 6
-    footer = legend(occurring(masks, split.taxonomy), columns * 254)
+    footer = legend(occurring(masks, split.taxonomy), columns * (PANEL + 14) - 14)
     heading = f"Every system after {STEPS} steps from scratch, a quarter of its width or less, on {SIZE[1]} x {SIZE[0]} pixels"
     sheet = contact_sheet(panels, columns, heading, footer=footer)
     write_image(ROOT / "docs" / "pictures" / "systems.jpg", np.asarray(sheet))
