@@ -1,7 +1,7 @@
 """The search for CRF parameters that DeepLab describes: a coarse grid on validation pictures, then a finer one around its best.
 
-Source: Chen et al. 2015 (https://arxiv.org/abs/1412.7062), section 4.1: w2 and theta_gamma stay at 3; w1, theta_alpha
-and theta_beta are searched on 100 pictures, with ten steps of mean field.
+Source: Chen et al. 2015 (https://arxiv.org/abs/1412.7062), section 5: w2 and theta_gamma stay at 3; w1, theta_alpha
+and theta_beta are searched on 100 pictures, with ten steps of mean field. The grid is ours.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def keep_cells(masks: Tensor, ignore_id: int, probability: float, cell: int, gen
     """FCN's patchwise training as loss sampling: each cell x cell block of pixels stays with the given probability.
 
     masks (B, H, W) int64 -> a copy in which the dropped blocks hold `ignore_id`.
-    Source: FCN (CVPR 2015), section 4.4: the final layer's cells are kept with probability p.
+    Source: FCN (CVPR 2015), section 3.4: the final layer's cells are kept with probability p.
     """
     batch, height, width = masks.shape
     rows, columns = -(-height // cell), -(-width // cell)

@@ -6,7 +6,8 @@ Paper: https://papers.nips.cc/paper/4824-imagenet-classification-with-deep-convo
 local response normalisation (the paper: behind it), one stream on one device, input 227. `alexnet` is torchvision's, the
 one-column net of Krizhevsky 2014: fewer filters, no groups, no normalisation, input 224; its state names load strictly.
 
-Deviations: both also take `width` and the paddings that FCN changes. Fresh weights are He's, the paper's a normal of 0.01.
+Deviations: both also take `width`, the paddings that FCN changes, and `output_stride`, which turns poolings' strides into rates.
+Fresh weights are He's, the paper's a normal of 0.01.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ third branch, a 2x2 fourth pooling; it does not turn the pixels' normalisation a
 own weights. Module names are torchvision's in both. Both auxiliary heads are an option (`aux_heads`), for training as in
 the paper and for loading published files strictly.
 
-Deviations: `width`, and the paddings that FCN changes.
+Deviations: `width`, the paddings that FCN changes, and `output_stride`, which turns poolings' strides into rates. Fresh weights are
+He's.
 """
 
 from __future__ import annotations

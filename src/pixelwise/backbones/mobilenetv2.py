@@ -4,7 +4,7 @@ Paper: https://arxiv.org/abs/1801.04381
 
 Faithful: table 2; state names and shapes are torchvision's, so that its files load strictly.
 
-Deviations: `output_stride` turns stride into rate (the depthwise convolutions behind take it, as section 6.4 for DeepLab v3);
+Deviations: `output_stride` turns stride into rate (the depthwise convolutions behind take it, as section 6.3 for DeepLab v3);
 `width` is the paper's multiplier, rounded to multiples of 8. `last` False leaves the 1x1 to 1280 channels out, as DeepLab.
 """
 

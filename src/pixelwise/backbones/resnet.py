@@ -5,11 +5,12 @@ Paper: https://arxiv.org/abs/1512.03385
 Faithful: nets of 18, 34, 50, 101 and 152 layers (table 1), projection shortcuts where the shape changes (option B); state
 names and shapes are torchvision's, so that its files load strictly.
 
-Deviations: as torchvision, the stride of a bottleneck lies in its 3x3 convolution; `stride_in="1x1"` is the paper's, `"last"`
-puts it into the last unit of a stage, as TensorFlow's DeepLab. `output_stride` turns stride into rate; `dilate_first` gives
-the new rate to all units of such a stage, as DeepLab and PSPNet, or to all but the first, as torchvision. `deep_stem` is PSPNet's:
-three 3x3 convolutions for the 7x7. `multi_grid` and `cascade` are DeepLab v3's; `deformable` is section 4.1 of "Deformable
-Convolutional Networks"; `width` is ours.
+Deviations: as torchvision, the stride of a bottleneck lies in its 3x3 convolution; `stride_in="1x1"` is the paper's, `"last"` puts
+it into the last unit of a stage, as TensorFlow's DeepLab. The first pooling is padded by one and rounds down, in all of them;
+Caffe's has no padding and rounds up, so that its cells lie two pixels further. `output_stride` turns stride into rate;
+`dilate_first` gives the new rate to all units of such a stage, as DeepLab and PSPNet, or to all but the first, as torchvision.
+`deep_stem` is PSPNet's: three 3x3 convolutions for the 7x7. `multi_grid` and `cascade` are DeepLab v3's; `deformable` is section
+4.1 of "Deformable Convolutional Networks"; `width` is ours.
 """
 
 from __future__ import annotations

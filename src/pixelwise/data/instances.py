@@ -1,6 +1,6 @@
 """DeconvNet's training crops: one object at a time, then boxes that overlap one.
 
-Source: Noh et al. 2015 (https://arxiv.org/abs/1505.04366), section 4.1. The authors have masks of instances and edge boxes; here an
+Source: Noh et al. 2015 (https://arxiv.org/abs/1505.04366), section 4.2. The authors have masks of instances and edge boxes; here an
 object is a connected region of one class, and a proposal a box drawn at random that overlaps its box by half or more.
 """
 
@@ -17,7 +17,7 @@ from ..core import Window
 from .transforms import Place, Transform, warp
 
 BACKGROUND = 0
-# Source: DeconvNet section 4.1, and the size that the authors' data layer resizes to.
+# Source: DeconvNet section 4.2, and the size that the authors' data layer resizes to.
 ENLARGED = 1.2
 MIN_OVERLAP = 0.5
 SIDE = 250

@@ -1,6 +1,6 @@
 """DeconvNet's inference: every proposal labelled by itself, the scores merged by their maximum.
 
-Source: Noh et al. 2015 (https://arxiv.org/abs/1505.04366), sections 3.4 and 4.3, and the authors' code. They take edge boxes; any
+Source: Noh et al. 2015 (https://arxiv.org/abs/1505.04366), section 5, and the authors' code. They take edge boxes; any
 list of boxes will do, and `grid_proposals` gives one that needs no detector.
 """
 

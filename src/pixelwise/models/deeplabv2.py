@@ -10,8 +10,10 @@ stride 8, four 3x3 convolutions with biases lead from the last map to the classe
 their maximum (`loss.aux_weight` 1). Images are padded with their mean colour to 32 n + 1 pixels a side (8 n + 1 for one scale), the
 authors' 321 and 513, so that the cells of all scales lie on each other.
 
-Deviations: without a published net the trunk starts from He's weights. The losses of the smaller scales are taken at the image's
-size, not at their own. `scales` is also offered on VGG16, which the paper measures at one; `width` is ours.
+Deviations: without a published net the trunk starts from He's weights. Norms learn unless `train.freeze_norm` keeps their
+statistics; their scales and shifts learn all the same, where the published runs freeze those too. The losses of the smaller scales
+are taken at the image's size, not at their own. `scales` is also offered on VGG16, which the paper measures at one; `width` is
+ours.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Paper: https://arxiv.org/abs/1706.05587
 
-Faithful: ResNet at output stride 16 or 8 (the same weights, `at_output_stride`), multi-grid (1, 2, 4) in the last block, atrous
+Faithful: ResNet at output stride 16 or 8 (option `output_stride`, the same weights), multi-grid (1, 2, 4) in the last block, atrous
 spatial pyramid with rates 6, 12, 18, doubled at output stride 8, with image pooling; or the cascade of blocks 5 to 7, copies of
 the fourth, with multi-grid (1, 2, 1). Scores are brought to full size bilinearly with aligned corners; labels are never shrunk.
 

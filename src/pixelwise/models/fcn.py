@@ -8,10 +8,11 @@ bilinear transposed convolutions, one kernel per class; crops. Kernels, crops an
 AlexNet is CaffeNet; GoogLeNet loses its average pooling (its margin and upsampling were never published: 63/32 follows
 from its odd poolings). At once: pool4 times 0.01, pool3 times 0.0001 before their score layers.
 
-Deviations: without a published net to start from (`transplant`), the trunk starts from He's weights. Only VGG has skips in
-the paper; the other trunks take their own maps of stride 16 and 8. geometry="same" pads every layer so that no margin is
-needed, and repeats the scores' border cells so that border pixels are interpolated, not faded out. `width` narrows all layers,
-`batch_norm` adds it to the trunk and behind fc6 and fc7.
+Deviations: without a published net to start from (`transplant`), the trunk starts from He's weights. All upsampling kernels are
+fixed, as in the authors' code; the text learns all but the last (`upsampling` "intermediate"). Only VGG has skips in the paper; the
+other trunks take their own maps of stride 16 and 8. GoogLeNet sees 715 pixels; the 907 of table 1 are with the average pooling that
+it lost. geometry="same" pads every layer so that no margin is needed, and repeats the scores' border cells so that border pixels
+are interpolated, not faded out. `width` narrows all layers, `batch_norm` adds it to the trunk and behind fc6 and fc7.
 """
 
 from __future__ import annotations

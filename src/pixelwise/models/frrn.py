@@ -38,7 +38,7 @@ UP_B = ((16, 4, 2), *UP_A)
 
 
 class ResidualUnit(nn.Module):
-    """x plus two convolutions of it, without a ReLU behind the sum; a bare 1x1 where the channels change. Source: figure 2a."""
+    """x plus two convolutions of it, without a ReLU behind the sum; a bare 1x1 where the channels change. Source: figure 2."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class ResidualUnit(nn.Module):
 
 
 class FullResolutionUnit(nn.Module):
-    """Both streams in, both out: y is computed from y and the pooled z; what it adds to z is enlarged. Source: figure 2c."""
+    """Both streams in, both out: y is computed from y and the pooled z; what it adds to z is enlarged. Source: figures 2 and 3."""
 
     def __init__(self, in_channels: int, channels: int, lanes: int, factor: int) -> None:
         super().__init__()

@@ -59,7 +59,7 @@ VGG16 = (Tap("pool3", 16, kernel=3, factor=0.0027), Tap("pool4", 23, factor=0.06
 
 
 class PlaceGrid(nn.Module):
-    """K x K classifiers in their places: the scores of all at each pixel -> one answer a pixel. Source: paper section 3.1.
+    """K x K classifiers in their places: the scores of all at each pixel -> one answer a pixel. Source: paper section 3.
 
     Places divide the heat map evenly; a pixel mixes the four whose centres are nearest, at the border fewer.
     """

@@ -6,8 +6,9 @@ Faithful: dilated ResNet with a stem of three 3x3 convolutions, output stride 8;
 quarter of the channels; 3x3 and 1x1 head; auxiliary scores from the fourth stage (`loss.aux_weight` 0.4); bilinear with aligned
 corners. Images of 8 n + 1 pixels a side have their corners on cells.
 
-Deviations: any size is taken, by aligned interpolation between whatever cells there are; with a single picture in training the
-norm behind the 1-bin level uses its running statistics (there is one value a channel). `width` is ours.
+Deviations: any size is taken whole, by aligned interpolation between whatever cells there are; the authors slide windows of 473 (or
+713) pixels. Norms average over ten steps (torch's momentum of 0.1). With a single picture in training the norm behind the 1-bin
+level uses its running statistics (there is one value a channel). `width` is ours.
 """
 
 from __future__ import annotations

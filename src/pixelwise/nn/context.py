@@ -48,7 +48,7 @@ class ImagePooling(nn.Sequential):
 class ASPP(nn.Module):
     """DeepLab v3's pyramid: 1x1, 3x3 at each rate, image pooling; concatenated and projected by 1x1.
 
-    `separable` makes the 3x3s depthwise separable, as DeepLab v3+. Source: v3 figure 5; v3+ section 3.2.
+    `separable` makes the 3x3s depthwise separable, as DeepLab v3+. Source: v3 figure 5; v3+ section 3.1.
     """
 
     def __init__(
