@@ -142,7 +142,7 @@ def losses(name: str) -> tuple[float, float]:
 
 
 def draw_field(name: str, data: Path) -> None:
-    """What the middle pixel sees, on the first picture of val."""
+    """What the middle pixel sees, on a street of val."""
     path = ROOT / "docs" / "pictures" / "systems" / f"{name}.jpg"
     path.parent.mkdir(parents=True, exist_ok=True)
     image = open_dataset(data).split("val")[2].image
