@@ -8,7 +8,8 @@ fetch and unpack its sources (`pip download --no-deps --no-binary :all: pydensec
 with g++ -O3, as its setup does, into a temporary folder. Without it only our own figures are printed.
 
 Rounds alternate, so that a neighbour's load hits both sides; figures are medians. The reference has one thread, so two ratios
-are printed: of processor seconds (images for the price of one core's time) and of the time that a caller waits.
+are printed: of processor seconds (images for the price of one core's time) and of the time that a caller waits. Two threads
+beside a neighbour that fills the cores wait as long as one: the machine's load is printed first.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ WIDTHS = {
     "DeepLab v2 (67, 3; 1)": Parameters(w1=4, theta_alpha=67, theta_beta=3, w2=3, theta_gamma=1),
     "pydensecrf's example (80, 13; 3)": Parameters(w1=10, theta_alpha=80, theta_beta=13, w2=3, theta_gamma=3),
 }
+# Pixels at 16 classes, then classes at 500x375.
 GROWTH = ((188, 250, 16), (375, 500, 16), (750, 1000, 16), (375, 500, 8), (375, 500, 32), (375, 500, 64))
 # The reference's classes behind one C function: classes in planes, as its Python part takes them.
 SHIM = """
@@ -72,6 +74,7 @@ def main() -> None:
         engine = _ours(arguments.threads) if arguments.peak_of == "ours" else _theirs(arguments.library)
         print(peak_growth(engine, arguments.large))
         return
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before the start")
     with tempfile.TemporaryDirectory() as folder:
         print_first_calls(Path(folder))
         library = build(arguments.reference, Path(folder)) if arguments.reference else None
@@ -150,15 +153,12 @@ def print_speed(
             *figures, reference = measure(theirs, *images, parameters)
             spent["theirs"].append((figures[0], figures[1]))
     medians = {side: [statistics.median(column) for column in zip(*rows, strict=True)] for side, rows in spent.items() if rows}
-    line = f"{words:33s} {medians['alone'][0]:6.2f} cpu-s on one core, {medians['ours'][1]:6.2f} s on {threads}"
+    print(f"{words:33s} {medians['alone'][0]:5.2f} cpu-s on one core, {medians['ours'][1]:5.2f} s on {threads}", end="")
     if theirs:
-        per_core = medians["theirs"][0] / medians["alone"][0]
-        waiting = medians["theirs"][1] / medians["ours"][1]
-        difference = float(np.abs(q - reference).max())
-        line += (
-            f"; pydensecrf {medians['theirs'][0]:6.2f}: x{per_core:.2f} a core, x{waiting:.2f} waiting, max |dQ| {difference:.1e}"
-        )
-    print(line, flush=True)
+        core, wait = medians["theirs"][0] / medians["alone"][0], medians["theirs"][1] / medians["ours"][1]
+        print(f"; pydensecrf {medians['theirs'][0]:5.2f} cpu-s, {medians['theirs'][1]:5.2f} s:", end="")
+        print(f" x{core:.2f} a core, x{wait:.2f} waiting, max |dQ| {np.abs(q - reference).max():.1e}", end="")
+    print(flush=True)
 
 
 def peak_growth(engine: Engine, large: bool) -> int:
@@ -194,14 +194,7 @@ def print_growth(rounds: int) -> None:
     """Nanoseconds for each pixel, class and step, over sizes and numbers of classes: level where growth is linear."""
     print("\ngrowth, processor nanoseconds a pixel, class and step, one core")
     parameters = next(iter(WIDTHS.values()))
-    for height, width, num_classes in (
-        (188, 250, 16),
-        (375, 500, 16),
-        (750, 1000, 16),
-        (375, 500, 8),
-        (375, 500, 32),
-        (375, 500, 64),
-    ):
+    for height, width, num_classes in GROWTH:
         images = scene(height, width, num_classes)
         refine(images[0][:64], images[1][:, :64], parameters, threads=1)
         seconds = statistics.median(measure(_ours(1), *images, parameters)[0] for _ in range(rounds))
@@ -210,16 +203,19 @@ def print_growth(rounds: int) -> None:
 
 
 def print_first_calls(folder: Path) -> None:
-    """Seconds of a process's first call: with nothing compiled, then with the code that the first process left."""
+    """Seconds of a process's first call: with nothing compiled, with the code that the first one left, with more classes."""
     program = (
-        "import time; import numpy as np; from pixelwise.crf import refine; started, c = time.perf_counter(), time.process_time();"
-        "refine(np.zeros((20, 30, 3), np.uint8), np.full((21, 20, 30), 1 / 21));"
-        "print(f'{time.perf_counter() - started:.1f} s waiting, {time.process_time() - c:.1f} cpu-s')"
+        "import sys, time; import numpy as np; from pixelwise.crf import refine; num = int(sys.argv[1])\n"
+        "clock, processor = time.perf_counter(), time.process_time()\n"
+        "refine(np.zeros((20, 30, 3), np.uint8), np.full((num, 20, 30), 1 / num), threads=1)\n"
+        "print(f'{time.perf_counter() - clock:5.1f} s waiting, {time.process_time() - processor:5.1f} cpu-s')"
     )
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder / "compiled")}
-    for words in ("first call ever (compiles)", "first call of a later process"):
-        child = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-        print(f"{words:30s} {child.stdout.strip()}", flush=True)
+    calls = {"first call ever, compiles": 21, "first call of a later process": 21, "the same, 150 classes, compiles": 150}
+    for words, num_classes in calls.items():
+        command = [sys.executable, "-c", program, str(num_classes)]
+        child = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        print(f"{words:33s} {child.stdout.strip()}", flush=True)
 
 
 if __name__ == "__main__":
