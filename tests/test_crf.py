@@ -1,29 +1,25 @@
-"""The fully connected CRF against the original's recorded numbers, plain loops over all pairs, and a lattice in a dictionary."""
+"""The fully connected CRF against the original's recorded numbers and mean field over all pairs; its properties; its threads."""
 
 from __future__ import annotations
 
 import itertools
 import subprocess
 import sys
-from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numba
 import numpy as np
 import pytest
+from crfscene import Array, scene
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from papers import number
 
 from pixelwise.crf import NORMALIZATIONS, PRESETS, Kernel, Parameters, appearance_features, position_features, refine
 from pixelwise.crf import lattice as lattices
 from pixelwise.crf.compiled import Workers, available_threads, compiled
 from pixelwise.crf.lattice import Lattice
-from pixelwise.errors import ConfigError, ImageError, UnknownNameError
-
-Array = NDArray[Any]
 
 # The grid of the recorded numbers: 8 wide, 6 high.
 SIZE = (6, 8)
@@ -45,15 +41,6 @@ def toy() -> tuple[Array, Array]:
     image = np.stack([(31 * x + 17 * y + 53 * c) % 256 for c in range(3)], 2).astype(np.uint8)
     probs = np.stack([1.0 + (x + 2 * y + 3 * k) % 5 for k in range(3)])
     return image, probs / probs.sum(0)
-
-
-def scene(seed: int, size: tuple[int, int], num_classes: int = 4) -> tuple[Array, Array]:
-    """A smooth image with an edge, and random probabilities in float32."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[: size[0], : size[1]]
-    image = np.stack([x * 3, y * 4, 90 * (x + y > sum(size) / 2)], 2) + rng.integers(0, 20, (*size, 3))
-    probs = rng.random((num_classes, *size)) ** 3 + 1e-3
-    return image.astype(np.uint8), (probs / probs.sum(0)).astype(np.float32)
 
 
 def at_places(q: Array) -> Array:
@@ -106,22 +93,6 @@ def as_matrix(features: Array) -> Array:
 # The recorded numbers.
 
 
-def test_the_filter_of_ones_is_the_originals() -> None:
-    features = position_features(SIZE, 2)
-    ones = Lattice([features]).filter(np.ones((1, 48)))[0].reshape(SIZE)
-    corner, inner, edge, total = number("permutohedral filter", "K1 of ones")
-    assert [ones[0, 0], ones[2, 3], ones[3, 0]] == pytest.approx([corner, inner, edge], abs=1e-6)
-    assert float(ones.sum()) == pytest.approx(total, abs=1e-3)
-
-
-def test_the_filter_of_an_impulse_is_the_originals() -> None:
-    impulse = np.zeros((1, *SIZE))
-    impulse[0, 2, 3] = 1
-    answer = Lattice([position_features(SIZE, 2)]).filter(impulse.reshape(1, -1))[0].reshape(SIZE)
-    found = [answer[2, 3], answer[2, 4], answer[3, 3], answer[3, 4], answer.sum()]
-    assert found == pytest.approx(number("permutohedral filter", "impulse at"), abs=3e-6)
-
-
 def test_the_exact_gaussian_is_the_recorded_one() -> None:
     sums = gaussian(position_features(SIZE, 2)).sum(1).reshape(SIZE)
     corner, inner, edge, total = number("exact Gaussian", "K1 of ones")
@@ -168,49 +139,6 @@ def test_presets_are_the_scripts() -> None:
 
 
 # Against plain definitions.
-
-
-def lattice_in_a_dictionary(features: Array, values: Array, reverse: bool) -> Array:
-    """The permutohedral filter of Adams et al. in float64, with a dictionary of tuples: values (N,) -> (N,)."""
-    d = features.shape[1]
-    basis = np.zeros((d + 1, d))  # the elevation, column by column
-    for i in range(d):
-        basis[: i + 1, i], basis[i + 1, i] = 1, -(i + 1)
-        basis[:, i] *= np.sqrt(2 / 3) * (d + 1) / np.sqrt((i + 1) * (i + 2))
-    around: list[list[tuple[tuple[int, ...], float]]] = []
-    for point in features.astype(np.float64) @ basis.T:
-        corner = (d + 1) * np.round(point / (d + 1))
-        order = np.argsort(-(point - corner), kind="stable")
-        rank = np.empty(d + 1, int)
-        rank[order] = np.arange(d + 1)
-        rank += int(corner.sum()) // (d + 1)
-        corner += (d + 1) * ((rank < 0).astype(int) - (rank > d))
-        rank %= d + 1
-        rest = (point - corner)[np.argsort(rank)] / (d + 1)
-        # with the coordinates in falling order, the r-th weight is a difference of neighbours, the first takes what is left
-        weights = [1 - rest[0] + rest[d], *(rest[d - r] - rest[d - r + 1] for r in range(1, d + 1))]
-        keys = (tuple(int(c) + r - (d + 1) * (k > d - r) for c, k in zip(corner, rank, strict=True)) for r in range(d + 1))
-        around.append(list(zip(keys, weights, strict=True)))
-    points: dict[tuple[int, ...], float] = defaultdict(float)
-    for value, vertices in zip(values, around, strict=True):
-        for key, weight in vertices:
-            points[key] += weight * value
-    for j in reversed(range(d + 1)) if reverse else range(d + 1):
-        step = np.array([-1 if i != j else d for i in range(d + 1)])
-        neighbours = {key: (tuple(np.add(key, step)), tuple(np.subtract(key, step))) for key in points}
-        points = {key: points[key] + (points.get(a, 0.0) + points.get(b, 0.0)) / 2 for key, (a, b) in neighbours.items()}
-    return np.array([sum(weight * points[key] for key, weight in vertices) for vertices in around]) / (1 + 2.0**-d)
-
-
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize(("d", "spread"), [(1, 3.0), (2, 3.0), (3, 1.0), (5, 0.7), (7, 0.4), (6, 3e4)])
-def test_the_lattice_is_the_one_of_the_paper(d: int, spread: float, reverse: bool) -> None:
-    # The widest case does not fit 64 bits: its vertices are named by random strides.
-    rng = np.random.default_rng(d)
-    features = (rng.normal(size=(60, d)) * spread).astype(np.float32)
-    values = rng.normal(size=(2, 60))
-    expected = [lattice_in_a_dictionary(features, row, reverse) for row in values]
-    np.testing.assert_allclose(Lattice([features]).filter(values, reverse), expected, atol=1e-5 + 1e-6 * spread)
 
 
 def test_mean_field_is_the_definition_on_the_lattice() -> None:
@@ -269,19 +197,6 @@ def test_classes_have_no_order(seed: int) -> None:
     image, probs = scene(seed, (9, 11), 11)
     order = np.random.default_rng(seed).permutation(11)
     np.testing.assert_allclose(refine(image, probs[order]), refine(image, probs)[order], atol=1e-4)
-
-
-@given(st.integers(0, 9999), st.integers(1, 6))
-@settings(max_examples=15, deadline=None)
-def test_the_filter_is_linear_and_reverse_is_its_transpose(seed: int, d: int) -> None:
-    rng = np.random.default_rng(seed)
-    features = rng.normal(size=(80, d)) * rng.uniform(0.1, 4)
-    a, b = rng.normal(size=(2, 80))
-    lattice = Lattice([features])
-    both, one, other = (lattice.filter(values[None])[0] for values in (2 * a - b, a, b))
-    np.testing.assert_allclose(both, 2 * one - other, atol=2e-4)
-    back = lattice.filter(b[None], reverse=True)[0]
-    assert float(one @ b) == pytest.approx(float(a @ back), abs=2e-3)
 
 
 def test_nothing_to_say_changes_nothing() -> None:
@@ -356,7 +271,7 @@ def test_any_float_and_any_memory_layout(dtype: Any) -> None:
     np.testing.assert_allclose(refine(flipped, turned), expected, atol=0.05 if dtype == np.float16 else 1e-5)
 
 
-# The small and the wrong.
+# The small.
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1)])
@@ -370,70 +285,6 @@ def test_the_smallest_images(size: tuple[int, int]) -> None:
 def test_one_class_is_certain() -> None:
     image, probs = scene(11, (4, 5), 1)
     np.testing.assert_array_equal(refine(image, probs), np.ones((1, 4, 5)))
-
-
-def with_value(probs: Array, value: float) -> Array:
-    spoilt = probs.copy()
-    spoilt[0, 1, 2] = value
-    return spoilt
-
-
-IMAGE, PROBS = scene(12, (4, 5), 3)
-WRONG: list[tuple[str, type[Exception], Any, Any, dict[str, Any], str]] = [
-    ("float image", ImageError, IMAGE / 255, PROBS, {}, r"float64 of shape \(4, 5, 3\)"),
-    ("grey image", ImageError, IMAGE[..., 0], PROBS, {}, r"\(4, 5\)"),
-    ("with alpha", ImageError, np.dstack([IMAGE, IMAGE[..., :1]]), PROBS, {}, r"\(4, 5, 4\)"),
-    ("other size", ConfigError, IMAGE, PROBS[:, :3], {}, r"\(3, 3, 5\), wanted is \(classes, 4, 5\)"),
-    ("classes last", ConfigError, IMAGE, PROBS.transpose(1, 2, 0), {}, "classes first"),
-    ("no class", ConfigError, IMAGE, PROBS[:0], {}, r"\(0, 4, 5\)"),
-    ("no pixel", ConfigError, IMAGE[:0], PROBS[:, :0], {}, r"\(3, 0, 5\)"),
-    ("labels", ConfigError, IMAGE, PROBS.argmax(0)[None], {}, "int64"),
-    ("scores", ConfigError, IMAGE, np.log(PROBS), {}, "apply a softmax"),
-    ("sum", ConfigError, IMAGE, with_value(PROBS, 0.99 + PROBS[0, 1, 2]), {}, "row 1, column 2"),
-    ("negative", ConfigError, IMAGE, with_value(PROBS, -0.5), {}, "-0.5"),
-    ("NaN", ConfigError, IMAGE, with_value(PROBS, np.nan), {}, "NaN or infinity at 1 px"),
-    ("infinite", ConfigError, IMAGE, with_value(PROBS, np.inf), {}, "NaN or infinity at 1 px"),
-    ("matrix shape", ConfigError, IMAGE, PROBS, {"compatibility": np.ones((2, 3))}, r"\(2, 3\), wanted is \(3, 3\)"),
-    ("matrix NaN", ConfigError, IMAGE, PROBS, {"compatibility": np.full((3, 3), np.nan)}, "finite"),
-    ("own matrix", ConfigError, IMAGE, PROBS, {"kernels": [Kernel(np.ones((20, 1)), 1, np.ones(3))]}, r"\(3,\)"),
-    ("features", ConfigError, IMAGE, PROBS, {"kernels": [Kernel(np.ones((19, 1)))]}, r"\(19, 1\), wanted is \(20, features\)"),
-    ("no features", ConfigError, IMAGE, PROBS, {"kernels": [Kernel(np.ones((20, 0)))]}, r"\(20, 0\)"),
-    ("feature NaN", ConfigError, IMAGE, PROBS, {"kernels": [Kernel(np.full((20, 2), np.nan))]}, "NaN or infinity"),
-    ("far features", ConfigError, IMAGE, PROBS, {"kernels": [Kernel(np.full((20, 2), 1e9))]}, r"1e\+09 standard deviations"),
-    ("threads", ConfigError, IMAGE, PROBS, {"threads": 0}, "is 0"),
-    ("preset", UnknownNameError, IMAGE, PROBS, {"parameters": "deeplab2"}, "deeplabv2"),
-]
-
-
-@pytest.mark.parametrize(("error", "image", "probs", "options", "says"), [row[1:] for row in WRONG], ids=[row[0] for row in WRONG])
-def test_what_is_wrong_is_named(error: type[Exception], image: Any, probs: Any, options: dict[str, Any], says: str) -> None:
-    with pytest.raises(error, match=says):
-        refine(image, probs, **options)
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"theta_beta": 0.0}, "theta_beta: is 0, allowed is above 0"),
-        ({"w1": -1.0}, "w1: is -1, allowed is 0 or more"),
-        ({"theta_gamma": float("nan")}, "theta_gamma: is nan"),
-        ({"iterations": 2.5}, "whole number"),
-        ({"iterations": -1}, "iterations: is -1"),
-        ({"normalization": "symetric"}, "symmetric"),
-    ],
-)
-def test_parameters_out_of_range_are_named(options: dict[str, Any], says: str) -> None:
-    with pytest.raises((ConfigError, UnknownNameError), match=says):
-        Parameters(**options)
-
-
-def test_kernels_are_checked_where_they_are_made() -> None:
-    with pytest.raises(ConfigError, match="nan"):
-        Kernel(np.ones((3, 1)), float("nan"))
-    with pytest.raises(UnknownNameError, match="after"):
-        Kernel(np.ones((3, 1)), normalization="afters")
-    with pytest.raises(ConfigError, match=r"\[3, 4\] rows"):
-        Lattice([np.ones((3, 1)), np.ones((4, 1))])
 
 
 # The engine.

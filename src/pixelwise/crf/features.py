@@ -61,6 +61,7 @@ class Parameters:
                 raise ConfigError(f"crf {field.name}", f"is {value:g}, allowed is {least}", "see pixelwise.crf.PRESETS")
         if self.iterations != int(self.iterations):
             raise ConfigError("crf iterations", f"is {self.iterations:g}", "choose a whole number")
+        object.__setattr__(self, "iterations", int(self.iterations))
         check_normalization(self.normalization)
 
 

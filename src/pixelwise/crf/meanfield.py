@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from . import sweeps
 from .compiled import Workers
 from .features import LEAST_PROBABILITY, Kernel
-from .lattice import Field, Floats, Lattice, Part
+from .lattice import Field, Floats, Lattice
 
 
 def mean_field(
@@ -115,19 +115,24 @@ def _weigh(lattice: Lattice, kernels: Sequence[Kernel], workers: Workers) -> tup
         return lattice.weights, lattice.weights
     norms = lattice.norms(workers)
     if all(kernel.normalization == "symmetric" for kernel in kernels):
-        return (both := _times(lattice.weights, lattice.parts, 1 / np.sqrt(norms + np.float32(1e-20)))), both
+        return (both := _times(lattice, 1 / np.sqrt(norms + np.float32(1e-20)), workers)), both
     ins, outs = np.ones_like(norms), np.ones_like(norms)
     for kernel, norm, inward, outward in zip(kernels, norms, ins, outs, strict=True):
         if kernel.normalization == "symmetric":
             inward[:] = outward[:] = 1 / np.sqrt(norm + np.float32(1e-20))
         elif kernel.normalization != "none":
             (inward if kernel.normalization == "before" else outward)[:] = 1 / (norm + np.float32(1e-20))
-    return _times(lattice.weights, lattice.parts, ins), _times(lattice.weights, lattice.parts, outs)
+    return _times(lattice, ins, workers), _times(lattice, outs, workers)
 
 
-def _times(weights: Floats, parts: Sequence[Part], factors: Floats) -> Floats:
-    """Weights (N, V) times the factor (K, N) of each vertex's kernel."""
-    result = np.empty_like(weights)
-    for part, factor in zip(parts, factors, strict=True):
-        np.multiply(weights[:, part.vertices], factor[:, None], out=result[:, part.vertices])
+def _times(lattice: Lattice, factors: Floats, workers: Workers) -> Floats:
+    """The lattice's weights (N, V) times the factor (K, N) of each vertex's kernel."""
+    result = np.empty_like(lattice.weights)
+
+    def multiply(band: slice) -> None:
+        for part, factor in zip(lattice.parts, factors, strict=True):
+            weights = lattice.weights[band, part.vertices]
+            np.multiply(weights, factor[band, None], out=result[band, part.vertices])
+
+    workers.run(multiply, [(band,) for band in lattice.bands])
     return result

@@ -164,6 +164,17 @@ def plus_times(_: Any, base: Any, row: Any, factor: Any) -> Any:
 
 
 @_intrinsic
+def times(_: Any, row: Any, factor: Any) -> Any:
+    """row * factor."""
+
+    def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        factors = _spread(builder, values[1])
+        return _packed(builder, [builder.fmul(vector, factors) for vector in _unpacked(builder, values[0])])
+
+    return row(row, types.float32), emit
+
+
+@_intrinsic
 def softmax(_: Any, row: Any) -> Any:
     """exp of each class over the sum of all; shares below 1e-20 of the largest become 0."""
 
@@ -270,8 +281,7 @@ def merge(sums: Any, starts: Any, places: Any, first: int, stop: int, factor: fl
     """
     width, plane, scale = len(blocks) * LANES, len(values) // len(blocks), np.float32(factor)
     for point in range(first, stop):
-        one = load(sums, places[starts[point]] * width, LANES, blocks)
-        result = plus_times(one, one, scale - np.float32(1))
+        result = times(load(sums, places[starts[point]] * width, LANES, blocks), scale)
         for k in range(starts[point] + 1, starts[point + 1]):
             result = plus_times(result, load(sums, places[k] * width, LANES, blocks), scale)
         store(values, point * LANES, plane, result)
