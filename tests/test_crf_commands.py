@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from tinydata import NAMES, TINY_COMPACT, picture, write_dataset
 
 import pixelwise
 from pixelwise.checkpoint import save_checkpoint
+from pixelwise.commands import _refined
 from pixelwise.core import Taxonomy
 from pixelwise.crf import Parameters, refine
 from pixelwise.crfsearch import COARSE, search
@@ -116,3 +118,14 @@ def test_the_command_leaves_its_result_in_the_run(
 def test_parameters_round_trip(tmp_path: Path) -> None:
     parameters = Parameters(w1=2.5, theta_alpha=33, normalization="before")
     assert read_crf(write_crf(tmp_path, parameters, {"images": 3})) == parameters
+
+
+def test_who_waits_for_the_compiler_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    _refined.compile_crf(3)
+    capsys.readouterr()
+    _refined.compile_crf(3)
+    assert capsys.readouterr().err == "", "compiled already"
+    monkeypatch.setattr(_refined, "PATIENCE", 0.01)
+    monkeypatch.setattr(_refined, "refine", lambda *_: time.sleep(1))
+    _refined.compile_crf(3)
+    assert "compiling" in capsys.readouterr().err

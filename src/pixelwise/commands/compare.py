@@ -17,6 +17,7 @@ from ..files import make_folder
 from ..images import read_image, read_mask, write_image
 from ..inference.refinement import find_crf
 from ..inference.segmenter import Segmenter, load
+from ._refined import with_crf
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -56,7 +57,7 @@ def compare(
         parameters = find_crf(crf, name)
         segmenters.append(load(name))
         if parameters is not None:
-            segmenters.append(segmenters[-1].with_crf(parameters))
+            segmenters.append(with_crf(segmenters[-1], parameters))
     labels = None if truth is None else read_truth(truth, segmenters[0].taxonomy, pixels)
     sheet = draw(pixels, segmenters, labels)
     make_folder(out.parent)

@@ -15,6 +15,7 @@ from ..errors import CheckpointError, InputError
 from ..evaluate import refuse_other_classes
 from ..inference.refinement import write_crf
 from ..inference.segmenter import load
+from ._refined import compile_crf
 
 
 def crf_search(
@@ -53,6 +54,7 @@ def crf_search(
     dataset = open_dataset(data, layout)
     truth = dataset.split(split)
     refuse_other_classes(segmenter.taxonomy, truth.taxonomy, str(model), f"{dataset.name} {split}")
+    compile_crf(segmenter.taxonomy.num_classes)
     columns = TextColumn("searching"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[best]}"), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("searching", total=None, best="")

@@ -80,12 +80,13 @@ def evaluate(
     else:
         from ..inference.refinement import find_crf
         from ..inference.segmenter import load
+        from ._refined import with_crf
 
         name = model or "the shipped model"
         parameters = find_crf(crf, model)
         segmenter = load(model, device=device, precision=precision)
         if parameters is not None:
-            segmenter, name = segmenter.with_crf(parameters), f"{name} with CRF {parameters}"
+            segmenter, name = with_crf(segmenter, parameters), f"{name} with CRF {parameters}"
         refuse_other_classes(segmenter.taxonomy, truth.taxonomy, name, f"{dataset.name} {split}")
         with _progress() as report:
             result = evaluate_model(

@@ -82,10 +82,11 @@ def predict(
     # Only now, so that a slip of the pen is told at once and not after seconds of imports.
     from ..inference.refinement import find_crf
     from ..inference.segmenter import load
+    from ._refined import with_crf
 
     parameters = find_crf(crf, model)
     segmenter = load(model, device=device, precision=precision)
-    return run_jobs(segmenter if parameters is None else segmenter.with_crf(parameters), jobs, out, products)
+    return run_jobs(segmenter if parameters is None else with_crf(segmenter, parameters), jobs, out, products)
 
 
 def tell_passed_over(lines: list[str]) -> None:
