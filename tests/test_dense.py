@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pixelwise.core import Coarse
 from pixelwise.inference.dense import TILE, argmax_upsampled, coarse_scores, label_map, probabilities
 from pixelwise.models import create_model
-from pixelwise.nn.resample import Bilinear, Identity, TransposedBilinear
+from pixelwise.nn.resample import Bilinear, Enlarge, Identity, TransposedBilinear
 
 
 def by_hand(coarse):
@@ -37,7 +37,7 @@ def assert_same_but_for_ties(labels, full):
 
 
 @given(
-    st.sampled_from([Bilinear(), Bilinear(align_corners=True), TransposedBilinear(8, 4, 3), TransposedBilinear(4, 2, 0)]),
+    st.sampled_from([Bilinear(), Bilinear(True), Enlarge(3), TransposedBilinear(8, 4, 3), TransposedBilinear(4, 2, 0)]),
     st.integers(2, 5),
     st.integers(2, 8),
     st.integers(2, 8),
@@ -54,7 +54,7 @@ def test_labels_are_those_of_the_taps_by_hand(upsample, num_classes, height, wid
     assert_same_but_for_ties(labels, by_hand(coarse))
 
 
-@pytest.mark.parametrize("upsample", [Bilinear(), Bilinear(True), TransposedBilinear(16, 8, 5)])
+@pytest.mark.parametrize("upsample", [Bilinear(), Bilinear(True), Enlarge(8), TransposedBilinear(16, 8, 5)])
 def test_tiles_leave_no_seam(upsample):
     size = (2 * TILE[0] + 9, TILE[1] + 31)
     scores = torch.randn(1, 4, size[0] // 8 + 3, size[1] // 8 + 3, generator=torch.Generator().manual_seed(0))

@@ -66,6 +66,20 @@ def test_frrn_meets_other_sizes_by_repeating_the_border(name: str, multiple: int
         torch.testing.assert_close(model(x).logits, model(padded).logits[..., : multiple + 3, : 2 * multiple - 5])
 
 
+def test_frrn_shrinks_pictures_and_enlarges_scores_itself() -> None:
+    plain, shrinking = frrn().eval().double(), create_model("frrn_a", 5, base=4, lanes=4, shrink=4).eval().double()
+    shrinking.load_state_dict(plain.state_dict())
+    x = images(128, 192).double()
+    with torch.no_grad():
+        small = plain(functional.interpolate(x, scale_factor=0.25, mode="area")).logits
+        torch.testing.assert_close(
+            shrinking(x).logits, functional.interpolate(small, scale_factor=4.0, mode="bilinear", align_corners=False)
+        )
+        assert shrinking(images(35, 50)).logits.shape[-2:] == (35, 50)
+    with pytest.raises(ConfigError, match="shrink"):
+        create_model("frrn_b", 5, shrink=0)
+
+
 def test_deconvnet_puts_cells_back_where_they_were_found() -> None:
     """All other cells of an unpooled map are zero."""
     model = deconvnet().eval()

@@ -4,11 +4,12 @@ Paper: https://arxiv.org/abs/1611.08323
 
 Faithful: nets A and B (table 1): a residual stream of 32 channels that never leaves full size, and a pooling stream that reads it
 through max pooling and answers by a 1x1 convolution, enlarged by repetition. Legend, as in the paper: y is the pooling stream's
-map, z the residual stream's. The bootstrapped loss is `loss.hardest_pixels`.
+map, z the residual stream's. The bootstrapped loss is `loss.hardest_pixels`. `shrink` makes the pictures smaller (A 4, B 2 on
+Cityscapes, section 5) and the scores larger again, so that the net is trained and scored at one size.
 
 Deviations: sides that are no multiple of 16 (A) or 32 (B) are padded by repeating the border at the bottom and right, and the
-scores cropped. `base` and `lanes` scale the net. Pixels are normalised (the authors scale them to 0..1). Fresh weights are He's
-normal ones (theirs: uniform).
+scores cropped. Pictures shrink by the mean of each square of pixels. `base` and `lanes` scale the net. Pixels are normalised
+(the authors scale them to 0..1). Fresh weights are He's normal ones (theirs: uniform).
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core import Coarse
+from ..errors import ConfigError
 from ..nn.blocks import ConvNormAct
 from ..nn.init import init_he
 from ..nn.model import SegmentationModel
-from ..nn.resample import Identity
+from ..nn.resample import Enlarge
 from .contract import MODELS
 
 PAPER = "https://arxiv.org/abs/1611.08323"
@@ -71,7 +73,7 @@ class FullResolutionUnit(nn.Module):
 
 
 class FRRN(SegmentationModel):
-    """Scores at full size."""
+    """Scores at the size of the pictures, or a `shrink`-th of it."""
 
     def __init__(
         self,
@@ -81,9 +83,13 @@ class FRRN(SegmentationModel):
         up: Sequence[tuple[int, int, int]],
         base: int,
         lanes: int,
+        shrink: int,
         preprocessing: str | Mapping[str, Any],
     ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
+        if shrink < 1:
+            raise ConfigError("shrink", f"is {shrink}", "choose 1, for pictures as they are, or more")
+        self.shrink = shrink
         self.coarsest = down[-1][0]
         self.first = ConvNormAct(in_channels, base, 5)
         self.head = nn.Sequential(*(ResidualUnit(base, base) for _ in range(3)))
@@ -102,9 +108,10 @@ class FRRN(SegmentationModel):
         init_he(self)
 
     def coarse(self, images: Tensor) -> Coarse:
-        """images (B, C, H, W) -> scores at full size."""
+        """images (B, C, H, W) -> scores of squares of `shrink` pixels."""
         height, width = images.shape[-2:]
-        x = _pad_to_multiple(self.preprocess(images), self.coarsest)
+        x = _pad_to_multiple(self.preprocess(images), self.shrink * self.coarsest)
+        x = F.avg_pool2d(x, self.shrink)
         y = self.head(self.first(x))
         z = self.split(y)
         for i, stage in enumerate(self.stages):
@@ -112,7 +119,8 @@ class FRRN(SegmentationModel):
             for unit in stage.children():
                 y, z = unit(y, z)
         scores = self.score(self.tail(torch.cat([_double(y), z], 1)))
-        return Coarse(scores[..., :height, :width], Identity(), (height, width))
+        rows, columns = (-(-side // self.shrink) for side in (height, width))
+        return Coarse(scores[..., :rows, :columns], Enlarge(self.shrink), (height, width))
 
     def classifier_modules(self) -> list[nn.Module]:
         """The layers that turn features into class scores."""
@@ -136,9 +144,10 @@ def _register(letter: str, down: Sequence[tuple[int, int, int]], up: Sequence[tu
         *,
         base: int = 48,
         lanes: int = 32,
+        shrink: int = 1,
         preprocessing: str | Mapping[str, Any] = "torchvision",
     ) -> FRRN:
-        return FRRN(num_classes, in_channels, down, up, base, lanes, preprocessing)
+        return FRRN(num_classes, in_channels, down, up, base, lanes, shrink, preprocessing)
 
     build.__doc__ = f"FRRN {letter}: a full-size residual stream beside a pooling stream of stride {down[-1][0]}."
     MODELS.register(f"frrn_{letter.lower()}", tiny={"base": 4, "lanes": 4}, paper=PAPER, year=2017, scores=SCORES)(build)

@@ -42,6 +42,23 @@ class Bilinear:
 
 
 @dataclass(frozen=True)
+class Enlarge:
+    """Bilinear interpolation by a whole factor, for cells that average `factor` pixels a side; what reaches further is cut off."""
+
+    factor: int
+
+    def __call__(self, scores: Tensor, size: tuple[int, int]) -> Tensor:
+        """(B, K, h, w) -> (B, K, H, W)."""
+        full = F.interpolate(scores, scale_factor=self.factor, mode="bilinear", align_corners=False)
+        return full[..., : size[0], : size[1]]
+
+    def taps(self, num_cells: int, num_pixels: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        """Cells (num_pixels, 2) and weights (num_pixels, 2) of one axis."""
+        cells, weights = Bilinear().taps(num_cells, num_cells * self.factor)
+        return cells[:num_pixels], weights[:num_pixels]
+
+
+@dataclass(frozen=True)
 class Grid:
     """Bilinear interpolation between cells that lie on the pixels 0, stride, 2 * stride, ...: DeepLab's, on maps of any size.
 
