@@ -61,6 +61,7 @@ def test_predict_evaluate_and_compare_take_it(model: Path, data: Path, tmp_path:
     result = call(capsys, "evaluate", "--data", data, "--split", "val", "--model", model, "--crf", "deeplabv1")
     assert result.code == 0
     assert "with CRF Parameters(w1=4" in result.out, "the protocol says what was scored"
+    assert ", preset deeplabv1" in result.out
     assert call(capsys, "compare", photo, "--model", model, "--crf", "deeplabv2", "--out", tmp_path / "c.png").code == 0
     alone = call(capsys, "compare", photo, "--model", model, "--out", tmp_path / "d.png")
     assert alone.code == 0
@@ -79,7 +80,7 @@ def test_mistakes_are_one_line(model: Path, data: Path, tmp_path: Path, capsys: 
     refused(capsys, "crf-search", "--model", model, "--data", data, "--images", "0", names="--images")
     refused(capsys, "crf-search", "--model", model, "--data", data, "--split", "test", names="flatter")
     (model / "crf.json").write_text('{"parameters": {"w1": -1}}')
-    refused(capsys, "predict", photo, "--model", model, "--crf", "run", "--out", tmp_path / "o", names="w1")
+    refused(capsys, "predict", photo, "--model", model, "--crf", "run", "--out", tmp_path / "o", names="crf.json: crf w1 is -1")
     (model / "crf.json").write_text("[]")
     refused(capsys, "predict", photo, "--model", model, "--crf", "run", "--out", tmp_path / "o", names="crf-search")
     assert not (tmp_path / "o").exists()
@@ -150,6 +151,8 @@ def test_the_command_leaves_its_result_in_the_run(
     assert parameters == read_crf(model / "crf.json")
     assert parameters is not None
     assert (parameters.w1, parameters.theta_alpha, parameters.theta_beta) == (3.0, 20.0, 3.0)
+    scored = call(capsys, "evaluate", "--data", data, "--split", "val", "--model", model, "--crf", "run")
+    assert f"found on {open_dataset(data).name} val" in scored.out, "the protocol says that this split chose the parameters"
 
 
 def test_parameters_round_trip(tmp_path: Path) -> None:
