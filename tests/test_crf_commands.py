@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +14,15 @@ from PIL import Image
 from tinydata import NAMES, TINY_COMPACT, picture, write_dataset
 
 import pixelwise
+from pixelwise import crfsearch
 from pixelwise.checkpoint import save_checkpoint
-from pixelwise.commands import _refined
+from pixelwise.commands import _refined, crf_search
 from pixelwise.core import Taxonomy
 from pixelwise.crf import Parameters, refine
-from pixelwise.crfsearch import COARSE, search
+from pixelwise.crfsearch import Found, search
 from pixelwise.data import open_dataset
 from pixelwise.evaluate import evaluate
+from pixelwise.inference.dense import coarse_scores
 from pixelwise.inference.refinement import find_crf, read_crf, write_crf
 from pixelwise.models import create_model
 
@@ -57,6 +61,7 @@ def test_predict_evaluate_and_compare_take_it(model: Path, data: Path, tmp_path:
     result = call(capsys, "evaluate", "--data", data, "--split", "val", "--model", model, "--crf", "deeplabv1")
     assert result.code == 0
     assert "with CRF Parameters(w1=4" in result.out, "the protocol says what was scored"
+    assert ", preset deeplabv1" in result.out
     assert call(capsys, "compare", photo, "--model", model, "--crf", "deeplabv2", "--out", tmp_path / "c.png").code == 0
     alone = call(capsys, "compare", photo, "--model", model, "--out", tmp_path / "d.png")
     assert alone.code == 0
@@ -73,8 +78,9 @@ def test_mistakes_are_one_line(model: Path, data: Path, tmp_path: Path, capsys: 
     refused(capsys, "evaluate", "--data", data, "--predictions", tmp_path, "--crf", "deeplabv1", names="probabilities")
     refused(capsys, "crf-search", "--model", tmp_path / "none", "--data", data, names="no such folder")
     refused(capsys, "crf-search", "--model", model, "--data", data, "--images", "0", names="--images")
+    refused(capsys, "crf-search", "--model", model, "--data", data, "--split", "test", names="flatter")
     (model / "crf.json").write_text('{"parameters": {"w1": -1}}')
-    refused(capsys, "predict", photo, "--model", model, "--crf", "run", "--out", tmp_path / "o", names="w1")
+    refused(capsys, "predict", photo, "--model", model, "--crf", "run", "--out", tmp_path / "o", names="crf.json: crf w1 is -1")
     (model / "crf.json").write_text("[]")
     refused(capsys, "predict", photo, "--model", model, "--crf", "run", "--out", tmp_path / "o", names="crf-search")
     assert not (tmp_path / "o").exists()
@@ -84,10 +90,11 @@ def test_the_search_finds_the_best_of_what_it_tried(model: Path, data: Path, mon
     """Every setting scored once more, by `evaluate`."""
     monkeypatch.setattr("pixelwise.crfsearch.COARSE", ((3.0,), (20.0, 50.0), (3.0, 6.0)))
     segmenter, split = pixelwise.load(model), open_dataset(data).split("val")
-    calls: list[tuple[int, int, float]] = []
+    calls: list[tuple[int, int]] = []
     found = search(segmenter, split, num_images=2, start=Parameters(iterations=2), progress=lambda *args: calls.append(args))
     assert found.num_images == 2
-    assert calls[-1][0] == found.num_settings <= calls[-1][1]
+    assert [done for done, _ in calls] == list(range(1, 2 * found.num_settings + 1))
+    assert calls[-1][0] == calls[-1][1], "the bar comes to its end"
 
     def score(parameters: Parameters | None) -> float:
         twin = segmenter if parameters is None else segmenter.with_crf(parameters)
@@ -98,7 +105,38 @@ def test_the_search_finds_the_best_of_what_it_tried(model: Path, data: Path, mon
     grid = [score(Parameters(3.0, alpha, beta, iterations=2)) for alpha in (20.0, 50.0) for beta in (3.0, 6.0)]
     assert found.mean_iou >= max(grid) - 1e-9
     assert found.parameters.w2 == 3
-    assert len(COARSE) == 3
+
+
+def test_the_search_holds_one_picture_at_a_time(model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred pictures with the scores of a network that labels at full size are more than a machine's memory."""
+    monkeypatch.setattr(crfsearch, "COARSE", ((3.0,), (20.0,), (3.0,)))
+    monkeypatch.setattr(crfsearch, "FINE", (0.0, 0.0, 0.0))
+    scores: list[weakref.ref[Any]] = []
+    alive: list[int] = []
+
+    def watched(*args: Any) -> Any:
+        coarse = coarse_scores(*args)
+        scores.append(weakref.ref(coarse.scores))
+        return coarse
+
+    def counting(*args: Any) -> Any:
+        alive.append(sum(each() is not None for each in scores))
+        return refine(*args)
+
+    monkeypatch.setattr(crfsearch, "coarse_scores", watched)
+    monkeypatch.setattr(crfsearch, "refine", counting)
+    search(pixelwise.load(model), open_dataset(data).split("val"))
+    assert alive
+    assert max(alive) <= 1
+
+
+@pytest.mark.parametrize(("after", "says"), [(0.4, True), (0.6, False)])
+def test_a_search_without_gain_says_so(
+    model: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, after: float, says: bool
+) -> None:
+    monkeypatch.setattr(crf_search, "search", lambda *_, **__: Found(Parameters(), after, 0.5, 53, 2))
+    result = call(capsys, "crf-search", "--model", model, "--data", data)
+    assert ("leave --crf out" in result.out) == says
 
 
 def test_the_command_leaves_its_result_in_the_run(
@@ -113,6 +151,8 @@ def test_the_command_leaves_its_result_in_the_run(
     assert parameters == read_crf(model / "crf.json")
     assert parameters is not None
     assert (parameters.w1, parameters.theta_alpha, parameters.theta_beta) == (3.0, 20.0, 3.0)
+    scored = call(capsys, "evaluate", "--data", data, "--split", "val", "--model", model, "--crf", "run")
+    assert f"found on {open_dataset(data).name} val" in scored.out, "the protocol says that this split chose the parameters"
 
 
 def test_parameters_round_trip(tmp_path: Path) -> None:

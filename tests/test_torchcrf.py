@@ -13,7 +13,7 @@ from torch import Tensor
 from pixelwise.crf import NORMALIZATIONS, Kernel, Parameters, refine
 from pixelwise.crf.lattice import Lattice
 from pixelwise.crf.torchcrf import BatchLattice, MeanField, mean_field, refine_batch, smooth
-from pixelwise.errors import ConfigError, UnknownNameError
+from pixelwise.errors import ConfigError, ImageError, UnknownNameError
 
 SMALL = Parameters(w1=4, theta_alpha=6, theta_beta=40, w2=3, theta_gamma=2, iterations=2)
 
@@ -54,6 +54,20 @@ def test_a_batch_is_its_images() -> None:
     together = refine_batch(images, probs)
     for i in range(3):
         torch.testing.assert_close(refine_batch(images[i : i + 1], probs[i : i + 1])[0], together[i], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_only_that_of_the_scores(dtype: torch.dtype) -> None:
+    """An even picture and wide kernels: a lattice point adds up more than half precision can hold."""
+    images = torch.full((1, 3, 200, 200), 7, dtype=torch.uint8)
+    scores = torch.randn(1, 2, 200, 200, generator=torch.Generator().manual_seed(0)).to(dtype)
+    layer = MeanField(2, Parameters(w1=4, theta_alpha=80, theta_beta=13, w2=0, iterations=2, normalization="after"))
+    layer.requires_grad_(False)
+    expected = layer(images, scores.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = layer(images, scores)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected)
 
 
 def test_a_layer_gives_scores_and_takes_further_kernels() -> None:
@@ -138,6 +152,25 @@ def test_wrong_shapes_are_named(images: Any, scores: Any, features: Any, says: s
     layer = MeanField(4)
     with pytest.raises(ConfigError, match=says):
         layer(torch.zeros(images), torch.zeros(scores), [torch.zeros(shape) for shape in features])
+
+
+IMAGES, PROBS = batch(6)
+UNFIT: list[tuple[str, type[Exception], Tensor, Tensor, str]] = [
+    ("NaN", ConfigError, IMAGES, PROBS.where(PROBS > 0.01, torch.nan), "go down to nan"),
+    ("scores", ConfigError, IMAGES, PROBS.log(), "apply a softmax"),
+    ("negative", ConfigError, IMAGES, PROBS + torch.tensor([0.5, -0.5, 0, 0])[:, None, None], "go down to -0"),
+    ("sum", ConfigError, IMAGES, PROBS * 1.5, "off 1 by up to 0.5"),
+    ("labels", ConfigError, IMAGES, PROBS.long(), "int64"),
+    ("float images", ImageError, IMAGES / 255, PROBS, "float32, wanted is uint8"),
+    ("no batch", ConfigError, IMAGES[0], PROBS[0], r"images are \(3, 9, 11\)"),
+    ("no pixel", ConfigError, IMAGES[:, :, :0], PROBS[:, :, :0], r"\(2, 4, 0, 11\)"),
+]
+
+
+@pytest.mark.parametrize(("error", "images", "probs", "says"), [row[1:] for row in UNFIT], ids=[row[0] for row in UNFIT])
+def test_a_batch_that_cannot_be_right_is_named(error: type[Exception], images: Tensor, probs: Tensor, says: str) -> None:
+    with pytest.raises(error, match=says):
+        refine_batch(images, probs)
 
 
 def test_an_unknown_preset_is_named() -> None:

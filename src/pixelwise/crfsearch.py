@@ -6,16 +6,13 @@ and theta_beta are searched on 100 pictures, with ten steps of mean field. The g
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, product
-from typing import Any
+from itertools import count, product
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from .core import Coarse
 from .crf import Parameters, refine
 from .data.dataset import Split
 from .errors import DatasetError
@@ -28,7 +25,7 @@ Triple = tuple[float, float, float]
 COARSE = ((3.0, 6.0, 10.0), (20.0, 50.0, 80.0), (3.0, 6.0, 10.0))
 # Steps around the best of the coarse grid.
 FINE = (1.5, 15.0, 1.5)
-Progress = Callable[[int, int, float], None]
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -42,13 +39,6 @@ class Found:
     num_images: int
 
 
-@dataclass(frozen=True)
-class _Picture:
-    image: NDArray[np.uint8]
-    truth: NDArray[Any]
-    coarse: Coarse
-
-
 def search(
     segmenter: Segmenter,
     split: Split,
@@ -59,36 +49,39 @@ def search(
 ) -> Found:
     """Try grids of w1, theta_alpha and theta_beta on pictures spread over `split`; the other parameters are those of `start`.
 
-    progress  called with (settings done, settings in all, best mean IoU so far) after each setting
+    progress  called with (refinements done, refinements in all) after each picture's refinement with one setting
     The parameters without a CRF's gain are returned too: `mean_iou` may be below `mean_iou_before`.
     Raises DatasetError for a split without truth.
     """
+    if not split.has_masks:
+        raise DatasetError(f"split {split.name}", "has pictures without a mask", "search on a split with truth")
     first = start or Parameters(normalization="after")
-    pictures = list(_pictures(segmenter, split, num_images))
-    before = _score(pictures, split, None)
-    tried: dict[Triple, float] = {}
-    total = int(np.prod([len(axis) for axis in COARSE])) + 3 ** len(FINE) - 1
-    for triple in chain(_grid(COARSE), _later(lambda: _grid(_around(_best(tried))))):
-        if triple not in tried:
-            tried[triple] = _score(pictures, split, _with(first, triple))
-            if progress:
-                progress(len(tried), total, max(tried.values()))
+    indices = np.linspace(0, len(split) - 1, min(num_images, len(split))).astype(int).tolist()
+    coarse = _grid(COARSE)
+    total, done = len(indices) * (len(coarse) + 3 ** len(FINE) - 1), count(1)
+
+    def tick() -> None:
+        if progress:
+            progress(next(done), total)
+
+    def mean_ious(triples: Sequence[Triple]) -> list[float]:
+        return _mean_ious(segmenter, split, indices, [None, *(_with(first, triple) for triple in triples)], tick)
+
+    before, *scores = mean_ious(coarse)
+    tried = dict(zip(coarse, scores, strict=True))
+    fine = [triple for triple in _grid(_around(_best(tried))) if triple not in tried]
+    tried.update(zip(fine, mean_ious(fine)[1:], strict=True))
     best = _best(tried)
-    return Found(_with(first, best), tried[best], before, len(tried), len(pictures))
+    return Found(_with(first, best), tried[best], before, len(tried), len(indices))
 
 
 def _best(tried: Mapping[Triple, float]) -> Triple:
     return max(tried, key=lambda triple: tried[triple])
 
 
-def _grid(axes: Sequence[Sequence[float]]) -> Iterator[Triple]:
-    first, second, third = axes
-    return product(first, second, third)
-
-
-def _later(triples: Callable[[], Iterable[Triple]]) -> Iterator[Triple]:
-    """What `triples` gives at the time when the first is asked for."""
-    yield from triples()
+def _grid(axes: Sequence[Sequence[float]]) -> list[Triple]:
+    w1, theta_alpha, theta_beta = axes
+    return list(product(w1, theta_alpha, theta_beta))
 
 
 def _with(parameters: Parameters, triple: Triple) -> Parameters:
@@ -100,25 +93,28 @@ def _around(triple: Triple) -> Sequence[Sequence[float]]:
     return [(max(value - step, value / 2), value, value + step) for value, step in zip(triple, FINE, strict=True)]
 
 
-def _pictures(segmenter: Segmenter, split: Split, num_images: int) -> Iterator[_Picture]:
-    """Pictures spread evenly over the split, with the network's coarse scores: small, so that all stay in memory."""
-    if not split.has_masks:
-        raise DatasetError(f"split {split.name}", "has pictures without a mask", "search on a split with truth")
-    count = min(num_images, len(split))
-    with torch.inference_mode():
-        for index in np.linspace(0, len(split) - 1, count).astype(int):
-            sample = split[int(index)]
-            assert sample.mask is not None, "has_masks said so"
-            yield _Picture(sample.image, sample.mask, coarse_scores(segmenter.model, sample.image, segmenter.device))
+def _mean_ious(
+    segmenter: Segmenter,
+    split: Split,
+    indices: Sequence[int],
+    settings: Sequence[Parameters | None],
+    tick: Callable[[], None],
+) -> list[float]:
+    """Mean IoU over those pictures with each setting; None is without a CRF.
 
-
-def _score(pictures: Sequence[_Picture], split: Split, parameters: Parameters | None) -> float:
-    """Mean IoU over the pictures, with a CRF or without."""
-    count = split.taxonomy.num_classes
-    matrix = np.zeros((count, count), np.int64)
-    for picture in pictures:
-        probs = probabilities(picture.coarse)
-        if parameters is not None:
-            probs = refine(picture.image, probs, parameters)
-        matrix += confusion_matrix(picture.truth, probs.argmax(0), count, split.taxonomy.ignore_id)
-    return Scores.from_matrix(matrix, split.taxonomy.names).mean_iou
+    All settings of a picture before the next: a network that labels at full size has scores of a hundred megabytes a picture.
+    """
+    taxonomy = split.taxonomy
+    matrices = np.zeros((len(settings), taxonomy.num_classes, taxonomy.num_classes), np.int64)
+    for index in indices:
+        sample = split[index]
+        assert sample.mask is not None, "has_masks said so"
+        with torch.inference_mode():
+            probs = probabilities(coarse_scores(segmenter.model, sample.image, segmenter.device, segmenter.precision))
+        for matrix, parameters in zip(matrices, settings, strict=True):
+            refined = probs
+            if parameters is not None:
+                refined = refine(sample.image, probs, parameters)
+                tick()
+            matrix += confusion_matrix(sample.mask, refined.argmax(0), taxonomy.num_classes, taxonomy.ignore_id)
+    return [Scores.from_matrix(matrix, taxonomy.names).mean_iou for matrix in matrices]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from threading import Timer
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..crf import Parameters, refine
-from ..inference.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from ..inference.segmenter import Segmenter
 
 # Code that was compiled before is there sooner than this, and then nothing is said.
 PATIENCE = 2.0

@@ -48,6 +48,9 @@ def crf_search(
     """
     if images < 1:
         raise InputError("--images", f"got {images}, allowed are 1 and more", "write a number like 100")
+    if split == "test":
+        what = "is what scores are reported on, and parameters that were chosen there would flatter them"
+        raise InputError("--split test", what, "search on val, or on a part of train")
     if not model.is_dir():
         raise CheckpointError(model, "no such folder", "name a run or a checkpoint folder, where the result is written")
     segmenter = load(model, device=device)
@@ -55,12 +58,12 @@ def crf_search(
     truth = dataset.split(split)
     refuse_other_classes(segmenter.taxonomy, truth.taxonomy, str(model), f"{dataset.name} {split}")
     compile_crf(segmenter.taxonomy.num_classes)
-    columns = TextColumn("searching"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[best]}"), TimeRemainingColumn()
+    columns = TextColumn("searching"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("searching", total=None, best="")
+        task = bar.add_task("searching", total=None)
 
-        def report(done: int, total: int, best: float) -> None:
-            bar.update(task, completed=done, total=total, best=f"best mean IoU {best:.2%}")
+        def report(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
 
         found = search(segmenter, truth, num_images=images, progress=report)
     how = {"dataset": dataset.name, "split": split, "images": found.num_images, "settings": found.num_settings}
@@ -68,5 +71,7 @@ def crf_search(
     print(f"{dataset.name} {split}, {found.num_images} pictures, {found.num_settings} settings")
     print(f"mean IoU without a CRF {found.mean_iou_before:.2%}, with the best {found.mean_iou:.2%}")
     print(", ".join(f"{name} {value}" for name, value in asdict(found.parameters).items()))
+    if found.mean_iou <= found.mean_iou_before:
+        print("no setting is better than none: leave --crf out")
     print(f"written to {path}; use it with --crf run")
     return 0

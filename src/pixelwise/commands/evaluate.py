@@ -78,15 +78,15 @@ def evaluate(
         with _progress() as report:
             result = evaluate_folder(predictions, truth, dataset=dataset.name, boundary=boundary, progress=report)
     else:
-        from ..inference.refinement import find_crf
+        from ..inference.refinement import crf_origin, find_crf
         from ..inference.segmenter import load
         from ._refined import with_crf
 
         name = model or "the shipped model"
         parameters = find_crf(crf, model)
         segmenter = load(model, device=device, precision=precision)
-        if parameters is not None:
-            segmenter, name = with_crf(segmenter, parameters), f"{name} with CRF {parameters}"
+        if crf is not None and parameters is not None:
+            segmenter, name = with_crf(segmenter, parameters), f"{name} with CRF {parameters}, {crf_origin(crf, model)}"
         refuse_other_classes(segmenter.taxonomy, truth.taxonomy, name, f"{dataset.name} {split}")
         with _progress() as report:
             result = evaluate_model(

@@ -20,6 +20,7 @@ from ..errors import ConfigError, ImageError
 from .features import (
     NORMALIZATIONS,
     PRESETS,
+    SUM_TOLERANCE,
     Kernel,
     Parameters,
     appearance_features,
@@ -29,9 +30,6 @@ from .features import (
 )
 
 __all__ = ["NORMALIZATIONS", "PRESETS", "Kernel", "Parameters", "appearance_features", "position_features", "refine"]
-
-# How far the probabilities of a pixel may add up from 1: a softmax in half precision stays within.
-_SUM_TOLERANCE = 1e-2
 
 
 def refine(
@@ -92,7 +90,7 @@ def _check_probs(probs: NDArray[Any], size: tuple[int, ...]) -> None:
     if probs.min() < 0:
         raise ConfigError("crf probabilities", f"go down to {float(probs.min()):g}", "apply a softmax to the scores first")
     worst = np.unravel_index(int(np.abs(sums - 1).argmax()), sums.shape)
-    if abs(sums[worst] - 1) > _SUM_TOLERANCE:
+    if abs(sums[worst] - 1) > SUM_TOLERANCE:
         what = f"add up to {sums[worst]:g} at row {worst[0]}, column {worst[1]}, wanted is 1"
         raise ConfigError("crf probabilities", what, "apply a softmax to the scores first")
 

@@ -24,6 +24,8 @@ Floats = NDArray[np.float32]
 
 # Probabilities below this count as this, as in pydensecrf: a sure classifier can still be outvoted.
 LEAST_PROBABILITY = 1e-5
+# How far the probabilities of a pixel may add up from 1: a softmax in half precision stays within.
+SUM_TOLERANCE = 1e-2
 NORMALIZATIONS = ("symmetric", "after", "before", "none")
 
 

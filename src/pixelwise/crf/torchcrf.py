@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError
+from ..errors import ConfigError, ImageError
 from .codes import alpha, scales, strides
-from .features import LEAST_PROBABILITY, Parameters, find_parameters
+from .features import LEAST_PROBABILITY, SUM_TOLERANCE, Parameters, find_parameters
 
 
 class BatchLattice:
@@ -36,8 +36,7 @@ class BatchLattice:
     def __init__(self, features: Tensor) -> None:
         batch, num, d = features.shape
         points = features.detach().float().flatten(0, 1)
-        flat = points.double()
-        steps = torch.from_numpy(strides(flat.amin(0).cpu().numpy(), flat.amax(0).cpu().numpy(), batch)).to(points.device)
+        steps = torch.from_numpy(strides(points.amin(0).cpu().numpy(), points.amax(0).cpu().numpy(), batch)).to(points.device)
         codes, self.weights = _enclose(points, steps[: d + 1])
         codes += (torch.arange(batch, device=points.device) * steps[d + 1]).repeat_interleave(num)[:, None]
         vertices, self.ids = torch.unique(codes, return_inverse=True)
@@ -122,24 +121,26 @@ class MeanField(nn.Module):
     def forward(self, images: Tensor, scores: Tensor, extra_features: Sequence[Tensor] = ()) -> Tensor:
         """images (B, 3, H, W) uint8 or float 0..255; scores (B, C, H, W), before a softmax -> (B, C, H, W), likewise.
 
-        extra_features: for each further kernel (B, H * W, d), in standard deviations. Raises ConfigError for other shapes.
+        extra_features: for each further kernel (B, H * W, d), in standard deviations.
+        Scores of half precision give float32, under autocast too. Raises ConfigError for other shapes.
         """
         self._check(images, scores, extra_features)
         batch, num_classes, height, width = scores.shape
         features = [*_paper_features(images, self.settings), *extra_features]
         # A kernel that weighs nothing and is not trained costs nothing.
         used = [i for i, weight in enumerate(self.weights.tolist()) if weight or self.weights.requires_grad]
-        lattices = [BatchLattice(features[i]) for i in used]
-        rows = scores.permute(0, 2, 3, 1).reshape(-1, num_classes)
         settings = self.settings
-        weights, compatibility = self.weights[used].to(rows.dtype), self.compatibility.to(rows.dtype)
-        refined = mean_field(rows, lattices, weights, compatibility, settings.iterations, settings.normalization)
+        # A lattice point adds up thousands of pixels, for which half precision has neither the range nor the digits.
+        with torch.autocast(scores.device.type, enabled=False):
+            lattices = [BatchLattice(features[i]) for i in used]
+            rows = scores.permute(0, 2, 3, 1).reshape(-1, num_classes)
+            rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+            weights, compatibility = self.weights[used].to(rows.dtype), self.compatibility.to(rows.dtype)
+            refined = mean_field(rows, lattices, weights, compatibility, settings.iterations, settings.normalization)
         return refined.view(batch, height, width, num_classes).permute(0, 3, 1, 2)
 
     def _check(self, images: Tensor, scores: Tensor, extra_features: Sequence[Tensor]) -> None:
-        if scores.ndim != 4 or images.shape != (len(scores), 3, *scores.shape[2:]):
-            what = f"images are {tuple(images.shape)}, scores {tuple(scores.shape)}"
-            raise ConfigError("crf", what, "hand over (B, 3, H, W) and (B, classes, H, W)")
+        _check_shapes(images, scores)
         if scores.shape[1] != len(self.compatibility):
             what = f"scores have {scores.shape[1]} classes, the layer {len(self.compatibility)}"
             raise ConfigError("crf", what, f"build it with num_classes={scores.shape[1]}")
@@ -154,11 +155,30 @@ class MeanField(nn.Module):
 def refine_batch(images: Tensor, probs: Tensor, parameters: Parameters | str = "deeplabv2") -> Tensor:
     """`pixelwise.crf.refine` for a batch on its device: images (B, 3, H, W) uint8, probs (B, C, H, W) -> (B, C, H, W).
 
-    The probabilities are taken as they are; pixels whose sum is not 1 are normalised.
+    Raises what `refine` raises: ImageError for images that are not uint8, ConfigError for probabilities that cannot be right.
     """
+    _check_shapes(images, probs)
+    _check_values(images, probs)
     layer = MeanField(probs.shape[1], parameters).to(probs.device).requires_grad_(False)
     refined: Tensor = layer(images, probs.clamp_min(LEAST_PROBABILITY).log())
     return refined.softmax(1)
+
+
+def _check_shapes(images: Tensor, scores: Tensor) -> None:
+    if scores.ndim != 4 or images.shape != (len(scores), 3, *scores.shape[2:]) or not scores.numel():
+        what = f"images are {tuple(images.shape)}, scores {tuple(scores.shape)}"
+        raise ConfigError("crf", what, "hand over (B, 3, H, W) and (B, classes, H, W), none of them 0")
+
+
+def _check_values(images: Tensor, probs: Tensor) -> None:
+    if images.dtype != torch.uint8:
+        raise ImageError("crf images", f"are {images.dtype}, wanted is uint8", "hand over the RGB pixels as read, 0..255")
+    if not probs.is_floating_point():
+        raise ConfigError("crf probabilities", f"are {probs.dtype}", "hand over floats in 0..1, not labels")
+    lowest, error = float(probs.min()), float((probs.sum(1, dtype=torch.float32) - 1).abs().max())
+    if not (lowest >= 0 and error <= SUM_TOLERANCE):  # NaN is neither
+        what = f"go down to {lowest:g}, and their sum is off 1 by up to {error:g}"
+        raise ConfigError("crf probabilities", what, "apply a softmax to the scores first")
 
 
 def _paper_features(images: Tensor, parameters: Parameters) -> list[Tensor]:

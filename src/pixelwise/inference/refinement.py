@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..crf import PRESETS, Parameters
-from ..errors import CheckpointError, UnknownNameError
+from ..errors import CheckpointError, InputError, UnknownNameError
 from ..files import write_text
 from ..registry import suggest
 
@@ -35,12 +35,23 @@ def find_crf(name: str | None, model: str | Path | None) -> Parameters | None:
     return read_crf(path)
 
 
+def crf_origin(name: str, model: str | Path | None) -> str:
+    """Where the parameters of `--crf NAME` come from, for the protocol: scores on the split that was searched flatter them."""
+    if name in PRESETS:
+        return f"preset {name}"
+    found = json.loads((Path(model or ".") / FILE).read_text(encoding="utf-8")).get("found", {})
+    return f"found on {found.get('dataset', 'an unknown dataset')} {found.get('split', '')}".strip()
+
+
 def read_crf(path: Path) -> Parameters:
     """The parameters in a file that `write_crf` wrote. Raises CheckpointError for another file."""
+    fix = "run `pixelwise crf-search` again"
     try:
         return Parameters(**json.loads(path.read_text(encoding="utf-8"))["parameters"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(path, f"is no file of CRF parameters: {error}", "run `pixelwise crf-search` again") from None
+        raise CheckpointError(path, f"is no file of CRF parameters: {error}", fix) from None
+    except InputError as error:
+        raise CheckpointError(path, f"{error.subject} {error.what}", fix) from None
 
 
 def write_crf(folder: Path, parameters: Parameters, how: dict[str, Any]) -> Path:
