@@ -169,3 +169,12 @@ def test_who_waits_for_the_compiler_is_told(monkeypatch: pytest.MonkeyPatch, cap
     monkeypatch.setattr(_refined, "refine", lambda *_: time.sleep(1))
     _refined.compile_crf(3)
     assert "compiling" in capsys.readouterr().err
+
+
+def test_a_checkpoint_inside_a_run_shares_its_parameters(tmp_path: Path) -> None:
+    best = tmp_path / "run" / "checkpoints" / "best"
+    best.mkdir(parents=True)
+    write_crf(tmp_path / "run", Parameters(w1=7), {})
+    assert find_crf("run", best) == Parameters(w1=7)
+    write_crf(best, Parameters(w1=8), {})
+    assert find_crf("run", best) == Parameters(w1=8)

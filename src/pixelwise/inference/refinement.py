@@ -28,7 +28,7 @@ def find_crf(name: str | None, model: str | Path | None) -> Parameters | None:
         return PRESETS[name]
     if name != FOUND:
         raise UnknownNameError(f"--crf {name}", "no such CRF preset", suggest(name, [*PRESETS, FOUND]))
-    path = Path(model or ".") / FILE
+    path = _file_of(model or ".")
     if model is None or not path.is_file():
         fix = "run `pixelwise crf-search --model RUN --data DATA` first, or name a preset: " + ", ".join(PRESETS)
         raise CheckpointError(path if model else "--crf run", "holds no CRF parameters" if model else "needs --model", fix)
@@ -39,8 +39,16 @@ def crf_origin(name: str, model: str | Path | None) -> str:
     """Where the parameters of `--crf NAME` come from, for the protocol: scores on the split that was searched flatter them."""
     if name in PRESETS:
         return f"preset {name}"
-    found = json.loads((Path(model or ".") / FILE).read_text(encoding="utf-8")).get("found", {})
+    found = json.loads(_file_of(model or ".").read_text(encoding="utf-8")).get("found", {})
     return f"found on {found.get('dataset', 'an unknown dataset')} {found.get('split', '')}".strip()
+
+
+def _file_of(model: str | Path) -> Path:
+    """The file in a folder; a checkpoint inside a run shares the run's."""
+    folder = Path(model)
+    run = folder.resolve().parent.parent
+    shared = folder.resolve().parent.name == "checkpoints" and not (folder / FILE).is_file()
+    return (run if shared and (run / FILE).is_file() else folder) / FILE
 
 
 def read_crf(path: Path) -> Parameters:
