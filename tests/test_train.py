@@ -123,6 +123,15 @@ def test_the_caller_keeps_signals_and_arithmetic(data: Path, tmp_path: Path) -> 
     assert float(torch.tensor(1e-40) * 1) != 0
 
 
+def test_a_run_that_saved_nothing_does_not_keep_its_folder(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not finite"):
+        train(tiny_config(data, train={"steps": 3, "save_every": 100}, optimizer={"lr": 1e30, "clip_norm": 0.0}), tmp_path / "run")
+    assert (tmp_path / "run" / "config.yaml").exists()
+    train(tiny_config(data, train={"steps": 1}), tmp_path / "run")
+    rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    assert all(row.startswith("1,") for row in rows[1:]), "nothing of the first is left"
+
+
 def test_a_folder_is_not_trained_into_twice(data: Path, tmp_path: Path) -> None:
     config = tiny_config(data, train={"steps": 1})
     train(config, tmp_path / "run")
@@ -213,7 +222,7 @@ def test_numbers_that_are_not_finite_stop_the_run(data: Path, tmp_path: Path, mo
         train(tiny_config(data, train={"save_every": 1}), tmp_path / "run")
     line = str(caught.value)
     assert f"the {'loss' if where == 'weight' else 'gradient'} of step 4 is not finite, pictures p" in line
-    assert line.endswith("the last checkpoint is whole")
+    assert line.endswith("what was saved before is whole")
     assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "run").values())
     monkeypatch.undo()
     train(tiny_config(data, train={"save_every": 1}), tmp_path / "run", resume=True)

@@ -146,8 +146,8 @@ class OptimizerConfig:
     """Exponent of `poly`."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises from 0."""
-    clip_norm: float = 0.0
-    """Largest norm of the gradient; 0 leaves it alone."""
+    clip_norm: float = 1.0
+    """Largest norm of the gradient; 0 leaves it alone, as the papers' recipes do. A trunk without norms needs it from scratch."""
     accumulate: int = 1
     """Batches whose gradients are averaged into one step."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -199,7 +200,10 @@ def _collate_handed(rows: Sequence[tuple[Sample, bool] | PixelwiseError]) -> tup
 
 @dataclass(frozen=True)
 class _Worker:
-    """What a worker does first: one thread, and death with its parent, so that a killed run leaves nobody behind."""
+    """What a worker does first: one thread, and death with its parent, so that a killed run leaves nobody behind.
+
+    A signal for the whole group of processes is the parent's to answer: it still needs the pictures of the step at hand.
+    """
 
     parent: int
 
@@ -208,6 +212,9 @@ class _Worker:
 
         cv2.setNumThreads(0)
         torch.set_num_threads(1)
+        for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), signal.SIG_IGN)
         _die_with_parent()
         # The parent may have died before the line above; where a fork server starts workers, that one dies with it.
         if multiprocessing.get_start_method() == "fork" and os.getppid() != self.parent:
@@ -217,7 +224,6 @@ class _Worker:
 def _die_with_parent() -> None:
     """Ask Linux to end this process when its parent ends, by any signal; elsewhere torch's own watchdog has to do."""
     import ctypes
-    import signal
     import sys
 
     if sys.platform == "linux":

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import finish_save
+from ..checkpoint import finish_save, is_checkpoint
 from ..errors import EnvironmentFault, InputError
 from ..files import make_folder, process_is_alive, sweep_temporaries, write_text
 
@@ -45,9 +45,10 @@ class RunFolder:
         """Create the folders, keep a second run out while the block lasts, clear away what a killed run left.
 
         The lock of a process that is gone is taken over. Raises InputError when another process holds the folder, or when a
-        run is there already and `resume` is not asked for; EnvironmentFault without rights.
+        run is there already and `resume` is not asked for; EnvironmentFault without rights. A run that ended before it had
+        saved anything holds nothing that could be lost.
         """
-        if self.config.exists() and not resume:
+        if self.config.exists() and not resume and (is_checkpoint(self.last) or is_checkpoint(self.best)):
             raise InputError(self.path, "holds a run already", "go on with --resume, or choose another --out")
         make_folder(self.path)
         self._take_lock()

@@ -131,7 +131,7 @@ class TrainingModule(lightning.LightningModule):
     def _not_finite(self, what: str) -> InputError:
         pictures = ", ".join(self.keys_of_step[:8])
         what = f"the {what} of step {self.step + 1} is not finite, pictures {pictures}"
-        return InputError("training", what, "lower --optimizer.lr, or set --optimizer.clip_norm 1; the last checkpoint is whole")
+        return InputError("training", what, "lower --optimizer.lr, or set --optimizer.clip_norm 1; what was saved before is whole")
 
     def _sampled(self, masks: Tensor, batch_idx: int) -> Tensor:
         probability = self.config.loss.keep_probability
