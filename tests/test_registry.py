@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from pixelwise.errors import ConfigError, UnknownNameError
+from pixelwise.models import create_model
 from pixelwise.registry import Registry, suggest
 
 
@@ -74,3 +77,12 @@ def test_the_tiny_size_is_checked_when_it_is_declared(shapes: Registry[tuple[str
 
 def test_suggest_names_at_most_three() -> None:
     assert suggest("fcn8", ["fcn8a", "fcn8b", "fcn8c", "fcn8d"]).count("fcn8") == 3
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "fix"), [("width", "wide", "a number"), ("width", True, "a number"), ("num_classes", 2.5, "a whole number")]
+)
+def test_an_option_that_is_no_number_is_named(option: str, value: object, fix: str) -> None:
+    options: Any = {option: value}
+    with pytest.raises(ConfigError, match=f"option {option} is {value!r}; fix: write {fix}"):
+        create_model("pspnet_resnet50", **options)

@@ -9,6 +9,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, Generic, TypeVar
 
 from .errors import ConfigError, UnknownNameError
@@ -77,13 +78,20 @@ class Registry(Generic[T]):
     def create(self, name: str, *, tiny: bool = False, **options: Any) -> T:
         """Build `name`; options override the builder's defaults, and those of the tiny size.
 
-        Raises UnknownNameError for the name, ConfigError for an option that the builder does not have.
+        Raises UnknownNameError for the name, ConfigError for an option that the builder does not have, or a number that is none.
         """
         entry = self[name]
-        for option in options:
+        for option, value in options.items():
             if option not in entry.options:
                 raise ConfigError(f"{self.kind} {name}", f"has no option {option!r}", suggest(option, entry.options))
+            kind, article = NUMBERS.get(str(entry.options[option].annotation), (object, ""))
+            if not isinstance(value, kind) or (kind is not object and isinstance(value, bool)):
+                raise ConfigError(f"{self.kind} {name}", f"option {option} is {value!r}", f"write {article}")
         return entry.build(**{**(entry.tiny if tiny else {}), **options})
+
+
+# What an option's annotation asks for, and how to say it.
+NUMBERS: dict[str, tuple[type, str]] = {"int": (Integral, "a whole number"), "float": (Real, "a number")}
 
 
 def suggest(name: str, known: Any) -> str:
