@@ -12,6 +12,8 @@ from pixelwise.conformance.published import Entry, entries, find
 from pixelwise.conformance.rows import Family, Result, Row
 
 
+# Dozens of networks at full size: seconds on a free core, minutes on a busy one.
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.system)
 def test_every_row_is_equal_or_explained(family: Family) -> None:
     wrong = [
