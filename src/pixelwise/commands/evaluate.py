@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..data import open_dataset
+from ..data.dataset import Split
 from ..errors import ConfigError
 from ..evaluate import Evaluation, evaluate_folder, refuse_other_classes, write_scores
 from ..evaluate import Progress as Report
@@ -78,20 +79,7 @@ def evaluate(
         with _progress() as report:
             result = evaluate_folder(predictions, truth, dataset=dataset.name, boundary=boundary, progress=report)
     else:
-        from ..inference.refinement import crf_origin, find_crf
-        from ..inference.segmenter import load
-        from ._refined import with_crf
-
-        name = model or "the shipped model"
-        parameters = find_crf(crf, model)
-        segmenter = load(model, device=device, precision=precision)
-        if crf is not None and parameters is not None:
-            segmenter, name = with_crf(segmenter, parameters), f"{name} with CRF {parameters}, {crf_origin(crf, model)}"
-        refuse_other_classes(segmenter.taxonomy, truth.taxonomy, name, f"{dataset.name} {split}")
-        with _progress() as report:
-            result = evaluate_model(
-                segmenter, truth, dataset=dataset.name, model=name, precision=precision, boundary=boundary, progress=report
-            )
+        result = _evaluate_model(model, crf, truth, dataset.name, precision, device, boundary)
     if out is not None:
         write_scores(out, result)
     if json:
@@ -99,6 +87,31 @@ def evaluate(
     else:
         print_evaluation(result, Console())
     return 0
+
+
+def _evaluate_model(
+    model: str | None,
+    crf: str | None,
+    truth: Split,
+    dataset: str,
+    precision: Literal["float32", "bfloat16"],
+    device: str,
+    boundary: bool,
+) -> Evaluation:
+    from ..inference.refinement import crf_origin, find_crf
+    from ..inference.segmenter import load
+    from ._refined import with_crf
+
+    name = model or "the shipped model"
+    parameters = find_crf(crf, model)
+    segmenter = load(model, device=device, precision=precision)
+    if crf is not None and parameters is not None:
+        segmenter, name = with_crf(segmenter, parameters), f"{name} with CRF {parameters}, {crf_origin(crf, model)}"
+    refuse_other_classes(segmenter.taxonomy, truth.taxonomy, name, f"{dataset} {truth.name}")
+    with _progress() as report:
+        return evaluate_model(
+            segmenter, truth, dataset=dataset, model=name, precision=precision, boundary=boundary, progress=report
+        )
 
 
 @contextmanager
