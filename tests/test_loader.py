@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
+import signal
+import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +24,7 @@ from pixelwise.config import AugmentConfig
 from pixelwise.core import Batch, Sample, Taxonomy
 from pixelwise.data import open_dataset
 from pixelwise.data.dataset import Item, Split
-from pixelwise.data.loader import DrawBatches, Draws, TrainLoader, collate, draw_index
+from pixelwise.data.loader import DrawBatches, Draws, TrainLoader, _Worker, collate, draw_index
 from pixelwise.data.transforms import Augment
 from pixelwise.data.windows import window_centers, window_starts
 from pixelwise.errors import DatasetError, ImageError, InputError
@@ -223,3 +227,24 @@ def test_mixing_pastes_a_second_sample_and_leaves_the_first_draws_alone() -> Non
     assert any((one.image != two.image).any() for one, two in pairs)
     again = Draws(Numbers(6), keep, 3, mix=1.0)
     assert all((again[n][0].image == two.image).all() for n, (_, two) in enumerate(pairs))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX knows them")
+def test_a_reader_leaves_the_groups_signals_to_its_parent() -> None:
+    reading, writing = os.pipe()
+    parent = os.getpid()
+    child = os.fork()
+    if child == 0:
+        _Worker(parent)(0)
+        os.write(writing, b"x")
+        time.sleep(30)
+        os._exit(0)
+    os.read(reading, 1)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        os.kill(child, number)
+    time.sleep(0.2)
+    assert os.waitpid(child, os.WNOHANG) == (0, 0), "it still reads"
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    os.close(reading)
+    os.close(writing)
