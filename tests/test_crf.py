@@ -6,6 +6,7 @@ import itertools
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numba
@@ -16,7 +17,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from papers import number
 
-from pixelwise.crf import NORMALIZATIONS, PRESETS, Kernel, Parameters, appearance_features, position_features, refine
+from pixelwise.crf import (
+    NORMALIZATIONS,
+    PRESETS,
+    Kernel,
+    Parameters,
+    appearance_features,
+    meanfield,
+    position_features,
+    refine,
+    refine_each,
+)
 from pixelwise.crf import lattice as lattices
 from pixelwise.crf.compiled import Workers, available_threads, compiled
 from pixelwise.crf.lattice import Lattice
@@ -240,17 +251,39 @@ def test_the_paper_kernels_are_kernels_like_any() -> None:
 
 @pytest.mark.parametrize("threads", [2, 5])
 def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
-    monkeypatch.setattr(lattices, "_BAND", 64)
+    monkeypatch.setattr(meanfield, "_TILE", (8, 8))
     monkeypatch.setattr(lattices, "_CHUNK", 50)
     image, probs = scene(7, (20, 23), 10)
     np.testing.assert_array_equal(refine(image, probs, threads=threads), refine(image, probs, threads=1))
 
 
-def test_bands_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("tile", [(1, 1), (7, 13), (40, 2)])
+def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch, tile: tuple[int, int]) -> None:
     image, probs = scene(8, (30, 41), 3)
     whole = refine(image, probs)
-    monkeypatch.setattr(lattices, "_BAND", 97)
+    monkeypatch.setattr(meanfield, "_TILE", tile)
     np.testing.assert_allclose(refine(image, probs), whole, atol=1e-5)
+
+
+def test_several_settings_share_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[Any] = []
+    lattice = meanfield.Lattice
+    monkeypatch.setattr(meanfield, "Lattice", lambda *args: built.append(args) or lattice(*args))
+    image, probs = scene(9, (14, 19))
+    first = Parameters(w1=4, theta_alpha=20, theta_beta=9, iterations=2)
+    several: list[Parameters | str] = [
+        first,
+        replace(first, w1=9, w2=1),
+        replace(first, iterations=0),
+        replace(first, iterations=5),
+        replace(first, w2=0),
+        replace(first, theta_beta=5, normalization="before"),
+        "deeplabv1",
+    ]
+    together = list(refine_each(image, probs, several))
+    assert len(built) == 4
+    for parameters, found in zip(several, together, strict=True):
+        np.testing.assert_array_equal(found, refine(image, probs, parameters))
 
 
 def test_callers_may_run_side_by_side() -> None:

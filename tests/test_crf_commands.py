@@ -18,7 +18,7 @@ from pixelwise import crfsearch
 from pixelwise.checkpoint import save_checkpoint
 from pixelwise.commands import _refined, crf_search
 from pixelwise.core import Taxonomy
-from pixelwise.crf import Parameters, refine
+from pixelwise.crf import Parameters, refine, refine_each
 from pixelwise.crfsearch import Found, search
 from pixelwise.data import open_dataset
 from pixelwise.evaluate import evaluate
@@ -121,10 +121,10 @@ def test_the_search_holds_one_picture_at_a_time(model: Path, data: Path, monkeyp
 
     def counting(*args: Any) -> Any:
         alive.append(sum(each() is not None for each in scores))
-        return refine(*args)
+        return refine_each(*args)
 
     monkeypatch.setattr(crfsearch, "coarse_scores", watched)
-    monkeypatch.setattr(crfsearch, "refine", counting)
+    monkeypatch.setattr(crfsearch, "refine_each", counting)
     search(pixelwise.load(model), open_dataset(data).split("val"))
     assert alive
     assert max(alive) <= 1

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from papers import number
 
-from pixelwise.crf import position_features
+from pixelwise.crf import paths, position_features
 from pixelwise.crf.lattice import Lattice
 from pixelwise.errors import ConfigError
 
@@ -76,6 +76,22 @@ def test_the_lattice_is_the_one_of_the_paper(d: int, spread: float, reverse: boo
     values = rng.normal(size=(2, 60))
     expected = [lattice_in_a_dictionary(features, row, reverse) for row in values]
     np.testing.assert_allclose(Lattice([features]).filter(values, reverse), expected, atol=1e-5 + 1e-6 * spread)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("nearest", [4096, 0], ids=["window", "lines"])
+@pytest.mark.parametrize(("size", "theta"), [((40, 31), 1.0), ((9, 120), 0.8), ((300, 1), 2.0)])
+def test_points_in_rows_are_blurred_as_any(
+    monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], theta: float, nearest: int, reverse: bool
+) -> None:
+    monkeypatch.setattr(paths, "_NEAR", nearest)
+    features = position_features(size, theta)
+    values = np.random.default_rng(1).normal(size=(1, len(features)))
+    lattice = Lattice([features])
+    assert isinstance(lattice.parts[0].paths, paths.Window if nearest else paths.Lines)
+    expected = lattice_in_a_dictionary(features, values[0], reverse)
+    # single precision places points a hundred standard deviations away to 1e-5 of one
+    np.testing.assert_allclose(lattice.filter(values, reverse)[0], expected, atol=1e-4)
 
 
 @given(st.integers(0, 9999), st.integers(1, 6))

@@ -38,6 +38,13 @@ def test_both_engines_give_the_same(normalization: str) -> None:
         np.testing.assert_allclose(refined.numpy(), refine(as_numpy(image), own.numpy(), parameters), atol=2e-4)
 
 
+def test_both_engines_give_the_same_of_a_picture_of_several_tiles() -> None:
+    images, probs = batch(3, (101, 133), num=1)
+    for preset in ("deeplabv1", "deeplabv2"):
+        found = refine_batch(images, probs, preset)[0]
+        np.testing.assert_allclose(found.numpy(), refine(as_numpy(images[0]), probs[0].numpy(), preset), atol=2e-4)
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize(("d", "spread"), [(1, 2.0), (3, 1.0), (5, 1.0), (6, 3e4)])
 def test_both_lattices_are_the_same(d: int, spread: float, reverse: bool) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import count, product
+from itertools import chain, count, product
 
 import numpy as np
 import torch
 
-from .crf import Parameters, refine
+from .crf import Parameters, refine_each
 from .data.dataset import Split
 from .errors import DatasetError
 from .inference.dense import coarse_scores, probabilities
@@ -65,7 +65,7 @@ def search(
             progress(next(done), total)
 
     def mean_ious(triples: Sequence[Triple]) -> list[float]:
-        return _mean_ious(segmenter, split, indices, [None, *(_with(first, triple) for triple in triples)], tick)
+        return _mean_ious(segmenter, split, indices, [_with(first, triple) for triple in triples], tick)
 
     before, *scores = mean_ious(coarse)
     tried = dict(zip(coarse, scores, strict=True))
@@ -80,8 +80,9 @@ def _best(tried: Mapping[Triple, float]) -> Triple:
 
 
 def _grid(axes: Sequence[Sequence[float]]) -> list[Triple]:
-    w1, theta_alpha, theta_beta = axes
-    return list(product(w1, theta_alpha, theta_beta))
+    """Those that differ in w1 alone stand together: they share the tables that the widths make."""
+    weights, *widths = axes
+    return [(w1, theta_alpha, theta_beta) for theta_alpha, theta_beta, w1 in product(*widths, weights)]
 
 
 def _with(parameters: Parameters, triple: Triple) -> Parameters:
@@ -94,27 +95,21 @@ def _around(triple: Triple) -> Sequence[Sequence[float]]:
 
 
 def _mean_ious(
-    segmenter: Segmenter,
-    split: Split,
-    indices: Sequence[int],
-    settings: Sequence[Parameters | None],
-    tick: Callable[[], None],
+    segmenter: Segmenter, split: Split, indices: Sequence[int], settings: Sequence[Parameters], tick: Callable[[], None]
 ) -> list[float]:
-    """Mean IoU over those pictures with each setting; None is without a CRF.
+    """Mean IoU over those pictures without a CRF, then with each setting.
 
     All settings of a picture before the next: a network that labels at full size has scores of a hundred megabytes a picture.
     """
     taxonomy = split.taxonomy
-    matrices = np.zeros((len(settings), taxonomy.num_classes, taxonomy.num_classes), np.int64)
+    matrices = np.zeros((1 + len(settings), taxonomy.num_classes, taxonomy.num_classes), np.int64)
     for index in indices:
         sample = split[index]
         assert sample.mask is not None, "has_masks said so"
         with torch.inference_mode():
             probs = probabilities(coarse_scores(segmenter.model, sample.image, segmenter.device, segmenter.precision))
-        for matrix, parameters in zip(matrices, settings, strict=True):
-            refined = probs
-            if parameters is not None:
-                refined = refine(sample.image, probs, parameters)
+        for number, refined in enumerate(chain([probs], refine_each(sample.image, probs, settings))):
+            matrices[number] += confusion_matrix(sample.mask, refined.argmax(0), taxonomy.num_classes, taxonomy.ignore_id)
+            if number:
                 tick()
-            matrix += confusion_matrix(sample.mask, refined.argmax(0), taxonomy.num_classes, taxonomy.ignore_id)
     return [Scores.from_matrix(matrix, taxonomy.names).mean_iou for matrix in matrices]

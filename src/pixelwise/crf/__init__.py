@@ -10,7 +10,9 @@ https://arxiv.org/abs/1210.5644); DeepLab v1 and v2 apply it to their scores.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, ImageError
 from .features import (
+    LEAST_PROBABILITY,
     NORMALIZATIONS,
     PRESETS,
     SUM_TOLERANCE,
@@ -29,7 +32,7 @@ from .features import (
     position_features,
 )
 
-__all__ = ["NORMALIZATIONS", "PRESETS", "Kernel", "Parameters", "appearance_features", "position_features", "refine"]
+__all__ = ["NORMALIZATIONS", "PRESETS", "Kernel", "Parameters", "appearance_features", "position_features", "refine", "refine_each"]
 
 
 def refine(
@@ -54,22 +57,60 @@ def refine(
     Raises ImageError for another image, ConfigError for probabilities, matrices or features that cannot be right.
     The first call on a machine compiles for some ten seconds; the compiled code is kept.
     """
-    parameters = find_parameters(parameters)
+    return next(refine_each(image, probs, [parameters], compatibility=compatibility, kernels=kernels, threads=threads))
+
+
+def refine_each(
+    image: NDArray[np.uint8],
+    probs: NDArray[Any],
+    settings: Iterable[Parameters | str],
+    *,
+    compatibility: NDArray[Any] | None = None,
+    kernels: Sequence[Kernel] = (),
+    threads: int | None = None,
+) -> Iterator[NDArray[np.float32]]:
+    """`refine` with each of several settings, in turn; neighbours that differ in weights or steps alone share their tables.
+
+    Raises what `refine` raises, before the first result.
+    """
+    found = [find_parameters(parameters) for parameters in settings]
     image, probs = np.asarray(image), np.asarray(probs)
     _check_image(image)
     _check_probs(probs, image.shape[:2])
     _check_kernels(kernels, compatibility, probs.shape)
     if threads is not None and threads < 1:
         raise ConfigError("crf threads", f"is {threads}", "choose 1 or more, or None for all cores")
+    return _refine_each(image, probs, found, compatibility, kernels, threads)
+
+
+def _refine_each(
+    image: NDArray[np.uint8],
+    probs: NDArray[Any],
+    settings: Sequence[Parameters],
+    compatibility: NDArray[Any] | None,
+    kernels: Sequence[Kernel],
+    threads: int | None,
+) -> Iterator[NDArray[np.float32]]:
     # numba takes a third of a second to import: only who refines shall pay it.
     from .compiled import Workers
-    from .meanfield import mean_field
+    from .meanfield import Inference
 
-    num_classes, height, width = probs.shape
     with Workers(threads) as workers:
-        all_kernels = [*paper_kernels(image, parameters), *kernels]
-        flat = mean_field(probs.reshape(num_classes, -1), all_kernels, parameters.iterations, compatibility, workers)
-    return flat.reshape(num_classes, height, width)
+        for _, group in groupby(settings, _tables_of):
+            inference = None
+            for parameters in group:
+                all_kernels = [*paper_kernels(image, parameters), *kernels]
+                if not all_kernels or not parameters.iterations:
+                    clipped = np.maximum(probs, LEAST_PROBABILITY).astype(np.float32)
+                    yield np.asarray(clipped / clipped.sum(0), np.float32)
+                    continue
+                inference = inference or Inference(probs.shape[1:], all_kernels, workers)
+                yield inference.run(probs, all_kernels, parameters.iterations, compatibility)
+
+
+def _tables_of(parameters: Parameters) -> Parameters:
+    """What the tables of a lattice depend on: all but how much a kernel weighs, if it does at all, and the steps."""
+    return replace(parameters, w1=bool(parameters.w1), w2=bool(parameters.w2), iterations=0)
 
 
 def _check_image(image: NDArray[np.uint8]) -> None:
@@ -102,6 +143,6 @@ def _check_kernels(kernels: Sequence[Kernel], compatibility: NDArray[Any] | None
             what = f"has shape {np.shape(matrix)}, wanted is ({num_classes}, {num_classes}) of finite numbers"
             raise ConfigError("crf compatibility", what, "one row and one column for each class")
     for kernel in kernels:
-        if np.ndim(kernel.features) != 2 or len(kernel.features) != height * width:
+        if np.ndim(kernel.features) != 2 or len(kernel.features) != height * width or not np.size(kernel.features):
             what = f"have shape {np.shape(kernel.features)}, wanted is ({height * width}, features)"
             raise ConfigError("crf features", what, "one row for each pixel, in row-major order")

@@ -53,11 +53,11 @@ def strides(lowest: NDArray[Any], highest: NDArray[Any], copies: int = 1) -> Lon
         raise ConfigError("crf features", f"reach {farthest:g} standard deviations, allowed is {_FARTHEST:g}", "widen the kernel")
     low, high = np.sort(np.stack([lowest, highest]).astype(np.float64) * scales(d), 0)
     result = [1]
-    for j in range(d):
+    for j in range(1, d + 1):
         # Coordinate j is the sum of the scaled features from j on, less j times the one before; a vertex, or a neighbour of
         # one, lies at most 3.5 (d + 1) beyond its point.
-        reach = (high[j:] - low[j:]).sum() + (j * (high[j - 1] - low[j - 1]) if j else 0)
+        reach = (high[j:] - low[j:]).sum() + j * (high[j - 1] - low[j - 1])
         result.append(result[-1] * (math.ceil(reach) + 8 * (d + 1)))
     if result[-1] * copies >= 2**62:
         result = [number | 1 for number in np.random.default_rng(0).integers(2**62, size=d + 1).tolist()]
-    return np.array([*result[:d], 0, result[d]], np.int64)
+    return np.array([0, *result], np.int64)

@@ -7,8 +7,8 @@ Source: Adams, Baek, Davis 2010, "Fast high-dimensional filtering using the perm
 Kraehenbuehl's C++ code (its scaling constant included), which the tests hold.
 
 The points are cut into bands of consecutive ones. A band adds up its own pixels in rows of its own, few enough for a core's
-cache; then the bands' rows are merged into the lattice points, blurred, and read back. Bands run side by side without locks,
-and as they do not depend on the number of threads, neither does any result.
+cache if its points lie close together; then the bands' rows are merged into the lattice points, blurred, and read back. Bands
+run side by side without locks, and as they do not depend on the number of threads, neither does any result.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ..errors import ConfigError
 from . import simplex, sweeps
 from .codes import alpha, scales, strides
 from .compiled import Workers
+from .paths import Lines, Window, find_paths
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int32]
@@ -42,24 +43,24 @@ class Part:
 
     vertices  the columns of its vertices in the tables of pixels
     points    its lattice points among those of all kernels
-    orders    (d + 1, m) int32: its points along the lines of each direction; links (d + 1, m) float32: see `lines_along`
+    paths     along which they are blurred
     """
 
     vertices: slice
     points: slice
-    orders: Integers
-    links: Floats
+    paths: Lines | Window
 
     @property
     def alpha(self) -> float:
         """What its filter is multiplied by."""
-        return alpha(len(self.orders) - 1)
+        return alpha(self.vertices.stop - self.vertices.start - 1)
 
 
 class Lattice:
     """Lattices of one or several kernels over the same N points, with their tables.
 
     features  for each kernel (N, d), in standard deviations: the kernel is exp(-|f_i - f_j|^2 / 2)
+    lengths   of the bands, adding up to N; None cuts them evenly
 
     ids       (N, V) int32: the rows of its band that each point lies between, d + 1 for each kernel
     weights   (N, V) float32: their barycentric weights
@@ -68,7 +69,9 @@ class Lattice:
     Raises ConfigError for features that are not finite, too large, or of unequal length.
     """
 
-    def __init__(self, features: Sequence[NDArray[Any]], workers: Workers | None = None) -> None:
+    def __init__(
+        self, features: Sequence[NDArray[Any]], workers: Workers | None = None, lengths: Sequence[int] | None = None
+    ) -> None:
         workers = workers or Workers(1)
         tables = [np.require(table, np.float32, ["C", "W"]) for table in features]
         _check(tables)
@@ -76,7 +79,7 @@ class Lattice:
         columns = list(_slices(table.shape[1] + 1 for table in tables))
         self.ids: Integers = np.empty((self.num_points, columns[-1].stop), np.int32)
         self.weights: Floats = np.empty(self.ids.shape, np.float32)
-        self.bands = list(_spans(slice(0, self.num_points), _BAND))
+        self.bands = list(_slices(lengths) if lengths else _spans(slice(0, self.num_points), _BAND))
         steps = [strides(*_range(table))[:-1] for table in tables]
         codes = workers.run(lambda band: self._enclose(tables, columns, steps, band), [(band,) for band in self.bands])
         self.rows = list(_slices(sum(map(len, of_band)) for of_band in codes))
@@ -128,19 +131,14 @@ class Lattice:
     def _join(self, codes: Sequence[Sequence[Longs]], column: slice, steps: Longs, workers: Workers) -> Part:
         """Number a kernel's vertices over all bands and order them along every direction."""
         kernel, first = len(self.parts), self.size
-        numbers = np.empty(sum(len(of_band[kernel]) for of_band in codes), np.int32)
-        unique, table = simplex.unite(np.concatenate([of_band[kernel] for of_band in codes]), first, numbers)
+        unique, numbers = np.unique(np.concatenate([of_band[kernel] for of_band in codes]), return_inverse=True)
+        numbers += first
         done = 0
         for row, of_band in zip(self.rows, codes, strict=True):
             start, count = row.start + sum(map(len, of_band[:kernel])), len(of_band[kernel])
             self.points[start : start + count] = numbers[done : done + count]
             done += count
-        orders: Integers = np.empty((len(steps), len(unique)), np.int32)
-        links: Floats = np.empty(orders.shape, np.float32)
-        # One step along direction j: d more on coordinate j, 1 less on all others.
-        directions = len(steps) * steps - steps.sum()
-        workers.run(simplex.lines_along, [(table, unique, *task) for task in zip(directions, orders, links, strict=True)])
-        return Part(column, slice(first, first + len(unique)), orders, links)
+        return Part(column, slice(first, first + len(unique)), find_paths(unique, steps, workers))
 
 
 class Field:
@@ -190,21 +188,15 @@ class Field:
         self.workers.run(sweeps.merge, spans)
         # Eight channels of a kernel at a time, along all directions: they fit a cache, and no thread waits for another.
         planes = [
-            (plane[part.points].reshape(-1), part, reverse)
-            for part in sorted(tables.parts, key=lambda part: -part.orders.size)
+            (part.paths, plane[part.points].reshape(-1), reverse)
+            for part in sorted(tables.parts, key=lambda part: part.points.start - part.points.stop)
             for plane in self.values
         ]
-        self.workers.run(_blur_along_all, planes)
+        self.workers.run(lambda paths, plane, reverse: paths.blur(plane, reverse), planes)
 
     def of_band(self, pixels: Floats, band: slice) -> Floats:
         """The band's rows of flat pixels."""
         return pixels[band.start * self.width : band.stop * self.width]
-
-
-def _blur_along_all(plane: Floats, part: Part, reverse: bool) -> None:
-    directions = range(len(part.orders))
-    for direction in reversed(directions) if reverse else directions:
-        sweeps.blur(plane, part.orders[direction], part.links[direction])
 
 
 def _check(tables: Sequence[Floats]) -> None:

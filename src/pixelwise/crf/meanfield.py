@@ -10,6 +10,7 @@ compatibility matrix are applied there, between blurring and reading back.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,63 +20,82 @@ from .compiled import Workers
 from .features import LEAST_PROBABILITY, Kernel
 from .lattice import Field, Floats, Lattice
 
+# Height and width of a tile at most. Fewer colours meet in it than in as many pixels of long rows, so that a core's cache
+# holds its lattice points.
+_TILE = (96, 64)
 
-def mean_field(
-    probs: NDArray[np.floating],
-    kernels: Sequence[Kernel],
-    iterations: int,
-    compatibility: NDArray[np.floating] | None = None,
-    workers: Workers | None = None,
-) -> Floats:
-    """probs (C, N) of a classifier -> (C, N) float32, the marginals after `iterations` steps.
 
-    compatibility (C, C) is for the kernels without one of their own; None is Potts, [l != l'].
+class Inference:
+    """Mean field over one image: its lattice and tables, for any scores and for kernels of any weight.
+
+    size     (height, width); kernels as in `refine`, at least one
+    Raises ConfigError for features that are not finite or too large.
     """
-    workers = workers or Workers(1)
-    if not kernels or not iterations:
-        clipped = np.maximum(probs, LEAST_PROBABILITY).astype(np.float32)
-        return np.asarray(clipped / clipped.sum(0), np.float32)
-    lattice = Lattice([kernel.features for kernel in kernels], workers)
-    steps = _Steps(lattice, kernels, len(probs), workers)
-    steps.take_scores(probs)
-    steps.update(with_messages=False, last=False)
-    for done in range(1, iterations + 1):
-        steps.send_messages(kernels, compatibility)
-        steps.update(with_messages=True, last=done == iterations)
-    return steps.give_marginals()
+
+    def __init__(self, size: tuple[int, int], kernels: Sequence[Kernel], workers: Workers) -> None:
+        self.tiles = _tiles(size)
+        self.size = size
+        self.workers = workers
+        areas = [(rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in self.tiles]
+        self.lattice = Lattice([self._in_tiles(kernel.features) for kernel in kernels], workers, areas)
+        self.weigh_in, self.weigh_out = _weigh(self.lattice, kernels, workers)
+
+    def run(
+        self,
+        probs: NDArray[np.floating],
+        kernels: Sequence[Kernel],
+        iterations: int,
+        compatibility: NDArray[np.floating] | None = None,
+    ) -> Floats:
+        """probs (C, H, W) of a classifier -> (C, H, W) float32, the marginals after `iterations` steps, at least one.
+
+        kernels         those that it was built with, or others that differ in weight and compatibility alone
+        compatibility   (C, C) for the kernels without one of their own; None is Potts, [l != l']
+        """
+        steps = _Steps(self, len(probs))
+        steps.take_scores(probs)
+        steps.update(with_messages=False, last=False)
+        for done in range(1, iterations + 1):
+            steps.send_messages(kernels, compatibility)
+            steps.update(with_messages=True, last=done == iterations)
+        return steps.give_marginals()
+
+    def _in_tiles(self, features: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Rows (N, d) in the order of the image, brought into that of the tiles."""
+        image = features.reshape(*self.size, features.shape[1])
+        return np.concatenate([image[tile].reshape(-1, image.shape[2]) for tile in self.tiles])
 
 
 class _Steps:
-    """The arrays of one image's inference; all that is as large as the image, but for the result."""
+    """The arrays of one inference; all that is as large as the image, but for the result."""
 
-    def __init__(self, lattice: Lattice, kernels: Sequence[Kernel], num_classes: int, workers: Workers) -> None:
-        self.lattice = lattice
-        self.workers = workers
+    def __init__(self, inference: Inference, num_classes: int) -> None:
+        self.inference = inference
+        self.workers = inference.workers
         self.num_classes = num_classes
-        self.weigh_in, self.weigh_out = _weigh(lattice, kernels, workers)
-        self.field = Field(lattice, num_classes, workers)
-        self.rows: Floats = np.empty(lattice.num_points * self.field.width, np.float32)
+        self.field = Field(inference.lattice, num_classes, inference.workers)
+        self.rows: Floats = np.empty(inference.lattice.num_points * self.field.width, np.float32)
 
     def take_scores(self, probs: NDArray[np.floating]) -> None:
-        """Keep the log of the probabilities (C, N), a row for each pixel."""
+        """Keep the log of the probabilities (C, H, W), a row for each pixel."""
 
-        def take(band: slice) -> None:
-            planes = np.maximum(probs[:, band], LEAST_PROBABILITY).astype(np.float32)
+        def take(tile: tuple[slice, slice], band: slice) -> None:
+            planes = np.maximum(probs[:, *tile], LEAST_PROBABILITY).astype(np.float32).reshape(self.num_classes, -1)
             np.log(planes, out=planes)
             sweeps.to_rows(planes, self.num_classes, sweeps.NOTHING, self.field.of_band(self.rows, band))
 
-        self.workers.run(take, [(band,) for band in self.lattice.bands])
+        self.workers.run(take, zip(self.inference.tiles, self.inference.lattice.bands, strict=True))
 
     def update(self, with_messages: bool, last: bool) -> None:
         """Softmax of scores and messages in every band; Q goes to the lattice, or in the last step to the rows."""
-        tables, values = self.lattice, self.field.values.reshape(-1)
+        tables, values = self.inference.lattice, self.field.values.reshape(-1)
         tasks = [
             (
                 self.field.of_band(self.rows, band),
                 tables.ids[band],
                 tables.points[rows],
-                self.weigh_in[band],
-                self.weigh_out[band],
+                self.inference.weigh_in[band],
+                self.inference.weigh_out[band],
                 values,
                 self.field.sums[rows].reshape(-1),
                 self.field.blocks,
@@ -88,7 +108,7 @@ class _Steps:
 
     def send_messages(self, kernels: Sequence[Kernel], compatibility: NDArray[np.floating] | None) -> None:
         """Blur what the pixels spread, and turn it into what they read: -w_k mu F_k Q at each lattice point."""
-        tables = self.lattice
+        tables = self.inference.lattice
         self.field.blur([part.alpha * kernel.weight for part, kernel in zip(tables.parts, kernels, strict=True)])
         for part, kernel in zip(tables.parts, kernels, strict=True):
             matrix = compatibility if kernel.compatibility is None else kernel.compatibility
@@ -102,11 +122,21 @@ class _Steps:
         values[:] = classes.reshape(-1, *values.shape[::2]).transpose(1, 0, 2)
 
     def give_marginals(self) -> Floats:
-        """Q, (C, N), after the last step."""
-        planes = np.empty((self.num_classes, self.lattice.num_points), np.float32)
-        tasks = [(self.field.of_band(self.rows, band), band.start, band.stop, planes) for band in self.lattice.bands]
-        self.workers.run(sweeps.to_planes, tasks)
+        """Q, (C, H, W), after the last step."""
+        planes = np.empty((self.num_classes, *self.inference.size), np.float32)
+
+        def give(tile: tuple[slice, slice], band: slice) -> None:
+            sweeps.to_planes(self.field.of_band(self.rows, band), planes[:, *tile])
+
+        self.workers.run(give, zip(self.inference.tiles, self.inference.lattice.bands, strict=True))
         return planes
+
+
+def _tiles(size: tuple[int, int]) -> list[tuple[slice, slice]]:
+    """The image cut into tiles of nearly equal size."""
+    edges = [np.linspace(0, length, -(-length // most) + 1).astype(int).tolist() for length, most in zip(size, _TILE, strict=True)]
+    rows, columns = ([slice(*ends) for ends in pairwise(along)] for along in edges)
+    return list(product(rows, columns))
 
 
 def _weigh(lattice: Lattice, kernels: Sequence[Kernel], workers: Workers) -> tuple[Floats, Floats]:

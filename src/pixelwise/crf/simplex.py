@@ -126,47 +126,43 @@ def enclose(features: Any, factors: Any, steps: Any, first_id: int, column: int,
 
 
 @compiled
-def unite(codes: Any, first: int, points: Any) -> Any:
-    """Number the different codes from `first` on, in the order of first use. codes (R,) int64 with repeats.
+def neighbours_along(codes: Any, step: Any, neighbours: Any) -> Any:
+    """Find the vertices' neighbours along one direction, whose codes are `step` less and `step` more; how far off they are at most.
 
-    Fills points (R,) int32 with each code's number. Returns the different codes (M,) and the table from code to number less
-    `first`.
+    codes (M,) int64, ascending. Fills neighbours (2, M) int32 with the numbers of those before and after, -1 where none is.
     """
-    table, count = np.full((8192, 2), _EMPTY, np.int64), 0
-    for row in range(len(codes)):
-        if 2 * (count + 1) > len(table):
-            table = _grown(table)
-        slot = _slot(table, codes[row])
-        if table[slot, 1] < 0:
-            table[slot, 0] = codes[row]
-            table[slot, 1] = count
-            count += 1
-        points[row] = first + table[slot, 1]
-    return _codes_of(table, count), table
+    reach, k, wanted = 0, 0, codes[0] + step
+    for i in range(len(codes)):
+        neighbours[0, i] = neighbours[1, i] = -1
+    for i in range(len(codes)):
+        if codes[i] + step < wanted:  # the sum has passed the largest of 64 bits, as random strides let it
+            k = 0
+        wanted = codes[i] + step
+        while k < len(codes) and codes[k] < wanted:
+            k += 1
+        if k < len(codes) and codes[k] == wanted:
+            neighbours[1, i], neighbours[0, k] = k, i
+            reach = max(reach, abs(k - i))
+    return reach
 
 
 @compiled
-def lines_along(table: Any, codes: Any, step: Any, order: Any, links: Any) -> None:
-    """Order the vertices by the lines that they form along one direction, in which a neighbour's code is `step` more.
+def lines_of(neighbours: Any, order: Any, links: Any) -> None:
+    """Order the vertices by the lines that they form along one direction; neighbours (2, M) of `neighbours_along`.
 
-    codes (M,) int64 and their table. Fills order (M,) int32 with the vertices' numbers, line after line, and links (M,)
-    float32 with the weight of the vertex before in the blur: 1/2, or 0 where a line begins.
+    Fills order (M,) int32 with the vertices' numbers, line after line, and links (M,) float32 with the weight of the vertex
+    before in the blur: 1/2, or 0 where a line begins.
     """
-    following, is_first = np.empty(len(codes), np.int32), np.ones(len(codes), np.bool_)
-    for i in range(len(codes)):
-        following[i] = table[_slot(table, codes[i] + step), 1]
-        if following[i] >= 0:
-            is_first[following[i]] = False
     done = 0
-    for i in range(len(codes)):
-        if is_first[i]:
+    for i in range(len(order)):
+        if neighbours[0, i] < 0:
             order[done], links[done] = i, 0
             done += 1
-            vertex = following[i]
+            vertex = neighbours[1, i]
             while vertex >= 0:
                 order[done], links[done] = vertex, 0.5
                 done += 1
-                vertex = following[vertex]
+                vertex = neighbours[1, vertex]
 
 
 @compiled

@@ -288,8 +288,8 @@ def merge(sums: Any, starts: Any, places: Any, first: int, stop: int, factor: fl
 
 
 @compiled
-def blur(plane: Any, order: Any, links: Any) -> None:
-    """One direction of the blur, 1/2 1 1/2, in place: plane (m * 8,) of eight classes; order, links (m,) of `lines_along`.
+def blur_lines(plane: Any, order: Any, links: Any) -> None:
+    """One direction of the blur, 1/2 1 1/2, in place: plane (m * 8,) of eight classes; order, links (m,) of `lines_of`.
 
     A line's ends have one neighbour. Following the lines, each row is read once and nothing has to be copied. Where a line
     ends, the link is 0: most lines of an image's colours are two vertices long, and a branch would be guessed wrongly there.
@@ -307,6 +307,50 @@ def blur(plane: Any, order: Any, links: Any) -> None:
 
 
 @compiled
+def blur_window(plane: Any, neighbours: Any, reach: int) -> None:
+    """The blur along every direction in one pass, in place: plane (m * 8,) of eight classes, neighbours (D, 2, m), -1 for none.
+
+    No neighbour is further than `reach` points away. So the points are cut into chunks of that length, and each direction
+    follows the one before at a distance of one chunk: between them lie few enough points for a cache. Directions read the
+    plane and write a ring of chunks in turn, those that follow the other way round, and what the last one leaves in the
+    ring is copied back.
+    """
+    directions, _, num = neighbours.shape
+    stages = directions + directions % 2
+    length = 1
+    while length < (stages + 1) * reach:
+        length *= 2
+    ring, everywhere, around = np.empty(length * LANES, np.float32), ~0, length - 1
+    for start in range(0, num + stages * reach, reach):
+        for stage in range(stages):
+            first = start - stage * reach
+            if first < 0 or first >= num:
+                continue
+            stop = min(first + reach, num)
+            if stage == directions:
+                for i in range(first, stop):
+                    store(plane, i * LANES, LANES, load(ring, (i & around) * LANES, LANES, (0,)))
+            elif stage % 2:
+                _blur_chunk(ring, around, neighbours[stage], first, stop, plane, everywhere)
+            else:
+                _blur_chunk(plane, everywhere, neighbours[stage], first, stop, ring, around)
+
+
+@compiled
+def _blur_chunk(source: Any, source_mask: int, neighbours: Any, first: int, stop: int, target: Any, target_mask: int) -> None:
+    """Points first..stop along one direction; a point's place is that part of its number which the mask leaves."""
+    half = np.float32(0.5)
+    for i in range(first, stop):
+        row = load(source, (i & source_mask) * LANES, LANES, (0,))
+        before, after = neighbours[0, i], neighbours[1, i]
+        if before >= 0:
+            row = plus_times(row, load(source, (before & source_mask) * LANES, LANES, (0,)), half)
+        if after >= 0:
+            row = plus_times(row, load(source, (after & source_mask) * LANES, LANES, (0,)), half)
+        store(target, (i & target_mask) * LANES, LANES, row)
+
+
+@compiled
 def to_rows(planes: Any, num_classes: int, padding: Any, rows: Any) -> None:
     """Turn planes (C, n) into padded rows (n * L,); the classes beyond C hold `padding`."""
     num = planes.shape[1]
@@ -319,9 +363,11 @@ def to_rows(planes: Any, num_classes: int, padding: Any, rows: Any) -> None:
 
 
 @compiled
-def to_planes(rows: Any, first: int, stop: int, planes: Any) -> None:
-    """Turn the padded rows (n * L,) of the pixels first..stop back into planes (C, N)."""
-    width = len(rows) // (stop - first)
-    for i in range(stop - first):
-        for c in range(len(planes)):
-            planes[c, first + i] = rows[i * width + c]
+def to_planes(rows: Any, planes: Any) -> None:
+    """Turn the padded rows (h * w * L,) of a tile back into planes (C, h, w)."""
+    num_classes, height, width = planes.shape
+    padded = len(rows) // (height * width)
+    for y in range(height):
+        for x in range(width):
+            for c in range(num_classes):
+                planes[c, y, x] = rows[(y * width + x) * padded + c]
