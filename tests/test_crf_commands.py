@@ -20,6 +20,7 @@ from pixelwise.commands import _refined, crf_search
 from pixelwise.core import Taxonomy
 from pixelwise.crf import Parameters, refine, refine_each
 from pixelwise.crfsearch import Found, search
+from pixelwise.crfsearch.tally import Tally
 from pixelwise.data import open_dataset
 from pixelwise.evaluate import evaluate
 from pixelwise.inference.dense import coarse_scores
@@ -128,6 +129,47 @@ def test_the_search_holds_one_picture_at_a_time(model: Path, data: Path, monkeyp
     search(pixelwise.load(model), open_dataset(data).split("val"))
     assert alive
     assert max(alive) <= 1
+
+
+def test_a_stopped_search_goes_on(
+    model: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped at the second picture's first setting and once more in the middle of a line; the same result as in one go."""
+    monkeypatch.setattr(crfsearch, "COARSE", ((3.0, 6.0), (20.0,), (3.0,)))
+    monkeypatch.setattr(crfsearch, "FINE", (1.5, 0.0, 0.0))
+    arguments = "crf-search", "--model", model, "--data", data, "--images", "3"
+    whole = call(capsys, *arguments)
+    expected = (model / "crf.json").read_text()
+    (model / "crf.json").unlink()
+    refined: list[Any] = []
+
+    def stopping(image: Any, *rest: Any) -> Any:
+        refined.append(image)
+        if len(refined) == 2:
+            raise KeyboardInterrupt
+        return refine_each(image, *rest)
+
+    monkeypatch.setattr(crfsearch, "refine_each", stopping)
+    call(capsys, *arguments)
+    left = model / "crf-search.jsonl"
+    assert len(left.read_text().splitlines()) == 2, "what it is about, and one picture"
+    with open(left, "a") as file:
+        file.write('{"[\\"cut')
+    again = call(capsys, *arguments)
+    assert len(refined) == 1 + 4, "two pictures on two grids, and the stopped one; the first is not refined again"
+    assert any("going on" in line for line in again.err)
+    assert again.out == whole.out
+    assert (model / "crf.json").read_text() == expected
+    assert not left.exists()
+
+
+def test_counts_of_other_weights_or_masks_are_dropped(tmp_path: Path) -> None:
+    path, settings = tmp_path / "t", [Parameters()]
+    Tally(path, {"weights": "a"}).add("picture", settings, np.ones((2, 3, 3), np.int64))
+    kept = Tally(path, {"weights": "a"}).find("picture", settings)
+    np.testing.assert_array_equal(kept, np.ones((2, 3, 3)))
+    assert Tally(path, {"weights": "a"}).find("picture", [Parameters(w1=9)]) is None
+    assert Tally(path, {"weights": "b"}).find("picture", settings) is None
 
 
 @pytest.mark.parametrize(("after", "says"), [(0.4, True), (0.6, False)])

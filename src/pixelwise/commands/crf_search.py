@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ..checkpoint import CONFIG, find_checkpoint
 from ..crfsearch import search
+from ..crfsearch.tally import Tally
 from ..data import open_dataset
+from ..data.dataset import Split
 from ..errors import CheckpointError, InputError
 from ..evaluate import refuse_other_classes
 from ..inference.refinement import write_crf
 from ..inference.segmenter import load
 from ._refined import compile_crf
+
+# Where a search keeps what it has counted until it ends.
+TALLY = "crf-search.jsonl"
 
 
 def crf_search(
@@ -29,7 +38,8 @@ def crf_search(
 ) -> int:
     """Find the fully connected CRF's parameters for a model, by a coarse and then a fine grid.
 
-    They are written into the model's folder, where `--crf run` of predict, evaluate and compare finds them.
+    They are written into the model's folder, where `--crf run` of predict, evaluate and compare finds them. A search that was
+    stopped goes on when the command is given again.
 
     Parameters
     ----------
@@ -57,6 +67,9 @@ def crf_search(
     dataset = open_dataset(data, layout)
     truth = dataset.split(split)
     refuse_other_classes(segmenter.taxonomy, truth.taxonomy, str(model), f"{dataset.name} {split}")
+    tally = Tally(model / TALLY, _about(find_checkpoint(model), truth))
+    if not tally.is_empty:
+        print(f"going on with a search that was stopped: {model / TALLY}", file=sys.stderr)
     compile_crf(segmenter.taxonomy.num_classes)
     columns = TextColumn("searching"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
@@ -65,9 +78,10 @@ def crf_search(
         def report(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        found = search(segmenter, truth, num_images=images, progress=report)
+        found = search(segmenter, truth, num_images=images, progress=report, tally=tally)
     how = {"dataset": dataset.name, "split": split, "images": found.num_images, "settings": found.num_settings}
     path = write_crf(model, found.parameters, {**how, "mean_iou": found.mean_iou, "mean_iou_before": found.mean_iou_before})
+    tally.discard()
     print(f"{dataset.name} {split}, {found.num_images} pictures, {found.num_settings} settings")
     print(f"mean IoU without a CRF {found.mean_iou_before:.2%}, with the best {found.mean_iou:.2%}")
     print(", ".join(f"{name} {value}" for name, value in asdict(found.parameters).items()))
@@ -75,3 +89,11 @@ def crf_search(
         print("no setting is better than none: leave --crf out")
     print(f"written to {path}; use it with --crf run")
     return 0
+
+
+def _about(checkpoint: Path, split: Split) -> dict[str, Any]:
+    """What the counts of a search depend on: the weights, and the files of pictures and masks."""
+    config = json.loads((checkpoint / CONFIG).read_text(encoding="utf-8"))
+    files = [path for item in split.items for path in (item.image, item.mask) if path is not None]
+    states = [(str(path), (state := path.stat()).st_size, state.st_mtime_ns) for path in files]
+    return {"weights": config["weights"]["sha256"], "files": hashlib.sha256(json.dumps(states).encode()).hexdigest()}

@@ -6,19 +6,22 @@ and theta_beta are searched on 100 pictures, with ten steps of mean field. The g
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count, product
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from .crf import Parameters, refine_each
-from .data.dataset import Split
-from .errors import DatasetError
-from .inference.dense import coarse_scores, probabilities
-from .inference.segmenter import Segmenter
-from .metrics import Scores, confusion_matrix
+from ..core import Sample, Taxonomy
+from ..crf import Parameters, refine_each
+from ..data.dataset import Split
+from ..errors import DatasetError
+from ..inference.dense import coarse_scores, probabilities
+from ..inference.segmenter import Segmenter
+from ..metrics import Scores, confusion_matrix
+from .tally import Tally
 
 # Values of (w1, theta_alpha in pixels, theta_beta in steps of 0..255).
 Triple = tuple[float, float, float]
@@ -46,16 +49,18 @@ def search(
     num_images: int = 100,
     start: Parameters | None = None,
     progress: Progress | None = None,
+    tally: Tally | None = None,
 ) -> Found:
     """Try grids of w1, theta_alpha and theta_beta on pictures spread over `split`; the other parameters are those of `start`.
 
     progress  called with (refinements done, refinements in all) after each picture's refinement with one setting
+    tally     keeps what was counted; what it holds already is not counted again
     The parameters without a CRF's gain are returned too: `mean_iou` may be below `mean_iou_before`.
     Raises DatasetError for a split without truth.
     """
     if not split.has_masks:
         raise DatasetError(f"split {split.name}", "has pictures without a mask", "search on a split with truth")
-    first = start or Parameters(normalization="after")
+    first, tally = start or Parameters(normalization="after"), tally or Tally()
     indices = np.linspace(0, len(split) - 1, min(num_images, len(split))).astype(int).tolist()
     coarse = _grid(COARSE)
     total, done = len(indices) * (len(coarse) + 3 ** len(FINE) - 1), count(1)
@@ -65,7 +70,8 @@ def search(
             progress(next(done), total)
 
     def mean_ious(triples: Sequence[Triple]) -> list[float]:
-        return _mean_ious(segmenter, split, indices, [_with(first, triple) for triple in triples], tick)
+        settings = [_with(first, triple) for triple in triples]
+        return _mean_ious(segmenter, split, indices, settings, tally, tick)
 
     before, *scores = mean_ious(coarse)
     tried = dict(zip(coarse, scores, strict=True))
@@ -95,21 +101,40 @@ def _around(triple: Triple) -> Sequence[Sequence[float]]:
 
 
 def _mean_ious(
-    segmenter: Segmenter, split: Split, indices: Sequence[int], settings: Sequence[Parameters], tick: Callable[[], None]
+    segmenter: Segmenter,
+    split: Split,
+    indices: Sequence[int],
+    settings: Sequence[Parameters],
+    tally: Tally,
+    tick: Callable[[], None],
 ) -> list[float]:
     """Mean IoU over those pictures without a CRF, then with each setting.
 
     All settings of a picture before the next: a network that labels at full size has scores of a hundred megabytes a picture.
     """
     taxonomy = split.taxonomy
-    matrices = np.zeros((1 + len(settings), taxonomy.num_classes, taxonomy.num_classes), np.int64)
+    total = np.zeros((1 + len(settings), taxonomy.num_classes, taxonomy.num_classes), np.int64)
     for index in indices:
-        sample = split[index]
-        assert sample.mask is not None, "has_masks said so"
-        with torch.inference_mode():
-            probs = probabilities(coarse_scores(segmenter.model, sample.image, segmenter.device, segmenter.precision))
-        for number, refined in enumerate(chain([probs], refine_each(sample.image, probs, settings))):
-            matrices[number] += confusion_matrix(sample.mask, refined.argmax(0), taxonomy.num_classes, taxonomy.ignore_id)
-            if number:
+        key = split.items[index].key
+        matrices = tally.find(key, settings)
+        if matrices is None:
+            matrices = np.stack(list(_confusions(segmenter, split[index], taxonomy, settings, tick)))
+            tally.add(key, settings, matrices)
+        else:
+            for _ in settings:
                 tick()
-    return [Scores.from_matrix(matrix, taxonomy.names).mean_iou for matrix in matrices]
+        total += matrices
+    return [Scores.from_matrix(matrix, taxonomy.names).mean_iou for matrix in total]
+
+
+def _confusions(
+    segmenter: Segmenter, sample: Sample, taxonomy: Taxonomy, settings: Sequence[Parameters], tick: Callable[[], None]
+) -> Iterator[NDArray[np.int64]]:
+    """The confusion matrix of a picture without a CRF, then with each setting."""
+    assert sample.mask is not None, "has_masks said so"
+    with torch.inference_mode():
+        probs = probabilities(coarse_scores(segmenter.model, sample.image, segmenter.device, segmenter.precision))
+    for number, refined in enumerate(chain([probs], refine_each(sample.image, probs, settings))):
+        yield confusion_matrix(sample.mask, refined.argmax(0), taxonomy.num_classes, taxonomy.ignore_id)
+        if number:
+            tick()
