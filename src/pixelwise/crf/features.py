@@ -86,7 +86,7 @@ def find_parameters(parameters: Parameters | str) -> Parameters:
     return PRESETS[parameters]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kernel:
     """One pairwise kernel, weight * exp(-|f_i - f_j|^2 / 2), over any features.
 
