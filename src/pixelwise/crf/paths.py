@@ -23,6 +23,8 @@ Longs = NDArray[np.int64]
 # A window is for features of a plane, where nearly all points have neighbours (with colours every second has none, and a chip
 # that guesses wrongly loses what the window gains) and where these are at most so many points off: it shall fit a core's cache.
 _PLANE, _NEAR = 2, 4096
+# Shorter chunks of points would not be worth a loop's start.
+_CHUNK = 64
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Window:
-    """neighbours (d + 1, 2, m) int32: those before and after each point, -1 where none is; reach: how far off they are at most."""
+    """neighbours (d + 1, 2, m) int32: those before and after each point, -1 where none is; reach: none is further off."""
 
     neighbours: Integers
     reach: int
@@ -58,7 +60,7 @@ def find_paths(codes: Longs, steps: Longs, workers: Workers) -> Lines | Window:
     neighbours: Integers = np.empty((len(steps), 2, len(codes)), np.int32)
     reaches = workers.run(simplex.neighbours_along, [(codes, *task) for task in zip(directions, neighbours, strict=True)])
     if len(steps) - 1 <= _PLANE and max(reaches) <= _NEAR:
-        return Window(neighbours, max(1, *reaches))
+        return Window(neighbours, max(_CHUNK, *reaches))
     orders: Integers = np.empty((len(steps), len(codes)), np.int32)
     links: Floats = np.empty(orders.shape, np.float32)
     workers.run(simplex.lines_of, zip(neighbours, orders, links, strict=True))
