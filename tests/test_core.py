@@ -116,6 +116,13 @@ def test_more_than_255_classes_take_16_bits(count: int, ignore_id: int, dtype: t
     assert taxonomy.color_table.shape == (ignore_id + 1, 3)
 
 
+@pytest.mark.parametrize(("colors", "unscored"), [([(1, 2, 3), (9, 9, 9)], (0, 0, 0)), ([(0, 0, 0), (9, 9, 9)], (224, 224, 192))])
+def test_what_is_not_scored_has_a_colour_of_its_own(colors: list[tuple[int, int, int]], unscored: tuple[int, int, int]) -> None:
+    """The other colour is that of label 255 in the VOC devkit's palette."""
+    taxonomy = Taxonomy(("a", "b"), tuple(colors))
+    assert taxonomy.color_table[[0, 1, taxonomy.ignore_id]].tolist() == [*map(list, colors), list(unscored)]
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [

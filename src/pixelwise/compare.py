@@ -61,7 +61,7 @@ def occurring(masks: Sequence[NDArray[Any]], taxonomy: Taxonomy) -> list[tuple[s
     """Name and colour of the classes in any of the masks (H, W), in the order of their ids; the ignore id comes last."""
     ids = sorted({int(k) for mask in masks for k in np.unique(mask)})
     known = [(taxonomy.names[k], taxonomy.colors[k]) for k in ids if k != taxonomy.ignore_id]
-    return known + ([(NOT_SCORED, (0, 0, 0))] if taxonomy.ignore_id in ids else [])
+    return known + ([(NOT_SCORED, taxonomy.ignore_color)] if taxonomy.ignore_id in ids else [])
 
 
 def short_names(names: Sequence[str]) -> list[str]:

@@ -148,10 +148,16 @@ class Taxonomy:
 
     @cached_property
     def color_table(self) -> NDArray[np.uint8]:
-        """(ignore_id + 1, 3) RGB; the ignore id and unused ids are black."""
+        """(ignore_id + 1, 3) RGB of ids; unused ids are black."""
         table = np.zeros((self.ignore_id + 1, 3), np.uint8)
         table[: self.num_classes] = self.colors
+        table[self.ignore_id] = self.ignore_color
         return table
+
+    @property
+    def ignore_color(self) -> tuple[int, int, int]:
+        """RGB of what is not scored: black, or where a class is black the VOC devkit's cream of label 255."""
+        return voc_color(255) if (0, 0, 0) in self.colors else (0, 0, 0)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON and YAML form; `from_dict` reads it back."""

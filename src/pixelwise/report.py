@@ -65,6 +65,7 @@ def render(folder: Path) -> str:
         "charts": read_charts(folder / "metrics.csv"),
         "evaluation": evaluation,
         "colors": dict(sheet.legend),
+        "unscored": "Cream" if "#000000" in dict(sheet.legend).values() else "Black",
         "groups": _groups(sheet.examples),
         "config": _text(folder / "config.yaml"),
         "environment": _flat(_mapping(folder / "environment.json")),
