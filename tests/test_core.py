@@ -241,7 +241,7 @@ def test_overlay_refuses_an_opacity_outside_0_to_1(opacity: float) -> None:
 def test_16_bit_masks_are_drawn_too() -> None:
     taxonomy = Taxonomy(tuple(map(str, range(300))))
     picture = Prediction(np.array([[299, 65535]], np.uint16), taxonomy, np.zeros((1, 2, 3), np.uint8)).colorize()
-    assert np.asarray(picture).tolist() == [[list(voc_color(299)), [0, 0, 0]]]
+    assert np.asarray(picture).tolist() == [[list(voc_color(299)), [252, 248, 248]]], "class 0 is black"
 
 
 def test_a_sample_refuses_a_mask_of_another_size() -> None:

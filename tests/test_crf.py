@@ -274,6 +274,8 @@ def test_several_settings_share_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     several: list[Parameters | str] = [
         first,
         replace(first, w1=9, w2=1),
+        replace(first, normalization="after"),
+        first,
         replace(first, iterations=0),
         replace(first, iterations=5),
         replace(first, w2=0),
@@ -281,7 +283,7 @@ def test_several_settings_share_tables(monkeypatch: pytest.MonkeyPatch) -> None:
         "deeplabv1",
     ]
     together = list(refine_each(image, probs, several))
-    assert len(built) == 4
+    assert len(built) == 6
     for parameters, found in zip(several, together, strict=True):
         np.testing.assert_array_equal(found, refine(image, probs, parameters))
 

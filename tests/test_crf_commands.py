@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 import weakref
 from pathlib import Path
@@ -23,7 +25,8 @@ from pixelwise.crfsearch import Found, search
 from pixelwise.crfsearch.tally import Tally
 from pixelwise.data import open_dataset
 from pixelwise.evaluate import evaluate
-from pixelwise.inference.dense import coarse_scores
+from pixelwise.images import read_mask, write_mask
+from pixelwise.inference.dense import coarse_scores, probabilities
 from pixelwise.inference.refinement import find_crf, read_crf, write_crf
 from pixelwise.models import create_model
 
@@ -120,27 +123,61 @@ def test_the_search_holds_one_picture_at_a_time(model: Path, data: Path, monkeyp
         scores.append(weakref.ref(coarse.scores))
         return coarse
 
+    def kept(coarse: Any) -> Any:
+        probs = probabilities(coarse)
+        scores.append(weakref.ref(probs))
+        return probs
+
     def counting(*args: Any) -> Any:
         alive.append(sum(each() is not None for each in scores))
         return refine_each(*args)
 
     monkeypatch.setattr(crfsearch, "coarse_scores", watched)
+    monkeypatch.setattr(crfsearch, "probabilities", kept)
     monkeypatch.setattr(crfsearch, "refine_each", counting)
     search(pixelwise.load(model), open_dataset(data).split("val"))
     assert alive
     assert max(alive) <= 1
 
 
+def change_weights(model: Path, data: Path) -> None:
+    save_checkpoint(model, create_model("compact", 3, **TINY_COMPACT), Taxonomy(NAMES))
+
+
+def change_masks(model: Path, data: Path) -> None:
+    for path in (data / "masks" / "val").iterdir():
+        write_mask(path, read_mask(path)[::-1])
+
+
+def change_classes(model: Path, data: Path) -> None:
+    values = (1, 0, 2)
+    rows = "".join(f"  - {{name: {name}, value: {value}}}\n" for name, value in zip(NAMES, values, strict=True))
+    (data / "classes.yaml").write_text(f"classes:\n{rows}")
+
+
+def change_names_of_files(model: Path, data: Path) -> None:
+    for path in [*data.glob("*/val/*")]:
+        path.rename(path.with_stem("renamed_" + path.stem))
+
+
+@pytest.mark.parametrize(
+    ("change", "counted_again"),
+    [(None, 1), (change_names_of_files, 1), (change_masks, 2), (change_classes, 2), (change_weights, 2)],
+    ids=["nothing", "names of files", "masks", "classes", "weights"],
+)
 def test_a_stopped_search_goes_on(
-    model: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    change: Any,
+    counted_again: int,
 ) -> None:
-    """Stopped at the second picture's first setting and once more in the middle of a line; the same result as in one go."""
+    """Stopped at the second picture, and once more in the middle of a line; the same result as in one go."""
     monkeypatch.setattr(crfsearch, "COARSE", ((3.0, 6.0), (20.0,), (3.0,)))
     monkeypatch.setattr(crfsearch, "FINE", (1.5, 0.0, 0.0))
+    data = write_dataset(tmp_path / "data", num_train=1, num_val=2, size=(24, 32))
     arguments = "crf-search", "--model", model, "--data", data, "--images", "3"
-    whole = call(capsys, *arguments)
-    expected = (model / "crf.json").read_text()
-    (model / "crf.json").unlink()
     refined: list[Any] = []
 
     def stopping(image: Any, *rest: Any) -> Any:
@@ -152,24 +189,31 @@ def test_a_stopped_search_goes_on(
     monkeypatch.setattr(crfsearch, "refine_each", stopping)
     call(capsys, *arguments)
     left = model / "crf-search.jsonl"
-    assert len(left.read_text().splitlines()) == 2, "what it is about, and one picture"
     with open(left, "a") as file:
-        file.write('{"[\\"cut')
+        file.write('\n{"cut')
+    if change is not None:
+        change(model, data)
     again = call(capsys, *arguments)
-    assert len(refined) == 1 + 4, "two pictures on two grids, and the stopped one; the first is not refined again"
     assert any("going on" in line for line in again.err)
-    assert again.out == whole.out
-    assert (model / "crf.json").read_text() == expected
+    assert len(refined) == 2 + counted_again + 2, "before the stop, what is left of the coarse grid, the fine one"
     assert not left.exists()
+    found = (model / "crf.json").read_text()
+    whole = call(capsys, *arguments)
+    assert whole.out == again.out
+    assert (model / "crf.json").read_text() == found
 
 
-def test_counts_of_other_weights_or_masks_are_dropped(tmp_path: Path) -> None:
-    path, settings = tmp_path / "t", [Parameters()]
-    Tally(path, {"weights": "a"}).add("picture", settings, np.ones((2, 3, 3), np.int64))
-    kept = Tally(path, {"weights": "a"}).find("picture", settings)
-    np.testing.assert_array_equal(kept, np.ones((2, 3, 3)))
-    assert Tally(path, {"weights": "a"}).find("picture", [Parameters(w1=9)]) is None
-    assert Tally(path, {"weights": "b"}).find("picture", settings) is None
+def test_counts_survive_a_line_that_was_cut(tmp_path: Path) -> None:
+    counts = np.arange(18).reshape(2, 3, 3)
+    Tally(tmp_path / "t").add("a", counts)
+    with open(tmp_path / "t", "ab") as file:
+        file.write(b'\n{"b": "eJxj')
+    Tally(tmp_path / "t").add("c", 2 * counts)
+    again = Tally(tmp_path / "t")
+    np.testing.assert_array_equal(again.find("a", (2, 3, 3)), counts)
+    np.testing.assert_array_equal(again.find("c", (2, 3, 3)), 2 * counts)
+    assert again.find("b", (2, 3, 3)) is None
+    assert again.find("a", (4, 3, 3)) is None
 
 
 @pytest.mark.parametrize(("after", "says"), [(0.4, True), (0.6, False)])
@@ -211,6 +255,33 @@ def test_who_waits_for_the_compiler_is_told(monkeypatch: pytest.MonkeyPatch, cap
     monkeypatch.setattr(_refined, "refine", lambda *_: time.sleep(1))
     _refined.compile_crf(3)
     assert "compiling" in capsys.readouterr().err
+
+
+COMPILED = """
+import numpy as np
+from pixelwise.commands._refined import compile_crf
+from pixelwise.crf import refine, simplex, sweeps
+
+def compiled():
+    loops = [loop for module in (simplex, sweeps) for loop in vars(module).values() if hasattr(loop, "signatures")]
+    return sum(len(loop.signatures) for loop in loops)
+
+compile_crf(5)
+before = compiled()
+rng = np.random.default_rng(0)
+for size in ((3, 4), (100, 130)):
+    for preset in ("deeplabv1", "deeplabv2", "pydensecrf"):
+        refine(rng.integers(0, 256, (*size, 3), np.uint8), rng.dirichlet(np.ones(5), size).transpose(2, 0, 1), preset)
+print(before, compiled())
+"""
+
+
+def test_four_pixels_compile_what_any_picture_needs() -> None:
+    """Probabilities are doubles with their classes last in memory, as other libraries give them."""
+    command = [sys.executable, "-c", COMPILED]
+    before, after = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert int(before) > 10
+    assert before == after
 
 
 def test_a_checkpoint_inside_a_run_shares_its_parameters(tmp_path: Path) -> None:

@@ -156,8 +156,8 @@ class Taxonomy:
 
     @property
     def ignore_color(self) -> tuple[int, int, int]:
-        """RGB of what is not scored: black, or where a class is black the VOC devkit's cream of label 255."""
-        return voc_color(255) if (0, 0, 0) in self.colors else (0, 0, 0)
+        """RGB of what is not scored: black, or where a class is black the ignore id's in the VOC devkit's palette, a cream."""
+        return voc_color(self.ignore_id) if (0, 0, 0) in self.colors else (0, 0, 0)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON and YAML form; `from_dict` reads it back."""

@@ -19,17 +19,17 @@ PATIENCE = 2.0
 
 def with_crf(segmenter: Segmenter, parameters: Parameters) -> Segmenter:
     """The model's twin that refines its labels; whoever must wait for the compiler is told what for."""
-    compile_crf(segmenter.taxonomy.num_classes, parameters)
+    compile_crf(segmenter.taxonomy.num_classes)
     return segmenter.with_crf(parameters)
 
 
-def compile_crf(num_classes: int, parameters: Parameters | str = "deeplabv2") -> None:
+def compile_crf(num_classes: int) -> None:
     """Refine four pixels, for which everything is compiled that a picture of so many classes needs."""
     words = "compiling the CRF's loops, some seconds, once on this machine"
     notice = Timer(PATIENCE, print, (words,), {"file": sys.stderr, "flush": True})
     notice.daemon = True
     notice.start()
     try:
-        refine(np.zeros((2, 2, 3), np.uint8), np.full((num_classes, 2, 2), 1 / num_classes, np.float32), parameters)
+        refine(np.zeros((2, 2, 3), np.uint8), np.full((num_classes, 2, 2), 1 / num_classes, np.float32))
     finally:
         notice.cancel()

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..checkpoint import CONFIG, find_checkpoint
 from ..crfsearch import search
 from ..crfsearch.tally import Tally
 from ..data import open_dataset
-from ..data.dataset import Split
 from ..errors import CheckpointError, InputError
 from ..evaluate import refuse_other_classes
 from ..inference.refinement import write_crf
@@ -67,9 +62,9 @@ def crf_search(
     dataset = open_dataset(data, layout)
     truth = dataset.split(split)
     refuse_other_classes(segmenter.taxonomy, truth.taxonomy, str(model), f"{dataset.name} {split}")
-    tally = Tally(model / TALLY, _about(find_checkpoint(model), truth))
+    tally = Tally(model / TALLY)
     if not tally.is_empty:
-        print(f"going on with a search that was stopped: {model / TALLY}", file=sys.stderr)
+        print(f"going on with what {model / TALLY} holds of a search that was stopped", file=sys.stderr)
     compile_crf(segmenter.taxonomy.num_classes)
     columns = TextColumn("searching"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
@@ -89,11 +84,3 @@ def crf_search(
         print("no setting is better than none: leave --crf out")
     print(f"written to {path}; use it with --crf run")
     return 0
-
-
-def _about(checkpoint: Path, split: Split) -> dict[str, Any]:
-    """What the counts of a search depend on: the weights, and the files of pictures and masks."""
-    config = json.loads((checkpoint / CONFIG).read_text(encoding="utf-8"))
-    files = [path for item in split.items for path in (item.image, item.mask) if path is not None]
-    states = [(str(path), (state := path.stat()).st_size, state.st_mtime_ns) for path in files]
-    return {"weights": config["weights"]["sha256"], "files": hashlib.sha256(json.dumps(states).encode()).hexdigest()}

@@ -10,7 +10,8 @@ https://arxiv.org/abs/1210.5644); DeepLab v1 and v2 apply it to their scores.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
@@ -29,6 +30,7 @@ from .features import (
     appearance_features,
     find_parameters,
     paper_kernels,
+    paper_weights,
     position_features,
 )
 
@@ -57,7 +59,8 @@ def refine(
     Raises ImageError for another image, ConfigError for probabilities, matrices or features that cannot be right.
     The first call on a machine compiles for some ten seconds; the compiled code is kept.
     """
-    return next(refine_each(image, probs, [parameters], compatibility=compatibility, kernels=kernels, threads=threads))
+    with closing(refine_each(image, probs, [parameters], compatibility=compatibility, kernels=kernels, threads=threads)) as results:
+        return next(results)
 
 
 def refine_each(
@@ -68,10 +71,11 @@ def refine_each(
     compatibility: NDArray[Any] | None = None,
     kernels: Sequence[Kernel] = (),
     threads: int | None = None,
-) -> Iterator[NDArray[np.float32]]:
+) -> Generator[NDArray[np.float32]]:
     """`refine` with each of several settings, in turn; neighbours that differ in weights or steps alone share their tables.
 
-    Raises what `refine` raises, before the first result.
+    The tables and the threads live until the last result, or until the generator is closed. Raises what `refine` raises
+    before the first result; only a kernel too narrow for single precision is told at its turn.
     """
     found = [find_parameters(parameters) for parameters in settings]
     image, probs = np.asarray(image), np.asarray(probs)
@@ -90,7 +94,7 @@ def _refine_each(
     compatibility: NDArray[Any] | None,
     kernels: Sequence[Kernel],
     threads: int | None,
-) -> Iterator[NDArray[np.float32]]:
+) -> Generator[NDArray[np.float32]]:
     # numba takes a third of a second to import: only who refines shall pay it.
     from .compiled import Workers
     from .meanfield import Inference
@@ -99,13 +103,13 @@ def _refine_each(
         for _, group in groupby(settings, _tables_of):
             inference = None
             for parameters in group:
-                all_kernels = [*paper_kernels(image, parameters), *kernels]
-                if not all_kernels or not parameters.iterations:
+                weights = [*paper_weights(parameters), *(kernel.weight for kernel in kernels)]
+                if not weights or not parameters.iterations:
                     clipped = np.maximum(probs, LEAST_PROBABILITY).astype(np.float32)
                     yield np.asarray(clipped / clipped.sum(0), np.float32)
                     continue
-                inference = inference or Inference(probs.shape[1:], all_kernels, workers)
-                yield inference.run(probs, all_kernels, parameters.iterations, compatibility)
+                inference = inference or Inference(image.shape[:2], [*paper_kernels(image, parameters), *kernels], workers)
+                yield inference.run(probs, weights, parameters.iterations, compatibility)
 
 
 def _tables_of(parameters: Parameters) -> Parameters:

@@ -140,3 +140,8 @@ def paper_kernels(image: NDArray[np.uint8], parameters: Parameters) -> list[Kern
         appearance = appearance_features(image, parameters.theta_alpha, parameters.theta_beta)
         kernels.append(Kernel(appearance, parameters.w1, normalization=parameters.normalization))
     return kernels
+
+
+def paper_weights(parameters: Parameters) -> list[float]:
+    """The weights of `paper_kernels`."""
+    return [weight for weight in (parameters.w2, parameters.w1) if weight]

@@ -31,8 +31,6 @@ Floats = NDArray[np.float32]
 Integers = NDArray[np.int32]
 Longs = NDArray[np.int64]
 
-# Points of a band: its rows shall fit a core's second-level cache.
-_BAND = 8192
 # Lattice points of one task of merging.
 _CHUNK = 8192
 
@@ -51,21 +49,33 @@ class Part:
     paths: Lines | Window
 
     @property
+    def directions(self) -> int:
+        """d + 1, as many as a pixel has vertices."""
+        return int(self.vertices.stop - self.vertices.start)
+
+    @property
+    def size(self) -> int:
+        """Its lattice points, m."""
+        return int(self.points.stop - self.points.start)
+
+    @property
     def alpha(self) -> float:
         """What its filter is multiplied by."""
-        return alpha(self.vertices.stop - self.vertices.start - 1)
+        return alpha(self.directions - 1)
 
 
 class Lattice:
     """Lattices of one or several kernels over the same N points, with their tables.
 
     features  for each kernel (N, d), in standard deviations: the kernel is exp(-|f_i - f_j|^2 / 2)
-    lengths   of the bands, adding up to N; None cuts them evenly
+    lengths   of the bands, adding up to N; None makes one of all
 
     ids       (N, V) int32: the rows of its band that each point lies between, d + 1 for each kernel
     weights   (N, V) float32: their barycentric weights
     bands     the points of each band; rows: the rows of each band among those of all bands, R
     points    (R,) int32: the lattice point that each row stands for
+    parts     the lattice of each kernel
+    starts, places  as `simplex.members_of` gives them: the rows that stand for each lattice point
     Raises ConfigError for features that are not finite, too large, or of unequal length.
     """
 
@@ -79,7 +89,7 @@ class Lattice:
         columns = list(_slices(table.shape[1] + 1 for table in tables))
         self.ids: Integers = np.empty((self.num_points, columns[-1].stop), np.int32)
         self.weights: Floats = np.empty(self.ids.shape, np.float32)
-        self.bands = list(_slices(lengths) if lengths else _spans(slice(0, self.num_points), _BAND))
+        self.bands = list(_slices(lengths or [self.num_points]))
         steps = [strides(*_range(table))[:-1] for table in tables]
         codes = workers.run(lambda band: self._enclose(tables, columns, steps, band), [(band,) for band in self.bands])
         self.rows = list(_slices(sum(map(len, of_band)) for of_band in codes))
@@ -189,7 +199,7 @@ class Field:
         # Eight channels of a kernel at a time, along all directions: they fit a cache, and no thread waits for another.
         planes = [
             (part.paths, plane[part.points].reshape(-1), reverse)
-            for part in sorted(tables.parts, key=lambda part: part.points.start - part.points.stop)
+            for part in sorted(tables.parts, key=lambda part: -part.size * part.directions)
             for plane in self.values
         ]
         self.workers.run(lambda paths, plane, reverse: paths.blur(plane, reverse), planes)

@@ -26,9 +26,13 @@ _TILE = (96, 64)
 
 
 class Inference:
-    """Mean field over one image: its lattice and tables, for any scores and for kernels of any weight.
+    """Mean field over one image: its lattice and tables, for any scores and any weights of its kernels.
 
     size     (height, width); kernels as in `refine`, at least one
+
+    tiles                 (rows, columns) of each, in the order of the lattice's bands
+    weigh_in, weigh_out   (N, V): the lattice's weights with the normalisation in them, for spreading and for reading back
+    compatibilities       (C, C) of each kernel, or None
     Raises ConfigError for features that are not finite or too large.
     """
 
@@ -39,24 +43,25 @@ class Inference:
         areas = [(rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in self.tiles]
         self.lattice = Lattice([self._in_tiles(kernel.features) for kernel in kernels], workers, areas)
         self.weigh_in, self.weigh_out = _weigh(self.lattice, kernels, workers)
+        self.compatibilities = [kernel.compatibility for kernel in kernels]
 
     def run(
         self,
         probs: NDArray[np.floating],
-        kernels: Sequence[Kernel],
+        weights: Sequence[float],
         iterations: int,
         compatibility: NDArray[np.floating] | None = None,
     ) -> Floats:
         """probs (C, H, W) of a classifier -> (C, H, W) float32, the marginals after `iterations` steps, at least one.
 
-        kernels         those that it was built with, or others that differ in weight and compatibility alone
-        compatibility   (C, C) for the kernels without one of their own; None is Potts, [l != l']
+        weights        one for each kernel
+        compatibility  (C, C) for the kernels without one of their own; None is Potts, [l != l']
         """
         steps = _Steps(self, len(probs))
         steps.take_scores(probs)
         steps.update(with_messages=False, last=False)
         for done in range(1, iterations + 1):
-            steps.send_messages(kernels, compatibility)
+            steps.send_messages(weights, compatibility)
             steps.update(with_messages=True, last=done == iterations)
         return steps.give_marginals()
 
@@ -80,7 +85,7 @@ class _Steps:
         """Keep the log of the probabilities (C, H, W), a row for each pixel."""
 
         def take(tile: tuple[slice, slice], band: slice) -> None:
-            planes = np.maximum(probs[:, *tile], LEAST_PROBABILITY).astype(np.float32).reshape(self.num_classes, -1)
+            planes = np.maximum(probs[:, *tile], LEAST_PROBABILITY, order="C").astype(np.float32).reshape(self.num_classes, -1)
             np.log(planes, out=planes)
             sweeps.to_rows(planes, self.num_classes, sweeps.NOTHING, self.field.of_band(self.rows, band))
 
@@ -106,12 +111,12 @@ class _Steps:
         ]
         self.workers.run(sweeps.update, tasks)
 
-    def send_messages(self, kernels: Sequence[Kernel], compatibility: NDArray[np.floating] | None) -> None:
+    def send_messages(self, weights: Sequence[float], compatibility: NDArray[np.floating] | None) -> None:
         """Blur what the pixels spread, and turn it into what they read: -w_k mu F_k Q at each lattice point."""
         tables = self.inference.lattice
-        self.field.blur([part.alpha * kernel.weight for part, kernel in zip(tables.parts, kernels, strict=True)])
-        for part, kernel in zip(tables.parts, kernels, strict=True):
-            matrix = compatibility if kernel.compatibility is None else kernel.compatibility
+        self.field.blur([part.alpha * float(weight) for part, weight in zip(tables.parts, weights, strict=True)])
+        for part, own in zip(tables.parts, self.inference.compatibilities, strict=True):
+            matrix = compatibility if own is None else own
             if matrix is not None:
                 self._pay(self.field.values[:, part.points], np.asarray(matrix, np.float32))
 
@@ -126,7 +131,9 @@ class _Steps:
         planes = np.empty((self.num_classes, *self.inference.size), np.float32)
 
         def give(tile: tuple[slice, slice], band: slice) -> None:
-            sweeps.to_planes(self.field.of_band(self.rows, band), planes[:, *tile])
+            rows, columns = tile
+            ends = rows.start, rows.stop, columns.start, columns.stop
+            sweeps.to_planes(self.field.of_band(self.rows, band), *ends, planes)
 
         self.workers.run(give, zip(self.inference.tiles, self.inference.lattice.bands, strict=True))
         return planes

@@ -1,4 +1,4 @@
-"""Loops that build a permutohedral lattice: the simplex around each point, the table of its vertices, their lines.
+"""Loops that build a permutohedral lattice: the simplex around each point, its vertices, their neighbours and lines.
 
 Arithmetic is single precision, in the order of the authors' C++ code with ties rounded to even: a point on the border of
 two simplices then lands in the same one as there, and so the same vertices exist, which a comparison to the last digits needs.

@@ -363,11 +363,11 @@ def to_rows(planes: Any, num_classes: int, padding: Any, rows: Any) -> None:
 
 
 @compiled
-def to_planes(rows: Any, planes: Any) -> None:
-    """Turn the padded rows (h * w * L,) of a tile back into planes (C, h, w)."""
-    num_classes, height, width = planes.shape
-    padded = len(rows) // (height * width)
-    for y in range(height):
-        for x in range(width):
-            for c in range(num_classes):
-                planes[c, y, x] = rows[(y * width + x) * padded + c]
+def to_planes(rows: Any, top: int, bottom: int, left: int, right: int, planes: Any) -> None:
+    """Turn the padded rows (h * w * L,) of the tile top..bottom, left..right back into planes (C, H, W)."""
+    width = right - left
+    padded = len(rows) // ((bottom - top) * width)
+    for y in range(top, bottom):
+        for x in range(left, right):
+            for c in range(len(planes)):
+                planes[c, y, x] = rows[((y - top) * width + x - left) * padded + c]

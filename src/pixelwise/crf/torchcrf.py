@@ -7,8 +7,8 @@ Paper: Zheng et al., "Conditional random fields as recurrent neural networks" (I
 mean field as layers, trained with the network. Gradients reach the scores, the kernels' weights and the compatibility matrix;
 as there, none reach the kernels' widths. Deviations: one weight for each kernel, not one for each kernel and class.
 
-The lattice is that of the numba engine, vertex by vertex (`codes.py`), built by sorting in place of a hash table; a batch is
-one lattice in which the images' vertices have codes of their own. On a GPU, sums are added up in no fixed order.
+The lattice is that of the numba engine, vertex by vertex (`codes.py`); a batch is one lattice in which the images'
+vertices have codes of their own. On a GPU, sums are added up in no fixed order.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ and theta_beta are searched on 100 pictures, with ten steps of mean field. The g
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count, product
@@ -70,8 +71,7 @@ def search(
             progress(next(done), total)
 
     def mean_ious(triples: Sequence[Triple]) -> list[float]:
-        settings = [_with(first, triple) for triple in triples]
-        return _mean_ious(segmenter, split, indices, settings, tally, tick)
+        return _mean_ious(segmenter, split, indices, [_with(first, triple) for triple in triples], tally, tick)
 
     before, *scores = mean_ious(coarse)
     tried = dict(zip(coarse, scores, strict=True))
@@ -112,14 +112,15 @@ def _mean_ious(
 
     All settings of a picture before the next: a network that labels at full size has scores of a hundred megabytes a picture.
     """
-    taxonomy = split.taxonomy
+    taxonomy, model = split.taxonomy, _digest_of(segmenter)
     total = np.zeros((1 + len(settings), taxonomy.num_classes, taxonomy.num_classes), np.int64)
     for index in indices:
-        key = split.items[index].key
-        matrices = tally.find(key, settings)
+        sample = split[index]
+        key = _key(model, sample, settings)
+        matrices = tally.find(key, total.shape)
         if matrices is None:
-            matrices = np.stack(list(_confusions(segmenter, split[index], taxonomy, settings, tick)))
-            tally.add(key, settings, matrices)
+            matrices = np.stack(list(_confusions(segmenter, sample, taxonomy, settings, tick)))
+            tally.add(key, matrices)
         else:
             for _ in settings:
                 tick()
@@ -127,14 +128,31 @@ def _mean_ious(
     return [Scores.from_matrix(matrix, taxonomy.names).mean_iou for matrix in total]
 
 
+def _digest_of(segmenter: Segmenter) -> str:
+    """Of all that a picture's scores depend on beside the picture."""
+    digest = hashlib.sha256(f"{segmenter.model.spec} {segmenter.device.type} {segmenter.precision}".encode())
+    for name, tensor in segmenter.model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _key(model: str, sample: Sample, settings: Sequence[Parameters]) -> str:
+    """Of a model's counts: the picture and its truth pixel by pixel, however files name and write them, and the settings."""
+    digest = hashlib.sha256(f"{model} {sample.image.shape} {settings}".encode())
+    for pixels in (sample.image, sample.mask):
+        digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
+
+
 def _confusions(
     segmenter: Segmenter, sample: Sample, taxonomy: Taxonomy, settings: Sequence[Parameters], tick: Callable[[], None]
 ) -> Iterator[NDArray[np.int64]]:
     """The confusion matrix of a picture without a CRF, then with each setting."""
-    assert sample.mask is not None, "has_masks said so"
     with torch.inference_mode():
         probs = probabilities(coarse_scores(segmenter.model, sample.image, segmenter.device, segmenter.precision))
     for number, refined in enumerate(chain([probs], refine_each(sample.image, probs, settings))):
+        assert sample.mask is not None, "has_masks said so"
         yield confusion_matrix(sample.mask, refined.argmax(0), taxonomy.num_classes, taxonomy.ignore_id)
         if number:
             tick()

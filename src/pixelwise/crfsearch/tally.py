@@ -2,56 +2,54 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import astuple
+import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..crf import Parameters
 from ..errors import EnvironmentFault
-from ..files import write_text
 
 Matrices = NDArray[np.int64]
 
 
 class Tally:
-    """Confusion matrices of each picture under several settings, a line of JSON each, on disk as soon as they are counted.
+    """Counts by a key that tells all that they depend on, a line of JSON each, on disk as soon as they are made.
 
-    path   the file; None keeps nothing
-    about  what was counted: the weights, the pictures. The counts of a file about something else are dropped
-    Raises EnvironmentFault where the file cannot be read or written.
+    path  the file; None keeps nothing. Counts of other searches may stand in it too: their keys are others
+    Raises EnvironmentFault where the file cannot be read.
     """
 
-    def __init__(self, path: Path | None = None, about: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, path: Path | None = None) -> None:
         self.path = path
-        self._counted: dict[str, list[Any]] = {}
-        if path is not None:
-            self._open(path, json.dumps({"about": dict(about or {})}))
+        self._packed = {} if path is None else _read(path)
 
     @property
     def is_empty(self) -> bool:
-        """True where nothing has been counted yet."""
-        return not self._counted
+        """True where no earlier search left counts."""
+        return not self._packed
 
-    def find(self, picture: str, settings: Sequence[Parameters]) -> Matrices | None:
-        """(1 + settings, C, C) of a picture without a CRF and with each of the settings, where they were counted."""
-        matrices = self._counted.get(_key(picture, settings))
-        return None if matrices is None else np.array(matrices, np.int64)
+    def find(self, key: str, shape: tuple[int, ...]) -> Matrices | None:
+        """What an earlier search counted under that key; None where there is nothing, or nothing of that shape."""
+        try:
+            counts = np.frombuffer(zlib.decompress(base64.b64decode(self._packed[key])), np.int64)
+            return counts.reshape(shape)
+        except (KeyError, TypeError, ValueError, binascii.Error, zlib.error):
+            return None
 
-    def add(self, picture: str, settings: Sequence[Parameters], matrices: Matrices) -> None:
-        """Keep a picture's counts."""
-        key, rows = _key(picture, settings), matrices.tolist()
-        self._counted[key] = rows
+    def add(self, key: str, matrices: Matrices) -> None:
+        """Write counts to the file; raises EnvironmentFault where that fails."""
         if self.path is None:
             return
+        packed = base64.b64encode(zlib.compress(matrices.astype(np.int64).tobytes())).decode()
         try:
             with open(self.path, "ab") as file:
-                file.write(_line(key, rows).encode())
+                # The line break first: the line before may have been cut.
+                file.write(f"\n{json.dumps({key: packed})}".encode())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -60,26 +58,22 @@ class Tally:
     def discard(self) -> None:
         """Remove the file of a search that is done."""
         if self.path is not None:
-            self.path.unlink(missing_ok=True)
+            try:
+                self.path.unlink(missing_ok=True)
+            except OSError as error:
+                raise EnvironmentFault(self.path, f"cannot be removed: {error.strerror or error}", "remove it") from error
 
-    def _open(self, path: Path, head: str) -> None:
+
+def _read(path: Path) -> dict[str, str]:
+    """Keys and packed counts of all lines that are whole."""
+    try:
+        lines = path.read_bytes().splitlines() if path.exists() else []
+    except OSError as error:
+        raise EnvironmentFault(path, f"cannot be read: {error.strerror or error}", "remove it") from error
+    packed: dict[str, str] = {}
+    for line in lines:
         try:
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-        except OSError as error:
-            raise EnvironmentFault(path, f"cannot be read: {error.strerror or error}", "remove the file") from error
-        if lines and lines[0] == head:
-            for line in lines[1:]:
-                try:
-                    self._counted |= json.loads(line)
-                except (ValueError, TypeError):
-                    break  # the line that the stop cut
-        # Written anew, so that what is appended does not follow half a line.
-        write_text(path, "\n".join([head, *(_line(*each).rstrip() for each in self._counted.items())]) + "\n")
-
-
-def _key(picture: str, settings: Sequence[Parameters]) -> str:
-    return json.dumps([picture, [astuple(parameters) for parameters in settings]])
-
-
-def _line(key: str, rows: list[Any]) -> str:
-    return json.dumps({key: rows}) + "\n"
+            packed |= json.loads(line)
+        except (ValueError, TypeError):  # cut by what stopped the search
+            continue
+    return packed
