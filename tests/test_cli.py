@@ -72,6 +72,20 @@ def test_train_help_lists_every_setting(capsys, monkeypatch):
         assert any(line.startswith(f"--{section}.{name} ") and sentence in line for line in lines), f"{section}.{name}"
 
 
+def test_a_network_tells_of_its_paper_and_of_options_as_they_are_written(capsys):
+    from pixelwise.models import MODELS
+
+    for name in MODELS:
+        told = call(capsys, "models", name).out
+        assert MODELS[name].paper in told, name
+        assert "Deviations:" in told, name
+        rows = dict(line.split(maxsplit=1) for line in told.partition("\noption ")[2].partition("\n\n")[0].splitlines()[1:])
+        defaults = {option: parameter.default for option, parameter in MODELS[name].options.items()}
+        for option in defaults.keys() - {"num_classes", "in_channels"}:
+            default = defaults[option]
+            assert yaml.safe_load(rows[option]) == (list(default) if isinstance(default, tuple) else default), (name, option)
+
+
 def test_summaries_of_the_table_open_the_docstrings():
     import importlib
 
@@ -100,7 +114,8 @@ def test_summaries_of_the_table_open_the_docstrings():
         (["predict", "a", "--out", "x", "--overlay=maybe"], ["--overlay", "maybe"]),
         (["predict", "gone\u2603.png", "--out", "x"], ["gone\u2603.png: does not exist"]),
         (["predict", "n" * 300, "--out", "x"], ["n" * 300]),
-        (["models", "extra"], ["pixelwise models: takes no further argument, got extra"]),
+        (["models", "fcn8s_vg16"], ["fcn8s_vg16: no such model", "did you mean fcn8s_vgg16"]),
+        (["models", "unet", "extra"], ["pixelwise models: takes no further argument, got extra"]),
         (["train"], ["SOURCE requires an argument"]),
         (["train", ""], ["source is empty"]),
         (["train", "compact_camvit"], ["compact_camvit", "did you mean compact_camvid"]),

@@ -33,7 +33,7 @@ COMMANDS = {
     "import": ("import_:import_", "Turn published weights (Caffe, torchvision) into a checkpoint."),
     "report": ("report:report", "Write a run's report.html anew."),
     "demo": ("demo:demo", "Label a folder of photos and show them on one page."),
-    "models": ("listings:models", "List the networks that can be trained."),
+    "models": ("listings:models", "List the networks that can be trained, or tell about one."),
     "backbones": ("listings:backbones", "List the trunks that networks stand on."),
     "datasets": ("listings:datasets", "List the dataset layouts that are recognised."),
     "recipes": ("listings:recipes", "List the recipes that `train` takes by name."),

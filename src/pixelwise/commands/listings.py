@@ -1,29 +1,77 @@
-"""`pixelwise models | backbones | datasets | recipes`: what there is, by name."""
+"""`pixelwise models [NAME] | backbones | datasets | recipes`: what there is, by name."""
 
 from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+if TYPE_CHECKING:
+    from ..registry import Entry
 
-def models() -> None:
-    """List the networks that can be trained, with what they cost at 512 x 512 pixels and 21 classes."""
+
+def models(name: str | None = None, /) -> None:
+    """List the networks that can be trained, or tell about one.
+
+    Costs are those at 512 x 512 pixels and 21 classes.
+
+    Parameters
+    ----------
+    name
+        Of a network: tell what it follows of its paper and what not, and its options with their defaults.
+    """
     from ..models import MODELS, list_models
-    from ..modeltable import read_table
 
-    table = read_table()
-    rows: list[tuple[str, ...]] = []
-    for name in list_models():
-        entry, facts = MODELS[name], table.get(name)
-        cost = ("", "", "", "")
-        if facts is not None:
-            field = "whole image" if facts.receptive_field is None else f"{facts.receptive_field} px"
-            cost = (f"{facts.parameters / 1e6:.1f} M", f"{facts.multiply_adds / 1e9:.1f} G", field, str(facts.stride))
-        rows.append((name, _short(entry.paper), str(entry.year or ""), *cost, entry.scores))
+    if name is not None:
+        _describe(MODELS[name])
+        return
     headings = ("name", "paper", "year", "parameters", "multiply-adds", "sees", "stride", "published scores")
+    rows = [
+        (each, _short(MODELS[each].paper), str(MODELS[each].year or ""), *_cost(each), MODELS[each].scores)
+        for each in list_models()
+    ]
     # As wide as it is: on a narrower terminal lines go on below, and nothing is cut.
     _print(headings, rows, whole=True)
+
+
+def _cost(name: str) -> tuple[str, str, str, str]:
+    """Parameters, multiply-adds, receptive field and stride."""
+    from ..modeltable import read_table
+
+    facts = read_table().get(name)
+    if facts is None:
+        return "", "", "", ""
+    field = "whole image" if facts.receptive_field is None else f"{facts.receptive_field} px"
+    return f"{facts.parameters / 1e6:.1f} M", f"{facts.multiply_adds / 1e9:.1f} G", field, str(facts.stride)
+
+
+def _describe(entry: Entry[Any]) -> None:
+    """A network's account of itself, which is its module's."""
+    print(f"{entry.name}: {entry.summary}")
+    parameters, multiply_adds, field, stride = _cost(entry.name)
+    if parameters:
+        print(
+            f"{parameters} parameters, {multiply_adds} multiply-adds (512 x 512 pixels, 21 classes); sees {field}, stride {stride}"
+        )
+    if entry.scores:
+        print(f"published: {entry.scores}")
+    print(f"\n{inspect.getdoc(sys.modules[entry.build.__module__])}\n")
+    given = ("num_classes", "in_channels")  # by the dataset
+    options = [(option, _written(parameter.default)) for option, parameter in entry.options.items() if option not in given]
+    _print(("option", "default"), options)
+    option, default = options[0]
+    print(f'\nto set one: --model.options "{{{option}: {default}}}", or create_model("{entry.name}", {option}=...)')
+
+
+def _written(value: Any) -> str:
+    """A value as a command line takes it."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _short(paper: str) -> str:
@@ -52,7 +100,7 @@ def recipes() -> None:
     _print(("recipe", "what it trains"), [(name, recipe_summary(path)) for name, path in recipe_files().items()])
 
 
-def _print(headings: tuple[str, ...], rows: list[tuple[str, ...]], whole: bool = False) -> None:
+def _print(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]], whole: bool = False) -> None:
     table = Table(box=None, pad_edge=False)
     for heading in headings:
         table.add_column(heading, no_wrap=heading != headings[-1])
