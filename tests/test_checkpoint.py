@@ -71,6 +71,25 @@ def test_round_trip(tmp_path: Path) -> None:
     assert torch.equal(checkpoint.model(images).logits, model()(images).logits)
 
 
+def test_other_options_are_taken_where_the_weights_fit(tmp_path: Path) -> None:
+    """DeepLab v3 learns at output stride 16 and is scored at 8 (section 4 of its paper): the same weights."""
+    taxonomy = Taxonomy(NAMES)
+    trained = create_model("deeplabv3_resnet50", 3, tiny=True, output_stride=16).eval()
+    save_checkpoint(tmp_path, trained, taxonomy)
+    loaded = load_checkpoint(tmp_path, {"output_stride": 8}).model
+    assert equal(loaded, trained)
+    fine = create_model("deeplabv3_resnet50", 3, tiny=True, output_stride=8).eval()
+    fine.load_state_dict(trained.state_dict())
+    images = torch.rand(1, 3, 65, 97) * 255
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded(images).logits, fine(images).logits)
+        assert not torch.equal(loaded(images).logits, trained(images).logits)
+    with pytest.raises(CheckpointError, match="does not fit the network"):
+        load_checkpoint(tmp_path, {"width": 0.5})
+    with pytest.raises(ConfigError, match="has no option 'stride'"):
+        load_checkpoint(tmp_path, {"stride": 8})
+
+
 def test_half_precision_halves_the_file(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "half", model(), TAXONOMY, dtype=torch.float16)
     stored = safetensors.torch.load_file(tmp_path / "half" / WEIGHTS)

@@ -16,7 +16,7 @@ import json
 import os
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,11 +138,12 @@ def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
 
 
-def load_checkpoint(folder: str | Path) -> Checkpoint:
+def load_checkpoint(folder: str | Path, options: Mapping[str, Any] | None = None) -> Checkpoint:
     """Read a folder that `save_checkpoint` or `save_pretrained` wrote.
 
+    options  of the network in place of those that it was trained with; the weights must fit all the same: `output_stride`
     Raises CheckpointError that names the file and what is wrong: missing, cut, changed after it was written, of another
-    network, or with numbers that are not finite.
+    network, or with numbers that are not finite; ConfigError for an option that the network does not have.
     """
     folder = Path(folder)
     for _ in range(_ATTEMPTS):
@@ -158,6 +159,9 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     else:
         raise CheckpointError(folder, "is being written over and over", "wait for the run, or copy the folder")
     model, taxonomy = _build(config_path, config)
+    if options:
+        own = ModelSpec(**config["model"])
+        model = replace(own, options={**own.options, **options}).build()
     load_state(model, {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}, weights_path)
     return Checkpoint(model.eval(), taxonomy, config["card"])
 

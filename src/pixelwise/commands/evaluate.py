@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -22,6 +22,7 @@ from ..evaluate import Progress as Report
 from ..evaluate import evaluate as evaluate_model
 from ..files import make_folder
 from ..metrics import Scores
+from ._options import parse_options
 
 
 def evaluate(
@@ -29,6 +30,7 @@ def evaluate(
     data: Path,
     split: str = "test",
     model: str | None = None,
+    options: str | None = None,
     predictions: Path | None = None,
     crf: str | None = None,
     precision: Literal["float32", "bfloat16"] = "float32",
@@ -48,6 +50,8 @@ def evaluate(
         The split to score, such as val or test.
     model
         A run, a checkpoint folder or a hub id; left out, it is the model that ships with pixelwise.
+    options
+        Options of the network in place of those of its training, such as "{output_stride: 8}"; its weights must fit.
     predictions
         Score the masks <key>.png of this folder instead of a model; one for every image of the split.
     crf
@@ -68,6 +72,8 @@ def evaluate(
     """
     if model is not None and predictions is not None:
         raise ConfigError("evaluate", "--model and --predictions exclude each other", "give one of the two")
+    if options is not None and predictions is not None:
+        raise ConfigError("evaluate", "--options are a model's, --predictions are labels", "leave one of the two out")
     if crf is not None and predictions is not None:
         raise ConfigError("evaluate", "--crf needs a model's probabilities, --predictions are labels", "leave one of the two out")
     if out is not None:
@@ -79,7 +85,7 @@ def evaluate(
         with _progress() as report:
             result = evaluate_folder(predictions, truth, dataset=dataset.name, boundary=boundary, progress=report)
     else:
-        result = _evaluate_model(model, crf, truth, dataset.name, precision, device, boundary)
+        result = _evaluate_model(model, parse_options(options), crf, truth, dataset.name, precision, device, boundary)
     if out is not None:
         write_scores(out, result)
     if json:
@@ -91,6 +97,7 @@ def evaluate(
 
 def _evaluate_model(
     model: str | None,
+    options: dict[str, Any],
     crf: str | None,
     truth: Split,
     dataset: str,
@@ -104,7 +111,9 @@ def _evaluate_model(
 
     name = model or "the shipped model"
     parameters = find_crf(crf, model)
-    segmenter = load(model, device=device, precision=precision)
+    segmenter = load(model, device=device, precision=precision, options=options)
+    if options:
+        name += f" with {options}"
     if crf is not None and parameters is not None:
         segmenter, name = with_crf(segmenter, parameters), f"{name} with CRF {parameters}, {crf_origin(crf, model)}"
     refuse_other_classes(segmenter.taxonomy, truth.taxonomy, name, f"{dataset} {truth.name}")

@@ -17,6 +17,7 @@ from rich.text import Text
 from ..core import Prediction
 from ..errors import InputError
 from ..inference.batch import Job, Outcome, Products, label_all, plan
+from ._options import parse_options
 
 if TYPE_CHECKING:
     from ..inference.segmenter import Segmenter
@@ -28,6 +29,7 @@ def predict(
     *inputs: Path,
     out: Path,
     model: str | None = None,
+    options: str | None = None,
     overlay: Switch = False,
     color: Switch = False,
     probs: Switch = False,
@@ -51,6 +53,8 @@ def predict(
         Folder of the masks.
     model
         A run, a checkpoint folder or a hub id; left out, it is the model that ships with pixelwise.
+    options
+        Options of the network in place of those of its training, such as "{output_stride: 8}"; its weights must fit.
     overlay
         Also write NAME_overlay.jpg, the colours laid over the picture.
     color
@@ -75,6 +79,7 @@ def predict(
         raise InputError("predict", "no input", "name pictures or folders of pictures")
     if not 0 <= opacity <= 1:
         raise InputError("--opacity", f"got {opacity}, allowed are 0 to 1", "write a number like 0.5")
+    wanted = parse_options(options)
     products = Products(overlay, color, probs, opacity)
     jobs, passed_over = plan(inputs, out, products)
     tell_passed_over(passed_over)
@@ -85,7 +90,7 @@ def predict(
     from ._refined import with_crf
 
     parameters = find_crf(crf, model)
-    segmenter = load(model, device=device, precision=precision)
+    segmenter = load(model, device=device, precision=precision, options=wanted)
     return run_jobs(segmenter if parameters is None else with_crf(segmenter, parameters), jobs, out, products)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import copy
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -93,6 +94,7 @@ class Segmenter(ModelHubMixin):
         token: str | bool | None,
         device: str = "auto",
         precision: Precision = "float32",
+        options: Mapping[str, Any] | None = None,
     ) -> Segmenter:
         folder = Path(model_id)
         if not folder.is_dir():
@@ -107,30 +109,38 @@ class Segmenter(ModelHubMixin):
                     allow_patterns=[CONFIG, WEIGHTS, CARD],
                 )
             )
-        return cls(load_checkpoint(folder), model_id, device, precision)
+        return cls(load_checkpoint(folder, options), model_id, device, precision)
 
 
-def load(path: str | Path | None = None, *, device: str = "auto", precision: Precision = "float32") -> Segmenter:
+def load(
+    path: str | Path | None = None,
+    *,
+    device: str = "auto",
+    precision: Precision = "float32",
+    options: Mapping[str, Any] | None = None,
+) -> Segmenter:
     """A segmenter from a run (its best checkpoint), a checkpoint folder, a hub id, or, left out, the shipped model.
 
     device     auto, cpu or cuda
     precision  float32, or bfloat16 for chips that compute it
-    Raises CheckpointError naming what is missing or damaged, EnvironmentFault for a device that is not there.
+    options    of the network in place of those that it was trained with, where its weights fit: {"output_stride": 8}
+    Raises CheckpointError naming what is missing or damaged, EnvironmentFault for a device that is not there, ConfigError
+    for an option that the network does not have.
     """
     if path is None:
-        return Segmenter(load_checkpoint(SHIPPED), "the model that ships with pixelwise", device, precision)
+        return Segmenter(load_checkpoint(SHIPPED, options), "the model that ships with pixelwise", device, precision)
     folder = Path(path)
     if folder.exists():
-        return Segmenter(load_checkpoint(find_checkpoint(folder)), str(path), device, precision)
-    return _from_hub(str(path), device, precision)
+        return Segmenter(load_checkpoint(find_checkpoint(folder), options), str(path), device, precision)
+    return _from_hub(str(path), device, precision, options)
 
 
-def _from_hub(name: str, device: str, precision: Precision) -> Segmenter:
+def _from_hub(name: str, device: str, precision: Precision, options: Mapping[str, Any] | None) -> Segmenter:
     fix = "name a run or checkpoint folder, or a hub id like owner/model; without --model the shipped one is taken"
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise CheckpointError(name, "no such folder", fix)
     try:
-        return Segmenter.from_pretrained(name, device=device, precision=precision)
+        return Segmenter.from_pretrained(name, device=device, precision=precision, options=options)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(name, f"is neither a folder here nor to be had from the hub: {reason}", fix) from error
