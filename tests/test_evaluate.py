@@ -295,7 +295,7 @@ def test_command_scores_a_model(data, capsys, monkeypatch):
         def __call__(self, image):
             return Prediction(read_mask(data / "found" / f"{image[0, 0, 0]}.png"), self.taxonomy, image)
 
-    def load(path=None, precision="float32", device="auto"):
+    def load(path=None, precision="float32", device="auto", options=None):
         asked.append((path, precision))
         return Fake()
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,33 @@ def test_a_signal_saves_the_step_and_exits_4(tmp_path: Path) -> None:
         assert line.endswith("fix: go on with --resume")
         assert load_checkpoint(tmp_path / "stopped" / "checkpoints" / "last").model is not None
     assert_same_run(whole, runs.finish("stopped", "--resume"))
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("number", [None, signal.SIGINT, signal.SIGTERM])
+def test_the_process_ends_with_its_training(tmp_path: Path, number: signal.Signals | None) -> None:
+    """Through the interpreter's own end, which waits for workers; a forked command leaves it out."""
+    runs = Runs(tmp_path, {"data": {"workers": 2}}, steps=3 if number is None else 5000)
+    command = [sys.executable, "-m", "pixelwise", "train", str(runs.config), "--out", str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        if number is not None:
+            forkedcli.poll(lambda: runs.num_lines("run") > 1, "no step was made", 120)
+            process.send_signal(number)
+        try:
+            assert process.wait(60) == (0 if number is None else 4)
+        finally:
+            process.kill()
+
+
+@pytest.mark.timeout(300)
+def test_a_killed_worker_is_explained(tmp_path: Path) -> None:
+    runs = Runs(tmp_path, {"data": {"workers": 1}}, steps=5000)
+    run = runs.start("run")
+    run.wait_until(lambda: runs.num_lines("run") > 1)
+    for worker in forkedcli.children(run.pid):
+        os.kill(worker, signal.SIGKILL)
+    assert run.wait() == 3, run.text()
+    assert "lower --data.workers" in run.text().splitlines()[-1]
 
 
 @pytest.mark.timeout(300)

@@ -23,7 +23,7 @@ from pixelwise.checkpoint import load_checkpoint
 from pixelwise.config import Config, ModelConfig
 from pixelwise.core import Output, Taxonomy
 from pixelwise.data import open_dataset
-from pixelwise.errors import CheckpointError, ConfigError, DatasetError, EnvironmentFault, ImageError, InputError, Interrupted
+from pixelwise.errors import CheckpointError, ConfigError, DatasetError, ImageError, InputError, Interrupted
 from pixelwise.evaluate import evaluate, read_scores
 from pixelwise.models import create_model
 from pixelwise.train.average import MovingAverage
@@ -265,20 +265,6 @@ def test_a_cut_picture_stops_the_run_or_is_replaced(data: Path, tmp_path: Path, 
     train(tiny_config(data, data={"workers": workers}, train={"on_bad": "skip"}), tmp_path / "skip")
     # Twelve draws are one epoch of seven and five more.
     assert json.loads((tmp_path / "skip" / "environment.json").read_text())["replaced_pictures"] in (1, 2)
-
-
-# torch tells of a killed worker by a signal handler, which may strike after the test, in whatever runs next.
-@pytest.mark.slow
-def test_a_killed_worker_is_explained(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def kill(module: TrainingModule) -> None:
-        import multiprocessing
-
-        for child in multiprocessing.active_children():
-            child.kill()
-
-    during(1, kill, monkeypatch)
-    with pytest.raises(EnvironmentFault, match=r"lower --data\.workers"):
-        train(tiny_config(data, data={"workers": 1}, train={"steps": 500, "validate_every": 999}), tmp_path / "run")
 
 
 def test_a_signal_before_the_first_step_stops_at_once(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

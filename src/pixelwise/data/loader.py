@@ -150,10 +150,12 @@ def collate(rows: Sequence[tuple[Sample, bool]]) -> tuple[Batch, int]:
 class TrainLoader:
     """Batches of `collate` in order. What a worker raises arrives here as it was raised: one line with the file's name.
 
-    It draws nothing from torch's global generator.
+    It draws nothing from torch's global generator. Whoever does not take all batches closes it: workers hear no signal, and
+    an interpreter that ends waits for them.
     """
 
     def __init__(self, draws: Draws, batches: DrawBatches, workers: int) -> None:
+        self._running: Iterator[Any] | None = None
         self._batches: DataLoader[Any] = DataLoader(
             _Handed(draws),
             batch_sampler=batches,
@@ -161,7 +163,6 @@ class TrainLoader:
             collate_fn=_collate_handed,
             generator=torch.Generator().manual_seed(draws.seed),
             worker_init_fn=_Worker(os.getpid()) if workers else None,
-            persistent_workers=workers > 0,
             prefetch_factor=4 if workers else None,
         )
 
@@ -170,10 +171,18 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[tuple[Batch, int]]:
         """Raises the PixelwiseError of a sample when its batch's turn has come."""
-        for handed in self._batches:
+        self._running = iter(self._batches)
+        while self._running is not None:
+            handed = next(self._running, None)
             if isinstance(handed, PixelwiseError):
                 raise handed
+            if handed is None:
+                return
             yield handed
+
+    def close(self) -> None:
+        """End the workers. torch does so when its iterator goes, and the only reference to that is here."""
+        self._running = None
 
 
 @dataclass

@@ -115,8 +115,9 @@ class Run:
 
     def _train(self, module: TrainingModule) -> None:
         trainer = self._trainer(module)
+        loader = self._loader(module, trainer)
         try:
-            trainer.fit(module, self._loader(module, trainer))
+            trainer.fit(module, loader)
         except RuntimeError as error:
             if "DataLoader worker" in str(error):
                 what = "a process that reads pictures was ended from outside, mostly for want of memory or of /dev/shm"
@@ -125,6 +126,8 @@ class Run:
             if "closed by peer" in str(error) or "reset by peer" in str(error):
                 raise EnvironmentFault("training", "another rank has ended", "see its line; go on with --resume") from error
             raise
+        finally:
+            loader.close()
 
     def _write_environment(self, module: TrainingModule) -> None:
         self.folder.write_environment(precision=self.precision, device=self.device, replaced_pictures=module.num_bad)
