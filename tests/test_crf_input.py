@@ -10,7 +10,7 @@ import torch
 from crfscene import Array, scene
 from PIL import Image
 
-from pixelwise.crf import Kernel, Parameters, refine
+from pixelwise.crf import Kernel, Parameters, appearance_features, position_features, refine, refine_each
 from pixelwise.errors import ConfigError, ImageError, UnknownNameError
 
 
@@ -28,7 +28,9 @@ WRONG: list[tuple[str, type[Exception], Any, Any, dict[str, Any], str]] = [
     ("other size", ConfigError, IMAGE, PROBS[:, :3], {}, r"\(3, 3, 5\), wanted is \(classes, 4, 5\)"),
     ("classes last", ConfigError, IMAGE, PROBS.transpose(1, 2, 0), {}, "classes first"),
     ("no class", ConfigError, IMAGE, PROBS[:0], {}, r"\(0, 4, 5\)"),
-    ("no pixel", ConfigError, IMAGE[:0], PROBS[:, :0], {}, r"\(3, 0, 5\)"),
+    ("no pixel", ImageError, IMAGE[:0], PROBS[:, :0], {}, "0x5"),
+    ("ragged image", ConfigError, [[[1, 2, 3]], [[1, 2, 3], [4, 5, 6]]], PROBS, {}, "crf image: cannot be made an array"),
+    ("gradients", ConfigError, IMAGE, torch.from_numpy(PROBS).requires_grad_(), {}, "crf probabilities: cannot be made an array"),
     ("labels", ConfigError, IMAGE, PROBS.argmax(0)[None], {}, "int64"),
     ("scores", ConfigError, IMAGE, np.log(PROBS), {}, "apply a softmax"),
     ("sum", ConfigError, IMAGE, with_value(PROBS, 0.99 + PROBS[0, 1, 2]), {}, "row 1, column 2"),
@@ -36,7 +38,13 @@ WRONG: list[tuple[str, type[Exception], Any, Any, dict[str, Any], str]] = [
     ("NaN", ConfigError, IMAGE, with_value(PROBS, np.nan), {}, "NaN or infinity at 1 px"),
     ("infinite", ConfigError, IMAGE, with_value(PROBS, np.inf), {}, "NaN or infinity at 1 px"),
     ("matrix shape", ConfigError, IMAGE, PROBS, {"compatibility": np.ones((2, 3))}, r"\(2, 3\), wanted is \(3, 3\)"),
-    ("matrix NaN", ConfigError, IMAGE, PROBS, {"compatibility": np.full((3, 3), np.nan)}, "finite"),
+    ("matrix NaN", ConfigError, IMAGE, PROBS, {"compatibility": np.full((3, 3), np.nan)}, "nan at row 0, column 0"),
+    ("complex matrix", ConfigError, IMAGE, PROBS, {"compatibility": np.eye(3) * 1j}, "holds complex128"),
+    ("one kernel", ConfigError, IMAGE, PROBS, {"kernels": Kernel(np.ones((20, 1)))}, "are Kernel; fix: write kernels="),
+    ("no kernel", ConfigError, IMAGE, PROBS, {"kernels": [np.ones((20, 1))]}, "fix: write kernels="),
+    ("number of threads", ConfigError, IMAGE, PROBS, {"threads": "2"}, "'2'"),
+    ("no parameters", ConfigError, IMAGE, PROBS, {"parameters": None}, "NoneType"),
+    ("dict", ConfigError, IMAGE, PROBS, {"parameters": {"w1": 3}}, "dict"),
     ("own matrix", ConfigError, IMAGE, PROBS, {"kernels": [Kernel(np.ones((20, 1)), 1, np.ones(3))]}, r"\(3,\)"),
     ("features", ConfigError, IMAGE, PROBS, {"kernels": [Kernel(np.ones((19, 1)))]}, r"\(19, 1\), wanted is \(20, features\)"),
     ("no features", ConfigError, IMAGE, PROBS, {"kernels": [Kernel(np.ones((20, 0)))]}, r"\(20, 0\)"),
@@ -94,3 +102,29 @@ def test_a_tiny_weight_does_next_to_nothing() -> None:
     image, probs = scene(15, (6, 7))
     refined = refine(image, probs, Parameters(w1=1e-6, w2=1e-6))
     assert 0 < float(np.abs(refined - probs / probs.sum(0)).max()) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Parameters(w2="3"), "crf w2: is '3', allowed is 0 or more"),  # type: ignore[arg-type]
+        (lambda: Parameters(normalization=None), "no such CRF normalization"),  # type: ignore[arg-type]
+        (lambda: Kernel(["a", "b"]), "crf features: holds <U1"),  # type: ignore[arg-type]
+        (lambda: Kernel(np.ones((2, 1)), "1"), "weight '1'"),  # type: ignore[arg-type]
+        (lambda: position_features((3, 4), 0), "crf theta: is 0, allowed is above 0"),
+        (lambda: appearance_features(IMAGE, -3, 1), "crf theta: is -3"),
+        (lambda: appearance_features(IMAGE, 3, [1, 2]), "are 2, the image has 3 values a pixel"),
+        (lambda: appearance_features(IMAGE[0, 0], 3, 1), r"has shape \(3,\)"),
+        (lambda: refine_each(IMAGE, PROBS, "deeplabv1"), "are one, 'deeplabv1'"),
+    ],
+)
+def test_arguments_of_another_kind_are_named(make: Any, says: str) -> None:
+    with pytest.raises((ConfigError, UnknownNameError), match=says):
+        make()
+
+
+def test_lists_are_as_good_as_arrays() -> None:
+    features = appearance_features(IMAGE, 3, 9)
+    expected = refine(IMAGE, PROBS, kernels=[Kernel(features)])
+    found = refine(IMAGE, PROBS.tolist(), kernels=[Kernel(appearance_features(IMAGE.tolist(), 3, 9).tolist())])  # type: ignore[arg-type]
+    np.testing.assert_allclose(found, expected, atol=1e-6)

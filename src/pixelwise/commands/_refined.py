@@ -25,7 +25,7 @@ def with_crf(segmenter: Segmenter, parameters: Parameters) -> Segmenter:
 
 def compile_crf(num_classes: int) -> None:
     """Refine four pixels, for which everything is compiled that a picture of so many classes needs."""
-    words = "compiling the CRF's loops, some seconds, once on this machine"
+    words = "getting the CRF's loops ready; compiling them takes some seconds, once on this machine"
     notice = Timer(PATIENCE, print, (words,), {"file": sys.stderr, "flush": True})
     notice.daemon = True
     notice.start()

@@ -14,6 +14,7 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import groupby
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from .features import (
     Kernel,
     Parameters,
     appearance_features,
+    as_numbers,
     find_parameters,
     paper_kernels,
     paper_weights,
@@ -77,13 +79,14 @@ def refine_each(
     The tables and the threads live until the last result, or until the generator is closed. Raises what `refine` raises
     before the first result; only a kernel too narrow for single precision is told at its turn.
     """
+    _check_call(settings, kernels, threads)
     found = [find_parameters(parameters) for parameters in settings]
-    image, probs = np.asarray(image), np.asarray(probs)
+    image, probs = as_numbers("crf image", image), as_numbers("crf probabilities", probs)
     _check_image(image)
     _check_probs(probs, image.shape[:2])
-    _check_kernels(kernels, compatibility, probs.shape)
-    if threads is not None and threads < 1:
-        raise ConfigError("crf threads", f"is {threads}", "choose 1 or more, or None for all cores")
+    _check_kernels(kernels, probs.shape)
+    for matrix in (compatibility, *(kernel.compatibility for kernel in kernels)):
+        _check_compatibility(matrix, len(probs))
     return _refine_each(image, probs, found, compatibility, kernels, threads)
 
 
@@ -117,6 +120,15 @@ def _tables_of(parameters: Parameters) -> Parameters:
     return replace(parameters, w1=bool(parameters.w1), w2=bool(parameters.w2), iterations=0)
 
 
+def _check_call(settings: Any, kernels: Any, threads: Any) -> None:
+    if isinstance(settings, str | Parameters):
+        raise ConfigError("crf settings", f"are one, {settings!r}", "hand over a list of them, or call refine")
+    if not isinstance(kernels, Sequence) or not all(isinstance(kernel, Kernel) for kernel in kernels):
+        raise ConfigError("crf kernels", f"are {type(kernels).__name__}", "write kernels=[Kernel(features)]")
+    if threads is not None and (not isinstance(threads, Integral) or threads < 1):
+        raise ConfigError("crf threads", f"is {threads!r}", "choose 1 or more, or None for all cores")
+
+
 def _check_image(image: NDArray[np.uint8]) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         what = f"is {image.dtype} of shape {image.shape}, wanted is uint8 (height, width, 3)"
@@ -124,6 +136,8 @@ def _check_image(image: NDArray[np.uint8]) -> None:
 
 
 def _check_probs(probs: NDArray[Any], size: tuple[int, ...]) -> None:
+    if 0 in size:
+        raise ImageError("crf image", f"has size {size[0]}x{size[1]}", "hand over an image of one pixel at least")
     if probs.ndim != 3 or probs.shape[1:] != size or not probs.size:
         what = f"have shape {probs.shape}, wanted is (classes, {size[0]}, {size[1]})"
         raise ConfigError("crf probabilities", what, "bring them to the image's size, classes first")
@@ -140,13 +154,21 @@ def _check_probs(probs: NDArray[Any], size: tuple[int, ...]) -> None:
         raise ConfigError("crf probabilities", what, "apply a softmax to the scores first")
 
 
-def _check_kernels(kernels: Sequence[Kernel], compatibility: NDArray[Any] | None, shape: tuple[int, ...]) -> None:
-    num_classes, height, width = shape
-    for matrix in (compatibility, *(kernel.compatibility for kernel in kernels)):
-        if matrix is not None and (np.shape(matrix) != (num_classes, num_classes) or not np.isfinite(matrix).all()):
-            what = f"has shape {np.shape(matrix)}, wanted is ({num_classes}, {num_classes}) of finite numbers"
-            raise ConfigError("crf compatibility", what, "one row and one column for each class")
+def _check_kernels(kernels: Sequence[Kernel], shape: tuple[int, ...]) -> None:
+    _, height, width = shape
     for kernel in kernels:
-        if np.ndim(kernel.features) != 2 or len(kernel.features) != height * width or not np.size(kernel.features):
-            what = f"have shape {np.shape(kernel.features)}, wanted is ({height * width}, features)"
+        if kernel.features.ndim != 2 or len(kernel.features) != height * width or not kernel.features.size:
+            what = f"have shape {kernel.features.shape}, wanted is ({height * width}, features)"
             raise ConfigError("crf features", what, "one row for each pixel, in row-major order")
+
+
+def _check_compatibility(matrix: NDArray[Any] | None, num_classes: int) -> None:
+    if matrix is None:
+        return
+    numbers = as_numbers("crf compatibility", matrix)
+    if numbers.shape != (num_classes, num_classes):
+        what = f"has shape {numbers.shape}, wanted is ({num_classes}, {num_classes})"
+        raise ConfigError("crf compatibility", what, "one row and one column for each class")
+    if not np.isfinite(numbers).all():
+        row, column = np.argwhere(~np.isfinite(numbers))[0]
+        raise ConfigError("crf compatibility", f"is {numbers[row, column]} at row {row}, column {column}", "write finite numbers")

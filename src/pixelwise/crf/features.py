@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,15 @@ NORMALIZATIONS = ("symmetric", "after", "before", "none")
 def check_normalization(name: str) -> None:
     """Raise UnknownNameError for a normalisation that does not exist."""
     if name not in NORMALIZATIONS:
-        raise UnknownNameError(name, "no such CRF normalization", suggest(name, NORMALIZATIONS))
+        raise UnknownNameError(name, "no such CRF normalization", suggest(str(name), NORMALIZATIONS))
+
+
+def check_number(name: str, value: Any, above_zero: bool = False) -> None:
+    """Raise ConfigError for what is no finite number or below 0."""
+    least = "above 0" if above_zero else "0 or more"
+    if not isinstance(value, Real) or not math.isfinite(value) or value < 0 or (above_zero and value == 0):
+        shown = f"{value:g}" if isinstance(value, Real) else repr(value)
+        raise ConfigError(f"crf {name}", f"is {shown}, allowed is {least}", "see pixelwise.crf.PRESETS")
 
 
 @dataclass(frozen=True)
@@ -57,10 +66,7 @@ class Parameters:
 
     def __post_init__(self) -> None:
         for field in fields(self)[:-1]:
-            value = getattr(self, field.name)
-            if not math.isfinite(value) or value < 0 or (value == 0 and field.name.startswith("theta")):
-                least = "above 0" if field.name.startswith("theta") else "0 or more"
-                raise ConfigError(f"crf {field.name}", f"is {value:g}, allowed is {least}", "see pixelwise.crf.PRESETS")
+            check_number(field.name, getattr(self, field.name), above_zero=field.name.startswith("theta"))
         if self.iterations != int(self.iterations):
             raise ConfigError("crf iterations", f"is {self.iterations:g}", "choose a whole number")
         object.__setattr__(self, "iterations", int(self.iterations))
@@ -77,10 +83,24 @@ PRESETS = {
 }
 
 
-def find_parameters(parameters: Parameters | str) -> Parameters:
+def as_numbers(name: str, values: Any) -> NDArray[Any]:
+    """An array of real numbers from an array, a list or a tensor. Raises ConfigError naming what it is instead."""
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ConfigError(name, f"cannot be made an array: {error}", "hand over a numpy array") from None
+    if array.dtype.kind not in "buif":
+        raise ConfigError(name, f"holds {array.dtype}", "hand over real numbers")
+    return array
+
+
+def find_parameters(parameters: Any) -> Parameters:
     """A preset by name, or the parameters as they are. Raises UnknownNameError listing the nearest."""
     if isinstance(parameters, Parameters):
         return parameters
+    if not isinstance(parameters, str):
+        what = f"are a {type(parameters).__name__}"
+        raise ConfigError("crf parameters", what, "name a preset, or hand over pixelwise.crf.Parameters")
     if parameters not in PRESETS:
         raise UnknownNameError(parameters, "no such CRF preset", suggest(parameters, PRESETS))
     return PRESETS[parameters]
@@ -103,12 +123,15 @@ class Kernel:
 
     def __post_init__(self) -> None:
         check_normalization(self.normalization)
-        if not math.isfinite(self.weight):
-            raise ConfigError("crf kernel", f"has weight {self.weight}", "choose a finite number")
+        weight: Any = self.weight
+        if not isinstance(weight, Real) or not math.isfinite(weight):
+            raise ConfigError("crf kernel", f"has weight {weight!r}", "choose a finite number")
+        object.__setattr__(self, "features", as_numbers("crf features", self.features))
 
 
 def position_features(size: tuple[int, int], theta: float) -> Floats:
     """(H * W, 2) columns and rows over theta pixels, for an image of `size` (height, width)."""
+    check_number("theta", theta, above_zero=True)
     height, width = size
     features = np.empty((height, width, 2), np.float32)
     features[..., 0] = np.arange(width, dtype=np.float32) / np.float32(theta)
@@ -121,11 +144,20 @@ def appearance_features(image: NDArray[Any], theta_position: float, theta_values
 
     image (H, W, c) or (H, W) of any number type: colour, depth, time, an embedding. One theta serves all values, or one each.
     """
+    image = as_numbers("crf image", image)
+    if image.ndim not in (2, 3) or not image.size:
+        raise ConfigError("crf image", f"has shape {image.shape}", "hand over (height, width) or (height, width, values)")
     values = image.reshape(*image.shape[:2], -1)
+    thetas = np.ravel(theta_values).tolist()
+    for theta in thetas:
+        check_number("theta_values", theta, above_zero=True)
+    if len(thetas) not in (1, values.shape[2]):
+        what = f"are {len(thetas)}, the image has {values.shape[2]} values a pixel"
+        raise ConfigError("crf theta_values", what, "give one for all, or one each")
     features = np.empty((*values.shape[:2], 2 + values.shape[2]), np.float32)
     features[..., :2] = position_features(values.shape[:2], theta_position).reshape(*values.shape[:2], 2)
     features[..., 2:] = values
-    features[..., 2:] /= np.asarray(theta_values, np.float32)
+    features[..., 2:] /= np.asarray(thetas, np.float32)
     return features.reshape(-1, features.shape[2])
 
 
