@@ -187,8 +187,10 @@ def test_a_stopped_search_goes_on(
         return refine_each(image, *rest)
 
     monkeypatch.setattr(crfsearch, "refine_each", stopping)
-    call(capsys, *arguments)
     left = model / "crf-search.jsonl"
+    stopped = call(capsys, *arguments)
+    assert stopped.code == 4
+    assert stopped.err[-1].endswith(f"{left}; fix: give the command again")
     with open(left, "a") as file:
         file.write('\n{"cut')
     if change is not None:

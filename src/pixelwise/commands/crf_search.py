@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ..crfsearch import search
 from ..crfsearch.tally import Tally
 from ..data import open_dataset
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, InputError, Interrupted
 from ..evaluate import refuse_other_classes
 from ..inference.refinement import write_crf
 from ..inference.segmenter import load
@@ -33,13 +33,12 @@ def crf_search(
 ) -> int:
     """Find the fully connected CRF's parameters for a model, by a coarse and then a fine grid.
 
-    They are written into the model's folder, where `--crf run` of predict, evaluate and compare finds them. A search that was
-    stopped goes on when the command is given again.
+    `--crf run` of predict, evaluate and compare finds them in the model's folder.
 
     Parameters
     ----------
     model
-        A run or a checkpoint folder.
+        A run or a checkpoint folder, into which the result is written. A search that was stopped goes on there.
     data
         The dataset's folder.
     split
@@ -73,7 +72,10 @@ def crf_search(
         def report(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        found = search(segmenter, truth, num_images=images, progress=report, tally=tally)
+        try:
+            found = search(segmenter, truth, num_images=images, progress=report, tally=tally)
+        except KeyboardInterrupt:
+            raise Interrupted("crf-search", f"stopped; what was counted is in {model / TALLY}", "give the command again") from None
     how = {"dataset": dataset.name, "split": split, "images": found.num_images, "settings": found.num_settings}
     path = write_crf(model, found.parameters, {**how, "mean_iou": found.mean_iou, "mean_iou_before": found.mean_iou_before})
     tally.discard()
