@@ -86,8 +86,13 @@ def test_other_options_are_taken_where_the_weights_fit(tmp_path: Path) -> None:
         assert not torch.equal(loaded(images).logits, trained(images).logits)
     with pytest.raises(CheckpointError, match="does not fit the network"):
         load_checkpoint(tmp_path, {"width": 0.5})
-    with pytest.raises(ConfigError, match="has no option 'stride'"):
-        load_checkpoint(tmp_path, {"stride": 8})
+    for options, says in (
+        ({"stride": 8}, "has no option 'stride'"),
+        ({"num_classes": 4}, "own"),
+        ({"multi_grid": 5}, "cannot be built"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            load_checkpoint(tmp_path, options)
 
 
 def test_half_precision_halves_the_file(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
 import random
 import signal
@@ -248,3 +249,20 @@ def test_a_reader_leaves_the_groups_signals_to_its_parent() -> None:
     os.waitpid(child, 0)
     os.close(reading)
     os.close(writing)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="stops as POSIX knows them")
+def test_a_stuck_worker_is_killed() -> None:
+    loader = TrainLoader(Draws(Numbers(50), keep, 0), DrawBatches(0, 50, 1), 1)
+    batches = iter(loader)
+    next(batches)
+    workers = multiprocessing.active_children()
+    assert workers
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGSTOP)
+    loader.close()
+    for worker in workers:
+        worker.join(10)
+        assert worker.exitcode == -signal.SIGKILL
+    assert next(batches, None) is None

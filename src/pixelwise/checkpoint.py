@@ -160,10 +160,21 @@ def load_checkpoint(folder: str | Path, options: Mapping[str, Any] | None = None
         raise CheckpointError(folder, "is being written over and over", "wait for the run, or copy the folder")
     model, taxonomy = _build(config_path, config)
     if options:
-        own = ModelSpec(**config["model"])
-        model = replace(own, options={**own.options, **options}).build()
+        model = _build_with(ModelSpec(**config["model"]), options)
     load_state(model, {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}, weights_path)
     return Checkpoint(model.eval(), taxonomy, config["card"])
+
+
+def _build_with(own: ModelSpec, options: Mapping[str, Any]) -> SegmentationModel:
+    """The network with other options. Raises ConfigError for those that it does not have or cannot be built with."""
+    fix = f"see `pixelwise models {own.name}`"
+    fixed = sorted(_MODEL_KEYS & set(options))
+    if fixed:
+        raise ConfigError("options", f"{fixed[0]} is the checkpoint's own", fix)
+    try:
+        return replace(own, options={**own.options, **options}).build()
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+        raise ConfigError(f"model {own.name}", f"cannot be built with {dict(options)}: {error}", fix) from error
 
 
 def _current_files(folder: Path) -> tuple[Path, Path]:

@@ -20,6 +20,7 @@ from ._refined import compile_crf
 
 # Where a search keeps what it has counted until it ends.
 TALLY = "crf-search.jsonl"
+_AGAIN = "give the command again"
 
 
 def crf_search(
@@ -75,7 +76,7 @@ def crf_search(
         try:
             found = search(segmenter, truth, num_images=images, progress=report, tally=tally)
         except KeyboardInterrupt:
-            raise Interrupted("crf-search", f"stopped; what was counted is in {model / TALLY}", "give the command again") from None
+            raise Interrupted("crf-search", f"stopped; what was counted, if anything, is in {model / TALLY}", _AGAIN) from None
     how = {"dataset": dataset.name, "split": split, "images": found.num_images, "settings": found.num_settings}
     path = write_crf(model, found.parameters, {**how, "mean_iou": found.mean_iou, "mean_iou_before": found.mean_iou_before})
     tally.discard()

@@ -171,9 +171,9 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[tuple[Batch, int]]:
         """Raises the PixelwiseError of a sample when its batch's turn has come."""
-        self._running = iter(self._batches)
-        while self._running is not None:
-            handed = next(self._running, None)
+        running = self._running = iter(self._batches)
+        while self._running is running:
+            handed = next(running, None)
             if isinstance(handed, PixelwiseError):
                 raise handed
             if handed is None:
@@ -181,8 +181,15 @@ class TrainLoader:
             yield handed
 
     def close(self) -> None:
-        """End the workers. torch does so when its iterator goes, and the only reference to that is here."""
-        self._running = None
+        """End the workers, though a traceback may still hold torch's iterator; one that is stuck in a read is killed."""
+        running, self._running = self._running, None
+        workers = getattr(running, "_workers", [])
+        if workers:
+            # torch has no public word for it; dropping the last reference would do the same.
+            running._shutdown_workers()  # type: ignore[union-attr]
+        for worker in workers:
+            if worker.is_alive():
+                worker.kill()
 
 
 @dataclass

@@ -48,6 +48,7 @@ class RunFolder:
         run is there already and `resume` is not asked for; EnvironmentFault without rights. A run that ended before it had
         saved anything holds nothing that could be lost.
         """
+        _refuse_if_held(self.lock)
         if self.config.exists() and not resume and (is_checkpoint(self.last) or is_checkpoint(self.best)):
             raise InputError(self.path, "holds a run already", "go on with --resume, or choose another --out")
         make_folder(self.path)
