@@ -25,8 +25,8 @@ from torch.utils.data import DataLoader
 from pixelwise.config import Config
 from pixelwise.core import Batch
 from pixelwise.models import create_model
-from pixelwise.nn.model import SegmentationModel
-from pixelwise.train.lightning_parts import quiet_lightning
+from pixelwise.models.base import SegmentationModel
+from pixelwise.train.callbacks import quiet_lightning
 from pixelwise.train.module import TrainingModule
 from pixelwise.train.precision import choose_precision
 

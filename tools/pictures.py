@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pixelwise.compare import occurring
 from pixelwise.images import write_image
 from pixelwise.inference.segmenter import load
-from pixelwise.sheet import Panel, contact_sheet, fit, legend
+from pixelwise.visualization.compare import occurring
+from pixelwise.visualization.panels import Panel, contact_sheet, fit, legend
 
 ROOT = Path(__file__).resolve().parent.parent
 PHOTOS = ("camvid_seq05vd_f00270", "camvid_0001tp_010350", "camvid_seq05vd_f00840")

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from pixelwise.checkpoint import load_checkpoint, save_checkpoint
 from pixelwise.data import open_dataset
-from pixelwise.evaluate import evaluate
+from pixelwise.evaluation.evaluator import evaluate
 from pixelwise.inference.segmenter import SHIPPED, Precision, load
+from pixelwise.weights.checkpoint import load_checkpoint, save_checkpoint
 
 CARD = {
     "license": "other",

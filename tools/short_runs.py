@@ -21,14 +21,14 @@ import yaml
 from PIL import Image
 
 import pixelwise
-from pixelwise.compare import occurring
 from pixelwise.config import Config
 from pixelwise.data import open_dataset
-from pixelwise.explain import receptive_field
 from pixelwise.images import write_image
 from pixelwise.models import MODELS
-from pixelwise.sheet import Panel, contact_sheet, fit, legend
 from pixelwise.train.run import train
+from pixelwise.visualization.compare import occurring
+from pixelwise.visualization.explain import receptive_field
+from pixelwise.visualization.panels import Panel, contact_sheet, fit, legend
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / "short"

@@ -17,13 +17,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ConfigError, InputError, MaskError
-from .palette import voc_color
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
 MAX_CLASSES = 65535
+
+
+def voc_color(label: int) -> tuple[int, int, int]:
+    """RGB of a label: its bits dealt out to red, green and blue in turn, the lowest bits to the highest places.
+
+    Source: VOC devkit, VOClabelcolormap.
+    """
+    red = green = blue = 0
+    for place in range(7, -1, -1):
+        red |= (label & 1) << place
+        green |= (label >> 1 & 1) << place
+        blue |= (label >> 2 & 1) << place
+        label >>= 3
+    return red, green, blue
 
 
 class Window(NamedTuple):

@@ -7,8 +7,8 @@ import pkgutil
 from typing import Any
 
 from ..errors import ConfigError
-from .contract import BACKBONES, Backbone
-from .timm_trunks import PREFIX, TimmBackbone
+from .base import BACKBONES, Backbone
+from .timm_backbone import PREFIX, TimmBackbone
 
 __all__ = ["BACKBONES", "Backbone", "create_backbone", "list_backbones"]
 

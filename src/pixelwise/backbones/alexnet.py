@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..nn.atrous import turn_strides
-from ..nn.init import init_he, scaled
-from ..nn.lrn import caffe_lrn
+from ..nn.blocks import caffe_lrn
+from ..nn.channels import scaled
+from ..nn.init import init_he
+from ..nn.output_stride import turn_strides
+from .base import BACKBONES
 from .classifier import ChainBackbone, pool
-from .contract import BACKBONES
 
 PAPER = "https://papers.nips.cc/paper/4824-imagenet-classification-with-deep-convolutional-neural-networks"
 

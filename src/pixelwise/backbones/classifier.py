@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..geometry import layers_of, receptive_field
-from .contract import Backbone
+from ..nn.geometry import layers_of, receptive_field
+from .base import Backbone
 
 
 class ClassifierBackbone(Backbone):

@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..nn.atrous import OutputStride
-from ..nn.init import init_he, scaled
+from ..nn.channels import scaled
+from ..nn.init import init_he
+from ..nn.output_stride import OutputStride
+from .base import BACKBONES
 from .classifier import ClassifierBackbone
-from .contract import BACKBONES
 
 PAPER = "https://arxiv.org/abs/1608.06993"
 

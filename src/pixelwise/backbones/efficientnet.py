@@ -20,13 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..nn.atrous import OutputStride
 from ..nn.blocks import ConvNormAct
+from ..nn.channels import round_channels
 from ..nn.init import init_he
-from ..nn.rounding import round_channels
-from ..nn.squeeze import SqueezeExcitation
+from ..nn.output_stride import OutputStride
+from ..nn.squeeze_excitation import SqueezeExcitation
+from .base import BACKBONES
 from .classifier import MobileBackbone
-from .contract import BACKBONES
 
 PAPER = "https://arxiv.org/abs/1905.11946"
 

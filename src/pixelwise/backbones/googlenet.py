@@ -21,11 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..nn.atrous import turn_strides
-from ..nn.init import init_he, scaled
-from ..nn.lrn import caffe_lrn
+from ..nn.blocks import caffe_lrn
+from ..nn.channels import scaled
+from ..nn.init import init_he
+from ..nn.output_stride import turn_strides
+from .base import BACKBONES
 from .classifier import ClassifierBackbone, pool
-from .contract import BACKBONES
 
 PAPER = "https://arxiv.org/abs/1409.4842"
 

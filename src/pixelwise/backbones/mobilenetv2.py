@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..nn.atrous import OutputStride
 from ..nn.blocks import ConvNormAct
+from ..nn.channels import round_channels
 from ..nn.init import init_he
-from ..nn.rounding import round_channels
+from ..nn.output_stride import OutputStride
+from .base import BACKBONES
 from .classifier import MobileBackbone
-from .contract import BACKBONES
 
 PAPER = "https://arxiv.org/abs/1801.04381"
 

@@ -25,11 +25,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..nn.atrous import OutputStride
-from ..nn.deform import DeformConv2d
-from ..nn.init import init_he, scaled
+from ..nn.channels import scaled
+from ..nn.deform_conv import DeformConv2d
+from ..nn.init import init_he
+from ..nn.output_stride import OutputStride
+from .base import BACKBONES
 from .classifier import ClassifierBackbone
-from .contract import BACKBONES
 
 PAPER = "https://arxiv.org/abs/1512.03385"
 

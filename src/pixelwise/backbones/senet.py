@@ -15,8 +15,8 @@ from functools import partial
 
 from torch import Tensor
 
-from ..nn.squeeze import SqueezeExcitation
-from .contract import BACKBONES
+from ..nn.squeeze_excitation import SqueezeExcitation
+from .base import BACKBONES
 from .resnet import DEPTHS, Bottleneck, Place, ResNet, UnitPlan
 
 PAPER = "https://arxiv.org/abs/1709.01507"

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nn.blocks import double_conv
-from ..nn.init import init_he, scaled
-from .contract import BACKBONES, Backbone
+from ..nn.channels import scaled
+from ..nn.init import init_he
+from .base import BACKBONES, Backbone
 
 PAPER = "https://arxiv.org/abs/1505.04597"
 

@@ -15,10 +15,11 @@ from __future__ import annotations
 from torch import nn
 
 from ..errors import ConfigError
-from ..nn.atrous import OutputStride
-from ..nn.init import init_he, scaled
+from ..nn.channels import scaled
+from ..nn.init import init_he
+from ..nn.output_stride import OutputStride
+from .base import BACKBONES
 from .classifier import ChainBackbone, pool
-from .contract import BACKBONES
 
 PAPER = "https://arxiv.org/abs/1409.1556"
 

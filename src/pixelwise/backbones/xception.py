@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..nn.atrous import OutputStride
-from ..nn.init import init_he, scaled
-from ..nn.separable import separable_behind_relu, separable_with_relu
+from ..nn.channels import scaled
+from ..nn.init import init_he
+from ..nn.output_stride import OutputStride
+from ..nn.separable_conv import separable_behind_relu, separable_with_relu
+from .base import BACKBONES
 from .classifier import ClassifierBackbone
-from .contract import BACKBONES
 
 PAPER = "https://arxiv.org/abs/1802.02611"
 EPS = 1e-3

@@ -9,15 +9,15 @@ import numpy as np
 from cyclopts import Parameter
 from numpy.typing import NDArray
 
-from ..compare import compare as draw
 from ..core import Taxonomy
 from ..data.dataset import MaskCode
 from ..errors import InputError
 from ..files import make_folder
 from ..images import read_image, read_mask, write_image
-from ..inference.refinement import find_crf
+from ..inference.crf_settings import find_crf
 from ..inference.segmenter import Segmenter, load
-from ._refined import with_crf
+from ..visualization.compare import compare as draw
+from ._crf import with_crf
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 

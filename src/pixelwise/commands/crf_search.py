@@ -9,14 +9,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..crfsearch import search
-from ..crfsearch.tally import Tally
 from ..data import open_dataset
 from ..errors import CheckpointError, InputError, Interrupted
-from ..evaluate import refuse_other_classes
-from ..inference.refinement import write_crf
+from ..evaluation.crf_search import search
+from ..evaluation.crf_search_cache import Tally
+from ..evaluation.evaluator import refuse_other_classes
+from ..inference.crf_settings import write_crf
 from ..inference.segmenter import load
-from ._refined import compile_crf
+from ._crf import compile_crf
 
 # Where a search keeps what it has counted until it ends.
 TALLY = "crf-search.jsonl"

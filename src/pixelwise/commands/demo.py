@@ -6,8 +6,8 @@ from pathlib import Path
 
 from ..core import Prediction
 from ..errors import InputError
-from ..gallery import Photo, make_photo, write_gallery
-from ..inference.batch import Job, Products, plan
+from ..inference.predict_files import Job, Products, plan
+from ..visualization.gallery import Photo, make_photo, write_gallery
 from .predict import run_jobs, tell_passed_over
 
 

@@ -17,11 +17,11 @@ from rich.text import Text
 from ..data import open_dataset
 from ..data.dataset import Split
 from ..errors import ConfigError
-from ..evaluate import Evaluation, evaluate_folder, refuse_other_classes, write_scores
-from ..evaluate import Progress as Report
-from ..evaluate import evaluate as evaluate_model
+from ..evaluation.evaluator import Evaluation, evaluate_folder, refuse_other_classes, write_scores
+from ..evaluation.evaluator import Progress as Report
+from ..evaluation.evaluator import evaluate as evaluate_model
+from ..evaluation.metrics import Scores
 from ..files import make_folder
-from ..metrics import Scores
 from ._options import parse_options
 
 
@@ -105,9 +105,9 @@ def _evaluate_model(
     device: str,
     boundary: bool,
 ) -> Evaluation:
-    from ..inference.refinement import crf_origin, find_crf
+    from ..inference.crf_settings import crf_origin, find_crf
     from ..inference.segmenter import load
-    from ._refined import with_crf
+    from ._crf import with_crf
 
     name = model or "the shipped model"
     parameters = find_crf(crf, model)

@@ -15,13 +15,13 @@ from PIL import Image
 from ..backbones import BACKBONES
 from ..backbones.classifier import ClassifierBackbone
 from ..errors import ConfigError, InputError
-from ..explain import activations, class_probability, classifier_heat_map, heat_map, receptive_field, skips
 from ..files import make_folder
 from ..images import read_image, write_image
-from ..importing import load_classifier
-from ..inference.dense import coarse_scores
+from ..inference.label_map import coarse_scores
 from ..inference.segmenter import Segmenter, load
 from ..registry import suggest
+from ..visualization.explain import activations, class_probability, classifier_heat_map, heat_map, receptive_field, skips
+from ..weights.importing import load_classifier
 
 IMAGENET_CLASSES = 1000
 

@@ -9,15 +9,15 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.text import Text
 
-from ..checkpoint import save_checkpoint
 from ..core import Taxonomy
-from ..data.layouts.voc import TAXONOMY as VOC
+from ..data.formats.voc import TAXONOMY as VOC
 from ..errors import CheckpointError
-from ..importing import Imported, Report, import_model
-from ..importing.foreign import regular_file
-from ..importing.torchnames import COUNTER
 from ..registry import suggest
-from ..weights import WEIGHTS, Weights, cache_folder, download, published
+from ..weights.checkpoint import save_checkpoint
+from ..weights.importing import Imported, Report, import_model
+from ..weights.importing.safe_open import regular_file
+from ..weights.importing.torch_names import COUNTER
+from ..weights.published import WEIGHTS, Weights, cache_folder, download, published
 
 NUM_SHOWN = 6
 

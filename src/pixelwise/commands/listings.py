@@ -42,7 +42,7 @@ def models(name: str | None = None, /) -> None:
 
 def _cost(name: str) -> tuple[str, str, str, str]:
     """Parameters, multiply-adds, receptive field and stride."""
-    from ..modeltable import read_table
+    from ..analysis.model_table import read_table
 
     facts = read_table().get(name)
     if facts is None:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from ..core import Prediction
 from ..errors import InputError
-from ..inference.batch import Job, Outcome, Products, label_all, plan
+from ..inference.predict_files import Job, Outcome, Products, label_all, plan
 from ._options import parse_options
 
 if TYPE_CHECKING:
@@ -85,9 +85,9 @@ def predict(
     tell_passed_over(passed_over)
     jobs = _without_finished(jobs, out, products, resume, overwrite)
     # Only now, so that a slip of the pen is told at once and not after seconds of imports.
-    from ..inference.refinement import find_crf
+    from ..inference.crf_settings import find_crf
     from ..inference.segmenter import load
-    from ._refined import with_crf
+    from ._crf import with_crf
 
     parameters = find_crf(crf, model)
     segmenter = load(model, device=device, precision=precision, options=wanted)

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..analysis.profile import Profile, profile_spec, with_speed
 from ..errors import ConfigError
 from ..models import MODELS, ModelSpec
-from ..nn.model import SegmentationModel
-from ..profile import Profile, profile_spec, with_speed
+from ..models.base import SegmentationModel
 
 
 def profile(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..report import write_report
+from ..visualization.report import write_report
 
 
 def report(run: Path, /) -> int:

@@ -99,7 +99,7 @@ def resolve(source: str, overrides: list[str], model: str | None, resumed: Path 
 
 
 def _train(config: Config, out: Path, resume: bool) -> None:
-    from ..train.lightning_parts import quiet_lightning
+    from ..train.callbacks import quiet_lightning
     from ..train.ranks import process_rank
     from ..train.run import train as run
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import DatasetError
 from .dataset import Dataset, Item, MaskCode, Split
-from .layouts import DATASETS, Layout
+from .formats import DATASETS, Layout
 
 __all__ = ["DATASETS", "Dataset", "Item", "Layout", "MaskCode", "Split", "find_dataset", "open_dataset"]
 

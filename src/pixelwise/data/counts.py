@@ -37,3 +37,21 @@ def check_classes(split: Split, *, skip_bad: bool = False) -> list[str]:
         fix = f"did you mean class {unseen[0]!r}? set `value: 255` for it in classes.yaml"
         raise DatasetError(f"split {split.name}", what, fix)
     return [f"split {split.name}: no mask holds class {name!r}; it cannot be learned" for name in unseen]
+
+
+def count_pixels(split: Split, *, skip_bad: bool = False) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Pixels of each class over the masks of a split, (K,) int64; ignored ones are not counted.
+
+    Raises the error of a mask that cannot be read, or leaves it out with `skip_bad`.
+    """
+    total = np.zeros(split.taxonomy.num_classes, np.int64)
+    for item in split.items:
+        try:
+            mask = split.read_labels(item)
+        except InputError:
+            if not skip_bad:
+                raise
+            continue
+        if mask is not None:
+            total += np.bincount(mask.ravel(), minlength=split.taxonomy.ignore_id + 1)[: len(total)]
+    return total

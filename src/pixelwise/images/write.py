@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..core import voc_color
 from ..errors import InputError
 from ..files import atomic_write, write_bytes
-from ..palette import voc_color
 
 
 def write_mask(path: str | Path, values: NDArray[Any], palette: NDArray[Any] | None = None) -> None:

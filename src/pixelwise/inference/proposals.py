@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from ..core import Window
 from ..errors import InputError
-from ..nn.model import SegmentationModel
-from .dense import coarse_scores
+from ..models.base import SegmentationModel
+from .label_map import coarse_scores
 
 # Source: the authors' code: the first 50 boxes whose shorter side is 112 pixels or more.
 NUM_PROPOSALS = 50

@@ -14,15 +14,15 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from ..checkpoint import CARD, CONFIG, WEIGHTS, Checkpoint, find_checkpoint, load_checkpoint, save_checkpoint
 from ..core import Prediction, Taxonomy
 from ..crf import Parameters, refine
 from ..crf.features import find_parameters
 from ..errors import CheckpointError, ImageError, InputError
 from ..images import read_image
 from ..images.decode import DECODER_FAULTS
-from .dense import argmax_upsampled, coarse_scores, probabilities
+from ..weights.checkpoint import CARD, CONFIG, WEIGHTS, Checkpoint, find_checkpoint, load_checkpoint, save_checkpoint
 from .device import find_device
+from .label_map import argmax_upsampled, coarse_scores, probabilities
 
 SHIPPED = Path(__file__).parent.parent / "shipped" / "compact_camvid"
 """The checkpoint inside the package: what `load()` without a path gives."""

@@ -6,8 +6,7 @@ import importlib
 import pkgutil
 from typing import Any
 
-from ..nn.model import SegmentationModel
-from .contract import MODELS, ModelSpec
+from .base import MODELS, ModelSpec, SegmentationModel
 
 __all__ = ["MODELS", "ModelSpec", "create_model", "list_models"]
 

@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from ..core import Coarse
 from ..errors import ConfigError
 from ..nn.blocks import BasicBlock, ConvNormAct
-from ..nn.model import SegmentationModel
-from ..nn.resample import Bilinear
-from .contract import MODELS
+from ..nn.upsampling import Bilinear
+from .base import MODELS, SegmentationModel
 
 
 class Compact(SegmentationModel):

@@ -24,11 +24,11 @@ from torch import Tensor, nn
 
 from ..core import Coarse
 from ..errors import ConfigError
-from ..nn.context import CellNorm
-from ..nn.init import init_he, scaled
-from ..nn.model import SegmentationModel
-from ..nn.resample import Bilinear
-from .contract import MODELS
+from ..nn.channels import scaled
+from ..nn.init import init_he
+from ..nn.pyramid_pooling import CellNorm
+from ..nn.upsampling import Bilinear
+from .base import MODELS, SegmentationModel
 
 PAPER = "https://arxiv.org/abs/1505.04366"
 SCORES = "VOC 2012 test 69.6"

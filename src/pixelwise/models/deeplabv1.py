@@ -28,11 +28,11 @@ from ..backbones import create_backbone
 from ..backbones.classifier import ClassifierBackbone
 from ..core import Coarse
 from ..errors import ConfigError
-from ..geometry import Field, layers_of, receptive_field
-from ..nn.init import init_he, normal_conv, scaled
-from ..nn.model import SegmentationModel
-from ..nn.resample import Grid, Identity, cover
-from .contract import MODELS
+from ..nn.channels import scaled
+from ..nn.geometry import Field, layers_of, receptive_field
+from ..nn.init import init_he, normal_conv
+from ..nn.upsampling import Grid, Identity, cover
+from .base import MODELS, SegmentationModel
 
 PAPER = "https://arxiv.org/abs/1412.7062"
 SCORES = "VOC 2012 test 71.6 (MSc-LargeFOV, CRF); table 1"

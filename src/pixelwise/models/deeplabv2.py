@@ -31,11 +31,11 @@ from ..backbones import create_backbone
 from ..backbones.classifier import ClassifierBackbone
 from ..core import Coarse
 from ..errors import ConfigError
-from ..geometry import Field, layers_of, receptive_field
-from ..nn.init import normal_conv, scaled
-from ..nn.model import SegmentationModel
-from ..nn.resample import Grid, cover
-from .contract import MODELS
+from ..nn.channels import scaled
+from ..nn.geometry import Field, layers_of, receptive_field
+from ..nn.init import normal_conv
+from ..nn.upsampling import Grid, cover
+from .base import MODELS, SegmentationModel
 from .deeplabv1 import LARGE_FOV, View, fully_connected
 
 PAPER = "https://arxiv.org/abs/1606.00915"

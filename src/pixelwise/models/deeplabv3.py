@@ -21,11 +21,10 @@ from torch import Tensor, nn
 from ..backbones import create_backbone
 from ..backbones.resnet import Place
 from ..core import Coarse
-from ..nn.context import ASPP
-from ..nn.init import scaled
-from ..nn.model import SegmentationModel
-from ..nn.resample import Bilinear
-from .contract import MODELS
+from ..nn.channels import scaled
+from ..nn.pyramid_pooling import ASPP
+from ..nn.upsampling import Bilinear
+from .base import MODELS, SegmentationModel
 
 PAPER = "https://arxiv.org/abs/1706.05587"
 SCORES = "VOC 2012 val 77.21, test 85.7 (ResNet-101, pyramid); tables 1 to 12"

@@ -24,12 +24,11 @@ from torch import Tensor, nn
 from ..backbones import create_backbone
 from ..core import Coarse
 from ..nn.blocks import ConvNormAct
-from ..nn.context import ASPP
-from ..nn.init import scaled
-from ..nn.model import SegmentationModel
-from ..nn.resample import Bilinear
-from ..nn.separable import separable_with_relu
-from .contract import MODELS
+from ..nn.channels import scaled
+from ..nn.pyramid_pooling import ASPP
+from ..nn.separable_conv import separable_with_relu
+from ..nn.upsampling import Bilinear
+from .base import MODELS, SegmentationModel
 from .deeplabv3 import rates_at
 
 PAPER = "https://arxiv.org/abs/1802.02611"

@@ -28,14 +28,13 @@ from ..backbones import BACKBONES
 from ..backbones.classifier import ClassifierBackbone
 from ..core import Coarse
 from ..errors import CheckpointError, ConfigError
-from ..geometry import CoordMap, Field, Layer, coordinates, crop_offset, layers_of, receptive_field, upsampling_to
+from ..nn.channels import inflate_first_conv
 from ..nn.convolutionalize import convolutionalize
-from ..nn.init import inflate_first_conv, init_he, zero_conv
-from ..nn.model import SegmentationModel
-from ..nn.resample import Identity, TransposedBilinear
-from ..nn.upscore import Upscore
+from ..nn.geometry import CoordMap, Field, Layer, coordinates, crop_offset, layers_of, receptive_field, upsampling_to
+from ..nn.init import init_he, zero_conv
+from ..nn.upsampling import Identity, TransposedBilinear, Upscore
 from ..registry import suggest
-from .contract import MODELS
+from .base import MODELS, SegmentationModel
 
 PAPER = "https://arxiv.org/abs/1411.4038"
 SCORES = "VOC 2012 test 62.2 (8s on VGG16); tables 1 to 3"

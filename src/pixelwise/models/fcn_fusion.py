@@ -22,9 +22,8 @@ from ..backbones.classifier import ClassifierBackbone
 from ..core import Coarse
 from ..errors import ConfigError
 from ..nn.init import zero_conv
-from ..nn.model import SegmentationModel
-from ..weights import NYUD_COLOR_HHA
-from .contract import MODELS
+from ..nn.preprocessing import NYUD_COLOR_HHA
+from .base import MODELS, SegmentationModel
 from .fcn import FCN, PAPER, SkipHead, Trunk, build_trunk, load_from, transplant
 
 NUM_COLOR = 3

@@ -25,9 +25,8 @@ from ..core import Coarse
 from ..errors import ConfigError
 from ..nn.blocks import ConvNormAct
 from ..nn.init import init_he
-from ..nn.model import SegmentationModel
-from ..nn.resample import Enlarge
-from .contract import MODELS
+from ..nn.upsampling import Enlarge
+from .base import MODELS, SegmentationModel
 
 PAPER = "https://arxiv.org/abs/1611.08323"
 SCORES = "Cityscapes test 71.8 (B)"

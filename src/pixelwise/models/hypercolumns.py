@@ -31,11 +31,10 @@ from ..backbones import create_backbone
 from ..backbones.classifier import ChainBackbone
 from ..core import Coarse
 from ..errors import ConfigError
-from ..geometry import layers_of, output_size
+from ..nn.geometry import layers_of, output_size
 from ..nn.init import init_he, normal_conv
-from ..nn.model import SegmentationModel
-from ..nn.resample import Bilinear
-from .contract import MODELS
+from ..nn.upsampling import Bilinear
+from .base import MODELS, SegmentationModel
 
 PAPER = "https://arxiv.org/abs/1411.5752"
 SCORES = "SDS mean AP 60.0 at an overlap of 0.5 (AlexNet)"

@@ -21,11 +21,10 @@ from torch import Tensor, nn
 from ..backbones import create_backbone
 from ..core import Coarse
 from ..nn.blocks import ConvNormAct
-from ..nn.context import PyramidPooling
-from ..nn.init import scaled
-from ..nn.model import SegmentationModel
-from ..nn.resample import Bilinear
-from .contract import MODELS
+from ..nn.channels import scaled
+from ..nn.pyramid_pooling import PyramidPooling
+from ..nn.upsampling import Bilinear
+from .base import MODELS, SegmentationModel
 
 PAPER = "https://arxiv.org/abs/1612.01105"
 SCORES = "VOC 2012 test 85.4 (ResNet-101, COCO), ADE20K val 41.68 (ResNet-50)"

@@ -25,11 +25,10 @@ from ..backbones import create_backbone
 from ..backbones.mobilenetv3 import MobileNetV3
 from ..core import Coarse
 from ..nn.blocks import ConvNormAct
-from ..nn.context import ImagePooling
-from ..nn.init import scaled
-from ..nn.model import SegmentationModel
-from ..nn.resample import Bilinear
-from .contract import MODELS
+from ..nn.channels import scaled
+from ..nn.pyramid_pooling import ImagePooling
+from ..nn.upsampling import Bilinear
+from .base import MODELS, SegmentationModel
 
 FCN_PAPER = "https://arxiv.org/abs/1411.4038"
 DEEPLAB_PAPER = "https://arxiv.org/abs/1706.05587"

@@ -25,13 +25,13 @@ from torch import Tensor, nn
 
 from ..core import Coarse
 from ..errors import ConfigError
-from ..geometry import coordinates, layers_of
 from ..nn.blocks import double_conv
-from ..nn.init import init_he, init_he_up, scaled
-from ..nn.mirror import mirror
-from ..nn.model import SegmentationModel
-from ..nn.resample import Identity
-from .contract import MODELS
+from ..nn.channels import scaled
+from ..nn.geometry import coordinates, layers_of
+from ..nn.init import init_he, init_he_up
+from ..nn.reflect_pad import mirror
+from ..nn.upsampling import Identity
+from .base import MODELS, SegmentationModel
 
 PAPER = "https://arxiv.org/abs/1505.04597"
 SCORES = "PhC-U373 92.03, DIC-HeLa 77.56 (table 2)"

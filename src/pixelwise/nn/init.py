@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import math
 
-import torch
-from torch import Tensor, nn
-
-from ..errors import ConfigError
+from torch import nn
 
 
 def init_he(module: nn.Module) -> None:
@@ -46,22 +43,3 @@ def normal_conv(
     nn.init.normal_(layer.weight, std=std)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     return layer
-
-
-def scaled(num_channels: int, width: float) -> int:
-    """A channel count times `width`, even (groups of two stay possible) and at least 2."""
-    if width <= 0:
-        raise ConfigError("width", f"got {width}, allowed are numbers above 0")
-    return num_channels if width == 1 else max(2, 2 * round(num_channels * width / 2))
-
-
-def inflate_first_conv(weight: Tensor, in_channels: int) -> Tensor:
-    """(F, 3, k, k) -> (F, in_channels, k, k): the three colour planes, then their mean in every further plane.
-
-    Raises ConfigError for fewer than three channels. Source: FCN's NYUDv2 early fusion (net surgery of the RGB-D net).
-    """
-    if in_channels < 3 or weight.shape[1] != 3:
-        what = f"cannot turn {weight.shape[1]} input planes into {in_channels}"
-        raise ConfigError("in_channels", what, "start from 3 and go to 3 or more")
-    extra = weight.mean(1, keepdim=True).expand(-1, in_channels - 3, -1, -1)
-    return torch.cat([weight, extra], 1)

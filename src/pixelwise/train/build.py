@@ -6,20 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoint import find_checkpoint, load_checkpoint
 from ..config import AugmentConfig, Config, LossConfig, ModelConfig
 from ..core import Coarse, Output, Taxonomy
+from ..data.counts import count_pixels
 from ..data.dataset import Split
 from ..data.instances import InstanceCrops
 from ..data.transforms import Augment, Transform
-from ..errors import CheckpointError, ConfigError, InputError
-from ..losses import class_weights_from_counts
+from ..errors import CheckpointError, ConfigError
 from ..models import MODELS, ModelSpec, create_model
-from ..nn.model import SegmentationModel
+from ..models.base import SegmentationModel
+from ..weights.checkpoint import find_checkpoint, load_checkpoint
+from .losses import class_weights_from_counts
 
 
 def build_model(settings: ModelConfig, taxonomy: Taxonomy, resumed: Path | None = None) -> SegmentationModel:
@@ -107,21 +107,3 @@ def class_weights(settings: LossConfig, split: Split, *, skip_bad: bool = False)
             raise ConfigError("--loss.class_weights", f"got {scheme}", f"give {count} numbers of 0 or more, one a class")
         return torch.tensor(scheme, dtype=torch.float32)
     return class_weights_from_counts(torch.from_numpy(count_pixels(split, skip_bad=skip_bad)), scheme)
-
-
-def count_pixels(split: Split, *, skip_bad: bool = False) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Pixels of each class over the masks of a split, (K,) int64; ignored ones are not counted.
-
-    Raises the error of a mask that cannot be read, or leaves it out with `skip_bad`.
-    """
-    total = np.zeros(split.taxonomy.num_classes, np.int64)
-    for item in split.items:
-        try:
-            mask = split.read_labels(item)
-        except InputError:
-            if not skip_bad:
-                raise
-            continue
-        if mask is not None:
-            total += np.bincount(mask.ravel(), minlength=split.taxonomy.ignore_id + 1)[: len(total)]
-    return total

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..checkpoint import find_checkpoint
 from ..config import Config
 from ..data import open_dataset
-from ..evaluate import evaluate, write_scores
-from ..examples import collect_examples, write_examples
+from ..evaluation.evaluator import evaluate, write_scores
 from ..inference.segmenter import load
-from ..report import write_report
+from ..visualization.examples import collect_examples, write_examples
+from ..visualization.report import write_report
+from ..weights.checkpoint import find_checkpoint
 
 
 def finish(config: Config, out: str | Path) -> Path:

@@ -16,13 +16,13 @@ from torch.nn.utils import get_total_norm
 
 from ..config import Config
 from ..core import Batch, Coarse, Output
-from ..data.borders import border_weights, label_cells
+from ..data.border_weights import border_weights, label_cells
 from ..errors import EnvironmentFault, InputError
-from ..losses import hardest_cross_entropy, keep_cells, lovasz_softmax, pixel_cross_entropy
-from ..nn.model import SegmentationModel
-from ..nn.resample import Grid, TransposedBilinear, labels_of_cells
-from .average import MovingAverage
+from ..models.base import SegmentationModel
+from ..nn.upsampling import Grid, TransposedBilinear, labels_of_cells
 from .build import forward_of
+from .ema import MovingAverage
+from .losses import hardest_cross_entropy, keep_cells, lovasz_softmax, pixel_cross_entropy
 from .ranks import copy_from_first, mean_over_ranks
 from .schedule import build_optimizer, lr_factor, set_lr
 from .state import Progress, optimizer_tensors

@@ -14,24 +14,24 @@ from typing import Any
 import lightning
 import torch
 
-from ..checkpoint import is_checkpoint, refuse_broken, save_checkpoint
-from ..checkpoint import load_state as fill_model
 from ..config import Config
 from ..data import open_dataset
 from ..data.counts import check_classes
 from ..data.dataset import Split
 from ..data.loader import DrawBatches, Draws, TrainLoader
 from ..errors import CheckpointError, DatasetError, EnvironmentFault, InputError, Interrupted
+from ..evaluation.metrics import Scores
 from ..files import write_text
 from ..inference.device import find_device
-from ..metrics import Scores
 from ..models import MODELS
+from ..weights.checkpoint import is_checkpoint, refuse_broken, save_checkpoint
+from ..weights.checkpoint import load_state as fill_model
 from .build import build_model, class_weights, training_transform
-from .folder import RunFolder
-from .lightning_parts import StopSignals, make_loggers, make_progress_bar
+from .callbacks import StopSignals, make_loggers, make_progress_bar
 from .module import TrainingModule
 from .precision import choose_precision
 from .ranks import check_launch, largest_over_ranks, process_rank
+from .run_folder import RunFolder
 from .state import State, load_state, restore_optimizer, save_state
 from .validation import validate
 

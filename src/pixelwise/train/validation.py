@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from ..data.dataset import Split
-from ..inference.dense import label_map
-from ..metrics import Scores, confusion_matrix
-from ..nn.model import SegmentationModel
+from ..evaluation.metrics import Scores, confusion_matrix
+from ..inference.label_map import label_map
+from ..models.base import SegmentationModel
 
 
 @torch.inference_mode()

@@ -1,0 +1,143 @@
+"""Trunks: the classifiers' parameters and multiply-adds, against torchvision's nets and the authors' files."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import nn
+
+from ...backbones.efficientnet import SCALES
+from ...nn.deform_conv import DeformConv2d, deform_conv2d
+from ...nn.geometry import layers_of, receptive_field
+from ...nn.separable_conv import depthwise, pointwise
+from .measure import classifier, classifier_macs, macs, parameters, trunk
+from .rows import Family
+
+TRUNK_ROWS = Family("backbone")
+
+
+def _parameters(name: str) -> int:
+    return parameters(classifier(name, 1000))
+
+
+for _name, _own, _size in (
+    ("torchvision alexnet", "alexnet", 224),
+    ("torchvision vgg16", "vgg16", 224),
+    ("torchvision vgg16_bn", "vgg16_bn", 224),
+):
+    TRUNK_ROWS.add(partial(_parameters, _own), _name, "parameters")
+    TRUNK_ROWS.add(partial(classifier_macs, _own, _size), _name, "MACs")
+
+# The two Caffe nets differ in the order of pooling and normalisation, which no count sees.
+for _name in ("Caffe alexnet", "Caffe caffenet"):
+    TRUNK_ROWS.add(partial(_parameters, "alexnet_caffe"), f"{_name} (groups", "parameters")
+    TRUNK_ROWS.add(partial(classifier_macs, "alexnet_caffe", 227), _name, "MACs")
+
+
+def _trunk_parameters(name: str) -> int:
+    return parameters(trunk(name))
+
+
+def _trunk_macs(name: str, size: int) -> int:
+    return macs(trunk(name), size)
+
+
+def _macs_at_own_size(name: str) -> int:
+    return classifier_macs(name, classifier(name).input_size)
+
+
+def _googlenet(name: str) -> list[int]:
+    return [parameters(trunk(name, num_classes=k, aux_heads=aux)) for k, aux in ((0, False), (1000, False), (1000, True))]
+
+
+TRUNK_ROWS.add(lambda: _googlenet("googlenet"), "Caffe GoogLeNet", "parameters")
+TRUNK_ROWS.add(lambda: macs(trunk("googlenet"), 224), "Caffe GoogLeNet trunk", "MACs")
+TRUNK_ROWS.add(lambda: _googlenet("googlenet_torchvision")[1:], "torchvision googlenet [", "parameters")
+TRUNK_ROWS.add(lambda: classifier_macs("googlenet_torchvision", 224), "torchvision googlenet", "MACs")
+TRUNK_ROWS.add(lambda: parameters(trunk("vgg16")), "VGG16 conv1-conv5", "parameters")
+
+
+@TRUNK_ROWS("VGG16 fc6 / fc7", "parameters")
+def _vgg_hidden() -> list[int]:
+    head = classifier("vgg16", 1000).head()
+    assert head is not None
+    linears = [layer for layer in head if isinstance(layer, nn.Linear)]
+    return [parameters(layer) for layer in linears[:2]]
+
+
+def _resnet_fields(depth: int) -> list[int]:
+    places = ("3x3", "1x1") if depth >= 50 else ("3x3", "3x3")
+    return [receptive_field(layers_of(classifier(f"resnet{depth}", stride_in=place).path())).size for place in places]
+
+
+def _strided_first(depth: int) -> int:
+    return macs(trunk(f"resnet{depth}", stride_in="1x1"), 224)
+
+
+for _depth in (18, 34, 50, 101, 152):
+    TRUNK_ROWS.add(partial(_parameters, f"resnet{_depth}"), f"torchvision resnet{_depth}", "parameters")
+    TRUNK_ROWS.add(partial(classifier_macs, f"resnet{_depth}", 224), f"torchvision resnet{_depth}", "MACs")
+    TRUNK_ROWS.add(partial(_resnet_fields, _depth), f"ResNet-{_depth}", "receptive field")
+for _depth in (50, 101, 152):
+    TRUNK_ROWS.add(partial(_strided_first, _depth), f"ResNet-{_depth} trunk", "MACs")
+
+SENET_ROWS = Family("SENet")
+
+
+def _senet(depth: int, bias: bool) -> int:
+    return parameters(trunk(f"se_resnet{depth}", num_classes=1000, bias=bias))
+
+
+for _depth in (50, 101, 152):
+    SENET_ROWS.add(partial(_senet, _depth, True), f"SE-resnet{_depth} r=16, biased", "parameters")
+    SENET_ROWS.add(partial(_senet, _depth, False), f"SE-resnet{_depth} r=16, no bias", "parameters")
+
+for _own, _name in (
+    ("mobilenetv2", "mobilenet_v2"),
+    *((f"densenet{depth}", f"densenet{depth}") for depth in (121, 161, 169, 201)),
+    *((f"efficientnet_b{number}", f"efficientnet_b{number}") for number in range(8)),
+):
+    TRUNK_ROWS.add(partial(_parameters, _own), f"torchvision {_name}", "parameters")
+    TRUNK_ROWS.add(partial(_macs_at_own_size, _own), f"torchvision {_name}", "MACs")
+
+XCEPTION_ROWS = Family("Xception")
+for _depth in (41, 65, 71):
+    _name, _own = f"aligned Xception-{_depth}", f"xception{_depth}"
+    XCEPTION_ROWS.add(partial(_trunk_parameters, _own), _name, "backbone parameters")
+    XCEPTION_ROWS.add(partial(_parameters, _own), _name, "parameters with")
+    XCEPTION_ROWS.add(partial(_trunk_macs, _own, 299), _name, "MACs")
+
+EFFICIENTNET_ROWS = Family("EfficientNet")
+for _number, _scale in SCALES.items():
+    EFFICIENTNET_ROWS.add(partial(list, _scale), f"B{_number}", "[width, depth")
+
+
+PART_ROWS = Family("depthwise separable")
+
+
+@PART_ROWS("3->16 channels, 3x3", "weights")
+def _separable_weights() -> list[int]:
+    deep, point = depthwise(3), pointwise(3, 16)
+    return [parameters(nn.Conv2d(3, 16, 3, bias=False)), parameters(deep), parameters(point), parameters(deep) + parameters(point)]
+
+
+DEFORM_ROWS = Family("deformable conv")
+
+
+@DEFORM_ROWS("3x3, 1 group", "offset channels")
+def _offset_channels() -> list[int]:
+    return [DeformConv2d(4, 4, modulated=modulated).offset.out_channels for modulated in (False, True)]
+
+
+@DEFORM_ROWS("bilinear sampling", "value at")
+def _samples() -> list[float]:
+    plane, one = torch.arange(25.0).view(1, 1, 5, 5), torch.ones(1, 1, 1, 1)
+    places = torch.tensor([(1.5, 2.25), (-0.5, 2), (4.25, 4.75), (-1, 0), (5, 0)])
+    return [float(deform_conv2d(plane, place.view(1, 2, 1, 1).expand(1, 2, 5, 5), one)[0, 0, 0, 0]) for place in places]
+
+
+@DEFORM_ROWS("offset conv 512->18", "parameters")
+def _offset_parameters() -> int:
+    unit = trunk("resnet50", deformable="v1").get_submodule("layer4.0.conv2.offset")
+    return parameters(unit)

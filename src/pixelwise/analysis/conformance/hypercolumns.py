@@ -1,0 +1,25 @@
+"""Hypercolumns: how many numbers describe a pixel, and what their classifiers take."""
+
+from __future__ import annotations
+
+from ...models.hypercolumns import Hypercolumns
+from .measure import network, parameters
+from .rows import Family
+
+HYPERCOLUMN_ROWS = Family("Hypercolumns")
+
+
+def _alexnet(num_classes: int) -> Hypercolumns:
+    model = network("hypercolumns_alexnet", num_classes)
+    assert isinstance(model, Hypercolumns)
+    return model
+
+
+@HYPERCOLUMN_ROWS("AlexNet pool2+conv4+fc7", "hypercolumn length")
+def _length() -> int:
+    return _alexnet(21).column
+
+
+@HYPERCOLUMN_ROWS("K=10, one class", "classifier parameters")
+def _classifier_parameters() -> int:
+    return parameters(_alexnet(1).scores)

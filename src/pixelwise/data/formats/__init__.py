@@ -1,0 +1,13 @@
+"""Ways to lay a dataset out in folders: one layout, one file. Importing this package registers every file in it."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from .base import DATASETS, Layout
+
+__all__ = ["DATASETS", "Layout"]
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

@@ -1,0 +1,65 @@
+"""The archive that PASCAL VOC's evaluation server takes.
+
+Source: VOC2012 development kit, section "Submission of results": results/VOC2012/Segmentation/comp6_test_cls/<id>.png.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.formats.voc import TAXONOMY
+from ..errors import InputError, MaskError
+from ..files import atomic_write
+from ..images import encode_mask
+
+FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
+
+
+def write_leaderboard(predictions: Iterable[tuple[str, NDArray[Any]]], out: str | Path) -> int:
+    """Pack pairs (image id, mask (H, W) of class ids 0..20) as palette PNGs into `out` (.tgz or .tar.gz); their number.
+
+    The same predictions give the same bytes. Raises InputError for another suffix, a wrong or repeated id, or no
+    prediction, MaskError for an id beyond 20 (borders are not predicted), EnvironmentFault when it cannot be written.
+    """
+    out = Path(out)
+    if not out.name.endswith((".tgz", ".tar.gz")):
+        raise InputError(out, "is no name for the archive", "name it .tgz or .tar.gz")
+    packed: set[str] = set()
+    with atomic_write(out) as file, gzip.GzipFile("", "wb", 9, file, mtime=0) as zipped:
+        with tarfile.open(fileobj=zipped, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+            for key, mask in predictions:
+                _refuse_wrong(key, mask, packed)
+                packed.add(key)
+                _add(archive, key, mask)
+        if not packed:
+            raise InputError(out, "would hold no prediction", "predict the pictures of ImageSets/Segmentation/test.txt")
+    return len(packed)
+
+
+def _add(archive: tarfile.TarFile, key: str, mask: NDArray[Any]) -> None:
+    data = encode_mask(mask.astype(np.uint8), np.array(TAXONOMY.colors))
+    info = tarfile.TarInfo(f"{FOLDER}/{key}.png")
+    info.size = len(data)
+    archive.addfile(info, io.BytesIO(data))
+
+
+def _refuse_wrong(key: str, mask: NDArray[Any], packed: set[str]) -> None:
+    if not key.isascii() or not key.replace("_", "").replace("-", "").isalnum():
+        raise InputError(key or "id", "is no image id", "use the ids of ImageSets/Segmentation/test.txt, as 2008_000006")
+    if key in packed:
+        raise InputError(key, "is predicted twice", "give each picture once")
+    if mask.ndim != 2 or not mask.size or mask.dtype.kind not in "iu":
+        raise MaskError(key, f"got {mask.shape} {mask.dtype}", "give class ids (H, W)")
+    if mask.min() < 0 or mask.max() >= TAXONOMY.num_classes:
+        worst = int(mask.max()) if mask.max() >= TAXONOMY.num_classes else int(mask.min())
+        count = int((mask == worst).sum())
+        what = f"id {worst} ({count} px), allowed are 0 to {TAXONOMY.num_classes - 1}"
+        raise MaskError(key, what, "predict one of the 21 classes; borders are not predicted")

@@ -1,0 +1,236 @@
+"""Reader of Caffe's `.caffemodel`: protobuf's wire format, walked in place over a memory map, without protobuf.
+
+A file is one `NetParameter`. Its layers stand in field 100 (`layer`, type is a word) or, in older files, in field 2
+(`layers`, type is a number); each layer holds blobs, each blob a shape and packed little-endian numbers.
+
+Source: BVLC/caffe, `src/caffe/proto/caffe.proto`; the protobuf encoding specification.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import CheckpointError
+from .safe_open import map_file
+
+# No real net comes near these: they end the reading of made-up files before time and memory run out.
+MAX_FIELDS = 1_000_000
+MAX_AXES = 32
+MAX_NAME = 1024
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_V1_TYPES = {4: "Convolution", 14: "InnerProduct", 39: "Deconvolution"}
+
+
+@dataclass(frozen=True)
+class CaffeLayer:
+    """One layer as the file has it: name, type ("Convolution", ...), blobs float32 of any shape, read-only views of the file."""
+
+    name: str
+    type: str
+    blobs: tuple[NDArray[np.float32], ...]
+
+
+def read_caffemodel(path: str | Path) -> list[CaffeLayer]:
+    """All layers of the net in the file's order, those without weights too.
+
+    Raises CheckpointError that names the file, the byte and what is wrong there when the file is cut, damaged or no net.
+    """
+    source = _File(Path(path), map_file(path))
+    layers = [layer for field in source.whole().fields() for layer in _layers_of(field)]
+    if not any(layer.blobs for layer in layers):
+        raise CheckpointError(path, f"holds {len(layers)} Caffe layers and no weights", "pass the .caffemodel of a trained net")
+    names = [layer.name for layer in layers if layer.blobs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise CheckpointError(path, f"layer {twice[0]!r} has weights twice", "merge the nets under different names")
+    return layers
+
+
+class _File:
+    """The mapped file and how many fields may still be read from it."""
+
+    def __init__(self, path: Path, data: mmap.mmap) -> None:
+        self.path = path
+        self.data = data
+        self.fields_left = MAX_FIELDS
+
+    def whole(self) -> _Message:
+        return _Message(self, 0, len(self.data))
+
+    def damaged(self, offset: int, what: str) -> CheckpointError:
+        fix = "download it again, and check that it is a binary .caffemodel"
+        return CheckpointError(self.path, f"damaged at byte {offset} of {len(self.data)}: {what}", fix)
+
+    def varint(self, offset: int, end: int) -> tuple[int, int]:
+        """The number at `offset` (seven bits a byte, lowest first) and the offset behind it."""
+        value = 0
+        for place in range(10):
+            if offset + place >= end:
+                raise self.damaged(offset, "a number is cut off")
+            byte = self.data[offset + place]
+            value |= (byte & 0x7F) << 7 * place
+            if byte < 0x80:
+                return value, offset + place + 1
+        raise self.damaged(offset, "a number is longer than 10 bytes")
+
+
+class _Field(NamedTuple):
+    """One field of a message: its number, wire type, the number itself (varint) or the bytes that hold it (the others)."""
+
+    number: int
+    wire: int
+    value: int
+    body: _Message
+
+    def message(self, what: str) -> _Message:
+        """The bytes of a field that must be length-delimited."""
+        if self.wire != _BYTES:
+            raise self.body.file.damaged(self.body.start, f"{what} has wire type {self.wire}, allowed is {_BYTES}")
+        return self.body
+
+    def number_of(self, what: str) -> int:
+        """The value of a field that must be a number, as int64."""
+        if self.wire != _VARINT:
+            raise self.body.file.damaged(self.body.start, f"{what} has wire type {self.wire}, allowed is {_VARINT}")
+        return self.value
+
+    def row(self, dtype: str) -> NDArray[Any]:
+        """The values of a repeated number: packed into one field, or one value a field."""
+        if self.wire == _VARINT:
+            raise self.body.file.damaged(self.body.start, "a blob's values have wire type 0, allowed are 1, 2 and 5")
+        return self.body.row(dtype)
+
+
+@dataclass(frozen=True)
+class _Message:
+    """Bytes start..end-1 of the file, to be read as one message, string or row of numbers."""
+
+    file: _File
+    start: int
+    end: int
+
+    def fields(self) -> Iterator[_Field]:
+        """The fields in order. Every length is checked against the end of this message."""
+        offset = self.start
+        while offset < self.end:
+            self.file.fields_left -= 1
+            if self.file.fields_left < 0:
+                raise self.file.damaged(offset, f"more than {MAX_FIELDS} fields, which no net has")
+            tag, body = self.file.varint(offset, self.end)
+            number, wire, value, length = tag >> 3, tag & 7, 0, 0
+            if wire == _VARINT:
+                value, after = self.file.varint(body, self.end)
+                length = after - body
+            elif wire == _BYTES:
+                length, body = self.file.varint(body, self.end)
+            elif wire in (_FIXED32, _FIXED64):
+                length = 4 if wire == _FIXED32 else 8
+            if number == 0 or wire not in (_VARINT, _BYTES, _FIXED32, _FIXED64):
+                raise self.file.damaged(offset, f"field {number} of wire type {wire} is not a Caffe net's")
+            if body + length > self.end:
+                raise self.file.damaged(
+                    offset, f"field {number} is {length} bytes long, {self.end - body} are left: the file is cut"
+                )
+            yield _Field(number, wire, value, _Message(self.file, body, body + length))
+            offset = body + length
+
+    def text(self) -> str:
+        """The bytes as a name."""
+        if self.end - self.start > MAX_NAME:
+            raise self.file.damaged(self.start, f"a name of {self.end - self.start} bytes, allowed are {MAX_NAME}")
+        try:
+            return self.file.data[self.start : self.end].decode("utf-8")
+        except UnicodeDecodeError:
+            raise self.file.damaged(self.start, "a name is not UTF-8 text") from None
+
+    def row(self, dtype: str) -> NDArray[Any]:
+        """The bytes as a row of numbers, without a copy."""
+        size = np.dtype(dtype).itemsize
+        count, rest = divmod(self.end - self.start, size)
+        if rest:
+            raise self.file.damaged(self.start, f"{self.end - self.start} bytes are no whole number of {size}-byte values")
+        return np.frombuffer(self.file.data, dtype, count, self.start) if count else np.zeros(0, dtype)
+
+    def varints(self) -> list[int]:
+        """The bytes as packed varints."""
+        values, offset = [], self.start
+        while offset < self.end:
+            value, offset = self.file.varint(offset, self.end)
+            values.append(value)
+            if len(values) > MAX_AXES:
+                raise self.file.damaged(self.start, f"a blob of more than {MAX_AXES} axes")
+        return values
+
+
+def _layers_of(field: _Field) -> list[CaffeLayer]:
+    """The layer that a field of NetParameter holds; none for its other fields."""
+    if field.number == 100:
+        return [_layer(field.message("layer"), name=1, kind=2, blobs=7)]
+    if field.number == 2:
+        return [_layer(field.message("layers"), name=4, kind=5, blobs=6)]
+    return []
+
+
+def _layer(message: _Message, name: int, kind: int, blobs: int) -> CaffeLayer:
+    """One layer; the three numbers are those of its fields, which differ between the two generations."""
+    found_name, found_kind, found_blobs = "", "", []
+    for field in message.fields():
+        if field.number == name:
+            found_name = field.message("a layer's name").text()
+        elif field.number == kind:
+            found_kind = field.body.text() if field.wire == _BYTES else _V1_TYPES.get(field.value, f"type {field.value}")
+        elif field.number == blobs:
+            found_blobs.append(_blob(field.message("a blob")))
+        elif field.number == 1 and name == 4:
+            what = "holds a layer of Caffe's first format (V0)"
+            raise CheckpointError(message.file.path, what, "convert it with Caffe's tools/upgrade_net_proto_binary")
+    if found_blobs and not found_name:
+        raise message.file.damaged(message.start, "a layer has weights and no name")
+    return CaffeLayer(found_name, found_kind, tuple(found_blobs))
+
+
+def _blob(message: _Message) -> NDArray[np.float32]:
+    """BlobProto: `data` (5, float) or `double_data` (8); `shape` (7) or the old num, channels, height, width (1 to 4)."""
+    rows: list[NDArray[Any]] = []
+    legacy: dict[int, int] = {}
+    shape: tuple[int, ...] | None = None
+    for field in message.fields():
+        if field.number in (1, 2, 3, 4):
+            legacy[field.number] = field.number_of("a blob's size")
+        elif field.number == 7:
+            shape = _shape(field.message("a blob's shape"))
+        elif field.number == 5:
+            rows.append(field.row("<f4"))
+        elif field.number == 8:
+            rows.append(field.row("<f8"))
+    if shape is None:
+        shape = tuple(legacy.get(axis, 0) for axis in (1, 2, 3, 4))
+    count = sum(len(row) for row in rows)
+    if count != prod(shape):
+        raise message.file.damaged(message.start, f"a blob of shape {_times(shape)} has {count} values, not {prod(shape)}")
+    # A row in one piece stays a view of the file.
+    values = rows[0] if len(rows) == 1 else np.concatenate([np.zeros(0, np.float32), *rows])
+    return values.astype(np.float32, copy=False).reshape(shape)
+
+
+def _shape(message: _Message) -> tuple[int, ...]:
+    axes: list[int] = []
+    for field in message.fields():
+        if field.number == 1:
+            axes += [field.value] if field.wire == _VARINT else field.message("a blob's shape").varints()
+    if len(axes) > MAX_AXES or any(axis >= 2**31 for axis in axes):
+        raise message.file.damaged(message.start, f"a blob of shape {_times(axes[:MAX_AXES])}")
+    return tuple(axes)
+
+
+def _times(shape: tuple[int, ...] | list[int]) -> str:
+    return "x".join(str(axis) for axis in shape) or "scalar"

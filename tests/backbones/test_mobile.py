@@ -1,0 +1,164 @@
+"""The mobile nets, DenseNet and Xception: torchvision's state, the papers' rules, strides turned into rates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from helpers.papers import number, torchvision_state
+from pixelwise.analysis.mult_adds import num_parameters
+from pixelwise.backbones import Backbone, create_backbone
+from pixelwise.backbones.classifier import ClassifierBackbone
+from pixelwise.backbones.densenet import DenseBlock
+from pixelwise.backbones.efficientnet import DROP, SCALES, MBConv
+from pixelwise.backbones.mobilenetv2 import InvertedResidual
+from pixelwise.backbones.xception import Unit
+from pixelwise.errors import ConfigError
+from pixelwise.nn.channels import round_channels
+from pixelwise.nn.separable_conv import depthwise, pointwise
+
+TORCHVISION = {
+    "mobilenetv2": "mobilenet_v2",
+    "mobilenetv3_large": "mobilenet_v3_large",
+    "mobilenetv3_small": "mobilenet_v3_small",
+    **{f"densenet{n}": f"densenet{n}" for n in (121, 161, 169, 201)},
+    **{f"efficientnet_b{n}": f"efficientnet_b{n}" for n in range(8)},
+}
+ATROUS = ["mobilenetv2", "mobilenetv3_large", "mobilenetv3_small", "densenet121", "efficientnet_b0", "xception41", "xception71"]
+
+
+def full(name: str, **options: Any) -> Backbone:
+    with torch.device("meta"):
+        return create_backbone(name, **options).eval()
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_state_is_torchvisions(name: str) -> None:
+    state = full(name, num_classes=1000).state_dict()
+    assert {key: list(value.shape) for key, value in state.items()} == torchvision_state(TORCHVISION[name])
+
+
+@pytest.mark.parametrize("name", ATROUS)
+@pytest.mark.parametrize("output_stride", [8, 16, 32])
+def test_maps_have_the_strides_that_they_claim(name: str, output_stride: int) -> None:
+    net = full(name, output_stride=output_stride)
+    assert net.strides == tuple(min(2**i, output_stride) for i in range(1, 6))
+    for cells, stride, channels in zip(net(torch.empty(1, 3, 256, 320, device="meta")), net.strides, net.channels, strict=True):
+        assert cells.shape[1:] == (channels, 256 // stride, 320 // stride)
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2", "mobilenetv3_large", "efficientnet_b0", "xception41"])
+def test_a_dilated_net_gives_the_strided_nets_cells_and_those_between(name: str) -> None:
+    """A layer that loses its stride samples the old grid, so it keeps the old rate: the maps agree where both have cells."""
+    torch.manual_seed(0)
+    coarse, dense = (create_backbone(name, tiny=True, output_stride=s).eval() for s in (32, 8))
+    dense.load_state_dict(coarse.state_dict())
+    for block in (m for m in (*coarse.modules(), *dense.modules()) if type(m).__name__ == "SqueezeExcitation"):
+        # A global average is taken over other cells in the two: left out here.
+        block.forward = lambda x: x  # type: ignore[method-assign]
+    images = torch.rand(1, 3, 257, 321)
+    with torch.no_grad():
+        one, two = coarse(images)[-1], dense(images)[-1]
+    # The border is padded by as many cells, which lie closer in the denser net.
+    inner = (..., slice(3, -3), slice(3, -3))
+    assert one[inner].numel()
+    torch.testing.assert_close(two[..., ::4, ::4][inner], one[inner], atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("output_stride", "rates"), [(16, (1, 1, 1, 2)), (8, (1, 2, 2, 4)), (32, (1, 1, 1, 1))])
+def test_rates_of_xception_are_the_authors(output_stride: int, rates: tuple[int, ...]) -> None:
+    """The sheet, 7.4: rates of entry block 3, middle, exit block 1, exit block 2."""
+    net = full("xception65", output_stride=output_stride)
+    units = [net.entry[2].separable1, net.middle[0].separable1, net.exit1.separable1]  # type: ignore[index,union-attr]
+    seen = [unit[1].dilation[0] for unit in units] + [net.exit2[0][0].dilation[0]]  # type: ignore[index]
+    assert tuple(seen) == rates
+
+
+def test_parameters_of_xceptions_units() -> None:
+    """The sheet, 7.4, column params."""
+    units = {(64, 128, 2): 53_696, (128, 256, 2): 205_696, (256, 728, 2): 1_457_360, (728, 728, 1): 1_618_344}
+    for (channels, out, stride), expected in units.items():
+        assert num_parameters(Unit(channels, (out, out, out), stride, 1, shortcut=channels != out or stride != 1)) == expected
+    assert num_parameters(Unit(728, (728, 1024, 1024), 2, 1, shortcut=True)) == 3_104_384
+
+
+def test_xceptions_shortcut_reads_what_no_relu_has_cut() -> None:
+    unit = Unit(4, (4, 4, 4), 1, 1, shortcut=False).eval()
+    x = torch.randn(1, 4, 5, 5)
+    kept = x.clone()
+    with torch.no_grad():
+        chain = x
+        for separable in (unit.separable1, unit.separable2, unit.separable3):
+            _, deep, norm1, point, norm2 = separable
+            chain = norm2(point(norm1(deep(functional.relu(chain)))))
+        torch.testing.assert_close(unit(x), chain + kept)
+    assert torch.equal(x, kept)
+
+
+def test_a_separable_convolution_is_the_full_one_with_a_product_kernel() -> None:
+    deep, point, x = depthwise(3), pointwise(3, 16), torch.randn(1, 3, 8, 9)
+    weight = point.weight * deep.weight[:, 0][None]
+    torch.testing.assert_close(point(deep(x)), functional.conv2d(x, weight, padding=1), atol=1e-5, rtol=1e-4)
+    counts = [weight.numel(), deep.weight.numel(), point.weight.numel(), deep.weight.numel() + point.weight.numel()]
+    assert counts == number("3->16 channels, 3x3", "weights")
+
+
+def test_dense_block_concatenates() -> None:
+    torch.manual_seed(0)
+    block, x = DenseBlock(3, 5, 2, 1).eval(), torch.randn(1, 5, 6, 6)
+    with torch.no_grad():
+        known = [x]
+        for layer in block:
+            everything = torch.cat(known, 1)
+            inner = layer.conv1(functional.relu(layer.norm1(everything)))
+            known.append(layer.conv2(functional.relu(layer.norm2(inner))))
+        torch.testing.assert_close(block(x), torch.cat(known, 1))
+
+
+@pytest.mark.parametrize("number_", range(8))
+def test_efficientnets_factors(number_: int) -> None:
+    assert [*SCALES[number_]] == number(f"B{number_}", "[width, depth")
+    net = full(f"efficientnet_b{number_}")
+    assert isinstance(net, ClassifierBackbone)
+    assert net.input_size == SCALES[number_].resolution
+
+
+def test_squeeze_is_a_quarter_of_the_blocks_input_not_of_the_expanded_channels() -> None:
+    block = MBConv(16, 24, 3, 2, 1, 6, False, 0.0)
+    assert block.block[2].fc1.out_channels == 4  # type: ignore[union-attr]
+
+
+def test_stochastic_depth_drops_whole_blocks_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    block = MBConv(4, 4, 3, 1, 1, 1, True, 0.5)
+    for layer in block.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.eval()
+    x = torch.randn(1, 4, 3, 3)
+    with torch.no_grad():
+        added = block.block(x)
+        outputs = block(x.expand(400, -1, -1, -1))
+        dropped = torch.tensor([torch.equal(o, x[0]) for o in outputs])
+        torch.testing.assert_close(
+            outputs[~dropped], (x + 2 * added).expand(int((~dropped).sum()), -1, -1, -1), atol=1e-5, rtol=1e-4
+        )
+        torch.testing.assert_close(block.eval()(x), x + added)
+    assert 140 < int(dropped.sum()) < 260
+    drops = [m.drop for m in full("efficientnet_b0").modules() if isinstance(m, MBConv)]
+    assert drops == pytest.approx([DROP * i / 16 for i in range(16)])
+
+
+@pytest.mark.parametrize(("wished", "rounded"), [(32 * 1.1, 32), (16 * 1.1, 16), (24 * 1.4, 32), (80 * 1.2, 96), (10, 16), (1, 8)])
+def test_channels_are_rounded_but_never_by_a_tenth(wished: float, rounded: int) -> None:
+    assert round_channels(wished, 1) == rounded
+    with pytest.raises(ConfigError, match="width"):
+        round_channels(wished, 0)
+
+
+def test_a_unit_that_lost_its_stride_gets_no_shortcut() -> None:
+    assert not InvertedResidual(8, 8, 1, 1, 6, keeps_size=False).is_residual
+    assert InvertedResidual(8, 8, 1, 1, 6, keeps_size=True).is_residual

@@ -1,0 +1,328 @@
+"""The command line: help without torch, one readable line for every slip, and nothing that a shell does to us shows."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from helpers.command_line import call, files_below, refused, save_tiny
+from pixelwise.cli import ALIASES, COMMANDS, describe, main
+from pixelwise.commands._settings import commented_yaml, settings
+from pixelwise.config import Config
+from pixelwise.errors import ImageError, Interrupted, PixelwiseError
+from pixelwise.train.run import Run
+from pixelwise.train.run_folder import RunFolder
+
+DATA = Path(__file__).parents[1] / "samples"
+
+
+def run(program: str, *arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    """A program in a fresh interpreter."""
+    command = [sys.executable, "-W", "error", "-c", program, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, **options)
+
+
+HELP = """
+import resource, sys
+from pixelwise.cli import main
+code = main(sys.argv[1:])
+used = resource.getrusage(resource.RUSAGE_SELF)
+print(code, "torch" in sys.modules, used.ru_utime + used.ru_stime, file=sys.stderr)
+"""
+
+
+def test_help_is_quick_and_needs_no_torch():
+    # The least of three, as other programs share the machine.
+    results = [run(HELP, "--help").stderr.split() for _ in range(3)]
+    assert {tuple(result[:2]) for result in results} == {("0", "False")}
+    assert min(float(seconds) for _, _, seconds in results) < 0.5
+
+
+@pytest.mark.parametrize("arguments", ["predict --help", "train -h", "demo --help", "predict gone.png --out x"])
+def test_no_torch_before_there_is_something_to_do(arguments):
+    assert run(HELP, *arguments.split()).stderr.split()[-2] == "False"
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *ALIASES["evaluate"]])
+def test_every_command_has_help_with_a_sentence_for_each_option(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    result = call(capsys, command, "--help")
+    assert result.code == 0
+    assert result.err == []
+    assert f"Usage: pixelwise {command}" in result.out
+    for line in result.out.splitlines():
+        option = re.match(r"│ \*? *(--[a-z-]+(?: [A-Z]+)?)(.*)│", line)
+        if option and command != "train":
+            assert re.search(r"[a-z]{2,}.*\.", option.group(2)), f"{option.group(1)} has no sentence"
+
+
+def test_train_help_lists_every_setting(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
+    lines = call(capsys, "train", "--help").out.splitlines()
+    for section, name, _, sentence in settings(Config()):
+        assert sentence, f"{section}.{name} has no sentence"
+        assert any(line.startswith(f"--{section}.{name} ") and sentence in line for line in lines), f"{section}.{name}"
+
+
+def test_a_network_tells_of_its_paper_and_of_options_as_they_are_written(capsys):
+    from pixelwise.models import MODELS
+
+    for name in MODELS:
+        told = call(capsys, "models", name).out
+        assert MODELS[name].paper in told, name
+        assert "Deviations:" in told, name
+        rows = dict(line.split(maxsplit=1) for line in told.partition("\noption ")[2].partition("\n\n")[0].splitlines()[1:])
+        defaults = {option: parameter.default for option, parameter in MODELS[name].options.items()}
+        for option in defaults.keys() - {"num_classes", "in_channels"}:
+            default = defaults[option]
+            assert yaml.safe_load(rows[option]) == (list(default) if isinstance(default, tuple) else default), (name, option)
+
+
+def test_summaries_of_the_table_open_the_docstrings():
+    import importlib
+
+    for name, (target, summary) in COMMANDS.items():
+        module, _, function = target.partition(":")
+        docstring = getattr(importlib.import_module(f"pixelwise.commands.{module}"), function).__doc__
+        assert docstring.strip()[0].isupper(), name
+        assert summary.endswith("."), name
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["predcit"], ["predcit", "no such command", "did you mean predict"]),
+        (["Train"], ["Train", "did you mean train"]),
+        (["predict"], ["pixelwise predict: --out requires an argument", "pixelwise predict --help"]),
+        (["predict", "--out", "x"], ["predict: no input"]),
+        (["predict", "a", "--ou", "x"], ["unknown option: --ou", "Did you mean --out?"]),
+        (["predict", "a", "--out"], ["--out requires an argument"]),
+        (["predict", "a", "--out", "x", "--opacity", "abc"], ["--opacity", '"abc"']),
+        (["predict", "a", "--out", "x", "--opacity", "nan"], ["--opacity: got nan, allowed are 0 to 1"]),
+        (["predict", "a", "--out", "x", "--opacity", "-0.1"], ["--opacity"]),
+        (["predict", "a", "--out", "x", "--opacity", "inf"], ["--opacity"]),
+        (["predict", "a", "--out", "x", "--opacity", "1e999"], ["--opacity"]),
+        (["predict", "a", "--out", "x", "--precision", "float8"], ["--precision", '"float8"', "bfloat16"]),
+        (["predict", "a", "--out", "x", "--overlay=maybe"], ["--overlay", "maybe"]),
+        (["predict", "gone\u2603.png", "--out", "x"], ["gone\u2603.png: does not exist"]),
+        (["predict", "n" * 300, "--out", "x"], ["n" * 300]),
+        (["models", "fcn8s_vg16"], ["fcn8s_vg16: no such model", "did you mean fcn8s_vgg16"]),
+        (["models", "unet", "extra"], ["pixelwise models: takes no further argument, got extra"]),
+        (["predict", DATA / "camvid", "--out", "x", "--options", "{a"], ["--options", "no YAML", "output_stride"]),
+        (["predict", DATA / "camvid", "--out", "x", "--options", "8"], ["--options", "'8' holds no named values"]),
+        (["evaluate", "--data", DATA / "camvid", "--options", "{dilation: 8}"], ["compact", "'dilation'", "mean dilations"]),
+        (["evaluate", "--data", DATA / "camvid", "--predictions", "x", "--options", "{a: 8}"], ["--options are a model's"]),
+        (["train"], ["SOURCE requires an argument"]),
+        (["train", ""], ["source is empty"]),
+        (["train", "compact_camvit"], ["compact_camvit", "did you mean compact_camvid"]),
+        (["train", "gone.yaml"], ["gone.yaml: is no file"]),
+        (["train", __file__], ["test_cli.py", "neither a folder nor a .yaml file"]),
+        (["train", "compact_camvid", "--resum"], ["--resum", "did you mean --resume"]),
+        (["train", "compact_camvid"], ["--data.path", "is not set"]),
+        (["train", "compact_camvid", "--data.path", "gone", "--dry-run"], ["gone"]),
+        (["train", DATA / "camvid"], ["--out: is not set"]),
+        (["train", DATA / "camvid", "extra"], ["extra"]),
+        (["train", DATA / "camvid", "--train.stps", "3"], ["train.stps", "did you mean steps"]),
+        (["train", DATA / "camvid", "--tran.steps", "3"], ["tran", "did you mean train"]),
+        (["train", DATA / "camvid", "--train.steps"], ["--train.steps", "no value"]),
+        (["train", DATA / "camvid", "--train.steps", "many"], ["train.steps", "many"]),
+        (["train", DATA / "camvid", "--train.steps", "[1"], ["--train.steps", "[1"]),
+        (["train", DATA / "camvid", "--model", "fcn8s_vg16", "--out", "x"], ["fcn8s_vg16", "did you mean fcn8s_vgg16"]),
+        (["train", DATA / "camvid", "--data.val_split", "vla", "--dry-run"], ["vla", "did you mean val"]),
+        (["train", DATA / "camvid", "--model.options", "{wdth: 3}", "--model", "compact", "--dry-run"], ["wdth", "widths"]),
+    ],
+    ids=lambda value: " ".join(map(str, value))[-60:] if isinstance(value, list) else None,
+)
+def test_a_slip_is_one_line_that_names_it(argv, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = refused(capsys, *argv)
+    for word in words:
+        assert word in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def numbers_and_words():
+    """Every setting of a run with values that cannot be meant: missing types, negative, huge, not a number, unicode."""
+    for section, name, value, _ in settings(Config()):
+        for bad in ("-1", ".nan", "1e400", "☃", "[]"):
+            yield f"{section}.{name}", value, bad
+
+
+def test_settings_refuse_or_take_every_value_in_one_line(capsys):
+    """The whole table in one test, as each call takes a millisecond: exit 0 or one line that names the setting."""
+    taken = 0
+    for option, value, bad in numbers_and_words():
+        result = call(capsys, "train", DATA / "camvid", "--print-config", f"--{option}", bad)
+        if result.code == 0:
+            taken += 1
+            assert yaml.safe_load(result.out)
+        else:
+            assert result.code == 2
+            assert option in result.err[-1], (option, bad, result.err)
+        if isinstance(value, int | float) and not isinstance(value, bool) and bad in ("☃", "[]", ".nan"):
+            assert result.code == 2, f"--{option} {bad} was taken"
+    assert taken
+
+
+def test_printed_configuration_fed_back_is_the_same_run(tmp_path, capsys):
+    changes = "--train.steps", "7", "--augment.crop", "[64, 96]", "--model.options", "{width: 0.5, a: [1, {b: 'x: # y'}]}"
+    printed = call(capsys, "train", DATA / "camvid", "--print-config", *changes, "--loss.class_weights", "[1, 2.5]").out
+    (tmp_path / "c.yaml").write_text(printed, encoding="utf-8")
+    assert call(capsys, "train", tmp_path / "c.yaml", "--print-config").out == printed
+    config = Config.from_yaml(tmp_path / "c.yaml")
+    assert config.train.steps == 7
+    assert config.augment.crop == [64, 96]
+    assert config.model.options == {"width": 0.5, "a": [1, {"b": "x: # y"}]}
+    assert commented_yaml(config) == printed
+
+
+def test_recipe_yaml_and_overrides_stack(tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text("train: {steps: 5}\nmodel: {name: compact}\n")
+    printed = yaml.safe_load(call(capsys, "train", tmp_path / "mine.yaml", "--print-config", "--train.seed=9").out)
+    assert (printed["train"]["steps"], printed["train"]["seed"], printed["model"]["name"]) == (5, 9, "compact")
+    recipe = yaml.safe_load(call(capsys, "train", "compact_camvid", "--print-config", "--model", "fcn32s_vgg16").out)
+    assert recipe["optimizer"]["name"] == "adamw"
+    assert recipe["model"]["name"] == "fcn32s_vgg16"
+
+
+def two_class_set(folder: Path, values: str) -> Path:
+    """Pictures with 0/255 masks, whose classes.yaml gives the second class `values`."""
+    for part in ("train", "val"):
+        for kind in ("images", "masks"):
+            (folder / kind / part).mkdir(parents=True)
+        for n in range(2):
+            mask = np.zeros((32, 48), np.uint8)
+            mask[8:20, 10:30] = 255
+            Image.fromarray(np.repeat(mask[..., None], 3, axis=2)).save(folder / f"images/{part}/{part}{n}.png")
+            Image.fromarray(mask).save(folder / f"masks/{part}/{part}{n}.png")
+    (folder / "classes.yaml").write_text(values)
+    return folder
+
+
+@pytest.mark.parametrize("start", [["--dry-run"], ["--out", "run"]])
+def test_0_255_masks_with_255_ignored_are_refused(tmp_path, capsys, start, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = two_class_set(tmp_path / "data", "classes: [good, defect]\n")
+    line = refused(capsys, "train", data, "--model", "compact", *start, names="did you mean class 'defect'? set `value: 255`")
+    assert f"{2 * 12 * 20} pixels are 255, which is ignored" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_0_255_masks_that_say_so_are_taken(tmp_path, capsys):
+    data = two_class_set(tmp_path / "data", "classes: [good, {name: defect, value: 255}]\n")
+    result = call(capsys, "train", data, "--model", "compact", "--dry-run")
+    assert result.code == 0
+    assert result.err == []
+    assert "ready to train" in result.out
+
+
+def test_a_class_that_no_mask_holds_is_told(tmp_path, capsys):
+    data = two_class_set(tmp_path / "data", "classes: [good, {name: defect, value: 255}, {name: crack, value: 9}]\n")
+    result = call(capsys, "train", data, "--model", "compact", "--dry-run")
+    assert result.code == 0
+    assert result.err == ["warning: split train: no mask holds class 'crack'; it cannot be learned"]
+    settings = Config().updated({"data": {"path": str(data)}, "model": {"name": "compact"}, "train": {"steps": 1}}, "test")
+    Run(settings, RunFolder(tmp_path / "run")).check_classes()
+    assert capsys.readouterr().err.splitlines() == result.err, "also who trains from Python is told"
+
+
+def test_dry_run_lists_every_file_that_cannot_be_used(tmp_path, capsys):
+    data = two_class_set(tmp_path / "data", "classes: [good, {name: defect, value: 255}]\n")
+    (data / "images/train/train0.png").write_bytes(b"")
+    (data / "masks/val/val0.png").write_bytes(b"text, no mask")
+    Image.fromarray(np.full((32, 48), 7, np.uint8)).save(data / "masks/val/val1.png")
+    before = files_below(tmp_path)
+    assert main(["train", str(data), "--dry-run", "--out", str(tmp_path / "run")]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    for line, word in zip(lines, ("images/train/train0.png", "masks/val/val0.png", "masks/val/val1.png"), strict=False):
+        assert line.startswith("error: ")
+        assert word in line
+    assert lines[3].startswith(f"error: {data}: 3 pictures or masks cannot be used")
+    assert files_below(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (ImageError("a.png", "is cut", "copy it"), 2, "a.png: is cut; fix: copy it"),
+        (Interrupted("run", "stopped"), 4, "run: stopped"),
+        (PixelwiseError("x", "two\nlines"), 2, "x: two lines"),
+        (KeyboardInterrupt(), 4, "interrupted"),
+        (MemoryError(), 3, "memory: "),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 3, "memory: "),
+        (PermissionError(13, "no", "a.png"), 3, "a.png: Permission denied; fix: "),
+        (OSError(28, "full", "a.png"), 3, "a.png: No space left"),
+        (FileNotFoundError(2, "no", "a.png"), 2, "a.png: No such file"),
+        (ZeroDivisionError("by\nzero"), 3, "pixelwise itself failed: ZeroDivisionError: by zero"),
+    ],
+)
+def test_errors_become_a_line_and_a_code(error, code, words):
+    line, got = describe(error)
+    assert got == code
+    assert line.startswith(words)
+    assert "\n" not in line
+
+
+def test_names_cannot_move_the_cursor(tmp_path, capsys):
+    line = refused(capsys, "predict", tmp_path / "a\x1b[2J\x07.png", "--out", tmp_path / "out")
+    assert "\x1b" not in line
+    assert r"a\x1b[2J\x07.png" in line
+
+
+def test_debug_shows_the_traceback(capsys):
+    assert main(["predict", "gone.png", "--out", "x", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+SHELL = "from pixelwise.cli import run; run()"
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shell")
+    save_tiny(folder / "model")
+    (folder / "in").mkdir()
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(os.fsencode(folder / "in") + b"/\xff\xe2\x98\x83.png")
+    return folder
+
+
+def test_any_surroundings_will_do(labelled, tmp_path):
+    """No home, no folder for temporary files, a narrow terminal that knows ASCII alone, a name that is no UTF-8."""
+    poor = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "COLUMNS": "20", "TMPDIR": "/nowhere", "TERM": "dumb"}
+    environment = {name: value for name, value in {**os.environ, **poor}.items() if name != "HOME"}
+    result = run(SHELL, "predict", labelled / "in", "--out", tmp_path / "out", "--model", labelled / "model", env=environment)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert len(files_below(tmp_path / "out")) == 1
+    assert "1 labelled" in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize("command", ["--help", "recipes", "train --help", "train compact_camvid --print-config"])
+def test_a_reader_who_leaves_is_no_error(command):
+    reader, writer = os.pipe()
+    os.close(reader)
+    arguments = [sys.executable, "-c", SHELL, *command.split()]
+    result = subprocess.run(arguments, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=100)
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_that_cannot_be_written_is_exit_3():
+    arguments = [sys.executable, "-c", SHELL, "recipes"]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(arguments, stdout=full, stderr=subprocess.PIPE, text=True, timeout=100)
+    assert result.returncode == 3
+    assert re.fullmatch(r"error: .*No space left.*; fix: .*\n", result.stderr)
+
+
+def test_no_standard_output_at_all():
+    result = subprocess.run(["sh", "-c", f'{sys.executable} -c "{SHELL}" recipes >&-'], capture_output=True, text=True, timeout=100)
+    assert (result.returncode, result.stderr) == (0, "")

@@ -1,0 +1,296 @@
+"""The CRF behind a model: in predict, evaluate and compare, and the search for its parameters."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import pixelwise
+from helpers.command_line import call, refused
+from helpers.tiny_data import NAMES, TINY_COMPACT, picture, write_dataset
+from pixelwise.commands import _crf as _refined
+from pixelwise.commands import crf_search
+from pixelwise.core import Taxonomy
+from pixelwise.crf import Parameters, refine, refine_each
+from pixelwise.data import open_dataset
+from pixelwise.evaluation import crf_search as crfsearch
+from pixelwise.evaluation.crf_search import Found, search
+from pixelwise.evaluation.crf_search_cache import Tally
+from pixelwise.evaluation.evaluator import evaluate
+from pixelwise.images import read_mask, write_mask
+from pixelwise.inference.crf_settings import find_crf, read_crf, write_crf
+from pixelwise.inference.label_map import coarse_scores, probabilities
+from pixelwise.models import create_model
+from pixelwise.weights.checkpoint import save_checkpoint
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("data"), num_train=1, num_val=2, size=(24, 32))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    save_checkpoint(folder, create_model("compact", 3, **TINY_COMPACT), Taxonomy(NAMES))
+    return folder
+
+
+def test_labels_are_those_of_the_refined_probabilities(model: Path) -> None:
+    image, _ = picture(5, (24, 32))
+    plain = pixelwise.load(model)
+    refined = plain.with_crf("deeplabv2")
+    before = plain.predict(image, probs=True)
+    assert before.probs is not None
+    expected = refine(image, before.probs, "deeplabv2")
+    after = refined.predict(image, probs=True)
+    np.testing.assert_array_equal(after.mask, expected.argmax(0))
+    np.testing.assert_array_equal(after.probs, expected)
+    assert plain.crf is None, "the model itself is left as it was"
+
+
+def test_predict_evaluate_and_compare_take_it(model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo = tmp_path / "photo.png"
+    Image.fromarray(picture(5, (24, 32))[0]).save(photo)
+    assert call(capsys, "predict", photo, "--model", model, "--crf", "deeplabv1", "--out", tmp_path / "out").code == 0
+    written = np.asarray(Image.open(tmp_path / "out" / "photo.png"))
+    np.testing.assert_array_equal(written, pixelwise.load(model).with_crf("deeplabv1")(photo).mask)
+    result = call(capsys, "evaluate", "--data", data, "--split", "val", "--model", model, "--crf", "deeplabv1")
+    assert result.code == 0
+    assert "with CRF Parameters(w1=4" in result.out, "the protocol says what was scored"
+    assert ", preset deeplabv1" in result.out
+    assert call(capsys, "compare", photo, "--model", model, "--crf", "deeplabv2", "--out", tmp_path / "c.png").code == 0
+    alone = call(capsys, "compare", photo, "--model", model, "--out", tmp_path / "d.png")
+    assert alone.code == 0
+    with Image.open(tmp_path / "c.png") as refined, Image.open(tmp_path / "d.png") as plain:
+        assert refined.width > plain.width
+
+
+def test_mistakes_are_one_line(model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo = tmp_path / "photo.png"
+    Image.fromarray(picture(5, (24, 32))[0]).save(photo)
+    refused(capsys, "predict", photo, "--model", model, "--crf", "deeplabv3", "--out", tmp_path / "o", names="deeplabv")
+    refused(capsys, "predict", photo, "--model", model, "--crf", "run", "--out", tmp_path / "o", names="crf-search")
+    refused(capsys, "predict", photo, "--crf", "run", "--out", tmp_path / "o", names="--model")
+    refused(capsys, "evaluate", "--data", data, "--predictions", tmp_path, "--crf", "deeplabv1", names="probabilities")
+    refused(capsys, "crf-search", "--model", tmp_path / "none", "--data", data, names="no such folder")
+    refused(capsys, "crf-search", "--model", model, "--data", data, "--images", "0", names="--images")
+    refused(capsys, "crf-search", "--model", model, "--data", data, "--split", "test", names="flatter")
+    (model / "crf.json").write_text('{"parameters": {"w1": -1}}')
+    refused(capsys, "predict", photo, "--model", model, "--crf", "run", "--out", tmp_path / "o", names="crf.json: crf w1 is -1")
+    (model / "crf.json").write_text("[]")
+    refused(capsys, "predict", photo, "--model", model, "--crf", "run", "--out", tmp_path / "o", names="crf-search")
+    assert not (tmp_path / "o").exists()
+
+
+def test_the_search_finds_the_best_of_what_it_tried(model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every setting scored once more, by `evaluate`."""
+    monkeypatch.setattr("pixelwise.evaluation.crf_search.COARSE", ((3.0,), (20.0, 50.0), (3.0, 6.0)))
+    segmenter, split = pixelwise.load(model), open_dataset(data).split("val")
+    calls: list[tuple[int, int]] = []
+    found = search(segmenter, split, num_images=2, start=Parameters(iterations=2), progress=lambda *args: calls.append(args))
+    assert found.num_images == 2
+    assert [done for done, _ in calls] == list(range(1, 2 * found.num_settings + 1))
+    assert calls[-1][0] == calls[-1][1], "the bar comes to its end"
+
+    def score(parameters: Parameters | None) -> float:
+        twin = segmenter if parameters is None else segmenter.with_crf(parameters)
+        return evaluate(twin, split, boundary=False).scores.mean_iou
+
+    assert score(None) == pytest.approx(found.mean_iou_before, abs=0.01)
+    assert score(found.parameters) == pytest.approx(found.mean_iou)
+    grid = [score(Parameters(3.0, alpha, beta, iterations=2)) for alpha in (20.0, 50.0) for beta in (3.0, 6.0)]
+    assert found.mean_iou >= max(grid) - 1e-9
+    assert found.parameters.w2 == 3
+
+
+def test_the_search_holds_one_picture_at_a_time(model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred pictures with the scores of a network that labels at full size are more than a machine's memory."""
+    monkeypatch.setattr(crfsearch, "COARSE", ((3.0,), (20.0,), (3.0,)))
+    monkeypatch.setattr(crfsearch, "FINE", (0.0, 0.0, 0.0))
+    scores: list[weakref.ref[Any]] = []
+    alive: list[int] = []
+
+    def watched(*args: Any) -> Any:
+        coarse = coarse_scores(*args)
+        scores.append(weakref.ref(coarse.scores))
+        return coarse
+
+    def kept(coarse: Any) -> Any:
+        probs = probabilities(coarse)
+        scores.append(weakref.ref(probs))
+        return probs
+
+    def counting(*args: Any) -> Any:
+        alive.append(sum(each() is not None for each in scores))
+        return refine_each(*args)
+
+    monkeypatch.setattr(crfsearch, "coarse_scores", watched)
+    monkeypatch.setattr(crfsearch, "probabilities", kept)
+    monkeypatch.setattr(crfsearch, "refine_each", counting)
+    search(pixelwise.load(model), open_dataset(data).split("val"))
+    assert alive
+    assert max(alive) <= 1
+
+
+def change_weights(model: Path, data: Path) -> None:
+    save_checkpoint(model, create_model("compact", 3, **TINY_COMPACT), Taxonomy(NAMES))
+
+
+def change_masks(model: Path, data: Path) -> None:
+    for path in (data / "masks" / "val").iterdir():
+        write_mask(path, read_mask(path)[::-1])
+
+
+def change_classes(model: Path, data: Path) -> None:
+    values = (1, 0, 2)
+    rows = "".join(f"  - {{name: {name}, value: {value}}}\n" for name, value in zip(NAMES, values, strict=True))
+    (data / "classes.yaml").write_text(f"classes:\n{rows}")
+
+
+def change_names_of_files(model: Path, data: Path) -> None:
+    for path in [*data.glob("*/val/*")]:
+        path.rename(path.with_stem("renamed_" + path.stem))
+
+
+@pytest.mark.parametrize(
+    ("change", "counted_again"),
+    [(None, 1), (change_names_of_files, 1), (change_masks, 2), (change_classes, 2), (change_weights, 2)],
+    ids=["nothing", "names of files", "masks", "classes", "weights"],
+)
+def test_a_stopped_search_goes_on(
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    change: Any,
+    counted_again: int,
+) -> None:
+    """Stopped at the second picture, and once more in the middle of a line; the same result as in one go."""
+    monkeypatch.setattr(crfsearch, "COARSE", ((3.0, 6.0), (20.0,), (3.0,)))
+    monkeypatch.setattr(crfsearch, "FINE", (1.5, 0.0, 0.0))
+    data = write_dataset(tmp_path / "data", num_train=1, num_val=2, size=(24, 32))
+    arguments = "crf-search", "--model", model, "--data", data, "--images", "3"
+    refined: list[Any] = []
+
+    def stopping(image: Any, *rest: Any) -> Any:
+        refined.append(image)
+        if len(refined) == 2:
+            raise KeyboardInterrupt
+        return refine_each(image, *rest)
+
+    monkeypatch.setattr(crfsearch, "refine_each", stopping)
+    left = model / "crf-search.jsonl"
+    stopped = call(capsys, *arguments)
+    assert stopped.code == 4
+    assert stopped.err[-1].endswith(f"{left}; fix: give the command again")
+    with open(left, "a") as file:
+        file.write('\n{"cut')
+    if change is not None:
+        change(model, data)
+    again = call(capsys, *arguments)
+    assert any("going on" in line for line in again.err)
+    assert len(refined) == 2 + counted_again + 2, "before the stop, what is left of the coarse grid, the fine one"
+    assert not left.exists()
+    found = (model / "crf.json").read_text()
+    whole = call(capsys, *arguments)
+    assert whole.out == again.out
+    assert (model / "crf.json").read_text() == found
+
+
+def test_counts_survive_a_line_that_was_cut(tmp_path: Path) -> None:
+    counts = np.arange(18).reshape(2, 3, 3)
+    Tally(tmp_path / "t").add("a", counts)
+    with open(tmp_path / "t", "ab") as file:
+        file.write(b'\n{"b": "eJxj')
+    Tally(tmp_path / "t").add("c", 2 * counts)
+    again = Tally(tmp_path / "t")
+    np.testing.assert_array_equal(again.find("a", (2, 3, 3)), counts)
+    np.testing.assert_array_equal(again.find("c", (2, 3, 3)), 2 * counts)
+    assert again.find("b", (2, 3, 3)) is None
+    assert again.find("a", (4, 3, 3)) is None
+
+
+@pytest.mark.parametrize(("after", "says"), [(0.4, True), (0.6, False)])
+def test_a_search_without_gain_says_so(
+    model: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, after: float, says: bool
+) -> None:
+    monkeypatch.setattr(crf_search, "search", lambda *_, **__: Found(Parameters(), after, 0.5, 53, 2))
+    result = call(capsys, "crf-search", "--model", model, "--data", data)
+    assert ("leave --crf out" in result.out) == says
+
+
+def test_the_command_leaves_its_result_in_the_run(
+    model: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pixelwise.evaluation.crf_search.COARSE", ((3.0,), (20.0,), (3.0,)))
+    monkeypatch.setattr("pixelwise.evaluation.crf_search.FINE", (0.0, 0.0, 0.0))
+    result = call(capsys, "crf-search", "--model", model, "--data", data, "--images", "1")
+    assert result.code == 0
+    assert "mean IoU without a CRF" in result.out
+    parameters = find_crf("run", model)
+    assert parameters == read_crf(model / "crf.json")
+    assert parameters is not None
+    assert (parameters.w1, parameters.theta_alpha, parameters.theta_beta) == (3.0, 20.0, 3.0)
+    scored = call(capsys, "evaluate", "--data", data, "--split", "val", "--model", model, "--crf", "run")
+    assert f"found on {open_dataset(data).name} val" in scored.out, "the protocol says that this split chose the parameters"
+
+
+def test_parameters_round_trip(tmp_path: Path) -> None:
+    parameters = Parameters(w1=2.5, theta_alpha=33, normalization="before")
+    assert read_crf(write_crf(tmp_path, parameters, {"images": 3})) == parameters
+
+
+def test_who_waits_for_the_compiler_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    _refined.compile_crf(3)
+    capsys.readouterr()
+    _refined.compile_crf(3)
+    assert capsys.readouterr().err == "", "compiled already"
+    monkeypatch.setattr(_refined, "PATIENCE", 0.01)
+    monkeypatch.setattr(_refined, "refine", lambda *_: time.sleep(1))
+    _refined.compile_crf(3)
+    assert "compiling" in capsys.readouterr().err
+
+
+COMPILED = """
+import numpy as np
+from pixelwise.commands._refined import compile_crf
+from pixelwise.crf import refine, simplex, sweeps
+
+def compiled():
+    loops = [loop for module in (simplex, sweeps) for loop in vars(module).values() if hasattr(loop, "signatures")]
+    return sum(len(loop.signatures) for loop in loops)
+
+compile_crf(5)
+before = compiled()
+rng = np.random.default_rng(0)
+for size in ((3, 4), (100, 130)):
+    for preset in ("deeplabv1", "deeplabv2", "pydensecrf"):
+        refine(rng.integers(0, 256, (*size, 3), np.uint8), rng.dirichlet(np.ones(5), size).transpose(2, 0, 1), preset)
+print(before, compiled())
+"""
+
+
+def test_four_pixels_compile_what_any_picture_needs() -> None:
+    """Probabilities are doubles with their classes last in memory, as other libraries give them."""
+    command = [sys.executable, "-c", COMPILED]
+    before, after = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert int(before) > 10
+    assert before == after
+
+
+def test_a_checkpoint_inside_a_run_shares_its_parameters(tmp_path: Path) -> None:
+    best = tmp_path / "run" / "checkpoints" / "best"
+    best.mkdir(parents=True)
+    write_crf(tmp_path / "run", Parameters(w1=7), {})
+    assert find_crf("run", best) == Parameters(w1=7)
+    write_crf(best, Parameters(w1=8), {})
+    assert find_crf("run", best) == Parameters(w1=8)

@@ -1,0 +1,339 @@
+"""`pixelwise predict`: what it writes, under which names, and what it leaves when something goes wrong."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import pixelwise
+import pixelwise.inference.predict_files as batch
+from helpers.bad_inputs import encoded, make_bad_images, photo
+from helpers.command_line import TAXONOMY, call, files_below, refused, save_tiny
+from pixelwise.cli import main
+from pixelwise.core import Taxonomy
+from pixelwise.errors import InputError
+from pixelwise.images import Listing, read_image, read_mask
+from pixelwise.inference.predict_files import Job, Products, mask_path, plan
+
+DATA = Path(__file__).parents[1] / "samples"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return save_tiny(tmp_path_factory.mktemp("model"))
+
+
+def put(path: Path, seed: int = 0) -> Path:
+    """A small picture of its own."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = {".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF"}.get(path.suffix.lower(), "PNG")
+    path.write_bytes(encoded(np.roll(photo(), seed, axis=0), kind))
+    return path
+
+
+def test_every_product_is_what_its_name_says(checkpoint, tmp_path, capsys):
+    put(tmp_path / "in/a.png")
+    options = "--overlay", "--color", "--probs", "--opacity", "0.25"
+    result = call(capsys, "predict", tmp_path / "in", "--out", tmp_path / "out", "--model", checkpoint, *options)
+    assert result.code == 0
+    assert files_below(tmp_path / "out") == ["a.png", "a_color.png", "a_overlay.jpg", "a_probs.npy"]
+    ids = pixelwise.load(checkpoint)(photo()).mask
+    values = read_mask(tmp_path / "out/a.png")
+    assert (values == np.array(TAXONOMY.values)[ids]).all()
+    assert len(np.unique(values)) > 1
+    with Image.open(tmp_path / "out/a.png") as mask:
+        palette = np.array(mask.getpalette()).reshape(-1, 3)
+    colors = np.array(TAXONOMY.colors)
+    assert (palette[list(TAXONOMY.values)] == colors).all()
+    assert (read_image(tmp_path / "out/a_color.png") == colors[ids]).all()
+    overlay = read_image(tmp_path / "out/a_overlay.jpg").astype(float)
+    assert np.abs(overlay - (0.75 * photo() + 0.25 * colors[ids])).mean() < 3
+    probs = np.load(tmp_path / "out/a_probs.npy")
+    assert probs.shape == (3, 24, 40)
+    assert np.abs(probs.astype(float).sum(0) - 1).max() < 2e-3
+    assert "road & <b>" in result.out or "[car]" in result.out or "sky" in result.out
+    assert "1 labelled into" in result.out
+
+
+def test_brackets_in_names_are_text(checkpoint, tmp_path, capsys):
+    for name in ("[red]x.png", "[/nothing].png", "<img src=x onerror=alert(1)>.png", "ünï ☃.png", "a\nb.png", "-x.png"):
+        put(tmp_path / "in" / name)
+    result = call(capsys, "predict", tmp_path / "in", "--out", tmp_path / "[o]", "--model", checkpoint)
+    assert result.code == 0
+    for shown in ("[red]x", "[/nothing]", "ünï ☃", "[o]"):
+        assert shown in result.out
+    assert len(files_below(tmp_path / "[o]")) == 6
+
+
+def test_sub_folders_stay_and_equal_stems_keep_their_suffix(tmp_path):
+    names = ["day/a.png", "night/a.png", "b.png", "b.jpg", "b.png.jpg", "C.png", "c.jpg", "archive.tar.png"]
+    for name in names:
+        put(tmp_path / "in" / name)
+    jobs, _ = plan([tmp_path / "in"], tmp_path / "out", Products())
+    outputs = {str(job.source.relative_to(tmp_path / "in")): str(job.name) for job in jobs}
+    assert outputs["day/a.png"] == "day/a"
+    assert outputs["night/a.png"] == "night/a"
+    assert outputs["archive.tar.png"] == "archive.tar"
+    assert outputs["b.jpg"] == "b.jpg"
+    assert outputs["C.png"] == "C.png"
+    assert len({name.casefold() for name in outputs.values()}) == len(names)
+
+
+@pytest.mark.parametrize("stem", ["x" * 251, "é" * 125, "☃" * 83])
+def test_names_of_255_bytes_get_all_their_files(checkpoint, tmp_path, capsys, stem):
+    put(tmp_path / "in" / f"{stem}.png")
+    put(tmp_path / "in" / f"{stem[:-1]}.png", 3)
+    products = "--overlay", "--color", "--probs"
+    assert call(capsys, "predict", tmp_path / "in", "--out", tmp_path / "out", "--model", checkpoint, *products).code == 0
+    names = files_below(tmp_path / "out")
+    assert len(names) == 8
+    assert max(len(os.fsencode(name)) for name in names) <= 255
+
+
+def test_clashes_of_products_are_refused(checkpoint, tmp_path, capsys):
+    put(tmp_path / "in/a.png")
+    put(tmp_path / "in/a_color.png")
+    arguments = "predict", tmp_path / "in", "--out", tmp_path / "o", "--model", checkpoint
+    assert "both be written" in refused(capsys, *arguments, "--color", names="a_color.png")
+    assert not (tmp_path / "o").exists()
+    assert call(capsys, *arguments).code == 0
+
+
+def test_no_output_is_written_over_an_input(checkpoint, tmp_path, capsys):
+    picture = put(tmp_path / "in/a.png")
+    put(tmp_path / "in/b_overlay.jpg")
+    put(tmp_path / "in/b.jpg")
+    (tmp_path / "alias").symlink_to(tmp_path / "in")
+    common = "--model", checkpoint, "--overwrite"
+    before = {path: path.read_bytes() for path in (tmp_path / "in").iterdir()}
+    assert "over a picture" in refused(capsys, "predict", picture, "--out", tmp_path / "in", *common, names="a.png")
+    assert "over a picture" in refused(capsys, "predict", picture, "--out", tmp_path / "alias", *common)
+    jpegs = tmp_path / "in/b.jpg", tmp_path / "in/b_overlay.jpg"
+    assert "over a picture" in refused(capsys, "predict", *jpegs, "--out", tmp_path / "in", *common, "--overlay")
+    for folder in ("in", "alias"):
+        assert "folder of the pictures" in refused(capsys, "predict", tmp_path / "in", "--out", tmp_path / folder, *common)
+    assert {path: path.read_bytes() for path in (tmp_path / "in").iterdir()} == before
+
+
+def test_a_link_to_a_picture_in_the_output_folder_is_not_its_end(checkpoint, tmp_path, capsys):
+    real = put(tmp_path / "out/a.png")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.png").symlink_to(real)
+    refused(capsys, "predict", tmp_path / "in", "--out", tmp_path / "out", "--model", checkpoint, "--overwrite")
+    assert (read_image(real) == photo()).all()
+
+
+def test_masks_below_the_input_are_not_taken_for_pictures(checkpoint, tmp_path, capsys):
+    put(tmp_path / "in/a.jpg")
+    arguments = "predict", tmp_path / "in", "--out", tmp_path / "in/masks", "--model", checkpoint
+    assert call(capsys, *arguments).code == 0
+    assert call(capsys, *arguments, "--overwrite").code == 0
+    assert files_below(tmp_path / "in") == ["a.jpg", "masks/a.png"]
+    refused(capsys, "predict", tmp_path / "in/masks", "--out", tmp_path / "in/masks", "--model", checkpoint)
+
+
+def test_what_is_there_is_kept_done_again_or_gone_on_with(checkpoint, tmp_path, capsys):
+    put(tmp_path / "in/a.png")
+    arguments = "predict", tmp_path / "in", "--out", tmp_path / "out", "--model", checkpoint
+    call(capsys, *arguments)
+    put(tmp_path / "in/b.png", 5)
+    (tmp_path / "out/a.png").write_bytes(b"mine")
+    assert "--resume" in refused(capsys, *arguments, names="a.png")
+    assert files_below(tmp_path / "out") == ["a.png"]
+    assert "1 labelled" in call(capsys, *arguments, "--resume").out
+    assert (tmp_path / "out/a.png").read_bytes() == b"mine"
+    assert "0 labelled" in call(capsys, *arguments, "--resume").out
+    assert "2 labelled" in call(capsys, *arguments, "--overwrite").out
+    assert read_mask(tmp_path / "out/a.png").shape == (24, 40)
+    assert "2 labelled" in call(capsys, *arguments, "--resume", "--color").out
+
+
+def test_the_same_picture_named_twice_is_one(tmp_path):
+    picture = put(tmp_path / "a.png")
+    assert plan([picture, picture], tmp_path / "out", Products())[0] == [Job(picture, Path("a"))]
+    other = put(tmp_path / "other/a.png")
+    with pytest.raises(InputError, match="label them into different --out folders"):
+        plan([picture, other], tmp_path / "out", Products())
+
+
+def test_ten_thousand_pictures_are_planned_in_seconds(tmp_path, monkeypatch):
+    pictures = [tmp_path / f"in/p{n:05}.png" for n in range(10_000)]
+    (tmp_path / "in").mkdir()
+    monkeypatch.setattr(batch, "list_images", lambda path: Listing(pictures, []))
+    started = time.thread_time()
+    jobs, _ = plan([tmp_path / "in"], tmp_path / "out", Products())
+    assert len(jobs) == 10_000
+    assert mask_path(tmp_path / "out", jobs[-1]) == tmp_path / "out/p09999.png"
+    assert time.thread_time() - started < 5
+
+
+def test_bad_pictures_are_a_line_each_and_the_rest_is_done(checkpoint, tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    words = make_bad_images(folder)
+    put(folder / "good.jpg")
+    put(folder / "deep/good.png")
+    assert main(["predict", str(folder), "--out", str(tmp_path / "out"), "--model", str(checkpoint)]) == 1
+    out, err = capsys.readouterr()
+    assert files_below(tmp_path / "out") == ["deep/good.png", "good.png"]
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    skipped = [line for line in err.splitlines() if line.startswith("skipped: ")]
+    assert len(errors) + len(skipped) == len(err.splitlines())
+    read = [name for name in words if name not in ("folder.png", "link.png", "pipe.png", "gone.png")]
+    assert len(errors) == len(read)
+    for name in read:
+        line = next(line for line in errors if line.startswith(f"error: {folder / name}: "))
+        assert all(word in line for word in words[name])
+        assert "; fix: " in line
+    assert all("pipe" in line or "link" in line for line in skipped)
+    assert f"2 labelled into {tmp_path / 'out'}, {len(read)} failed" in out
+
+
+@pytest.mark.parametrize(
+    "name", ["cut.jpg", "empty.png", "bomb.png", "lfs.png", "pipe.png", "folder.png", "link.png", "gone.png", "text.png"]
+)
+@pytest.mark.parametrize("command", ["predict", "demo", "compare", "evaluate", "train", "report", "profile"])
+def test_no_bad_file_breaks_a_command(checkpoint, tmp_path, capsys, command, name):
+    """Given where each command expects its picture, data or name."""
+    (tmp_path / "in").mkdir()
+    make_bad_images(tmp_path / "in")
+    bad, out = tmp_path / "in" / name, tmp_path / "out"
+    arguments = {
+        "predict": (bad, "--out", out, "--model", checkpoint),
+        "demo": (bad, "--out", out, "--model", checkpoint),
+        "compare": (bad, "--out", out / "sheet.png", "--model", checkpoint),
+        "evaluate": ("--data", bad, "--model", checkpoint),
+        "train": (bad, "--out", out),
+        "report": (bad,),
+        "profile": (bad,),
+    }[command]
+    refused(capsys, command, *arguments, names=name)
+    assert not out.exists() or files_below(out) == []
+
+
+def test_all_bad_is_exit_2(checkpoint, tmp_path, capsys):
+    (tmp_path / "bad.png").write_bytes(b"")
+    result = call(capsys, "predict", tmp_path / "bad.png", "--out", tmp_path / "out", "--model", checkpoint)
+    assert result.code == 2
+    assert "0 labelled" in result.out
+    assert files_below(tmp_path / "out") == []
+
+
+def test_turned_photo_gives_the_mask_of_the_turned_png(checkpoint, tmp_path, capsys):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/phone.tif").write_bytes(encoded(photo(), "TIFF", exif=exif))
+    (tmp_path / "in/upright.png").write_bytes(encoded(np.rot90(photo(), -1), "PNG"))
+    call(capsys, "predict", tmp_path / "in", "--out", tmp_path / "out", "--model", checkpoint)
+    phone, upright = (read_mask(tmp_path / "out" / f"{name}.png") for name in ("phone", "upright"))
+    assert phone.shape == (40, 24)
+    assert (phone == upright).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 200), (200, 1), (17, 3)])
+def test_any_size_keeps_its_size(checkpoint, tmp_path, capsys, size):
+    Image.fromarray(np.zeros((*size, 3), np.uint8)).save(tmp_path / "p.png")
+    assert call(capsys, "predict", tmp_path / "p.png", "--out", tmp_path / "out", "--model", checkpoint).code == 0
+    assert read_mask(tmp_path / "out/p.png").shape == size
+
+
+def test_300_classes_make_16_bit_masks(tmp_path, capsys):
+    taxonomy = Taxonomy(tuple(f"c{k}" for k in range(300)), values=tuple(range(1000, 1300)))
+    segmenter = pixelwise.load(save_tiny(tmp_path / "small ids", taxonomy))
+    segmenter.model.score.bias.data[256:] += 1000
+    checkpoint = tmp_path / "model"
+    segmenter.save_pretrained(checkpoint)
+    put(tmp_path / "a.png")
+    assert call(capsys, "predict", tmp_path / "a.png", "--out", tmp_path / "out", "--model", checkpoint, "--overlay").code == 0
+    ids = pixelwise.load(checkpoint)(photo()).mask
+    assert ids.min() > 255
+    assert len(np.unique(ids)) > 1
+    assert (read_mask(tmp_path / "out/a.png") == ids + 1000).all()
+
+
+@pytest.mark.parametrize("position", [1, 2, 3, 4])
+def test_full_disk_is_exit_3_and_every_file_is_whole(checkpoint, tmp_path, capsys, monkeypatch, position):
+    for n in range(2):
+        put(tmp_path / f"in/{n}.png", n)
+    real, calls = os.fsync, []
+
+    def fsync(handle):
+        calls.append(handle)
+        if len(calls) > position:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    arguments = "predict", tmp_path / "in", "--out", tmp_path / "out", "--model", checkpoint, "--color"
+    refused(capsys, *arguments, code=3, names="No space left")
+    for name in files_below(tmp_path / "out"):
+        assert not name.startswith(".")
+        assert read_image(tmp_path / "out" / name).shape == (24, 40, 3)
+
+
+def test_interrupted_is_exit_4_and_can_go_on(checkpoint, tmp_path, capsys, monkeypatch):
+    for n in range(3):
+        put(tmp_path / f"in/{n}.png", n)
+    arguments = "predict", tmp_path / "in", "--out", tmp_path / "out", "--model", checkpoint
+    real, written = batch.write_mask, []
+
+    def write(path, *rest):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(path)
+        real(path, *rest)
+
+    monkeypatch.setattr(batch, "write_mask", write)
+    assert "interrupted" in call(capsys, *arguments).err[-1]
+    assert files_below(tmp_path / "out") == ["0.png", "1.png"]
+    monkeypatch.undo()
+    assert "1 labelled" in call(capsys, *arguments, "--resume").out
+
+
+def test_leftovers_of_a_killed_process_are_swept(checkpoint, tmp_path, capsys):
+    put(tmp_path / "a.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/.a.png.tmp-00000000-999999999").write_bytes(b"half")
+    call(capsys, "predict", tmp_path / "a.png", "--out", tmp_path / "out", "--model", checkpoint)
+    assert files_below(tmp_path / "out") == ["a.png"]
+
+
+def test_a_picture_that_vanishes_is_a_line(checkpoint, tmp_path, capsys, monkeypatch):
+    for n in range(2):
+        put(tmp_path / f"in/{n}.png", n)
+    real = batch.plan
+
+    def plan_and_lose(*arguments):
+        found = real(*arguments)
+        (tmp_path / "in/0.png").unlink()
+        return found
+
+    monkeypatch.setattr("pixelwise.commands.predict.plan", plan_and_lose)
+    result = call(capsys, "predict", tmp_path / "in", "--out", tmp_path / "out", "--model", checkpoint)
+    assert result.code == 1
+    assert "0.png: does not exist" in result.err[0]
+    assert files_below(tmp_path / "out") == ["1.png"]
+
+
+def test_masks_score_as_the_model_does(tmp_path, capsys):
+    """EV05: the same numbers to the last digit, by way of files or not."""
+    from pixelwise.data import open_dataset
+
+    dataset = shutil.copytree(DATA / "camvid", tmp_path / "camvid")
+    checkpoint = save_tiny(tmp_path / "model", open_dataset(dataset).taxonomy)
+    call(capsys, "predict", dataset / "test", "--out", tmp_path / "masks", "--model", checkpoint)
+    common = "evaluate", "--data", dataset, "--json", "--no-boundary"
+    by_model = json.loads(call(capsys, *common, "--model", checkpoint).out)
+    by_files = json.loads(call(capsys, *common, "--predictions", tmp_path / "masks").out)
+    assert by_model["scores"] == by_files["scores"]
+    assert by_model["images"] == by_files["images"]
+    assert "0001TP_009930" in by_model["images"][0]["key"]

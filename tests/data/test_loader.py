@@ -1,0 +1,268 @@
+"""The loader: what the n-th draw shows depends on seed and n alone, whoever reads it."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers.tiny_data import NAMES, write_dataset
+from pixelwise.config import AugmentConfig
+from pixelwise.core import Batch, Sample, Taxonomy
+from pixelwise.data import open_dataset
+from pixelwise.data.dataset import Item, Split
+from pixelwise.data.loader import DrawBatches, Draws, TrainLoader, _Worker, collate, draw_index
+from pixelwise.data.transforms import Augment
+from pixelwise.data.windows import window_centers, window_starts
+from pixelwise.errors import DatasetError, ImageError, InputError
+
+STRONG = AugmentConfig(crop=[16, 20], rotate=20, brightness=0.3, hue=20, rare=0.5)
+
+
+class Numbers(Split):
+    """A split without files: picture k is full of k; those in `broken` cannot be read."""
+
+    def __init__(self, count: int, broken: Sequence[int] = ()) -> None:
+        items = [Item(f"p{k}", Path(f"p{k}.png"), Path(f"m{k}.png")) for k in range(count)]
+        super().__init__("train", items, Taxonomy(NAMES))
+        self.broken = broken
+        self.reads: Counter[int] = Counter()
+
+    def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
+        self.reads[index] += 1
+        if index in self.broken:
+            raise ImageError(self.items[index].image, "is cut", "export it again")
+        return Sample(self.items[index].key, np.full((4, 5, 3), index, np.uint8), np.zeros((4, 5), np.uint8))
+
+
+def keep(image, mask, rng):  # type: ignore[no-untyped-def]
+    return image, mask
+
+
+def batches_of(split: Split, workers: int, seed: int = 3, stop: int = 6) -> list[tuple[Batch, int]]:
+    draws = Draws(split, Augment(STRONG, 255), seed)
+    return list(TrainLoader(draws, DrawBatches(0, stop, 2), workers))
+
+
+def test_workers_change_nothing(tmp_path: Path) -> None:
+    split = open_dataset(write_dataset(tmp_path, num_train=5)).split("train")
+    runs = [batches_of(split, workers) for workers in (0, 1, 2)]
+    assert [len(run) for run in runs] == [6, 6, 6]
+    for (one, _), *others in zip(*runs, strict=True):
+        for other, _ in others:
+            assert one.keys == other.keys
+            assert torch.equal(one.images, other.images)
+            assert torch.equal(one.masks, other.masks)
+    assert runs[0][0][0].images.dtype == torch.uint8
+    assert runs[0][0][0].masks.dtype == torch.int64
+    assert runs[0][0][0].images.shape == (2, 3, 16, 20)
+
+
+def test_the_global_generators_are_left_alone(tmp_path: Path) -> None:
+    """The cause of resumed runs that differ: torch's loader moves the generator that dropout draws from."""
+    split = open_dataset(write_dataset(tmp_path, num_train=3)).split("train")
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[union-attr]
+    for workers in (0, 1):
+        batches_of(split, workers, stop=2)
+    after = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[union-attr]
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
+
+
+@given(st.integers(1, 40), st.integers(0, 2**31 - 1), st.integers(0, 5))
+def test_an_epoch_shows_each_picture_once(count: int, seed: int, epoch: int) -> None:
+    shown = [draw_index(number, count, seed, "shuffle") for number in range(epoch * count, (epoch + 1) * count)]
+    assert sorted(shown) == list(range(count))
+
+
+def test_epochs_and_seeds_differ() -> None:
+    orders = {tuple(draw_index(n, 30, seed, "shuffle") for n in range(e * 30, e * 30 + 30)) for seed in range(3) for e in range(3)}
+    assert len(orders) == 9
+
+
+def test_replacement_draws_any_picture_each_time() -> None:
+    shown = [draw_index(number, 10, 0, "replacement") for number in range(4000)]
+    counts = Counter(shown)
+    # 400 each on average; five standard deviations are 95.
+    assert all(abs(counts[k] - 400) < 95 for k in range(10))
+    assert any(len(set(shown[n : n + 10])) < 10 for n in range(0, 100, 10))
+    repeats = sum(a == b for a, b in itertools.pairwise(shown))
+    assert abs(repeats - 400) < 95
+
+
+def test_no_two_draws_share_their_augmentation() -> None:
+    split, seen = Numbers(4), []
+    draws = Draws(split, lambda image, mask, rng: (seen.append(tuple(rng.random(4))) or image, mask), 5)
+    for number in range(40):
+        _ = draws[number]
+    assert len(set(seen)) == 40
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 9), st.integers(1, 6))
+def test_ranks_share_out_the_draws(world: int, size: int, start: int, count: int) -> None:
+    ranks = [list(DrawBatches(start, start + count, size, rank, world)) for rank in range(world)]
+    together = [number for step in zip(*ranks, strict=True) for batch in step for number in batch]
+    # The same pictures in the same step as one rank with the whole batch sees.
+    alone = [number for batch in DrawBatches(start, start + count, size * world) for number in batch]
+    assert together == alone
+    assert len(set(together)) == len(together)
+    assert all(len(DrawBatches(start, start + count, size, rank, world)) == count for rank in range(world))
+
+
+def test_a_resumed_loader_goes_on_where_it_stopped() -> None:
+    assert [*DrawBatches(0, 3, 4), *DrawBatches(3, 7, 4)] == list(DrawBatches(0, 7, 4))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_picture_stops_with_its_name(workers: int) -> None:
+    """torch would rebuild the error from its text, and lose class, file and fix."""
+    loader = TrainLoader(Draws(Numbers(3, broken=[1]), keep, 0), DrawBatches(0, 3, 1), workers)
+    with pytest.raises(ImageError, match=r"^p1\.png: is cut; fix: export it again$"):
+        list(loader)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_skipped_picture_is_replaced_and_counted(workers: int) -> None:
+    split = Numbers(5, broken=[2])
+    batches = DrawBatches(0, 5, 2)
+    plain = [batch.keys for batch, _ in TrainLoader(Draws(Numbers(5), keep, 0), batches, workers)]
+    rows = list(TrainLoader(Draws(split, keep, 0, on_bad="skip"), batches, workers))
+    assert [batch.keys for batch, _ in rows] == [tuple("p3" if key == "p2" else key for key in keys) for keys in plain]
+    assert sum(count for _, count in rows) == 2
+
+
+def test_nothing_left_to_skip_to() -> None:
+    with pytest.raises(DatasetError, match="no sample of the split can be read"):
+        _ = Draws(Numbers(2, broken=[0, 1]), keep, 0, on_bad="skip")[0]
+
+
+@given(st.integers(1, 400), st.integers(1, 90))
+def test_windows_lie_side_by_side(length: int, window: int) -> None:
+    starts = window_starts(length, window)
+    if length <= window:
+        assert starts == [(length - window) // 2]
+        return
+    assert len(starts) == -(-length // window), "no more windows than it takes"
+    assert [b - a for a, b in itertools.pairwise(starts[:-1])] == [window] * (len(starts) - 2)
+    assert {p for start in starts for p in range(start, start + window)} == set(range(length))
+
+
+def test_an_epoch_of_windows_shows_every_pixel_once(tmp_path: Path) -> None:
+    split = open_dataset(write_dataset(tmp_path, num_train=3, size=(32, 48))).split("train")
+    config = AugmentConfig(crop=[16, 16], scale=[1.0, 1.0], flip=0.0)
+    draws = Draws(split, Augment(config, 255), 5, windows=(16, 16))
+    shown = [draws[number][0] for number in range(18)]
+    wanted = [
+        (
+            sample.key,
+            sample.image[top : top + 16, left : left + 16].tobytes(),
+            sample.mask[top : top + 16, left : left + 16].tobytes(),
+        )
+        for sample in split
+        for top in (0, 16)
+        for left in (0, 16, 32)
+        if sample.mask is not None
+    ]
+    assert sorted(wanted) == sorted((s.key, s.image.tobytes(), s.mask.tobytes()) for s in shown if s.mask is not None)
+    assert window_centers((32, 48), (16, 16))[0] == (8, 8)
+    assert [draws[number][0].key for number in range(18, 36)] != [s.key for s in shown], "each epoch has its own order"
+
+
+@pytest.mark.parametrize("on_bad", ["stop", "skip"])
+def test_windows_of_a_mask_that_cannot_be_read(tmp_path: Path, on_bad: Literal["stop", "skip"]) -> None:
+    split = open_dataset(write_dataset(tmp_path, num_train=3)).split("train")
+    bad = split.items[1].mask
+    assert bad is not None
+    bad.write_bytes(b"no picture")
+    config = AugmentConfig(crop=[16, 16], scale=[1.0, 1.0], flip=0.0)
+    if on_bad == "stop":
+        with pytest.raises(InputError, match=bad.name):
+            Draws(split, Augment(config, 255), 5, windows=(16, 16))
+        return
+    draws = Draws(split, Augment(config, 255), 5, on_bad=on_bad, windows=(16, 16))
+    rows = [draws[number] for number in range(13)]
+    assert sum(replaced for _, replaced in rows) == 1
+    assert {sample.key for sample, _ in rows} == {"p0", "p2"}
+
+
+def test_the_cache_reads_each_picture_once() -> None:
+    reads, sample = {}, Numbers(3)[0]
+    assert sample.mask is not None
+    size = sample.image.nbytes + sample.mask.nbytes
+    for num_kept in (3, 2, 0):
+        split = Numbers(3)
+        # One byte less than the next sample would need.
+        draws = Draws(split, keep, 0, cache_bytes=(num_kept + 1) * size - 1)
+        keys = [draws[number][0].key for number in range(9)]
+        assert sorted(set(keys)) == ["p0", "p1", "p2"]
+        reads[num_kept] = sum(split.reads.values())
+    assert reads == {3: 3, 2: 5, 0: 9}
+
+
+def test_collate_keeps_ids_beyond_255() -> None:
+    rows = [(Sample("a", np.zeros((2, 2, 3), np.uint8), np.full((2, 2), 65535, np.uint16)), False)]
+    batch, replaced = collate(rows)
+    assert int(batch.masks.max()) == 65535
+    assert batch.images.shape == (1, 3, 2, 2)
+    assert replaced == 0
+
+
+def test_mixing_pastes_a_second_sample_and_leaves_the_first_draws_alone() -> None:
+    plain, mixed = (Draws(Numbers(6), keep, 3, mix=share) for share in (0.0, 1.0))
+    pairs = [(plain[n][0], mixed[n][0]) for n in range(12)]
+    assert all(one.key == two.key for one, two in pairs)
+    assert any((one.image != two.image).any() for one, two in pairs)
+    again = Draws(Numbers(6), keep, 3, mix=1.0)
+    assert all((again[n][0].image == two.image).all() for n, (_, two) in enumerate(pairs))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX knows them")
+def test_a_reader_leaves_the_groups_signals_to_its_parent() -> None:
+    reading, writing = os.pipe()
+    parent = os.getpid()
+    child = os.fork()
+    if child == 0:
+        _Worker(parent)(0)
+        os.write(writing, b"x")
+        time.sleep(30)
+        os._exit(0)
+    os.read(reading, 1)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        os.kill(child, number)
+    time.sleep(0.2)
+    assert os.waitpid(child, os.WNOHANG) == (0, 0), "it still reads"
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    os.close(reading)
+    os.close(writing)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="stops as POSIX knows them")
+def test_a_stuck_worker_is_killed() -> None:
+    loader = TrainLoader(Draws(Numbers(50), keep, 0), DrawBatches(0, 50, 1), 1)
+    batches = iter(loader)
+    next(batches)
+    workers = multiprocessing.active_children()
+    assert workers
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGSTOP)
+    loader.close()
+    for worker in workers:
+        worker.join(10)
+        assert worker.exitcode == -signal.SIGKILL
+    assert next(batches, None) is None

@@ -1,0 +1,318 @@
+"""Evaluation of a model and of a folder: the same numbers, nothing left out in silence, one line for each mistake."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from pixelwise.commands.evaluate import evaluate as command
+from pixelwise.core import Prediction, Taxonomy
+from pixelwise.data.dataset import Item, MaskCode, Split
+from pixelwise.errors import ConfigError, DatasetError, InputError, MaskError
+from pixelwise.evaluation.evaluator import evaluate, evaluate_folder, read_scores, write_scores
+from pixelwise.images import read_mask, write_image, write_mask
+
+# Class values that differ from the class ids, two ignored values: a mistake in either direction changes the scores.
+TAXONOMY = Taxonomy(("road", "car", "sky", "boat"), values=(10, 20, 30, 40), ignored=(0, 255))
+SIZES = [(20, 30), (24, 16), (20, 30), (31, 17), (9, 40)]
+
+
+def truth_of(index):
+    rng = np.random.default_rng(index)
+    coarse = rng.choice([0, 10, 20, 30, 255], (4, 5), p=[0.1, 0.3, 0.2, 0.3, 0.1])
+    rows, columns = (np.arange(length) * cells // length for length, cells in zip(SIZES[index], (4, 5), strict=True))
+    return coarse[np.ix_(rows, columns)].astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    """Five images of unequal sizes; pixel (0, 0) of each holds its number, which `label` reads."""
+    folder = tmp_path_factory.mktemp("data")
+    items = []
+    for index, size in enumerate(SIZES):
+        key = f"seq/{index}" if index == 1 else f"frame {index}"
+        image, mask = folder / f"{index}.png", folder / f"{index}_mask.png"
+        write_image(image, np.full((*size, 3), index, np.uint8))
+        write_mask(mask, truth_of(index))
+        items.append(Item(key, image, mask))
+    return Split("test", items, TAXONOMY)
+
+
+def label(image):
+    """A segmenter that is right in most places: class ids 0..2, never the fourth class."""
+    truth = truth_of(int(image[0, 0, 0]))
+    shifted = np.roll(truth, 2, axis=1)
+    mask = np.select([shifted == 20, shifted == 30], [1, 2], 0).astype(np.uint8)
+    return Prediction(mask, TAXONOMY, image)
+
+
+@pytest.fixture
+def predictions(split, tmp_path):
+    folder = tmp_path / "predictions"
+    for index, item in enumerate(split.items):
+        path = folder / f"{item.key}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_mask(path, TAXONOMY.decode(label(split[index].image).mask))
+    return folder
+
+
+def test_counts_are_those_of_loops_over_the_files(split):
+    result = evaluate(label, split, dataset="toy", model="shifted")
+    matrix = [[0] * 4 for _ in range(4)]
+    ignored = 0
+    for index in range(5):
+        truth, predicted = truth_of(index), label(np.full((1, 1, 3), index, np.uint8)).mask
+        for value, k in zip(truth.ravel().tolist(), predicted.ravel().tolist(), strict=True):
+            if value in (0, 255):
+                ignored += 1
+            else:
+                matrix[value // 10 - 1][k] += 1
+    assert [list(row) for row in result.scores.matrix] == matrix
+    assert result.scores.absent == ("boat",)
+    assert result.protocol.ignored_pixels == ignored > 0
+    assert result.scores.num_pixels + ignored == sum(height * width for height, width in SIZES)
+    lines = result.protocol_lines()
+    assert lines[0] == "toy test: 5 images at native resolution (9x40 to 31x17, height x width), 4 classes"
+    assert lines[1] == "predictions: shifted, float32"
+    assert lines[3].endswith("left out of the means: boat")
+    assert "2.0%" in lines[4]
+
+
+def test_rows_of_images_are_their_own_scores(split):
+    result = evaluate(label, split, boundary=False)
+    assert [row.key for row in result.images] == [item.key for item in split.items]
+    assert sum(row.num_pixels for row in result.images) == result.scores.num_pixels
+    for index, row in enumerate(result.images):
+        alone = evaluate(label, split[index : index + 1]).scores
+        ious = {c.name: c.iou for c in alone.classes if c.iou is not None}
+        assert row.mean_iou == pytest.approx(alone.mean_iou, abs=1e-12)
+        assert row.pixel_accuracy == alone.pixel_accuracy
+        assert (row.worst, row.worst_iou) == min(ious.items(), key=lambda pair: pair[1])
+
+
+def test_model_and_folder_give_the_same_numbers(split, predictions):
+    by_model = evaluate(label, split)
+    by_folder = evaluate_folder(predictions, split)
+    assert by_model.scores == by_folder.scores
+    assert by_model.images == by_folder.images
+    assert by_model.scores.boundary == by_folder.scores.boundary != ()
+    assert by_folder.protocol.predicted_by == str(predictions)
+
+
+def test_order_of_the_images_does_not_matter(split):
+    turned = Split("test", split.items[::-1], TAXONOMY)
+    assert evaluate(label, turned).scores == evaluate(label, split).scores
+
+
+def test_boundaries_can_be_left_out(split):
+    result = evaluate(label, split, boundary=False)
+    assert result.scores.boundary == ()
+    assert result.scores.mean_boundary_iou is None
+    assert len(result.protocol_lines()) == 4
+
+
+def test_progress_counts_every_image(split, predictions):
+    seen: list[tuple[int, int]] = []
+    evaluate(label, split, progress=lambda done, total: seen.append((done, total)))
+    evaluate_folder(predictions, split, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(n, 5) for n in range(1, 6)] * 2
+
+
+def test_an_image_that_is_all_ignored_is_listed_and_changes_nothing(split, tmp_path):
+    mask = tmp_path / "void.png"
+    write_mask(mask, np.full(SIZES[0], 255, np.uint8))
+    longer = Split("test", [*split.items, Item("void", split.items[0].image, mask)], TAXONOMY)
+    result = evaluate(label, longer)
+    assert result.scores == evaluate(label, split).scores
+    assert result.images[-1] == ("void", 0, None, None, None, None)
+    assert result.protocol.num_images == 6
+
+
+def test_the_worst_class_is_one_that_the_image_holds(split, tmp_path):
+    mask = tmp_path / "cars.png"
+    write_mask(mask, np.full(SIZES[0], 20, np.uint8))
+    image = split.items[0].image
+
+    def half(pixels):
+        labels = np.ones(pixels.shape[:2], np.uint8)
+        labels[:15] = 2
+        return Prediction(labels, TAXONOMY, pixels)
+
+    (row,) = evaluate(half, Split("test", [Item("cars", image, mask)], TAXONOMY)).images
+    # Road does not occur; of car a quarter is found, and sky is invented.
+    assert row == ("cars", 600, 0.125, 0.25, "sky", 0.0)
+
+
+def test_scores_file_reads_back(split, tmp_path):
+    result = evaluate(label, split, dataset="toy")
+    write_scores(tmp_path / "scores.json", result)
+    assert read_scores(tmp_path / "scores.json") == result
+    data = json.loads((tmp_path / "scores.json").read_text("utf-8"))
+    assert data["scores"]["mean_iou"] == result.scores.mean_iou
+    assert data["protocol"]["num_images"] == 5
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"protocol": {}}', '{"protocol": {"sizes": [], "x": 1}, "images": [], "scores": {}}'])
+def test_damaged_scores_files_are_named(text, tmp_path):
+    path = tmp_path / "scores.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"scores\.json: .*fix: write it anew"):
+        read_scores(path)
+
+
+def test_missing_and_extra_predictions_are_listed(split, predictions):
+    shutil.copy(predictions / "frame 0.png", predictions / "other.png")
+    with pytest.raises(DatasetError, match=r"predictions: 1 masks belong to no image of test: other\.png; fix: "):
+        evaluate_folder(predictions, split)
+    (predictions / "seq" / "1.png").unlink()
+    (predictions / "frame 3.png").unlink()
+    with pytest.raises(DatasetError, match=r"2 of 5 predictions are missing: seq/1\.png, frame 3\.png; fix: "):
+        evaluate_folder(predictions, split)
+
+
+def test_other_size_and_unknown_values_name_the_file(split, predictions):
+    path = predictions / "frame 2.png"
+    good = path.read_bytes()
+    write_mask(path, np.full((10, 15), 10, np.uint8))
+    with pytest.raises(MaskError, match=r"frame 2\.png: truth is 20x30, prediction 10x15 \(height x width\)"):
+        evaluate_folder(predictions, split)
+    write_mask(path, np.full((20, 30), 7, np.uint8))
+    with pytest.raises(MaskError, match=r"frame 2\.png: value 7 \(600 px\), first at row 0, column 0"):
+        evaluate_folder(predictions, split)
+    write_mask(path, np.full((20, 30), 255, np.uint8))
+    with pytest.raises(MaskError, match=r"frame 2\.png: prediction holds id 255 \(600 px\)"):
+        evaluate_folder(predictions, split)
+    path.write_bytes(good[: len(good) // 2])
+    with pytest.raises(InputError, match=r"frame 2\.png"):
+        evaluate_folder(predictions, split)
+    with pytest.raises(InputError, match="none: is not a folder"):
+        evaluate_folder(predictions / "none", split)
+
+
+def test_colour_predictions_follow_the_data(split, predictions):
+    colors = np.vstack([TAXONOMY.color_table[:4]])
+    for path in predictions.rglob("*.png"):
+        index = int(path.stem.split()[-1])
+        write_image(path, colors[label(np.full((1, 1, 3), index, np.uint8)).mask])
+    with pytest.raises(MaskError, match="is a colour picture"):
+        evaluate_folder(predictions, split)
+    drawn = []
+    for item in split.items:
+        mask = item.mask.with_suffix(".color.png")
+        write_image(mask, np.vstack([colors, [[9, 9, 9]]]).astype(np.uint8)[np.minimum(split.read_labels(item), 4)])
+        drawn.append(Item(item.key, item.image, mask))
+    colored = Split("test", drawn, TAXONOMY, MaskCode(by_color=True, ignored=((9, 9, 9),)))
+    assert evaluate_folder(predictions, colored).scores == evaluate(label, split).scores
+
+
+def test_nothing_to_score_is_an_error(split):
+    with pytest.raises(DatasetError, match="test: 0 images to evaluate"):
+        evaluate(label, split[:0])
+    bare = Split("test", [split.items[0], *(Item(item.key, item.image) for item in split.items[1:])], TAXONOMY)
+    with pytest.raises(DatasetError, match="4 of 5 images have no mask: seq/1, frame 2, frame 3, frame 4;"):
+        evaluate(label, bare)
+    with pytest.raises(DatasetError, match="4 of 5 images have no mask"):
+        evaluate_folder("anywhere", bare)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("road", "car", "sky"), "toy test: has 4 classes, net has 3; not in both: boat"),
+        (("road", "sky", "car", "boat"), "toy test: class 1 is 'car', but 'sky' in net"),
+    ],
+)
+def test_models_of_other_classes_are_refused(split, names, message):
+    def other(image):
+        return Prediction(np.zeros(image.shape[:2], np.uint8), Taxonomy(names), image)
+
+    with pytest.raises(DatasetError) as caught:
+        evaluate(other, split, dataset="toy", model="net")
+    assert str(caught.value).startswith(message)
+
+
+def test_a_mask_of_another_size_names_the_image(split):
+    def small(image):
+        return Prediction(np.zeros((5, 5), np.uint8), TAXONOMY, image)
+
+    with pytest.raises(MaskError, match="frame 0: truth is 20x30, prediction 5x5"):
+        evaluate(small, split)
+
+
+# --- the command
+
+
+@pytest.fixture
+def data(tmp_path):
+    """An ordinary dataset folder of two test images, and right predictions but for the upper half of the second."""
+    for name in ("images/test", "masks/test", "found"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "classes.yaml").write_text("classes: [road, car, boat]\nignore: [255]\n")
+    for index in range(2):
+        truth = np.zeros((8, 10), np.uint8)
+        truth[:, 5:] = 1
+        write_image(tmp_path / f"images/test/{index}.png", np.full((8, 10, 3), index, np.uint8))
+        write_mask(tmp_path / f"masks/test/{index}.png", truth)
+        truth[: 4 * index] = 0
+        write_mask(tmp_path / f"found/{index}.png", truth)
+    return tmp_path
+
+
+def test_command_prints_protocol_classes_and_means(data, capsys):
+    assert command(data=data, predictions=data / "found", out=data / "new" / "scores.json") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    # 80 pixels each; 20 of car taken for road.
+    for part in (
+        "folder test: 2 images at native resolution (8x10, height x width), 3 classes",
+        "left out of the means: boat",
+        f"road {8000 / 100:.2f}",
+        "boat - - - - - 0.00",
+        f"pixel accuracy {14000 / 160:.2f}",
+        f"mean accuracy {(100 + 75) / 2:.2f}",
+        f"mean IoU {(80 + 75) / 2:.2f}",
+        f"frequency weighted IoU {(80 + 75) / 2:.2f}",
+    ):
+        assert part in text, part
+    assert read_scores(data / "new" / "scores.json").scores.matrix == ((80, 0, 0), (20, 60, 0), (0, 0, 0))
+
+
+def test_command_prints_json_alone(data, capsys):
+    assert command(data=data, predictions=data / "found", boundary=False, json=True) == 0
+    assert json.loads(capsys.readouterr().out)["scores"]["pixel_accuracy"] == 140 / 160
+
+
+def test_command_scores_a_model(data, capsys, monkeypatch):
+    asked = []
+
+    class Fake:
+        taxonomy = Taxonomy(("road", "car", "boat"))
+
+        def __call__(self, image):
+            return Prediction(read_mask(data / "found" / f"{image[0, 0, 0]}.png"), self.taxonomy, image)
+
+    def load(path=None, precision="float32", device="auto", options=None):
+        asked.append((path, precision))
+        return Fake()
+
+    monkeypatch.setitem(sys.modules, "pixelwise.inference.segmenter", SimpleNamespace(load=load))
+    assert command(data=data, model="runs/a", precision="bfloat16") == 0
+    out = capsys.readouterr().out
+    assert "predictions: runs/a, bfloat16" in out
+    assert "87.50" in out
+    assert asked == [("runs/a", "bfloat16")]
+    Fake.taxonomy = Taxonomy(("road", "car"))
+    with pytest.raises(DatasetError, match="folder test: has 3 classes, the shipped model has 2; not in both: boat"):
+        command(data=data)
+    assert asked[1] == (None, "float32")
+
+
+def test_command_refuses_two_sources_and_unknown_splits(data):
+    with pytest.raises(ConfigError, match="--model and --predictions exclude each other"):
+        command(data=data, model="a", predictions=data / "found")
+    with pytest.raises(DatasetError, match="has no split 'tset'"):
+        command(data=data, split="tset", predictions=data / "found")

@@ -1,0 +1,187 @@
+"""`pixelwise.load()` and what it gives: the same labels whatever form the picture comes in, one line for what is wrong."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import pixelwise
+from helpers.bad_inputs import encoded, photo
+from helpers.command_line import TAXONOMY, save_tiny
+from pixelwise.errors import CheckpointError, EnvironmentFault, ImageError, InputError
+from pixelwise.images import read_image
+from pixelwise.inference.segmenter import as_pixels
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return save_tiny(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def segmenter(checkpoint):
+    return pixelwise.load(checkpoint, device="cpu")
+
+
+def test_three_lines(checkpoint, tmp_path):
+    (tmp_path / "photo.png").write_bytes(encoded(photo(), "PNG"))
+    m = pixelwise.load(checkpoint)
+    p = m(tmp_path / "photo.png")
+    p.overlay().save(tmp_path / "o.png")
+    assert read_image(tmp_path / "o.png").shape == (24, 40, 3)
+    assert p.mask.shape == (24, 40)
+    assert p.taxonomy == TAXONOMY
+    assert p.probs is None
+    assert not m.model.training
+    assert len(np.unique(p.mask)) > 1, "a network that says one thing tests nothing"
+
+
+def test_path_string_array_and_pil_give_the_same(segmenter, tmp_path):
+    path = tmp_path / "photo.png"
+    path.write_bytes(encoded(photo(), "PNG"))
+    forms = (path, str(path), photo(), photo()[:, ::-1][:, ::-1], Image.fromarray(photo()))
+    masks = [segmenter(form).mask for form in forms]
+    assert all((mask == masks[0]).all() for mask in masks)
+
+
+def test_labels_and_probabilities_are_the_models(segmenter):
+    prediction = segmenter.predict(photo(), probs=True)
+    with torch.inference_mode():
+        logits = segmenter.model(torch.from_numpy(photo().transpose(2, 0, 1).copy())[None]).logits[0]
+    assert np.abs(prediction.probs - logits.softmax(0).numpy()).max() < 1e-5
+    assert (prediction.mask == logits.argmax(0).numpy()).mean() > 0.999
+    assert prediction.probs.dtype == np.float32
+
+
+def stored_as(mode, tmp_path):
+    """A file in that mode, the pixels differing in every quarter of it."""
+    picture = Image.fromarray(photo())
+    if mode == "I;16":
+        picture = Image.fromarray(np.linspace(0, 65535, 960).astype(np.uint16).reshape(24, 40))
+    elif mode == "RGBA":
+        picture.putalpha(Image.fromarray(photo()[..., 0]))
+    else:
+        picture = picture.convert(mode)
+    path = tmp_path / ("p.tif" if mode == "CMYK" else "p.png")
+    picture.save(path)
+    return path
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
+def test_pil_pictures_are_read_as_their_files(mode, tmp_path):
+    path = stored_as(mode, tmp_path)
+    with Image.open(path) as picture:
+        assert (as_pixels(picture) == read_image(path)).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_turned_photo_is_labelled_as_the_user_sees_it(segmenter, tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = tmp_path / "turned.jpg"
+    turned.write_bytes(encoded(photo(), "JPEG", quality=95, exif=exif))
+    with Image.open(turned) as opened:
+        # The eight orientations of the EXIF standard, written out: which move brings the stored picture upright.
+        moves = [None, 0, 3, 1, 5, 4, 6, 2]
+        move = moves[orientation - 1]
+        upright = opened.convert("RGB") if move is None else opened.convert("RGB").transpose(Image.Transpose(move))
+        from_pil = segmenter(opened).mask
+    expected = segmenter(np.asarray(upright)).mask
+    assert expected.shape == ((24, 40) if orientation < 5 else (40, 24))
+    assert (segmenter(turned).mask == expected).all()
+    assert (from_pil == expected).all()
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pil_pictures_of_unknown_range_are_refused(segmenter, mode):
+    with pytest.raises(ImageError, match="which range they fill is unknown"):
+        segmenter(Image.new(mode, (8, 8)))
+
+
+def test_cut_pil_picture_is_refused(segmenter, tmp_path):
+    path = tmp_path / "cut.jpg"
+    data = encoded(np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8), "JPEG")
+    path.write_bytes(data[: len(data) // 2])
+    with Image.open(path) as picture, pytest.raises(ImageError, match=r"cut\.jpg"):
+        segmenter(picture)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((4, 5), np.uint8),
+        np.zeros((4, 5, 3), np.float32),
+        np.zeros((0, 5, 3), np.uint8),
+        np.zeros((4, 5, 4), np.uint8),
+        np.zeros((3, 40, 50), np.uint8),
+        np.zeros((1, 4, 5, 3), np.uint8),
+        torch.zeros(4, 5, 3, dtype=torch.uint8),
+        [[1, 2]],
+        None,
+        b"bytes",
+    ],
+    ids=lambda wrong: f"{type(wrong).__name__}-{getattr(wrong, 'shape', '')}",
+)
+def test_other_things_are_refused(segmenter, wrong):
+    with pytest.raises(InputError, match="image"):
+        segmenter(wrong)
+
+
+def test_a_picture_alone_equals_the_same_picture_among_others(segmenter):
+    pictures = [np.random.default_rng(n).integers(0, 256, (20 + 7 * n, 50 - 9 * n, 3)).astype(np.uint8) for n in range(4)]
+    alone = [segmenter.predict(picture, probs=True).probs for picture in pictures]
+    for order in ([3, 1, 2, 0], [0, 0, 3, 3]):
+        for n in order:
+            assert (segmenter.predict(pictures[n], probs=True).probs == alone[n]).all()
+
+
+def test_run_folder_gives_its_best_else_its_last(checkpoint, tmp_path):
+    other = save_tiny(tmp_path / "other", pixelwise.Taxonomy(("a", "b")))
+    last, best = tmp_path / "run/checkpoints/last", tmp_path / "run/checkpoints/best"
+    shutil.copytree(checkpoint, last)
+    assert pixelwise.load(tmp_path / "run").taxonomy == TAXONOMY
+    shutil.copytree(other, best)
+    assert pixelwise.load(str(tmp_path / "run")).taxonomy.names == ("a", "b")
+
+
+@pytest.mark.parametrize("name", ["nowhere", "../no/where", "/no/where", "~/model", "owner/model", "a/b/c", "-", "owner/mo del?"])
+def test_no_such_model_is_one_line(name):
+    with pytest.raises(CheckpointError) as error:
+        pixelwise.load(name)
+    assert str(error.value).startswith(f"{name}: ")
+    assert "\n" not in str(error.value)
+    assert "hub id like owner/model" in str(error.value)
+
+
+def test_a_file_is_no_model(tmp_path):
+    (tmp_path / "model.pth").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=r"model\.pth: is a file.*pixelwise import"):
+        pixelwise.load(tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize("device", ["tpu", "", "cuda:x", "meta", "cpu:7", "CPU"])
+def test_unknown_devices_are_refused(checkpoint, device):
+    with pytest.raises(InputError, match=f"device {device}"):
+        pixelwise.load(checkpoint, device=device)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:9"])
+def test_missing_device_lists_those_there_are(checkpoint, device, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(EnvironmentFault, match=f"device {device}: is not there; devices: cpu"):
+        pixelwise.load(checkpoint, device=device)
+    assert pixelwise.load(checkpoint).device == torch.device("cpu")
+
+
+def test_model_of_four_channels_names_the_picture_it_cannot_take(tmp_path):
+    segmenter = pixelwise.load(save_tiny(tmp_path / "rgbd", in_channels=4))
+    (tmp_path / "photo.png").write_bytes(encoded(photo(), "PNG"))
+    with pytest.raises(InputError, match=r"photo\.png: has 3 channels, .* takes 4"):
+        segmenter(Path(tmp_path / "photo.png"))
+    four = np.dstack([photo(), photo()[..., 0]])
+    assert segmenter(four).overlay().size == (40, 24)

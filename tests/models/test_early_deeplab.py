@@ -1,0 +1,235 @@
+"""DeepLab v1 and v2: fields of view, cells on every eighth pixel, direct paths and scales against their parts written out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pixelwise.analysis.mult_adds import num_parameters
+from pixelwise.analysis.receptive_field import field_size
+from pixelwise.backbones import create_backbone
+from pixelwise.backbones.vgg import VGG
+from pixelwise.errors import ConfigError
+from pixelwise.models import create_model
+from pixelwise.models.deeplabv1 import DeepLabV1
+from pixelwise.models.deeplabv2 import HEADS, DeepLabV2
+from pixelwise.nn.geometry import Layer, coordinates, layers_of
+from pixelwise.nn.upsampling import Grid, center_pixels, cover
+
+V1 = ("deeplabv1_largefov_vgg16", "deeplabv1_vgg16_7x7", "deeplabv1_vgg16_4x4", "deeplabv1_msc_largefov_vgg16")
+
+
+def v1(name: str, **options: Any) -> DeepLabV1:
+    torch.manual_seed(0)
+    model = create_model(name, 5, tiny=True, **options).eval()
+    assert isinstance(model, DeepLabV1)
+    # The authors' fillers are so small that scores would not show what is wrong with them.
+    for parameter in (*model.score.parameters(), *model.direct.parameters()):
+        nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def images(height: int, width: int) -> Tensor:
+    return torch.randint(0, 256, (1, 3, height, width), generator=torch.Generator().manual_seed(1)).float()
+
+
+def test_a_grid_puts_cells_on_every_eighth_pixel() -> None:
+    scores = torch.randn(1, 2, 4, 3)
+    full = Grid(8)(scores, (25, 17))
+    assert torch.equal(full[..., ::8, ::8], scores)
+    torch.testing.assert_close(full[..., 4, 8], (scores[..., 0, 1] + scores[..., 1, 1]) / 2)
+    assert torch.equal(Grid(8)(scores, (18, 11)), full[..., :18, :11])
+    assert center_pixels(Grid(8), 41, 321).tolist() == list(range(0, 321, 8)), "labels are taken at every eighth pixel"
+    with pytest.raises(AssertionError, match="25x17"):
+        Grid(8)(scores, (26, 17))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (9, 8), (321, 10)])
+def test_an_image_is_covered_with_its_mean_colour(size: tuple[int, int]) -> None:
+    x = torch.randn(1, 3, *size)
+    wide = cover(x, 8)
+    assert all(side % 8 == 1 and 0 <= side - given < 8 for side, given in zip(wide.shape[-2:], size, strict=True))
+    assert torch.equal(wide[..., : size[0], : size[1]], x)
+    assert not wide[..., size[0] :, :].any()
+    assert not wide[..., size[1] :].any()
+
+
+def test_vgg_turns_its_last_strides_into_rates() -> None:
+    """v1, section 3.1: conv5 at rate 2 behind a pooling of stride 1."""
+    with torch.device("meta"):
+        net = create_backbone("vgg16", output_stride=8, pool_kernel=3)
+        plain = create_backbone("vgg16")
+    assert isinstance(net, VGG)
+    assert net.strides == (2, 4, 8, 8, 8)
+    rates = [layer.dilation[0] for layer in net.features if isinstance(layer, nn.Conv2d)]
+    assert rates == [1] * 10 + [2] * 3
+    assert {key: value.shape for key, value in net.state_dict().items()} == {k: v.shape for k, v in plain.state_dict().items()}
+    for index in range(5):
+        assert coordinates(layers_of(net.path(index))) == coordinates([Layer(1, net.strides[index])]), "cells lie on pixels"
+    with pytest.raises(ConfigError, match="got 2 at output stride 8"):
+        create_backbone("vgg16", output_stride=8)
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "view", "field"),
+    [(V1[0], 12, 200, 435), (V1[1], 4, 200, 419), (V1[2], 4, 104, 323), (V1[2], 8, 200, 419), (V1[3], 12, 200, 435)],
+)
+def test_fields_of_view(name: str, rate: int, view: int, field: int) -> None:
+    """The paper's 224, 128 and 224 are names of classifiers' inputs: on the grid of stride 8 the kernels span these pixels."""
+    model = v1(name, rate=rate)
+    fc6 = layers_of([model.fc[0]])[0]
+    assert (fc6.extent - 1) * 8 + 8 == view
+    assert model.receptive_fields()["fc7"] == (field, 8, -(field - 1) // 2)
+    with pytest.raises(ConfigError, match="got 0"):
+        create_model(name, rate=0)
+
+
+@pytest.mark.parametrize("name", V1)
+def test_scores_lie_on_every_eighth_pixel(name: str) -> None:
+    model = v1(name)
+    for side, cells in ((65, 9), (66, 10), (72, 10), (73, 10)):
+        assert model.coarse(images(side, 33)).scores.shape == (1, 5, cells, 5)
+
+
+def test_direct_paths_are_further_score_maps() -> None:
+    """MSc: one classifier on the concatenation is the sum of the authors' six score layers."""
+    model, x = v1(V1[3]), images(33, 41)
+    with torch.no_grad():
+        pixels = model.preprocess(x)
+        maps = model.backbone(pixels)
+        columns = [model.fc(model.average(maps[-1]))]
+        for path, cells, stride in zip(model.direct, (pixels, *maps[:4]), (8, 4, 2, 1, 1), strict=True):
+            near = functional.conv2d(cells, path.near.weight, path.near.bias, stride, 1).relu()
+            columns.append(path.mix(near).relu())
+        weights = torch.split(model.score.weight, [c.shape[1] for c in columns], 1)
+        summed = torch.stack([functional.conv2d(c, w) for c, w in zip(columns, weights, strict=True)]).sum(0)
+        torch.testing.assert_close(model.coarse(x).scores, summed + model.score.bias[:, None, None])
+
+
+def test_fine_direct_paths_agree_on_the_grid() -> None:
+    """The authors' training file takes strides in the direct paths, their test file none: the same function on more pixels."""
+    model, x = v1(V1[3]), images(33, 41)
+    fine = v1(V1[3], fine=True)
+    fine.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        logits = fine(x).logits
+        torch.testing.assert_close(logits[..., ::8, ::8], model.coarse(x).scores, atol=1e-4, rtol=1e-4)
+        assert not torch.allclose(logits, model(x).logits, atol=1e-2)
+    assert fine.train().coarse(x).scores.shape[-2:] == (5, 6), "training keeps stride 8"
+
+
+def v2(name: str = "deeplabv2_resnet101", **options: Any) -> DeepLabV2:
+    torch.manual_seed(0)
+    model = create_model(name, 5, tiny=True, **options).eval()
+    assert isinstance(model, DeepLabV2)
+    for parameter in model.pyramid.branches.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+@pytest.mark.parametrize("head", list(HEADS))
+def test_branches_are_summed(head: str) -> None:
+    model, rates = v2(head=head, scales=(1,)), HEADS[head]
+    x = torch.randn(1, model.backbone.channels[-1], 9, 7)
+    with torch.no_grad():
+        parts = [
+            functional.conv2d(x, branch.weight, branch.bias, padding=rate, dilation=rate)  # type: ignore[arg-type]
+            for branch, rate in zip(model.pyramid.branches, rates, strict=True)
+        ]
+        torch.testing.assert_close(model.pyramid(x), torch.stack(parts).sum(0))
+    vgg = v2("deeplabv2_vgg16", head=head)
+    assert [branch[0][0].dilation for branch in vgg.pyramid.branches] == [(rate, rate) for rate in rates]  # type: ignore[index]
+    assert isinstance(vgg.pyramid.first, nn.AvgPool2d) == (head == "largefov")
+
+
+def test_largefov_on_vgg_is_v1s_net() -> None:
+    with torch.device("meta"):
+        ours, earlier = create_model("deeplabv2_vgg16", head="largefov"), create_model(V1[0])
+    assert [p.shape for p in ours.parameters()] == [p.shape for p in earlier.parameters()]
+
+
+def test_parameters_of_trunk_and_of_one_branch() -> None:
+    with torch.device("meta"):
+        model = create_model("deeplabv2_resnet101", head="largefov")
+    assert isinstance(model, DeepLabV2)
+    assert num_parameters(model.backbone) == 42_500_160
+    assert num_parameters(model) == 42_887_253
+
+
+def test_the_resnet_has_the_authors_strides_and_rates() -> None:
+    model = v2()
+    assert model.backbone.strides == (2, 4, 8, 8, 8)
+    for stage, stride, rate in ((2, 2, 1), (3, 1, 2), (4, 1, 4)):
+        units = list(model.backbone.get_submodule(f"layer{stage}"))  # type: ignore[call-overload]
+        assert [unit.conv1.stride[0] for unit in units] == [stride] + [1] * (len(units) - 1)
+        assert {unit.conv2.dilation[0] for unit in units} == {rate}
+        assert {unit.conv2.stride[0] for unit in units} == {1}
+
+
+def test_cells_of_all_scales_lie_on_each_other() -> None:
+    """The authors' 321: 241 and 161 pixels, 41, 31 and 21 cells; every fourth pixel is every third or second of the smaller."""
+    model = v2()
+    seen: list[Tensor] = []
+    maps: list[Tensor] = []
+    model.backbone.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
+    model.pyramid.register_forward_hook(lambda layer, inputs, output: maps.append(output))
+    with torch.no_grad():
+        model(images(321, 257))
+        assert [cells.shape[-2:] for cells in seen] == [(321, 257), (241, 193), (161, 129)]
+        assert [cells.shape[-2:] for cells in maps] == [(41, 33), (31, 25), (21, 17)]
+        torch.testing.assert_close(seen[1][..., ::3, ::3], seen[0][..., ::4, ::4], atol=1e-3, rtol=1e-4)
+        torch.testing.assert_close(seen[2], seen[0][..., ::2, ::2], atol=1e-3, rtol=1e-4)
+
+
+def test_the_maximum_over_scales_and_its_four_losses() -> None:
+    model, x = v2(), images(65, 97)
+    alone = v2(scales=(1,))
+    alone.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        pixels = model.preprocess(x)
+        each = []
+        for size in ((65, 97), (49, 73), (33, 49)):
+            small = functional.interpolate(pixels, size=size, mode="bilinear", align_corners=True)
+            scores = model.pyramid(model.backbone(small)[-1])
+            each.append(functional.interpolate(scores, size=(9, 13), mode="bilinear", align_corners=True))
+        torch.testing.assert_close(model.coarse(x).scores, torch.stack(each).max(0).values)
+        torch.testing.assert_close(alone.coarse(x).scores, each[0])
+        assert model(x).aux == ()
+        # Norms keep their statistics, as in the authors' training.
+        model.train().backbone.eval()
+        output = model(x)
+        assert len(output.aux) == 3
+        for aux, scores in zip(output.aux, each, strict=True):
+            torch.testing.assert_close(aux, Grid(8)(scores, (65, 97)))
+
+
+@pytest.mark.parametrize("scales", [(), (0.5, 1), (1, 0), (1, 0.77), (1, -0.5)])
+def test_scales_that_share_no_grid_are_refused(scales: tuple[float, ...]) -> None:
+    with pytest.raises(ConfigError, match="1 first"):
+        create_model("deeplabv2_vgg16", tiny=True, scales=scales)
+
+
+def test_a_head_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ConfigError, match="aspp_s, aspp_l, largefov"):
+        create_model("deeplabv2_vgg16", head="aspp")
+
+
+def test_fields_of_the_branches() -> None:
+    fields = v2("deeplabv2_vgg16").receptive_fields()
+    assert {name: field.size - 2 * 8 * rate for (name, field), rate in zip(fields.items(), (6, 12, 18, 24), strict=True)} == {
+        f"rate {rate}": 435 - 2 * 8 - 2 * 8 * 12 for rate in (6, 12, 18, 24)
+    }
+
+
+def test_the_measured_field_is_that_of_the_smallest_image() -> None:
+    """A pixel of the half-size image stands for two, and the interpolation between its cells reaches two cells further."""
+    one, three = (v2(head="largefov", scales=scales) for scales in ((1,), (1, 0.5)))
+    analytic = one.receptive_fields()["rate 12"].size
+    measured = [field_size(model, 512, (240, 253, 266)) for model in (one, three)]
+    assert measured[0] == analytic + 8
+    assert measured[1] is not None
+    assert measured[1] > 2 * analytic

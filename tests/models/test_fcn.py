@@ -1,0 +1,383 @@
+"""FCN against the papers' tables, against ramps that have to land on their pixels, and through its staged training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from helpers.papers import number
+from pixelwise.analysis.mult_adds import multiply_adds, num_parameters
+from pixelwise.backbones import create_backbone
+from pixelwise.backbones.classifier import ClassifierBackbone
+from pixelwise.errors import CheckpointError, ConfigError
+from pixelwise.models import create_model
+from pixelwise.models.fcn import FCN
+from pixelwise.models.fcn_fusion import LateFusionFCN, TwoHeadFCN
+from pixelwise.nn.convolutionalize import convolutionalize
+from pixelwise.nn.geometry import Layer, influence
+from pixelwise.nn.upsampling import Identity, TransposedBilinear, Upscore
+from pixelwise.train.build import start_from
+
+LADDER = ("fcn32s_vgg16", "fcn16s_vgg16", "fcn8s_vgg16")
+NETS = [f"fcn{n}s_{trunk}" for trunk in ("vgg16", "alexnet", "googlenet") for n in (32, 16, 8)]
+OTHER_TRUNKS = [("fcn8s_vgg16", "vgg13"), ("fcn8s_alexnet", "alexnet"), ("fcn8s_googlenet", "googlenet_torchvision")]
+CASES = [(name, {}) for name in NETS] + [(name, {"trunk": trunk}) for name, trunk in OTHER_TRUNKS]
+EVERY_GEOMETRY = [(name, {"geometry": geometry, **trunk}) for name, trunk in CASES for geometry in ("caffe", "same")]
+
+
+def paper_name(name: str) -> str:
+    return f"FCN-{name[3:].partition('s')[0]}s VGG16, 21 classes"
+
+
+def full(name: str, num_classes: int = 21, in_channels: int = 3, **options: Any) -> FCN:
+    with torch.device("meta"):
+        model = create_model(name, num_classes, in_channels, **options).eval()
+    return model  # type: ignore[return-value]
+
+
+def tiny(name: str, num_classes: int = 5, seed: int = 0, **options: Any) -> FCN:
+    """A narrow net whose score layers are not zero."""
+    torch.manual_seed(seed)
+    model = create_model(name, num_classes, tiny=True, **options).eval()
+    assert isinstance(model, FCN)
+    for layer in model.classifier_modules():
+        nn.init.normal_(layer.weight, std=0.1)
+        nn.init.normal_(layer.bias)
+    return model
+
+
+@pytest.mark.parametrize("name", LADDER)
+def test_parameters(name: str) -> None:
+    variant = paper_name(name)
+    assert num_parameters(full(name)) == number(variant, "parameters, learnable")
+    learned = full(name, upsampling="learned")
+    assert num_parameters(learned) == number(variant, "parameters incl. grouped")
+    dense = sum(21 * 21 * layer.kernel**2 for layer in learned.modules() if isinstance(layer, Upscore))
+    assert num_parameters(full(name)) + dense == number(variant, "parameters incl. dense")
+
+
+@pytest.mark.parametrize("name", LADDER)
+def test_multiply_adds_and_output_shape_at_500(name: str) -> None:
+    model, images = full(name), torch.empty(1, 3, 500, 500, device="meta")
+    assert multiply_adds(lambda: model(images)) == number(paper_name(name), "MACs (grouped deconv)")
+    assert list(model(images).logits.shape) == number(paper_name(name), "output shape")
+
+
+def test_alexnet_and_googlenet() -> None:
+    images = torch.empty(1, 3, 500, 500, device="meta")
+    alexnet = full("fcn32s_alexnet")
+    assert num_parameters(alexnet) == number("FCN-AlexNet (CaffeNet", "parameters")
+    pool5, fc7 = alexnet.trunk.backbone(images)[-1].shape[-1], alexnet.trunk(images)[0].shape[-1]
+    expected = number("FCN-AlexNet", "intermediate")
+    assert {"pool5": pool5, "fc7": fc7, "up": Layer(63, 32, transposed=True).output_size(fc7)} == expected
+    # The paper's count has kernels between all classes, of which only the diagonal is not zero.
+    between_classes = fc7 * fc7 * 63 * 63 * 21 * 20
+    assert multiply_adds(lambda: alexnet(images)) + between_classes == number("FCN-AlexNet", "MACs")
+    assert num_parameters(full("fcn32s_googlenet")) == number("FCN-GoogLeNet", "parameters")
+
+
+@pytest.mark.parametrize("name", LADDER)
+@pytest.mark.parametrize("size", [1, 224, 256, 375, 500])
+def test_sizes_on_the_way(name: str, size: int) -> None:
+    model, images = full(name, upsampling="learned"), torch.empty(1, 3, size, size, device="meta")
+    names = {layer: f"upscore{2 if i == 0 else '_pool4'}" for i, layer in enumerate(model.head.upscores)}
+    names[model.head.upscore] = {32: "upscore", 16: "upscore16", 8: "upscore8"}[model.head.final.stride]
+    seen = dict(zip(model.trunk.backbone.map_names, (m.shape[-1] for m in model.trunk.backbone(images)), strict=True))
+    seen["fc7"] = model.trunk(images)[0].shape[-1]
+    for layer, word in names.items():
+        layer.register_forward_hook(lambda _, __, output, word=word: seen.__setitem__(word, output.shape[-1]))
+    model(images)
+    assert seen == number(paper_name(name), "intermediate", f"1x3x{size}x{size}")
+
+
+def test_kernels_and_crops_are_the_authors() -> None:
+    crop = "crop offset"
+    n32, n16, n8, alexnet = (full(name).head for name in (*LADDER, "fcn32s_alexnet"))
+    assert [*n32.final] == [*number("32s upscore", "deconv"), number("32s score crop", crop)] == [64, 32, 19]
+    assert [*n16.final] == [*number("16s upscore16", "deconv"), number("16s score crop", crop)] == [32, 16, 27]
+    assert [*n8.final] == [*number("8s upscore8", "deconv"), number("8s score crop", crop)] == [16, 8, 31]
+    assert [*alexnet.final] == [*number("AlexNet upscore", "deconv"), number("AlexNet-32s score", crop)] == [63, 32, 18]
+    assert n16.shifts == [number("16s score_pool4 crop", crop)]
+    assert n8.shifts == [number("8s score_pool4 crop", crop), number("8s score_pool3 crop", crop)] == [5, 9]
+    kernels = [[u.kernel, u.stride] for u in (*n16.upscores, *n8.upscores)]
+    assert kernels == [number(n, "deconv") for n in ("16s upscore2", "8s upscore2", "8s upscore_pool4")]
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"), [("fcn8s_vgg16", "VGG16 fc7"), ("fcn32s_alexnet", "AlexNet fc6"), ("fcn32s_googlenet", "GoogLeNet i")]
+)
+def test_receptive_fields(name: str, variant: str) -> None:
+    fields = full(name).receptive_fields()
+    assert (fields["fr"].size, fields["fr"].stride) == (number(variant, "receptive field"), 32)
+    if name == "fcn8s_vgg16":
+        assert [*fields["pool4"][:2]] == number("VGG16 pool4", "[receptive")
+        assert [*fields["pool3"][:2]] == number("VGG16 pool3", "[receptive")
+
+
+@pytest.mark.parametrize("geometry", ["caffe", "same"])
+def test_the_receptive_field_holds_in_the_running_net(geometry: str) -> None:
+    """Pixels in the field of a cell of fc7 reach it, the pixels just outside do not."""
+    model = tiny("fcn32s_vgg16", geometry=geometry)
+    first, end = model.receptive_fields()["fr"].span(6)
+    reached = [influence(lambda x: model.trunk(x)[0], (1, end + 2), (0, column)) for column in (first - 1, first, end - 1, end)]
+    assert [w.left <= 6 < w.right for w in reached] == [False, True, True, False]
+
+
+def _ramps(model: FCN, size: tuple[int, int]) -> list[torch.Tensor]:
+    """Scores that hold, for each cell, the row and column of the pixel on which its centre lies."""
+    frames, maps = model.trunk.frames, model.trunk(torch.zeros(1, 3, *size))
+    ramps = []
+    for frame, cells in zip(frames, maps, strict=True):
+        rows, columns = (torch.tensor([float(frame.inverse()(i)) for i in range(n)]) for n in cells.shape[-2:])
+        ramps.append(torch.stack(torch.meshgrid(rows, columns, indexing="ij"))[None])
+    return ramps
+
+
+@pytest.mark.parametrize(("name", "options"), EVERY_GEOMETRY)
+def test_scores_land_on_the_pixels_that_their_cells_lie_on(name: str, options: dict[str, str]) -> None:
+    """Bilinear interpolation reproduces a ramp, so a crop that is off by one pixel shows as a difference of one."""
+    size = (150, 177)
+    model = tiny(name, num_classes=2, **options)
+    ramps = _ramps(model, size)
+    landed = model.head.finish(model.head.fuse(ramps), size).output().logits[0] / len(ramps)
+    truth = torch.stack(torch.meshgrid(*(torch.arange(float(n)) for n in size), indexing="ij"))
+    inner = slice(64, -64)  # repeated border cells bend the ramp
+    assert landed.shape == truth.shape
+    torch.testing.assert_close(landed[:, inner, inner], truth[:, inner, inner], atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("name", "options"), EVERY_GEOMETRY)
+def test_a_constant_score_stays_constant_up_to_the_border(name: str, options: dict[str, str]) -> None:
+    """In the modern geometry no pixel is faded; in the published one the outermost are, but none lies beyond the maps."""
+    model = tiny(name, num_classes=1, **options)
+    for size in [(1, 1), (3, 50), (101, 64)]:
+        ones = [torch.ones_like(cells[:, :1]) for cells in model.trunk(torch.zeros(1, 3, *size))]
+        logits = model.head.finish(model.head.fuse(ones), size).output().logits / len(ones)
+        assert logits.min() > 0.3
+        assert logits.max() < 1 + 1e-5
+        if options["geometry"] == "same":
+            torch.testing.assert_close(logits, torch.ones(1, 1, *size), atol=1e-5, rtol=0)
+
+
+def test_caffe_geometry_fits_every_size() -> None:
+    for name in ("fcn8s_vgg16", "fcn16s_alexnet", "fcn8s_googlenet"):
+        model = full(name, width=1 / 32 if name != "fcn8s_googlenet" else 1 / 8)
+        for height in (*range(2, 20), 139, 321, 1024):
+            size = (height, height + 17)
+            assert model(torch.empty(1, 3, *size, device="meta")).logits.shape[-2:] == size
+
+
+def _bilinear(kernel: int, num_classes: int) -> torch.Tensor:
+    """Dense kernels between all classes, zero off the diagonal, as in the authors' surgery.py."""
+    factor = (kernel + 1) // 2
+    center = factor - 1 if kernel % 2 == 1 else factor - 0.5
+    weight = torch.zeros(num_classes, num_classes, kernel, kernel)
+    for i in range(kernel):
+        for j in range(kernel):
+            value = (1 - abs(i - center) / factor) * (1 - abs(j - center) / factor)
+            weight[range(num_classes), range(num_classes), i, j] = value
+    return weight
+
+
+@pytest.mark.parametrize(("name", "scale4", "scale3"), [("fcn8s_vgg16", 1.0, 1.0), ("fcn8s_atonce_vgg16", 0.01, 0.0001)])
+def test_fcn8s_is_the_authors_prototxt_written_out(name: str, scale4: float, scale3: float) -> None:
+    model, image = tiny(name, num_classes=4), torch.rand(1, 3, 53, 90) * 255
+    weights = iter([layer for layer in model.modules() if isinstance(layer, nn.Conv2d)])
+
+    def conv(x: torch.Tensor, padding: int) -> torch.Tensor:
+        layer = next(weights)
+        return functional.conv2d(x, layer.weight, layer.bias, padding=padding)
+
+    x = image.flip(1) - torch.tensor([104.00699, 116.66877, 122.67892]).view(1, 3, 1, 1)
+    pools = []
+    for stage, num_convs in enumerate((2, 2, 3, 3, 3)):
+        for i in range(num_convs):
+            x = conv(x, 100 if (stage, i) == (0, 0) else 1).relu()
+        x = functional.max_pool2d(x, 2, 2, ceil_mode=True)
+        pools.append(x)
+    fc7 = conv(conv(x, 0).relu(), 0).relu()
+    fr, pool4, pool3 = conv(fc7, 0), conv(pools[3] * scale4, 0), conv(pools[2] * scale3, 0)
+    up2 = functional.conv_transpose2d(fr, _bilinear(4, 4), stride=2)
+    fuse4 = up2 + pool4[..., 5 : 5 + up2.shape[2], 5 : 5 + up2.shape[3]]
+    up4 = functional.conv_transpose2d(fuse4, _bilinear(4, 4), stride=2)
+    fuse3 = up4 + pool3[..., 9 : 9 + up4.shape[2], 9 : 9 + up4.shape[3]]
+    up8 = functional.conv_transpose2d(fuse3, _bilinear(16, 4), stride=8)
+    torch.testing.assert_close(model(image).logits, up8[..., 31 : 31 + 53, 31 : 31 + 90], atol=1e-3, rtol=1e-4)
+
+
+def test_score_layers_start_at_zero_and_biases_too() -> None:
+    for name in ("fcn8s_vgg16", "fcn32s_googlenet"):
+        model = create_model(name, 4, tiny=True).eval()
+        assert not model(torch.rand(1, 3, 20, 30) * 255).logits.any()
+
+
+def test_at_once_scales_the_skips() -> None:
+    staged, at_once = tiny("fcn8s_vgg16"), tiny("fcn8s_atonce_vgg16")
+    at_once.load_state_dict(staged.state_dict())
+    assert at_once.head.scales == (1.0, *number("at-once skip scale", "[pool4"))
+    for layer in (*staged.head.scores, *at_once.head.scores):
+        nn.init.zeros_(layer.bias)
+    images = torch.rand(1, 3, 40, 50) * 255
+    plain, scaled = staged.contributions(images), at_once.contributions(images)
+    torch.testing.assert_close(scaled["fr"], plain["fr"])
+    torch.testing.assert_close(scaled["pool4"], plain["pool4"] * 0.01)
+    torch.testing.assert_close(scaled["pool3"], plain["pool3"] * 0.0001)
+
+
+@pytest.mark.parametrize("geometry", ["caffe", "same"])
+def test_contributions_add_up_to_the_logits(geometry: str) -> None:
+    model, images = tiny("fcn8s_vgg16", geometry=geometry), torch.rand(2, 3, 45, 70) * 255
+    added = model.contributions(images)
+    assert list(added) == ["fr", "pool4", "pool3"]
+    torch.testing.assert_close(sum(added.values()), model(images).logits, atol=1e-4, rtol=1e-4)
+
+
+def test_upsampling_fixed_intermediate_learned() -> None:
+    images = torch.rand(1, 3, 33, 47) * 255
+    nets = {word: tiny("fcn8s_vgg16", upsampling=word) for word in ("fixed", "intermediate", "learned")}
+    logits = [net(images).logits for net in nets.values()]
+    torch.testing.assert_close(logits[1], logits[0])
+    torch.testing.assert_close(logits[2], logits[0])
+    kernels = {word: [n for n, _ in net.named_parameters() if "upscore" in n] for word, net in nets.items()}
+    assert [len(k) for k in kernels.values()] == [0, 2, 3]
+    assert not [name for name in nets["fixed"].state_dict() if "upscore" in name]
+    assert isinstance(nets["intermediate"].coarse(images).upsample, TransposedBilinear)
+    assert isinstance(nets["learned"].coarse(images).upsample, Identity)
+    marked = {layer for net in nets.values() for layer in net.modules() if "weight" in getattr(layer, "no_weight_decay", ())}
+    assert all(isinstance(layer, Upscore) for layer in marked)
+    assert len(marked) == 2 + 2 + 3
+
+
+@pytest.mark.parametrize("upsampling", ["fixed", "learned"])
+def test_each_stage_starts_as_the_one_before_and_new_scores_at_zero(upsampling: str) -> None:
+    images = torch.rand(1, 3, 64, 90) * 255
+    coarser = tiny(LADDER[0], upsampling=upsampling)
+    for name in LADDER[1:]:
+        finer = create_model(name, 5, tiny=True, upsampling=upsampling).eval()
+        assert isinstance(finer, FCN)
+        start_from(finer, coarser, name)
+        assert not finer.head.scores[-1].weight.any()
+        maps = finer.trunk.backbone(finer.preprocess(images))
+        torch.testing.assert_close(finer.trunk.fc(maps[-1]), coarser.trunk(coarser.preprocess(images))[0])
+        # Two bilinear steps are not one, but they agree to within the neighbouring cells.
+        assert (finer(images).logits.argmax(1) == coarser(images).logits.argmax(1)).float().mean() > 0.8
+        coarser = finer
+
+
+@pytest.mark.parametrize(
+    ("name", "trunk"),
+    [("fcn32s_vgg16", "vgg16"), ("fcn16s_alexnet", "alexnet_caffe"), ("fcn8s_googlenet", "googlenet")],
+)
+def test_transplanted_net_computes_the_classifiers_last_hidden_layer(name: str, trunk: str) -> None:
+    torch.manual_seed(1)
+    classifier = create_backbone(trunk, tiny=True, num_classes=7, ceil_mode=True).eval()
+    assert isinstance(classifier, ClassifierBackbone)
+    model = tiny(name, seed=2)
+    scores = {n: v.clone() for n, v in model.head.state_dict().items()}
+    model.transplant(classifier)
+    sliding = convolutionalize(classifier, classifier.input_size)
+    hidden_chain = list(sliding.head)[:-1] if classifier.hidden else []
+    padded = torch.zeros(1, 3, 290, 290)
+    pixels = torch.randn(1, 3, 90, 90)
+    padded[..., 100:190, 100:190] = pixels
+    classifier_body = nn.Sequential(*classifier.path())
+    first = next(m for m in classifier_body.modules() if isinstance(m, nn.Conv2d))
+    first.padding = (0, 0)
+    with torch.no_grad():
+        expected = nn.Sequential(*hidden_chain)(classifier_body(padded))
+        torch.testing.assert_close(model.trunk(pixels)[0], expected, atol=1e-4, rtol=1e-4)
+    assert all(torch.equal(v, scores[n]) for n, v in model.head.state_dict().items())
+
+
+def test_transplant_of_another_trunk_is_an_error() -> None:
+    for trunk in ("vgg13", "alexnet"):
+        classifier = create_backbone(trunk, tiny=True, num_classes=3)
+        with pytest.raises(CheckpointError, match="do not fit"):
+            tiny("fcn32s_vgg16").transplant(classifier)  # type: ignore[arg-type]
+
+
+def test_early_fusion_inflates_the_first_layer() -> None:
+    assert num_parameters(full("fcn32s_vgg16", 40, 4)) == number("NYUDv2 FCN-32s early", "parameters")
+    classifier = create_backbone("vgg16", tiny=True, num_classes=3)
+    model = create_model("fcn32s_vgg16", 5, in_channels=4, tiny=True)
+    assert isinstance(model, FCN)
+    model.transplant(classifier)  # type: ignore[arg-type]
+    mine, given = model.trunk.backbone.features[0].weight, classifier.features[0].weight  # type: ignore[union-attr,index]
+    assert torch.equal(mine[:, :3], given)
+    torch.testing.assert_close(mine[:, 3], given.mean(1))
+
+
+def test_parameters_of_pascal_context_and_other_depths() -> None:
+    assert num_parameters(full("fcn8s_vgg16", 60)) == number("PASCAL-Context FCN-8s", "parameters")
+    vgg19 = full("fcn8s_vgg16", trunk="vgg19")
+    assert num_parameters(vgg19) == number(paper_name("fcn8s"), "parameters, learnable") + 143667240 - 138357544
+    assert isinstance(full("fcn32s_vgg16", batch_norm=True, width=1 / 8).trunk.fc[1], nn.BatchNorm2d)
+
+
+def test_late_fusion_is_the_mean_of_two_nets() -> None:
+    assert num_parameters(full("fcn32s_late_fusion_vgg16", 40, 6)) == number("NYUDv2 late", "parameters")
+    neutral = {"order": "rgb", "mean": (100.0,) * 3, "std": (50.0,) * 3}
+    both = {"order": "rgb", "mean": (100.0,) * 6, "std": (50.0,) * 6}
+    color, other = tiny("fcn32s_vgg16", seed=1, preprocessing=neutral), tiny("fcn32s_vgg16", seed=2, preprocessing=neutral)
+    model = create_model("fcn32s_late_fusion_vgg16", 5, 6, tiny=True, preprocessing=both).eval()
+    assert isinstance(model, LateFusionFCN)
+    model.init_from(color, other)
+    images = torch.rand(2, 6, 40, 61) * 255
+    expected = (color(images[:, :3]).logits + other(images[:, 3:]).logits) / 2
+    torch.testing.assert_close(model(images).logits, expected, atol=1e-5, rtol=1e-4)
+    with pytest.raises(CheckpointError, match="do not fit"):
+        model.init_from(color, tiny("fcn32s_vgg16", num_classes=6))
+    with pytest.raises(ConfigError, match="in_channels=6"):
+        create_model("fcn32s_late_fusion_vgg16", 5, 3, tiny=True)
+
+
+def test_two_heads_share_a_trunk() -> None:
+    assert num_parameters(full("fcn16s_two_heads_vgg16", 33)) == number("SIFT Flow FCN-16s (33+3", "parameters")
+    single = tiny("fcn16s_vgg16")
+    model = create_model("fcn16s_two_heads_vgg16", 5, tiny=True, num_geometric=3).eval()
+    assert isinstance(model, TwoHeadFCN)
+    start_from(model, single, "single")
+    images = torch.rand(1, 3, 50, 37) * 255
+    semantic, geometric = (coarse.output().logits for coarse in model.coarse_all(images))
+    torch.testing.assert_close(semantic, single(images).logits)
+    assert torch.equal(model(images).logits, semantic)
+    assert geometric.shape == (1, 3, 50, 37)
+    assert not geometric.any()
+    assert len(model.classifier_modules()) == 4
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("geometry", "valid", "caffe, same"),
+        ("upsampling", "nearest", "fixed, intermediate, learned"),
+        ("trunk", "vgg17", "vgg16"),
+        ("width", -1, "above 0"),
+        ("dropout", 1.0, "below 1"),
+        ("preprocessing", "cafe", "caffe"),
+    ],
+)
+def test_a_wrong_option_names_what_is_allowed(option: str, value: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        create_model("fcn8s_vgg16", 5, **{"width": 1 / 16, option: value})
+
+
+def test_batch_norm_where_there_is_none() -> None:
+    with pytest.raises(ConfigError, match="alexnet_caffe_bn"):
+        create_model("fcn32s_alexnet", 5, tiny=True, batch_norm=True)
+
+
+def test_caffe_names_cover_every_convolution_once() -> None:
+    for name in ("fcn8s_vgg16", "fcn32s_alexnet", "fcn32s_googlenet"):
+        model = full(name)
+        names = model.caffe_names()
+        convs = {path for path, layer in model.named_modules() if isinstance(layer, nn.Conv2d)}
+        assert set(names.values()) == convs
+        assert len(names) == len(convs)
+        assert names["score_fr"] == "head.scores.0"
+    names = full("fcn8s_vgg16").caffe_names()
+    assert (names["score_pool4"], names["score_pool3"], names["fc7"]) == ("head.scores.1", "head.scores.2", "trunk.fc.3")

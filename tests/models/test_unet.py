@@ -1,0 +1,292 @@
+"""U-Net: the paper's counts and sizes, its layers written out, tiles against the whole, and its padded kin on every trunk."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
+
+from helpers.papers import number
+from helpers.tiny_data import tiny_config, write_dataset
+from pixelwise.analysis.mult_adds import num_parameters
+from pixelwise.backbones import BACKBONES, list_backbones
+from pixelwise.config import Config
+from pixelwise.core import Batch, Output
+from pixelwise.data.border_weights import weight_map
+from pixelwise.data.transforms import Augment
+from pixelwise.errors import ConfigError
+from pixelwise.models import create_model
+from pixelwise.models.unet import UNet
+from pixelwise.models.unet_padded import UNetSame
+from pixelwise.nn.reflect_pad import mirror
+from pixelwise.train.callbacks import quiet_lightning
+from pixelwise.train.module import TrainingModule
+from pixelwise.train.run import train
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*LeafSpec.*:FutureWarning")
+
+
+def full(num_classes: int = 2, in_channels: int = 1) -> UNet:
+    with torch.device("meta"):
+        model = create_model("unet", num_classes, in_channels).eval()
+    assert isinstance(model, UNet)
+    return model
+
+
+def tiny(**options: Any) -> UNet:
+    torch.manual_seed(0)
+    model = create_model("unet", 3, 1, tiny=True, **options).eval()
+    assert isinstance(model, UNet)
+    return model
+
+
+def images(*size: int, channels: int = 1, seed: int = 1) -> torch.Tensor:
+    return torch.randint(0, 256, (1, channels, *size), generator=torch.Generator().manual_seed(seed)).float()
+
+
+def test_the_papers_sizes() -> None:
+    model = full()
+    assert list(model.valid(torch.empty(1, 1, 572, 572, device="meta")).shape) == number("1->2", "output shape")
+    assert num_parameters(model) == number("1->2 channels, base 64", "parameters")
+    assert model.input_side(388) == 572, "a crop of 388 pixels is mirrored to the paper's tile"
+
+
+def test_which_sides_the_net_takes() -> None:
+    """Every pooling sees an even side exactly for n = 12 modulo 16 from 188 on; there the output has n - 184."""
+    model = full()
+    assert (model.context, model.step) == (92, 16)
+    for wanted in (*range(1, 24), 100, 101, 388, 389):
+        side = model.input_side(wanted)
+        assert side % 16 == 12
+        assert side - 184 - 16 < wanted <= side - 184 or side == 188
+        assert model.valid(torch.empty(1, 1, side, 188, device="meta")).shape[-2:] == (side - 184, 4)
+
+
+def test_the_figure_written_out() -> None:
+    model, x = tiny(), torch.randn(1, 1, 188, 204)
+    state = dict(model.named_parameters())
+
+    def twice(cells: torch.Tensor, name: str) -> torch.Tensor:
+        for place in (0, 2):
+            cells = functional.conv2d(cells, state[f"{name}.{place}.weight"], state[f"{name}.{place}.bias"]).relu()
+        return cells
+
+    with torch.no_grad():
+        maps, cells = [], x
+        for i in range(5):
+            cells = twice(functional.max_pool2d(cells, 2) if i else cells, f"down.{i}")
+            maps.append(cells)
+        for i, crop in enumerate((4, 16, 40, 88)):
+            skip = maps[3 - i][..., crop:-crop, crop:-crop]
+            up = functional.conv_transpose2d(cells, state[f"up.{i}.weight"], state[f"up.{i}.bias"], stride=2)
+            cells = twice(torch.cat([skip, up], 1), f"merge.{i}")
+        expected = functional.conv2d(cells, state["score.weight"], state["score.bias"])
+        torch.testing.assert_close(model.valid(x), expected)
+
+
+def mirrored_index(place: int, length: int) -> int:
+    """Walk from pixel 0, turning round at both ends."""
+    position, direction = 0, 1 if place >= 0 else -1
+    for _ in range(abs(place)):
+        if length > 1 and not 0 <= position + direction < length:
+            direction = -direction
+        position += direction if length > 1 else 0
+    return position
+
+
+@settings(max_examples=25)
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 12), st.integers(1, 20))
+def test_mirrors_are_walked_between(height: int, width: int, before: int, side: int) -> None:
+    x = torch.arange(height * width).view(1, 1, height, width)
+    mirrored = mirror(x, before, (side, side + 1))
+    assert mirrored.shape == (1, 1, side, side + 1)
+    for row, column in itertools.product(range(side), range(side + 1)):
+        source = mirrored_index(row - before, height), mirrored_index(column - before, width)
+        assert mirrored[0, 0, row, column] == x[0, 0, source[0], source[1]]
+
+
+def test_mirrored_context_is_numpys_reflection() -> None:
+    model, picture = tiny(), images(196, 100)
+    reflected = np.pad(picture[0, 0].numpy(), 92, mode="reflect")
+    with torch.no_grad():
+        whole = model.valid(model.preprocess(torch.from_numpy(reflected)[None, None]))
+        assert torch.equal(model(picture).logits, whole)
+
+
+@pytest.mark.parametrize("tile", [20, 36, 68, 1044])
+@pytest.mark.parametrize("size", [(1, 1), (52, 53), (53, 20), (100, 70), (36, 37)])
+def test_tiles_equal_the_whole(tile: int, size: tuple[int, int]) -> None:
+    whole, tiled, picture = tiny(), tiny(tile=tile), images(*size)
+    with torch.no_grad():
+        torch.testing.assert_close(tiled(picture).logits, whole(picture).logits, atol=1e-4, rtol=1e-4)
+
+
+def test_a_pixel_of_a_tile_depends_on_its_surroundings_alone() -> None:
+    """Pieces cut with 92 pixels of the true picture around them, at a step of the poolings, give the whole's scores."""
+    model, picture = tiny(), images(320, 280)
+    with torch.no_grad():
+        whole = model(picture).logits
+        for top, left in ((96, 112), (112, 96)):
+            piece = picture[..., top - 92 : top + 100 + 92, left - 92 : left + 68 + 92]
+            inner = model.inner(piece).output().logits
+            torch.testing.assert_close(inner, whole[..., top : top + 100, left : left + 68], atol=1e-4, rtol=1e-4)
+
+
+def test_tiles_edge_to_edge_as_in_the_paper_are_not_quite_the_whole() -> None:
+    """Sides of 388 move the poolings' grid by 4 pixels: the reason why `tile` steps by multiples of 16."""
+    model, picture = tiny(), images(320, 200)
+    with torch.no_grad():
+        whole = model(picture).logits
+        for top, equal in ((96, True), (100, False)):
+            inner = model.inner(picture[..., top - 92 : top + 112, 4:192]).output().logits
+            difference = float((inner - whole[..., top : top + 20, 96:100]).abs().max())
+            assert difference < 1e-4 if equal else difference > 1e-2
+
+
+@pytest.mark.parametrize("tile", [-4, 4, 16, 19, 388 + 8, 1])
+def test_tiles_that_the_net_cannot_score(tile: int) -> None:
+    with pytest.raises(ConfigError, match=r"allowed are 0 and 20 \+ 16 k; fix: take"):
+        tiny(tile=tile)
+
+
+def test_fresh_weights_are_normal_of_two_over_the_incoming_nodes() -> None:
+    torch.manual_seed(0)
+    model = create_model("unet", 2, 1, width=0.5)
+    assert isinstance(model, UNet)
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            up = isinstance(layer, nn.ConvTranspose2d)
+            nodes = layer.in_channels if up else layer.in_channels * layer.kernel_size[0] ** 2
+            values = layer.weight.numel()
+            assert float(layer.weight.detach().std()) == pytest.approx(math.sqrt(2 / nodes), rel=5 / math.sqrt(2 * values))
+            assert layer.bias is not None
+            assert not layer.bias.any()
+    assert math.sqrt(2 / 576) == pytest.approx(number("init", "std sqrt"))
+
+
+def test_dropout_ends_the_contracting_path() -> None:
+    """The last two stages' maps, which lose half of their cells in training and nothing later."""
+    model = tiny().train()
+    seen: list[torch.Tensor] = []
+    model.dropout.register_forward_hook(
+        lambda m, inputs, output: seen.append((output == 0).float().mean() - (inputs[0] == 0).float().mean())
+    )
+    model.valid(torch.randn(1, 1, 188, 188))
+    assert len(seen) == 2
+    model.eval()
+    with torch.no_grad():
+        x = torch.randn(1, 1, 188, 188)
+        assert torch.equal(model.valid(x), model.valid(x))
+
+
+def one_of_each_paper() -> list[Any]:
+    """Every trunk; of a file with several sizes the first runs on each push."""
+    files = [BACKBONES[name].build.__module__ for name in list_backbones()]
+    return [
+        pytest.param(name, marks=[pytest.mark.slow] if files[i] in files[:i] else []) for i, name in enumerate(list_backbones())
+    ]
+
+
+@pytest.mark.parametrize("trunk", one_of_each_paper())
+def test_the_padded_kin_takes_every_trunk(trunk: str) -> None:
+    torch.manual_seed(0)
+    width = BACKBONES[trunk].tiny["width"]
+    model = create_model("unet_same", 3, 3, trunk=trunk, width=width, batch_norm=True).train()
+    assert isinstance(model, UNetSame)
+    logits = model(images(33, 70, channels=3)).logits
+    assert logits.shape == (1, 3, 33, 70)
+    logits.square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    with torch.no_grad():
+        assert model(images(1, 1, channels=3)).logits.shape == (1, 3, 1, 1), "one picture of one pixel trains"
+
+
+def test_the_padded_net_has_the_papers_parameters() -> None:
+    with torch.device("meta"):
+        counts = [num_parameters(create_model("unet_same", k, c)) for k, c in ((2, 1), (2, 3), (21, 3))]
+    assert counts == [number(f"{c}->{k} channels", "parameters") for k, c in ((2, 1), (2, 3), (21, 3))]
+
+
+def test_stages_of_the_padded_net_can_be_narrowed() -> None:
+    model = create_model("unet_same", 3, 3, trunk="resnet18", width=0.25, channels=(32, 16, 8, 8, 4))
+    assert isinstance(model, UNetSame)
+    assert [stage.up.out_channels for stage in model.stages] == [32, 16, 8, 8, 4]  # type: ignore[union-attr]
+    with pytest.raises(ConfigError, match="resnet18 has 5 stages"):
+        create_model("unet_same", 3, 3, trunk="resnet18", width=0.25, channels=(32, 16))
+
+
+SMALL = {"name": "unet", "options": {"width": 1 / 16, "dropout": 0.0}}
+STILL = {"crop": [32, 48], "scale": [1.0, 1.0], "flip": 0.0}
+
+
+def module_of(config: Config, model: UNet | None = None) -> TrainingModule:
+    return TrainingModule(model or create_model("unet", 3, 3, tiny=True), config, 255, None, lambda _: None)
+
+
+def test_training_on_windows_with_everything_the_paper_has(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "data", size=(64, 96))
+    augment = {**STILL, "windows": True, "context": 92, "elastic": 3.0, "rotate": 10.0, "brightness": 0.1}
+    loss = {"border_weight": 10.0, "class_weights": "inverse"}
+    config = tiny_config(
+        data,
+        model=SMALL,
+        augment=augment,
+        loss=loss,
+        optimizer={"lr": 1e-3, "momentum": 0.99},
+        train={"steps": 2, "validate_every": 2},
+    )
+    quiet_lightning()
+    scores = train(config, tmp_path / "run")
+    assert scores is not None
+    assert 0 <= scores.mean_iou <= 1
+    train(config.updated({"train": {"steps": 3}}), tmp_path / "run", resume=True)
+
+
+def test_crops_with_context_are_scored_as_in_the_picture(tmp_path: Path) -> None:
+    """The loss of a crop that brings its surroundings is that of the same pixels when the whole picture is scored."""
+    torch.manual_seed(0)
+    model = create_model("unet", 3, 3, width=1 / 16, dropout=0.0)
+    assert isinstance(model, UNet)
+    pixels = np.random.default_rng(0).integers(0, 256, (196, 180, 3), np.uint8)
+    mask = np.random.default_rng(1).integers(0, 3, (196, 180), np.uint8)
+    config = Config().updated({"augment": {"crop": [64, 80], "scale": [1.0, 1.0], "flip": 0.0, "context": 92}})
+    # A crop whose corner lies where the poolings of the whole fall alike.
+    crop, labels = Augment(config.augment, 255)(pixels, mask, np.random.default_rng(0), (96 + 40.0, 48 + 32.0))
+    batch = (Batch(torch.from_numpy(crop.transpose(2, 0, 1).copy())[None], torch.from_numpy(labels)[None].long(), ("p",)), 0)
+    module = module_of(config, model)
+    module.log_live = lambda name, value: None  # type: ignore[method-assign]
+    with torch.no_grad():
+        loss = module.training_step(batch, 0)
+        logits = model(torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None]).logits[..., 48:112, 96:176]
+    expected = functional.cross_entropy(logits, torch.from_numpy(mask[48:112, 96:176]).long()[None])
+    torch.testing.assert_close(loss, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_border_is_weighed_in_the_loss() -> None:
+    masks = torch.zeros(2, 32, 48, dtype=torch.int64)
+    masks[0, 4:20, 4:12], masks[0, 4:20, 15:30], masks[1, 3:9, 3:9], masks[:, -2:] = 1, 1, 2, 255
+    logits = torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    config = Config().updated({"loss": {"border_weight": 7.0, "border_sigma": 2.0}})
+    module = module_of(config)
+    loss = module._loss(Output(logits, ()), masks, 0, module._border_map(masks))
+    weights = np.stack([weight_map(mask, np.ones(3, np.float32), 255, 7, 2) for mask in masks.numpy()])
+    losses = functional.cross_entropy(logits, masks, ignore_index=255, reduction="none").numpy()
+    assert float(loss) == pytest.approx(float((weights * losses).sum() / weights.sum()), rel=1e-5)
+    assert weights[0, 10, 13] == pytest.approx(1 + 7 * math.exp(-16 / 8))
+    assert module_of(Config())._border_map(masks) is None
+
+
+@pytest.mark.parametrize(("name", "context"), [("unet", 91), ("compact", 92), ("unet_same", 92)])
+def test_context_that_a_network_does_not_take(name: str, context: int) -> None:
+    config = Config().updated({"augment": {"context": context}, "model": {"name": name}})
+    with pytest.raises(ConfigError, match=f"^--augment.context: got {context}, {name} takes {92 if name == 'unet' else 0}"):
+        TrainingModule(create_model(name, 3, tiny=True), config, 255, None, lambda _: None)

@@ -1,0 +1,51 @@
+"""Labels at the cells of the scores: DeepLab's every eighth pixel, the middle of a block, nothing outside the image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pixelwise.core import Coarse
+from pixelwise.nn.upsampling import Bilinear, Identity, TransposedBilinear, center_pixels, labels_of_cells
+
+
+def test_aligned_corners_are_every_eighth_pixel() -> None:
+    """Source: DeepLab v1 and v2 train against labels at pixels 0, 8, 16, ..."""
+    assert center_pixels(Bilinear(align_corners=True), 41, 321).tolist() == list(range(0, 321, 8))
+
+
+@given(st.integers(1, 9), st.integers(1, 9))
+def test_a_block_is_spoken_for_by_its_middle(num_cells: int, stride: int) -> None:
+    pixels = center_pixels(Bilinear(), num_cells, num_cells * stride)
+    middles = (np.arange(num_cells) + 0.5) * stride - 0.5
+    # The outermost cells' half blocks all have weight one; the others' nearest pixel is half a pixel off at most.
+    assert (np.abs(pixels - middles)[1:-1] <= 0.5).all()
+    assert (pixels // stride == np.arange(num_cells)).all()
+
+
+def test_fcns_margin_has_no_labels() -> None:
+    """FCN-32s: kernel 64, stride 32, crop 19, so that cell i is centred on pixel 32 i + 12.5."""
+    pixels = center_pixels(TransposedBilinear(64, 32, 19), 16, 100)
+    assert pixels.tolist()[:4] == [12, 44, 76, 99]
+    assert set(pixels.tolist()[5:]) == {-1}
+    masks = torch.arange(100)[None, :, None].expand(1, 100, 100)
+    labels = labels_of_cells(Coarse(torch.zeros(1, 2, 16, 16), TransposedBilinear(64, 32, 19), (100, 100)), masks, 255)
+    assert labels.shape == (1, 16, 16)
+    assert labels[0, :3, 0].tolist() == [12, 44, 76]
+    assert (labels[0, 5:] == 255).all()
+    assert (labels[0, :, 5:] == 255).all()
+
+
+def test_full_size_scores_keep_every_label() -> None:
+    masks = torch.randint(0, 5, (2, 6, 7))
+    assert torch.equal(labels_of_cells(Coarse(torch.zeros(2, 5, 6, 7), Identity(), (6, 7)), masks, 255), masks)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 13)])
+def test_each_label_is_one_of_the_picture(size: tuple[int, int]) -> None:
+    masks = torch.randint(0, 9, (1, *size))
+    labels = labels_of_cells(Coarse(torch.zeros(1, 9, 3, 4), Bilinear(), size), masks, 255)
+    assert set(labels.flatten().tolist()) - {255} <= set(masks.flatten().tolist())

@@ -1,0 +1,117 @@
+"""Deformable convolution against loops over pixels, and where it has to equal an ordinary one."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from helpers.papers import number
+from pixelwise.analysis.mult_adds import num_parameters
+from pixelwise.nn.deform_conv import DeformConv2d, deform_conv2d
+
+
+def read(plane: Tensor, row: float, column: float) -> float:
+    """Equation 3: the sum over all cells of their value times the overlap of two tents."""
+    total = 0.0
+    for r, c in itertools.product(range(plane.shape[0]), range(plane.shape[1])):
+        total += float(plane[r, c]) * max(0.0, 1 - abs(row - r)) * max(0.0, 1 - abs(column - c))
+    return total
+
+
+def by_loops(x: Tensor, offsets: Tensor, weight: Tensor, mask: Tensor, stride: int, padding: int, rate: int, groups: int) -> Tensor:
+    """Batch of one."""
+    channels, side = x.shape[1], weight.shape[-1]
+    height, width = offsets.shape[-2:]
+    out = torch.zeros(1, weight.shape[0], height, width)
+    for h, w, c, i, j in itertools.product(range(height), range(width), range(channels), range(side), range(side)):
+        tap = (c // (channels // groups)) * side * side + i * side + j
+        row = h * stride - padding + i * rate + float(offsets[0, 2 * tap, h, w])
+        column = w * stride - padding + j * rate + float(offsets[0, 2 * tap + 1, h, w])
+        out[0, :, h, w] += weight[:, c, i, j] * read(x[0, c], row, column) * float(mask[0, tap, h, w])
+    return out
+
+
+@pytest.mark.parametrize(("stride", "padding", "rate", "groups"), [(1, 1, 1, 1), (2, 1, 1, 2), (1, 2, 2, 1), (1, 0, 1, 2)])
+def test_equals_loops(stride: int, padding: int, rate: int, groups: int) -> None:
+    torch.manual_seed(stride + padding + rate)
+    x, weight = torch.randn(1, 4, 5, 6), torch.randn(3, 4, 3, 3)
+    size = [(n + 2 * padding - 2 * rate - 1) // stride + 1 for n in (5, 6)]
+    offsets, mask = torch.randn(1, 18 * groups, *size) * 1.5, torch.rand(1, 9 * groups, *size)
+    ours = deform_conv2d(x, offsets, weight, None, mask, stride, padding, rate)
+    torch.testing.assert_close(ours, by_loops(x, offsets, weight, mask, stride, padding, rate, groups), atol=1e-4, rtol=1e-4)
+
+
+def test_published_samples() -> None:
+    places = [(1.5, 2.25), (-0.5, 2), (4.25, 4.75), (-1, 0), (5, 0)]
+    plane = torch.arange(25.0).view(1, 1, 5, 5)
+    for (row, column), value in zip(places, number("bilinear sampling on arange(25)", "value at"), strict=True):
+        offsets = torch.tensor([row, column]).view(1, 2, 1, 1).expand(1, 2, 5, 5).clone()
+        out = deform_conv2d(plane, offsets, torch.ones(1, 1, 1, 1))
+        assert math.isclose(float(out[0, 0, 0, 0]), value, abs_tol=1e-6)
+
+
+@pytest.mark.parametrize(("stride", "padding", "rate"), [(1, 1, 1), (2, 1, 1), (1, 4, 4), (2, 0, 2)])
+def test_zero_offsets_are_an_ordinary_convolution(stride: int, padding: int, rate: int) -> None:
+    layer = DeformConv2d(3, 5, 3, stride, padding, rate)
+    x = torch.randn(2, 3, 13, 11)
+    expected = functional.conv2d(x, layer.weight, layer.bias, stride, padding, rate)
+    torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_offsets_of_rate_minus_one_are_that_rate() -> None:
+    rate, x, weight = 3, torch.randn(1, 2, 12, 12), torch.randn(4, 2, 3, 3)
+    taps = torch.tensor([[(i - 1) * (rate - 1), (j - 1) * (rate - 1)] for i in range(3) for j in range(3)]).float()
+    offsets = taps.view(1, 18, 1, 1).expand(1, 18, 12, 12)
+    torch.testing.assert_close(
+        deform_conv2d(x, offsets, weight, padding=1),
+        functional.conv2d(x, weight, padding=rate, dilation=rate),
+        atol=1e-4,
+        rtol=1e-4,
+    )
+
+
+def test_constant_offsets_shift() -> None:
+    x, weight = torch.randn(1, 2, 9, 9), torch.randn(3, 2, 3, 3)
+    offsets = torch.tensor([1.0, -2.0]).repeat(9).view(1, 18, 1, 1).expand(1, 18, 9, 9)
+    shifted = functional.pad(x, (2, 0, 0, 1))[..., 1:, :9]
+    inner = (..., slice(1, -2), slice(3, -1))
+    expected = functional.conv2d(shifted, weight, padding=1)
+    torch.testing.assert_close(deform_conv2d(x, offsets, weight, padding=1)[inner], expected[inner], atol=1e-4, rtol=1e-4)
+
+
+def test_modulated_layers_start_at_one_half() -> None:
+    layer, x = DeformConv2d(2, 3, 3, padding=1, bias=False, modulated=True), torch.randn(1, 2, 6, 6)
+    torch.testing.assert_close(layer(x), functional.conv2d(x, layer.weight, padding=1) / 2, atol=1e-5, rtol=1e-4)
+
+
+def test_gradients_are_those_of_differences() -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(1, 2, 4, 4, dtype=torch.double), torch.randn(2, 2, 3, 3, dtype=torch.double)
+    # Away from whole cells, where a tent has a corner.
+    offsets = torch.rand(1, 18, 4, 4, dtype=torch.double) * 0.6 + 0.2
+    mask = torch.rand(1, 9, 4, 4, dtype=torch.double)
+    inputs = [t.requires_grad_() for t in (x, offsets, weight, mask)]
+    assert torch.autograd.gradcheck(lambda a, o, w, m: deform_conv2d(a, o, w, None, m, padding=1), inputs)
+
+
+def test_channels_and_parameters_of_the_offset_layer() -> None:
+    maps = [DeformConv2d(512, 512, modulated=m).offset for m in (False, True)]
+    assert [layer.out_channels for layer in maps] == number("3x3, 1 group", "offset channels")
+    assert num_parameters(maps[0]) == number("offset conv 512->18", "parameters")
+
+
+@pytest.mark.parametrize("modulated", [False, True])
+def test_places_are_exact_in_half_precision(modulated: bool) -> None:
+    """bfloat16 has no whole numbers beyond 256: places counted in it would lie elsewhere, or outside."""
+    torch.manual_seed(0)
+    layer, x = DeformConv2d(4, 3, 3, padding=1, modulated=modulated).eval(), torch.randn(1, 4, 40, 45)
+    with torch.no_grad():
+        whole = layer(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = layer(x).float()
+    assert float((half - whole).abs().max()) < 0.05 * float(whole.abs().max())

@@ -1,0 +1,186 @@
+"""Losses against loops over pixels, hand sums, and the definition of the Lovász extension."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pixelwise.train.losses import class_weights_from_counts, hardest_cross_entropy, keep_cells, lovasz_softmax, pixel_cross_entropy
+
+IGNORE = 255
+
+
+def random_batch(seed: int, classes: int = 4, ignored: float = 0.3, size: tuple[int, int] = (5, 6)) -> tuple[Tensor, Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    logits = torch.randn(2, classes, *size, generator=rng) * 3
+    masks = torch.randint(0, classes, (2, *size), generator=rng)
+    masks[torch.rand(2, *size, generator=rng) < ignored] = IGNORE
+    return logits, masks
+
+
+def looped_cross_entropy(logits: Tensor, masks: Tensor, weights: list[float]) -> tuple[float, float]:
+    """Sum over the pixels that count, and of their weights, in plain float64."""
+    total = weight = 0.0
+    for b, row, column in itertools.product(*map(range, masks.shape)):
+        k = int(masks[b, row, column])
+        if k == IGNORE:
+            continue
+        scores = [float(s) for s in logits[b, :, row, column].double()]
+        total += weights[k] * (math.log(sum(math.exp(s) for s in scores)) - scores[k])
+        weight += weights[k]
+    return total, weight
+
+
+@pytest.mark.parametrize("weights", [None, [0.5, 2.0, 0.0, 1.0]])
+def test_cross_entropy_equals_loops(weights: list[float] | None) -> None:
+    logits, masks = random_batch(1)
+    given_weights = None if weights is None else torch.tensor(weights)
+    total, weight = pixel_cross_entropy(logits, masks, IGNORE, given_weights)
+    expected = looped_cross_entropy(logits, masks, weights or [1.0] * 4)
+    assert (float(total), float(weight)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("num_pixels", [1, 7, 30, 100])
+def test_the_hardest_pixels_by_loops(num_pixels: int) -> None:
+    """Each picture by itself; ignored pixels are taken, at no loss, where the others do not suffice."""
+    logits, masks = random_batch(3)
+    means = []
+    for b in range(2):
+        losses = [
+            looped_cross_entropy(logits[b : b + 1, :, i : i + 1, j : j + 1], masks[b : b + 1, i : i + 1, j : j + 1], [1.0] * 4)[0]
+            for i in range(5)
+            for j in range(6)
+        ]
+        hardest = sorted(losses, reverse=True)[:num_pixels]
+        means.append(sum(hardest) / len(hardest))
+    assert float(hardest_cross_entropy(logits, masks, IGNORE, num_pixels)) == pytest.approx(sum(means) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("weights", [None, [0.5, 2.0, 0.0, 1.0]])
+def test_a_weight_map_adds_to_the_classes_weights(weights: list[float] | None) -> None:
+    logits, masks = random_batch(3)
+    extra = torch.rand(masks.shape, generator=torch.Generator().manual_seed(4)) * 10
+    total, weight = pixel_cross_entropy(logits, masks, IGNORE, None if weights is None else torch.tensor(weights), extra)
+    loss = by_hand = 0.0
+    for b, row, column in itertools.product(*map(range, masks.shape)):
+        one, w = looped_cross_entropy(
+            logits[b : b + 1, :, row : row + 1, column : column + 1],
+            masks[b : b + 1, row : row + 1, column : column + 1],
+            [1.0] * 4,
+        )
+        if w:
+            w = (weights or [1.0] * 4)[int(masks[b, row, column])] + float(extra[b, row, column])
+        loss, by_hand = loss + w * one, by_hand + w
+    assert (float(total), float(weight)) == pytest.approx((loss, by_hand), rel=1e-5)
+    nothing = torch.zeros_like(extra)
+    torch.testing.assert_close(
+        pixel_cross_entropy(logits, masks, IGNORE, None, nothing), pixel_cross_entropy(logits, masks, IGNORE)
+    )
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_batch_of_ignored_pixels_costs_nothing(weighted: bool) -> None:
+    logits = torch.randn(2, 3, 4, 4, requires_grad=True)
+    masks = torch.full((2, 4, 4), IGNORE)
+    total, weight = pixel_cross_entropy(logits, masks, IGNORE, torch.ones(3) if weighted else None)
+    loss = total / weight.clamp_min(1e-12) + lovasz_softmax(logits, masks, IGNORE)
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert logits.grad is not None
+    assert bool((logits.grad == 0).all())
+
+
+def test_ignored_pixels_change_nothing() -> None:
+    logits, masks = random_batch(2)
+    other = logits.clone()
+    other[(masks == IGNORE)[:, None].expand_as(logits)] = 1e4
+    for loss in (lambda x: pixel_cross_entropy(x, masks, IGNORE)[0], lambda x: lovasz_softmax(x, masks, IGNORE)):
+        assert torch.equal(loss(logits), loss(other))
+
+
+def jaccard_loss(truth: set[int], wrong: set[int]) -> float:
+    """1 - IoU of a class whose pixels are `truth` when the pixels `wrong` are labelled wrongly."""
+    predicted = truth ^ wrong
+    return 1 - len(truth & predicted) / len(truth | predicted) if truth | predicted else 0.0
+
+
+def lovasz_by_definition(errors: list[float], truth: set[int]) -> float:
+    """Sum of each error times what its pixel adds to the set function, largest errors first."""
+    total, taken = 0.0, set()
+    for pixel in sorted(range(len(errors)), key=lambda i: -errors[i]):
+        before = jaccard_loss(truth, taken)
+        taken.add(pixel)
+        total += errors[pixel] * (jaccard_loss(truth, taken) - before)
+    return total
+
+
+@given(st.integers(0, 10_000), st.integers(2, 4))
+def test_lovasz_equals_its_definition(seed: int, classes: int) -> None:
+    logits, masks = random_batch(seed, classes, size=(2, 3))
+    probs = torch.softmax(logits.double(), 1).permute(0, 2, 3, 1).reshape(-1, classes)
+    counted = [i for i, k in enumerate(masks.flatten().tolist()) if k != IGNORE]
+    present = sorted({int(masks.flatten()[i]) for i in counted})
+    values = []
+    for k in present:
+        truth = {n for n, i in enumerate(counted) if int(masks.flatten()[i]) == k}
+        errors = [abs((n in truth) - float(probs[i, k])) for n, i in enumerate(counted)]
+        values.append(lovasz_by_definition(errors, truth))
+    expected = sum(values) / len(values) if values else 0.0
+    assert float(lovasz_softmax(logits, masks, IGNORE)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_lovasz_of_hard_predictions_is_one_minus_the_mean_iou() -> None:
+    truth = torch.tensor([[[0, 0, 0, 1], [1, 1, 2, 2]]])
+    labels = torch.tensor([[[0, 0, 1, 1], [1, 2, 2, 2]]])
+    logits = torch.nn.functional.one_hot(labels, 3).permute(0, 3, 1, 2).float() * 200
+    # IoU: 2/3, 2/4, 2/3.
+    assert float(lovasz_softmax(logits, truth, IGNORE)) == pytest.approx(1 - (2 / 3 + 1 / 2 + 2 / 3) / 3, abs=1e-6)
+
+
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 33), st.floats(0.05, 0.95), st.integers(0, 99))
+def test_kept_cells_are_whole_and_others_ignored(height: int, width: int, cell: int, probability: float, seed: int) -> None:
+    masks = torch.arange(2 * height * width).reshape(2, height, width) % 200
+    kept = keep_cells(masks, IGNORE, probability, cell, torch.Generator().manual_seed(seed))
+    for b in range(2):
+        for top, left in itertools.product(range(0, height, cell), range(0, width, cell)):
+            block = (b, slice(top, top + cell), slice(left, left + cell))
+            whole, dropped = torch.equal(kept[block], masks[block]), bool((kept[block] == IGNORE).all())
+            assert whole != dropped
+    again = keep_cells(masks, IGNORE, probability, cell, torch.Generator().manual_seed(seed))
+    assert torch.equal(kept, again)
+
+
+def test_share_of_kept_cells() -> None:
+    masks = torch.zeros(4, 640, 640, dtype=torch.int64)
+    kept = keep_cells(masks, IGNORE, 0.25, 8, torch.Generator().manual_seed(0))
+    # 25,600 cells: three standard deviations are 0.8 %.
+    assert float((kept == 0).double().mean()) == pytest.approx(0.25, abs=0.009)
+
+
+def test_class_weights_by_hand() -> None:
+    counts = torch.tensor([700, 200, 100, 0])
+    expected = [1 / math.log(1.1 + share) for share in (0.7, 0.2, 0.1, 0.0)]
+    assert class_weights_from_counts(counts, "log").tolist() == pytest.approx(expected)
+    # The median of 0.7, 0.2, 0.1 is 0.2; a class without pixels weighs 1.
+    assert class_weights_from_counts(counts, "inverse").tolist() == pytest.approx([2 / 7, 1, 2, 1])
+    assert np.isfinite(class_weights_from_counts(torch.zeros(3), "log").numpy()).all()
+
+
+def test_lovasz_over_drawn_pixels_is_lovasz_of_those_pixels() -> None:
+    logits, masks = torch.randn(2, 3, 8, 8), torch.randint(0, 3, (2, 8, 8))
+    masks[0, :4] = 255
+    counted = (masks.flatten() != 255).nonzero()[:, 0]
+    drawn = counted[torch.randint(len(counted), (20,), generator=torch.Generator().manual_seed(5))]
+    rows, truth = logits.permute(0, 2, 3, 1).reshape(-1, 3)[drawn], masks.flatten()[drawn]
+    alone = lovasz_softmax(rows.T[None, :, None], truth[None, None], 255)
+    some = lovasz_softmax(logits, masks, 255, 20, torch.Generator().manual_seed(5))
+    torch.testing.assert_close(some, alone)
+    assert not torch.equal(some, lovasz_softmax(logits, masks, 255, 20, torch.Generator().manual_seed(6)))
+    torch.testing.assert_close(lovasz_softmax(logits, masks, 255, 1000), lovasz_softmax(logits, masks, 255))

@@ -1,0 +1,180 @@
+"""Killed at any moment and gone on with: the same bits as a run that nobody touched, through the real command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from helpers import forked_cli
+from helpers.tiny_data import TINY_COMPACT, TINY_FCN, tiny_config, write_dataset
+from pixelwise.train.run_folder import COLUMNS
+from pixelwise.train.state import read_state_file
+from pixelwise.weights.checkpoint import load_checkpoint
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills as POSIX knows them")
+
+AVERAGED = {
+    "data": {"workers": 1},
+    "model": {"name": "compact", "options": TINY_COMPACT},
+    "optimizer": {"name": "adamw", "lr": 0.002, "accumulate": 2, "schedule": "cosine", "warmup_steps": 2, "clip_norm": 1.0},
+    "loss": {"class_weights": "log", "lovasz": 0.2},
+    "augment": {"rotate": 10, "rare": 0.3, "brightness": 0.2, "hue": 5, "saturation": 0.1},
+    "train": {"ema": 0.9},
+}
+WITH_DROPOUT = {
+    "data": {"workers": 0, "sampling": "replacement"},
+    "model": {"name": "fcn32s_vgg16", "options": {**TINY_FCN, "batch_norm": True}},
+    "optimizer": {"name": "sgd", "lr": 0.01, "bias_lr_factor": 2.0},
+    "loss": {"keep_probability": 0.7},
+}
+BFLOAT16 = {**AVERAGED, "train": {"ema": 0.9, "precision": "bfloat16"}, "data": {"workers": 2, "cache_mib": 0}}
+
+
+class Runs:
+    """A dataset, a configuration, and runs of it in folders beside."""
+
+    def __init__(self, folder: Path, changes: dict[str, Any], steps: int) -> None:
+        self.folder = folder
+        config = tiny_config(write_dataset(folder / "data"), **changes)
+        config = config.updated({"train": {"steps": steps, "save_every": 3, "validate_every": 4}})
+        self.config = folder / "config.yaml"
+        self.config.write_text(config.to_yaml())
+
+    def start(self, name: str, *options: object) -> forked_cli.Forked:
+        return forked_cli.start("train", self.config, "--out", self.folder / name, *options, output=self.folder / f"{name}.txt")
+
+    def finish(self, name: str, *options: object) -> Path:
+        run = self.start(name, *options)
+        assert run.wait() == 0, run.text()
+        return self.folder / name
+
+    def num_lines(self, name: str) -> int:
+        path = self.folder / name / "metrics.csv"
+        return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def metrics(run: Path) -> list[list[str]]:
+    lines = (run / "metrics.csv").read_text().splitlines()
+    assert lines[0] == ",".join(COLUMNS)
+    return [line.split(",")[:-1] for line in lines]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Weights, what stands behind them, and every logged number, bit for bit; only seconds may differ."""
+    for name in ("last", "best"):
+        weights = Path("checkpoints") / name / "model.safetensors"
+        assert (one / weights).read_bytes() == (other / weights).read_bytes(), name
+    first, second = (read_state_file(run / "checkpoints" / "last" / "state.safetensors") for run in (one, other))
+    assert first.progress == second.progress
+    assert first.tensors.keys() == second.tensors.keys()
+    assert any(name.startswith("optimizer.") for name in first.tensors)
+    assert all(torch.equal(tensor, second.tensors[name]) for name, tensor in first.tensors.items())
+    assert metrics(one) == metrics(other)
+
+
+def kill_often(runs: Runs, name: str, kills: int, steps: int) -> int:
+    """Start, kill at some moment, resume; the number of kills that met a running process."""
+    chance, met = random.Random(name), 0
+    for number in range(kills):
+        run = runs.start(name, "--resume")
+        lines = chance.randint(0, 1 + (steps + steps // 4) * (number + 1) // kills)
+        run.wait_until(lambda lines=lines: runs.num_lines(name) > lines)
+        workers = forked_cli.children(run.pid)
+        met += run.kill(signal.SIGKILL) == -signal.SIGKILL
+        forked_cli.poll(lambda workers=workers: all(map(forked_cli.is_gone, workers)), "a loader's process outlived the run")
+    return met
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("changes", [AVERAGED, WITH_DROPOUT], ids=["averaged", "dropout"])
+def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, changes: dict[str, Any]) -> None:
+    runs = Runs(tmp_path, changes, steps=10)
+    whole = runs.finish("whole")
+    assert kill_often(runs, "killed", kills=3, steps=10) >= 1
+    assert_same_run(whole, runs.finish("killed", "--resume"))
+    assert not list((tmp_path / "killed").rglob(".*.tmp-*")), "leftovers of killed writers"
+    assert not (tmp_path / "killed" / "run.lock").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("changes", [AVERAGED, WITH_DROPOUT, BFLOAT16], ids=["averaged", "dropout", "bfloat16"])
+def test_killed_twenty_times(tmp_path: Path, changes: dict[str, Any]) -> None:
+    runs = Runs(tmp_path, changes, steps=40)
+    whole = runs.finish("whole")
+    assert kill_often(runs, "killed", kills=20, steps=40) >= 10
+    assert_same_run(whole, runs.finish("killed", "--resume"))
+
+
+@pytest.mark.timeout(300)
+def test_a_signal_saves_the_step_and_exits_4(tmp_path: Path) -> None:
+    runs = Runs(tmp_path, AVERAGED, steps=7)
+    whole = runs.finish("whole")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        run = runs.start("stopped", "--resume")
+        before = runs.num_lines("stopped")
+        run.wait_until(lambda before=before: runs.num_lines("stopped") > before + 1)
+        assert run.kill(number) == 4, run.text()
+        line = run.text().splitlines()[-1]
+        assert line.startswith(f"error: {tmp_path / 'stopped'}: stopped by {number.name} after step")
+        assert line.endswith("fix: go on with --resume")
+        assert load_checkpoint(tmp_path / "stopped" / "checkpoints" / "last").model is not None
+    assert_same_run(whole, runs.finish("stopped", "--resume"))
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("number", [None, signal.SIGINT, signal.SIGTERM])
+def test_the_process_ends_with_its_training(tmp_path: Path, number: signal.Signals | None) -> None:
+    """Through the interpreter's own end, which waits for workers; a forked command leaves it out."""
+    runs = Runs(tmp_path, {"data": {"workers": 2}}, steps=3 if number is None else 5000)
+    command = [sys.executable, "-m", "pixelwise", "train", str(runs.config), "--out", str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        if number is not None:
+            forked_cli.poll(lambda: runs.num_lines("run") > 1, "no step was made", 120)
+            process.send_signal(number)
+        try:
+            assert process.wait(60) == (0 if number is None else 4)
+        finally:
+            process.kill()
+
+
+@pytest.mark.timeout(300)
+def test_a_killed_worker_is_explained(tmp_path: Path) -> None:
+    runs = Runs(tmp_path, {"data": {"workers": 1}}, steps=5000)
+    run = runs.start("run")
+    run.wait_until(lambda: runs.num_lines("run") > 1)
+    for worker in forked_cli.children(run.pid):
+        os.kill(worker, signal.SIGKILL)
+    assert run.wait() == 3, run.text()
+    assert "lower --data.workers" in run.text().splitlines()[-1]
+
+
+@pytest.mark.timeout(300)
+def test_one_folder_holds_one_run_at_a_time(tmp_path: Path) -> None:
+    runs = Runs(tmp_path, {}, steps=5000)
+    first = runs.start("run")
+    first.wait_until(lambda: runs.num_lines("run") > 1)
+    text = (tmp_path / "run" / "config.yaml").read_text()
+    held = f"is held by process {first.pid} on {socket.gethostname()}"
+    for options, reason in (((), held), (("--resume",), held)):
+        second = forked_cli.start("train", runs.config, "--out", tmp_path / "run", *options, output=tmp_path / "second.txt")
+        assert second.wait() == 2
+        assert reason in second.text()
+        assert len(second.text().splitlines()) == 1
+    assert first.kill(signal.SIGKILL) == -signal.SIGKILL
+    assert json.loads((tmp_path / "run" / "run.lock").read_text())["pid"] == first.pid
+    assert (tmp_path / "run" / "config.yaml").read_text() == text
+    done = runs.num_lines("run")
+    third = runs.start("run", "--resume")
+    third.wait_until(lambda: runs.num_lines("run") > done)
+    assert third.kill(signal.SIGTERM) == 4, "the lock of a process that is gone is taken over"

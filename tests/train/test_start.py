@@ -1,0 +1,152 @@
+"""What a run starts from: another checkpoint, the stage before, its own last state; and which weights it moves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from helpers.tiny_data import TINY_COMPACT, TINY_FCN, tiny_config, write_dataset
+from pixelwise.config import ModelConfig
+from pixelwise.core import Taxonomy
+from pixelwise.data import open_dataset
+from pixelwise.errors import CheckpointError
+from pixelwise.models import create_model
+from pixelwise.models.fcn import FCN
+from pixelwise.train.build import build_model, start_from
+from pixelwise.train.callbacks import quiet_lightning
+from pixelwise.train.run import Run, train
+from pixelwise.train.run_folder import RunFolder
+from pixelwise.weights.checkpoint import load_checkpoint, save_checkpoint
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*LeafSpec.*:FutureWarning")
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    quiet_lightning()
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_dataset(tmp_path / "data")
+
+
+def test_stages_go_on_where_the_one_before_stopped(data: Path, tmp_path: Path) -> None:
+    """At the start of 16s the score of fc7 is 32s' bit for bit, pool4 adds nothing, and so on up the ladder."""
+    images = torch.randint(0, 256, (1, 3, 48, 64), dtype=torch.uint8)
+    previous: FCN | None = None
+    start: str | None = None
+    for net in ("fcn32s_vgg16", "fcn16s_vgg16", "fcn8s_vgg16"):
+        stage = {"name": net, "options": TINY_FCN, "init_from": start}
+        config = tiny_config(data, model=stage, train={"steps": 2}, optimizer={"lr": 1e-3})
+        model = build_model(config.model, open_dataset(data).taxonomy).eval()
+        assert isinstance(model, FCN)
+        if previous is not None:
+            maps, before = (m.trunk(m.preprocess(images)) for m in (model, previous))
+            scores, coarser = model.head.score(maps), previous.head.score(before)
+            assert all(torch.equal(a, b) for a, b in zip(scores, coarser, strict=False))
+            assert bool((scores[-1] == 0).all())
+            up = model.head.upscores[-1](model.head._extend(previous.head.fuse(coarser)))
+            alone = model.head.fuse([*coarser, torch.zeros_like(scores[-1])])
+            assert torch.equal(model.head.fuse(scores), alone)
+            assert bool(torch.isin(alone.unique(), up.unique()).all())
+        if net != "fcn8s_vgg16":
+            out = tmp_path / f"run_{net}"
+            train(config, out)
+            start = str(out / "checkpoints" / "last")
+            # As `build_model` lays its weights out: another layout rounds differently.
+            loaded = load_checkpoint(start).model.to(memory_format=torch.channels_last)
+            assert isinstance(loaded, FCN)
+            assert bool((loaded.head.scores[-1].weight != 0).any()), "the new score layer has learned"
+            previous = loaded
+
+
+def test_a_run_goes_on_without_the_checkpoint_that_it_started_from(data: Path, tmp_path: Path) -> None:
+    """The start's normalisation stays with the run."""
+    start = create_model("compact", 3, **TINY_COMPACT, preprocessing="caffe")
+    save_checkpoint(tmp_path / "start", start, open_dataset(data).taxonomy)
+    changes: dict[str, Any] = {"model": {"name": "compact", "options": TINY_COMPACT, "init_from": str(tmp_path / "start")}}
+    train(tiny_config(data, **changes, train={"steps": 2}), tmp_path / "run")
+    (tmp_path / "start").rename(tmp_path / "moved")
+    train(tiny_config(data, **changes, train={"steps": 3}), tmp_path / "run", resume=True)
+    loaded = load_checkpoint(tmp_path / "run" / "checkpoints" / "last").model
+    assert loaded.preprocess.order == "bgr"
+
+
+def test_a_run_killed_before_its_first_state_starts_where_it_was_told(data: Path, tmp_path: Path) -> None:
+    """Weights are written before the state: a kill between the two leaves weights to predict with and nothing to go on from."""
+    start = create_model("compact", 3, **TINY_COMPACT)
+    save_checkpoint(tmp_path / "start", start, open_dataset(data).taxonomy)
+    changes: dict[str, Any] = {"model": {"name": "compact", "options": TINY_COMPACT, "init_from": str(tmp_path / "start")}}
+    train(tiny_config(data, **changes, train={"steps": 2}), tmp_path / "whole")
+    train(tiny_config(data, **changes, train={"steps": 2}), tmp_path / "cut")
+    for state in (tmp_path / "cut" / "checkpoints" / "last").glob("*state*"):
+        state.unlink()
+    train(tiny_config(data, **changes, train={"steps": 2}), tmp_path / "cut", resume=True)
+    first, second = (load_checkpoint(tmp_path / run / "checkpoints" / "last").model.state_dict() for run in ("whole", "cut"))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_settings_that_an_older_state_lacks_are_no_change(data: Path, tmp_path: Path) -> None:
+    config = tiny_config(data, train={"steps": 2})
+    train(config, tmp_path / "run")
+    run = Run(config, RunFolder(tmp_path / "run"))
+    saved = run._settings()
+    del saved["loss"]["hardest_pixels"], saved["optimizer"]["head_lr_factor"]
+    run._compare(saved)
+    with pytest.raises(CheckpointError, match="other settings in loss"):
+        run._compare({**saved, "loss": {**saved["loss"], "lovasz": 0.7}})
+
+
+def test_patchwise_training_leaves_frozen_norms_frozen(data: Path, tmp_path: Path) -> None:
+    config = tiny_config(data, loss={"keep_probability": 0.5}, train={"freeze_norm": True, "steps": 2})
+    start = build_model(config.model, open_dataset(data).taxonomy).state_dict()
+    torch.manual_seed(config.train.seed)
+    train(config, tmp_path / "run")
+    state = load_checkpoint(tmp_path / "run" / "checkpoints" / "last").model.state_dict()
+    means = [key for key in start if key.endswith("running_mean")]
+    assert means
+    assert all(not state[key].any() for key in means)
+
+
+def test_a_start_that_fits_nowhere(tmp_path: Path) -> None:
+    compact, fcn = create_model("compact", 3, **TINY_COMPACT), create_model("fcn32s_vgg16", 3, **TINY_FCN)
+    with pytest.raises(CheckpointError, match="shares no tensor"):
+        start_from(compact, fcn, "x")
+    other = create_model("compact", 5, **TINY_COMPACT)
+    line = start_from(other, compact, "x")
+    assert line.endswith("2 fresh: score.weight, score.bias")
+
+
+def test_what_has_no_place_in_the_network_is_told() -> None:
+    line = start_from(create_model("fcn32s_vgg16", 3, **TINY_FCN), create_model("fcn16s_vgg16", 3, **TINY_FCN), "x")
+    assert line.endswith("0 fresh; 2 of the checkpoint have no place: head.scores.1.weight, head.scores.1.bias")
+
+
+@pytest.mark.parametrize(("options", "order", "std"), [({}, "rgb", 58.395), ({"preprocessing": "caffe"}, "bgr", 1.0)])
+def test_weights_come_with_the_pixels_they_were_learned_on(tmp_path: Path, options: dict[str, str], order: str, std: float) -> None:
+    """A published classifier of RGB over its deviation starts a net whose default is BGR; a run's best checkpoint is found."""
+    taxonomy = Taxonomy(("a", "b", "c"))
+    given = create_model("fcn32s_vgg16", 3, **{**TINY_FCN, "preprocessing": "torchvision"})
+    save_checkpoint(tmp_path / "run" / "checkpoints" / "best", given, taxonomy)
+    small = {key: value for key, value in TINY_FCN.items() if key != "preprocessing"}
+    model = build_model(ModelConfig("fcn32s_vgg16", {**small, **options}, str(tmp_path / "run")), taxonomy)
+    assert model.preprocess.order == order
+    assert float(model.preprocess.std.flatten()[0]) == pytest.approx(std)
+    assert all(torch.equal(tensor, given.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+def test_only_the_classifier_learns(data: Path, tmp_path: Path) -> None:
+    config = tiny_config(data, model={"train_only": "classifier"}, train={"freeze_norm": True, "steps": 2})
+    torch.manual_seed(0)
+    before = build_model(config.model, open_dataset(data).taxonomy).state_dict()
+    train(config, tmp_path / "run")
+    changed = {
+        name
+        for name, tensor in load_checkpoint(tmp_path / "run" / "checkpoints" / "last").model.state_dict().items()
+        if not torch.equal(tensor, before[name])
+    }
+    assert changed == {"score.weight", "score.bias"}

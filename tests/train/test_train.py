@@ -1,0 +1,400 @@
+"""A run in one process: what it writes, what stops it, and the numbers it claims."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import loggers
+from PIL import Image
+from test_losses import looped_cross_entropy, random_batch
+from torch import nn
+
+import pixelwise
+from helpers.tiny_data import TINY_FCN, tiny_config, write_dataset
+from pixelwise.config import Config, ModelConfig
+from pixelwise.core import Output, Taxonomy
+from pixelwise.data import open_dataset
+from pixelwise.errors import CheckpointError, ConfigError, DatasetError, ImageError, InputError, Interrupted
+from pixelwise.evaluation.evaluator import evaluate, read_scores
+from pixelwise.models import create_model
+from pixelwise.train.build import build_model, class_weights
+from pixelwise.train.callbacks import make_loggers, quiet_lightning
+from pixelwise.train.ema import MovingAverage
+from pixelwise.train.finish import finish
+from pixelwise.train.module import TrainingModule
+from pixelwise.train.run import Run, train
+from pixelwise.train.run_folder import COLUMNS, RunFolder
+from pixelwise.train.state import load_state
+from pixelwise.weights.checkpoint import load_checkpoint
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*LeafSpec.*:FutureWarning")
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    quiet_lightning()
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_dataset(tmp_path / "data")
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with open(out / "metrics.csv", encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def weights(out: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    return load_checkpoint(out / "checkpoints" / name).model.state_dict()
+
+
+def during(step: int, act: Callable[[TrainingModule], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Call `act` at the start of each batch once `step` steps are done."""
+    start = TrainingModule.on_train_batch_start
+
+    def wrapped(self: TrainingModule, batch: Any, batch_idx: int) -> None:
+        start(self, batch, batch_idx)
+        if self.step >= step:
+            act(self)
+
+    monkeypatch.setattr(TrainingModule, "on_train_batch_start", wrapped)
+
+
+def test_a_run_writes_its_folder(data: Path, tmp_path: Path) -> None:
+    config = tiny_config(data, train={"ema": 0.9})
+    out = tmp_path / "run"
+    scores = train(config, out, command="pixelwise train x")
+    page = finish(config, out)
+    assert scores is not None
+    assert page == out / "report.html"
+    written = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file() and path.parent.name != "samples"}
+    checkpoints = {f"checkpoints/{n}/{f}" for n in ("last", "best") for f in ("config.json", "model.safetensors", "README.md")}
+    states = {"checkpoints/last/state.safetensors", "checkpoints/last/state.previous.safetensors"}
+    assert written == checkpoints | states | {"config.yaml", "environment.json", "metrics.csv", "scores.json", "report.html"}
+    assert Config.from_yaml(out / "config.yaml") == config
+    found = [(int(row["step"]), row["split"]) for row in rows(out)]
+    assert found == [(1, "train"), (2, "train"), (3, "train"), (3, "val"), (4, "train"), (5, "train"), (6, "train"), (6, "val")]
+    assert tuple(rows(out)[0]) == COLUMNS
+    card = load_checkpoint(out / "checkpoints" / "last").card
+    assert "pixelwise train x" in card["command"]
+    assert scores.mean_iou in card["scores"].values()
+    assert json.loads((out / "environment.json").read_text())["replaced_pictures"] == 0
+
+
+def test_the_logged_score_is_that_of_the_checkpoint(data: Path, tmp_path: Path) -> None:
+    """The validation while training equals `evaluate` of what was saved, the moving average included."""
+    config = tiny_config(data, train={"ema": 0.9, "steps": 4, "validate_every": 4}, optimizer={"lr": 0.1})
+    scores = train(config, tmp_path / "run")
+    finish(config, tmp_path / "run")
+    split = open_dataset(data).split("val")
+    for name in ("last", "best"):
+        segmenter = pixelwise.load(tmp_path / "run" / "checkpoints" / name, device="cpu")
+        again = evaluate(segmenter, split, boundary=False).scores
+        assert scores is not None
+        assert np.array_equal(again.matrix, scores.matrix)
+        assert f"{again.mean_iou:.6g}" == rows(tmp_path / "run")[-1]["miou"]
+    written = read_scores(tmp_path / "run" / "scores.json")
+    assert written.scores.mean_iou == scores.mean_iou
+    assert written.protocol.precision == "float32"
+
+
+def test_two_runs_of_one_seed_are_equal_and_of_two_differ(data: Path, tmp_path: Path) -> None:
+    made = []
+    for name, seed in (("a", 7), ("b", 7), ("c", 8), ("d", 2**31 - 1)):
+        train(tiny_config(data, train={"steps": 2, "seed": seed}), tmp_path / name)
+        made.append(weights(tmp_path / name)["score.weight"])
+    assert torch.equal(made[0], made[1])
+    assert not torch.equal(made[0], made[2])
+
+
+def test_the_caller_keeps_signals_and_arithmetic(data: Path, tmp_path: Path) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    train(tiny_config(data, train={"steps": 1}), tmp_path / "run")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert float(torch.tensor(1e-40) * 1) != 0
+
+
+def test_a_run_that_saved_nothing_does_not_keep_its_folder(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not finite"):
+        train(tiny_config(data, train={"steps": 3, "save_every": 100}, optimizer={"lr": 1e30, "clip_norm": 0.0}), tmp_path / "run")
+    assert (tmp_path / "run" / "config.yaml").exists()
+    train(tiny_config(data, train={"steps": 1}), tmp_path / "run")
+    rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    assert all(row.startswith("1,") for row in rows[1:]), "nothing of the first is left"
+
+
+def test_a_folder_is_not_trained_into_twice(data: Path, tmp_path: Path) -> None:
+    config = tiny_config(data, train={"steps": 1})
+    train(config, tmp_path / "run")
+    before = weights(tmp_path / "run")
+    with pytest.raises(InputError, match="holds a run already"):
+        train(config, tmp_path / "run")
+    assert train(config, tmp_path / "run", resume=True) is None, "nothing was left to do"
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights(tmp_path / "run").items())
+
+
+def test_a_longer_run_goes_on_from_a_finished_one(data: Path, tmp_path: Path) -> None:
+    constant = {"schedule": "constant"}
+    for out, steps in (("whole", [6]), ("parts", [1, 3, 6])):
+        for number in steps:
+            train(tiny_config(data, train={"steps": number, "validate_every": 6}, optimizer=constant), tmp_path / out, resume=True)
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"optimizer": {"momentum": 0.5}}, "optimizer"),
+        ({"loss": {"lovasz": 1.0}}, "loss"),
+        ({"model": {"train_only": "classifier"}}, "model"),
+        ({"train": {"ema": 0.9}}, "without a moving average"),
+    ],
+)
+def test_a_resumed_run_keeps_its_settings(data: Path, tmp_path: Path, changes: dict[str, Any], word: str) -> None:
+    train(tiny_config(data, train={"steps": 1}), tmp_path / "run")
+    before = (tmp_path / "run" / "config.yaml").read_text()
+    with pytest.raises(CheckpointError, match=word):
+        train(tiny_config(data, **{"train": {"steps": 2}, **changes}), tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "config.yaml").read_text() == before
+
+
+def test_other_pictures_are_said(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(tiny_config(data, train={"steps": 1}), tmp_path / "run")
+    train(tiny_config(data, train={"steps": 2}, data={"batch_size": 3, "workers": 1}), tmp_path / "run", resume=True)
+    assert "data.batch_size changed: from here on other pictures" in capsys.readouterr().out
+
+
+def test_a_state_of_before_the_later_settings_is_resumed(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Run._settings
+    monkeypatch.setattr(Run, "_settings", lambda run: {n: v for n, v in settings(run).items() if n != "drawn"})
+    train(tiny_config(data, train={"steps": 1}), tmp_path / "run")
+    monkeypatch.undo()
+    train(tiny_config(data, train={"steps": 2}), tmp_path / "run", resume=True)
+    assert [row["step"] for row in rows(tmp_path / "run") if row["split"] == "train"] == ["1", "2"]
+
+
+def test_lines_that_a_kill_cut_are_dropped(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for step in (1, 2, 3):
+        folder.log({"step": step, "split": "train, one", "lr": 0.1, "loss": 1 / 3})
+    whole = (tmp_path / "metrics.csv").read_text()
+    assert whole.splitlines()[1] == '1,"train, one",0.1,0.333333,,,,,'
+    for cut in range(len(whole) + 1):
+        (tmp_path / "metrics.csv").write_text(whole[:cut])
+        folder.forget_after(2)
+        kept = (tmp_path / "metrics.csv").read_text()
+        complete = max(whole[:cut].count("\n"), 1)
+        assert kept == "".join(whole.splitlines(keepends=True)[: min(complete, 3)])
+    (tmp_path / "metrics.csv").write_bytes(whole.encode() + bytes(40))
+    folder.forget_after(5)
+    assert (tmp_path / "metrics.csv").read_text() == whole
+
+
+def test_a_log_that_cannot_be_written_is_warned_of_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = RunFolder(tmp_path)
+    (tmp_path / "metrics.csv").mkdir()
+    for step in (1, 2):
+        folder.log({"step": step})
+    assert capsys.readouterr().err.count("training goes on") == 1
+
+
+@pytest.mark.parametrize("where", ["weight", "gradient"])
+def test_numbers_that_are_not_finite_stop_the_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    def spoil(module: TrainingModule) -> None:
+        weight = module.model.score.weight  # type: ignore[union-attr]
+        if where == "weight":
+            weight.data[0, 0] = float("nan")  # type: ignore[union-attr,operator]
+        else:
+            weight.register_hook(lambda gradient: gradient * float("inf"))  # type: ignore[union-attr,operator]
+
+    during(3, spoil, monkeypatch)
+    with pytest.raises(InputError) as caught:
+        train(tiny_config(data, train={"save_every": 1}), tmp_path / "run")
+    line = str(caught.value)
+    assert f"the {'loss' if where == 'weight' else 'gradient'} of step 4 is not finite, pictures p" in line
+    assert line.endswith("what was saved before is whole")
+    assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "run").values())
+    monkeypatch.undo()
+    train(tiny_config(data, train={"save_every": 1}), tmp_path / "run", resume=True)
+    assert rows(tmp_path / "run")[-1]["step"] == "6"
+
+
+def test_a_huge_rate_ends_in_a_line_and_none_changes_nothing(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not finite"):
+        train(tiny_config(data, optimizer={"lr": 1e30}, train={"save_every": 1}), tmp_path / "huge")
+    still = tiny_config(data, optimizer={"lr": 0.0}, train={"freeze_norm": True, "steps": 2})
+    train(still, tmp_path / "none")
+    torch.manual_seed(0)
+    fresh = build_model(still.model, open_dataset(data).taxonomy).state_dict()
+    assert all(torch.equal(tensor, fresh[name]) for name, tensor in weights(tmp_path / "none").items())
+
+
+def test_pictures_without_a_labelled_pixel_cost_nothing(data: Path, tmp_path: Path) -> None:
+    for path in (data / "masks" / "train").iterdir():
+        Image.fromarray(np.full((32, 48), 255, np.uint8)).save(path)
+    config = tiny_config(data, loss={"lovasz": 1.0}, optimizer={"weight_decay": 0.0}, train={"freeze_norm": True, "steps": 2})
+    train(config, tmp_path / "run")
+    assert [row["loss"] for row in rows(tmp_path / "run") if row["split"] == "train"] == ["0", "0"]
+    torch.manual_seed(0)
+    fresh = build_model(config.model, open_dataset(data).taxonomy).state_dict()
+    assert all(torch.equal(tensor, fresh[name]) for name, tensor in weights(tmp_path / "run").items())
+
+
+def test_batch_norm_over_one_value_is_explained(data: Path, tmp_path: Path) -> None:
+    changes = {"data": {"batch_size": 1}, "augment": {"crop": [16, 16]}}
+    with pytest.raises(InputError, match=r"batch normalisation sees a single value a channel in a batch of 1; fix: a larger"):
+        train(tiny_config(data, **changes), tmp_path / "run")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_cut_picture_stops_the_run_or_is_replaced(data: Path, tmp_path: Path, workers: int) -> None:
+    bad = data / "images" / "train" / "p3.png"
+    bad.write_bytes(bad.read_bytes()[:200])
+    with pytest.raises(ImageError, match=r"p3\.png: "):
+        train(tiny_config(data, data={"workers": workers}), tmp_path / "stop")
+    train(tiny_config(data, data={"workers": workers}, train={"on_bad": "skip"}), tmp_path / "skip")
+    # Twelve draws are one epoch of seven and five more.
+    assert json.loads((tmp_path / "skip" / "environment.json").read_text())["replaced_pictures"] in (1, 2)
+
+
+def test_a_signal_before_the_first_step_stops_at_once(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pixelwise.train.run.build_model", lambda *args: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(Interrupted, match="stopped at once by SIGTERM"):
+        train(tiny_config(data), tmp_path / "run")
+    assert not (tmp_path / "run" / "run.lock").exists()
+
+
+def test_two_interrupts_stop_in_the_middle_of_a_step(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    during(2, lambda module: [signal.raise_signal(signal.SIGINT) for _ in range(2)] and None, monkeypatch)
+    with pytest.raises(Interrupted, match="stopped at once by SIGINT"):
+        train(tiny_config(data), tmp_path / "run")
+    monkeypatch.undo()
+    train(tiny_config(data), tmp_path / "run", resume=True)
+    train(tiny_config(data), tmp_path / "whole")
+    assert all(torch.equal(tensor, weights(tmp_path / "run")[name]) for name, tensor in weights(tmp_path / "whole").items())
+
+
+def test_whole_pictures_of_many_sizes(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "data", num_train=2, size=(32, 48))
+    write_dataset(tmp_path / "more", num_train=4, size=(40, 36))
+    for kind in ("images", "masks"):
+        for number in (2, 3):
+            (tmp_path / "more" / kind / "train" / f"p{number}.png").rename(data / kind / "train" / f"p{number}.png")
+    changes = {
+        "model": {"name": "fcn8s_vgg16", "options": TINY_FCN},
+        "data": {"batch_size": 1, "sampling": "replacement"},
+        "augment": {"crop": [0, 0], "scale": [1.0, 1.0], "flip": 0.0},
+        "loss": {"reduction": "sum"},
+        "optimizer": {"lr": 1e-6, "momentum": 0.99, "schedule": "constant", "bias_lr_factor": 2.0},
+    }
+    train(tiny_config(data, **changes), tmp_path / "run")
+    assert len(rows(tmp_path / "run")) == 8
+
+
+def test_the_moving_average_by_hand() -> None:
+    net = nn.Linear(1, 1, bias=False)
+    net.weight.data.fill_(1.0)
+    average = MovingAverage(net, 0.5)
+    expected = 1.0
+    for step, value in enumerate((3.0, 5.0, 7.0), 1):
+        net.weight.data.fill_(value)
+        average.update(net, step)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * value
+    assert float(average.state["weight"]) == pytest.approx(expected)
+    with average.applied_to(net):
+        assert float(net.weight.detach()) == pytest.approx(expected)
+    assert float(net.weight.detach()) == 7.0
+
+
+@pytest.mark.parametrize(("reduction", "accumulate"), [("sum", 1), ("mean", 1), ("mean", 4)])
+def test_reductions_by_loops(data: Path, reduction: str, accumulate: int) -> None:
+    """`sum` is Caffe's: over the pixels, divided by the pictures; Lightning divides by `accumulate` later."""
+    config = tiny_config(data, loss={"reduction": reduction, "aux_weight": 0.4}, optimizer={"accumulate": accumulate})
+    model = build_model(config.model, open_dataset(data).taxonomy)
+    module = TrainingModule(model, config, 255, torch.tensor([1.0, 2.0, 0.5, 1.0]), lambda module: None)
+    (logits, masks), (aux, _) = random_batch(3), random_batch(4)
+    means = []
+    for scores in (logits, aux):
+        total, weight = looped_cross_entropy(scores, masks, [1.0, 2.0, 0.5, 1.0])
+        means.append(total / (len(masks) if reduction == "sum" else weight))
+    assert float(module._loss(Output(logits, (aux,)), masks, 0)) == pytest.approx(means[0] + 0.4 * means[1], rel=1e-5)
+
+
+def test_class_weights_of_a_split(data: Path) -> None:
+    split = open_dataset(data).split("train")
+    masks = np.concatenate([np.asarray(Image.open(path)).ravel() for path in (data / "masks" / "train").iterdir()])
+    shares = np.array([(masks == k).sum() for k in range(3)]) / (masks != 255).sum()
+    found = class_weights(tiny_config(data, loss={"class_weights": "log"}).loss, split)
+    assert found is not None
+    assert found.tolist() == pytest.approx((1 / np.log(1.1 + shares)).tolist(), rel=1e-6)
+    given = class_weights(tiny_config(data, loss={"class_weights": [1, 2, 3]}).loss, split)
+    assert given is not None
+    assert given.dtype == torch.float32
+    with pytest.raises(ConfigError, match="give 3 numbers"):
+        class_weights(tiny_config(data, loss={"class_weights": [1, 2]}).loss, split)
+
+
+def test_a_split_without_masks_is_named(data: Path, tmp_path: Path) -> None:
+    for path in (data / "masks" / "val").iterdir():
+        path.unlink()
+    with pytest.raises(DatasetError):
+        train(tiny_config(data), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_launches_that_do_not_fit(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="nobody started the other nodes"):
+        train(tiny_config(data, train={"nodes": 2}), tmp_path / "run")
+    torchrun = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}
+    for name, value in torchrun.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=r"fix: add --train\.devices 2 --train\.nodes 1$"):
+        train(tiny_config(data), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "stride"),
+    [("fcn32s_vgg16", 32), ("fcn16s_vgg16", 16), ("fcn8s_vgg16", 8), ("compact", 2), ("deeplabv1_largefov_vgg16", 8)],
+)
+def test_patches_are_the_cells_of_the_last_scores(name: str, stride: int) -> None:
+    module = TrainingModule(create_model(name, 3, tiny=True), Config(), 255, None, lambda _: None)
+    assert module._cell == stride
+
+
+@pytest.mark.parametrize("name", ["fcn32s_late_fusion_vgg16", "fcn8s_two_heads_vgg16"])
+def test_networks_of_two_pictures_or_two_masks_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"--model\.name: .* train it from Python"):
+        build_model(ModelConfig(name, {"width": 1 / 16}), Taxonomy(("a", "b")))
+
+
+def test_an_unreadable_validation_picture_costs_no_steps(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "data")
+    (data / "images" / "val" / "p1.png").write_bytes(b"no picture")
+    config = tiny_config(data, train={"save_every": 100})
+    with pytest.raises(ImageError, match=r"p1\.png"):
+        train(config, tmp_path / "run")
+    state, _ = load_state(tmp_path / "run" / "checkpoints" / "last")
+    assert state is not None
+    assert state.progress.step == 3
+
+
+def test_wandb_stays_here_unless_its_own_variable_speaks(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(loggers, "WandbLogger", lambda **options: told.append(options["offline"]))
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    make_loggers(["wandb"], tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "online")
+    make_loggers(["wandb"], tmp_path)
+    assert told == [True, False]

@@ -1,0 +1,308 @@
+"""Checkpoint folders: whole or refused with a reason, and never a mixture of two, whenever the writer is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+import pixelwise.weights.checkpoint as checkpoint_module
+from helpers.tiny_data import NAMES, TINY_COMPACT
+from pixelwise.core import Taxonomy
+from pixelwise.errors import CheckpointError, ConfigError, EnvironmentFault
+from pixelwise.models import create_model
+from pixelwise.models.base import SegmentationModel
+from pixelwise.weights.checkpoint import (
+    CARD,
+    CONFIG,
+    FORMAT,
+    WEIGHTS,
+    finish_save,
+    is_checkpoint,
+    load_checkpoint,
+    load_state,
+    save_checkpoint,
+)
+
+TAXONOMY = Taxonomy(NAMES)
+NUMBERS = {"title": "Test", "license": "apache-2.0", "scores": {"val mIoU": 0.5}, "recipe": {"steps": 5}, "command": "`x`"}
+
+
+def model(seed: int = 0, num_classes: int = 3) -> SegmentationModel:
+    torch.manual_seed(seed)
+    net = create_model("compact", num_classes, **TINY_COMPACT)
+    for name, tensor in net.state_dict().items():
+        if name.endswith("running_mean"):
+            tensor.normal_()
+    return net.eval()
+
+
+def equal(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    first, second = one.state_dict(), other.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def saved(folder: Path, seed: int = 0, **card: Any) -> Path:
+    return save_checkpoint(folder, model(seed), TAXONOMY, {**NUMBERS, **card})
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps({**config, **changes}))
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(saved(tmp_path / "a"))
+    assert equal(checkpoint.model, model())
+    assert checkpoint.taxonomy == TAXONOMY
+    assert checkpoint.card == NUMBERS
+    assert not checkpoint.model.training
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == sorted([CARD, CONFIG, WEIGHTS])
+    images = torch.randint(0, 256, (1, 3, 20, 30), dtype=torch.uint8)
+    assert torch.equal(checkpoint.model(images).logits, model()(images).logits)
+
+
+def test_other_options_are_taken_where_the_weights_fit(tmp_path: Path) -> None:
+    """DeepLab v3 learns at output stride 16 and is scored at 8 (section 4 of its paper): the same weights."""
+    taxonomy = Taxonomy(NAMES)
+    trained = create_model("deeplabv3_resnet50", 3, tiny=True, output_stride=16).eval()
+    save_checkpoint(tmp_path, trained, taxonomy)
+    loaded = load_checkpoint(tmp_path, {"output_stride": 8}).model
+    assert equal(loaded, trained)
+    fine = create_model("deeplabv3_resnet50", 3, tiny=True, output_stride=8).eval()
+    fine.load_state_dict(trained.state_dict())
+    images = torch.rand(1, 3, 65, 97) * 255
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded(images).logits, fine(images).logits)
+        assert not torch.equal(loaded(images).logits, trained(images).logits)
+    with pytest.raises(CheckpointError, match="does not fit the network"):
+        load_checkpoint(tmp_path, {"width": 0.5})
+    for options, says in (
+        ({"stride": 8}, "has no option 'stride'"),
+        ({"num_classes": 4}, "own"),
+        ({"multi_grid": 5}, "cannot be built"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            load_checkpoint(tmp_path, options)
+
+
+def test_half_precision_halves_the_file(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "half", model(), TAXONOMY, dtype=torch.float16)
+    stored = safetensors.torch.load_file(tmp_path / "half" / WEIGHTS)
+    assert {t.dtype for t in stored.values() if t.is_floating_point()} == {torch.float16}
+    loaded = load_checkpoint(tmp_path / "half").model
+    for name, tensor in model().state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor.half().float() if tensor.is_floating_point() else tensor)
+    assert {t.dtype for t in loaded.parameters()} == {torch.float32}
+
+
+def test_the_card_names_what_matters(tmp_path: Path) -> None:
+    text = (saved(tmp_path / "a") / CARD).read_text()
+    for words in ("license: apache-2.0", "# Test", "ground, disc, bar", "| val mIoU | 0.5000 |", "library_name: pixelwise"):
+        assert words in text
+    assert json.loads((tmp_path / "a" / CONFIG).read_text())["weights"]["sha256"] in text
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda f: cut(f / WEIGHTS), "SHA-256 differs"),
+        (lambda f: flip(f / WEIGHTS), "SHA-256 differs"),
+        (lambda f: (f / WEIGHTS).write_bytes(b""), "SHA-256 differs"),
+        (lambda f: (f / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n"), "git lfs pull"),
+        (lambda f: (f / WEIGHTS).unlink(), "no such file"),
+        (lambda f: (f / CONFIG).unlink(), "this is no checkpoint"),
+        (lambda f: cut(f / CONFIG), "is damaged"),
+        (lambda f: (f / CONFIG).write_text("[]"), "is damaged"),
+        (lambda f: (f / CONFIG).write_text("[" * 100_000), "is damaged"),
+        (lambda f: (f / CONFIG).write_bytes(b"\xff\xff"), "is damaged"),
+        (lambda f: (f / CONFIG).write_text('{"model_type": "bert"}'), "another program"),
+        (lambda f: edit(f, format=FORMAT + 1), f"is of format {FORMAT + 1}, this version reads {FORMAT}; fix: update pixelwise"),
+        (lambda f: edit(f, model={"name": "compact"}), "is damaged"),
+        (lambda f: edit(f, model=5), "is damaged"),
+        (lambda f: edit(f, taxonomy={"classes": ["a", "a", "b"]}), "used twice"),
+        (lambda f: edit(f, taxonomy={"classes": ["a", "b"]}), "3 classes in the network and 2 in the taxonomy"),
+        (lambda f: edit_model(f, name="compakt"), "did you mean compact?"),
+        (lambda f: edit_model(f, options={"widht": 3}), "has no option"),
+        (lambda f: edit_model(f, num_classes=10**15), "cannot build"),
+        (lambda f: edit_model(f, num_classes="3"), "cannot build"),
+        (lambda f: edit_model(f, options={**TINY_COMPACT, "decoder": [8, 6, 4]}), "does not fit the network"),
+        (lambda f: edit_model(f, num_classes=4, taxonomy=4), "score.weight (3, 4, 1, 1) for (4, 4, 1, 1)"),
+    ],
+)
+def test_damage_is_refused_in_one_line(tmp_path: Path, damage: Any, reason: str) -> None:
+    folder = saved(tmp_path / "a")
+    damage(folder)
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(folder)
+    assert reason in str(caught.value)
+    assert "; fix: " in str(caught.value)
+    assert str(folder) in str(caught.value)
+
+
+def edit_model(folder: Path, taxonomy: int = 0, **changes: Any) -> None:
+    config = json.loads((folder / CONFIG).read_text())
+    more = {"taxonomy": {"classes": [f"c{k}" for k in range(taxonomy)]}} if taxonomy else {}
+    edit(folder, model={**config["model"], **changes}, **more)
+
+
+def test_weights_of_another_network_list_what_differs() -> None:
+    wider = create_model("compact", 3, **{**TINY_COMPACT, "blocks": [2, 1]})
+    own = model().state_dict()
+    with pytest.raises(CheckpointError) as caught:
+        load_state(wider, own, "weights")
+    missing = sorted(set(wider.state_dict()) - set(own))
+    assert f"{len(missing)} missing ({', '.join(missing[:5])})" in str(caught.value)
+    with pytest.raises(CheckpointError, match="unexpected"):
+        load_state(model(), wider.state_dict(), "weights")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers(tmp_path: Path, number: float) -> None:
+    broken = model()
+    broken.state_dict()["score.bias"][1] = number
+    with pytest.raises(CheckpointError, match=r"score\.bias holds numbers that are not finite"):
+        load_state(model(), broken.state_dict(), "weights")
+    saved(tmp_path)
+    with pytest.raises(CheckpointError, match=r"score\.bias holds numbers that are not finite"):
+        save_checkpoint(tmp_path, broken, TAXONOMY)
+    assert equal(load_checkpoint(tmp_path).model, model()), "the old one has to stay"
+
+
+def test_numbers_too_large_for_half_precision(tmp_path: Path) -> None:
+    large = model()
+    large.state_dict()["score.bias"][0] = 1e6
+    with pytest.raises(CheckpointError, match="not finite"):
+        save_checkpoint(tmp_path / "a", large, TAXONOMY, dtype=torch.float16)
+
+
+def test_weights_are_read_back_before_the_old_ones_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that takes the bytes and keeps others: the save fails, the old checkpoint stays."""
+    saved(tmp_path)
+    monkeypatch.setattr(checkpoint_module, "write_bytes", lambda path, data: path.write_bytes(data[:-1] + bytes([data[-1] ^ 1])))
+    with pytest.raises(EnvironmentFault, match="did not read back"):
+        save_checkpoint(tmp_path, model(seed=1), TAXONOMY)
+    assert equal(load_checkpoint(tmp_path).model, model()), "the old one has to stay"
+
+
+def test_classes_have_to_match(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the model has 4 classes, the taxonomy 3"):
+        save_checkpoint(tmp_path, model(num_classes=4), TAXONOMY)
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+def test_a_kill_between_any_two_renames_leaves_one_whole_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace, left = os.replace, 0
+
+    def replace_or_die(source: Any, target: Any) -> None:
+        nonlocal left
+        if left == 0:
+            raise Killed
+        left -= 1
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", replace_or_die)
+    seen = []
+    # Three files written aside, then three renames into place.
+    for allowed in range(6):
+        folder = tmp_path / str(allowed)
+        left = 99
+        saved(folder, seed=1, n=1)
+        left = allowed
+        with pytest.raises(Killed):
+            saved(folder, seed=2, n=2)
+        checkpoint = load_checkpoint(folder)
+        assert equal(checkpoint.model, model(checkpoint.card["n"]))
+        seen.append(checkpoint.card["n"])
+        left = 99
+        finish_save(folder)
+        assert equal(load_checkpoint(folder).model, checkpoint.model)
+        assert sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) == sorted([CARD, CONFIG, WEIGHTS])
+        assert json.loads((folder / CONFIG).read_text())["card"]["n"] == checkpoint.card["n"]
+        left = 99
+        saved(folder, seed=3, n=3)
+        assert load_checkpoint(folder).card["n"] == 3
+    assert seen == [1, 1, 1, 2, 2, 2]
+
+
+def test_the_first_checkpoint_is_there_before_its_renaming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not is_checkpoint(tmp_path)
+    monkeypatch.setattr("pixelwise.weights.checkpoint.finish_save", lambda folder: None)
+    saved(tmp_path)
+    assert not (tmp_path / CONFIG).exists()
+    assert is_checkpoint(tmp_path)
+    assert equal(load_checkpoint(tmp_path).model, model())
+
+
+def kill_while_saving(folder: Path, kills: int) -> list[int]:
+    """The number of the checkpoint that is found after each kill of a process that saves without a pause."""
+    chance, found = random.Random(0), []
+    nets = {seed: model(seed) for seed in range(4)}
+    saved(folder, seed=0, n=0)
+    for _ in range(kills):
+        child = os.fork()
+        if child == 0:
+            number = found[-1] if found else 0
+            while True:
+                number += 1
+                save_checkpoint(folder, nets[number % 4], TAXONOMY, {"n": number})
+        before = (folder / WEIGHTS).stat().st_mtime_ns
+        while (folder / WEIGHTS).stat().st_mtime_ns == before:
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0, 0.05))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        checkpoint = load_checkpoint(folder)
+        assert equal(checkpoint.model, nets[checkpoint.card["n"] % 4]), "weights and configuration of two checkpoints"
+        found.append(checkpoint.card["n"])
+    return found
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="fork and SIGKILL")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("kills", [8, pytest.param(150, marks=pytest.mark.slow)])
+def test_killed_in_the_middle_of_saving(tmp_path: Path, kills: int) -> None:
+    found = kill_while_saving(tmp_path, kills)
+    assert found == sorted(found)
+    assert found[-1] > 0
+
+
+def test_a_reader_meets_a_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer replaces the files between the reader's two looks: it reads again."""
+    from pixelwise.weights import checkpoint as module
+
+    saved(tmp_path, seed=1, n=1)
+    read, calls = module.read_safetensors, []
+
+    def read_late(path: Path, sha256: str | None = None) -> Any:
+        calls.append(path)
+        if len(calls) == 1:
+            saved(tmp_path, seed=2, n=2)
+        return read(path, sha256)
+
+    monkeypatch.setattr(module, "read_safetensors", read_late)
+    checkpoint = load_checkpoint(tmp_path)
+    assert checkpoint.card["n"] == 2
+    assert equal(checkpoint.model, model(2))

@@ -1,0 +1,299 @@
+"""torchvision's files into networks against the published key lists, hostile files, and the command."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from helpers.caffe_file import write
+from helpers.foreign_nets import GOOGLENET, filled, images, layers_of, make_imports_tiny, save
+from helpers.papers import torchvision_state
+from pixelwise.backbones import BACKBONES, create_backbone
+from pixelwise.backbones.classifier import ClassifierBackbone
+from pixelwise.commands.import_ import import_
+from pixelwise.errors import CheckpointError
+from pixelwise.models import create_model
+from pixelwise.weights.checkpoint import load_checkpoint
+from pixelwise.weights.importing import assign, import_fcn, load_classifier
+from pixelwise.weights.importing import torch_names as torchnames
+from pixelwise.weights.importing.assign import Foreign, fits
+from pixelwise.weights.published import WEIGHTS
+
+NETWORKS = ("alexnet", "vgg13", "vgg16", "vgg16_bn", "vgg19", "googlenet")
+TRUNKS = {"googlenet": "googlenet_torchvision"}
+
+
+@pytest.mark.parametrize(
+    ("shape", "target", "expected"),
+    [
+        ((4, 3, 2, 2), (4, 3, 2, 2), True),
+        ((4, 12), (4, 3, 2, 2), True),
+        ((1, 1, 4, 12), (4, 3, 2, 2), True),
+        ((1, 1, 1, 4), (4,), True),
+        ((1, 1, 4, 12), (4, 12), True),
+        ((1, 1, 1, 12), (1, 3, 2, 2), True),
+        ((12, 4), (4, 3, 2, 2), False),
+        ((4, 3, 4, 1), (4, 3, 2, 2), False),
+        ((48,), (4, 3, 2, 2), False),
+        ((1, 4), (4,), True),
+        ((4, 1), (4,), False),
+        ((4, 12), (12, 4), False),
+        ((), (), True),
+        ((), (1,), False),
+    ],
+)
+def test_only_reshapes_that_keep_the_meaning_fit(shape: tuple[int, ...], target: tuple[int, ...], expected: bool) -> None:
+    assert fits(shape, target) is expected
+
+
+def test_arrays_longer_than_a_piece_arrive_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assign, "PIECE", 7)
+    values = torch.arange(60.0).reshape(5, 12)
+    network = nn.Conv2d(3, 5, 2, bias=False)
+    assign.fill(network, {"w": Foreign.of_array(values.numpy())}, assign.Plan(moves={"weight": "w"}), "made", "")
+    assert torch.equal(network.weight, values.reshape(5, 3, 2, 2))
+    values[4, 11] = float("nan")
+    with pytest.raises(CheckpointError, match=r"1 not finite \(w\)"):
+        assign.fill(network, {"w": Foreign.of_tensor(values)}, assign.Plan(moves={"weight": "w"}), "made", "")
+    assert network.weight.isfinite().all(), "nothing is copied when something is wrong"
+
+
+def published_arrays(network: str) -> dict[str, Foreign]:
+    """torchvision's names and shapes, without numbers."""
+    return {name: Foreign(tuple(shape), lambda start, stop: torch.zeros(0)) for name, shape in torchvision_state(network).items()}
+
+
+def family_of(network: str) -> str:
+    return next(family for family in ("alexnet", "vgg16", "googlenet") if family[:3] == network[:3])
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_published_torchvision_key_has_its_place(network: str) -> None:
+    arrays, trunk = published_arrays(network), TRUNKS.get(network, network)
+    assert torchnames.trunk_in(arrays) == trunk
+    model = create_model(f"fcn32s_{family_of(network)}", 21, tiny=True, trunk=trunk)
+    plan = torchnames.plan_fcn(model, arrays, trunk)  # type: ignore[arg-type]
+    own = model.state_dict()
+    used = list(plan.moves.values())
+    assert len(set(used)) == len(used)
+    assert set(used) | set(plan.dropped) == set(torchvision_state(network))
+    assert not set(used) & set(plan.dropped)
+    assert set(plan.moves) | set(plan.fresh) == set(own)
+    last = {"alexnet": "classifier.6.", "googlenet": "fc."}.get(network, "classifier.6.")
+    assert {name for name in plan.dropped if not name.startswith("aux")} == {last + "weight", last + "bias"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_published_torchvision_shape_fits_in_full_size(network: str) -> None:
+    arrays, trunk = published_arrays(network), TRUNKS.get(network, network)
+    with torch.device("meta"):
+        model = create_model(f"fcn32s_{family_of(network)}", 21, trunk=trunk)
+    own = model.state_dict()
+    for key, name in torchnames.plan_fcn(model, arrays, trunk).moves.items():  # type: ignore[arg-type]
+        assert fits(torchvision_state(network)[name], own[key].shape), f"{name} for {key}"
+
+
+@pytest.mark.parametrize(
+    ("trunk", "ending"),
+    [
+        *((trunk, ".pth") for trunk in ("alexnet", "vgg11", "vgg13_bn", "vgg16", "googlenet_torchvision")),
+        *((trunk, ".safetensors") for trunk in ("vgg19", "alexnet")),
+    ],
+)
+def test_a_torchvision_file_becomes_an_fcn(tmp_path: Path, trunk: str, ending: str) -> None:
+    heads = {"aux_heads": True} if "aux_heads" in BACKBONES[trunk].options else {}
+    classifier = filled(create_backbone(trunk, tiny=True, num_classes=7, **heads))
+    path = save(tmp_path / f"net{ending}", classifier.state_dict())
+    family = family_of(trunk)
+    imported = import_fcn(path, f"fcn32s_{family}", 4, tiny=True)
+    assert imported.spec.options["preprocessing"] == ("tensorflow" if family == "googlenet" else "torchvision")
+    state, given = imported.model.state_dict(), classifier.state_dict()
+    linears = [name for name, layer in classifier.named_modules() if isinstance(layer, nn.Linear) and not name.startswith("aux")]
+    convs = [f"trunk.fc.{i}" for i, layer in enumerate(imported.model.trunk.fc) if isinstance(layer, nn.Conv2d)]
+    for linear, conv in zip(linears[:-1], convs, strict=True):
+        assert torch.equal(state[f"{conv}.weight"].flatten(1), given[f"{linear}.weight"])
+    for name in imported.model.trunk.backbone.state_dict():
+        assert torch.equal(state[f"trunk.backbone.{name}"], given[name])
+    assert all(name in given for name in imported.report.dropped)
+    fresh = classifier_backbone(trunk, heads)
+    assert len(load_classifier(fresh, path).loaded) == len(given)
+    pixels = images((224, 224)) / 255.0
+    with torch.no_grad():
+        assert torch.equal(fresh.classify(pixels), classifier.classify(pixels))  # type: ignore[operator]
+
+
+def classifier_backbone(trunk: str, heads: dict[str, Any]) -> ClassifierBackbone:
+    backbone = create_backbone(trunk, tiny=True, num_classes=7, **heads).eval()
+    assert isinstance(backbone, ClassifierBackbone)
+    return backbone
+
+
+@cache
+def made_vgg() -> nn.Module:
+    return filled(create_backbone("vgg11_bn", tiny=True, num_classes=7))
+
+
+def vgg_state() -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in made_vgg().state_dict().items()}
+
+
+def test_files_older_than_the_counter_are_read(tmp_path: Path) -> None:
+    state = {name: value for name, value in vgg_state().items() if not name.endswith("num_batches_tracked")}
+    report = import_fcn(save(tmp_path / "old.pth", state), "fcn32s_vgg16", tiny=True).report
+    assert "trunk.backbone.features.1.num_batches_tracked" in report.fresh
+    del state["features.1.running_mean"]
+    with pytest.raises(CheckpointError, match=r"1 missing \(features\.1\.running_mean"):
+        import_fcn(save(tmp_path / "cut.pth", state), "fcn32s_vgg16", tiny=True)
+
+
+def test_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    state = vgg_state()
+    state["classifier.0.bias"][3] = float("inf")
+    with pytest.raises(CheckpointError, match=r"1 not finite \(classifier\.0\.bias\)"):
+        import_fcn(save(tmp_path / "x.pth", state), "fcn32s_vgg16", tiny=True)
+
+
+class Payload:
+    """Unpickled, it makes a file: the sign that a stranger's code ran."""
+
+    def __init__(self, sentinel: Path) -> None:
+        self.sentinel = sentinel
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.sentinel),)
+
+
+@pytest.mark.parametrize("plain_pickle", [False, True])
+def test_a_malicious_pickle_is_refused_without_a_way_around(tmp_path: Path, plain_pickle: bool) -> None:
+    sentinel, path = tmp_path / "sentinel", tmp_path / "evil.pth"
+    content = {"features.0.weight": torch.zeros(1), "payload": Payload(sentinel)}
+    if plain_pickle:
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path)
+    with pytest.raises(CheckpointError) as caught:
+        import_fcn(path, "fcn8s_vgg16", tiny=True)
+    assert not sentinel.exists()
+    message = str(caught.value)
+    assert len(message) < 400
+    assert not any(word in message for word in ("weights_only", "safe_globals", "\x1b", "torch.load", "Unpickler"))
+    assert caught.value.__cause__ is None
+
+
+def test_wrong_torch_files_are_refused(tmp_path: Path) -> None:
+    state = vgg_state()
+    whole = save(tmp_path / "whole.pth", state).read_bytes()
+    torch.save({"state_dict": state}, tmp_path / "wrapped.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    torch.save({"a": torch.zeros(2, 2).to_sparse()}, tmp_path / "sparse.pth")
+    (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "noise.pth").write_bytes(bytes(range(256)) * 9)
+    (tmp_path / "cut.safetensors").write_bytes(safetensors.torch.save(state)[:-9])
+    (tmp_path / "pointer.pth").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    (tmp_path / "page.safetensors").write_bytes(b"<!doctype html><title>Not found</title>")
+    (tmp_path / "weights.h5").write_bytes(b"x")
+    (tmp_path / "empty.pth").write_bytes(b"")
+    words = {
+        "wrapped.pth": "no flat table of tensors: 'state_dict' is a dict",
+        "list.pth": "holds a list",
+        "sparse.pth": "sparse",
+        "cut.pth": "cut, damaged",
+        "noise.pth": "damaged",
+        "cut.safetensors": "no whole .safetensors file",
+        "pointer.pth": "Git LFS pointer",
+        "page.safetensors": "HTML page",
+        "weights.h5": "known are .caffemodel, .pth",
+        "empty.pth": "is empty",
+        "none.pth": "cannot be opened",
+    }
+    for name, expected in words.items():
+        with pytest.raises(CheckpointError) as caught:
+            import_fcn(tmp_path / name, "fcn8s_vgg16", tiny=True)
+        message = str(caught.value)
+        assert expected in message
+        assert message.startswith(str(tmp_path / name))
+        assert "; fix: " in message
+
+
+def test_damage_of_a_torch_file_never_escapes_as_another_error(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    torch.save({"a": torch.ones(3), "b": torch.zeros(2, 2)}, tmp_path / "whole.pth", _use_new_zipfile_serialization=False)
+    whole = (tmp_path / "whole.pth").read_bytes()
+    for _ in range(60):
+        content = bytearray(whole)
+        for place in random.integers(0, len(content), 3):
+            content[place] = random.integers(0, 256)
+        (tmp_path / "x.pth").write_bytes(bytes(content[: random.integers(1, len(content) + 1)]))
+        with pytest.raises(CheckpointError):
+            import_fcn(tmp_path / "x.pth", "fcn32s_vgg16", tiny=True)
+
+
+@pytest.mark.parametrize(
+    ("tiny", "num_loaded"),
+    # papers: 5,995,077 parameters with the score layer, 5,973,552 without.
+    [(True, None), pytest.param(False, "5,973,552", marks=pytest.mark.slow)],
+)
+def test_the_command_writes_a_checkpoint_and_says_what_it_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny: bool, num_loaded: str | None
+) -> None:
+    if tiny:
+        make_imports_tiny(monkeypatch)
+    classifier = filled(create_backbone("googlenet", tiny=tiny, num_classes=7))
+    layers = layers_of(classifier, [*GOOGLENET, "loss3/classifier"], (nn.Conv2d, nn.Linear))
+    path = write(tmp_path / "bvlc_googlenet.caffemodel", layers)
+    assert import_(str(path), as_="fcn32s_googlenet", out=tmp_path / "out") == 0
+    printed = capsys.readouterr().out
+    held = sum(blob.size for _, _, blobs in layers[:-1] for blob in blobs)
+    assert f"loaded {num_loaded or f'{held:,}'} numbers" in printed
+    assert "published as googlenet.caffe" in printed
+    assert "left out: loss3/classifier.weight, loss3/classifier.bias (the classifier's last layer" in printed
+    assert "started fresh, so train before use: head.scores.0.weight, head.scores.0.bias" in printed
+    checkpoint = load_checkpoint(tmp_path / "out")
+    assert checkpoint.taxonomy.names[15] == "person"
+    assert checkpoint.model.preprocess.order == "bgr"
+    name = "inception4e.branch3.1.conv.weight"
+    assert torch.equal(checkpoint.model.state_dict()[f"trunk.backbone.{name}"], classifier.state_dict()[name])
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "unrestricted use" in card
+    assert "train before predicting" in card
+
+
+def test_a_published_name_is_taken_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_imports_tiny(monkeypatch)
+    monkeypatch.setenv("PIXELWISE_CACHE", str(tmp_path))
+    path = save(tmp_path / "made-0.pth", vgg_state())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    entry = replace(WEIGHTS["vgg11_bn.torchvision"], name="made", url="https://example.org/made-0.pth", sha256=digest[:8])
+    monkeypatch.setitem(WEIGHTS, "made", entry)
+    assert import_("made", as_="fcn32s_vgg16", out=tmp_path / "out", num_classes=3) == 0
+    checkpoint = load_checkpoint(tmp_path / "out")
+    assert checkpoint.taxonomy.names == ("class_0", "class_1", "class_2")
+    assert checkpoint.card["scores"] == {"as published": "ImageNet-1K top-1 70.37, top-5 89.81"}
+
+
+def test_a_refused_import_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "vgg16-397923af.pth").write_bytes(b"something else of that name")
+    cases = {
+        "vgg16-397923af.pth": "has sha256",
+        "none.pth": "is no file and no published name",
+        "vgg16.torchvison": r"did you mean .*vgg16\.torchvision",
+    }
+    for name, words in cases.items():
+        file = str(tmp_path / name) if name.endswith(".pth") else name
+        with pytest.raises(CheckpointError, match=words):
+            import_(file, as_="fcn8s_vgg16", out=tmp_path / "out")
+    with pytest.raises(CheckpointError, match=r"no published sha256.*download it yourself"):
+        import_("fcn8s-heavy-pascal.caffe", as_="fcn8s_vgg16", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()

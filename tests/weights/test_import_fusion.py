@@ -1,0 +1,261 @@
+"""The authors' nets of NYUDv2, SIFT Flow and PASCAL-Context: files with their layer names against their prototxt files written out.
+
+Source: shelhamer/fcn.berkeleyvision.org, net.py, trainval.prototxt and the data layers' means of each net's folder.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from helpers.caffe_file import Layer, write
+from helpers.foreign_nets import FC, NUM_GEOMETRIC, VGG16, filled, images, layers_of, make_imports_tiny, official_layers
+from pixelwise.backbones import create_backbone
+from pixelwise.commands.import_ import import_
+from pixelwise.errors import CheckpointError
+from pixelwise.models import create_model
+from pixelwise.models.fcn import FCN
+from pixelwise.models.fcn_fusion import TwoHeadFCN
+from pixelwise.weights.checkpoint import load_checkpoint
+from pixelwise.weights.importing import import_fcn
+
+LATE = "fcn32s_late_fusion_vgg16"
+TWO_HEADS = {32: "fcn32s_two_heads_vgg16", 16: "fcn16s_two_heads_vgg16", 8: "fcn8s_two_heads_vgg16"}
+PLAIN = {32: "fcn32s_vgg16", 16: "fcn16s_vgg16", 8: "fcn8s_vgg16"}
+POOLED = {"conv1_2", "conv2_2", "conv3_3", "conv4_3", "conv5_3"}
+NYUD_BGR = (116.190, 97.203, 92.318)
+HHA = (132.431, 94.076, 118.477)
+SIFT_FLOW_BGR = (114.578, 115.294, 108.353)
+VOC_BGR = (104.00699, 116.66877, 122.67892)
+
+
+@cache
+def made(name: str, num_classes: int, in_channels: int | None = None) -> tuple[Layer, ...]:
+    """The layers of a tiny net with random numbers under the official names; four channels are early fusion."""
+    layers = official_layers(name, filled(create_model(name, num_classes, in_channels, tiny=True)), num_classes)
+    if in_channels == 4:
+        layers = [("conv1_1_bgrd" if layer == "conv1_1" else layer, kind, blobs) for layer, kind, blobs in layers]
+    return tuple(layers)
+
+
+def blobs_of(layers: tuple[Layer, ...]) -> dict[str, list[Tensor]]:
+    return {name: [torch.from_numpy(blob).double() for blob in blobs] for name, _, blobs in layers}
+
+
+def centred(images: Tensor, mean: tuple[float, ...], flip: bool) -> Tensor:
+    """Caffe's input: the first three planes turned around where they are colour, each plane less its mean."""
+    planes = list(images.double().unbind(1))
+    if flip:
+        planes[:3] = planes[2::-1]
+    return torch.stack([plane - m for plane, m in zip(planes, mean, strict=True)], 1)
+
+
+def stream(data: Tensor, blobs: dict[str, list[Tensor]], suffix: str = "", first: str = "conv1_1") -> dict[str, Tensor]:
+    """VGG16 as a stream of FCN: its poolings, and fc7."""
+    maps = {}
+    for layer in VGG16:
+        name = first if layer == "conv1_1" else layer
+        data = F.conv2d(data, *blobs[name + suffix], padding=100 if layer == "conv1_1" else 1).relu()
+        if layer in POOLED:
+            data = F.max_pool2d(data, 2, 2, ceil_mode=True)
+            maps["pool" + layer[4]] = data
+    for layer in FC:
+        data = F.conv2d(data, *blobs[layer + suffix]).relu()
+    return maps | {"fc7": data}
+
+
+def up(cells: Tensor, blob: Tensor, stride: int) -> Tensor:
+    return F.conv_transpose2d(cells, blob, stride=stride)
+
+
+def crop(cells: Tensor, offset: int, like: Tensor) -> Tensor:
+    return cells[..., offset : offset + like.shape[-2], offset : offset + like.shape[-1]]
+
+
+def head(maps: dict[str, Tensor], blobs: dict[str, list[Tensor]], stride: int, image: Tensor, task: str = "") -> Tensor:
+    """Score layers, upsampling, crops and sums of the nets of stride 32, 16 and 8."""
+    score = F.conv2d(maps["fc7"], *blobs["score_fr" + task])
+    if stride == 32:
+        return crop(up(score, blobs["upscore" + task][0], 32), 19, image)
+    score = up(score, blobs["upscore2" + task][0], 2)
+    score = score + crop(F.conv2d(maps["pool4"], *blobs["score_pool4" + task]), 5, score)
+    if stride == 16:
+        return crop(up(score, blobs["upscore16" + task][0], 16), 27, image)
+    score = up(score, blobs["upscore_pool4" + task][0], 2)
+    score = score + crop(F.conv2d(maps["pool3"], *blobs["score_pool3" + task]), 9, score)
+    return crop(up(score, blobs["upscore8" + task][0], 8), 31, image)
+
+
+def assert_same(got: Tensor, expected: Tensor) -> None:
+    assert expected.std() > 0
+    torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_late_fusion_averages_the_scores_of_its_streams(tmp_path: Path) -> None:
+    layers = made(LATE, 5)
+    model = import_fcn(write(tmp_path / "x.caffemodel", layers), LATE, tiny=True).model
+    assert (model.num_classes, model.in_channels) == (5, 6)
+    image, blobs = images(num_channels=6), blobs_of(layers)
+    color = stream(centred(image[:, :3], NYUD_BGR, flip=True), blobs, "color")["fc7"]
+    hha = stream(centred(image[:, 3:], HHA, flip=False), blobs, "hha")["fc7"]
+    score = 0.5 * F.conv2d(color, *blobs["score_frcolor"]) + 0.5 * F.conv2d(hha, *blobs["score_frhha"])
+    with torch.no_grad():
+        assert_same(model(image).logits, crop(up(score, blobs["upscore"][0], 32), 19, image))
+
+
+@pytest.mark.parametrize("stride", TWO_HEADS)
+def test_two_heads_label_twice(tmp_path: Path, stride: int) -> None:
+    layers = made(TWO_HEADS[stride], 5)
+    model = import_fcn(write(tmp_path / "x.caffemodel", layers), TWO_HEADS[stride], tiny=True).model
+    assert isinstance(model, TwoHeadFCN)
+    assert (model.num_classes, model.num_geometric) == (5, NUM_GEOMETRIC)
+    image, blobs = images(), blobs_of(layers)
+    maps = stream(centred(image, SIFT_FLOW_BGR, flip=True), blobs)
+    with torch.no_grad():
+        semantic, geometric = (coarse.output().logits for coarse in model.coarse_all(image))
+    assert_same(semantic, head(maps, blobs, stride, image, "_sem"))
+    assert_same(geometric, head(maps, blobs, stride, image, "_geo"))
+
+
+def test_early_fusion_takes_depth_as_its_fourth_plane(tmp_path: Path) -> None:
+    layers = made("fcn32s_vgg16", 5, 4)
+    path = write(tmp_path / "x.caffemodel", layers)
+    model = import_fcn(path, "fcn32s_vgg16", tiny=True).model
+    assert model.in_channels == 4
+    image, blobs = images(num_channels=4), blobs_of(layers)
+    maps = stream(centred(image, (*NYUD_BGR, 7.844), flip=True), blobs, first="conv1_1_bgrd")
+    with torch.no_grad():
+        assert_same(model(image).logits, head(maps, blobs, 32, image))
+    assert import_fcn(path, "fcn32s_vgg16", in_channels=4, tiny=True).model.in_channels == 4
+    with pytest.raises(CheckpointError, match=r"takes images of 4 channels, asked for are 3; fix: leave"):
+        import_fcn(path, "fcn32s_vgg16", in_channels=3, tiny=True)
+
+
+@pytest.mark.parametrize(
+    ("file", "stride", "mean", "flip"),
+    [
+        ("nyud-fcn32s-color-heavy", 32, NYUD_BGR, True),
+        ("nyud-fcn32s-hha-heavy", 32, HHA, False),
+        ("pascalcontext-fcn32s-heavy", 32, VOC_BGR, True),
+        ("pascalcontext-fcn16s-heavy", 16, VOC_BGR, True),
+        ("pascalcontext-fcn8s-heavy", 8, VOC_BGR, True),
+        ("renamed", 32, VOC_BGR, True),
+    ],
+)
+def test_nets_that_look_alike_are_told_apart_by_their_files_name(
+    tmp_path: Path, file: str, stride: int, mean: tuple[float, ...], flip: bool
+) -> None:
+    layers = made(PLAIN[stride], 6)
+    model = import_fcn(write(tmp_path / f"{file}.caffemodel", layers), PLAIN[stride], tiny=True).model
+    image, blobs = images(), blobs_of(layers)
+    with torch.no_grad():
+        assert_same(model(image).logits, head(stream(centred(image, mean, flip), blobs), blobs, stride, image))
+
+
+NETS = [(LATE, None), (TWO_HEADS[16], None), ("fcn32s_vgg16", 4)]
+TWICE = {LATE: "score_frhha", TWO_HEADS[16]: "score_pool4_geo", "fcn32s_vgg16": "conv1_1_bgrd"}
+
+
+@pytest.mark.parametrize(("name", "in_channels"), NETS)
+@pytest.mark.parametrize("kind", ["missing", "unexpected", "mis-shaped"])
+def test_one_fault_is_enough(tmp_path: Path, name: str, in_channels: int | None, kind: str) -> None:
+    faulty = []
+    for layer, layer_type, blobs in made(name, 5, in_channels):
+        if layer == TWICE[name]:
+            weight, bias = blobs
+            blobs = {"missing": [weight], "unexpected": [weight, bias, bias], "mis-shaped": [weight, bias[:-1]]}[kind]
+        faulty.append((layer, layer_type, blobs))
+    with pytest.raises(CheckpointError, match=rf"the network: 1 {kind} \({TWICE[name]}\."):
+        import_fcn(write(tmp_path / "x.caffemodel", faulty), name, tiny=True)
+
+
+@pytest.mark.parametrize(("name", "in_channels"), NETS)
+def test_every_layer_is_needed_and_no_other_allowed(tmp_path: Path, name: str, in_channels: int | None) -> None:
+    layers = [layer for layer in made(name, 5, in_channels) if layer[2]]
+    for i in range(1, len(layers), 8):
+        with pytest.raises(CheckpointError, match=rf"missing \({layers[i][0]}"):
+            import_fcn(write(tmp_path / "x.caffemodel", layers[:i] + layers[i + 1 :]), name, tiny=True)
+    extra = ("conv1_1", *layers[0][1:])
+    with pytest.raises(
+        CheckpointError, match=r"2 unexpected \(conv1_1\.weight, conv1_1\.bias\)" if name != TWO_HEADS[16] else "twice"
+    ):
+        import_fcn(write(tmp_path / "x.caffemodel", [*layers, extra]), name, tiny=True)
+
+
+def test_the_second_heads_upsampling_is_proved_and_loaded(tmp_path: Path) -> None:
+    layers = [
+        (layer, kind, [blobs[0] * np.float32(1.5)] if layer == "upscore2_geo" else blobs)
+        for layer, kind, blobs in made(TWO_HEADS[16], 5)
+    ]
+    path = write(tmp_path / "x.caffemodel", layers)
+    with pytest.raises(CheckpointError, match=r"upscore2_geo\.weight is learned, not bilinear"):
+        import_fcn(path, TWO_HEADS[16], tiny=True)
+    state = import_fcn(path, TWO_HEADS[16], tiny=True, options={"upsampling": "learned"}).model.state_dict()
+    expected = 1.5 * np.outer([0.25, 0.75, 0.75, 0.25], [0.25, 0.75, 0.75, 0.25])
+    for kernel in state["geometric_head.upscores.0.weight"]:
+        np.testing.assert_allclose(kernel[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(state["head.upscores.0.weight"][4, 0], expected / 1.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("held", "asked", "words"),
+    [
+        (LATE, "fcn32s_vgg16", f"holds a net of two streams, .* fix: import it as {LATE}$"),
+        (TWO_HEADS[16], "fcn16s_vgg16", "holds a net of two heads, .* import it as fcn16s_two_heads_vgg16 or"),
+        ("fcn16s_vgg16", TWO_HEADS[16], "one stream and one head, fcn16s_two_heads_vgg16 has two heads; .*fcn16s_vgg16"),
+        (TWO_HEADS[16], TWO_HEADS[32], r"6 unexpected|unexpected \("),
+    ],
+)
+def test_nets_of_another_layout_are_named(tmp_path: Path, held: str, asked: str, words: str) -> None:
+    with pytest.raises(CheckpointError, match=words):
+        import_fcn(write(tmp_path / "x.caffemodel", made(held, 5)), asked, tiny=True)
+
+
+@pytest.mark.parametrize("name", [LATE, TWO_HEADS[16]])
+def test_an_image_classifier_fills_every_stream(tmp_path: Path, name: str) -> None:
+    classifier = filled(create_backbone("vgg16", tiny=True, num_classes=7))
+    path = write(tmp_path / "x.caffemodel", layers_of(classifier, [*VGG16, *FC, "fc8"], (nn.Conv2d, nn.Linear)))
+    imported = import_fcn(path, name, tiny=True)
+    given = classifier.state_dict()
+    trunks = [imported.model.trunk] if isinstance(imported.model, FCN) else [imported.model.color, imported.model.other]
+    for trunk in trunks:
+        assert all(torch.equal(value, given[key]) for key, value in trunk.backbone.state_dict().items())
+        assert torch.equal(trunk.fc[0].weight.flatten(1), given["classifier.0.weight"])
+    assert {key.partition(".")[0] for key in imported.report.fresh} == (
+        {"color_head", "other_score"} if name == LATE else {"head", "geometric_head"}
+    )
+    means = imported.model.preprocess.mean.flatten().tolist()
+    assert means == pytest.approx((*NYUD_BGR, *HHA) if name == LATE else VOC_BGR, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "in_channels", "options"),
+    [
+        (LATE, None, {"geometry": "same"}),
+        (TWO_HEADS[16], None, {"upsampling": "learned"}),
+        ("fcn32s_vgg16", 4, {"in_channels": 4, "upsampling": "intermediate", "geometry": "caffe"}),
+    ],
+)
+def test_the_command_takes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, in_channels: int | None, options: dict[str, object]
+) -> None:
+    make_imports_tiny(monkeypatch)
+    path = write(tmp_path / "x.caffemodel", made(name, 5, in_channels))
+    assert import_(str(path), as_=name, out=tmp_path / "out", **options) == 0  # type: ignore[arg-type]
+    checkpoint = load_checkpoint(tmp_path / "out")
+    model = checkpoint.model
+    assert model.in_channels == {LATE: 6, "fcn32s_vgg16": 4}.get(name, 3)
+    assert checkpoint.taxonomy.num_classes == 5
+    chosen = {key: value for key, value in options.items() if key != "in_channels"}
+    assert chosen.items() <= dict(model.spec.options).items()
+    image = images(num_channels=model.in_channels)
+    plain = import_fcn(path, name, tiny=True).model
+    with torch.no_grad():
+        same = torch.allclose(model(image).logits, plain(image).logits, atol=1e-4)
+    assert same is (options.get("geometry") != "same")
