@@ -2,7 +2,7 @@
 
     python -m benchmarks.crf [--reference pydensecrf-1.0rc3] [--threads 2] [--rounds 5] [--large]
 
-The work: a photo at 500x375 with 21 classes (with --large also 1024x2048 with 19), random smooth scores, ten steps of the paper's
+The work: an image at 500x375 with 21 classes (with --large also 1024x2048 with 19), random smooth scores, ten steps of the paper's
 two kernels in three widths. The reference is the C++ of the pydensecrf package, whose Python part no longer builds:
 fetch and unpack its sources (`pip download --no-deps --no-binary :all: pydensecrf==1.0rc3`) and name the folder; they are compiled
 with g++ -O3, as its setup does, into a temporary folder. Without it only our own figures are printed.
@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def scene(height: int, width: int, num_classes: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """A photo of that size, (H, W, 3) RGB, and probabilities (C, H, W) of smooth random scores, always the same."""
+    """An image of that size, (H, W, 3) RGB, and probabilities (C, H, W) of smooth random scores, always the same."""
     photo = cv2.imread(str(PHOTO))
     assert photo is not None, f"{PHOTO} is missing"
     interpolation = cv2.INTER_AREA if photo.shape[1] > width else cv2.INTER_CUBIC

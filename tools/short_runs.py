@@ -3,8 +3,8 @@
     python tools/short_runs.py CAMVID [SYSTEM ...]
 
 Systems that were trained already are left alone, so a stopped call goes on where it was. The nets are narrowed (`width`), so the
-labels say that a system learns, not how good it can be. Writes runs/short/, docs/pictures/systems.jpg, and for each system's
-page a picture of what its middle pixel sees, docs/pictures/systems/.
+labels say that a system learns, not how good it can be. Writes runs/short/, docs/images/systems.jpg, and for each system's
+page an image of what its middle pixel sees, docs/images/systems/.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ RUNS = ROOT / "runs" / "short"
 SIZE = (96, 128)
 STEPS = 300
 NUM_TRAIN, NUM_VAL = 96, 8
-# The deeper twins of a family look alike, and these take more than a photo and a mask.
+# The deeper twins of a family look alike, and these take more than an image and a mask.
 TOO_ALIKE = (
     "fcn16s_a",
     "fcn16s_g",
@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def small_copy(source: Path, folder: Path) -> Path:
-    """The first pictures of both splits at SIZE, in the folder layout."""
+    """The first images of both splits at SIZE, in the folder layout."""
     if (folder / "classes.yaml").exists():
         return folder
     dataset = open_dataset(source)
@@ -143,7 +143,7 @@ def losses(name: str) -> tuple[float, float]:
 
 def draw_field(name: str, data: Path) -> None:
     """What the middle pixel sees, on a street of val."""
-    path = ROOT / "docs" / "pictures" / "systems" / f"{name}.jpg"
+    path = ROOT / "docs" / "images" / "systems" / f"{name}.jpg"
     path.parent.mkdir(parents=True, exist_ok=True)
     image = open_dataset(data).split("val")[2].image
     drawn = receptive_field(pixelwise.load(RUNS / name), np.repeat(np.repeat(image, 3, 0), 3, 1))
@@ -170,7 +170,7 @@ def draw_sheet(names: list[str], data: Path) -> None:
     footer = legend(occurring(masks, split.taxonomy), columns * (PANEL + 14) - 14)
     heading = f"Every system after {STEPS} steps from scratch, a quarter of its width or less, on {SIZE[1]} x {SIZE[0]} pixels"
     sheet = contact_sheet(panels, columns, heading, footer=footer)
-    write_image(ROOT / "docs" / "pictures" / "systems.jpg", np.asarray(sheet))
+    write_image(ROOT / "docs" / "images" / "systems.jpg", np.asarray(sheet))
 
 
 if __name__ == "__main__":

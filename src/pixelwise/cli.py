@@ -25,8 +25,8 @@ from .registry import suggest
 COMMANDS = {
     "train": ("train:train", "Train a network on a folder of images and masks."),
     "evaluate": ("evaluate:evaluate", "Score a model, or a folder of predicted masks, on a split with truth."),
-    "predict": ("predict:predict", "Label pictures: masks, overlays, probabilities."),
-    "compare": ("compare:compare", "Several models side by side on one picture."),
+    "predict": ("predict:predict", "Label images: masks, overlays, probabilities."),
+    "compare": ("compare:compare", "Several models side by side on one image."),
     "explain": ("explain:explain", "Show why: heat maps, what each skip adds, activations, receptive field."),
     "crf-search": ("crf_search:crf_search", "Find the fully connected CRF's parameters for a model."),
     "profile": ("profile:profile", "Parameters, multiply-adds, receptive field, stride, speed of a network."),
@@ -34,7 +34,7 @@ COMMANDS = {
     "report": ("report:report", "Write a run's report.html anew."),
     "demo": ("demo:demo", "Label a folder of photos and show them on one page."),
     "models": ("listings:models", "List the networks that can be trained, or tell about one."),
-    "backbones": ("listings:backbones", "List the trunks that networks stand on."),
+    "backbones": ("listings:backbones", "List the backbones that networks stand on."),
     "datasets": ("listings:datasets", "List the dataset layouts that are recognised."),
     "recipes": ("listings:recipes", "List the recipes that `train` takes by name."),
 }
@@ -118,7 +118,7 @@ def describe(error: BaseException) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; what was finished is on disk", Interrupted.exit_code
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error):
-        return "memory: not enough for this; fix: smaller pictures, batch size or network", EnvironmentFault.exit_code
+        return "memory: not enough for this; fix: smaller images, batch size or network", EnvironmentFault.exit_code
     if isinstance(error, OSError):
         what = os.strerror(error.errno) if error.errno else _one_line(error)
         code = EnvironmentFault.exit_code if error.errno in _ENVIRONMENT else 2

@@ -22,7 +22,7 @@ from .registry import suggest
 
 @dataclass
 class DataConfig:
-    """Where the pictures come from."""
+    """Where the images come from."""
 
     path: str = ""
     """Folder of the dataset."""
@@ -33,27 +33,27 @@ class DataConfig:
     val_split: str = "val"
     """Split that chooses the best checkpoint; never the test split."""
     batch_size: int = 8
-    """Pictures a step and rank."""
+    """Images a step and rank."""
     sampling: Literal["shuffle", "replacement"] = "shuffle"
-    """`shuffle` shows each picture once an epoch; `replacement` draws any picture each time, as FCN's data layer."""
+    """`shuffle` shows each image once an epoch; `replacement` draws any image each time, as FCN's data layer."""
     workers: int = 1
-    """Processes that read and transform pictures; 0 does it in the training process."""
+    """Processes that read and transform images; 0 does it in the training process."""
     cache_mib: int = 2048
-    """MiB of decoded pictures that the workers of a rank keep in memory, all together."""
+    """MiB of decoded images that the workers of a rank keep in memory, all together."""
 
 
 @dataclass
 class AugmentConfig:
-    """Changes made to a picture and its mask alike while training. Image border = mean, mask border = ignore."""
+    """Changes made to an image and its mask alike while training. Image border = mean, mask border = ignore."""
 
     crop: list[int] = field(default_factory=lambda: [320, 448])
-    """Height and width of what the network sees; [0, 0] keeps the picture whole (batch size 1)."""
+    """Height and width of what the network sees; [0, 0] keeps the image whole (batch size 1)."""
     scale: list[float] = field(default_factory=lambda: [0.6, 1.9])
     """Range of the random zoom, drawn evenly in its logarithm."""
     aspect: float = 1.0
     """Largest random stretch of width against height; 1 keeps the shape."""
     objects: Literal["whole", "alone", "proposals"] = "whole"
-    """`whole` pictures, or DeconvNet's two stages: one object `alone`, all else class 0; boxes that overlap one (`proposals`)."""
+    """`whole` images, or DeconvNet's two stages: one object `alone`, all else class 0; boxes that overlap one (`proposals`)."""
     rotate: float = 0.0
     """Largest rotation to either side, in degrees."""
     flip: float = 0.5
@@ -69,15 +69,15 @@ class AugmentConfig:
     gamma: float = 0.0
     """Largest change of the tone curve's exponent, in powers of two."""
     mix: float = 0.0
-    """Probability that half of the classes of a second picture are pasted over the crop (ClassMix)."""
+    """Probability that half of the classes of a second image are pasted over the crop (ClassMix)."""
     elastic: float = 0.0
     """Deviation, in pixels, of the random displacements of 3 x 3 points that the crop is bent by (U-Net: 10)."""
     context: int = 0
     """Pixels of true surroundings on each side of the crop, for a network that loses so many (`unet`: 92); mirrored at borders."""
     windows: bool = False
-    """Cut pictures into crops side by side and show each once an epoch, in place of crops drawn anywhere."""
+    """Cut images into crops side by side and show each once an epoch, in place of crops drawn anywhere."""
     rare: float = 0.0
-    """Share of crops that are centred on a pixel of a class drawn evenly among those of the picture."""
+    """Share of crops that are centred on a pixel of a class drawn evenly among those of the image."""
 
 
 @dataclass
@@ -99,7 +99,7 @@ class LossConfig:
     """What is minimised."""
 
     reduction: Literal["mean", "sum"] = "mean"
-    """`mean` over the pixels that count, on all ranks; `sum` over a picture's pixels, mean over the batch (FCN, Caffe)."""
+    """`mean` over the pixels that count, on all ranks; `sum` over an image's pixels, mean over the batch (FCN, Caffe)."""
     at: Literal["pixels", "cells"] = "pixels"
     """`cells` compares the scores before the last upsampling with the label under each cell's centre, as DeepLab v1: cheaper."""
     class_weights: Literal["none", "log", "inverse"] | list[float] = "none"
@@ -111,7 +111,7 @@ class LossConfig:
     keep_probability: float = 1.0
     """FCN's patchwise training: each cell of the scores stays in the loss with this probability."""
     hardest_pixels: int = 0
-    """FRRN's bootstrapping: the mean is over so many pixels of each picture, those of the highest loss; 0 takes all."""
+    """FRRN's bootstrapping: the mean is over so many pixels of each image, those of the highest loss; 0 takes all."""
     aux_weight: float = 0.4
     """Weight of each auxiliary output."""
     lovasz: float = 0.0
@@ -135,7 +135,7 @@ class OptimizerConfig:
     bias_lr_factor: float = 1.0
     """Learning rate of biases, relative (Caffe doubles it)."""
     head_lr_factor: float = 1.0
-    """Learning rate of the layers that a trained trunk does not bring, relative (DeepLab, PSPNet: 10)."""
+    """Learning rate of the layers that a trained backbone does not bring, relative (DeepLab, PSPNet: 10)."""
     schedule: Literal["constant", "poly", "cosine", "step"] = "poly"
     """How the learning rate falls over the steps."""
     step_every: int = 2000
@@ -147,7 +147,7 @@ class OptimizerConfig:
     warmup_steps: int = 0
     """Steps over which the learning rate rises from 0."""
     clip_norm: float = 1.0
-    """Largest norm of the gradient; 0 leaves it alone, as the papers' recipes do. A trunk without norms needs it from scratch."""
+    """Largest norm of the gradient; 0 leaves it alone, as the papers' recipes do. A backbone without norms needs it from scratch."""
     accumulate: int = 1
     """Batches whose gradients are averaged into one step."""
 
@@ -183,7 +183,7 @@ class TrainConfig:
     loggers: list[str] = field(default_factory=list)
     """Further loggers by name: tensorboard, wandb (wandb stays offline unless WANDB_MODE=online)."""
     on_bad: Literal["stop", "skip"] = "stop"
-    """What a picture that cannot be read does: stop with its name, or be replaced by the next and counted."""
+    """What an image that cannot be read does: stop with its name, or be replaced by the next and counted."""
 
 
 _MOST_WORKERS = 256
@@ -223,7 +223,7 @@ class Config:
         whole, weights = augment.crop == [0, 0], loss.class_weights
         return [
             ("data.batch_size", data.batch_size >= 1, "1 or more"),
-            ("data.batch_size", not whole or data.batch_size == 1, "1, as --augment.crop [0, 0] keeps pictures of many sizes"),
+            ("data.batch_size", not whole or data.batch_size == 1, "1, as --augment.crop [0, 0] keeps images of many sizes"),
             ("data.workers", 0 <= data.workers <= _MOST_WORKERS, f"0 to {_MOST_WORKERS}"),
             ("data.cache_mib", 0 <= data.cache_mib < 2**30, "0 or more"),
             ("augment.crop", len(augment.crop) == 2 and (whole or _in_range(augment.crop, 1, 2**15)), _CROPS),
@@ -232,7 +232,7 @@ class Config:
             ("augment.aspect", 1 <= augment.aspect <= 10, "1 to 10"),
             ("augment.flip", 0 <= augment.flip <= 1, "0 to 1"),
             ("augment.mix", 0 <= augment.mix <= 1, "0 to 1"),
-            ("augment.mix", not (augment.mix and whole), "0, as --augment.crop [0, 0] keeps pictures of many sizes"),
+            ("augment.mix", not (augment.mix and whole), "0, as --augment.crop [0, 0] keeps images of many sizes"),
             ("augment.rare", 0 <= augment.rare <= 1, "0 to 1"),
             ("augment.elastic", 0 <= augment.elastic <= 1000, "0 to 1000"),
             ("augment.context", 0 <= augment.context <= 1000, "0 to 1000"),

@@ -235,7 +235,7 @@ def _triple(color: Any) -> tuple[int, int, int]:
 
 @dataclass
 class Sample:
-    """One labelled picture: key (unique in its split), image (H, W, C) uint8 RGB, mask (H, W) class ids or None."""
+    """One labelled image: key (unique in its split), image (H, W, C) uint8 RGB, mask (H, W) class ids or None."""
 
     key: str
     image: NDArray[np.uint8]
@@ -293,7 +293,7 @@ class Coarse(NamedTuple):
 
 @dataclass
 class Prediction:
-    """The labels of one picture.
+    """The labels of one image.
 
     mask (H, W) class ids; taxonomy; image (H, W, 3) uint8 RGB that was labelled; probs (K, H, W) float32 or None.
     """
@@ -304,19 +304,19 @@ class Prediction:
     probs: NDArray[np.float32] | None = field(default=None, repr=False)
 
     def shares(self) -> dict[str, float]:
-        """Class name -> share of the picture's pixels, of the classes that occur, largest first."""
+        """Class name -> share of the image's pixels, of the classes that occur, largest first."""
         counts = np.bincount(self.mask.ravel(), minlength=self.taxonomy.num_classes)[: self.taxonomy.num_classes]
         order = [k for k in np.argsort(-counts, kind="stable") if counts[k]]
         return {self.taxonomy.names[k]: float(counts[k]) / self.mask.size for k in order}
 
     def colorize(self) -> Image:
-        """The mask in the classes' colours, an RGB picture."""
+        """The mask in the classes' colours, an RGB image."""
         from PIL import Image
 
         return Image.fromarray(self.taxonomy.color_table[self.mask])
 
     def overlay(self, opacity: float = 0.5) -> Image:
-        """The picture with the colours laid over it; opacity 0 is the picture, 1 the colours."""
+        """The image with the colours laid over it; opacity 0 is the image, 1 the colours."""
         from PIL import Image
 
         if not 0 <= opacity <= 1:

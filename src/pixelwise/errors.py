@@ -2,7 +2,7 @@
 
     PixelwiseError
     ├── InputError           2   a file, a folder, a config, an argument is wrong
-    │   ├── ImageError           a picture cannot be read or would be read wrongly
+    │   ├── ImageError           an image cannot be read or would be read wrongly
     │   ├── MaskError            a mask holds what the taxonomy does not know
     │   ├── DatasetError         a dataset's files do not fit together
     │   ├── ConfigError          a setting is unknown or out of range
@@ -42,7 +42,7 @@ class InputError(PixelwiseError):
 
 
 class ImageError(InputError):
-    """A picture cannot be read, or reading it would give other pixels than its author meant."""
+    """An image cannot be read, or reading it would give other pixels than its author meant."""
 
 
 class MaskError(InputError):

@@ -66,7 +66,7 @@ def test_frrn_meets_other_sizes_by_repeating_the_border(name: str, multiple: int
         torch.testing.assert_close(model(x).logits, model(padded).logits[..., : multiple + 3, : 2 * multiple - 5])
 
 
-def test_frrn_shrinks_pictures_and_enlarges_scores_itself() -> None:
+def test_frrn_shrinks_images_and_enlarges_scores_itself() -> None:
     plain, shrinking = frrn().eval().double(), create_model("frrn_a", 5, base=4, lanes=4, shrink=4).eval().double()
     shrinking.load_state_dict(plain.state_dict())
     x = images(128, 192).double()
@@ -131,7 +131,7 @@ def _smoothed(rows: torch.Tensor) -> torch.Tensor:
     return (padded[..., :-2] + 6 * rows + padded[..., 2:]) / 8
 
 
-def test_deconvnet_resizes_a_picture_to_its_square_and_the_scores_back() -> None:
+def test_deconvnet_resizes_a_image_to_its_square_and_the_scores_back() -> None:
     model, x = deconvnet().eval(), images(50, 90)
     square = functional.interpolate(x, size=(64, 64), mode="bilinear", align_corners=False)
     with torch.no_grad():

@@ -26,26 +26,26 @@ class TwoLayers(SegmentationModel):
 
     def __init__(self) -> None:
         super().__init__(3, 3, "torchvision")
-        self.trunk = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True))
+        self.encoder = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True))
         self.score = nn.Conv2d(4, 3, 1)
 
     def coarse(self, images):
-        return Coarse(self.score(self.trunk(self.preprocess(images))), Bilinear(), images.shape[-2:])
+        return Coarse(self.score(self.encoder(self.preprocess(images))), Bilinear(), images.shape[-2:])
 
 
 def test_counts_of_two_layers_are_those_worked_out_by_hand():
     with torch.device("meta"):
         net = TwoLayers().eval()
     parts, largest = count_parts(net, torch.empty(1, 3, 8, 12, dtype=torch.uint8, device="meta"))
-    # Maps are 4 x 6. Trunk: 4 * 3 * 9 weights, 4 biases, 8 of the norm; the norm keeps 4 means and 4 variances.
-    assert [p.name for p in parts] == ["preprocess", "trunk", "score"]
-    pixels, trunk, score = parts
-    assert (trunk.parameters, trunk.buffers) == (4 * 27 + 4 + 8, 8)
+    # Maps are 4 x 6. Backbone: 4 * 3 * 9 weights, 4 biases, 8 of the norm; the norm keeps 4 means and 4 variances.
+    assert [p.name for p in parts] == ["preprocess", "backbone", "score"]
+    pixels, backbone, score = parts
+    assert (backbone.parameters, backbone.buffers) == (4 * 27 + 4 + 8, 8)
     assert (score.parameters, score.buffers) == (3 * 4 + 3, 0)
     assert (pixels.parameters, pixels.buffers) == (0, 6)
-    assert (trunk.multiply_adds, score.multiply_adds) == (4 * 6 * 4 * 27, 4 * 6 * 3 * 4)
+    assert (backbone.multiply_adds, score.multiply_adds) == (4 * 6 * 4 * 27, 4 * 6 * 3 * 4)
     # Convolution and norm put out 96 numbers each; the rectifier works in place.
-    assert (pixels.activations, trunk.activations, score.activations) == (3 * 8 * 12, 2 * 96, 72)
+    assert (pixels.activations, backbone.activations, score.activations) == (3 * 8 * 12, 2 * 96, 72)
     assert largest == 3 * 8 * 12
     assert strides(net) == (2, 2)
 

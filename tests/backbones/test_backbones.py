@@ -1,4 +1,4 @@
-"""Every registered trunk keeps its contract; AlexNet, VGG and GoogLeNet have their papers' and torchvision's numbers."""
+"""Every registered backbone keeps its contract; AlexNet, VGG and GoogLeNet have their papers' and torchvision's numbers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def tiny_classifier(name: str, **options: Any) -> ClassifierBackbone:
 
 
 @pytest.mark.parametrize("name", list_backbones())
-def test_a_trunk_describes_its_maps(name: str) -> None:
+def test_a_backbone_describes_its_maps(name: str) -> None:
     backbone = create_backbone(name, tiny=True, in_channels=4).eval()
     with torch.no_grad():
         maps = backbone(torch.rand(1, 4, 128, 160))
@@ -55,7 +55,7 @@ def test_a_trunk_describes_its_maps(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list_backbones())
-def test_a_trunk_names_its_paper_and_takes_keyword_options(name: str) -> None:
+def test_a_backbone_names_its_paper_and_takes_keyword_options(name: str) -> None:
     entry = BACKBONES[name]
     assert entry.summary.endswith(".")
     assert entry.paper.startswith("https://")
@@ -94,7 +94,7 @@ def test_parameters_and_multiply_adds_of_both_googlenets() -> None:
 
     images = torch.empty(1, 3, 224, 224, device="meta")
     assert parameters("googlenet") == number("Caffe GoogLeNet", "parameters")
-    assert multiply_adds(lambda: full("googlenet")(images)) == number("Caffe GoogLeNet trunk", "MACs")
+    assert multiply_adds(lambda: full("googlenet")(images)) == number("Caffe GoogLeNet backbone", "MACs")
     torchvision = full("googlenet_torchvision", num_classes=1000)
     assert parameters("googlenet_torchvision")[1:] == number("torchvision googlenet [no aux, aux]", "parameters")
     assert multiply_adds(lambda: torchvision.classify(images)) == number("torchvision googlenet", "MACs")
@@ -220,7 +220,7 @@ def test_one_state_for_every_output_stride(name: str) -> None:
     pooled = {"pool_kernel": 3} if "pool_kernel" in BACKBONES[name].options else {}
     states = []
     for output_stride in (8, 16, 32):
-        trunk = create_backbone(name, tiny=True, output_stride=output_stride, **pooled)
-        assert trunk.strides[-1] == output_stride
-        states.append({key: value.shape for key, value in trunk.state_dict().items()})
+        backbone = create_backbone(name, tiny=True, output_stride=output_stride, **pooled)
+        assert backbone.strides[-1] == output_stride
+        states.append({key: value.shape for key, value in backbone.state_dict().items()})
     assert states[0] == states[1] == states[2]

@@ -1,4 +1,4 @@
-"""Trunks of timm through a stand-in: the tests do not need timm, and what they ask of it is its documented interface."""
+"""Backbones of timm through a stand-in: the tests do not need timm, and what they ask of it is its documented interface."""
 
 from __future__ import annotations
 
@@ -54,15 +54,15 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return seen
 
 
-def test_a_trunk_of_timm_is_a_trunk(calls: list[dict[str, Any]]) -> None:
-    trunk = create_backbone("timm:smallnet", in_channels=4, output_stride=16)
+def test_a_backbone_of_timm_is_a_backbone(calls: list[dict[str, Any]]) -> None:
+    backbone = create_backbone("timm:smallnet", in_channels=4, output_stride=16)
     assert calls == [{"name": "smallnet", "in_chans": 4, "features_only": True, "pretrained": False, "output_stride": 16}]
-    assert (trunk.channels, trunk.strides) == ((4, 6), (2, 4))
-    assert [tuple(cells.shape) for cells in trunk(torch.zeros(1, 4, 32, 48))] == [(1, 4, 16, 24), (1, 6, 8, 12)]
+    assert (backbone.channels, backbone.strides) == ((4, 6), (2, 4))
+    assert [tuple(cells.shape) for cells in backbone(torch.zeros(1, 4, 32, 48))] == [(1, 4, 16, 24), (1, 6, 8, 12)]
 
 
 def test_a_model_stands_on_it(calls: list[dict[str, Any]]) -> None:
-    model = create_model("unet_same", 5, trunk="timm:smallnet")
+    model = create_model("unet_same", 5, backbone="timm:smallnet")
     assert model(torch.zeros(1, 3, 31, 50)).logits.shape == (1, 5, 31, 50)
     again = model.spec.build()
     again.load_state_dict(model.state_dict())

@@ -194,7 +194,7 @@ def test_recipe_yaml_and_overrides_stack(tmp_path, capsys):
 
 
 def two_class_set(folder: Path, values: str) -> Path:
-    """Pictures with 0/255 masks, whose classes.yaml gives the second class `values`."""
+    """Images with 0/255 masks, whose classes.yaml gives the second class `values`."""
     for part in ("train", "val"):
         for kind in ("images", "masks"):
             (folder / kind / part).mkdir(parents=True)
@@ -245,7 +245,7 @@ def test_dry_run_lists_every_file_that_cannot_be_used(tmp_path, capsys):
     for line, word in zip(lines, ("images/train/train0.png", "masks/val/val0.png", "masks/val/val1.png"), strict=False):
         assert line.startswith("error: ")
         assert word in line
-    assert lines[3].startswith(f"error: {data}: 3 pictures or masks cannot be used")
+    assert lines[3].startswith(f"error: {data}: 3 images or masks cannot be used")
     assert files_below(tmp_path) == before
 
 

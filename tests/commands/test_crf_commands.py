@@ -15,7 +15,7 @@ from PIL import Image
 
 import pixelwise
 from helpers.command_line import call, refused
-from helpers.tiny_data import NAMES, TINY_COMPACT, picture, write_dataset
+from helpers.tiny_data import NAMES, TINY_COMPACT, make_image, write_dataset
 from pixelwise.commands import _crf as _refined
 from pixelwise.commands import crf_search
 from pixelwise.core import Taxonomy
@@ -45,7 +45,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_labels_are_those_of_the_refined_probabilities(model: Path) -> None:
-    image, _ = picture(5, (24, 32))
+    image, _ = make_image(5, (24, 32))
     plain = pixelwise.load(model)
     refined = plain.with_crf("deeplabv2")
     before = plain.predict(image, probs=True)
@@ -59,7 +59,7 @@ def test_labels_are_those_of_the_refined_probabilities(model: Path) -> None:
 
 def test_predict_evaluate_and_compare_take_it(model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photo = tmp_path / "photo.png"
-    Image.fromarray(picture(5, (24, 32))[0]).save(photo)
+    Image.fromarray(make_image(5, (24, 32))[0]).save(photo)
     assert call(capsys, "predict", photo, "--model", model, "--crf", "deeplabv1", "--out", tmp_path / "out").code == 0
     written = np.asarray(Image.open(tmp_path / "out" / "photo.png"))
     np.testing.assert_array_equal(written, pixelwise.load(model).with_crf("deeplabv1")(photo).mask)
@@ -76,7 +76,7 @@ def test_predict_evaluate_and_compare_take_it(model: Path, data: Path, tmp_path:
 
 def test_mistakes_are_one_line(model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photo = tmp_path / "photo.png"
-    Image.fromarray(picture(5, (24, 32))[0]).save(photo)
+    Image.fromarray(make_image(5, (24, 32))[0]).save(photo)
     refused(capsys, "predict", photo, "--model", model, "--crf", "deeplabv3", "--out", tmp_path / "o", names="deeplabv")
     refused(capsys, "predict", photo, "--model", model, "--crf", "run", "--out", tmp_path / "o", names="crf-search")
     refused(capsys, "predict", photo, "--crf", "run", "--out", tmp_path / "o", names="--model")
@@ -112,8 +112,8 @@ def test_the_search_finds_the_best_of_what_it_tried(model: Path, data: Path, mon
     assert found.parameters.w2 == 3
 
 
-def test_the_search_holds_one_picture_at_a_time(model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hundred pictures with the scores of a network that labels at full size are more than a machine's memory."""
+def test_the_search_holds_one_image_at_a_time(model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred images with the scores of a network that labels at full size are more than a machine's memory."""
     monkeypatch.setattr(crfsearch, "COARSE", ((3.0,), (20.0,), (3.0,)))
     monkeypatch.setattr(crfsearch, "FINE", (0.0, 0.0, 0.0))
     scores: list[weakref.ref[Any]] = []
@@ -174,7 +174,7 @@ def test_a_stopped_search_goes_on(
     change: Any,
     counted_again: int,
 ) -> None:
-    """Stopped at the second picture, and once more in the middle of a line; the same result as in one go."""
+    """Stopped at the second image, and once more in the middle of a line; the same result as in one go."""
     monkeypatch.setattr(crfsearch, "COARSE", ((3.0, 6.0), (20.0,), (3.0,)))
     monkeypatch.setattr(crfsearch, "FINE", (1.5, 0.0, 0.0))
     data = write_dataset(tmp_path / "data", num_train=1, num_val=2, size=(24, 32))
@@ -279,7 +279,7 @@ print(before, compiled())
 """
 
 
-def test_four_pixels_compile_what_any_picture_needs() -> None:
+def test_four_pixels_compile_what_any_image_needs() -> None:
     """Probabilities are doubles with their classes last in memory, as other libraries give them."""
     command = [sys.executable, "-c", COMPILED]
     before, after = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()

@@ -74,7 +74,7 @@ def test_page_shows_what_the_masks_say(demo, capsys):
     assert f"open {demo / 'out/index.html'}" in result.out
     assert len(files_below(demo / "out")) == 3 * 3 + 1
     page = Page((demo / "out/index.html").read_text("utf-8"))
-    assert [picture["alt"] for picture in page.all("img")] == ["<b>'\"&", "a", "long " + "x" * 90]
+    assert [image["alt"] for image in page.all("img")] == ["<b>'\"&", "a", "long " + "x" * 90]
     segmenter = pixelwise.load(demo / "model")
     for n, place in ((1, 0), (0, 1), (2, 2)):
         mask = segmenter(np.roll(photo(), n, axis=0)).mask
@@ -110,7 +110,7 @@ def test_names_cannot_leave_their_place(tmp_path):
     text = path.read_text("utf-8")
     page = Page(text)
     assert text.count("</script>") == 1
-    assert [picture["alt"] for picture in page.all("img")] == [EVIL]
+    assert [image["alt"] for image in page.all("img")] == [EVIL]
     assert page.constant("classes") == [{"id": 0, "name": EVIL, "color": [0, 0, 0]}]
     assert page.text.count(EVIL) == 4
 

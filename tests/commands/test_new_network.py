@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 import pixelwise
-from helpers.tiny_data import picture, tiny_config, write_dataset
+from helpers.tiny_data import make_image, tiny_config, write_dataset
 from pixelwise.analysis.model_table import measure, read_table
 from pixelwise.models import list_models
 
@@ -68,7 +68,7 @@ def test_a_network_in_one_file_trains_and_predicts(tmp_path: Path) -> None:
     config = tiny_config(write_dataset(tmp_path / "data"), model={"name": "toy", "options": {}}, train={"steps": 2})
     (tmp_path / "toy.yaml").write_text(config.to_yaml())
     run(package, "train", tmp_path / "toy.yaml", "--out", tmp_path / "run")
-    Image.fromarray(picture(3, (21, 34))[0]).save(tmp_path / "photo.png")
+    Image.fromarray(make_image(3, (21, 34))[0]).save(tmp_path / "photo.png")
     run(package, "predict", tmp_path / "photo.png", "--model", tmp_path / "run", "--out", tmp_path / "out")
     assert np.asarray(Image.open(tmp_path / "out" / "photo.png")).shape == (21, 34)
 

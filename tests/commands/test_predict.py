@@ -32,7 +32,7 @@ def checkpoint(tmp_path_factory):
 
 
 def put(path: Path, seed: int = 0) -> Path:
-    """A small picture of its own."""
+    """A small image of its own."""
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = {".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF"}.get(path.suffix.lower(), "PNG")
     path.write_bytes(encoded(np.roll(photo(), seed, axis=0), kind))
@@ -108,22 +108,22 @@ def test_clashes_of_products_are_refused(checkpoint, tmp_path, capsys):
 
 
 def test_no_output_is_written_over_an_input(checkpoint, tmp_path, capsys):
-    picture = put(tmp_path / "in/a.png")
+    image = put(tmp_path / "in/a.png")
     put(tmp_path / "in/b_overlay.jpg")
     put(tmp_path / "in/b.jpg")
     (tmp_path / "alias").symlink_to(tmp_path / "in")
     common = "--model", checkpoint, "--overwrite"
     before = {path: path.read_bytes() for path in (tmp_path / "in").iterdir()}
-    assert "over a picture" in refused(capsys, "predict", picture, "--out", tmp_path / "in", *common, names="a.png")
-    assert "over a picture" in refused(capsys, "predict", picture, "--out", tmp_path / "alias", *common)
+    assert "over an image" in refused(capsys, "predict", image, "--out", tmp_path / "in", *common, names="a.png")
+    assert "over an image" in refused(capsys, "predict", image, "--out", tmp_path / "alias", *common)
     jpegs = tmp_path / "in/b.jpg", tmp_path / "in/b_overlay.jpg"
-    assert "over a picture" in refused(capsys, "predict", *jpegs, "--out", tmp_path / "in", *common, "--overlay")
+    assert "over an image" in refused(capsys, "predict", *jpegs, "--out", tmp_path / "in", *common, "--overlay")
     for folder in ("in", "alias"):
-        assert "folder of the pictures" in refused(capsys, "predict", tmp_path / "in", "--out", tmp_path / folder, *common)
+        assert "folder of the images" in refused(capsys, "predict", tmp_path / "in", "--out", tmp_path / folder, *common)
     assert {path: path.read_bytes() for path in (tmp_path / "in").iterdir()} == before
 
 
-def test_a_link_to_a_picture_in_the_output_folder_is_not_its_end(checkpoint, tmp_path, capsys):
+def test_a_link_to_a_image_in_the_output_folder_is_not_its_end(checkpoint, tmp_path, capsys):
     real = put(tmp_path / "out/a.png")
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.png").symlink_to(real)
@@ -131,7 +131,7 @@ def test_a_link_to_a_picture_in_the_output_folder_is_not_its_end(checkpoint, tmp
     assert (read_image(real) == photo()).all()
 
 
-def test_masks_below_the_input_are_not_taken_for_pictures(checkpoint, tmp_path, capsys):
+def test_masks_below_the_input_are_not_taken_for_images(checkpoint, tmp_path, capsys):
     put(tmp_path / "in/a.jpg")
     arguments = "predict", tmp_path / "in", "--out", tmp_path / "in/masks", "--model", checkpoint
     assert call(capsys, *arguments).code == 0
@@ -156,18 +156,18 @@ def test_what_is_there_is_kept_done_again_or_gone_on_with(checkpoint, tmp_path, 
     assert "2 labelled" in call(capsys, *arguments, "--resume", "--color").out
 
 
-def test_the_same_picture_named_twice_is_one(tmp_path):
-    picture = put(tmp_path / "a.png")
-    assert plan([picture, picture], tmp_path / "out", Products())[0] == [Job(picture, Path("a"))]
+def test_the_same_image_named_twice_is_one(tmp_path):
+    image = put(tmp_path / "a.png")
+    assert plan([image, image], tmp_path / "out", Products())[0] == [Job(image, Path("a"))]
     other = put(tmp_path / "other/a.png")
     with pytest.raises(InputError, match="label them into different --out folders"):
-        plan([picture, other], tmp_path / "out", Products())
+        plan([image, other], tmp_path / "out", Products())
 
 
-def test_ten_thousand_pictures_are_planned_in_seconds(tmp_path, monkeypatch):
-    pictures = [tmp_path / f"in/p{n:05}.png" for n in range(10_000)]
+def test_ten_thousand_images_are_planned_in_seconds(tmp_path, monkeypatch):
+    images = [tmp_path / f"in/p{n:05}.png" for n in range(10_000)]
     (tmp_path / "in").mkdir()
-    monkeypatch.setattr(batch, "list_images", lambda path: Listing(pictures, []))
+    monkeypatch.setattr(batch, "list_images", lambda path: Listing(images, []))
     started = time.thread_time()
     jobs, _ = plan([tmp_path / "in"], tmp_path / "out", Products())
     assert len(jobs) == 10_000
@@ -175,7 +175,7 @@ def test_ten_thousand_pictures_are_planned_in_seconds(tmp_path, monkeypatch):
     assert time.thread_time() - started < 5
 
 
-def test_bad_pictures_are_a_line_each_and_the_rest_is_done(checkpoint, tmp_path, capsys):
+def test_bad_images_are_a_line_each_and_the_rest_is_done(checkpoint, tmp_path, capsys):
     folder = tmp_path / "in"
     folder.mkdir()
     words = make_bad_images(folder)
@@ -202,7 +202,7 @@ def test_bad_pictures_are_a_line_each_and_the_rest_is_done(checkpoint, tmp_path,
 )
 @pytest.mark.parametrize("command", ["predict", "demo", "compare", "evaluate", "train", "report", "profile"])
 def test_no_bad_file_breaks_a_command(checkpoint, tmp_path, capsys, command, name):
-    """Given where each command expects its picture, data or name."""
+    """Given where each command expects its image, data or name."""
     (tmp_path / "in").mkdir()
     make_bad_images(tmp_path / "in")
     bad, out = tmp_path / "in" / name, tmp_path / "out"
@@ -307,7 +307,7 @@ def test_leftovers_of_a_killed_process_are_swept(checkpoint, tmp_path, capsys):
     assert files_below(tmp_path / "out") == ["a.png"]
 
 
-def test_a_picture_that_vanishes_is_a_line(checkpoint, tmp_path, capsys, monkeypatch):
+def test_a_image_that_vanishes_is_a_line(checkpoint, tmp_path, capsys, monkeypatch):
     for n in range(2):
         put(tmp_path / f"in/{n}.png", n)
     real = batch.plan

@@ -91,19 +91,19 @@ def test_every_rule(option: str, value: Any, allowed: str) -> None:
     assert allowed in str(caught.value)
 
 
-def test_whole_pictures_are_not_mixed() -> None:
+def test_whole_images_are_not_mixed() -> None:
     with pytest.raises(ConfigError, match=r"^--augment\.mix: got 0\.5; fix: give 0, as"):
         Config().updated({"augment": {"crop": [0, 0], "mix": 0.5}, "data": {"batch_size": 1}}).check()
 
 
-def test_whole_pictures_come_one_at_a_time() -> None:
+def test_whole_images_come_one_at_a_time() -> None:
     with pytest.raises(ConfigError, match=r"^--data\.batch_size: got 8; fix: give 1, as --augment\.crop \[0, 0\] keeps"):
         changed("augment.crop", [0, 0])
     assert Config().updated({"augment": {"crop": [0, 0]}, "data": {"batch_size": 1}}).augment.crop == [0, 0]
 
 
 @pytest.mark.parametrize("other", [{"crop": [0, 0]}, {"objects": "alone"}])
-def test_whole_pictures_and_objects_have_no_windows(other: dict[str, Any]) -> None:
+def test_whole_images_and_objects_have_no_windows(other: dict[str, Any]) -> None:
     whole = {"augment": {**other, "windows": True}, "data": {"batch_size": 1}}
     with pytest.raises(ConfigError, match=r"^--augment\.windows: got True; fix: give false with --augment\.crop \[0, 0\]"):
         Config().updated(whole)
@@ -117,7 +117,7 @@ def test_border_weights_need_the_loss_of_every_pixel(other: dict[str, Any]) -> N
 
 def test_every_rule_is_broken_above() -> None:
     ruled = {option for option, _, _ in Config()._rules()}
-    # Windows are a switch, refused beside another setting: test_whole_pictures_and_objects_have_no_windows.
+    # Windows are a switch, refused beside another setting: test_whole_images_and_objects_have_no_windows.
     assert ruled - {"augment.windows"} == {option for option, _, _ in BROKEN}
     numeric = {f"{section}.{name}" for section, name in NUMBERS}
     assert numeric <= ruled, "a number without a rule"

@@ -226,7 +226,7 @@ def test_overlay_and_colorize_by_hand() -> None:
     assert np.asarray(prediction.colorize()).tolist() == [[[128, 64, 128], [0, 0, 142], [0, 0, 0]]]
     assert np.asarray(prediction.overlay(0)).tolist() == image.tolist()
     assert np.asarray(prediction.overlay(1)).tolist() == [[[128, 64, 128], [0, 0, 142], [0, 0, 0]]]
-    # A quarter of the colour on three quarters of the picture: 39.5, 31, 55.25 | 150, 75, 35.5 | 37.5, 45, 52.5, halves to even.
+    # A quarter of the colour on three quarters of the image: 39.5, 31, 55.25 | 150, 75, 35.5 | 37.5, 45, 52.5, halves to even.
     assert np.asarray(prediction.overlay(0.25)).tolist() == [[[40, 31, 55], [150, 75, 36], [38, 45, 52]]]
 
 
@@ -239,8 +239,8 @@ def test_overlay_refuses_an_opacity_outside_0_to_1(opacity: float) -> None:
 
 def test_16_bit_masks_are_drawn_too() -> None:
     taxonomy = Taxonomy(tuple(map(str, range(300))))
-    picture = Prediction(np.array([[299, 65535]], np.uint16), taxonomy, np.zeros((1, 2, 3), np.uint8)).colorize()
-    assert np.asarray(picture).tolist() == [[list(voc_color(299)), [252, 248, 248]]], "class 0 is black"
+    image = Prediction(np.array([[299, 65535]], np.uint16), taxonomy, np.zeros((1, 2, 3), np.uint8)).colorize()
+    assert np.asarray(image).tolist() == [[list(voc_color(299)), [252, 248, 248]]], "class 0 is black"
 
 
 def test_a_sample_refuses_a_mask_of_another_size() -> None:

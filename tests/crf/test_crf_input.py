@@ -91,7 +91,7 @@ def test_whole_iterations_may_be_a_float() -> None:
     np.testing.assert_array_equal(refine(image, probs, parameters), refine(image, probs, Parameters(iterations=2)))
 
 
-def test_pictures_and_tensors_are_arrays_too() -> None:
+def test_images_and_tensors_are_arrays_too() -> None:
     image, probs = scene(14, (6, 7))
     expected = refine(image, probs)
     np.testing.assert_array_equal(refine(Image.fromarray(image), torch.from_numpy(probs)), expected)  # type: ignore[arg-type]

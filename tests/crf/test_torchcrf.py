@@ -38,7 +38,7 @@ def test_both_engines_give_the_same(normalization: str) -> None:
         np.testing.assert_allclose(refined.numpy(), refine(as_numpy(image), own.numpy(), parameters), atol=2e-4)
 
 
-def test_both_engines_give_the_same_of_a_picture_of_several_tiles() -> None:
+def test_both_engines_give_the_same_of_a_image_of_several_tiles() -> None:
     images, probs = batch(3, (101, 133), num=1)
     for preset in ("deeplabv1", "deeplabv2"):
         found = refine_batch(images, probs, preset)[0]
@@ -65,7 +65,7 @@ def test_a_batch_is_its_images() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_only_that_of_the_scores(dtype: torch.dtype) -> None:
-    """An even picture and wide kernels: a lattice point adds up more than half precision can hold."""
+    """An even image and wide kernels: a lattice point adds up more than half precision can hold."""
     images = torch.full((1, 3, 200, 200), 7, dtype=torch.uint8)
     scores = torch.randn(1, 2, 200, 200, generator=torch.Generator().manual_seed(0)).to(dtype)
     layer = MeanField(2, Parameters(w1=4, theta_alpha=80, theta_beta=13, w2=0, iterations=2, normalization="after"))

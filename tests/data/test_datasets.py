@@ -67,8 +67,8 @@ def test_camvid_taxonomy_is_the_tutorials() -> None:
     assert taxonomy.ignored == (11,)
 
 
-def test_camvid_as_recompressed_pictures_and_without_lists(tmp_path: Path) -> None:
-    """The lists say .png, the pictures are .webp; without lists the folders tell."""
+def test_camvid_as_recompressed_images_and_without_lists(tmp_path: Path) -> None:
+    """The lists say .png, the images are .webp; without lists the folders tell."""
     root = tmp_path / "CamVid"
     shutil.copytree(DATA / "camvid", root)
     for path in root.glob("*/*.png"):
@@ -148,7 +148,7 @@ def test_all_missing_files_are_told_at_once(tmp_path: Path) -> None:
     (root / "masks/train/a0.png").unlink()
     (root / "images/val/b1.jpg").unlink()
     assert _message(root) == (
-        f"{root}: 2 of the files of 4 pairs are missing: masks/train/a0.png (mask), images/val/b1.* (picture); "
+        f"{root}: 2 of the files of 4 pairs are missing: masks/train/a0.png (mask), images/val/b1.* (image); "
         "fix: add the files, or take their partners out of the split"
     )
     for number in range(9):
@@ -166,12 +166,12 @@ def test_several_problems_are_told_in_one_error(tmp_path: Path) -> None:
     assert [type(problem) for problem in find_dataset(root).problems()] == [DatasetError, DatasetError]
 
 
-def test_a_picture_in_two_splits_is_refused(tmp_path: Path) -> None:
+def test_a_image_in_two_splits_is_refused(tmp_path: Path) -> None:
     root = _own_folder(tmp_path)
     for kind in ("images", "masks"):
         file = next((root / kind / "train").glob("b0.*"))
         shutil.copy(file, root / kind / "val" / file.name)
-    assert _message(root) == f"{root}: train and val share b0; fix: keep each picture in one split"
+    assert _message(root) == f"{root}: train and val share b0; fix: keep each image in one split"
 
 
 def test_numbering_that_restarts_in_each_split_is_allowed(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_numbering_that_restarts_in_each_split_is_allowed(tmp_path: Path) -> Non
     assert "0001" in {item.key for item in dataset.split("train").items} & {item.key for item in dataset.split("val").items}
 
 
-def test_two_pictures_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
     root = _own_folder(tmp_path)
     _put(root / "images/train/a0.png")
     assert "split train names a0 twice" in _message(root)
@@ -270,7 +270,7 @@ def test_sizes_that_differ_name_both_files(tmp_path: Path) -> None:
     with pytest.raises(MaskError) as caught:
         open_dataset(root).split("train")[0]
     assert str(caught.value) == (
-        f"{root / 'masks/train/a0.png'}: is 5x6, its picture {root / 'images/train/a0.jpg'} is 4x6 (height x width); "
+        f"{root / 'masks/train/a0.png'}: is 5x6, its image {root / 'images/train/a0.jpg'} is 4x6 (height x width); "
         "fix: export both at one size; masks are never resized silently"
     )
 
@@ -312,10 +312,10 @@ def _voc(folder: Path) -> Path:
     root = folder / "VOCdevkit" / "VOC2012"
     for key in ("2007_000032", "2007_000033", "2008_000001"):
         _put(root / "JPEGImages" / f"{key}.jpg", kind="JPEG")
-        picture = Image.fromarray(_mask(0, 15, 255))
-        picture.putpalette(bytes(range(256)) * 3)
+        image = Image.fromarray(_mask(0, 15, 255))
+        image.putpalette(bytes(range(256)) * 3)
         (root / "SegmentationClass").mkdir(exist_ok=True)
-        picture.save(root / "SegmentationClass" / f"{key}.png")
+        image.save(root / "SegmentationClass" / f"{key}.png")
     _put(root / "SegmentationClassAug/2007_000032.png", _mask(20))
     lists = root / "ImageSets" / "Segmentation"
     lists.mkdir(parents=True)
@@ -338,7 +338,7 @@ def test_voc_is_found_at_any_of_its_levels(tmp_path: Path, below: str) -> None:
     assert dataset.split("test")[0].mask is None
 
 
-def test_voc_leaks_and_absent_test_pictures(tmp_path: Path) -> None:
+def test_voc_leaks_and_absent_test_images(tmp_path: Path) -> None:
     root = _voc(tmp_path)
     (root / "JPEGImages/2008_000001.jpg").unlink()
     assert "test" not in open_dataset(root).splits

@@ -66,7 +66,7 @@ def test_weights_of_a_pixel_sum_to_one_and_points_keep_theirs() -> None:
 
 @settings(max_examples=15)
 @given(st.integers(0, 999))
-def test_bent_pictures_equal_loops(seed: int) -> None:
+def test_bent_images_equal_loops(seed: int) -> None:
     chance = rng(seed)
     height, width, size = int(chance.integers(2, 18)), int(chance.integers(2, 18)), (7, 9)
     mask = chance.integers(0, 200, (height, width), np.uint8)
@@ -81,7 +81,7 @@ def test_bent_pictures_equal_loops(seed: int) -> None:
             assert np.abs(bent[row, column] - bilinear(image, x - 0.5, y - 0.5)).max() < 255 * 3 / 32
 
 
-def test_bent_by_nothing_is_the_picture() -> None:
+def test_bent_by_nothing_is_the_image() -> None:
     mask = blocks(0, 30, 41)
     still = np.column_stack([np.eye(2), [0, 0]])
     image, labels = warp(CODES[mask], mask, still, (30, 41), IGNORE, np.zeros((2, 30, 41)))
@@ -104,7 +104,7 @@ def test_image_and_mask_bend_alike(seed: int, deviation: float) -> None:
 
 @pytest.mark.parametrize("crop", [[0, 0], [20, 30], [60, 90]])
 def test_crops_with_context_bring_their_true_surroundings(crop: list[int]) -> None:
-    """Beyond the picture it is mirrored; the mask is ignored around the crop, and beyond the picture."""
+    """Beyond the image it is mirrored; the mask is ignored around the crop, and beyond the image."""
     pixels, mask = rng(1).integers(0, 256, (40, 50, 3), np.uint8), blocks(1, 40, 50)
     center = None if crop == [0, 0] else (21.0, 17.0)
     image, labels = Augment(replace(STILL, crop=crop, context=8), IGNORE)(pixels, mask, rng(), center)

@@ -56,15 +56,15 @@ def test_proposals_keep_all_labels_where_they_are() -> None:
     image, mask = scene()
     several = 0
     for seed in range(40):
-        picture, crop = InstanceCrops(keep, "proposals", IGNORE, side=64)(image, mask, np.random.default_rng(seed))
+        crop_image, crop = InstanceCrops(keep, "proposals", IGNORE, side=64)(image, mask, np.random.default_rng(seed))
         # Away from borders, where bilinear sampling mixes nothing, image and mask show the same place.
-        same = picture[..., 0] == crop
+        same = crop_image[..., 0] == crop
         assert same.mean() > 0.75
         several += len(set(np.unique(crop)) - {0, IGNORE}) > 1
     assert several
 
 
-def test_a_picture_of_background_is_shown_whole() -> None:
+def test_a_image_of_background_is_shown_whole() -> None:
     mask = np.zeros((10, 20), np.uint8)
     mask[:, :10] = IGNORE
     assert draw_region(mask, IGNORE, np.random.default_rng(0)) is None
@@ -126,7 +126,7 @@ def test_scores_are_merged_by_their_maximum() -> None:
     np.testing.assert_allclose(merged, expected, atol=1e-4)
     assert (merged[:, :20, 30:] > 0).any()
     small = proposal_scores(model, image[:100], grid_proposals((100, 200)), CPU)
-    assert (small > 0).any(), "a picture below the least side is one large proposal itself"
+    assert (small > 0).any(), "an image below the least side is one large proposal itself"
     with pytest.raises(InputError, match="leaves the image"):
         proposal_scores(model, image, [Window(0, 0, 151, 200)], CPU)
 

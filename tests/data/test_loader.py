@@ -34,7 +34,7 @@ STRONG = AugmentConfig(crop=[16, 20], rotate=20, brightness=0.3, hue=20, rare=0.
 
 
 class Numbers(Split):
-    """A split without files: picture k is full of k; those in `broken` cannot be read."""
+    """A split without files: image k is full of k; those in `broken` cannot be read."""
 
     def __init__(self, count: int, broken: Sequence[int] = ()) -> None:
         items = [Item(f"p{k}", Path(f"p{k}.png"), Path(f"m{k}.png")) for k in range(count)]
@@ -84,7 +84,7 @@ def test_the_global_generators_are_left_alone(tmp_path: Path) -> None:
 
 
 @given(st.integers(1, 40), st.integers(0, 2**31 - 1), st.integers(0, 5))
-def test_an_epoch_shows_each_picture_once(count: int, seed: int, epoch: int) -> None:
+def test_an_epoch_shows_each_image_once(count: int, seed: int, epoch: int) -> None:
     shown = [draw_index(number, count, seed, "shuffle") for number in range(epoch * count, (epoch + 1) * count)]
     assert sorted(shown) == list(range(count))
 
@@ -94,7 +94,7 @@ def test_epochs_and_seeds_differ() -> None:
     assert len(orders) == 9
 
 
-def test_replacement_draws_any_picture_each_time() -> None:
+def test_replacement_draws_any_image_each_time() -> None:
     shown = [draw_index(number, 10, 0, "replacement") for number in range(4000)]
     counts = Counter(shown)
     # 400 each on average; five standard deviations are 95.
@@ -116,7 +116,7 @@ def test_no_two_draws_share_their_augmentation() -> None:
 def test_ranks_share_out_the_draws(world: int, size: int, start: int, count: int) -> None:
     ranks = [list(DrawBatches(start, start + count, size, rank, world)) for rank in range(world)]
     together = [number for step in zip(*ranks, strict=True) for batch in step for number in batch]
-    # The same pictures in the same step as one rank with the whole batch sees.
+    # The same images in the same step as one rank with the whole batch sees.
     alone = [number for batch in DrawBatches(start, start + count, size * world) for number in batch]
     assert together == alone
     assert len(set(together)) == len(together)
@@ -128,7 +128,7 @@ def test_a_resumed_loader_goes_on_where_it_stopped() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_bad_picture_stops_with_its_name(workers: int) -> None:
+def test_a_bad_image_stops_with_its_name(workers: int) -> None:
     """torch would rebuild the error from its text, and lose class, file and fix."""
     loader = TrainLoader(Draws(Numbers(3, broken=[1]), keep, 0), DrawBatches(0, 3, 1), workers)
     with pytest.raises(ImageError, match=r"^p1\.png: is cut; fix: export it again$"):
@@ -136,7 +136,7 @@ def test_a_bad_picture_stops_with_its_name(workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_skipped_picture_is_replaced_and_counted(workers: int) -> None:
+def test_a_skipped_image_is_replaced_and_counted(workers: int) -> None:
     split = Numbers(5, broken=[2])
     batches = DrawBatches(0, 5, 2)
     plain = [batch.keys for batch, _ in TrainLoader(Draws(Numbers(5), keep, 0), batches, workers)]
@@ -187,7 +187,7 @@ def test_windows_of_a_mask_that_cannot_be_read(tmp_path: Path, on_bad: Literal["
     split = open_dataset(write_dataset(tmp_path, num_train=3)).split("train")
     bad = split.items[1].mask
     assert bad is not None
-    bad.write_bytes(b"no picture")
+    bad.write_bytes(b"no image")
     config = AugmentConfig(crop=[16, 16], scale=[1.0, 1.0], flip=0.0)
     if on_bad == "stop":
         with pytest.raises(InputError, match=bad.name):
@@ -199,7 +199,7 @@ def test_windows_of_a_mask_that_cannot_be_read(tmp_path: Path, on_bad: Literal["
     assert {sample.key for sample, _ in rows} == {"p0", "p2"}
 
 
-def test_the_cache_reads_each_picture_once() -> None:
+def test_the_cache_reads_each_image_once() -> None:
     reads, sample = {}, Numbers(3)[0]
     assert sample.mask is not None
     size = sample.image.nbytes + sample.mask.nbytes

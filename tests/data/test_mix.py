@@ -1,4 +1,4 @@
-"""ClassMix: every pixel comes whole from one of the two pictures, and whole classes are pasted."""
+"""ClassMix: every pixel comes whole from one of the two images, and whole classes are pasted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pixelwise.data.mix import paste_classes
 def pair(seed: int, level: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     mask = rng.choice([0, 1, 2, 3, 255], (6, 7)).astype(np.uint8)
-    # A pixel's first value tells the picture, the second its class.
+    # A pixel's first value tells the image, the second its class.
     return np.stack([np.full((6, 7), level), mask, mask], -1).astype(np.uint8), mask
 
 
@@ -35,7 +35,7 @@ def test_each_pixel_is_one_of_the_two_and_classes_are_pasted_whole(seed: int, dr
         assert (image[over[1] == number, 0] == 2).all()
 
 
-def test_a_picture_without_classes_covers_nothing() -> None:
+def test_a_image_without_classes_covers_nothing() -> None:
     under, over = pair(0, 1), pair(1, 2)
     over[1][:] = 255
     image, mask = paste_classes(under, over, 255, np.random.default_rng(0))

@@ -55,14 +55,14 @@ def test_image_and_mask_move_alike(drawn: tuple[AugmentConfig, int, int], seed: 
     image, moved = Augment(config, IGNORE)(CODES[mask], mask, rng(seed))
     assert image.shape[:2] == moved.shape == ((height, width) if config.crop == [0, 0] else tuple(config.crop))
     assert image.dtype == moved.dtype == np.uint8
-    # Only next to another id, or to the border, may the picture show a mixture.
+    # Only next to another id, or to the border, may the image show a mixture.
     for k in range(4):
         assert (np.abs(image[inside(moved == k)].astype(int) - CODES[k]) <= 1).all()
     assert (image[inside(moved == IGNORE)] == BORDER_COLOR).all()
 
 
 def inside(region: np.ndarray) -> np.ndarray:
-    """The pixels of a region that are two away from its edge, and from the picture's."""
+    """The pixels of a region that are two away from its edge, and from the image's."""
     return cv2.erode(region.astype(np.uint8), np.ones((5, 5), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0).astype(bool)
 
 
@@ -92,7 +92,7 @@ def test_all_chance_comes_from_the_generator(drawn: tuple[AugmentConfig, int, in
 
 
 @given(st.integers(1, 80), st.integers(1, 80), st.sampled_from([1, 3]), st.integers(0, 99))
-def test_settings_that_change_nothing_return_the_picture(height: int, width: int, channels: int, seed: int) -> None:
+def test_settings_that_change_nothing_return_the_image(height: int, width: int, channels: int, seed: int) -> None:
     image = rng(seed).integers(0, 256, (height, width, channels), np.uint8)
     mask = rng(seed).integers(0, 5, (height, width), np.uint8)
     for crop in ([0, 0], [height, width]):
@@ -114,7 +114,7 @@ def test_quarter_turns_are_numpys(turns: int, size: tuple[int, int]) -> None:
     image = rng().integers(0, 256, (31, 44, 3), np.uint8)
     mask = rng().integers(0, 5, (31, 44), np.uint8)
     angle = turns * np.pi / 2
-    # A pixel of the turned picture lies in the source where the turn back puts it; y points down.
+    # A pixel of the turned image lies in the source where the turn back puts it; y points down.
     linear = np.round([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     to_source = np.column_stack([linear, np.array([22, 15.5]) - linear @ (np.array(size[::-1]) / 2)])
     turned = warp(image, mask, to_source, size, IGNORE)
@@ -125,7 +125,7 @@ def test_quarter_turns_are_numpys(turns: int, size: tuple[int, int]) -> None:
 @settings(max_examples=30)
 @given(st.integers(0, 500))
 def test_masks_are_sampled_at_pixel_centres(seed: int) -> None:
-    """Nearest-exact in plain loops, for any affine map; the picture is compared with bilinear mixing by hand."""
+    """Nearest-exact in plain loops, for any affine map; the image is compared with bilinear mixing by hand."""
     chance = rng(seed)
     height, width, size = int(chance.integers(1, 20)), int(chance.integers(1, 20)), (7, 9)
     mask = chance.integers(0, 200, (height, width), np.uint8)
@@ -150,7 +150,7 @@ def bilinear(image: np.ndarray, x: float, y: float) -> np.ndarray:
     return mixed
 
 
-def test_a_small_picture_in_a_large_crop_has_a_border() -> None:
+def test_a_small_image_in_a_large_crop_has_a_border() -> None:
     image, mask = np.full((4, 6, 3), 9, np.uint8), np.full((4, 6), 2, np.uint8)
     padded, moved = Augment(replace(STILL, crop=[10, 12]), IGNORE)(image, mask, rng())
     assert (moved == 2).sum() == 24

@@ -199,7 +199,7 @@ def test_colour_predictions_follow_the_data(split, predictions):
     for path in predictions.rglob("*.png"):
         index = int(path.stem.split()[-1])
         write_image(path, colors[label(np.full((1, 1, 3), index, np.uint8)).mask])
-    with pytest.raises(MaskError, match="is a colour picture"):
+    with pytest.raises(MaskError, match="is a colour image"):
         evaluate_folder(predictions, split)
     drawn = []
     for item in split.items:

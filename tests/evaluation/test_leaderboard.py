@@ -23,10 +23,10 @@ def test_the_leaderboard_archive(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "results.tgz", "r:gz") as archive:
         assert archive.getnames() == [f"results/VOC2012/Segmentation/comp6_test_cls/{key}.png" for key in masks]
         for key, member in zip(masks, archive.getmembers(), strict=True):
-            picture = Image.open(archive.extractfile(member))
-            assert picture.mode == "P"
-            np.testing.assert_array_equal(np.asarray(picture), masks[key])
-            assert picture.getpalette()[3:6] == [128, 0, 0]
+            image = Image.open(archive.extractfile(member))
+            assert image.mode == "P"
+            np.testing.assert_array_equal(np.asarray(image), masks[key])
+            assert image.getpalette()[3:6] == [128, 0, 0]
     write_leaderboard(masks.items(), tmp_path / "again.tar.gz")
     assert (tmp_path / "again.tar.gz").read_bytes() == (tmp_path / "results.tgz").read_bytes()
 

@@ -133,7 +133,7 @@ def test_undefined_numbers_are_none():
     assert (absent.iou, absent.dice, absent.accuracy, absent.precision, absent.boundary_iou) == (None,) * 5
 
 
-def test_ignored_picture_changes_nothing_and_an_empty_set_is_refused():
+def test_ignored_image_changes_nothing_and_an_empty_set_is_refused():
     ignored = np.full((4, 5), IGNORE, np.uint8)
     matrix = confusion_matrix(ignored, np.zeros((4, 5), np.uint8), 3, IGNORE)
     assert not matrix.any()

@@ -98,7 +98,7 @@ BAD_IMAGES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "drawing.jpg": (_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n"), ("PostScript", "export")),
     "layers.png": (_bytes(b"8BPS\0\1"), ("Photoshop", "export")),
     "phone.jpg": (_bytes(b"\0\0\0\x18ftypheic\0\0\0\0"), ("heic", "export")),
-    "text.png": (_bytes(b"hello world, no picture\n" * 9), ("no picture of a known format", "PNG, JPEG, TIFF, WebP, BMP")),
+    "text.png": (_bytes(b"hello world, no image\n" * 9), ("no image of a known format", "PNG, JPEG, TIFF, WebP, BMP")),
     "nan.tif": (_float(float("nan")), ("20 pixels that are NaN", "replace them")),
     "wide.tif": (_float(7.5), ("float pixels of 7.5 to 7.5", "allowed are 0 to 1", "scale them")),
     "int32.tif": (_bytes(encoded(np.full((4, 5), 7, np.int32), "TIFF")), ("32-bit whole numbers", "8 or 16 bits")),
@@ -106,7 +106,7 @@ BAD_IMAGES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
 
 
 def make_bad_images(folder: Path) -> dict[str, tuple[str, ...]]:
-    """Write every bad picture, a broken link, a folder and (where there are such) a named pipe; file name -> words."""
+    """Write every bad image, a broken link, a folder and (where there are such) a named pipe; file name -> words."""
     for name, (write, _) in BAD_IMAGES.items():
         write(folder / name)
     words = {name: expected for name, (_, expected) in BAD_IMAGES.items()}
@@ -115,5 +115,5 @@ def make_bad_images(folder: Path) -> dict[str, tuple[str, ...]]:
     words |= {"folder.png": ("is a folder",), "link.png": ("a link to nothing",), "gone.png": ("does not exist", "check the path")}
     if hasattr(os, "mkfifo"):
         os.mkfifo(folder / "pipe.png")
-        words["pipe.png"] = ("is a named pipe", "regular picture file")
+        words["pipe.png"] = ("is a named pipe", "regular image file")
     return words

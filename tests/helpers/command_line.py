@@ -20,7 +20,7 @@ TAXONOMY = Taxonomy(NAMES, COLORS, values=(7, 11, 250), ignored=(0,))
 
 
 def save_tiny(folder: Path, taxonomy: Taxonomy = TAXONOMY, in_channels: int = 3) -> Path:
-    """A checkpoint of the compact network in its test size, whose labels vary over a picture."""
+    """A checkpoint of the compact network in its test size, whose labels vary over an image."""
     torch.manual_seed(1)
     model = create_model("compact", taxonomy.num_classes, in_channels, tiny=True)
     with torch.no_grad():

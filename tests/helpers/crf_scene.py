@@ -1,4 +1,4 @@
-"""A picture and probabilities for tests of the CRF."""
+"""An image and probabilities for tests of the CRF."""
 
 from __future__ import annotations
 

@@ -39,8 +39,8 @@ def fill(net: nn.Module) -> None:
         value.copy_(torch.from_numpy(numbers))
 
 
-def picture() -> Tensor:
-    """One normalised picture (1, 3, H, W) float32 of SIZE."""
+def make_image() -> Tensor:
+    """One normalised image (1, 3, H, W) float32 of SIZE."""
     return torch.from_numpy(np.random.default_rng(7).normal(0, 1, (1, 3, *SIZE)).astype(np.float32))
 
 
@@ -57,7 +57,7 @@ def recorded() -> dict[str, list[float]]:
 
 
 def record() -> None:
-    """Ask torchvision. Each net is built without weights, filled, and shown the picture in evaluation."""
+    """Ask torchvision. Each net is built without weights, filled, and shown the image in evaluation."""
     import torchvision
 
     answers: dict[str, Any] = {}
@@ -66,14 +66,14 @@ def record() -> None:
         net = getattr(torchvision.models, name)(weights=None, num_classes=NUM_CLASSES, **options).eval()
         fill(net)
         with torch.no_grad():
-            answers[name] = sample(net(picture()))
+            answers[name] = sample(net(make_image()))
     for name in SEGMENTERS:
         options = {} if name.startswith("lraspp") else {"aux_loss": True}
         build = getattr(torchvision.models.segmentation, name)
         net = build(weights=None, weights_backbone=None, num_classes=NUM_CLASSES, **options).eval()
         fill(net)
         with torch.no_grad():
-            answers |= {f"{name} {key}": sample(value) for key, value in net(picture()).items()}
+            answers |= {f"{name} {key}": sample(value) for key, value in net(make_image()).items()}
     lines = [f'  "{name}": {json.dumps([round(value, 7) for value in values])}' for name, values in answers.items()]
     FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 

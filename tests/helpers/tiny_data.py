@@ -1,4 +1,4 @@
-"""A dataset of small made pictures in the folder layout, and settings that make a run of it take a second."""
+"""A dataset of small made images in the folder layout, and settings that make a run of it take a second."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def write_dataset(folder: Path, num_train: int = 7, num_val: int = 3, size: tupl
         for kind in ("images", "masks"):
             (folder / kind / split).mkdir(parents=True, exist_ok=True)
         for number in range(count):
-            image, mask = picture(seed + number, size)
+            image, mask = make_image(seed + number, size)
             Image.fromarray(image).save(folder / "images" / split / f"p{number}.png")
             Image.fromarray(mask).save(folder / "masks" / split / f"p{number}.png")
     (folder / "classes.yaml").write_text("classes: [" + ", ".join(NAMES) + "]\n")
     return folder
 
 
-def picture(seed: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def make_image(seed: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Image (H, W, 3) and mask (H, W) of classes 0..2 and 255."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[: size[0], : size[1]]

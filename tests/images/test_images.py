@@ -1,4 +1,4 @@
-"""Pictures: what each odd format becomes, by hand-made files and other decoders, and what is refused."""
+"""Images: what each odd format becomes, by hand-made files and other decoders, and what is refused."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_float_tiff_of_0_to_1_is_stretched(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels[..., 0], np.arange(256).reshape(16, 16))
 
 
-# EXIF 2.3: where the stored first row and first column lie in the picture that a person sees. (row, column) of the stored
+# EXIF 2.3: where the stored first row and first column lie in the image that a person sees. (row, column) of the stored
 # pixel that is shown at (i, j), for a stored height h and width w.
 SHOWN = {
     1: lambda i, j, h, w: (i, j),
@@ -141,7 +141,7 @@ def _shown(stored: np.ndarray, orientation: int) -> np.ndarray:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_exif_turns_the_picture(tmp_path: Path, kind: str, orientation: int) -> None:
+def test_exif_turns_the_image(tmp_path: Path, kind: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[274] = orientation
     options = {"lossless": True} if kind == "WEBP" else {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
@@ -166,15 +166,15 @@ def test_orientation_outside_1_to_8_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
-def test_a_broken_exif_block_does_not_cost_the_picture(tmp_path: Path) -> None:
-    """It claims entries that are not there; Pillow warns, and the picture is whole."""
+def test_a_broken_exif_block_does_not_cost_the_image(tmp_path: Path) -> None:
+    """It claims entries that are not there; Pillow warns, and the image is whole."""
     good = encoded(photo(), "JPEG", quality=95, subsampling=0)
     block = b"Exif\0\0MM\0*\0\0\0\x08\0\x09\x01\x12\0\x03"
     data = good[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + good[2:]
     assert np.abs(read_image(_saved(tmp_path, data, "x.jpg")).astype(int) - photo()).max() <= 4
 
 
-def test_a_link_to_a_picture_is_read(tmp_path: Path) -> None:
+def test_a_link_to_a_image_is_read(tmp_path: Path) -> None:
     _saved(tmp_path, encoded(photo(), "PNG"))
     (tmp_path / "link.png").symlink_to("x.png")
     np.testing.assert_array_equal(read_image(tmp_path / "link.png"), photo())
@@ -288,7 +288,7 @@ def test_real_photos_are_read() -> None:
     np.testing.assert_array_equal(read_image(nuclei), cv2.imread(str(nuclei), cv2.IMREAD_COLOR)[..., ::-1])
 
 
-def test_a_folder_gives_its_pictures_and_tells_what_it_skips(tmp_path: Path) -> None:
+def test_a_folder_gives_its_images_and_tells_what_it_skips(tmp_path: Path) -> None:
     for name in ("b.png", "a/z.JPG", "a/b/c.webp", ".hidden.png", ".git/x.png", "notes.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
@@ -300,14 +300,14 @@ def test_a_folder_gives_its_pictures_and_tells_what_it_skips(tmp_path: Path) -> 
 
 
 def test_nothing_to_find_says_what_was_sought(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"holds no pictures; fix: sought are \.png \.jpg"):
+    with pytest.raises(InputError, match=r"holds no images; fix: sought are \.png \.jpg"):
         find_images(tmp_path)
-    with pytest.raises(InputError, match=r"nowhere: does not exist; fix: name a picture"):
+    with pytest.raises(InputError, match=r"nowhere: does not exist; fix: name an image"):
         find_images(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(("name", "tolerance"), [("x.png", 0), ("x.JPG", 6)])
-def test_a_written_picture_is_read_by_another_library(tmp_path: Path, name: str, tolerance: int) -> None:
+def test_a_written_image_is_read_by_another_library(tmp_path: Path, name: str, tolerance: int) -> None:
     write_image(tmp_path / name, photo())
     other = cv2.imread(str(tmp_path / name))[..., ::-1].astype(int)
     assert np.abs(other - photo()).max() <= tolerance
@@ -315,7 +315,7 @@ def test_a_written_picture_is_read_by_another_library(tmp_path: Path, name: str,
 
 
 def test_write_image_refuses(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"x\.gif: pictures are not written as \.gif; fix: name it \.png"):
+    with pytest.raises(InputError, match=r"x\.gif: images are not written as \.gif; fix: name it \.png"):
         write_image(tmp_path / "x.gif", photo())
     with pytest.raises(InputError, match=r"\(24, 40, 3\) float64"):
         write_image(tmp_path / "x.png", photo() / 2)

@@ -99,7 +99,7 @@ def test_bmp_and_lossless_webp(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_mask(_saved(tmp_path, encoded(colors, "WEBP", lossless=True), "x.webp")), colors)
 
 
-def test_exif_turns_a_mask_like_its_picture(tmp_path: Path) -> None:
+def test_exif_turns_a_mask_like_its_image(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[274] = 6
     values = np.arange(6, dtype=np.uint8).reshape(2, 3)
@@ -127,7 +127,7 @@ def test_files_that_hold_no_labels_are_refused(tmp_path: Path, name: str, data: 
     assert str(caught.value).startswith(f"{tmp_path / name}: {words}")
 
 
-def test_damaged_masks_are_refused_like_pictures(tmp_path: Path) -> None:
+def test_damaged_masks_are_refused_like_images(tmp_path: Path) -> None:
     for name in make_bad_images(tmp_path):
         if name not in ("wide.tif", "nan.tif", "int32.tif"):
             with pytest.raises(ImageError):
@@ -217,7 +217,7 @@ def test_a_smoothed_colour_mask_is_told_so() -> None:
 def test_grey_saved_as_rgb_is_read_by_value_and_colours_are_refused() -> None:
     gray = np.array([[0, 1], [255, 0]], np.uint8)
     np.testing.assert_array_equal(MaskCode().encode(np.repeat(gray[..., None], 3, axis=2), TWO, "m.png"), gray)
-    with pytest.raises(MaskError, match=r"m\.png: is a colour picture, class numbers were expected; fix: write `masks: color`"):
+    with pytest.raises(MaskError, match=r"m\.png: is a colour image, class numbers were expected; fix: write `masks: color`"):
         MaskCode().encode(photo(), TWO, "m.png")
 
 
@@ -230,8 +230,8 @@ def test_numbers_where_colours_were_expected() -> None:
 
 def test_palette_mask_of_another_program(tmp_path: Path) -> None:
     """A VOC-like file: indices 0, 15 and border 255, written by Pillow with its own palette order."""
-    picture = Image.fromarray(np.array([[0, 15, 255]], np.uint8))
-    picture.putpalette(np.random.default_rng(0).integers(0, 256, 768).astype(np.uint8).tobytes())
+    image = Image.fromarray(np.array([[0, 15, 255]], np.uint8))
+    image.putpalette(np.random.default_rng(0).integers(0, 256, 768).astype(np.uint8).tobytes())
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
+    image.save(buffer, format="PNG")
     assert read_mask(_saved(tmp_path, buffer.getvalue())).tolist() == [[0, 15, 255]]

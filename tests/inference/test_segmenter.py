@@ -1,4 +1,4 @@
-"""`pixelwise.load()` and what it gives: the same labels whatever form the picture comes in, one line for what is wrong."""
+"""`pixelwise.load()` and what it gives: the same labels whatever form the image comes in, one line for what is wrong."""
 
 from __future__ import annotations
 
@@ -60,23 +60,23 @@ def test_labels_and_probabilities_are_the_models(segmenter):
 
 def stored_as(mode, tmp_path):
     """A file in that mode, the pixels differing in every quarter of it."""
-    picture = Image.fromarray(photo())
+    image = Image.fromarray(photo())
     if mode == "I;16":
-        picture = Image.fromarray(np.linspace(0, 65535, 960).astype(np.uint16).reshape(24, 40))
+        image = Image.fromarray(np.linspace(0, 65535, 960).astype(np.uint16).reshape(24, 40))
     elif mode == "RGBA":
-        picture.putalpha(Image.fromarray(photo()[..., 0]))
+        image.putalpha(Image.fromarray(photo()[..., 0]))
     else:
-        picture = picture.convert(mode)
+        image = image.convert(mode)
     path = tmp_path / ("p.tif" if mode == "CMYK" else "p.png")
-    picture.save(path)
+    image.save(path)
     return path
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
-def test_pil_pictures_are_read_as_their_files(mode, tmp_path):
+def test_pil_images_are_read_as_their_files(mode, tmp_path):
     path = stored_as(mode, tmp_path)
-    with Image.open(path) as picture:
-        assert (as_pixels(picture) == read_image(path)).all()
+    with Image.open(path) as image:
+        assert (as_pixels(image) == read_image(path)).all()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -86,7 +86,7 @@ def test_turned_photo_is_labelled_as_the_user_sees_it(segmenter, tmp_path, orien
     turned = tmp_path / "turned.jpg"
     turned.write_bytes(encoded(photo(), "JPEG", quality=95, exif=exif))
     with Image.open(turned) as opened:
-        # The eight orientations of the EXIF standard, written out: which move brings the stored picture upright.
+        # The eight orientations of the EXIF standard, written out: which move brings the stored image upright.
         moves = [None, 0, 3, 1, 5, 4, 6, 2]
         move = moves[orientation - 1]
         upright = opened.convert("RGB") if move is None else opened.convert("RGB").transpose(Image.Transpose(move))
@@ -98,17 +98,17 @@ def test_turned_photo_is_labelled_as_the_user_sees_it(segmenter, tmp_path, orien
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
-def test_pil_pictures_of_unknown_range_are_refused(segmenter, mode):
+def test_pil_images_of_unknown_range_are_refused(segmenter, mode):
     with pytest.raises(ImageError, match="which range they fill is unknown"):
         segmenter(Image.new(mode, (8, 8)))
 
 
-def test_cut_pil_picture_is_refused(segmenter, tmp_path):
+def test_cut_pil_image_is_refused(segmenter, tmp_path):
     path = tmp_path / "cut.jpg"
     data = encoded(np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8), "JPEG")
     path.write_bytes(data[: len(data) // 2])
-    with Image.open(path) as picture, pytest.raises(ImageError, match=r"cut\.jpg"):
-        segmenter(picture)
+    with Image.open(path) as image, pytest.raises(ImageError, match=r"cut\.jpg"):
+        segmenter(image)
 
 
 @pytest.mark.parametrize(
@@ -132,12 +132,12 @@ def test_other_things_are_refused(segmenter, wrong):
         segmenter(wrong)
 
 
-def test_a_picture_alone_equals_the_same_picture_among_others(segmenter):
-    pictures = [np.random.default_rng(n).integers(0, 256, (20 + 7 * n, 50 - 9 * n, 3)).astype(np.uint8) for n in range(4)]
-    alone = [segmenter.predict(picture, probs=True).probs for picture in pictures]
+def test_a_image_alone_equals_the_same_image_among_others(segmenter):
+    images = [np.random.default_rng(n).integers(0, 256, (20 + 7 * n, 50 - 9 * n, 3)).astype(np.uint8) for n in range(4)]
+    alone = [segmenter.predict(image, probs=True).probs for image in images]
     for order in ([3, 1, 2, 0], [0, 0, 3, 3]):
         for n in order:
-            assert (segmenter.predict(pictures[n], probs=True).probs == alone[n]).all()
+            assert (segmenter.predict(images[n], probs=True).probs == alone[n]).all()
 
 
 def test_run_folder_gives_its_best_else_its_last(checkpoint, tmp_path):
@@ -178,7 +178,7 @@ def test_missing_device_lists_those_there_are(checkpoint, device, monkeypatch):
     assert pixelwise.load(checkpoint).device == torch.device("cpu")
 
 
-def test_model_of_four_channels_names_the_picture_it_cannot_take(tmp_path):
+def test_model_of_four_channels_names_the_image_it_cannot_take(tmp_path):
     segmenter = pixelwise.load(save_tiny(tmp_path / "rgbd", in_channels=4))
     (tmp_path / "photo.png").write_bytes(encoded(photo(), "PNG"))
     with pytest.raises(InputError, match=r"photo\.png: has 3 channels, .* takes 4"):

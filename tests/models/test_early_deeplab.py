@@ -152,7 +152,7 @@ def test_largefov_on_vgg_is_v1s_net() -> None:
     assert [p.shape for p in ours.parameters()] == [p.shape for p in earlier.parameters()]
 
 
-def test_parameters_of_trunk_and_of_one_branch() -> None:
+def test_parameters_of_backbone_and_of_one_branch() -> None:
     with torch.device("meta"):
         model = create_model("deeplabv2_resnet101", head="largefov")
     assert isinstance(model, DeepLabV2)

@@ -23,10 +23,10 @@ from pixelwise.nn.upsampling import Identity, TransposedBilinear, Upscore
 from pixelwise.train.build import start_from
 
 LADDER = ("fcn32s_vgg16", "fcn16s_vgg16", "fcn8s_vgg16")
-NETS = [f"fcn{n}s_{trunk}" for trunk in ("vgg16", "alexnet", "googlenet") for n in (32, 16, 8)]
-OTHER_TRUNKS = [("fcn8s_vgg16", "vgg13"), ("fcn8s_alexnet", "alexnet"), ("fcn8s_googlenet", "googlenet_torchvision")]
-CASES = [(name, {}) for name in NETS] + [(name, {"trunk": trunk}) for name, trunk in OTHER_TRUNKS]
-EVERY_GEOMETRY = [(name, {"geometry": geometry, **trunk}) for name, trunk in CASES for geometry in ("caffe", "same")]
+NETS = [f"fcn{n}s_{backbone}" for backbone in ("vgg16", "alexnet", "googlenet") for n in (32, 16, 8)]
+OTHER_BACKBONES = [("fcn8s_vgg16", "vgg13"), ("fcn8s_alexnet", "alexnet"), ("fcn8s_googlenet", "googlenet_torchvision")]
+CASES = [(name, {}) for name in NETS] + [(name, {"backbone": backbone}) for name, backbone in OTHER_BACKBONES]
+EVERY_GEOMETRY = [(name, {"geometry": geometry, **backbone}) for name, backbone in CASES for geometry in ("caffe", "same")]
 
 
 def paper_name(name: str) -> str:
@@ -71,7 +71,7 @@ def test_alexnet_and_googlenet() -> None:
     images = torch.empty(1, 3, 500, 500, device="meta")
     alexnet = full("fcn32s_alexnet")
     assert num_parameters(alexnet) == number("FCN-AlexNet (CaffeNet", "parameters")
-    pool5, fc7 = alexnet.trunk.backbone(images)[-1].shape[-1], alexnet.trunk(images)[0].shape[-1]
+    pool5, fc7 = alexnet.encoder.backbone(images)[-1].shape[-1], alexnet.encoder(images)[0].shape[-1]
     expected = number("FCN-AlexNet", "intermediate")
     assert {"pool5": pool5, "fc7": fc7, "up": Layer(63, 32, transposed=True).output_size(fc7)} == expected
     # The paper's count has kernels between all classes, of which only the diagonal is not zero.
@@ -86,8 +86,8 @@ def test_sizes_on_the_way(name: str, size: int) -> None:
     model, images = full(name, upsampling="learned"), torch.empty(1, 3, size, size, device="meta")
     names = {layer: f"upscore{2 if i == 0 else '_pool4'}" for i, layer in enumerate(model.head.upscores)}
     names[model.head.upscore] = {32: "upscore", 16: "upscore16", 8: "upscore8"}[model.head.final.stride]
-    seen = dict(zip(model.trunk.backbone.map_names, (m.shape[-1] for m in model.trunk.backbone(images)), strict=True))
-    seen["fc7"] = model.trunk(images)[0].shape[-1]
+    seen = dict(zip(model.encoder.backbone.map_names, (m.shape[-1] for m in model.encoder.backbone(images)), strict=True))
+    seen["fc7"] = model.encoder(images)[0].shape[-1]
     for layer, word in names.items():
         layer.register_forward_hook(lambda _, __, output, word=word: seen.__setitem__(word, output.shape[-1]))
     model(images)
@@ -123,13 +123,13 @@ def test_the_receptive_field_holds_in_the_running_net(geometry: str) -> None:
     """Pixels in the field of a cell of fc7 reach it, the pixels just outside do not."""
     model = tiny("fcn32s_vgg16", geometry=geometry)
     first, end = model.receptive_fields()["fr"].span(6)
-    reached = [influence(lambda x: model.trunk(x)[0], (1, end + 2), (0, column)) for column in (first - 1, first, end - 1, end)]
+    reached = [influence(lambda x: model.encoder(x)[0], (1, end + 2), (0, column)) for column in (first - 1, first, end - 1, end)]
     assert [w.left <= 6 < w.right for w in reached] == [False, True, True, False]
 
 
 def _ramps(model: FCN, size: tuple[int, int]) -> list[torch.Tensor]:
     """Scores that hold, for each cell, the row and column of the pixel on which its centre lies."""
-    frames, maps = model.trunk.frames, model.trunk(torch.zeros(1, 3, *size))
+    frames, maps = model.encoder.frames, model.encoder(torch.zeros(1, 3, *size))
     ramps = []
     for frame, cells in zip(frames, maps, strict=True):
         rows, columns = (torch.tensor([float(frame.inverse()(i)) for i in range(n)]) for n in cells.shape[-2:])
@@ -155,7 +155,7 @@ def test_a_constant_score_stays_constant_up_to_the_border(name: str, options: di
     """In the modern geometry no pixel is faded; in the published one the outermost are, but none lies beyond the maps."""
     model = tiny(name, num_classes=1, **options)
     for size in [(1, 1), (3, 50), (101, 64)]:
-        ones = [torch.ones_like(cells[:, :1]) for cells in model.trunk(torch.zeros(1, 3, *size))]
+        ones = [torch.ones_like(cells[:, :1]) for cells in model.encoder(torch.zeros(1, 3, *size))]
         logits = model.head.finish(model.head.fuse(ones), size).output().logits / len(ones)
         assert logits.min() > 0.3
         assert logits.max() < 1 + 1e-5
@@ -261,20 +261,20 @@ def test_each_stage_starts_as_the_one_before_and_new_scores_at_zero(upsampling: 
         assert isinstance(finer, FCN)
         start_from(finer, coarser, name)
         assert not finer.head.scores[-1].weight.any()
-        maps = finer.trunk.backbone(finer.preprocess(images))
-        torch.testing.assert_close(finer.trunk.fc(maps[-1]), coarser.trunk(coarser.preprocess(images))[0])
+        maps = finer.encoder.backbone(finer.preprocess(images))
+        torch.testing.assert_close(finer.encoder.fc(maps[-1]), coarser.encoder(coarser.preprocess(images))[0])
         # Two bilinear steps are not one, but they agree to within the neighbouring cells.
         assert (finer(images).logits.argmax(1) == coarser(images).logits.argmax(1)).float().mean() > 0.8
         coarser = finer
 
 
 @pytest.mark.parametrize(
-    ("name", "trunk"),
+    ("name", "backbone"),
     [("fcn32s_vgg16", "vgg16"), ("fcn16s_alexnet", "alexnet_caffe"), ("fcn8s_googlenet", "googlenet")],
 )
-def test_transplanted_net_computes_the_classifiers_last_hidden_layer(name: str, trunk: str) -> None:
+def test_transplanted_net_computes_the_classifiers_last_hidden_layer(name: str, backbone: str) -> None:
     torch.manual_seed(1)
-    classifier = create_backbone(trunk, tiny=True, num_classes=7, ceil_mode=True).eval()
+    classifier = create_backbone(backbone, tiny=True, num_classes=7, ceil_mode=True).eval()
     assert isinstance(classifier, ClassifierBackbone)
     model = tiny(name, seed=2)
     scores = {n: v.clone() for n, v in model.head.state_dict().items()}
@@ -289,13 +289,13 @@ def test_transplanted_net_computes_the_classifiers_last_hidden_layer(name: str, 
     first.padding = (0, 0)
     with torch.no_grad():
         expected = nn.Sequential(*hidden_chain)(classifier_body(padded))
-        torch.testing.assert_close(model.trunk(pixels)[0], expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(model.encoder(pixels)[0], expected, atol=1e-4, rtol=1e-4)
     assert all(torch.equal(v, scores[n]) for n, v in model.head.state_dict().items())
 
 
-def test_transplant_of_another_trunk_is_an_error() -> None:
-    for trunk in ("vgg13", "alexnet"):
-        classifier = create_backbone(trunk, tiny=True, num_classes=3)
+def test_transplant_of_another_backbone_is_an_error() -> None:
+    for backbone in ("vgg13", "alexnet"):
+        classifier = create_backbone(backbone, tiny=True, num_classes=3)
         with pytest.raises(CheckpointError, match="do not fit"):
             tiny("fcn32s_vgg16").transplant(classifier)  # type: ignore[arg-type]
 
@@ -306,16 +306,16 @@ def test_early_fusion_inflates_the_first_layer() -> None:
     model = create_model("fcn32s_vgg16", 5, in_channels=4, tiny=True)
     assert isinstance(model, FCN)
     model.transplant(classifier)  # type: ignore[arg-type]
-    mine, given = model.trunk.backbone.features[0].weight, classifier.features[0].weight  # type: ignore[union-attr,index]
+    mine, given = model.encoder.backbone.features[0].weight, classifier.features[0].weight  # type: ignore[union-attr,index]
     assert torch.equal(mine[:, :3], given)
     torch.testing.assert_close(mine[:, 3], given.mean(1))
 
 
 def test_parameters_of_pascal_context_and_other_depths() -> None:
     assert num_parameters(full("fcn8s_vgg16", 60)) == number("PASCAL-Context FCN-8s", "parameters")
-    vgg19 = full("fcn8s_vgg16", trunk="vgg19")
+    vgg19 = full("fcn8s_vgg16", backbone="vgg19")
     assert num_parameters(vgg19) == number(paper_name("fcn8s"), "parameters, learnable") + 143667240 - 138357544
-    assert isinstance(full("fcn32s_vgg16", batch_norm=True, width=1 / 8).trunk.fc[1], nn.BatchNorm2d)
+    assert isinstance(full("fcn32s_vgg16", batch_norm=True, width=1 / 8).encoder.fc[1], nn.BatchNorm2d)
 
 
 def test_late_fusion_is_the_mean_of_two_nets() -> None:
@@ -335,7 +335,7 @@ def test_late_fusion_is_the_mean_of_two_nets() -> None:
         create_model("fcn32s_late_fusion_vgg16", 5, 3, tiny=True)
 
 
-def test_two_heads_share_a_trunk() -> None:
+def test_two_heads_share_a_backbone() -> None:
     assert num_parameters(full("fcn16s_two_heads_vgg16", 33)) == number("SIFT Flow FCN-16s (33+3", "parameters")
     single = tiny("fcn16s_vgg16")
     model = create_model("fcn16s_two_heads_vgg16", 5, tiny=True, num_geometric=3).eval()
@@ -355,7 +355,7 @@ def test_two_heads_share_a_trunk() -> None:
     [
         ("geometry", "valid", "caffe, same"),
         ("upsampling", "nearest", "fixed, intermediate, learned"),
-        ("trunk", "vgg17", "vgg16"),
+        ("backbone", "vgg17", "vgg16"),
         ("width", -1, "above 0"),
         ("dropout", 1.0, "below 1"),
         ("preprocessing", "cafe", "caffe"),
@@ -380,4 +380,4 @@ def test_caffe_names_cover_every_convolution_once() -> None:
         assert len(names) == len(convs)
         assert names["score_fr"] == "head.scores.0"
     names = full("fcn8s_vgg16").caffe_names()
-    assert (names["score_pool4"], names["score_pool3"], names["fc7"]) == ("head.scores.1", "head.scores.2", "trunk.fc.3")
+    assert (names["score_pool4"], names["score_pool3"], names["fc7"]) == ("head.scores.1", "head.scores.2", "encoder.fc.3")

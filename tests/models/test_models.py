@@ -36,7 +36,7 @@ def tiny(name: str, in_channels: int = 0, **options: Any) -> SegmentationModel:
     return model
 
 
-def pictures(name: str, batch: int, size: tuple[int, int]) -> Tensor:
+def make_images(name: str, batch: int, size: tuple[int, int]) -> Tensor:
     generator = torch.Generator().manual_seed(1)
     return torch.randint(0, 256, (batch, default_channels(name), *size), dtype=torch.uint8, generator=generator)
 
@@ -49,14 +49,14 @@ def test_any_size_in_same_size_out(name: str) -> None:
     model = tiny(name).eval()
     with torch.no_grad():
         for size in SIZES:
-            logits = model(pictures(name, 1, size)).logits
+            logits = model(make_images(name, 1, size)).logits
             assert logits.shape == (1, NUM_CLASSES, *size)
             assert logits.isfinite().all()
 
 
 @every_model
 def test_train_and_eval_return_an_output(name: str) -> None:
-    model, images = tiny(name), pictures(name, 2, (64, 48))
+    model, images = tiny(name), make_images(name, 2, (64, 48))
     for mode in (True, False):
         output = model.train(mode)(images)
         assert isinstance(output, Output)
@@ -66,17 +66,17 @@ def test_train_and_eval_return_an_output(name: str) -> None:
 
 
 @every_model
-def test_one_picture_trains(name: str) -> None:
+def test_one_image_trains(name: str) -> None:
     """Also where a norm sees one value a channel: behind an image pooling, in fully connected layers."""
     model = tiny(name).train()
-    loss = model(pictures(name, 1, (40, 56))).logits.square().mean()
+    loss = model(make_images(name, 1, (40, 56))).logits.square().mean()
     loss.backward()
     assert loss.isfinite()
 
 
 @every_model
 def test_gradients_reach_every_parameter(name: str) -> None:
-    model, images = tiny(name).train(), pictures(name, 2, (64, 48))
+    model, images = tiny(name).train(), make_images(name, 2, (64, 48))
     generator = torch.Generator().manual_seed(2)
     # Nets with a second task show it through `coarse_all`, the others through `forward`.
     coarse_all = getattr(model, "coarse_all", None)
@@ -95,7 +95,7 @@ def test_state_round_trip(name: str) -> None:
     model = tiny(name).eval()
     again = model.spec.build().eval()
     again.load_state_dict(model.state_dict())
-    images = pictures(name, 1, (20, 33))
+    images = make_images(name, 1, (20, 33))
     with torch.no_grad():
         assert torch.equal(again(images).logits, model(images).logits)
 
@@ -104,19 +104,19 @@ def test_state_round_trip(name: str) -> None:
 def test_a_fresh_net_and_its_state_are_finite(name: str) -> None:
     model = create_model(name, NUM_CLASSES, default_channels(name), tiny=True).eval()
     assert all(value.isfinite().all() for value in model.state_dict().values())
-    assert model(pictures(name, 1, (9, 10))).logits.isfinite().all()
+    assert model(make_images(name, 1, (9, 10))).logits.isfinite().all()
 
 
 @every_model
-def test_bytes_and_floats_are_the_same_picture(name: str) -> None:
-    model, images = tiny(name).eval(), pictures(name, 1, (24, 30))
+def test_bytes_and_floats_are_the_same_image(name: str) -> None:
+    model, images = tiny(name).eval(), make_images(name, 1, (24, 30))
     with torch.no_grad():
         assert torch.equal(model(images).logits, model(images.float()).logits)
 
 
 @every_model
 def test_images_of_a_batch_do_not_see_each_other(name: str) -> None:
-    model, images = tiny(name).eval(), pictures(name, 2, (24, 30))
+    model, images = tiny(name).eval(), make_images(name, 2, (24, 30))
     with torch.no_grad():
         together, alone = model(images).logits[1:], model(images[1:]).logits
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
@@ -126,7 +126,7 @@ def test_images_of_a_batch_do_not_see_each_other(name: str) -> None:
 def test_taps_of_the_coarse_result_give_the_logits(name: str) -> None:
     """Inference upsamples with the table of taps, training with the layer: one map, two forms."""
     model, size = tiny(name).eval(), (37, 50)
-    images = pictures(name, 1, size)
+    images = make_images(name, 1, size)
     with torch.no_grad():
         coarse, logits = model.coarse(images), model(images).logits[0].double().numpy()
     assert isinstance(coarse, Coarse)

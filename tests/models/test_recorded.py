@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from helpers.recorded import CLASSIFIERS, NUM_CLASSES, SEGMENTERS, fill, picture, recorded, sample
+from helpers.recorded import CLASSIFIERS, NUM_CLASSES, SEGMENTERS, fill, make_image, recorded, sample
 from pixelwise.backbones import create_backbone
 from pixelwise.backbones.classifier import ClassifierBackbone
 from pixelwise.models import create_model
@@ -34,7 +34,7 @@ def test_classifiers(name: str) -> None:
     assert isinstance(net, ClassifierBackbone)
     fill(net)
     with torch.no_grad():
-        agree(net.classify(picture()), name)
+        agree(net.classify(make_image()), name)
 
 
 @pytest.mark.parametrize("name", SEGMENTERS)
@@ -42,8 +42,8 @@ def test_segmentation_nets(name: str) -> None:
     model = create_model(f"torchvision_{name}", NUM_CLASSES, preprocessing=UNCHANGED).eval()
     fill(model)
     with torch.no_grad():
-        agree(model(picture()).logits, f"{name} out")
+        agree(model(make_image()).logits, f"{name} out")
         if isinstance(model, TorchvisionNet):
             assert model.aux_classifier is not None
-            scores = model.aux_classifier(model._maps(picture())[0])
-            agree(functional.interpolate(scores, size=picture().shape[-2:], mode="bilinear"), f"{name} aux")
+            scores = model.aux_classifier(model._maps(make_image())[0])
+            agree(functional.interpolate(scores, size=make_image().shape[-2:], mode="bilinear"), f"{name} aux")

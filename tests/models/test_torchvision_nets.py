@@ -47,13 +47,13 @@ def test_state_is_torchvisions(name: str) -> None:
 def test_the_first_unit_of_a_stage_keeps_the_rate_before(depth: int) -> None:
     """torchvision, `replace_stride_with_dilation`: 1 and 2 in layer3, 2 and 4 in layer4."""
     with torch.device("meta"):
-        trunk: Any = create_model(f"torchvision_deeplabv3_resnet{depth}").backbone
-    assert [unit.conv2.dilation[0] for unit in trunk.layer3] == [1] + [2] * (len(trunk.layer3) - 1)
-    assert [unit.conv2.dilation[0] for unit in trunk.layer4] == [2, 4, 4]
-    assert [unit.conv2.stride[0] for unit in (trunk.layer2[0], trunk.layer3[0], trunk.layer4[0])] == [2, 1, 1]
+        backbone: Any = create_model(f"torchvision_deeplabv3_resnet{depth}").backbone
+    assert [unit.conv2.dilation[0] for unit in backbone.layer3] == [1] + [2] * (len(backbone.layer3) - 1)
+    assert [unit.conv2.dilation[0] for unit in backbone.layer4] == [2, 4, 4]
+    assert [unit.conv2.stride[0] for unit in (backbone.layer2[0], backbone.layer3[0], backbone.layer4[0])] == [2, 1, 1]
 
 
-def test_the_mobile_trunk_has_rate_two_in_its_last_stage() -> None:
+def test_the_mobile_backbone_has_rate_two_in_its_last_stage() -> None:
     with torch.device("meta"):
         chain: Any = create_model("torchvision_deeplabv3_mobilenet_v3_large").backbone
     depthwise = [m for m in chain.modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
@@ -117,15 +117,15 @@ def test_a_file_is_read_whole_through_the_command(auxiliary: bool, tmp_path: Pat
         assert torch.equal(checkpoint.model.eval()(x).logits, full.eval()(x).logits)
 
 
-def test_a_classifiers_file_fills_a_trunk(tmp_path: Path) -> None:
+def test_a_classifiers_file_fills_a_backbone(tmp_path: Path) -> None:
     classifier = create_backbone("mobilenetv2", num_classes=1000).eval()
     torch.save(classifier.state_dict(), tmp_path / "mobilenet.pth")
     imported = import_model(tmp_path / "mobilenet.pth", "deeplabv3plus_mobilenetv2", 5)
-    trunk: Any = imported.model.backbone
+    backbone: Any = imported.model.backbone
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         # The first layers, before strides become rates, are the classifier's to the last bit.
-        assert torch.equal(trunk.features[:4](x), classifier.features[:4](x))  # type: ignore[index]
+        assert torch.equal(backbone.features[:4](x), classifier.features[:4](x))  # type: ignore[index]
     assert imported.spec.num_classes == 5
     assert set(imported.report.dropped) >= {"classifier.1.weight", "classifier.1.bias"}
     assert "score.weight" in imported.report.fresh

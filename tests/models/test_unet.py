@@ -1,4 +1,4 @@
-"""U-Net: the paper's counts and sizes, its layers written out, tiles against the whole, and its padded kin on every trunk."""
+"""U-Net: the paper's counts and sizes, its layers written out, tiles against the whole, and its padded kin on every backbone."""
 
 from __future__ import annotations
 
@@ -115,39 +115,39 @@ def test_mirrors_are_walked_between(height: int, width: int, before: int, side: 
 
 
 def test_mirrored_context_is_numpys_reflection() -> None:
-    model, picture = tiny(), images(196, 100)
-    reflected = np.pad(picture[0, 0].numpy(), 92, mode="reflect")
+    model, image = tiny(), images(196, 100)
+    reflected = np.pad(image[0, 0].numpy(), 92, mode="reflect")
     with torch.no_grad():
         whole = model.valid(model.preprocess(torch.from_numpy(reflected)[None, None]))
-        assert torch.equal(model(picture).logits, whole)
+        assert torch.equal(model(image).logits, whole)
 
 
 @pytest.mark.parametrize("tile", [20, 36, 68, 1044])
 @pytest.mark.parametrize("size", [(1, 1), (52, 53), (53, 20), (100, 70), (36, 37)])
 def test_tiles_equal_the_whole(tile: int, size: tuple[int, int]) -> None:
-    whole, tiled, picture = tiny(), tiny(tile=tile), images(*size)
+    whole, tiled, image = tiny(), tiny(tile=tile), images(*size)
     with torch.no_grad():
-        torch.testing.assert_close(tiled(picture).logits, whole(picture).logits, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(tiled(image).logits, whole(image).logits, atol=1e-4, rtol=1e-4)
 
 
 def test_a_pixel_of_a_tile_depends_on_its_surroundings_alone() -> None:
-    """Pieces cut with 92 pixels of the true picture around them, at a step of the poolings, give the whole's scores."""
-    model, picture = tiny(), images(320, 280)
+    """Pieces cut with 92 pixels of the true image around them, at a step of the poolings, give the whole's scores."""
+    model, image = tiny(), images(320, 280)
     with torch.no_grad():
-        whole = model(picture).logits
+        whole = model(image).logits
         for top, left in ((96, 112), (112, 96)):
-            piece = picture[..., top - 92 : top + 100 + 92, left - 92 : left + 68 + 92]
+            piece = image[..., top - 92 : top + 100 + 92, left - 92 : left + 68 + 92]
             inner = model.inner(piece).output().logits
             torch.testing.assert_close(inner, whole[..., top : top + 100, left : left + 68], atol=1e-4, rtol=1e-4)
 
 
 def test_tiles_edge_to_edge_as_in_the_paper_are_not_quite_the_whole() -> None:
     """Sides of 388 move the poolings' grid by 4 pixels: the reason why `tile` steps by multiples of 16."""
-    model, picture = tiny(), images(320, 200)
+    model, image = tiny(), images(320, 200)
     with torch.no_grad():
-        whole = model(picture).logits
+        whole = model(image).logits
         for top, equal in ((96, True), (100, False)):
-            inner = model.inner(picture[..., top - 92 : top + 112, 4:192]).output().logits
+            inner = model.inner(image[..., top - 92 : top + 112, 4:192]).output().logits
             difference = float((inner - whole[..., top : top + 20, 96:100]).abs().max())
             assert difference < 1e-4 if equal else difference > 1e-2
 
@@ -189,25 +189,25 @@ def test_dropout_ends_the_contracting_path() -> None:
 
 
 def one_of_each_paper() -> list[Any]:
-    """Every trunk; of a file with several sizes the first runs on each push."""
+    """Every backbone; of a file with several sizes the first runs on each push."""
     files = [BACKBONES[name].build.__module__ for name in list_backbones()]
     return [
         pytest.param(name, marks=[pytest.mark.slow] if files[i] in files[:i] else []) for i, name in enumerate(list_backbones())
     ]
 
 
-@pytest.mark.parametrize("trunk", one_of_each_paper())
-def test_the_padded_kin_takes_every_trunk(trunk: str) -> None:
+@pytest.mark.parametrize("backbone", one_of_each_paper())
+def test_the_padded_kin_takes_every_backbone(backbone: str) -> None:
     torch.manual_seed(0)
-    width = BACKBONES[trunk].tiny["width"]
-    model = create_model("unet_same", 3, 3, trunk=trunk, width=width, batch_norm=True).train()
+    width = BACKBONES[backbone].tiny["width"]
+    model = create_model("unet_same", 3, 3, backbone=backbone, width=width, batch_norm=True).train()
     assert isinstance(model, UNetSame)
     logits = model(images(33, 70, channels=3)).logits
     assert logits.shape == (1, 3, 33, 70)
     logits.square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     with torch.no_grad():
-        assert model(images(1, 1, channels=3)).logits.shape == (1, 3, 1, 1), "one picture of one pixel trains"
+        assert model(images(1, 1, channels=3)).logits.shape == (1, 3, 1, 1), "one image of one pixel trains"
 
 
 def test_the_padded_net_has_the_papers_parameters() -> None:
@@ -217,11 +217,11 @@ def test_the_padded_net_has_the_papers_parameters() -> None:
 
 
 def test_stages_of_the_padded_net_can_be_narrowed() -> None:
-    model = create_model("unet_same", 3, 3, trunk="resnet18", width=0.25, channels=(32, 16, 8, 8, 4))
+    model = create_model("unet_same", 3, 3, backbone="resnet18", width=0.25, channels=(32, 16, 8, 8, 4))
     assert isinstance(model, UNetSame)
     assert [stage.up.out_channels for stage in model.stages] == [32, 16, 8, 8, 4]  # type: ignore[union-attr]
     with pytest.raises(ConfigError, match="resnet18 has 5 stages"):
-        create_model("unet_same", 3, 3, trunk="resnet18", width=0.25, channels=(32, 16))
+        create_model("unet_same", 3, 3, backbone="resnet18", width=0.25, channels=(32, 16))
 
 
 SMALL = {"name": "unet", "options": {"width": 1 / 16, "dropout": 0.0}}
@@ -251,8 +251,8 @@ def test_training_on_windows_with_everything_the_paper_has(tmp_path: Path) -> No
     train(config.updated({"train": {"steps": 3}}), tmp_path / "run", resume=True)
 
 
-def test_crops_with_context_are_scored_as_in_the_picture(tmp_path: Path) -> None:
-    """The loss of a crop that brings its surroundings is that of the same pixels when the whole picture is scored."""
+def test_crops_with_context_are_scored_as_in_the_image(tmp_path: Path) -> None:
+    """The loss of a crop that brings its surroundings is that of the same pixels when the whole image is scored."""
     torch.manual_seed(0)
     model = create_model("unet", 3, 3, width=1 / 16, dropout=0.0)
     assert isinstance(model, UNet)

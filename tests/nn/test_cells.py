@@ -45,7 +45,7 @@ def test_full_size_scores_keep_every_label() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 13)])
-def test_each_label_is_one_of_the_picture(size: tuple[int, int]) -> None:
+def test_each_label_is_one_of_the_image(size: tuple[int, int]) -> None:
     masks = torch.randint(0, 9, (1, *size))
     labels = labels_of_cells(Coarse(torch.zeros(1, 9, 3, 4), Bilinear(), size), masks, 255)
     assert set(labels.flatten().tolist()) - {255} <= set(masks.flatten().tolist())

@@ -1,4 +1,4 @@
-"""DeepLab v3, v3+ and PSPNet: their parts written out, rates at every output stride, training with one picture."""
+"""DeepLab v3, v3+ and PSPNet: their parts written out, rates at every output stride, training with one image."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_single_value_a_channel_is_normed_by_the_running_statistics() -> None:
 
 @pytest.mark.parametrize("name", ["deeplabv3_resnet50", "deeplabv3plus_xception41", "pspnet_resnet50"])
 @pytest.mark.parametrize("size", [(33, 49), (1, 1)])
-def test_one_picture_trains(name: str, size: tuple[int, int]) -> None:
+def test_one_image_trains(name: str, size: tuple[int, int]) -> None:
     model = tiny(name).train()
     if size == (1, 1):
         for layer in model.modules():

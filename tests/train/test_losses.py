@@ -49,7 +49,7 @@ def test_cross_entropy_equals_loops(weights: list[float] | None) -> None:
 
 @pytest.mark.parametrize("num_pixels", [1, 7, 30, 100])
 def test_the_hardest_pixels_by_loops(num_pixels: int) -> None:
-    """Each picture by itself; ignored pixels are taken, at no loss, where the others do not suffice."""
+    """Each image by itself; ignored pixels are taken, at no loss, where the others do not suffice."""
     logits, masks = random_batch(3)
     means = []
     for b in range(2):

@@ -73,7 +73,7 @@ sys.exit(code)
 
 
 def dataset(folder: Path) -> Path:
-    """Seven pictures; of two not a single pixel counts, so that a rank's share of a batch can be empty."""
+    """Seven images; of two not a single pixel counts, so that a rank's share of a batch can be empty."""
     write_dataset(folder)
     for number in (2, 5):
         Image.fromarray(np.full((32, 48), 255, np.uint8)).save(folder / "masks" / "train" / f"p{number}.png")

@@ -45,7 +45,7 @@ def test_stages_go_on_where_the_one_before_stopped(data: Path, tmp_path: Path) -
         model = build_model(config.model, open_dataset(data).taxonomy).eval()
         assert isinstance(model, FCN)
         if previous is not None:
-            maps, before = (m.trunk(m.preprocess(images)) for m in (model, previous))
+            maps, before = (m.encoder(m.preprocess(images)) for m in (model, previous))
             scores, coarser = model.head.score(maps), previous.head.score(before)
             assert all(torch.equal(a, b) for a, b in zip(scores, coarser, strict=False))
             assert bool((scores[-1] == 0).all())

@@ -87,7 +87,7 @@ def test_a_run_writes_its_folder(data: Path, tmp_path: Path) -> None:
     card = load_checkpoint(out / "checkpoints" / "last").card
     assert "pixelwise train x" in card["command"]
     assert scores.mean_iou in card["scores"].values()
-    assert json.loads((out / "environment.json").read_text())["replaced_pictures"] == 0
+    assert json.loads((out / "environment.json").read_text())["replaced_images"] == 0
 
 
 def test_the_logged_score_is_that_of_the_checkpoint(data: Path, tmp_path: Path) -> None:
@@ -168,10 +168,10 @@ def test_a_resumed_run_keeps_its_settings(data: Path, tmp_path: Path, changes: d
     assert (tmp_path / "run" / "config.yaml").read_text() == before
 
 
-def test_other_pictures_are_said(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_images_are_said(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(tiny_config(data, train={"steps": 1}), tmp_path / "run")
     train(tiny_config(data, train={"steps": 2}, data={"batch_size": 3, "workers": 1}), tmp_path / "run", resume=True)
-    assert "data.batch_size changed: from here on other pictures" in capsys.readouterr().out
+    assert "data.batch_size changed: from here on other images" in capsys.readouterr().out
 
 
 def test_a_state_of_before_the_later_settings_is_resumed(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +221,7 @@ def test_numbers_that_are_not_finite_stop_the_run(data: Path, tmp_path: Path, mo
     with pytest.raises(InputError) as caught:
         train(tiny_config(data, train={"save_every": 1}), tmp_path / "run")
     line = str(caught.value)
-    assert f"the {'loss' if where == 'weight' else 'gradient'} of step 4 is not finite, pictures p" in line
+    assert f"the {'loss' if where == 'weight' else 'gradient'} of step 4 is not finite, images p" in line
     assert line.endswith("what was saved before is whole")
     assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "run").values())
     monkeypatch.undo()
@@ -239,7 +239,7 @@ def test_a_huge_rate_ends_in_a_line_and_none_changes_nothing(data: Path, tmp_pat
     assert all(torch.equal(tensor, fresh[name]) for name, tensor in weights(tmp_path / "none").items())
 
 
-def test_pictures_without_a_labelled_pixel_cost_nothing(data: Path, tmp_path: Path) -> None:
+def test_images_without_a_labelled_pixel_cost_nothing(data: Path, tmp_path: Path) -> None:
     for path in (data / "masks" / "train").iterdir():
         Image.fromarray(np.full((32, 48), 255, np.uint8)).save(path)
     config = tiny_config(data, loss={"lovasz": 1.0}, optimizer={"weight_decay": 0.0}, train={"freeze_norm": True, "steps": 2})
@@ -257,14 +257,14 @@ def test_batch_norm_over_one_value_is_explained(data: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_cut_picture_stops_the_run_or_is_replaced(data: Path, tmp_path: Path, workers: int) -> None:
+def test_a_cut_image_stops_the_run_or_is_replaced(data: Path, tmp_path: Path, workers: int) -> None:
     bad = data / "images" / "train" / "p3.png"
     bad.write_bytes(bad.read_bytes()[:200])
     with pytest.raises(ImageError, match=r"p3\.png: "):
         train(tiny_config(data, data={"workers": workers}), tmp_path / "stop")
     train(tiny_config(data, data={"workers": workers}, train={"on_bad": "skip"}), tmp_path / "skip")
     # Twelve draws are one epoch of seven and five more.
-    assert json.loads((tmp_path / "skip" / "environment.json").read_text())["replaced_pictures"] in (1, 2)
+    assert json.loads((tmp_path / "skip" / "environment.json").read_text())["replaced_images"] in (1, 2)
 
 
 def test_a_signal_before_the_first_step_stops_at_once(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,7 +284,7 @@ def test_two_interrupts_stop_in_the_middle_of_a_step(data: Path, tmp_path: Path,
     assert all(torch.equal(tensor, weights(tmp_path / "run")[name]) for name, tensor in weights(tmp_path / "whole").items())
 
 
-def test_whole_pictures_of_many_sizes(tmp_path: Path) -> None:
+def test_whole_images_of_many_sizes(tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "data", num_train=2, size=(32, 48))
     write_dataset(tmp_path / "more", num_train=4, size=(40, 36))
     for kind in ("images", "masks"):
@@ -319,7 +319,7 @@ def test_the_moving_average_by_hand() -> None:
 
 @pytest.mark.parametrize(("reduction", "accumulate"), [("sum", 1), ("mean", 1), ("mean", 4)])
 def test_reductions_by_loops(data: Path, reduction: str, accumulate: int) -> None:
-    """`sum` is Caffe's: over the pixels, divided by the pictures; Lightning divides by `accumulate` later."""
+    """`sum` is Caffe's: over the pixels, divided by the images; Lightning divides by `accumulate` later."""
     config = tiny_config(data, loss={"reduction": reduction, "aux_weight": 0.4}, optimizer={"accumulate": accumulate})
     model = build_model(config.model, open_dataset(data).taxonomy)
     module = TrainingModule(model, config, 255, torch.tensor([1.0, 2.0, 0.5, 1.0]), lambda module: None)
@@ -374,14 +374,14 @@ def test_patches_are_the_cells_of_the_last_scores(name: str, stride: int) -> Non
 
 
 @pytest.mark.parametrize("name", ["fcn32s_late_fusion_vgg16", "fcn8s_two_heads_vgg16"])
-def test_networks_of_two_pictures_or_two_masks_are_refused(name: str) -> None:
+def test_networks_of_two_images_or_two_masks_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=r"--model\.name: .* train it from Python"):
         build_model(ModelConfig(name, {"width": 1 / 16}), Taxonomy(("a", "b")))
 
 
-def test_an_unreadable_validation_picture_costs_no_steps(tmp_path: Path) -> None:
+def test_an_unreadable_validation_image_costs_no_steps(tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "data")
-    (data / "images" / "val" / "p1.png").write_bytes(b"no picture")
+    (data / "images" / "val" / "p1.png").write_bytes(b"no image")
     config = tiny_config(data, train={"save_every": 100})
     with pytest.raises(ImageError, match=r"p1\.png"):
         train(config, tmp_path / "run")

@@ -36,10 +36,10 @@ class Says:
         return Prediction(np.full(image.shape[:2], self.label, np.uint8), self.taxonomy, image)
 
 
-def column_colors(picture: Image.Image, row: int) -> list[tuple[int, ...]]:
+def column_colors(image: Image.Image, row: int) -> list[tuple[int, ...]]:
     """The colours met on one row from left to right, white left out, each run once."""
     met: list[tuple[int, ...]] = []
-    for color in map(tuple, np.asarray(picture)[row].tolist()):
+    for color in map(tuple, np.asarray(image)[row].tolist()):
         if color != (255, 255, 255) and (not met or met[-1] != color):
             met.append(color)
     return met
@@ -68,7 +68,7 @@ def written(monkeypatch) -> list[str]:
     return texts
 
 
-def test_titles_tell_the_run_and_its_score_on_this_picture(monkeypatch):
+def test_titles_tell_the_run_and_its_score_on_this_image(monkeypatch):
     texts = written(monkeypatch)
     truth = np.zeros((90, 120), np.uint8)
     truth[:30] = 1
@@ -98,7 +98,7 @@ def test_the_legend_lists_what_occurs_in_the_order_of_the_ids():
 
 
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=9), st.integers(1, 5), st.integers(0, 40))
-def test_pictures_of_a_grid_lie_apart_in_reading_order_with_room_for_captions(sizes, columns, caption):
+def test_images_of_a_grid_lie_apart_in_reading_order_with_room_for_captions(sizes, columns, caption):
     boxes = grid(sizes, columns, 30, caption)
     assert [box.size for box in boxes] == sizes
     taken = np.zeros((1000, 400), np.uint8)
@@ -114,17 +114,17 @@ def test_pictures_of_a_grid_lie_apart_in_reading_order_with_room_for_captions(si
 
 def test_a_sheet_holds_its_panels_untouched_inside_a_margin():
     rng = np.random.default_rng(1)
-    pictures = [rng.integers(0, 255, (40, 60, 3), np.uint8) for _ in range(3)]
-    drawn = np.asarray(contact_sheet([Panel(Image.fromarray(p), "t") for p in pictures], 2, "heading", "note"))
+    images = [rng.integers(0, 255, (40, 60, 3), np.uint8) for _ in range(3)]
+    drawn = np.asarray(contact_sheet([Panel(Image.fromarray(p), "t") for p in images], 2, "heading", "note"))
     boxes = grid([(40, 60)] * 3, 2, MARGIN + 30 + 24, 26)
-    for picture, box in zip(pictures, boxes, strict=True):
-        assert (drawn[box.top : box.bottom, box.left : box.right] == picture).all()
+    for image, box in zip(images, boxes, strict=True):
+        assert (drawn[box.top : box.bottom, box.left : box.right] == image).all()
     for edge in (drawn[:MARGIN], drawn[-MARGIN:], drawn[:, :MARGIN], drawn[:, -MARGIN:]):
         assert (edge == 255).all()
 
 
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 64))
-def test_fitted_pictures_keep_their_shape_and_labels_their_colours(height, width, side):
+def test_fitted_images_keep_their_shape_and_labels_their_colours(height, width, side):
     pixels = np.where(np.indices((height, width)).sum(0)[..., None] % 2, (255, 0, 0), (0, 0, 255)).astype(np.uint8)
     fitted = np.asarray(fit(pixels, side, labels=True))
     assert max(fitted.shape[:2]) <= side
@@ -183,7 +183,7 @@ def files(tmp_path_factory):
     return folder
 
 
-def test_command_writes_one_picture(files, tmp_path, capsys):
+def test_command_writes_one_image(files, tmp_path, capsys):
     models = [str(files / "one"), str(files / "two")]
     assert command(files / "photo.png", model=models, truth=files / "truth.png", out=tmp_path / "new" / "sheet.png") == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "new" / "sheet.png")
@@ -201,10 +201,10 @@ def test_command_refuses_in_one_line_and_leaves_nothing(files, tmp_path):
         command(files / "cut.png", model=model, out=out)
     with pytest.raises(CheckpointError, match="no such folder"):
         command(files / "photo.png", model=["nowhere"], out=out)
-    with pytest.raises(InputError, match=r"sheet\.gif: pictures are not written as \.gif"):
+    with pytest.raises(InputError, match=r"sheet\.gif: images are not written as \.gif"):
         command(files / "photo.png", model=model, out=tmp_path / "sheet.gif")
     write_mask(tmp_path / "small.png", np.zeros((4, 4), np.uint8))
-    with pytest.raises(InputError, match=r"small\.png: is 4x4, the picture 48x64"):
+    with pytest.raises(InputError, match=r"small\.png: is 4x4, the image 48x64"):
         command(files / "photo.png", model=model, truth=tmp_path / "small.png", out=out)
     write_mask(tmp_path / "odd.png", np.full((48, 64), 9, np.uint8))
     with pytest.raises(MaskError, match=r"odd\.png: value 9"):

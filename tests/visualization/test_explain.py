@@ -109,7 +109,7 @@ def test_at_its_own_size_the_classifier_gives_its_own_probability():
         assert np.allclose(classifier_probability(net, image, k), float(whole[k]), atol=1e-5)
 
 
-def test_a_classifier_refuses_small_pictures_and_unknown_classes():
+def test_a_classifier_refuses_small_images_and_unknown_classes():
     net = red_classifier()
     with pytest.raises(InputError, match="is 70x90, the classifier looks at 224x224"):
         classifier_probability(net, IMAGE, 0)
@@ -137,11 +137,11 @@ def test_the_heat_map_is_bright_where_the_probability_is():
 def by_hand(model, images) -> list[torch.Tensor]:
     """FCN-8s at its published geometry with the paper's crops 5, 9, 31: logits from fr, + pool4, + pool3."""
     x, maps = model.preprocess(images), {}
-    for n, layer in enumerate(model.trunk.backbone.features):
+    for n, layer in enumerate(model.encoder.backbone.features):
         x = layer(x)
         maps[n] = x
-    pools = [maps[n] for n, layer in enumerate(model.trunk.backbone.features) if isinstance(layer, nn.MaxPool2d)]
-    fr, pool4, pool3 = (score(x) for score, x in zip(model.head.scores, (model.trunk.fc(x), pools[3], pools[2]), strict=True))
+    pools = [maps[n] for n, layer in enumerate(model.encoder.backbone.features) if isinstance(layer, nn.MaxPool2d)]
+    fr, pool4, pool3 = (score(x) for score, x in zip(model.head.scores, (model.encoder.fc(x), pools[3], pools[2]), strict=True))
 
     def up(scores, kernel):
         return F.conv_transpose2d(scores, bilinear_kernel(kernel, 3), stride=kernel // 2, groups=3)
@@ -189,7 +189,7 @@ def test_the_sheet_of_skips_shows_each_stage_and_what_it_changed(fcn):
         assert (unchanged == unchanged[:, :1]).all(), "grey where nothing changed"
 
 
-def test_networks_that_are_no_sum_of_maps_have_no_picture_of_skips(compact):
+def test_networks_that_are_no_sum_of_maps_have_no_image_of_skips(compact):
     assert skips(compact, IMAGE) is None
     model = create_model("fcn32s_vgg16", 3, tiny=True).eval()
     assert skips(Segmenter(Checkpoint(model, TAXONOMY), "one map", "cpu"), IMAGE) is None
@@ -199,20 +199,20 @@ def test_shallow_and_deep_layers_are_chosen(fcn, compact):
     maps = feature_maps(fcn.model, tensor(IMAGE))
     assert list(maps) == ["pool1", "pool5"]
     with torch.no_grad():
-        trunk = fcn.model.trunk.backbone(fcn.model.preprocess(tensor(IMAGE)))
-    assert torch.equal(maps["pool1"], trunk[0][0])
-    assert torch.equal(maps["pool5"], trunk[-1][0])
+        backbone = fcn.model.encoder.backbone(fcn.model.preprocess(tensor(IMAGE)))
+    assert torch.equal(maps["pool1"], backbone[0][0])
+    assert torch.equal(maps["pool5"], backbone[-1][0])
     assert list(feature_maps(compact.model, tensor(IMAGE))) == ["stem", "project"]
 
 
 def test_a_named_convolution_is_seen_before_the_rectifier_in_place_behind_it(fcn):
-    first = fcn.model.trunk.backbone.features[0]
+    first = fcn.model.encoder.backbone.features[0]
     with torch.no_grad():
         expected = first(fcn.model.preprocess(tensor(IMAGE)))[0]
-    seen = feature_maps(fcn.model, tensor(IMAGE), ["trunk.backbone.features.0", "pool4"])
-    assert list(seen) == ["trunk.backbone.features.0", "pool4"]
+    seen = feature_maps(fcn.model, tensor(IMAGE), ["encoder.backbone.features.0", "pool4"])
+    assert list(seen) == ["encoder.backbone.features.0", "pool4"]
     assert (expected < 0).any()
-    assert torch.equal(seen["trunk.backbone.features.0"], expected)
+    assert torch.equal(seen["encoder.backbone.features.0"], expected)
 
 
 def test_unknown_layers_are_refused(fcn, compact):
@@ -231,7 +231,7 @@ def test_activations_draw_a_row_a_layer(compact):
 
 def test_the_measured_field_is_the_one_of_the_arithmetic(fcn):
     # A pixel of FCN-8s sees two cells of stride 8, which see two of stride 16, which see three of stride 32.
-    field = arithmetic(layers_of([*fcn.model.trunk.backbone.path(), fcn.model.trunk.fc]))
+    field = arithmetic(layers_of([*fcn.model.encoder.backbone.path(), fcn.model.encoder.fc]))
     assert (field.size, field.stride) == (404, 32)
     single = create_model("fcn32s_vgg16", 3, tiny=True).eval()
     length, position = 1200, 600
@@ -266,15 +266,15 @@ def test_the_drawn_box_is_the_field(monkeypatch, compact):
     monkeypatch.setattr("pixelwise.visualization.explain.field_window", lambda *args: Window(10, 20, 50, 80))
     drawn = np.asarray(receptive_field(compact, IMAGE, (30, 40)))
     framed = (drawn[:, : 20 + 360] == (0, 215, 255)).all(2)
-    # The picture grows four times; the heading takes 30 pixels above the margin.
+    # The image grows four times; the heading takes 30 pixels above the margin.
     rows, columns = (np.flatnonzero(framed.sum(axis) > 150) for axis in (1, 0))
     assert (rows.min() - 50, rows.max() + 1 - 50) == (40, 200)
     assert (columns.min() - 20, columns.max() + 1 - 20) == (80, 320)
 
 
-def test_pixels_outside_the_picture_are_refused(compact):
+def test_pixels_outside_the_image_are_refused(compact):
     for pixel in ((70, 0), (0, 90), (-1, 5)):
-        with pytest.raises(InputError, match=rf"pixel: got row {pixel[0]}, column {pixel[1]}, the picture is 70x90"):
+        with pytest.raises(InputError, match=rf"pixel: got row {pixel[0]}, column {pixel[1]}, the image is 70x90"):
             receptive_field(compact, IMAGE, pixel)
 
 
@@ -297,20 +297,20 @@ def files(tmp_path_factory, fcn, compact):
     return folder
 
 
-def test_command_writes_the_pictures_and_lists_them(files, tmp_path, capsys):
+def test_command_writes_the_images_and_lists_them(files, tmp_path, capsys):
     command(files / "photo.png", out=tmp_path / "a", model=str(files / "fcn"), class_=["car", "0"], pixel=(5, 6), layer=["pool3"])
     names = ["heatmap_car.png", "heatmap_road.png", "skips.png", "activations.png", "receptive_field.png"]
     assert capsys.readouterr().out.splitlines() == [str(tmp_path / "a" / name) for name in names]
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == sorted(names)
     for name in names:
-        with Image.open(tmp_path / "a" / name) as picture:
-            picture.load()
+        with Image.open(tmp_path / "a" / name) as image:
+            image.load()
     command(files / "photo.png", out=tmp_path / "b", model=str(files / "compact"))
     assert capsys.readouterr().out.startswith("skips.png is left out")
     assert len(list((tmp_path / "b").iterdir())) == 3
 
 
-def test_command_slides_a_classifier_of_torchvisions_over_a_picture(tmp_path):
+def test_command_slides_a_classifier_of_torchvisions_over_a_image(tmp_path):
     net = create_backbone("googlenet_torchvision", num_classes=1000)
     torch.save(net.state_dict(), tmp_path / "googlenet.pth")
     Image.fromarray(np.full((240, 260, 3), 90, np.uint8)).save(tmp_path / "photo.png")

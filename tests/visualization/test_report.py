@@ -126,7 +126,7 @@ def test_numbers_on_the_page_are_the_scores(run, split):
     assert page.tags.count("img") == 12
 
 
-def test_pictures_are_small_and_show_the_masks(run):
+def test_images_are_small_and_show_the_masks(run):
     sheet = read_examples(run / "samples")
     assert [example.is_best for example in sheet.examples] == [False, False, True, True]
     ious = [example.score.mean_iou for example in sheet.examples]

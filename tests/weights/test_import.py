@@ -31,7 +31,7 @@ from pixelwise.weights.importing.assign import Foreign, fits
 from pixelwise.weights.published import WEIGHTS
 
 NETWORKS = ("alexnet", "vgg13", "vgg16", "vgg16_bn", "vgg19", "googlenet")
-TRUNKS = {"googlenet": "googlenet_torchvision"}
+DEFAULTS = {"googlenet": "googlenet_torchvision"}
 
 
 @pytest.mark.parametrize(
@@ -80,10 +80,10 @@ def family_of(network: str) -> str:
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_published_torchvision_key_has_its_place(network: str) -> None:
-    arrays, trunk = published_arrays(network), TRUNKS.get(network, network)
-    assert torchnames.trunk_in(arrays) == trunk
-    model = create_model(f"fcn32s_{family_of(network)}", 21, tiny=True, trunk=trunk)
-    plan = torchnames.plan_fcn(model, arrays, trunk)  # type: ignore[arg-type]
+    arrays, backbone = published_arrays(network), DEFAULTS.get(network, network)
+    assert torchnames.backbone_in(arrays) == backbone
+    model = create_model(f"fcn32s_{family_of(network)}", 21, tiny=True, backbone=backbone)
+    plan = torchnames.plan_fcn(model, arrays, backbone)  # type: ignore[arg-type]
     own = model.state_dict()
     used = list(plan.moves.values())
     assert len(set(used)) == len(used)
@@ -97,45 +97,45 @@ def test_every_published_torchvision_key_has_its_place(network: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_published_torchvision_shape_fits_in_full_size(network: str) -> None:
-    arrays, trunk = published_arrays(network), TRUNKS.get(network, network)
+    arrays, backbone = published_arrays(network), DEFAULTS.get(network, network)
     with torch.device("meta"):
-        model = create_model(f"fcn32s_{family_of(network)}", 21, trunk=trunk)
+        model = create_model(f"fcn32s_{family_of(network)}", 21, backbone=backbone)
     own = model.state_dict()
-    for key, name in torchnames.plan_fcn(model, arrays, trunk).moves.items():  # type: ignore[arg-type]
+    for key, name in torchnames.plan_fcn(model, arrays, backbone).moves.items():  # type: ignore[arg-type]
         assert fits(torchvision_state(network)[name], own[key].shape), f"{name} for {key}"
 
 
 @pytest.mark.parametrize(
-    ("trunk", "ending"),
+    ("backbone", "ending"),
     [
-        *((trunk, ".pth") for trunk in ("alexnet", "vgg11", "vgg13_bn", "vgg16", "googlenet_torchvision")),
-        *((trunk, ".safetensors") for trunk in ("vgg19", "alexnet")),
+        *((backbone, ".pth") for backbone in ("alexnet", "vgg11", "vgg13_bn", "vgg16", "googlenet_torchvision")),
+        *((backbone, ".safetensors") for backbone in ("vgg19", "alexnet")),
     ],
 )
-def test_a_torchvision_file_becomes_an_fcn(tmp_path: Path, trunk: str, ending: str) -> None:
-    heads = {"aux_heads": True} if "aux_heads" in BACKBONES[trunk].options else {}
-    classifier = filled(create_backbone(trunk, tiny=True, num_classes=7, **heads))
+def test_a_torchvision_file_becomes_an_fcn(tmp_path: Path, backbone: str, ending: str) -> None:
+    heads = {"aux_heads": True} if "aux_heads" in BACKBONES[backbone].options else {}
+    classifier = filled(create_backbone(backbone, tiny=True, num_classes=7, **heads))
     path = save(tmp_path / f"net{ending}", classifier.state_dict())
-    family = family_of(trunk)
+    family = family_of(backbone)
     imported = import_fcn(path, f"fcn32s_{family}", 4, tiny=True)
     assert imported.spec.options["preprocessing"] == ("tensorflow" if family == "googlenet" else "torchvision")
     state, given = imported.model.state_dict(), classifier.state_dict()
     linears = [name for name, layer in classifier.named_modules() if isinstance(layer, nn.Linear) and not name.startswith("aux")]
-    convs = [f"trunk.fc.{i}" for i, layer in enumerate(imported.model.trunk.fc) if isinstance(layer, nn.Conv2d)]
+    convs = [f"encoder.fc.{i}" for i, layer in enumerate(imported.model.encoder.fc) if isinstance(layer, nn.Conv2d)]
     for linear, conv in zip(linears[:-1], convs, strict=True):
         assert torch.equal(state[f"{conv}.weight"].flatten(1), given[f"{linear}.weight"])
-    for name in imported.model.trunk.backbone.state_dict():
-        assert torch.equal(state[f"trunk.backbone.{name}"], given[name])
+    for name in imported.model.encoder.backbone.state_dict():
+        assert torch.equal(state[f"encoder.backbone.{name}"], given[name])
     assert all(name in given for name in imported.report.dropped)
-    fresh = classifier_backbone(trunk, heads)
+    fresh = classifier_backbone(backbone, heads)
     assert len(load_classifier(fresh, path).loaded) == len(given)
     pixels = images((224, 224)) / 255.0
     with torch.no_grad():
         assert torch.equal(fresh.classify(pixels), classifier.classify(pixels))  # type: ignore[operator]
 
 
-def classifier_backbone(trunk: str, heads: dict[str, Any]) -> ClassifierBackbone:
-    backbone = create_backbone(trunk, tiny=True, num_classes=7, **heads).eval()
+def classifier_backbone(backbone: str, heads: dict[str, Any]) -> ClassifierBackbone:
+    backbone = create_backbone(backbone, tiny=True, num_classes=7, **heads).eval()
     assert isinstance(backbone, ClassifierBackbone)
     return backbone
 
@@ -152,7 +152,7 @@ def vgg_state() -> dict[str, Tensor]:
 def test_files_older_than_the_counter_are_read(tmp_path: Path) -> None:
     state = {name: value for name, value in vgg_state().items() if not name.endswith("num_batches_tracked")}
     report = import_fcn(save(tmp_path / "old.pth", state), "fcn32s_vgg16", tiny=True).report
-    assert "trunk.backbone.features.1.num_batches_tracked" in report.fresh
+    assert "encoder.backbone.features.1.num_batches_tracked" in report.fresh
     del state["features.1.running_mean"]
     with pytest.raises(CheckpointError, match=r"1 missing \(features\.1\.running_mean"):
         import_fcn(save(tmp_path / "cut.pth", state), "fcn32s_vgg16", tiny=True)
@@ -264,7 +264,7 @@ def test_the_command_writes_a_checkpoint_and_says_what_it_did(
     assert checkpoint.taxonomy.names[15] == "person"
     assert checkpoint.model.preprocess.order == "bgr"
     name = "inception4e.branch3.1.conv.weight"
-    assert torch.equal(checkpoint.model.state_dict()[f"trunk.backbone.{name}"], classifier.state_dict()[name])
+    assert torch.equal(checkpoint.model.state_dict()[f"encoder.backbone.{name}"], classifier.state_dict()[name])
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "unrestricted use" in card
     assert "train before predicting" in card

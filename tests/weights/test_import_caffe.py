@@ -247,20 +247,20 @@ def plain_head(features: Tensor, blobs: dict[str, list[Tensor]]) -> Tensor:
     return features @ blobs["fc8"][0].T + blobs["fc8"][1]
 
 
-def classifier_file(tmp_path: Path, trunk: str, names: list[str], *, v1: bool = True) -> tuple[Path, dict[str, list[Tensor]]]:
+def classifier_file(tmp_path: Path, backbone: str, names: list[str], *, v1: bool = True) -> tuple[Path, dict[str, list[Tensor]]]:
     """A made .caffemodel of a tiny classifier with seven classes, and its blobs in double precision."""
-    network = filled(create_backbone(trunk, tiny=True, num_classes=7))
+    network = filled(create_backbone(backbone, tiny=True, num_classes=7))
     layers = layers_of(network, [*names, *FC, "fc8"], (nn.Conv2d, nn.Linear))
-    path = write(tmp_path / f"{trunk}.caffemodel", layers, v1=v1)
+    path = write(tmp_path / f"{backbone}.caffemodel", layers, v1=v1)
     return path, {name: [torch.from_numpy(blob).double() for blob in blobs] for name, _, blobs in layers}
 
 
 @pytest.mark.parametrize(
-    ("trunk", "names", "size", "plain"), [("vgg16", VGG16, 224, plain_vgg16), ("alexnet_caffe", CAFFENET, 227, plain_caffenet)]
+    ("backbone", "names", "size", "plain"), [("vgg16", VGG16, 224, plain_vgg16), ("alexnet_caffe", CAFFENET, 227, plain_caffenet)]
 )
-def test_a_caffe_classifier_gives_its_logits(tmp_path: Path, trunk: str, names: list[str], size: int, plain: Any) -> None:
-    path, blobs = classifier_file(tmp_path, trunk, names)
-    backbone = create_backbone(trunk, tiny=True, num_classes=7).eval()
+def test_a_caffe_classifier_gives_its_logits(tmp_path: Path, backbone: str, names: list[str], size: int, plain: Any) -> None:
+    path, blobs = classifier_file(tmp_path, backbone, names)
+    backbone = create_backbone(backbone, tiny=True, num_classes=7).eval()
     assert isinstance(backbone, ClassifierBackbone)
     report = load_classifier(backbone, path)
     assert len(report.loaded) == 2 * (len(names) + 3)
@@ -282,7 +282,7 @@ def test_a_caffe_classifier_becomes_an_fcn(tmp_path: Path) -> None:
     pixels = images((60, 47))
     maps = plain_vgg16_maps(pixels, blobs, margin=100)
     with torch.no_grad():
-        hidden = imported.model.trunk(imported.model.preprocess(pixels))[0].double()
+        hidden = imported.model.encoder(imported.model.preprocess(pixels))[0].double()
         assert not imported.model(pixels).logits.any(), "score layers start at zero"
     for row, column in ((0, 0), (1, 0), (hidden.shape[2] - 1, hidden.shape[3] - 1)):
         window = maps[:, :, row : row + 7, column : column + 7].flatten(1)

@@ -223,10 +223,10 @@ def test_an_image_classifier_fills_every_stream(tmp_path: Path, name: str) -> No
     path = write(tmp_path / "x.caffemodel", layers_of(classifier, [*VGG16, *FC, "fc8"], (nn.Conv2d, nn.Linear)))
     imported = import_fcn(path, name, tiny=True)
     given = classifier.state_dict()
-    trunks = [imported.model.trunk] if isinstance(imported.model, FCN) else [imported.model.color, imported.model.other]
-    for trunk in trunks:
-        assert all(torch.equal(value, given[key]) for key, value in trunk.backbone.state_dict().items())
-        assert torch.equal(trunk.fc[0].weight.flatten(1), given["classifier.0.weight"])
+    backbones = [imported.model.encoder] if isinstance(imported.model, FCN) else [imported.model.color, imported.model.other]
+    for backbone in backbones:
+        assert all(torch.equal(value, given[key]) for key, value in backbone.backbone.state_dict().items())
+        assert torch.equal(backbone.fc[0].weight.flatten(1), given["classifier.0.weight"])
     assert {key.partition(".")[0] for key in imported.report.fresh} == (
         {"color_head", "other_score"} if name == LATE else {"head", "geometric_head"}
     )

@@ -1,4 +1,4 @@
-"""Trunks of the papers: one paper, one file. Importing this package registers every file in it."""
+"""Backbones of the papers: one paper, one file. Importing this package registers every file in it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ for _module in pkgutil.iter_modules(__path__):
 
 
 def create_backbone(name: str, *, in_channels: int = 3, tiny: bool = False, **options: Any) -> Backbone:
-    """Build a registered trunk, or timm's `timm:NAME`. Raises UnknownNameError, or ConfigError for an option that it does not have.
+    """Build a registered backbone, or timm's `timm:NAME`. Raises UnknownNameError, or ConfigError for an option that it does not have.
 
-    A trunk of timm takes `output_stride` and `pretrained`; it has no tiny size. Raises EnvironmentFault without timm.
+    A backbone of timm takes `output_stride` and `pretrained`; it has no tiny size. Raises EnvironmentFault without timm.
     """
     if name.startswith(PREFIX):
         unknown = sorted(set(options) - {"output_stride", "pretrained"})
         if unknown:
-            raise ConfigError(name, f"has no option {unknown[0]!r}", "a trunk of timm takes output_stride and pretrained")
+            raise ConfigError(name, f"has no option {unknown[0]!r}", "a backbone of timm takes output_stride and pretrained")
         return TimmBackbone(name.removeprefix(PREFIX), in_channels, **options)
     return BACKBONES.create(name, tiny=tiny, in_channels=in_channels, **options)
 

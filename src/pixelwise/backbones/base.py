@@ -1,4 +1,4 @@
-"""What a trunk says of itself, so that no model has to know it by name."""
+"""What a backbone says of itself, so that no model has to know it by name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..registry import Registry
 
 
 class Backbone(nn.Module, ABC):
-    """A trunk that returns feature maps, finest first, and describes them.
+    """A backbone that returns feature maps, finest first, and describes them.
 
     channels  C of each map
     strides   pixels of the input per cell of each map

@@ -1,4 +1,4 @@
-"""Trunks that were image classifiers: they know their own layers, and the fully connected head that FCN turns into convolutions."""
+"""Backbones that were image classifiers: they know their own layers, and the fully connected head that FCN turns into convolutions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .base import Backbone
 
 
 class ClassifierBackbone(Backbone):
-    """A trunk whose maps lie on one chain of layers, with the paper's classifier where `num_classes` is not 0.
+    """A backbone whose maps lie on one chain of layers, with the paper's classifier where `num_classes` is not 0.
 
     input_size  height and width in pixels that the classifier was made for
     map_names   the paper's name of each map that `forward` returns
@@ -30,7 +30,7 @@ class ClassifierBackbone(Backbone):
 
     @abstractmethod
     def head(self) -> nn.Sequential | None:
-        """The chain from the last map to the logits of the classes, or None where the trunk was built without."""
+        """The chain from the last map to the logits of the classes, or None where the backbone was built without."""
 
     def caffe_names(self) -> Mapping[str, str]:
         """Layer name in the published Caffe file -> module here; empty where there is no such file."""
@@ -49,7 +49,7 @@ class ClassifierBackbone(Backbone):
 
 
 class ChainBackbone(ClassifierBackbone):
-    """A trunk that is one chain, `features`, with `avgpool` and `classifier` behind it: AlexNet and VGG, torchvision's names.
+    """A backbone that is one chain, `features`, with `avgpool` and `classifier` behind it: AlexNet and VGG, torchvision's names.
 
     taps    (name, position in `features`) of the maps, finest first
     hidden  as in ClassifierBackbone; num_classes 0 leaves the classifier out
@@ -109,7 +109,7 @@ class ChainBackbone(ClassifierBackbone):
 
 
 class MobileBackbone(ClassifierBackbone):
-    """A trunk that is one chain, `features`, of which the last map at each stride is handed out; the mobile nets.
+    """A backbone that is one chain, `features`, of which the last map at each stride is handed out; the mobile nets.
 
     A global average and `classifier`, where there is one, stand behind it.
     """

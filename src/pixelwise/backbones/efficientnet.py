@@ -97,7 +97,7 @@ class MBConv(nn.Module):
         if not self.is_residual:
             return added
         if self.training and self.drop:
-            # Stochastic depth, picture by picture; what stays is scaled so that the mean is kept.
+            # Stochastic depth, image by image; what stays is scaled so that the mean is kept.
             kept = torch.rand(len(x), 1, 1, 1, device=x.device) >= self.drop
             added = added * kept / (1 - self.drop)
         return x + added

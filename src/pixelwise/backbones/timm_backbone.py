@@ -1,9 +1,9 @@
-"""Trunks of the timm library, for those who have it: `timm:convnext_tiny`. Nothing here needs timm until such a name is used.
+"""Backbones of the timm library, for those who have it: `timm:convnext_tiny`. Nothing here needs timm until such a name is used.
 
 Paper: none of its own; timm, https://github.com/huggingface/pytorch-image-models, names the paper of each of its networks.
 
 Deviations: maps, channels and strides are timm's `features_only` ones, its state names too. Normalisation is the model's option
-`preprocessing`, as for every trunk.
+`preprocessing`, as for every backbone.
 """
 
 from __future__ import annotations

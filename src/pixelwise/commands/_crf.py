@@ -1,4 +1,4 @@
-"""A model with a CRF behind it, its code compiled before the first picture, so that no picture's time holds the compiler's."""
+"""A model with a CRF behind it, its code compiled before the first image, so that no image's time holds the compiler's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def with_crf(segmenter: Segmenter, parameters: Parameters) -> Segmenter:
 
 
 def compile_crf(num_classes: int) -> None:
-    """Refine four pixels, for which everything is compiled that a picture of so many classes needs."""
+    """Refine four pixels, for which everything is compiled that an image of so many classes needs."""
     words = "getting the CRF's loops ready; compiling them takes some seconds, once on this machine"
     notice = Timer(PATIENCE, print, (words,), {"file": sys.stderr, "flush": True})
     notice.daemon = True

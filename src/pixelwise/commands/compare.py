@@ -1,4 +1,4 @@
-"""`pixelwise compare`: several models side by side on one picture."""
+"""`pixelwise compare`: several models side by side on one image."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ def compare(
     crf: str | None = None,
     out: Path,
 ) -> int:
-    """Draw several models side by side on one picture: image, models, truth.
+    """Draw several models side by side on one image: image, models, truth.
 
     Parameters
     ----------
     image
-        The picture to label.
+        The image to label.
     model
         A run, a checkpoint folder or a hub id; once for each model, in the order of the panels. Left out, it is the model
         that ships with pixelwise.
     truth
-        The picture's mask, in file values or class colours; with it the mean IoU of each model on this picture is shown.
+        The image's mask, in file values or class colours; with it the mean IoU of each model on this image is shown.
     crf
         Beside each model, what the fully connected CRF makes of its labels: a preset such as deeplabv2, or run for what
         `pixelwise crf-search` found.
     out
-        The picture to write, .png or .jpg.
+        The image to write, .png or .jpg.
     """
     if out.suffix.lower() not in SUFFIXES:
-        raise InputError(out, f"pictures are not written as {out.suffix or 'a file without suffix'}", "name it .png or .jpg")
+        raise InputError(out, f"images are not written as {out.suffix or 'a file without suffix'}", "name it .png or .jpg")
     pixels = read_image(image)
     segmenters: list[Segmenter] = []
     names: list[str | None] = [*model] if model else [None]
@@ -71,7 +71,7 @@ def read_truth(path: Path, taxonomy: Taxonomy, image: NDArray[np.uint8]) -> NDAr
     raw = read_mask(path)
     if raw.shape[:2] != image.shape[:2]:
         sizes = [f"{height}x{width}" for height, width in (raw.shape[:2], image.shape[:2])]
-        what = f"is {sizes[0]}, the picture {sizes[1]} (height x width)"
-        raise InputError(path, what, "give the mask of this picture; masks are never resized silently")
+        what = f"is {sizes[0]}, the image {sizes[1]} (height x width)"
+        raise InputError(path, what, "give the mask of this image; masks are never resized silently")
     by_color = raw.ndim == 3 and bool((raw != raw[..., :1]).any())
     return MaskCode(by_color).encode(raw, taxonomy, path)

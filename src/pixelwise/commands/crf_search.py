@@ -1,4 +1,4 @@
-"""`pixelwise crf-search`: CRF parameters for a model, found on validation pictures."""
+"""`pixelwise crf-search`: CRF parameters for a model, found on validation images."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def crf_search(
     split
         The split to search on; never the one that is reported.
     images
-        How many of its pictures are used, spread evenly.
+        How many of its images are used, spread evenly.
     layout
         The layout of the dataset's folder; left out, it is recognised by looking.
     device
@@ -80,7 +80,7 @@ def crf_search(
     how = {"dataset": dataset.name, "split": split, "images": found.num_images, "settings": found.num_settings}
     path = write_crf(model, found.parameters, {**how, "mean_iou": found.mean_iou, "mean_iou_before": found.mean_iou_before})
     tally.discard()
-    print(f"{dataset.name} {split}, {found.num_images} pictures, {found.num_settings} settings")
+    print(f"{dataset.name} {split}, {found.num_images} images, {found.num_settings} settings")
     print(f"mean IoU without a CRF {found.mean_iou_before:.2%}, with the best {found.mean_iou:.2%}")
     print(", ".join(f"{name} {value}" for name, value in asdict(found.parameters).items()))
     if found.mean_iou <= found.mean_iou_before:

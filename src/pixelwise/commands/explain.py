@@ -1,4 +1,4 @@
-"""`pixelwise explain`: pictures that show why a network labels a picture as it does."""
+"""`pixelwise explain`: images that show why a network labels an image as it does."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def explain(
     Parameters
     ----------
     image
-        The picture to explain.
+        The image to explain.
     out
-        Folder of the pictures that are written: heatmap_CLASS.png, skips.png, activations.png, receptive_field.png.
+        Folder of the images that are written: heatmap_CLASS.png, skips.png, activations.png, receptive_field.png.
     model
         A run, a checkpoint folder or a hub id; left out, it is the model that ships with pixelwise.
     class_
@@ -53,9 +53,9 @@ def explain(
     pixel
         Row and column of the output whose receptive field is drawn; left out, the centre.
     layer
-        Layers to draw activations of, such as trunk.backbone.features.4 or pool4; left out, a shallow and a deep one.
+        Layers to draw activations of, such as backbone.backbone.features.4 or pool4; left out, a shallow and a deep one.
     classifier
-        Instead of a model: an image classifier such as vgg16, made to slide over the picture; gives its heat map alone.
+        Instead of a model: an image classifier such as vgg16, made to slide over the image; gives its heat map alone.
     weights
         The classifier's file, .pth, .safetensors or .caffemodel of 1000 classes.
     """
@@ -63,13 +63,13 @@ def explain(
     if classifier is not None or weights is not None:
         if model is not None or classifier is None or weights is None:
             raise ConfigError("explain", "--classifier and --weights belong together, without --model", "give the two, or neither")
-        pictures = _explain_classifier(pixels, classifier, weights, class_ or [])
+        figures = _explain_classifier(pixels, classifier, weights, class_ or [])
     else:
-        pictures = _explain_model(pixels, load(model), class_ or [], pixel, layer or [])
+        figures = _explain_model(pixels, load(model), class_ or [], pixel, layer or [])
     # Everything is drawn before anything is written, so that an error leaves nothing behind.
     make_folder(out)
-    for name, picture in pictures.items():
-        write_image(out / name, np.asarray(picture))
+    for name, figure in figures.items():
+        write_image(out / name, np.asarray(figure))
         print(out / name)
     return 0
 
@@ -83,15 +83,15 @@ def _explain_model(
         scores = coarse_scores(segmenter.model, pixels, segmenter.device).output().logits[0]
     if not wanted:
         wanted = [int(scores.argmax(0).flatten().bincount().argmax())]
-    pictures = {f"heatmap_{safe_name(names[k])}.png": heat_map(pixels, class_probability(scores, k), names[k]) for k in wanted}
+    images = {f"heatmap_{safe_name(names[k])}.png": heat_map(pixels, class_probability(scores, k), names[k]) for k in wanted}
     added = skips(segmenter, pixels)
     if added is None:
         print("skips.png is left out: the network does not sum the scores of several maps")
     else:
-        pictures["skips.png"] = added
-    pictures["activations.png"] = activations(segmenter, pixels, layers)
-    pictures["receptive_field.png"] = receptive_field(segmenter, pixels, pixel)
-    return pictures
+        images["skips.png"] = added
+    images["activations.png"] = activations(segmenter, pixels, layers)
+    images["receptive_field.png"] = receptive_field(segmenter, pixels, pixel)
+    return images
 
 
 def _explain_classifier(pixels: NDArray[np.uint8], name: str, weights: Path, classes: list[str]) -> dict[str, Image.Image]:

@@ -80,7 +80,7 @@ def _short(paper: str) -> str:
 
 
 def backbones() -> None:
-    """List the trunks that networks stand on."""
+    """List the backbones that networks stand on."""
     from ..backbones import BACKBONES, list_backbones
 
     _print(("name", "year", "what it is"), [(n, str(BACKBONES[n].year or ""), BACKBONES[n].summary) for n in list_backbones()])

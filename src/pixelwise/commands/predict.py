@@ -1,4 +1,4 @@
-"""`pixelwise predict`: label files and folders of pictures."""
+"""`pixelwise predict`: label files and folders of images."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ def predict(
     precision: Literal["float32", "bfloat16"] = "float32",
     device: str = "auto",
 ) -> int:
-    """Label pictures: masks, overlays, probabilities.
+    """Label images: masks, overlays, probabilities.
 
-    Each picture gives a mask of its own size: a palette PNG that holds the classes' file values.
-    Pictures that cannot be read are listed, the rest is done, and the exit code is 1.
+    Each image gives a mask of its own size: a palette PNG that holds the classes' file values.
+    Images that cannot be read are listed, the rest is done, and the exit code is 1.
 
     Parameters
     ----------
     inputs
-        Pictures and folders of pictures.
+        Images and folders of images.
     out
         Folder of the masks.
     model
@@ -56,7 +56,7 @@ def predict(
     options
         Options of the network in place of those of its training, such as "{output_stride: 8}"; its weights must fit.
     overlay
-        Also write NAME_overlay.jpg, the colours laid over the picture.
+        Also write NAME_overlay.jpg, the colours laid over the image.
     color
         Also write NAME_color.png, the mask in the classes' colours.
     probs
@@ -64,7 +64,7 @@ def predict(
     opacity
         Of the colours in overlays, 0 to 1.
     resume
-        Leave out pictures whose files are all there.
+        Leave out images whose files are all there.
     overwrite
         Write over files that are there.
     crf
@@ -76,7 +76,7 @@ def predict(
         auto, cpu, cuda or cuda:N.
     """
     if not inputs:
-        raise InputError("predict", "no input", "name pictures or folders of pictures")
+        raise InputError("predict", "no input", "name images or folders of images")
     if not 0 <= opacity <= 1:
         raise InputError("--opacity", f"got {opacity}, allowed are 0 to 1", "write a number like 0.5")
     wanted = parse_options(options)
@@ -95,7 +95,7 @@ def predict(
 
 
 def tell_passed_over(lines: list[str]) -> None:
-    """The first of what has a picture's name and is none, and how many there are."""
+    """The first of what has an image's name and is none, and how many there are."""
     for line in lines[:2]:
         print(f"skipped: {line}", file=sys.stderr)
     if len(lines) > 2:

@@ -46,7 +46,7 @@ def train(
     resume
         Go on from the newest whole state in --out.
     dry_run
-        Read every picture and mask of the data, build the network, and stop before the first step.
+        Read every image and mask of the data, build the network, and stop before the first step.
     print_config
         Print the settings as YAML and stop.
     """
@@ -132,7 +132,7 @@ def _dry_run(config: Config) -> int:
     for line in failures:
         print(f"error: {line}", file=sys.stderr)
     if failures:
-        what = f"{len(failures)} pictures or masks cannot be used (listed above)"
+        what = f"{len(failures)} images or masks cannot be used (listed above)"
         raise InputError(config.data.path, what, "mend or remove them")
     train_split = dataset.split(config.data.train_split)
     for line in check_classes(train_split):
@@ -140,5 +140,5 @@ def _dry_run(config: Config) -> int:
     class_weights(config.loss, train_split)
     model = build_model(config.model, dataset.taxonomy)
     count = sum(p.numel() for p in model.parameters())
-    print(f"{dataset.name}: all pictures of both splits can be read; {config.model.name} has {count:,} parameters; ready to train")
+    print(f"{dataset.name}: all images of both splits can be read; {config.model.name} has {count:,} parameters; ready to train")
     return 0

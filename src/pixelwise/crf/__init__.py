@@ -50,7 +50,7 @@ def refine(
 ) -> NDArray[np.float32]:
     """Let pixels that lie close and look alike agree on their labels.
 
-    image          (H, W, 3) uint8, RGB: the picture that was classified, at its own size; an array or what numpy makes one of
+    image          (H, W, 3) uint8, RGB: the image that was classified, at its own size; an array or what numpy makes one of
     probs          (C, H, W) float in 0..1, adding up to 1 over the classes at each pixel
     parameters     the paper's two kernels, or the name of a preset: deeplabv1, deeplabv2, deconvnet, pydensecrf
     compatibility  (C, C), row l, column l': what label l pays for a neighbour l'. None is Potts: 1 for another label, 0 for its own

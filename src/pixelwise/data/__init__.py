@@ -14,7 +14,7 @@ __all__ = ["DATASETS", "Dataset", "Item", "Layout", "MaskCode", "Split", "find_d
 def open_dataset(path: str | Path, layout: str | None = None) -> Dataset:
     """Open a dataset folder, its layout recognised by looking (or named), and make sure that every pair is there.
 
-    Raises DatasetError for an unknown layout, missing files (all of them in one error), or a picture in two splits.
+    Raises DatasetError for an unknown layout, missing files (all of them in one error), or an image in two splits.
     """
     return find_dataset(path, layout).check()
 

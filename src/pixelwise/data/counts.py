@@ -11,12 +11,12 @@ from .dataset import Split
 def check_classes(split: Split, *, skip_bad: bool = False) -> list[str]:
     """A line for each class that no mask of the split holds; masks are read only until every class was seen.
 
-    Raises DatasetError for pictures without masks, and for the 0/255 masks of a two-class set in which 255 is ignored, so
+    Raises DatasetError for images without masks, and for the 0/255 masks of a two-class set in which 255 is ignored, so
     that only one class is left; the error of a mask that cannot be read, unless `skip_bad` leaves it out.
     """
     if not split.has_masks:
         bare = [item.key for item in split.items if item.mask is None]
-        what = f"{len(bare)} pictures have no mask, the first is {bare[0]}"
+        what = f"{len(bare)} images have no mask, the first is {bare[0]}"
         raise DatasetError(f"split {split.name}", what, "add masks, or train on a split that has them")
     taxonomy = split.taxonomy
     counts = np.zeros(taxonomy.ignore_id + 1, np.int64)

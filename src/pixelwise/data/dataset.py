@@ -1,4 +1,4 @@
-"""A dataset is named splits of items; an item is a picture and, mostly, its mask; a sample is both, read and checked."""
+"""A dataset is named splits of items; an item is an image and, mostly, its mask; a sample is both, read and checked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Item:
-    """One picture of a split: key (unique in the split), image file, mask file or None where there is no truth."""
+    """One image of a split: key (unique in the split), image file, mask file or None where there is no truth."""
 
     key: str
     image: Path
@@ -33,7 +33,7 @@ class Item:
 class MaskCode:
     """How mask files write classes: as numbers (`Taxonomy.values`), or as colours (`Taxonomy.colors`).
 
-    by_color  True where a mask is a picture in the classes' colours
+    by_color  True where a mask is an image in the classes' colours
     ignored   with by_color: further RGB colours, left out of loss and score
     """
 
@@ -50,7 +50,7 @@ class MaskCode:
         if raw.ndim == 3:
             # Grey that was saved as RGB loses nothing when one channel is taken.
             if (raw != raw[..., :1]).any():
-                raise MaskError(source, "is a colour picture, class numbers were expected", "write `masks: color` in classes.yaml")
+                raise MaskError(source, "is a colour image, class numbers were expected", "write `masks: color` in classes.yaml")
             raw = raw[..., 0]
         return taxonomy.encode(raw, source)
 
@@ -92,7 +92,7 @@ def _unknown_color(pixels: NDArray[np.int32], unknown: NDArray[np.bool_], taxono
 
 
 class Split(Sequence[Sample]):
-    """A named part of a dataset: `split[i]` reads picture and mask i; nothing is kept in memory.
+    """A named part of a dataset: `split[i]` reads image and mask i; nothing is kept in memory.
 
     name, items, taxonomy as given; code says how mask files write classes.
     """
@@ -121,12 +121,12 @@ class Split(Sequence[Sample]):
         image = read_image(item.image)
         mask = self.read_labels(item)
         if mask is not None and mask.shape != image.shape[:2]:
-            what = f"is {_size(mask)}, its picture {item.image} is {_size(image)} (height x width)"
+            what = f"is {_size(mask)}, its image {item.image} is {_size(image)} (height x width)"
             raise MaskError(item.mask, what, "export both at one size; masks are never resized silently")
         return Sample(item.key, image, mask)
 
     def read_labels(self, item: Item) -> NDArray[Any] | None:
-        """The item's mask (H, W) as class ids without reading the picture; None where there is no mask.
+        """The item's mask (H, W) as class ids without reading the image; None where there is no mask.
 
         Raises ImageError or MaskError that names the file.
         """
@@ -134,7 +134,7 @@ class Split(Sequence[Sample]):
 
     @property
     def has_masks(self) -> bool:
-        """True when every picture has its truth."""
+        """True when every image has its truth."""
         return all(item.mask is not None for item in self.items)
 
 
@@ -190,7 +190,7 @@ class Dataset:
         wanted: dict[Path, str] = {}
         pairs = {(item.image, item.mask): item for split in self.splits.values() for item in split.items}
         for item in pairs.values():
-            for path, word in ((item.image, "picture"), (item.mask, "mask")):
+            for path, word in ((item.image, "image"), (item.mask, "mask")):
                 if path is not None and not path.is_file():
                     wanted[path] = word
         if not wanted:
@@ -200,7 +200,7 @@ class Dataset:
         return DatasetError(self.root, what, "add the files, or take their partners out of the split")
 
     def _in_two_splits(self) -> DatasetError | None:
-        """A picture that is learned and scored makes every score a lie; an equal name of another picture is harmless."""
+        """An image that is learned and scored makes every score a lie; an equal name of another image is harmless."""
         leaks = []
         for first, second in self._foreign_pairs():
             named = {item.key: item.image for item in second.items}
@@ -209,10 +209,10 @@ class Dataset:
                 leaks.append(f"{first.name} and {second.name} share {_some(both)}")
         if not leaks:
             return None
-        return DatasetError(self.root, "; ".join(leaks), "keep each picture in one split")
+        return DatasetError(self.root, "; ".join(leaks), "keep each image in one split")
 
     def _foreign_pairs(self) -> Iterator[tuple[Split, Split]]:
-        """Pairs of splits that must not share pictures."""
+        """Pairs of splits that must not share images."""
         pairs = combinations(self.splits.values(), 2)
         return ((a, b) for a, b in pairs if _is_foreign(a.name, b.name) or _is_foreign(b.name, a.name))
 

@@ -1,7 +1,7 @@
 """Elastic deformation: random displacements on a coarse grid, spread over all pixels by bicubic interpolation.
 
 Source: U-Net (https://arxiv.org/abs/1505.04597), section 3.1: a grid of 3 x 3, displacements normal with a deviation of 10 pixels.
-Ours: the grid's outer points lie on the picture's corners; the cubic is Keys' (a = -1/2), and beyond the grid its border is
+Ours: the grid's outer points lie on the image's corners; the cubic is Keys' (a = -1/2), and beyond the grid its border is
 repeated.
 """
 
@@ -14,7 +14,7 @@ GRID = 3
 
 
 def draw_displacement(size: tuple[int, int], deviation: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """(2, H, W) for a picture of `size` (height, width): how far each pixel is moved along columns, then along rows."""
+    """(2, H, W) for an image of `size` (height, width): how far each pixel is moved along columns, then along rows."""
     return spread(rng.normal(0, deviation, (2, GRID, GRID)), size)
 
 

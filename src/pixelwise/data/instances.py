@@ -29,7 +29,7 @@ class InstanceCrops:
     """Cut an object's surroundings, resized to a square of `side` pixels, for `inner` to augment.
 
     stage  "alone" labels everything but the object (and what is ignored) as class 0, the background; "proposals" keeps all labels
-    A picture that holds nothing but background is shown whole.
+    An image that holds nothing but background is shown whole.
     """
 
     inner: Transform

@@ -1,4 +1,4 @@
-"""From a split to batches. The picture and the augmentation of the n-th draw are functions of (seed, n) alone.
+"""From a split to batches. The image and the augmentation of the n-th draw are functions of (seed, n) alone.
 
 So a run that is killed and resumed sees what it would have seen, with any number of workers; nothing of the loader's
 state has to be saved.
@@ -28,7 +28,7 @@ from .windows import window_centers
 
 Pair = tuple[NDArray[np.uint8], NDArray[Any]]
 _ORDER, _AUGMENT = 0, 1
-"""Streams of random numbers, so that the order of pictures and their augmentation never share draws."""
+"""Streams of random numbers, so that the order of images and their augmentation never share draws."""
 
 
 def draw_index(number: int, num_samples: int, seed: int, sampling: Literal["shuffle", "replacement"]) -> int:
@@ -46,10 +46,10 @@ def _order(num_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 @dataclass
 class Draws(Dataset[tuple[Sample, bool]]):
-    """Draw number -> the augmented sample, and whether a bad picture had to be replaced by the next one.
+    """Draw number -> the augmented sample, and whether a bad image had to be replaced by the next one.
 
     mix is the probability that half of the classes of a second sample, drawn evenly, are pasted over the first.
-    windows, (height, width), cuts each picture into windows side by side, and a draw shows one of all windows.
+    windows, (height, width), cuts each image into windows side by side, and a draw shows one of all windows.
     cache_bytes of decoded samples are kept in memory, those that come first.
     on_bad "skip" replaces what cannot be read, "stop" raises its error.
     """
@@ -140,7 +140,7 @@ class DrawBatches(Sampler[list[int]]):
 
 
 def collate(rows: Sequence[tuple[Sample, bool]]) -> tuple[Batch, int]:
-    """Samples of equal size -> Batch, and how many of them stand in for a bad picture."""
+    """Samples of equal size -> Batch, and how many of them stand in for a bad image."""
     samples = [sample for sample, _ in rows]
     images = torch.from_numpy(np.stack([s.image for s in samples]).transpose(0, 3, 1, 2).copy())
     masks = torch.from_numpy(np.stack([np.asarray(s.mask, np.int64) for s in samples]))
@@ -218,7 +218,7 @@ def _collate_handed(rows: Sequence[tuple[Sample, bool] | PixelwiseError]) -> tup
 class _Worker:
     """What a worker does first: one thread, and death with its parent, so that a killed run leaves nobody behind.
 
-    A signal for the whole group of processes is the parent's to answer: it still needs the pictures of the step at hand.
+    A signal for the whole group of processes is the parent's to answer: it still needs the images of the step at hand.
     """
 
     parent: int

@@ -1,4 +1,4 @@
-"""ClassMix: half of the classes of one picture pasted over another, pixel for pixel.
+"""ClassMix: half of the classes of one image pasted over another, pixel for pixel.
 
 Source: Olsson et al. 2021, "ClassMix: Segmentation-based data augmentation for semi-supervised learning"
 (https://arxiv.org/abs/2007.07936), section 3.1, here with true masks in place of predicted ones.

@@ -1,7 +1,7 @@
 """Augmentation: one warp, affine and maybe elastic, and one tone change, the same geometry for image and mask.
 
 A transform is any callable `transform(image, mask, rng) -> (image, mask)`; the arrays are (H, W, C) uint8 and (H, W)
-class ids. What the warp takes from outside the picture is the training mean in the image and the ignore id in the mask.
+class ids. What the warp takes from outside the image is the training mean in the image and the ignore id in the mask.
 Masks are sampled at exact pixel centres (nearest-exact): an id that comes out was there before.
 """
 
@@ -23,7 +23,7 @@ BORDER_COLOR = (124, 116, 104)
 
 
 Place = tuple[float, float]
-"""(column, row) of a picture, counted from its corner: the middle of its first pixel is (0.5, 0.5)."""
+"""(column, row) of an image, counted from its corner: the middle of its first pixel is (0.5, 0.5)."""
 
 
 class Transform(Protocol):

@@ -1,4 +1,4 @@
-"""Windows side by side over a picture: every pixel is in one, stride and window are equal."""
+"""Windows side by side over an image: every pixel is in one, stride and window are equal."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ def window_starts(length: int, window: int) -> list[int]:
 
 
 def window_centers(size: tuple[int, int], window: tuple[int, int]) -> list[tuple[float, float]]:
-    """(column, row) of the middle of each window over a picture, row by row; both sizes are (height, width)."""
+    """(column, row) of the middle of each window over an image, row by row; both sizes are (height, width)."""
     rows, columns = ([start + side / 2 for start in window_starts(n, side)] for n, side in zip(size, window, strict=True))
     return [(column, row) for row, column in product(rows, columns)]

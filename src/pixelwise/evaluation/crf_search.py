@@ -1,7 +1,7 @@
-"""The search for CRF parameters that DeepLab describes: a coarse grid on validation pictures, then a finer one around its best.
+"""The search for CRF parameters that DeepLab describes: a coarse grid on validation images, then a finer one around its best.
 
 Source: Chen et al. 2015 (https://arxiv.org/abs/1412.7062), section 5: w2 and theta_gamma stay at 3; w1, theta_alpha
-and theta_beta are searched on 100 pictures, with ten steps of mean field. The grid is ours.
+and theta_beta are searched on 100 images, with ten steps of mean field. The grid is ours.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Found:
-    """The best parameters, their mean IoU, that without a CRF, and how many settings and pictures were tried."""
+    """The best parameters, their mean IoU, that without a CRF, and how many settings and images were tried."""
 
     parameters: Parameters
     mean_iou: float
@@ -52,15 +52,15 @@ def search(
     progress: Progress | None = None,
     tally: Tally | None = None,
 ) -> Found:
-    """Try grids of w1, theta_alpha and theta_beta on pictures spread over `split`; the other parameters are those of `start`.
+    """Try grids of w1, theta_alpha and theta_beta on images spread over `split`; the other parameters are those of `start`.
 
-    progress  called with (refinements done, refinements in all) after each picture's refinement with one setting
+    progress  called with (refinements done, refinements in all) after each image's refinement with one setting
     tally     keeps what was counted; what it holds already is not counted again
     The parameters without a CRF's gain are returned too: `mean_iou` may be below `mean_iou_before`.
     Raises DatasetError for a split without truth.
     """
     if not split.has_masks:
-        raise DatasetError(f"split {split.name}", "has pictures without a mask", "search on a split with truth")
+        raise DatasetError(f"split {split.name}", "has images without a mask", "search on a split with truth")
     first, tally = start or Parameters(normalization="after"), tally or Tally()
     indices = np.linspace(0, len(split) - 1, min(num_images, len(split))).astype(int).tolist()
     coarse = _grid(COARSE)
@@ -108,9 +108,9 @@ def _mean_ious(
     tally: Tally,
     tick: Callable[[], None],
 ) -> list[float]:
-    """Mean IoU over those pictures without a CRF, then with each setting.
+    """Mean IoU over those images without a CRF, then with each setting.
 
-    All settings of a picture before the next: a network that labels at full size has scores of a hundred megabytes a picture.
+    All settings of an image before the next: a network that labels at full size has scores of a hundred megabytes an image.
     """
     taxonomy, model = split.taxonomy, _digest_of(segmenter)
     total = np.zeros((1 + len(settings), taxonomy.num_classes, taxonomy.num_classes), np.int64)
@@ -129,7 +129,7 @@ def _mean_ious(
 
 
 def _digest_of(segmenter: Segmenter) -> str:
-    """Of all that a picture's scores depend on beside the picture."""
+    """Of all that an image's scores depend on beside the image."""
     digest = hashlib.sha256(f"{segmenter.model.spec} {segmenter.device.type} {segmenter.precision}".encode())
     for name, tensor in segmenter.model.state_dict().items():
         digest.update(name.encode())
@@ -138,7 +138,7 @@ def _digest_of(segmenter: Segmenter) -> str:
 
 
 def _key(model: str, sample: Sample, settings: Sequence[Parameters]) -> str:
-    """Of a model's counts: the picture and its truth pixel by pixel, however files name and write them, and the settings."""
+    """Of a model's counts: the image and its truth pixel by pixel, however files name and write them, and the settings."""
     digest = hashlib.sha256(f"{model} {sample.image.shape} {settings}".encode())
     for pixels in (sample.image, sample.mask):
         digest.update(np.ascontiguousarray(pixels).data)
@@ -148,7 +148,7 @@ def _key(model: str, sample: Sample, settings: Sequence[Parameters]) -> str:
 def _confusions(
     segmenter: Segmenter, sample: Sample, taxonomy: Taxonomy, settings: Sequence[Parameters], tick: Callable[[], None]
 ) -> Iterator[NDArray[np.int64]]:
-    """The confusion matrix of a picture without a CRF, then with each setting."""
+    """The confusion matrix of an image without a CRF, then with each setting."""
     with torch.inference_mode():
         probs = probabilities(coarse_scores(segmenter.model, sample.image, segmenter.device, segmenter.precision))
     for number, refined in enumerate(chain([probs], refine_each(sample.image, probs, settings))):

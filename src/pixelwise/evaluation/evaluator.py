@@ -227,7 +227,7 @@ def _first(names: Sequence[str]) -> str:
 
 
 class Tally:
-    """The running counts of a set: add picture after picture, then read `matrix`, `outlines` and `images`."""
+    """The running counts of a set: add image after image, then read `matrix`, `outlines` and `images`."""
 
     def __init__(self, taxonomy: Taxonomy, boundary: bool) -> None:
         self.taxonomy = taxonomy
@@ -239,7 +239,7 @@ class Tally:
         self.num_pixels = 0
 
     def add(self, key: str, truth: NDArray[Any], mask: NDArray[Any], source: object) -> None:
-        """Count one picture: truth (H, W) against mask (H, W); `source` is what an error calls it."""
+        """Count one image: truth (H, W) against mask (H, W); `source` is what an error calls it."""
         num_classes, ignore_id = self.taxonomy.num_classes, self.taxonomy.ignore_id
         counts = confusion_matrix(truth, mask, num_classes, ignore_id, source)
         if self.boundary:

@@ -39,7 +39,7 @@ def confusion_matrix(
 
     truth       integers of any shape, 0..K-1 or `ignore_id`
     prediction  integers of the same shape, 0..K-1 everywhere, also where truth is ignored
-    source      what an error message calls this picture
+    source      what an error message calls this image
     returns     (K, K) int64
 
     Raises MaskError when the shapes differ or an id is unknown (names the id and its pixel count).
@@ -183,7 +183,7 @@ class Scores:
             got = f"{_size(matrix)} {matrix.dtype}"
             raise ConfigError("confusion matrix", f"got {got}, allowed are {num_classes}x{num_classes} counts", "one row a class")
         if not matrix.any():
-            raise MaskError("scores", "no pixel to score: all are ignored, or there was no picture", "check the split and `ignore`")
+            raise MaskError("scores", "no pixel to score: all are ignored, or there was no image", "check the split and `ignore`")
         if boundary is not None and boundary.shape != (num_classes, 2):
             raise ConfigError("boundary counts", f"got {_size(boundary)}, allowed are {num_classes}x2", "one row a class")
         rows = tuple(tuple(row) for row in matrix.tolist())

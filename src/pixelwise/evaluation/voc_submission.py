@@ -40,7 +40,7 @@ def write_leaderboard(predictions: Iterable[tuple[str, NDArray[Any]]], out: str 
                 packed.add(key)
                 _add(archive, key, mask)
         if not packed:
-            raise InputError(out, "would hold no prediction", "predict the pictures of ImageSets/Segmentation/test.txt")
+            raise InputError(out, "would hold no prediction", "predict the images of ImageSets/Segmentation/test.txt")
     return len(packed)
 
 
@@ -55,7 +55,7 @@ def _refuse_wrong(key: str, mask: NDArray[Any], packed: set[str]) -> None:
     if not key.isascii() or not key.replace("_", "").replace("-", "").isalnum():
         raise InputError(key or "id", "is no image id", "use the ids of ImageSets/Segmentation/test.txt, as 2008_000006")
     if key in packed:
-        raise InputError(key, "is predicted twice", "give each picture once")
+        raise InputError(key, "is predicted twice", "give each image once")
     if mask.ndim != 2 or not mask.size or mask.dtype.kind not in "iu":
         raise MaskError(key, f"got {mask.shape} {mask.dtype}", "give class ids (H, W)")
     if mask.min() < 0 or mask.max() >= TAXONOMY.num_classes:

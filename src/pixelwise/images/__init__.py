@@ -1,6 +1,6 @@
-"""The only door for pixels: pictures and masks are read and written here, so that every command sees the same ones.
+"""The only door for pixels: images and masks are read and written here, so that every command sees the same ones.
 
-What a picture becomes, always (H, W, 3) uint8 RGB, turned as its EXIF orientation says:
+What an image becomes, always (H, W, 3) uint8 RGB, turned as its EXIF orientation says:
     8-bit grey, 1-bit    the grey value three times; 1-bit is black 0 and white 255
     palette              the palette's colours
     alpha                dropped, the colours stay as stored (transparent pixels keep theirs)

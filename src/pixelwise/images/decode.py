@@ -23,7 +23,7 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # TIFF tags, which EXIF shares.
 _BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 258, 259, 262, 274
 _JPEG_IN_TIFF = (6, 7)
-_EXPORT = "export the picture again as PNG or JPEG"
+_EXPORT = "export the image again as PNG or JPEG"
 _AGAIN = "copy or download it again"
 # What Pillow's decoders raise on damaged bytes, found by mutating files; warnings count where a program made them errors.
 DECODER_FAULTS = (
@@ -45,11 +45,11 @@ DECODER_FAULTS = (
 )
 _SIGNATURES = ((b"\xff\xd8\xff", "JPEG"), (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"RIFF", "WebP"), (b"BM", "BMP"))
 _IMPOSTERS = (
-    (b"version https://git-lfs", "a Git LFS pointer, not the picture itself", "run `git lfs pull`"),
-    (b"<!doctype html", "an HTML page, not a picture", "download the file again; the server answered with a page"),
-    (b"<html", "an HTML page, not a picture", "download the file again; the server answered with a page"),
-    (b"<svg", "an SVG drawing, not a pixel picture", "export it as PNG"),
-    (b"<?xml", "an XML or SVG text, not a pixel picture", "export it as PNG"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the image itself", "run `git lfs pull`"),
+    (b"<!doctype html", "an HTML page, not an image", "download the file again; the server answered with a page"),
+    (b"<html", "an HTML page, not an image", "download the file again; the server answered with a page"),
+    (b"<svg", "an SVG drawing, not a pixel image", "export it as PNG"),
+    (b"<?xml", "an XML or SVG text, not a pixel image", "export it as PNG"),
     (b"gif8", "a GIF", _EXPORT),
     (b"%pdf", "a PDF", _EXPORT),
     (b"%!ps", "a PostScript file", _EXPORT),
@@ -61,7 +61,7 @@ _IMPOSTERS = (
 
 
 class Decoded(NamedTuple):
-    """A picture as Pillow decoded it, and what Pillow does not tell.
+    """An image as Pillow decoded it, and what Pillow does not tell.
 
     image        loaded, its orientation tag not applied unless `turned`
     data         the bytes of the file
@@ -82,7 +82,7 @@ class Decoded(NamedTuple):
 
 
 def decode(path: str | Path) -> Decoded:
-    """Open, check and decode a picture of an allowed format. Raises ImageError with the file, what is wrong and a fix."""
+    """Open, check and decode an image of an allowed format. Raises ImageError with the file, what is wrong and a fix."""
     data = _read_bytes(path)
     _refuse_imposter(path, data)
     if data.startswith(_PNG_SIGNATURE):
@@ -117,11 +117,11 @@ def _with_facts(image: ImageFile.ImageFile, data: bytes, orientation: int) -> De
 
 
 def _read_bytes(path: str | Path) -> bytes:
-    """The bytes of a regular file that may be a picture; the kind is looked up first, as opening a pipe would wait for ever."""
+    """The bytes of a regular file that may be an image; the kind is looked up first, as opening a pipe would wait for ever."""
     kind = kind_of(path)
     if kind != "file":
         what = f"is {kind}" if kind.startswith("a ") else kind
-        raise ImageError(path, what, "name a regular picture file" if kind.startswith("a ") else "check the path")
+        raise ImageError(path, what, "name a regular image file" if kind.startswith("a ") else "check the path")
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -145,7 +145,7 @@ def _refuse_imposter(path: str | Path, data: bytes) -> None:
 
 
 def _exif_orientation(image: Image.Image) -> int:
-    """1 (upright) where the EXIF block is broken: its pixels are whole, and viewers show such a picture as stored."""
+    """1 (upright) where the EXIF block is broken: its pixels are whole, and viewers show such an image as stored."""
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
     except DECODER_FAULTS:
@@ -156,7 +156,7 @@ def _unidentified(data: bytes) -> str:
     kind = next((kind for start, kind in _SIGNATURES if data.startswith(start)), "")
     if kind:
         return f"begins as {kind}, but is damaged, or stores its pixels in a way that is not supported"
-    return "is no picture of a known format (PNG, JPEG, TIFF, WebP, BMP)"
+    return "is no image of a known format (PNG, JPEG, TIFF, WebP, BMP)"
 
 
 def _refuse_damaged_png(path: str | Path, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Which pictures a path means; pipes, sockets and broken links are recognised before anything opens them."""
+"""Which images a path means; pipes, sockets and broken links are recognised before anything opens them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 
 
 class Listing(NamedTuple):
-    """What a folder holds: pictures in order, and what has a picture's name but is not a regular file, with the reason."""
+    """What a folder holds: images in order, and what has an image's name but is not a regular file, with the reason."""
 
     images: list[Path]
     skipped: list[tuple[Path, str]]
 
 
 def find_images(path: str | Path) -> list[Path]:
-    """A file gives itself, a folder its pictures at any depth in sorted order; hidden and irregular files are left out.
+    """A file gives itself, a folder its images at any depth in sorted order; hidden and irregular files are left out.
 
-    Raises InputError when there is nothing at `path`, or no picture in the folder.
+    Raises InputError when there is nothing at `path`, or no image in the folder.
     """
     return list_images(path).images
 
@@ -33,7 +33,7 @@ def list_images(path: str | Path) -> Listing:
     path = Path(path)
     sought = " ".join(IMAGE_SUFFIXES)
     if not path.exists():
-        raise InputError(path, "does not exist", f"name a picture ({sought}) or a folder of pictures")
+        raise InputError(path, "does not exist", f"name an image ({sought}) or a folder of images")
     if not path.is_dir():
         return Listing([path], [])
     listing = Listing([], [])
@@ -44,7 +44,7 @@ def list_images(path: str | Path) -> Listing:
         else:
             listing.skipped.append((candidate, kind))
     if not listing.images:
-        raise InputError(path, "holds no pictures", f"sought are {sought}, at any depth")
+        raise InputError(path, "holds no images", f"sought are {sought}, at any depth")
     return listing
 
 

@@ -1,4 +1,4 @@
-"""From a file to the pixels that every command sees: RGB pictures upright, masks with the numbers of the file."""
+"""From a file to the pixels that every command sees: RGB images upright, masks with the numbers of the file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .decode import DECODER_FAULTS, Decoded, decode
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """Read a picture as (H, W, 3) uint8 RGB, turned upright; the module's docstring lists the conversions.
+    """Read an image as (H, W, 3) uint8 RGB, turned upright; the module's docstring lists the conversions.
 
     Raises ImageError with the file, what is wrong with it and what to do.
     """
@@ -69,7 +69,7 @@ def _gray_to_rgb(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _from_deep(pixels: NDArray[Any], bits: int) -> NDArray[np.uint8]:
-    """9 to 16 bits to 8, rounded. 65535 / 255 = 257, so an 8-bit picture that was stored with 16 comes back exactly."""
+    """9 to 16 bits to 8, rounded. 65535 / 255 = 257, so an 8-bit image that was stored with 16 comes back exactly."""
     top = 2**bits - 1
     levels: NDArray[np.uint8] = ((pixels.astype(np.uint32) * 255 + top // 2) // top).astype(np.uint8)
     return levels

@@ -1,4 +1,4 @@
-"""Write masks and pictures, whole or not at all."""
+"""Write masks and images, whole or not at all."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def encode_mask(values: NDArray[Any], palette: NDArray[Any] | None = None) -> by
     palette (n, 3) RGB 0..255 colours the values 0..n-1; the others, or all without it, get the VOC devkit's colours.
     """
     if values.max() > 255:
-        picture = Image.fromarray(values.astype(np.uint16))
+        image = Image.fromarray(values.astype(np.uint16))
     else:
-        picture = Image.fromarray(values.astype(np.uint8))
-        picture.putpalette(_palette_bytes(palette))
+        image = Image.fromarray(values.astype(np.uint8))
+        image.putpalette(_palette_bytes(palette))
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
+    image.save(buffer, format="PNG")
     return buffer.getvalue()
 
 
@@ -51,9 +51,9 @@ def write_image(path: str | Path, rgb: NDArray[np.uint8]) -> None:
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in (".png", ".jpg", ".jpeg"):
-        raise InputError(path, f"pictures are not written as {suffix or 'a file without suffix'}", "name it .png or .jpg")
+        raise InputError(path, f"images are not written as {suffix or 'a file without suffix'}", "name it .png or .jpg")
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or not rgb.size:
-        raise InputError(path, f"a picture is (H, W, 3) uint8, got {rgb.shape} {rgb.dtype}", "convert it first")
+        raise InputError(path, f"an image is (H, W, 3) uint8, got {rgb.shape} {rgb.dtype}", "convert it first")
     with atomic_write(path) as file:
         if suffix == ".png":
             Image.fromarray(rgb).save(file, format="PNG")

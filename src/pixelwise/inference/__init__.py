@@ -1,1 +1,1 @@
-"""From a model and a picture to a label map."""
+"""From a model and an image to a label map."""

@@ -1,4 +1,4 @@
-"""From one picture to its label map: coarse scores, then upsampling and argmax."""
+"""From one image to its label map: coarse scores, then upsampling and argmax."""
 
 from __future__ import annotations
 

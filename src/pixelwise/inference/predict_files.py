@@ -1,4 +1,4 @@
-"""Label many pictures: every output whole, every failure a line, no output over an input."""
+"""Label many images: every output whole, every failure a line, no output over an input."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LONGEST_NAME = 255 - len(_OVERLAY)
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to label: its file, and the name (with folders, without suffix) of what is written for it."""
+    """One image to label: its file, and the name (with folders, without suffix) of what is written for it."""
 
     source: Path
     name: Path
@@ -40,7 +40,7 @@ class Job:
 class Products:
     """What is written beside the mask, all below one folder.
 
-    overlay  <name>_overlay.jpg, the colours laid over the picture; opacity 0..1 of the colours
+    overlay  <name>_overlay.jpg, the colours laid over the image; opacity 0..1 of the colours
     color    <name>_color.png, the mask in the classes' colours as RGB
     probs    <name>_probs.npy, (K, H, W) float16 probabilities
     """
@@ -69,25 +69,25 @@ class Outcome:
 def plan(inputs: Sequence[str | Path], out: Path, products: Products) -> tuple[list[Job], list[str]]:
     """The jobs of files and folders, each with an output name of its own; and a line for each file that is passed over.
 
-    A folder's pictures keep their sub-folders; what lies below `out` is none of them. Pictures that differ in their suffix
+    A folder's images keep their sub-folders; what lies below `out` is none of them. Images that differ in their suffix
     alone keep it in the name, and names too long for their endings are cut and get a number.
-    Raises InputError for inputs without pictures, or when something would be written over a picture or twice.
+    Raises InputError for inputs without images, or when something would be written over an image or twice.
     """
     found: dict[tuple[Path, Path], None] = {}
     passed_over: list[str] = []
     written = Path(os.path.realpath(out))
     for given in map(Path, inputs):
         if given.is_dir() and Path(os.path.realpath(given)) == written:
-            what = "is the folder of the pictures; masks among them would be taken for pictures"
+            what = "is the folder of the images; masks among them would be taken for images"
             raise InputError(out, what, "choose another --out")
         listing = list_images(given)
         passed_over += [f"{path}: {kind}" for path, kind in listing.skipped]
         inside = given.is_dir() and written.is_relative_to(os.path.realpath(given))
         root = given if given.is_dir() else given.parent
-        pictures = [p for p in listing.images if not (inside and _real_place(p).is_relative_to(written))]
-        if not pictures:
-            raise InputError(given, f"holds no pictures but those in {out}", "name the folder of the photos")
-        found |= dict.fromkeys((path, path.relative_to(root)) for path in pictures)
+        images = [p for p in listing.images if not (inside and _real_place(p).is_relative_to(written))]
+        if not images:
+            raise InputError(given, f"holds no images but those in {out}", "name the folder of the photos")
+        found |= dict.fromkeys((path, path.relative_to(root)) for path in images)
     jobs = [Job(path, name) for (path, _), name in zip(found, _output_names([name for _, name in found]), strict=True)]
     _refuse_clashes(jobs, out, products)
     return jobs, passed_over
@@ -125,7 +125,7 @@ def _refuse_clashes(jobs: Sequence[Job], out: Path, products: Products) -> None:
         for path in products.paths(out, job):
             place = _real_place(path)
             if place in sources:
-                raise InputError(path, "would be written over a picture that is to be labelled", "choose another --out")
+                raise InputError(path, "would be written over an image that is to be labelled", "choose another --out")
             other = writer.setdefault(str(place).casefold(), job)
             if other is not job:
                 what = f"and {other.source} would both be written to {path}"
@@ -154,10 +154,10 @@ def label_all(
     products: Products,
     keep: Callable[[Job, Prediction], None] | None = None,
 ) -> Iterator[Outcome]:
-    """Label each picture and write its products, the mask last: where there is a mask, the job is done.
+    """Label each image and write its products, the mask last: where there is a mask, the job is done.
 
-    keep is handed each prediction; nothing else holds on to it, so that thousands of pictures do not pile up in memory.
-    A picture that cannot be read gives an Outcome with its error, and the rest goes on; a full disk ends it.
+    keep is handed each prediction; nothing else holds on to it, so that thousands of images do not pile up in memory.
+    An image that cannot be read gives an Outcome with its error, and the rest goes on; a full disk ends it.
     """
     swept: set[Path] = set()
     for job in jobs:

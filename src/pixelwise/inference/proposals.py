@@ -55,12 +55,12 @@ def proposal_scores(
 ) -> NDArray[np.float32]:
     """image (H, W, C) uint8 -> scores (K, H, W): over the proposals that hold a pixel the largest score, at least 0.
 
-    The first `num_proposals` boxes with both sides of `min_side` pixels (or the picture's shorter side) or more are used.
+    The first `num_proposals` boxes with both sides of `min_side` pixels (or the image's shorter side) or more are used.
     Raises InputError for a box outside the image.
     """
     height, width = image.shape[:2]
     merged = np.zeros((model.num_classes, height, width), np.float32)
-    # Of a picture that is smaller itself, what counts is its own shorter side.
+    # Of an image that is smaller itself, what counts is its own shorter side.
     large = (box for box in proposals if min(box.size) >= min(min_side, height, width))
     for box in islice(large, num_proposals):
         if min(box) < 0 or box.bottom > height or box.right > width:

@@ -1,4 +1,4 @@
-"""A model that is ready to label pictures: `load()` it, call it."""
+"""A model that is ready to label images: `load()` it, call it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Precision = Literal["float32", "bfloat16"]
 
 
 class Segmenter(ModelHubMixin):
-    """A network with its taxonomy. Call it with a path, an array or a PIL picture; `from_pretrained`,
+    """A network with its taxonomy. Call it with a path, an array or a PIL image; `from_pretrained`,
     `save_pretrained` and `push_to_hub` read and write checkpoint folders.
 
     model      the nn.Module, in eval mode
@@ -52,7 +52,7 @@ class Segmenter(ModelHubMixin):
         self.precision: Precision = precision
 
     def __call__(self, image: str | Path | NDArray[np.uint8] | Image.Image) -> Prediction:
-        """Label one picture of any size: a file, an array (H, W, 3) uint8 RGB, or a PIL picture.
+        """Label one image of any size: a file, an array (H, W, 3) uint8 RGB, or a PIL image.
 
         Raises ImageError naming the file, InputError for an array of another shape or type.
         """
@@ -64,7 +64,7 @@ class Segmenter(ModelHubMixin):
         pixels = as_pixels(image)
         if pixels.shape[2] != self.model.in_channels:
             what = f"has {pixels.shape[2]} channels, {self.name} takes {self.model.in_channels}"
-            raise InputError(image if isinstance(image, str | Path) else "image", what, "choose a model of such pictures")
+            raise InputError(image if isinstance(image, str | Path) else "image", what, "choose a model of such images")
         coarse = coarse_scores(self.model, pixels, self.device, self.precision)
         shown = pixels[..., :3] if pixels.shape[2] > 3 else pixels
         if self.crf is not None:
@@ -147,9 +147,9 @@ def _from_hub(name: str, device: str, precision: Precision, options: Mapping[str
 
 
 def as_pixels(image: object) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB of a file or a PIL picture, with the same pixels from both; an array (H, W, C) as it is.
+    """(H, W, 3) uint8 RGB of a file or a PIL image, with the same pixels from both; an array (H, W, C) as it is.
 
-    Raises ImageError for a file or picture that cannot be read, InputError for an array of another shape or type.
+    Raises ImageError for a file or image that cannot be read, InputError for an array of another shape or type.
     """
     if isinstance(image, str | Path):
         return read_image(image)
@@ -157,15 +157,15 @@ def as_pixels(image: object) -> NDArray[np.uint8]:
         return _pixels_of(image)
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or 0 in image.shape:
         got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise InputError("image", f"got {got}", "hand over a path, a PIL picture, or a uint8 array (height, width, 3) in RGB order")
+        raise InputError("image", f"got {got}", "hand over a path, a PIL image, or a uint8 array (height, width, 3) in RGB order")
     return image
 
 
-def _pixels_of(picture: Image.Image) -> NDArray[np.uint8]:
-    """A PIL picture as `read_image` reads its file: turned upright, 16 bits scaled to 8."""
-    name = getattr(picture, "filename", "") or "image"
+def _pixels_of(image: Image.Image) -> NDArray[np.uint8]:
+    """A PIL image as `read_image` reads its file: turned upright, 16 bits scaled to 8."""
+    name = getattr(image, "filename", "") or "image"
     try:
-        upright = ImageOps.exif_transpose(picture)
+        upright = ImageOps.exif_transpose(image)
         if upright.mode.startswith("I;16"):
             deep = np.asarray(upright).astype(np.uint32)
             return np.repeat(((deep * 255 + 32767) // 65535).astype(np.uint8)[..., None], 3, axis=2)

@@ -42,7 +42,7 @@ class SegmentationModel(nn.Module, ABC):
         return []
 
     def new_modules(self) -> list[nn.Module]:
-        """The layers that a trained trunk does not bring, which may learn faster: where nothing else is said, the classifier."""
+        """The layers that a trained backbone does not bring, which may learn faster: where nothing else is said, the classifier."""
         return self.classifier_modules()
 
     def forward(self, images: Tensor) -> Output:

@@ -1,6 +1,6 @@
 """A compact network for street scenes, made of the parts of the classic line; the model that ships.
 
-Paper: none of its own. Residual trunk: He et al. 2016 (https://arxiv.org/abs/1512.03385). Atrous spatial pyramid: Chen
+Paper: none of its own. Residual backbone: He et al. 2016 (https://arxiv.org/abs/1512.03385). Atrous spatial pyramid: Chen
 et al. 2017, DeepLab v2/v3 (https://arxiv.org/abs/1706.05587). Skips from fine maps: Long et al. 2015, FCN
 (https://arxiv.org/abs/1411.4038), in the form of DeepLab v3+ (https://arxiv.org/abs/1802.02611): reduced by 1x1, concatenated.
 
@@ -26,7 +26,7 @@ from .base import MODELS, SegmentationModel
 
 
 class Compact(SegmentationModel):
-    """Residual trunk to stride 16, atrous pyramid, decoder over strides 8, 4 and 2, scores at stride 2.
+    """Residual backbone to stride 16, atrous pyramid, decoder over strides 8, 4 and 2, scores at stride 2.
 
     widths     channels at strides 2, 4, 8, 16
     dilations  one residual block at stride 16 each, with that rate
@@ -121,5 +121,5 @@ def compact(
     dropout: float = 0.1,
     preprocessing: str | Mapping[str, Any] = "torchvision",
 ) -> Compact:
-    """The shipped street-scene network: residual trunk, atrous pyramid, three skips, no global pooling."""
+    """The shipped street-scene network: residual backbone, atrous pyramid, three skips, no global pooling."""
     return Compact(num_classes, in_channels, widths, blocks, dilations, rates, decoder, dropout, preprocessing)

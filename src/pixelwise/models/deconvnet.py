@@ -8,7 +8,7 @@ instances for training in two stages: `augment.objects`; proposals merged by max
 `inference.proposals`.
 
 Deviations: a whole image is resized to `side` pixels, and its scores back, as one proposal that covers it (bilinear). `width` is
-ours. With a single picture in training the norms behind fc6 and fc7, which see one value a channel, use their running statistics.
+ours. With a single image in training the norms behind fc6 and fc7, which see one value a channel, use their running statistics.
 Convolutions start from He's weights, the authors' from VGG16. The authors estimate the norms' statistics over 500 passes behind
 training; here they are the running ones.
 """

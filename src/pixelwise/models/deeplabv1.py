@@ -9,7 +9,7 @@ pixels 0, 8, 16, ...; behind pool5 LargeFOV averages over 3x3 (pool5a). MSc: the
 a 3x3 and a 1x1 of 128 filters each (section 4.3). Images are padded with their mean colour to 8 n + 1 pixels a side, the authors'
 321 and 513. The loss at the cells, against every eighth label, is `loss.at: cells`; the CRF behind it is no part of the network.
 
-Deviations: without a published net the trunk starts from He's weights. 7x7 and 4x4 have the 3x3 poolings that the authors' later
+Deviations: without a published net the backbone starts from He's weights. 7x7 and 4x4 have the 3x3 poolings that the authors' later
 files brought in (their first ones pool 2x2, each padded by a pixel). MSc reads every eighth pixel of the image, as in the
 authors' training; `fine` reads all of them in evaluation, as their test file. `width` is ours.
 """
@@ -73,7 +73,7 @@ def fully_connected(in_channels: int, view: View, dropout: float, width: float) 
 
 
 class DirectPath(nn.Module):
-    """MSc: from a fine map past the trunk to the classifier, at stride 8 or (`fine`) at the map's own."""
+    """MSc: from a fine map past the backbone to the classifier, at stride 8 or (`fine`) at the map's own."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, dropout: float) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ stride 8, four 3x3 convolutions with biases lead from the last map to the classe
 their maximum (`loss.aux_weight` 1). Images are padded with their mean colour to 32 n + 1 pixels a side (8 n + 1 for one scale), the
 authors' 321 and 513, so that the cells of all scales lie on each other.
 
-Deviations: without a published net the trunk starts from He's weights. Norms learn unless `train.freeze_norm` keeps their
+Deviations: without a published net the backbone starts from He's weights. Norms learn unless `train.freeze_norm` keeps their
 statistics; their scales and shifts learn all the same, where the published runs freeze those too. The losses of the smaller scales
 are taken at the image's size, not at their own. `scales` is also offered on VGG16, which the paper measures at one; `width` is
 ours.
@@ -68,7 +68,7 @@ class Pyramid(nn.Module):
 
 
 class DeepLabV2(SegmentationModel):
-    """A trunk at stride 8 and a sum of branches, over one or several sizes of the image.
+    """A backbone at stride 8 and a sum of branches, over one or several sizes of the image.
 
     scales  the first is 1; a multiple of it by parts up to the eighth, as 0.75. Raises ConfigError for others
     """
@@ -136,7 +136,7 @@ def _rates(head: str) -> tuple[int, ...]:
     return HEADS[head]
 
 
-def _trunk(name: str, in_channels: int, **options: Any) -> ClassifierBackbone:
+def _backbone(name: str, in_channels: int, **options: Any) -> ClassifierBackbone:
     backbone = create_backbone(name, in_channels=in_channels, output_stride=STRIDE, **options)
     assert isinstance(backbone, ClassifierBackbone)
     return backbone
@@ -154,7 +154,7 @@ def deeplabv2_vgg16(
     preprocessing: str | Mapping[str, Any] = "caffe",
 ) -> DeepLabV2:
     """DeepLab v2 on VGG16: branches of fc6, fc7, fc8 at four rates (`head` aspp_l or aspp_s), or largefov."""
-    backbone = _trunk("vgg16", in_channels, pool_kernel=3, width=width)
+    backbone = _backbone("vgg16", in_channels, pool_kernel=3, width=width)
     branches = {}
     for rate in _rates(head):
         fc = fully_connected(backbone.channels[-1], View(3, rate, LARGE_FOV.hidden), dropout, width)
@@ -175,7 +175,7 @@ def deeplabv2_resnet101(
     preprocessing: str | Mapping[str, Any] = "caffe",
 ) -> DeepLabV2:
     """DeepLab v2 on ResNet-101: four 3x3 at rates 6 to 24 summed, the maximum over three sizes of the image."""
-    backbone = _trunk("resnet101", in_channels, stride_in="1x1", width=width)
+    backbone = _backbone("resnet101", in_channels, stride_in="1x1", width=width)
     channels = backbone.channels[-1]
     branches = {r: normal_conv(channels, num_classes, 3, std=0.01, padding=r, rate=r) for r in _rates(head)}
     return DeepLabV2(num_classes, in_channels, backbone, Pyramid(branches), scales, preprocessing)

@@ -7,7 +7,7 @@ spatial pyramid with rates 6, 12, 18, doubled at output stride 8, with image poo
 the fourth, with multi-grid (1, 2, 1). Scores are brought to full size bilinearly with aligned corners; labels are never shrunk.
 
 Deviations: norms average over ten steps (torch's momentum of 0.1), the authors' over thousands. The ResNet has torchvision's
-7x7 stem and strides in the 3x3 (`deep_stem` and `stride_in` give the authors' nets); with a single picture in training the norm
+7x7 stem and strides in the 3x3 (`deep_stem` and `stride_in` give the authors' nets); with a single image in training the norm
 behind the image pooling uses its running statistics. `width` is ours.
 """
 

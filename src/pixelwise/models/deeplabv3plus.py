@@ -8,7 +8,7 @@ stride in the last unit of a stage, so that the decoder taps what unit 2 of bloc
 behind the second separable convolution of the strided unit; pyramid and decoder are separable on Xception (`separable`).
 `decoder=False` is the encoder alone, as in the ablations. On MobileNetV2 there are no atrous branches and no decoder, as released.
 
-Deviations: norms average over ten steps (torch's momentum of 0.1), the authors' over thousands. With a single picture in
+Deviations: norms average over ten steps (torch's momentum of 0.1), the authors' over thousands. With a single image in
 training the norm behind the image pooling uses its running statistics. `width` is ours.
 """
 
@@ -53,12 +53,12 @@ class Decoder(nn.Module):
 
 
 class DeepLabV3Plus(SegmentationModel):
-    """Trunk, pyramid, decoder over the map of stride 4; scores at stride 4 (at `output_stride` without a decoder)."""
+    """Backbone, pyramid, decoder over the map of stride 4; scores at stride 4 (at `output_stride` without a decoder)."""
 
     def __init__(
         self,
-        trunk: str,
-        trunk_options: Mapping[str, Any],
+        backbone: str,
+        backbone_options: Mapping[str, Any],
         num_classes: int,
         in_channels: int,
         output_stride: int,
@@ -69,7 +69,7 @@ class DeepLabV3Plus(SegmentationModel):
         preprocessing: str | Mapping[str, Any],
     ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
-        self.backbone = create_backbone(trunk, in_channels=in_channels, output_stride=output_stride, **trunk_options)
+        self.backbone = create_backbone(backbone, in_channels=in_channels, output_stride=output_stride, **backbone_options)
         hidden = scaled(256, width)
         rates: Sequence[int] = rates_at(output_stride) if atrous else ()
         self.context = ASPP(self.backbone.channels[-1], hidden, rates, separable=separable)

@@ -8,11 +8,11 @@ bilinear transposed convolutions, one kernel per class; crops. Kernels, crops an
 AlexNet is CaffeNet; GoogLeNet loses its average pooling (its margin and upsampling were never published: 63/32 follows
 from its odd poolings). At once: pool4 times 0.01, pool3 times 0.0001 before their score layers.
 
-Deviations: without a published net to start from (`transplant`), the trunk starts from He's weights. All upsampling kernels are
+Deviations: without a published net to start from (`transplant`), the backbone starts from He's weights. All upsampling kernels are
 fixed, as in the authors' code; the text learns all but the last (`upsampling` "intermediate"). Only VGG has skips in the paper; the
-other trunks take their own maps of stride 16 and 8. GoogLeNet sees 715 pixels; the 907 of table 1 are with the average pooling that
+other backbones take their own maps of stride 16 and 8. GoogLeNet sees 715 pixels; the 907 of table 1 are with the average pooling that
 it lost. geometry="same" pads every layer so that no margin is needed, and repeats the scores' border cells so that border pixels
-are interpolated, not faded out. `width` narrows all layers, `batch_norm` adds it to the trunk and behind fc6 and fc7.
+are interpolated, not faded out. `width` narrows all layers, `batch_norm` adds it to the backbone and behind fc6 and fc7.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from .base import MODELS, SegmentationModel
 PAPER = "https://arxiv.org/abs/1411.4038"
 SCORES = "VOC 2012 test 62.2 (8s on VGG16); tables 1 to 3"
 
-# First convolution's padding that keeps its cells on the pixels, by trunk family.
+# First convolution's padding that keeps its cells on the pixels, by backbone family.
 SAME_MARGIN = {"vgg": 1, "alexnet": 5, "googlenet": 3}
 CAFFE_MARGIN = 100
 UPSAMPLINGS = ("fixed", "intermediate", "learned")
@@ -47,11 +47,11 @@ UPSAMPLINGS = ("fixed", "intermediate", "learned")
 AT_ONCE_SCALES = (0.01, 0.0001)
 
 
-class Trunk(nn.Module):
+class FCNEncoder(nn.Module):
     """A convolutionalised classifier without its last layer: images -> the map behind fc7, then the skip maps, coarsest first.
 
     strides   pixels per cell of the skip maps, as (16, 8)
-    names, channels, frames  of all maps: "fr", then the trunk's own name; a frame is where a map's cells lie on the image
+    names, channels, frames  of all maps: "fr", then the backbone's own name; a frame is where a map's cells lie on the image
     """
 
     def __init__(self, backbone: ClassifierBackbone, strides: Sequence[int], same: bool, dropout: float, batch_norm: bool) -> None:
@@ -97,23 +97,23 @@ def _fully_connected(backbone: ClassifierBackbone, same: bool, dropout: float, b
 
 
 class SkipHead(nn.Module):
-    """Score layers on the trunk's maps, and the way from the coarsest score through the skips to the image.
+    """Score layers on the backbone's maps, and the way from the coarsest score through the skips to the image.
 
     upsampling  one of UPSAMPLINGS: all kernels fixed (the authors' code), the intermediate ones learned (CVPR), all learned
     scales      what each skip map is multiplied with before its score layer; none stands for 1
     """
 
-    def __init__(self, trunk: Trunk, num_classes: int, upsampling: str, scales: Sequence[float] = ()) -> None:
+    def __init__(self, encoder: FCNEncoder, num_classes: int, upsampling: str, scales: Sequence[float] = ()) -> None:
         super().__init__()
         if upsampling not in UPSAMPLINGS:
             raise ConfigError("upsampling", f"got {upsampling!r}, allowed are {', '.join(UPSAMPLINGS)}")
-        self.edge = 1 if trunk.same else 0
-        self.scales = (1.0, *(scales or [1.0] * len(trunk.skips)))
-        self.scores = nn.ModuleList(zero_conv(channels, num_classes) for channels in trunk.channels)
+        self.edge = 1 if encoder.same else 0
+        self.scales = (1.0, *(scales or [1.0] * len(encoder.skips)))
+        self.scores = nn.ModuleList(zero_conv(channels, num_classes) for channels in encoder.channels)
         self.upscores = nn.ModuleList()
         self.shifts: list[int] = []
-        frame = self._with_edge(trunk.frames[0])
-        for skip in trunk.frames[1:]:
+        frame = self._with_edge(encoder.frames[0])
+        for skip in encoder.frames[1:]:
             kernel, stride, _ = upsampling_to(frame, skip)
             self.upscores.append(Upscore(num_classes, kernel, stride, learned=upsampling != "fixed"))
             frame = frame.then(Layer(kernel, stride, transposed=True).coordinates)
@@ -127,7 +127,7 @@ class SkipHead(nn.Module):
         return frame.then(Layer(1, padding=self.edge).coordinates)
 
     def score(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """The trunk's maps -> class scores (B, K, h, w) of each, coarsest first."""
+        """The backbone's maps -> class scores (B, K, h, w) of each, coarsest first."""
         scaled = [cells if scale == 1 else cells * scale for cells, scale in zip(maps, self.scales, strict=True)]
         return [layer(cells) for layer, cells in zip(self.scores, scaled, strict=True)]
 
@@ -158,40 +158,40 @@ def _add_overlap(up: Tensor, skip: Tensor, shift: int) -> Tensor:
 
 
 class FCN(SegmentationModel):
-    """FCN-32s, 16s and 8s: a trunk, score layers, skips, upsampling. Options as in SkipHead; raises ConfigError for them."""
+    """FCN-32s, 16s and 8s: a backbone, score layers, skips, upsampling. Options as in SkipHead; raises ConfigError for them."""
 
     def __init__(
         self,
         num_classes: int,
         in_channels: int,
         preprocessing: str | Mapping[str, Any],
-        trunk: Trunk,
+        encoder: FCNEncoder,
         upsampling: str = "fixed",
         scales: Sequence[float] = (),
     ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
-        self.trunk = trunk
-        self.head = SkipHead(trunk, num_classes, upsampling, scales)
+        self.encoder = encoder
+        self.head = SkipHead(encoder, num_classes, upsampling, scales)
 
     def coarse(self, images: Tensor) -> Coarse:
         """images (B, C, H, W), uint8 or float 0..255, RGB -> scores before the last upsampling."""
-        maps = self.trunk(self.preprocess(images))
+        maps = self.encoder(self.preprocess(images))
         fused = self.head.fuse(self.head.score(maps))
         return self.head.finish(fused, (images.shape[-2], images.shape[-1]))
 
     def contributions(self, images: Tensor) -> dict[str, Tensor]:
         """What each map adds: its name -> logits (B, K, H, W); their sum is `forward`'s, since all behind the scores is linear."""
-        scores = self.head.score(self.trunk(self.preprocess(images)))
+        scores = self.head.score(self.encoder(self.preprocess(images)))
         size = (images.shape[-2], images.shape[-1])
         added = {}
-        for i, name in enumerate(self.trunk.names):
+        for i, name in enumerate(self.encoder.names):
             alone = [score if j == i else torch.zeros_like(score) for j, score in enumerate(scores)]
             added[name] = self.head.finish(self.head.fuse(alone), size).output().logits
         return added
 
     def receptive_fields(self) -> dict[str, Field]:
         """Map name -> receptive field of its cells, in pixels."""
-        return {name: receptive_field(layers) for name, layers in zip(self.trunk.names, self.trunk.layers(), strict=True)}
+        return {name: receptive_field(layers) for name, layers in zip(self.encoder.names, self.encoder.layers(), strict=True)}
 
     def classifier_modules(self) -> list[nn.Module]:
         """What stays trainable when only the classifier is trained: the score layers."""
@@ -202,31 +202,31 @@ class FCN(SegmentationModel):
 
         Further input channels than its three get the mean of its colour planes. Raises CheckpointError for another net.
         """
-        transplant(self.trunk, classifier)
+        transplant(self.encoder, classifier)
 
     def caffe_names(self) -> dict[str, str]:
         """Layer name in the authors' .caffemodel -> module here; upsampling kernels are not listed, they are bilinear."""
-        names = {layer: f"trunk.{module}" for layer, module in self.trunk.caffe_names().items()}
-        return names | {f"score_{name}": f"head.scores.{i}" for i, name in enumerate(self.trunk.names)}
+        names = {layer: f"encoder.{module}" for layer, module in self.encoder.caffe_names().items()}
+        return names | {f"score_{name}": f"head.scores.{i}" for i, name in enumerate(self.encoder.names)}
 
 
-def transplant(trunk: Trunk, classifier: ClassifierBackbone) -> None:
-    """Copy a classifier into a trunk: its convolutions, and its hidden fully connected layers read as convolutions.
+def transplant(encoder: FCNEncoder, classifier: ClassifierBackbone) -> None:
+    """Copy a classifier into a backbone: its convolutions, and its hidden fully connected layers read as convolutions.
 
     Raises CheckpointError when a layer is missing or has another shape.
     """
-    given, mine = classifier.state_dict(), trunk.backbone.state_dict()
+    given, mine = classifier.state_dict(), encoder.backbone.state_dict()
     first = next(iter(mine))
     if first in given and given[first].shape[1] < mine[first].shape[1]:
         given[first] = inflate_first_conv(given[first], mine[first].shape[1])
     wrong = [name for name, value in mine.items() if name not in given or given[name].shape != value.shape]
-    hidden = [layer for layer in trunk.fc if isinstance(layer, nn.Conv2d)]
+    hidden = [layer for layer in encoder.fc if isinstance(layer, nn.Conv2d)]
     sliding = convolutionalize(classifier, classifier.input_size, next(classifier.parameters()).shape[1]).head
     convs = [layer for layer in sliding if isinstance(layer, nn.Conv2d)][:-1]
     if wrong or [c.weight.shape for c in convs] != [h.weight.shape for h in hidden]:
         what = f"layers do not fit: {', '.join(wrong[:6]) or 'the fully connected ones'}"
-        raise CheckpointError("transplant", what, "use a classifier of the same trunk and width")
-    trunk.backbone.load_state_dict({name: given[name] for name in mine})
+        raise CheckpointError("transplant", what, "use a classifier of the same backbone and width")
+    encoder.backbone.load_state_dict({name: given[name] for name in mine})
     for target, source in zip(hidden, convs, strict=True):
         target.load_state_dict(source.state_dict())
 
@@ -236,14 +236,14 @@ def load_from(module: nn.Module, source: nn.Module) -> None:
     mine, given = module.state_dict(), source.state_dict()
     wrong = [n for n in mine | given if n not in mine or n not in given or mine[n].shape != given[n].shape]
     if wrong:
-        raise CheckpointError("init_from", f"layers do not fit: {', '.join(wrong[:6])}", "use one trunk, width and class list")
+        raise CheckpointError("init_from", f"layers do not fit: {', '.join(wrong[:6])}", "use one backbone, width and class list")
     module.load_state_dict(given)
 
 
-def build_trunk(
+def build_encoder(
     name: str, in_channels: int, strides: Sequence[int], geometry: str, batch_norm: bool, width: float, dropout: float
-) -> Trunk:
-    """A registered classifier as FCN's trunk. Raises ConfigError for a trunk, geometry or norm that does not exist."""
+) -> FCNEncoder:
+    """A registered classifier as FCN's backbone. Raises ConfigError for a backbone, geometry or norm that does not exist."""
     if geometry not in ("caffe", "same"):
         raise ConfigError("geometry", f"got {geometry!r}, allowed are caffe, same")
     if in_channels < 1:
@@ -254,24 +254,24 @@ def build_trunk(
     full_name = name + "_bn" if batch_norm and not name.endswith("_bn") else name
     if family is None or full_name not in BACKBONES:
         known = [b for b in BACKBONES if b.startswith(tuple(SAME_MARGIN))]
-        raise ConfigError("trunk", f"{full_name!r} does not exist", suggest(full_name, known))
+        raise ConfigError("backbone", f"{full_name!r} does not exist", suggest(full_name, known))
     same = geometry == "same"
     padding: dict[str, Any] = {"margin": SAME_MARGIN[family] if same else CAFFE_MARGIN, "ceil_mode": True}
     if family != "vgg":
         padding["pool_padding"] = int(same)
     backbone = BACKBONES.create(full_name, in_channels=in_channels, width=width, **padding)
     assert isinstance(backbone, ClassifierBackbone)
-    return Trunk(backbone, strides, same, dropout, full_name.endswith("_bn"))
+    return FCNEncoder(backbone, strides, same, dropout, full_name.endswith("_bn"))
 
 
-def _register(name: str, summary: str, default_trunk: str, strides: tuple[int, ...], scales: tuple[float, ...] = ()) -> None:
-    own_dropout = 0.4 if default_trunk == "googlenet" else 0.5
+def _register(name: str, summary: str, default_backbone: str, strides: tuple[int, ...], scales: tuple[float, ...] = ()) -> None:
+    own_dropout = 0.4 if default_backbone == "googlenet" else 0.5
 
     def build(
         num_classes: int,
         in_channels: int = 3,
         *,
-        trunk: str = default_trunk,
+        backbone: str = default_backbone,
         geometry: str = "caffe",
         upsampling: str = "fixed",
         batch_norm: bool = False,
@@ -279,18 +279,18 @@ def _register(name: str, summary: str, default_trunk: str, strides: tuple[int, .
         dropout: float = own_dropout,
         preprocessing: str | Mapping[str, Any] = "caffe",
     ) -> FCN:
-        body = build_trunk(trunk, in_channels, strides, geometry, batch_norm, width, dropout)
+        body = build_encoder(backbone, in_channels, strides, geometry, batch_norm, width, dropout)
         return FCN(num_classes, in_channels, preprocessing, body, upsampling, scales)
 
     build.__doc__ = summary
-    MODELS.register(name, tiny={"width": 1 / 16 if default_trunk != "googlenet" else 1 / 8}, paper=PAPER, year=2015, scores=SCORES)(
+    MODELS.register(name, tiny={"width": 1 / 16 if default_backbone != "googlenet" else 1 / 8}, paper=PAPER, year=2015, scores=SCORES)(
         build
     )
 
 
-_TRUNKS = (("vgg16", "vgg16", "VGG16"), ("alexnet", "alexnet_caffe", "CaffeNet"), ("googlenet", "googlenet", "GoogLeNet"))
-for _short, _trunk, _title in _TRUNKS:
-    _register(f"fcn32s_{_short}", f"FCN-32s on {_title}: one score map of stride 32.", _trunk, ())
-    _register(f"fcn16s_{_short}", f"FCN-16s on {_title}: with a skip of stride 16.", _trunk, (16,))
-    _register(f"fcn8s_{_short}", f"FCN-8s on {_title}: with skips of stride 16 and 8.", _trunk, (16, 8))
+_BACKBONES = (("vgg16", "vgg16", "VGG16"), ("alexnet", "alexnet_caffe", "CaffeNet"), ("googlenet", "googlenet", "GoogLeNet"))
+for _short, _backbone, _title in _BACKBONES:
+    _register(f"fcn32s_{_short}", f"FCN-32s on {_title}: one score map of stride 32.", _backbone, ())
+    _register(f"fcn16s_{_short}", f"FCN-16s on {_title}: with a skip of stride 16.", _backbone, (16,))
+    _register(f"fcn8s_{_short}", f"FCN-8s on {_title}: with skips of stride 16 and 8.", _backbone, (16, 8))
 _register("fcn8s_atonce_vgg16", "FCN-8s on VGG16 trained in one go: skip maps scaled down.", "vgg16", (16, 8), AT_ONCE_SCALES)

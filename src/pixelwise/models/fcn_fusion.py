@@ -2,13 +2,13 @@
 
 Paper: Shelhamer, Long and Darrell, https://arxiv.org/abs/1411.4038, section 5; the numbers are those of the authors' code.
 
-Faithful: late fusion is two whole trunks up to score_fr, fused as half and half (the paper's text says summed; the code halves),
-one upsampling. Two heads share the trunk through fc7 and the skips, and have score layers, upsampling and crops of their own.
+Faithful: late fusion is two whole backbones up to score_fr, fused as half and half (the paper's text says summed; the code halves),
+one upsampling. Two heads share the backbone through fc7 and the skips, and have score layers, upsampling and crops of their own.
 Early fusion needs no net of its own: `in_channels=4` on any FCN, and `transplant` gives the fourth plane the mean of the
 colour planes.
 
 Deviations: those of `fcn.py`. The authors add the two heads' losses with weight 1; here that is the caller's, through
-`coarse_all`: the train command knows one mask a picture.
+`coarse_all`: the train command knows one mask an image.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..errors import ConfigError
 from ..nn.init import zero_conv
 from ..nn.preprocessing import NYUD_COLOR_HHA
 from .base import MODELS, SegmentationModel
-from .fcn import FCN, PAPER, SkipHead, Trunk, build_trunk, load_from, transplant
+from .fcn import FCN, PAPER, FCNEncoder, SkipHead, build_encoder, load_from, transplant
 
 NUM_COLOR = 3
 
@@ -37,8 +37,8 @@ class LateFusionFCN(SegmentationModel):
         num_classes: int,
         in_channels: int,
         preprocessing: str | Mapping[str, Any],
-        color: Trunk,
-        other: Trunk,
+        color: FCNEncoder,
+        other: FCNEncoder,
         upsampling: str = "fixed",
     ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
@@ -72,22 +72,22 @@ class LateFusionFCN(SegmentationModel):
 
     def init_from(self, color: FCN, other: FCN) -> None:
         """Start from two FCN-32s, one per stream, score layers included. Raises CheckpointError where they do not fit."""
-        for trunk, score, source in ((self.color, self.color_head.scores[0], color), (self.other, self.other_score, other)):
-            load_from(trunk, source.trunk)
+        for backbone, score, source in ((self.color, self.color_head.scores[0], color), (self.other, self.other_score, other)):
+            load_from(backbone, source.encoder)
             load_from(score, source.head.scores[0])
 
     def caffe_names(self) -> dict[str, str]:
         """Layer name in the authors' .caffemodel -> module here: every name carries its stream as suffix."""
         names: dict[str, str] = {}
         for suffix, stream, score in (("color", "color", "color_head.scores.0"), ("hha", "other", "other_score")):
-            trunk: Trunk = getattr(self, stream)
-            names |= {f"{layer}{suffix}": f"{stream}.{module}" for layer, module in trunk.caffe_names().items()}
+            encoder: FCNEncoder = getattr(self, stream)
+            names |= {f"{layer}{suffix}": f"{stream}.{module}" for layer, module in encoder.caffe_names().items()}
             names[f"score_fr{suffix}"] = score
         return names
 
 
 class TwoHeadFCN(FCN):
-    """One trunk, two labellings: `forward` and `coarse` give the first (semantic), `coarse_all` both.
+    """One backbone, two labellings: `forward` and `coarse` give the first (semantic), `coarse_all` both.
 
     num_geometric  classes of the second head
     """
@@ -97,19 +97,19 @@ class TwoHeadFCN(FCN):
         num_classes: int,
         in_channels: int,
         preprocessing: str | Mapping[str, Any],
-        trunk: Trunk,
+        encoder: FCNEncoder,
         num_geometric: int,
         upsampling: str = "fixed",
     ) -> None:
-        super().__init__(num_classes, in_channels, preprocessing, trunk, upsampling)
+        super().__init__(num_classes, in_channels, preprocessing, encoder, upsampling)
         if num_geometric < 1:
             raise ConfigError("num_geometric", f"got {num_geometric}, allowed are 1 and more")
         self.num_geometric = num_geometric
-        self.geometric_head = SkipHead(trunk, num_geometric, upsampling)
+        self.geometric_head = SkipHead(encoder, num_geometric, upsampling)
 
     def coarse_all(self, images: Tensor) -> tuple[Coarse, Coarse]:
         """images (B, C, H, W), uint8 or float 0..255, RGB -> semantic and geometric scores before the last upsampling."""
-        maps = self.trunk(self.preprocess(images))
+        maps = self.encoder(self.preprocess(images))
         size = (images.shape[-2], images.shape[-1])
         semantic, geometric = (head.finish(head.fuse(head.score(maps)), size) for head in (self.head, self.geometric_head))
         return semantic, geometric
@@ -120,9 +120,9 @@ class TwoHeadFCN(FCN):
 
     def caffe_names(self) -> dict[str, str]:
         """Layer name in the authors' .caffemodel -> module here: score layers carry their task as suffix."""
-        names = {layer: f"trunk.{module}" for layer, module in self.trunk.caffe_names().items()}
+        names = {layer: f"encoder.{module}" for layer, module in self.encoder.caffe_names().items()}
         for suffix, head in (("sem", "head"), ("geo", "geometric_head")):
-            names |= {f"score_{name}_{suffix}": f"{head}.scores.{i}" for i, name in enumerate(self.trunk.names)}
+            names |= {f"score_{name}_{suffix}": f"{head}.scores.{i}" for i, name in enumerate(self.encoder.names)}
         return names
 
 
@@ -131,7 +131,7 @@ def fcn32s_late_fusion_vgg16(
     num_classes: int,
     in_channels: int = 6,
     *,
-    trunk: str = "vgg16",
+    backbone: str = "vgg16",
     geometry: str = "caffe",
     upsampling: str = "fixed",
     batch_norm: bool = False,
@@ -144,7 +144,7 @@ def fcn32s_late_fusion_vgg16(
     if num_other < 1:
         what = f"got {in_channels}; late fusion takes 3 colour channels and at least one more"
         raise ConfigError("in_channels", what, "create the model with in_channels=6 (RGB and HHA)")
-    streams = [build_trunk(trunk, n, (), geometry, batch_norm, width, dropout) for n in (NUM_COLOR, num_other)]
+    streams = [build_encoder(backbone, n, (), geometry, batch_norm, width, dropout) for n in (NUM_COLOR, num_other)]
     spec = preprocessing or (NYUD_COLOR_HHA if in_channels == 6 else "caffe")
     return LateFusionFCN(num_classes, in_channels, spec, streams[0], streams[1], upsampling)
 
@@ -155,7 +155,7 @@ def _register_two_heads(name: str, summary: str, strides: tuple[int, ...]) -> No
         in_channels: int = 3,
         *,
         num_geometric: int = 3,
-        trunk: str = "vgg16",
+        backbone: str = "vgg16",
         geometry: str = "caffe",
         upsampling: str = "fixed",
         batch_norm: bool = False,
@@ -163,7 +163,7 @@ def _register_two_heads(name: str, summary: str, strides: tuple[int, ...]) -> No
         dropout: float = 0.5,
         preprocessing: str | Mapping[str, Any] = "caffe",
     ) -> TwoHeadFCN:
-        body = build_trunk(trunk, in_channels, strides, geometry, batch_norm, width, dropout)
+        body = build_encoder(backbone, in_channels, strides, geometry, batch_norm, width, dropout)
         return TwoHeadFCN(num_classes, in_channels, preprocessing, body, num_geometric, upsampling)
 
     build.__doc__ = summary

@@ -4,11 +4,11 @@ Paper: https://arxiv.org/abs/1611.08323
 
 Faithful: nets A and B (table 1): a residual stream of 32 channels that never leaves full size, and a pooling stream that reads it
 through max pooling and answers by a 1x1 convolution, enlarged by repetition. Legend, as in the paper: y is the pooling stream's
-map, z the residual stream's. The bootstrapped loss is `loss.hardest_pixels`. `shrink` makes the pictures smaller (A 4, B 2 on
+map, z the residual stream's. The bootstrapped loss is `loss.hardest_pixels`. `shrink` makes the images smaller (A 4, B 2 on
 Cityscapes, section 5) and the scores larger again, so that the net is trained and scored at one size.
 
 Deviations: sides that are no multiple of 16 (A) or 32 (B) are padded by repeating the border at the bottom and right, and the
-scores cropped. Pictures shrink by the mean of each square of pixels. `base` and `lanes` scale the net. Pixels are normalised
+scores cropped. Images shrink by the mean of each square of pixels. `base` and `lanes` scale the net. Pixels are normalised
 (the authors scale them to 0..1). Fresh weights are He's normal ones (theirs: uniform).
 """
 
@@ -72,7 +72,7 @@ class FullResolutionUnit(nn.Module):
 
 
 class FRRN(SegmentationModel):
-    """Scores at the size of the pictures, or a `shrink`-th of it."""
+    """Scores at the size of the images, or a `shrink`-th of it."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class FRRN(SegmentationModel):
     ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
         if shrink < 1:
-            raise ConfigError("shrink", f"is {shrink}", "choose 1, for pictures as they are, or more")
+            raise ConfigError("shrink", f"is {shrink}", "choose 1, for images as they are, or more")
         self.shrink = shrink
         self.coarsest = down[-1][0]
         self.first = ConvNormAct(in_channels, base, 5)

@@ -12,7 +12,7 @@ by a 3x3 score layer, pool4 and fc7, with their fixed factors.
 
 Deviations: the box is the whole image, resized to `side` pixels as the paper warps its boxes, and its heat map is brought to the
 image's size; detections, and the projection to superpixels, are no part of the network. Classes exclude each other (softmax),
-where the paper tells each class's objects from their background (sigmoid). Without a published net the trunk starts from He's
+where the paper tells each class's objects from their background (sigmoid). Without a published net the backbone starts from He's
 weights; the authors train only the score layers of VGG16. mixing "scores" interpolates before the softmax, which keeps all behind
 the maps linear. `width` is ours.
 """
@@ -43,7 +43,7 @@ MIXINGS = ("probabilities", "scores")
 
 @dataclass(frozen=True)
 class Tap:
-    """A map of the trunk: its name, the place of its layer in `features`, its score layer's kernel, what it is multiplied with."""
+    """A map of the backbone: its name, the place of its layer in `features`, its score layer's kernel, what it is multiplied with."""
 
     name: str
     position: int
@@ -83,7 +83,7 @@ class PlaceGrid(nn.Module):
 
 
 class Hypercolumns(SegmentationModel):
-    """Score layers on maps of a trunk, summed on a heat map; classifiers of K x K places mixed.
+    """Score layers on maps of a backbone, summed on a heat map; classifiers of K x K places mixed.
 
     side    pixels of the square that every image is resized to; fc6 covers all of its last map
     places  K: classifiers along each axis; 1 is one for the whole image
@@ -92,7 +92,7 @@ class Hypercolumns(SegmentationModel):
 
     def __init__(
         self,
-        trunk: str,
+        backbone: str,
         taps: Sequence[Tap],
         num_classes: int,
         in_channels: int,
@@ -109,12 +109,12 @@ class Hypercolumns(SegmentationModel):
             raise ConfigError("places", f"got {places}, and {heat} for heat", "both are at least 1")
         self.fixed_side = side
         self.heat = heat
-        backbone = create_backbone(trunk, in_channels=in_channels, width=width)
-        assert isinstance(backbone, ChainBackbone)
-        self.features = backbone.features
+        built = create_backbone(backbone, in_channels=in_channels, width=width)
+        assert isinstance(built, ChainBackbone)
+        self.features = built.features
         self.taps = {tap.position: tap for tap in taps}
-        self.fc = _fully_connected(backbone, side, dropout)
-        channels = [_channels_at(backbone, tap.position) for tap in taps] + [backbone.hidden[-1][1]]
+        self.fc = _fully_connected(built, side, dropout)
+        channels = [_channels_at(built, tap.position) for tap in taps] + [built.hidden[-1][1]]
         self.names = (*(tap.name for tap in taps), "fc7")
         self.column = sum(channels)
         # Source: the fillers in the authors' file.
@@ -157,7 +157,7 @@ def _fully_connected(backbone: ChainBackbone, side: int, dropout: float) -> nn.S
     """fc6 over all of the last map, and fc7: a single cell. Raises ConfigError for a side that leaves no last map."""
     kernel = output_size(layers_of(backbone.path()), side)
     if kernel < 1:
-        raise ConfigError("side", f"got {side}", "give the pixels that the trunk was made for, 227 or 224")
+        raise ConfigError("side", f"got {side}", "give the pixels that the backbone was made for, 227 or 224")
     (_, hidden), (_, last) = backbone.hidden
     fc = nn.Sequential(
         nn.Conv2d(backbone.channels[-1], hidden, kernel),

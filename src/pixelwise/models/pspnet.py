@@ -7,7 +7,7 @@ quarter of the channels; 3x3 and 1x1 head; auxiliary scores from the fourth stag
 corners. Images of 8 n + 1 pixels a side have their corners on cells.
 
 Deviations: any size is taken whole, by aligned interpolation between whatever cells there are; the authors slide windows of 473 (or
-713) pixels. Norms average over ten steps (torch's momentum of 0.1). With a single picture in training the norm behind the 1-bin
+713) pixels. Norms average over ten steps (torch's momentum of 0.1). With a single image in training the norm behind the 1-bin
 level uses its running statistics (there is one value a channel). `width` is ours.
 """
 
@@ -66,7 +66,7 @@ class PSPNet(SegmentationModel):
         return [head[-1] for head in (self.head, self.aux_head) if head is not None]
 
     def new_modules(self) -> list[nn.Module]:
-        """What is new beside the trunk: the authors give it ten times the learning rate."""
+        """What is new beside the backbone: the authors give it ten times the learning rate."""
         return [self.pyramid, *(head for head in (self.head, self.aux_head) if head is not None)]
 
 

@@ -8,7 +8,7 @@ head on the third stage (MobileNetV3: the first layer of stride 8).
 
 Deviations: of torchvision from the papers, the FCN has two layers on a dilated ResNet and no skips; the first unit of each dilated
 stage keeps the rate of the stage before (ResNet); no multi-grid; a further 3x3 convolution behind the pyramid; dropout 0.5 in it;
-corners are not aligned. Ours from torchvision: `width`; with a single picture in training the norm behind the image pooling uses
+corners are not aligned. Ours from torchvision: `width`; with a single image in training the norm behind the image pooling uses
 its running statistics; the auxiliary head is not computed in evaluation.
 """
 
@@ -86,25 +86,25 @@ class DeepLabHead(nn.Sequential):
 
 
 class TorchvisionNet(SegmentationModel):
-    """A trunk at output stride 8 (mobile: 16), `classifier` on its last map, `aux_classifier` in training on a middle one."""
+    """A backbone at output stride 8 (mobile: 16), `classifier` on its last map, `aux_classifier` in training on a middle one."""
 
     def __init__(
         self,
         num_classes: int,
         in_channels: int,
-        trunk: str,
+        backbone: str,
         head: Callable[[int], nn.Sequential],
         auxiliary: bool,
         width: float,
         preprocessing: Preprocessing,
     ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
-        mobile = trunk == "mobilenetv3_large"
+        mobile = backbone == "mobilenetv3_large"
         stride = 16 if mobile else 8
-        found = create_backbone(trunk, in_channels=in_channels, output_stride=stride, dilate_first=mobile, width=width)
-        # torchvision keeps the chain alone of the mobile trunk.
+        found = create_backbone(backbone, in_channels=in_channels, output_stride=stride, dilate_first=mobile, width=width)
+        # torchvision keeps the chain alone of the mobile backbone.
         self.backbone = found.features if isinstance(found, MobileNetV3) else found
-        # Channels of the mobile trunk at stride 8 (its third map), of ResNet's layer3 (its fourth).
+        # Channels of the mobile backbone at stride 8 (its third map), of ResNet's layer3 (its fourth).
         self.classifier = head(found.channels[-1])
         self.aux_classifier = FCNHead(found.channels[2 if mobile else 3], num_classes) if auxiliary else None
 
@@ -158,10 +158,10 @@ class TorchvisionLRASPP(SegmentationModel):
 
     def __init__(self, num_classes: int, in_channels: int, hidden: int, width: float, preprocessing: Preprocessing) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
-        trunk = create_backbone("mobilenetv3_large", in_channels=in_channels, output_stride=16, dilate_first=True, width=width)
-        assert isinstance(trunk, MobileNetV3)
-        self.backbone = trunk.features
-        self.classifier = LiteHead(trunk.channels[2], trunk.channels[-1], num_classes, hidden)
+        found = create_backbone("mobilenetv3_large", in_channels=in_channels, output_stride=16, dilate_first=True, width=width)
+        assert isinstance(found, MobileNetV3)
+        self.backbone = found.features
+        self.classifier = LiteHead(found.channels[2], found.channels[-1], num_classes, hidden)
 
     def coarse(self, images: Tensor) -> Coarse:
         """images (B, C, H, W) -> scores at 1/8."""
@@ -196,7 +196,7 @@ def _register_fcn(depth: int) -> None:
     _register(f"fcn_resnet{depth}", FCN_PAPER, 2015, {"width": 1 / 8}, build)
 
 
-def _register_deeplab(name: str, trunk: str) -> None:
+def _register_deeplab(name: str, backbone: str) -> None:
     def build(
         num_classes: int = 21,
         in_channels: int = 3,
@@ -208,7 +208,7 @@ def _register_deeplab(name: str, trunk: str) -> None:
         def head(channels: int) -> nn.Sequential:
             return DeepLabHead(channels, num_classes, scaled(256, width))
 
-        return TorchvisionNet(num_classes, in_channels, trunk, head, auxiliary, width, preprocessing)
+        return TorchvisionNet(num_classes, in_channels, backbone, head, auxiliary, width, preprocessing)
 
     build.__doc__ = f"torchvision's deeplabv3_{name}: rates 12, 24, 36 and a further 3x3."
     _register(f"deeplabv3_{name}", DEEPLAB_PAPER, 2017, {"width": 1 / 8}, build)

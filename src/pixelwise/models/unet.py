@@ -3,7 +3,7 @@
 Paper: https://arxiv.org/abs/1505.04597
 
 Faithful: figure 1, layer by layer: valid 3x3 convolutions, so that a tile of 572 pixels gives scores of 388; 2x2 up-convolutions
-without a ReLU; the contracting path's maps cropped about their centre and concatenated; no norm; He's weights. A picture of any
+without a ReLU; the contracting path's maps cropped about their centre and concatenated; no norm; He's weights. An image of any
 size is mirrored at its border (figure 2), 92 pixels and what the poolings need to see even sides; `tile` scores it in
 overlapping tiles, which gives what scoring it whole gives. The border's loss and elastic deformation are settings of training.
 `create_model("unet", 2, 1)` is the paper's net.

@@ -1,15 +1,15 @@
-"""U-Net with padded convolutions and any trunk: what the field came to call a U-Net.
+"""U-Net with padded convolutions and any backbone: what the field came to call a U-Net.
 
 Paper: https://arxiv.org/abs/1505.04597
 
-Faithful: the expanding path: up-convolution without a ReLU, concatenation with the trunk's map, two 3x3 convolutions, a stage for
-each map; a stage has the channels of the map that it joins. With the trunk `unet` the parameters are the paper's 31,030,658
+Faithful: the expanding path: up-convolution without a ReLU, concatenation with the backbone's map, two 3x3 convolutions, a stage for
+each map; a stage has the channels of the map that it joins. With the backbone `unet` the parameters are the paper's 31,030,658
 (1 -> 2). The net as published is `unet`.
 
 Deviations: convolutions are padded, so nothing is cropped and scores have the image's size; sides that are no multiple of the
 coarsest stride are mirrored at the bottom and right. Up-convolutions have the kernel and stride of the step between two maps; a
-trunk whose finest map has a stride gets one more stage, with half of that map's channels and nothing to join. Dropout stands
-behind the trunk's last two maps. Of a trunk whose poolings are not padded (AlexNet) maps are joined at their first cell.
+backbone whose finest map has a stride gets one more stage, with half of that map's channels and nothing to join. Dropout stands
+behind the backbone's last two maps. Of a backbone whose poolings are not padded (AlexNet) maps are joined at their first cell.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ class Expansion(nn.Module):
 
 
 class UNetSame(SegmentationModel):
-    """Any trunk, then a stage for each of its maps; scores at full size."""
+    """Any backbone, then a stage for each of its maps; scores at full size."""
 
     def __init__(
         self,
         num_classes: int,
         in_channels: int,
-        trunk: str,
+        backbone: str,
         batch_norm: bool,
         channels: Sequence[int],
         dropout: float,
@@ -69,14 +69,14 @@ class UNetSame(SegmentationModel):
     ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
         options: dict[str, Any] = {} if width is None else {"width": width}
-        self.backbone = create_backbone(trunk, in_channels=in_channels, **options)
+        self.backbone = create_backbone(backbone, in_channels=in_channels, **options)
         joined = [*reversed(self.backbone.channels[:-1])]
         strides = [*reversed(self.backbone.strides)]
         if strides[-1] > 1:
             joined, strides = [*joined, 0], [*strides, 1]
         wanted = list(channels) or [c or max(self.backbone.channels[0] // 2, 2) for c in joined]
         if len(wanted) != len(joined) or min(wanted) < 1:
-            what = f"got {list(channels)}, {trunk} has {len(joined)} stages above its coarsest map"
+            what = f"got {list(channels)}, {backbone} has {len(joined)} stages above its coarsest map"
             raise ConfigError("channels", what, "give one number of 1 or more a stage, coarsest first, or none")
         inputs = [self.backbone.channels[-1], *wanted[:-1]]
         factors = [coarse // fine for coarse, fine in pairwise(strides)]
@@ -90,7 +90,7 @@ class UNetSame(SegmentationModel):
         """images (B, C, H, W) -> scores at full size."""
         height, width = images.shape[-2:]
         multiple = self.backbone.strides[-1]
-        # Two cells of the coarsest map at least: trunks without padding have none on fewer pixels.
+        # Two cells of the coarsest map at least: backbones without padding have none on fewer pixels.
         padded = tuple(max(-(-side // multiple), 2) * multiple for side in (height, width))
         maps = self.backbone(mirror(self.preprocess(images), 0, (padded[0], padded[1])))
         maps[-2:] = [self.dropout(cells) for cells in maps[-2:]]
@@ -117,12 +117,12 @@ def unet_same(
     num_classes: int = 2,
     in_channels: int = 3,
     *,
-    trunk: str = "unet",
+    backbone: str = "unet",
     batch_norm: bool = False,
     channels: Sequence[int] = (),
     dropout: float = 0.5,
     width: float | None = None,
     preprocessing: str | Mapping[str, Any] = "torchvision",
 ) -> UNetSame:
-    """U-Net with padded convolutions, on any trunk."""
-    return UNetSame(num_classes, in_channels, trunk, batch_norm, channels, dropout, width, preprocessing)
+    """U-Net with padded convolutions, on any backbone."""
+    return UNetSame(num_classes, in_channels, backbone, batch_norm, channels, dropout, width, preprocessing)

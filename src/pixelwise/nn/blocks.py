@@ -1,4 +1,4 @@
-"""The blocks that most trunks are made of."""
+"""The blocks that most backbones are made of."""
 
 from __future__ import annotations
 

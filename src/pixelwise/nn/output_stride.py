@@ -1,4 +1,4 @@
-"""Stride turned into rate: how a trunk keeps a finer map without losing what its deeper layers see.
+"""Stride turned into rate: how a backbone keeps a finer map without losing what its deeper layers see.
 
 Source: Chen et al., DeepLab v1, section 3.1 (https://arxiv.org/abs/1412.7062); v3, section 3.1, figure 3
 (https://arxiv.org/abs/1706.05587).
@@ -16,7 +16,7 @@ from ..errors import ConfigError
 
 @dataclass
 class OutputStride:
-    """Walks down a trunk: once the wished stride is reached, each further stride becomes a factor of the rate.
+    """Walks down a backbone: once the wished stride is reached, each further stride becomes a factor of the rate.
 
     target  coarsest stride wished for, 8, 16 or 32
     stride  pixels per cell so far

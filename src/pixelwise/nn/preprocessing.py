@@ -36,9 +36,9 @@ SIFT_FLOW = _centred("bgr", 114.578, 115.294, 108.353)
 
 
 class Preprocess(nn.Module):
-    """RGB (B, C, H, W), uint8 or float of 0..255 -> float, channels in the trunk's order, (x - mean) / std.
+    """RGB (B, C, H, W), uint8 or float of 0..255 -> float, channels in the backbone's order, (x - mean) / std.
 
-    spec: a name of PREPROCESSING, or {order, mean, std} with `in_channels` numbers each, in the trunk's order.
+    spec: a name of PREPROCESSING, or {order, mean, std} with `in_channels` numbers each, in the backbone's order.
     Channels beyond the third (depth, infrared) are centred at 127.5 and scaled like the third.
     """
 
@@ -71,7 +71,7 @@ class Preprocess(nn.Module):
 
 
 def _stretch(values: Sequence[float], count: int, filler: float) -> list[float]:
-    """Presets hold three numbers; a one-channel trunk takes their mean, a wider one the filler behind them."""
+    """Presets hold three numbers; a one-channel backbone takes their mean, a wider one the filler behind them."""
     if len(values) == count:
         return list(values)
     if count == 1:

@@ -17,9 +17,9 @@ from .separable_conv import separable_with_relu
 
 
 class CellNorm(nn.BatchNorm2d):
-    """Batch normalisation behind a global pooling: one value a channel and picture.
+    """Batch normalisation behind a global pooling: one value a channel and image.
 
-    With a single picture there is nothing to take a variance of; then the running statistics are used, as in evaluation.
+    With a single image there is nothing to take a variance of; then the running statistics are used, as in evaluation.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What lies beyond a picture's border, by reflection. Source: U-Net, figure 2 (https://arxiv.org/abs/1505.04597)."""
+"""What lies beyond an image's border, by reflection. Source: U-Net, figure 2 (https://arxiv.org/abs/1505.04597)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 def mirror(x: Tensor, before: int, size: tuple[int, int]) -> Tensor:
-    """(B, C, H, W) -> (B, C, *size), which begins `before` rows and columns ahead of the picture.
+    """(B, C, H, W) -> (B, C, *size), which begins `before` rows and columns ahead of the image.
 
-    The picture is reflected at its first and last row and column, which are not repeated, as often as it takes; a side of one
+    The image is reflected at its first and last row and column, which are not repeated, as often as it takes; a side of one
     pixel is repeated.
     """
     for axis, length in zip((2, 3), size, strict=True):

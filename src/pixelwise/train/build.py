@@ -37,7 +37,7 @@ def build_model(settings: ModelConfig, taxonomy: Taxonomy, resumed: Path | None 
     model = create_model(settings.name, taxonomy.num_classes, **options)
     if model.in_channels != 3 or hasattr(model, "coarse_all"):
         what = f"{settings.name} takes {model.in_channels} channels" if model.in_channels != 3 else f"{settings.name} has two heads"
-        raise ConfigError("--model.name", f"{what}; the command reads RGB pictures with one mask each", "train it from Python")
+        raise ConfigError("--model.name", f"{what}; the command reads RGB images with one mask each", "train it from Python")
     if source is not None and resumed is None:
         print(start_from(model, source, settings.init_from))
     if settings.train_only == "classifier":
@@ -86,7 +86,7 @@ def start_from(model: SegmentationModel, source: SegmentationModel, name: object
     own, given = model.state_dict(), source.state_dict()
     shared = {key: given[key] for key in own if key in given and own[key].shape == given[key].shape}
     if not shared:
-        raise CheckpointError(name, "shares no tensor with the network", "start from a checkpoint of the same trunk")
+        raise CheckpointError(name, "shares no tensor with the network", "start from a checkpoint of the same backbone")
     model.load_state_dict({**own, **shared})
     fresh, left = [key for key in own if key not in shared], [key for key in given if key not in own]
     line = f"started from {name}: {len(shared)} tensors taken over, {len(fresh)} fresh{_listed(fresh)}"

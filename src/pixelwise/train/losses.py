@@ -15,7 +15,7 @@ def pixel_cross_entropy(
     logits (B, K, H, W) float; masks (B, H, W) int64; class_weights (K,) or None.
     extra (B, H, W) float, or None: added to the weight of each pixel, which is that of its class, or 1 (U-Net's equation 2).
     Returns the sum and the number (with weights: the summed weight) of the pixels that count, both scalars. The caller
-    divides after adding both over all ranks, so that one picture full of ignored pixels cannot weigh like the others.
+    divides after adding both over all ranks, so that one image full of ignored pixels cannot weigh like the others.
     """
     counted = masks != ignore_id
     if extra is not None:
@@ -32,7 +32,7 @@ def pixel_cross_entropy(
 def hardest_cross_entropy(
     logits: Tensor, masks: Tensor, ignore_id: int, num_pixels: int, class_weights: Tensor | None = None
 ) -> Tensor:
-    """Bootstrapped cross entropy: the mean over the `num_pixels` pixels of highest loss of each picture, mean over the batch.
+    """Bootstrapped cross entropy: the mean over the `num_pixels` pixels of highest loss of each image, mean over the batch.
 
     logits (B, K, H, W) float; masks (B, H, W) int64; class_weights (K,) or None -> scalar. Ignored pixels have loss 0: where
     fewer others are left they are taken too, and count in the divisor. Source: FRRN, section 4; the authors' code.

@@ -91,7 +91,7 @@ class TrainingModule(lightning.LightningModule):
         return ((self.config.train.seed * MIX + number) * MIX + self.global_rank) % 2**63
 
     def training_step(self, batch: tuple[Batch, int], batch_idx: int) -> Tensor:
-        """The loss of one batch. Raises InputError naming step and pictures when it is not finite."""
+        """The loss of one batch. Raises InputError naming step and images when it is not finite."""
         (images, masks, keys), num_bad = batch
         self.num_bad += num_bad
         self.keys_of_step += keys
@@ -123,14 +123,14 @@ class TrainingModule(lightning.LightningModule):
         return output
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Raise InputError naming step and pictures when the gradient is not finite: no such step is taken."""
+        """Raise InputError naming step and images when the gradient is not finite: no such step is taken."""
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not bool(get_total_norm(gradients).isfinite()):
             raise self._not_finite("gradient")
 
     def _not_finite(self, what: str) -> InputError:
-        pictures = ", ".join(self.keys_of_step[:8])
-        what = f"the {what} of step {self.step + 1} is not finite, pictures {pictures}"
+        images = ", ".join(self.keys_of_step[:8])
+        what = f"the {what} of step {self.step + 1} is not finite, images {images}"
         return InputError("training", what, "lower --optimizer.lr, or set --optimizer.clip_norm 1; what was saved before is whole")
 
     def _sampled(self, masks: Tensor, batch_idx: int) -> Tensor:

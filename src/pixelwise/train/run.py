@@ -35,7 +35,7 @@ from .run_folder import RunFolder
 from .state import State, load_state, restore_optimizer, save_state
 from .validation import validate
 
-# What a resumed run must share with the one that it goes on from, and what changes which pictures it sees.
+# What a resumed run must share with the one that it goes on from, and what changes which images it sees.
 _FIXED = ("model", "loss", "optimizer")
 _DRAWN = {"data": ("batch_size", "sampling", "train_split"), "train": ("seed", "devices", "nodes"), "augment": None}
 
@@ -120,7 +120,7 @@ class Run:
             trainer.fit(module, loader)
         except RuntimeError as error:
             if "DataLoader worker" in str(error):
-                what = "a process that reads pictures was ended from outside, mostly for want of memory or of /dev/shm"
+                what = "a process that reads images was ended from outside, mostly for want of memory or of /dev/shm"
                 fix = "lower --data.workers or --data.cache_mib; go on with --resume"
                 raise EnvironmentFault("training", what, fix) from error
             if "closed by peer" in str(error) or "reset by peer" in str(error):
@@ -130,7 +130,7 @@ class Run:
             loader.close()
 
     def _write_environment(self, module: TrainingModule) -> None:
-        self.folder.write_environment(precision=self.precision, device=self.device, replaced_pictures=module.num_bad)
+        self.folder.write_environment(precision=self.precision, device=self.device, replaced_images=module.num_bad)
 
     def _load_state(self) -> State | None:
         state, passed_over = load_state(self.folder.last)
@@ -154,7 +154,7 @@ class Run:
         restore_optimizer(module.optimizer, state.tensors)
 
     def _compare(self, saved: dict[str, Any]) -> None:
-        """Refuse what breaks the run, name what changes its pictures; of settings that an older state lacks nothing is known."""
+        """Refuse what breaks the run, name what changes its images; of settings that an older state lacks nothing is known."""
         now = self._settings()
         changed = [name for name in _FIXED if any(now[name].get(key, value) != value for key, value in saved.get(name, {}).items())]
         if changed:
@@ -162,7 +162,7 @@ class Run:
             raise CheckpointError(self.folder.last, what, "resume without these options, or start a new run with --model.init_from")
         drawn = [name for name, value in now["drawn"].items() if saved.get("drawn", {}).get(name, value) != value]
         if drawn:
-            print(f"{', '.join(drawn)} changed: from here on other pictures and crops are drawn than an unbroken run would draw")
+            print(f"{', '.join(drawn)} changed: from here on other images and crops are drawn than an unbroken run would draw")
 
     def _settings(self) -> dict[str, Any]:
         fixed: dict[str, Any] = {name: dataclasses.asdict(getattr(self.config, name)) for name in _FIXED}
@@ -220,7 +220,7 @@ class Run:
             try:
                 self._validate(module)
             except InputError:
-                # A picture of the validation split that cannot be read must not cost the steps before it.
+                # An image of the validation split that cannot be read must not cost the steps before it.
                 self._save(module)
                 raise
         if saves or stop:
@@ -267,7 +267,7 @@ class Run:
     def _card(self, module: TrainingModule) -> dict[str, Any]:
         card: dict[str, Any] = {
             "title": f"{self.config.model.name} on {self.dataset_name}",
-            "data": f"{self.dataset_name}, {len(self.train_split)} pictures of split `{self.train_split.name}`, "
+            "data": f"{self.dataset_name}, {len(self.train_split)} images of split `{self.train_split.name}`, "
             f"best step chosen on {len(self.val_split)} of split `{self.val_split.name}`",
             "recipe": {"steps": module.step, "of": self.config.train.steps, "precision": self.precision},
             "command": f"`{self.command}`",

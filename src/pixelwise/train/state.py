@@ -30,7 +30,7 @@ PREVIOUS = "state.previous.safetensors"
 
 @dataclass(frozen=True)
 class Progress:
-    """The numbers of a state: steps done, the best validation score and its step, bad pictures met."""
+    """The numbers of a state: steps done, the best validation score and its step, bad images met."""
 
     step: int = 0
     best_score: float = -1.0

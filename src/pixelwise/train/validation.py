@@ -1,4 +1,4 @@
-"""The score while training: the same pictures, sizes and rules as `pixelwise evaluate`, spread over the ranks."""
+"""The score while training: the same images, sizes and rules as `pixelwise evaluate`, spread over the ranks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..models.base import SegmentationModel
 
 @torch.inference_mode()
 def validate(model: SegmentationModel, split: Split, device: torch.device, rank: int = 0, world_size: int = 1) -> Scores:
-    """Scores of a model over a whole split at native resolution; each picture is seen by exactly one rank."""
+    """Scores of a model over a whole split at native resolution; each image is seen by exactly one rank."""
     was_training = model.training
     model.eval()
     taxonomy = split.taxonomy

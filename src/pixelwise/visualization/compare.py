@@ -1,4 +1,4 @@
-"""Several models side by side on one picture: the paper's ladder of image, FCN-32s, 16s, 8s, truth.
+"""Several models side by side on one image: the paper's ladder of image, FCN-32s, 16s, 8s, truth.
 
 Source: FCN (https://arxiv.org/abs/1411.4038), figures 4 and 6, for the order.
 """
@@ -27,10 +27,10 @@ NOT_SCORED = "not scored"
 
 
 def compare(image: NDArray[np.uint8], segmenters: Sequence[Segmenter], truth: NDArray[Any] | None = None) -> Image.Image:
-    """The picture, the labels of each model in the order given, then the truth, titled, with the classes that occur.
+    """The image, the labels of each model in the order given, then the truth, titled, with the classes that occur.
 
     image       (H, W, 3) uint8 RGB
-    truth       (H, W) class ids and ignore id; with it each model's title tells its mean IoU on this picture
+    truth       (H, W) class ids and ignore id; with it each model's title tells its mean IoU on this image
     Raises DatasetError when the models do not share their classes, MaskError when the truth is of another size or holds
     no pixel that can be scored.
     """
@@ -42,7 +42,7 @@ def compare(image: NDArray[np.uint8], segmenters: Sequence[Segmenter], truth: ND
     if truth is not None:
         Sample("truth", image, truth)
         if (truth == taxonomy.ignore_id).all():
-            raise MaskError("truth", "every pixel is to be ignored, so that nothing can be scored", "give the mask of this picture")
+            raise MaskError("truth", "every pixel is to be ignored, so that nothing can be scored", "give the mask of this image")
     predictions = [segmenter(image) for segmenter in segmenters]
     panels = [Panel(fit(image, PANEL), "image", f"{image.shape[0]} x {image.shape[1]} pixels")]
     titles = _titles(segmenters)
@@ -53,7 +53,7 @@ def compare(image: NDArray[np.uint8], segmenters: Sequence[Segmenter], truth: ND
     rows = -(-len(panels) // MAX_COLUMNS)
     columns = -(-len(panels) // rows)
     masks = [prediction.mask for prediction in predictions] + ([] if truth is None else [truth])
-    width = columns * (panels[0].picture.width + GAP) - GAP
+    width = columns * (panels[0].image.width + GAP) - GAP
     return contact_sheet(panels, columns, footer=legend(occurring(masks, taxonomy), width))
 
 
@@ -84,7 +84,7 @@ def _run_of(name: str) -> str:
 
 
 def _note(segmenter: Segmenter, prediction: Prediction, truth: NDArray[Any] | None) -> str:
-    """The network's name, and its score on this picture where there is truth."""
+    """The network's name, and its score on this image where there is truth."""
     spec = segmenter.model.spec
     assert isinstance(spec, ModelSpec), "checkpoints hold models made by create_model"
     if truth is None:

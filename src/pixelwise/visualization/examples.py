@@ -24,13 +24,13 @@ from ..files import make_folder, write_bytes, write_text
 THUMBNAIL = 240  # longest side in pixels
 
 _INDEX = "examples.json"
-# What a picture shows, and the end of its file's name. Masks stay PNG: JPEG would blur the classes' colours together.
-_PICTURES = {"image": "jpg", "truth": "png", "prediction": "png"}
+# What an image shows, and the end of its file's name. Masks stay PNG: JPEG would blur the classes' colours together.
+_IMAGES = {"image": "jpg", "truth": "png", "prediction": "png"}
 
 
 @dataclass(frozen=True)
 class Example:
-    """One image of the sheet: its scores, which end of the ranking it is from, and its pictures as file contents.
+    """One image of the sheet: its scores, which end of the ranking it is from, and its images as file contents.
 
     image (JPEG), truth, prediction (PNG): at most 240 pixels a side; ignored pixels are black.
     """
@@ -63,22 +63,22 @@ def collect_examples(
         sample = split[index[row.key]]
         mask = segmenter(sample.image).mask
         assert sample.mask is not None, "only images with truth have a score"
-        pictures = (
+        images = (
             _thumbnail(sample.image[..., :3], "image"),
             _thumbnail(split.taxonomy.color_table[_shrink(sample.mask, cv2.INTER_NEAREST_EXACT)], "truth"),
             _thumbnail(split.taxonomy.color_table[_shrink(mask, cv2.INTER_NEAREST_EXACT)], "prediction"),
         )
-        examples.append(Example(row, row in best, *pictures))
+        examples.append(Example(row, row in best, *images))
     return Sheet(tuple(examples), _legend(split.taxonomy))
 
 
 def write_examples(folder: str | Path, sheet: Sheet) -> None:
-    """Write the pictures and `examples.json` into `folder`, a run's `samples/`."""
+    """Write the images and `examples.json` into `folder`, a run's `samples/`."""
     folder = make_folder(folder)
     rows = []
     for number, example in enumerate(sheet.examples):
-        for picture in _PICTURES:
-            write_bytes(_file(folder, number, picture), getattr(example, picture))
+        for image in _IMAGES:
+            write_bytes(_file(folder, number, image), getattr(example, image))
         rows.append({"is_best": example.is_best, "score": example.score._asdict()})
     # Last, so that what it lists is there.
     write_text(folder / _INDEX, json.dumps({"legend": sheet.legend, "examples": rows}, indent=1, ensure_ascii=False) + "\n")
@@ -99,8 +99,8 @@ def read_examples(folder: str | Path) -> Sheet:
 
 
 def _read_example(folder: Path, number: int, row: dict[str, Any]) -> Example:
-    pictures = {picture: _file(folder, number, picture).read_bytes() for picture in _PICTURES}
-    return Example(ImageScore(**row["score"]), bool(row["is_best"]), **pictures)
+    images = {image: _file(folder, number, image).read_bytes() for image in _IMAGES}
+    return Example(ImageScore(**row["score"]), bool(row["is_best"]), **images)
 
 
 def _color(text: str) -> str:
@@ -110,9 +110,9 @@ def _color(text: str) -> str:
     return text
 
 
-def _file(folder: Path, number: int, picture: str) -> Path:
+def _file(folder: Path, number: int, image: str) -> Path:
     """Numbered, since a key may hold characters that no file name may."""
-    return folder / f"{number:02d}_{picture}.{_PICTURES[picture]}"
+    return folder / f"{number:02d}_{image}.{_IMAGES[image]}"
 
 
 def _legend(taxonomy: Taxonomy) -> tuple[tuple[str, str], ...]:
@@ -126,10 +126,10 @@ def _shrink(pixels: NDArray[Any], interpolation: int) -> NDArray[Any]:
     return np.asarray(cv2.resize(pixels, size, interpolation=interpolation))
 
 
-def _thumbnail(pixels: NDArray[np.uint8], picture: str) -> bytes:
+def _thumbnail(pixels: NDArray[np.uint8], kind: str) -> bytes:
     file = BytesIO()
     image = Image.fromarray(_shrink(pixels, cv2.INTER_AREA))
-    if _PICTURES[picture] == "jpg":
+    if _IMAGES[kind] == "jpg":
         image.save(file, "JPEG", quality=85)
     else:
         image.save(file, "PNG", optimize=True)

@@ -1,4 +1,4 @@
-"""Pictures that show why a network labels as it does: heat maps, what each skip adds, activations, receptive fields.
+"""Images that show why a network labels as it does: heat maps, what each skip adds, activations, receptive fields.
 
 Source: FCN (https://arxiv.org/abs/1411.4038), figure 2 (heat maps of a classifier) and section 4.2 (skips).
 """
@@ -55,15 +55,15 @@ class SumOfMaps(Protocol):
 
 
 def heat_map(image: NDArray[np.uint8], probability: NDArray[np.float32], name: str) -> Image.Image:
-    """The picture beside the probability of one class at each of its pixels, with a colour scale.
+    """The image beside the probability of one class at each of its pixels, with a colour scale.
 
     image (H, W, 3) uint8 RGB; probability (H, W) 0..1; name of the class.
     """
     row, column = np.unravel_index(int(probability.argmax()), probability.shape)
     note = f"mean {probability.mean():.1%}, largest {probability.max():.1%} at row {row}, column {column}"
-    picture = fit(image, PANEL)
-    panels = [Panel(picture, "image"), Panel(fit(heat(probability, 0, 1, INFERNO), PANEL), f"probability of {name}", note)]
-    return contact_sheet(panels, 2, footer=color_scale("0", "1", 2 * picture.width + GAP, INFERNO, "probability"))
+    fitted = fit(image, PANEL)
+    panels = [Panel(fitted, "image"), Panel(fit(heat(probability, 0, 1, INFERNO), PANEL), f"probability of {name}", note)]
+    return contact_sheet(panels, 2, footer=color_scale("0", "1", 2 * fitted.width + GAP, INFERNO, "probability"))
 
 
 def class_probability(scores: Tensor, class_index: int) -> NDArray[np.float32]:
@@ -76,7 +76,7 @@ def class_probability(scores: Tensor, class_index: int) -> NDArray[np.float32]:
 def classifier_heat_map(
     classifier: ClassifierBackbone, image: NDArray[np.uint8], class_index: int, name: str = "", preprocessing: str = "torchvision"
 ) -> Image.Image:
-    """The heat map of an image classifier that was made to slide over the picture; arguments as in `classifier_probability`."""
+    """The heat map of an image classifier that was made to slide over the image; arguments as in `classifier_probability`."""
     probability = classifier_probability(classifier, image, class_index, preprocessing)
     return heat_map(image, probability, name or f"class {class_index}")
 
@@ -124,7 +124,7 @@ def skips(segmenter: Segmenter, image: NDArray[np.uint8]) -> Image.Image | None:
     below = [_changed(image, *pair, segmenter.taxonomy, name) for pair, name in zip(pairwise(labels), names[1:], strict=True)]
     present = sorted({int(k) for mask in labels for k in np.unique(mask)})
     entries = [(segmenter.taxonomy.names[k], segmenter.taxonomy.colors[k]) for k in present]
-    width = len(above) * (first.picture.width + GAP) - GAP
+    width = len(above) * (first.image.width + GAP) - GAP
     return contact_sheet([*above, first, *below], len(above), footer=legend(entries, width))
 
 
@@ -141,7 +141,7 @@ def stages(added: dict[str, Tensor]) -> list[NDArray[np.int64]]:
 def activations(segmenter: Segmenter, image: NDArray[np.uint8], layers: Sequence[str] = ()) -> Image.Image:
     """A row a layer: the mean of its channels' magnitudes, and its strongest channels.
 
-    layers  names of modules as `named_modules()` gives them, or of the trunk's maps (pool4); left out, a shallow and a deep one
+    layers  names of modules as `named_modules()` gives them, or of the backbone's maps (pool4); left out, a shallow and a deep one
     Raises ConfigError for a name that the network does not have, or that is no map.
     """
     maps = feature_maps(segmenter.model, _images(image, segmenter.device), layers)
@@ -154,7 +154,7 @@ def activations(segmenter: Segmenter, image: NDArray[np.uint8], layers: Sequence
         panels += [Panel(_tile(cells[k], image), f"map {k}", f"mean {float(strength[k]):.3g}") for k in strongest]
         # Layers with few channels leave the rest of their row free.
         panels += [Panel(Image.new("RGB", (1, 1), "white"))] * (NUM_CHANNELS - len(strongest))
-    footer = color_scale("low", "high", 2 * panels[0].picture.width + GAP, VIRIDIS, "each map by itself")
+    footer = color_scale("low", "high", 2 * panels[0].image.width + GAP, VIRIDIS, "each map by itself")
     return contact_sheet(panels, NUM_CHANNELS + 1, footer=footer)
 
 
@@ -166,10 +166,10 @@ def feature_maps(model: SegmentationModel, images: Tensor, layers: Sequence[str]
     watched = [name for name in layers if name in modules] or own_layers
     seen: dict[str, Tensor] = {}
     handles = [modules[name].register_forward_hook(_keep(seen, name)) for name in watched]
-    trunk = next((module for module in modules.values() if isinstance(module, Backbone)), None)
-    names: Sequence[str] = () if trunk is None else getattr(trunk, "map_names", [f"map{i}" for i in range(len(trunk.strides))])
-    if trunk is not None:
-        handles.append(trunk.register_forward_hook(_keep_all(seen, names)))
+    backbone = next((module for module in modules.values() if isinstance(module, Backbone)), None)
+    names: Sequence[str] = () if backbone is None else getattr(backbone, "map_names", [f"map{i}" for i in range(len(backbone.strides))])
+    if backbone is not None:
+        handles.append(backbone.register_forward_hook(_keep_all(seen, names)))
     try:
         model.coarse(images)
     finally:
@@ -208,28 +208,28 @@ def _keep_all(seen: dict[str, Tensor], names: Iterable[str]) -> Any:
 
 
 def receptive_field(segmenter: Segmenter, image: NDArray[np.uint8], pixel: tuple[int, int] | None = None) -> Image.Image:
-    """The pixels that influence the label at `pixel` (row, column; the centre when left out), drawn on the picture.
+    """The pixels that influence the label at `pixel` (row, column; the centre when left out), drawn on the image.
 
     Outer box: all pixels that can count, from the network's structure. Colour: how much they count here, measured by the
     gradient of the winning class's logit. Inner box: the central pixels that hold 95 % of the gradient.
-    Raises InputError for a pixel outside the picture.
+    Raises InputError for a pixel outside the image.
     """
     height, width = image.shape[:2]
     row, column = (height // 2, width // 2) if pixel is None else pixel
     if not (0 <= row < height and 0 <= column < width):
-        what = f"got row {row}, column {column}, the picture is {height}x{width}"
+        what = f"got row {row}, column {column}, the image is {height}x{width}"
         raise InputError("pixel", what, "rows and columns count from 0")
     strength = gradient(segmenter.model, _images(image, segmenter.device), (row, column))
     outer, size = _reach(segmenter.model, (height, width), (row, column))
     inner = core_window(strength, (row, column))
     heading = f"Receptive field of the output at row {row}, column {column}: {size}"
-    seen = f"{outer.size[0]} x {outer.size[1]} of them inside the picture"
+    seen = f"{outer.size[0]} x {outer.size[1]} of them inside the image"
     held = f"{CORE:.0%} of it in the central {inner.size[0]} x {inner.size[1]}"
     panels = [
         Panel(_boxed(_pale_outside(image, outer), (outer,), (row, column)), "pixels that can count", seen),
         Panel(_boxed(_log_heat(strength), (outer, inner), (row, column)), "how much they count: the gradient", held),
     ]
-    width = 2 * panels[0].picture.width + GAP
+    width = 2 * panels[0].image.width + GAP
     scale = color_scale(f"1 / {10**DECADES:,} and less", "most", width, INFERNO, "influence, logarithmic")
     return contact_sheet(panels, 2, heading, footer=scale)
 
@@ -276,10 +276,10 @@ def _log_heat(strength: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def _boxed(pixels: NDArray[np.uint8], windows: Sequence[Window], pixel: tuple[int, int]) -> Image.Image:
-    """The picture with boxes, the first one drawn stronger, and a cross on the pixel."""
-    picture = fit(pixels, FIELD)
-    scale = picture.width / pixels.shape[1]
-    draw = ImageDraw.Draw(picture)
+    """The image with boxes, the first one drawn stronger, and a cross on the pixel."""
+    image = fit(pixels, FIELD)
+    scale = image.width / pixels.shape[1]
+    draw = ImageDraw.Draw(image)
     for window, (color, width) in zip(windows, BOXES, strict=False):
         corners = [window.left, window.top, window.right, window.bottom]
         left, top, right, bottom = (round(corner * scale) for corner in corners)
@@ -287,7 +287,7 @@ def _boxed(pixels: NDArray[np.uint8], windows: Sequence[Window], pixel: tuple[in
     y, x = (round((at + 0.5) * scale) for at in pixel)
     draw.line((x - 7, y, x + 7, y), BOXES[0][0], 1)
     draw.line((x, y - 7, x, y + 7), BOXES[0][0], 1)
-    return picture
+    return image
 
 
 def _images(image: NDArray[np.uint8], device: torch.device) -> Tensor:
@@ -300,14 +300,14 @@ def _labels(mask: NDArray[Any], taxonomy: Taxonomy, title: str) -> Panel:
 
 
 def _changed(image: NDArray[np.uint8], before: NDArray[Any], after: NDArray[Any], taxonomy: Taxonomy, name: str) -> Panel:
-    """The pixels that got another label, in its colour, on the pale picture."""
+    """The pixels that got another label, in its colour, on the pale image."""
     changed = before != after
     drawn = np.where(changed[..., None], taxonomy.color_table[after], gray(image, 0.35))
     return Panel(fit(drawn, PANEL, labels=True), f"changed by {name}", f"{changed.mean():.1%} of the pixels, in their new colour")
 
 
 def _tile(cells: Tensor, image: NDArray[np.uint8]) -> Image.Image:
-    """One map (h, w) in the shape of the picture, from its smallest value to nearly its largest."""
+    """One map (h, w) in the shape of the image, from its smallest value to nearly its largest."""
     values = cells.cpu().numpy()
     scale = TILE / max(image.shape[:2])
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))

@@ -18,14 +18,14 @@ from ..core import Prediction, Taxonomy
 from ..files import write_text
 
 LONGEST_SIDE = 1280
-"""Pixels of a photo on the page; larger ones are shrunk for it."""
+"""Pixels of an image on the page; larger ones are shrunk for it."""
 
 
 @dataclass(frozen=True)
 class Photo:
     """What the page needs of one photo, so that the photo itself need not stay in memory.
 
-    width, height  of both pictures on the page
+    width, height  of both images on the page
     image          the photo, a JPEG as data URI
     runs           its label map row by row: class id, number of pixels, class id, ...
     shares         class id and share of the pixels, largest first
@@ -44,11 +44,11 @@ def make_photo(name: str, prediction: Prediction) -> Photo:
     height, width = prediction.mask.shape
     factor = min(1, LONGEST_SIDE / max(height, width))
     size = max(1, round(width * factor)), max(1, round(height * factor))
-    picture = Image.fromarray(prediction.image).resize(size, Image.Resampling.BOX)
+    image = Image.fromarray(prediction.image).resize(size, Image.Resampling.BOX)
     rows, columns = (np.arange(new) * old // new for new, old in ((size[1], height), (size[0], width)))
     ids = {class_name: k for k, class_name in enumerate(prediction.taxonomy.names)}
     shares = [(ids[class_name], share) for class_name, share in prediction.shares().items()]
-    return Photo(name, *size, _jpeg(picture), pack_runs(prediction.mask[np.ix_(rows, columns)]), shares)
+    return Photo(name, *size, _jpeg(image), pack_runs(prediction.mask[np.ix_(rows, columns)]), shares)
 
 
 def pack_runs(mask: NDArray[Any]) -> list[int]:
@@ -71,7 +71,7 @@ def write_gallery(path: str | Path, photos: Sequence[Photo], taxonomy: Taxonomy,
     return path
 
 
-def _jpeg(picture: Image.Image) -> str:
+def _jpeg(image: Image.Image) -> str:
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=88)
+    image.save(buffer, "JPEG", quality=88)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

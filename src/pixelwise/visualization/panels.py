@@ -1,4 +1,4 @@
-"""Labelled sheets of pictures: panels in a grid, a title under each, a legend or a colour scale at the foot."""
+"""Labelled sheets of images: panels in a grid, a title under each, a legend or a colour scale at the foot."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ Color = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of a sheet, drawn at its own size, with a title and a quieter note below it; both may be empty."""
+    """One image of a sheet, drawn at its own size, with a title and a quieter note below it; both may be empty."""
 
-    picture: Image.Image
+    image: Image.Image
     title: str = ""
     note: str = ""
 
@@ -42,10 +42,10 @@ class Panel:
 def contact_sheet(
     panels: Sequence[Panel], columns: int, heading: str = "", note: str = "", footer: Image.Image | None = None
 ) -> Image.Image:
-    """The panels row by row, `columns` a row, as one RGB picture on white; heading and note above, `footer` below them."""
+    """The panels row by row, `columns` a row, as one RGB image on white; heading and note above, `footer` below them."""
     header = (HEADING_HEIGHT if heading else 0) + (NOTE_HEIGHT + 6 if note else 0)
     caption = _caption_height(panels)
-    boxes = grid([(panel.picture.height, panel.picture.width) for panel in panels], columns, MARGIN + header, caption)
+    boxes = grid([(panel.image.height, panel.image.width) for panel in panels], columns, MARGIN + header, caption)
     right = max(box.right for box in boxes)
     bottom = max(box.bottom for box in boxes) + caption
     if footer is not None:
@@ -59,7 +59,7 @@ def contact_sheet(
     if note:
         _write(draw, (MARGIN, MARGIN + header - NOTE_HEIGHT - 6), note, NOTE_SIZE, MUTED, room)
     for panel, box in zip(panels, boxes, strict=True):
-        sheet.paste(panel.picture, (box.left, box.top))
+        sheet.paste(panel.image, (box.left, box.top))
         _write(draw, (box.left, box.bottom + 4), panel.title, TITLE_SIZE, INK, box.size[1])
         _write(draw, (box.left, box.bottom + 4 + TITLE_HEIGHT), panel.note, NOTE_SIZE, MUTED, box.size[1])
     if footer is not None:
@@ -68,9 +68,9 @@ def contact_sheet(
 
 
 def grid(sizes: Sequence[tuple[int, int]], columns: int, top: int, caption: int) -> list[Window]:
-    """Where pictures of these (height, width) lie: rows from `top` on, `caption` pixels free below each picture.
+    """Where images of these (height, width) lie: rows from `top` on, `caption` pixels free below each image.
 
-    A column is as wide as its widest picture, a row as high as its highest; a smaller one lies at the upper left.
+    A column is as wide as its widest image, a row as high as its highest; a smaller one lies at the upper left.
     """
     widths = [max(width for _, width in sizes[column::columns]) for column in range(min(columns, len(sizes)))]
     boxes = []
@@ -85,7 +85,7 @@ def grid(sizes: Sequence[tuple[int, int]], columns: int, top: int, caption: int)
 
 
 def fit(pixels: NDArray[np.uint8], side: int, *, labels: bool = False) -> Image.Image:
-    """(H, W, 3) uint8 RGB with its longer side at `side` pixels at most; small pictures grow by a whole factor.
+    """(H, W, 3) uint8 RGB with its longer side at `side` pixels at most; small images grow by a whole factor.
 
     labels  colours that stand for classes, which must not be mixed
     """
@@ -106,7 +106,7 @@ def heat(values: NDArray[Any], low: float, high: float, colormap: int = VIRIDIS)
 
 
 def gray(image: NDArray[np.uint8], strength: float = 1.0) -> NDArray[np.uint8]:
-    """A picture (H, W, 3) RGB without its colours, as (H, W, 3); below strength 1 it fades into white."""
+    """An image (H, W, 3) RGB without its colours, as (H, W, 3); below strength 1 it fades into white."""
     luminance = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
     faded = 255 - (255 - luminance) * strength
     return np.repeat(np.rint(faded).astype(np.uint8)[..., None], 3, 2)
@@ -123,24 +123,24 @@ def legend(entries: Sequence[tuple[str, Color]], width: int) -> Image.Image:
             left, line = 0, line + 1
         places.append((left, line * (NOTE_HEIGHT + 6)))
         left += length
-    picture = Image.new("RGB", (width, (line + 1) * (NOTE_HEIGHT + 6)), PAPER)
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (width, (line + 1) * (NOTE_HEIGHT + 6)), PAPER)
+    draw = ImageDraw.Draw(image)
     for (name, color), (x, y) in zip(entries, places, strict=True):
         draw.rectangle((x, y + 2, x + SWATCH - 1, y + 1 + SWATCH), fill=color, outline=OUTLINE)
         _write(draw, (x + SWATCH + 6, y), name, NOTE_SIZE, INK, width - x - SWATCH - 6)
-    return picture
+    return image
 
 
 def color_scale(low: str, high: str, width: int, colormap: int = VIRIDIS, word: str = "") -> Image.Image:
     """A bar of all colours from `low` to `high`, labelled at both ends, with what it measures in between."""
     bar = heat(np.tile(np.linspace(0, 1, width), (10, 1)), 0, 1, colormap)
-    picture = Image.new("RGB", (width, 10 + 4 + NOTE_HEIGHT), PAPER)
-    picture.paste(Image.fromarray(bar), (0, 0))
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (width, 10 + 4 + NOTE_HEIGHT), PAPER)
+    image.paste(Image.fromarray(bar), (0, 0))
+    draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(NOTE_SIZE)
     for text, anchor, x in ((low, "la", 0), (word, "ma", width // 2), (high, "ra", width - 1)):
         draw.text((x, 14), text, MUTED, font, anchor=anchor)
-    return picture
+    return image
 
 
 def elide(text: str, size: int, width: int) -> str:

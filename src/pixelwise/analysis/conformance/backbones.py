@@ -1,4 +1,4 @@
-"""Trunks: the classifiers' parameters and multiply-adds, against torchvision's nets and the authors' files."""
+"""Backbones: the classifiers' parameters and multiply-adds, against torchvision's nets and the authors' files."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ...backbones.efficientnet import SCALES
 from ...nn.deform_conv import DeformConv2d, deform_conv2d
 from ...nn.geometry import layers_of, receptive_field
 from ...nn.separable_conv import depthwise, pointwise
-from .measure import classifier, classifier_macs, macs, parameters, trunk
+from .measure import backbone, classifier, classifier_macs, macs, parameters
 from .rows import Family
 
-TRUNK_ROWS = Family("backbone")
+BACKBONE_ROWS = Family("backbone")
 
 
 def _parameters(name: str) -> int:
@@ -26,21 +26,21 @@ for _name, _own, _size in (
     ("torchvision vgg16", "vgg16", 224),
     ("torchvision vgg16_bn", "vgg16_bn", 224),
 ):
-    TRUNK_ROWS.add(partial(_parameters, _own), _name, "parameters")
-    TRUNK_ROWS.add(partial(classifier_macs, _own, _size), _name, "MACs")
+    BACKBONE_ROWS.add(partial(_parameters, _own), _name, "parameters")
+    BACKBONE_ROWS.add(partial(classifier_macs, _own, _size), _name, "MACs")
 
 # The two Caffe nets differ in the order of pooling and normalisation, which no count sees.
 for _name in ("Caffe alexnet", "Caffe caffenet"):
-    TRUNK_ROWS.add(partial(_parameters, "alexnet_caffe"), f"{_name} (groups", "parameters")
-    TRUNK_ROWS.add(partial(classifier_macs, "alexnet_caffe", 227), _name, "MACs")
+    BACKBONE_ROWS.add(partial(_parameters, "alexnet_caffe"), f"{_name} (groups", "parameters")
+    BACKBONE_ROWS.add(partial(classifier_macs, "alexnet_caffe", 227), _name, "MACs")
 
 
-def _trunk_parameters(name: str) -> int:
-    return parameters(trunk(name))
+def _backbone_parameters(name: str) -> int:
+    return parameters(backbone(name))
 
 
-def _trunk_macs(name: str, size: int) -> int:
-    return macs(trunk(name), size)
+def _backbone_macs(name: str, size: int) -> int:
+    return macs(backbone(name), size)
 
 
 def _macs_at_own_size(name: str) -> int:
@@ -48,17 +48,17 @@ def _macs_at_own_size(name: str) -> int:
 
 
 def _googlenet(name: str) -> list[int]:
-    return [parameters(trunk(name, num_classes=k, aux_heads=aux)) for k, aux in ((0, False), (1000, False), (1000, True))]
+    return [parameters(backbone(name, num_classes=k, aux_heads=aux)) for k, aux in ((0, False), (1000, False), (1000, True))]
 
 
-TRUNK_ROWS.add(lambda: _googlenet("googlenet"), "Caffe GoogLeNet", "parameters")
-TRUNK_ROWS.add(lambda: macs(trunk("googlenet"), 224), "Caffe GoogLeNet trunk", "MACs")
-TRUNK_ROWS.add(lambda: _googlenet("googlenet_torchvision")[1:], "torchvision googlenet [", "parameters")
-TRUNK_ROWS.add(lambda: classifier_macs("googlenet_torchvision", 224), "torchvision googlenet", "MACs")
-TRUNK_ROWS.add(lambda: parameters(trunk("vgg16")), "VGG16 conv1-conv5", "parameters")
+BACKBONE_ROWS.add(lambda: _googlenet("googlenet"), "Caffe GoogLeNet", "parameters")
+BACKBONE_ROWS.add(lambda: macs(backbone("googlenet"), 224), "Caffe GoogLeNet backbone", "MACs")
+BACKBONE_ROWS.add(lambda: _googlenet("googlenet_torchvision")[1:], "torchvision googlenet [", "parameters")
+BACKBONE_ROWS.add(lambda: classifier_macs("googlenet_torchvision", 224), "torchvision googlenet", "MACs")
+BACKBONE_ROWS.add(lambda: parameters(backbone("vgg16")), "VGG16 conv1-conv5", "parameters")
 
 
-@TRUNK_ROWS("VGG16 fc6 / fc7", "parameters")
+@BACKBONE_ROWS("VGG16 fc6 / fc7", "parameters")
 def _vgg_hidden() -> list[int]:
     head = classifier("vgg16", 1000).head()
     assert head is not None
@@ -72,21 +72,21 @@ def _resnet_fields(depth: int) -> list[int]:
 
 
 def _strided_first(depth: int) -> int:
-    return macs(trunk(f"resnet{depth}", stride_in="1x1"), 224)
+    return macs(backbone(f"resnet{depth}", stride_in="1x1"), 224)
 
 
 for _depth in (18, 34, 50, 101, 152):
-    TRUNK_ROWS.add(partial(_parameters, f"resnet{_depth}"), f"torchvision resnet{_depth}", "parameters")
-    TRUNK_ROWS.add(partial(classifier_macs, f"resnet{_depth}", 224), f"torchvision resnet{_depth}", "MACs")
-    TRUNK_ROWS.add(partial(_resnet_fields, _depth), f"ResNet-{_depth}", "receptive field")
+    BACKBONE_ROWS.add(partial(_parameters, f"resnet{_depth}"), f"torchvision resnet{_depth}", "parameters")
+    BACKBONE_ROWS.add(partial(classifier_macs, f"resnet{_depth}", 224), f"torchvision resnet{_depth}", "MACs")
+    BACKBONE_ROWS.add(partial(_resnet_fields, _depth), f"ResNet-{_depth}", "receptive field")
 for _depth in (50, 101, 152):
-    TRUNK_ROWS.add(partial(_strided_first, _depth), f"ResNet-{_depth} trunk", "MACs")
+    BACKBONE_ROWS.add(partial(_strided_first, _depth), f"ResNet-{_depth} backbone", "MACs")
 
 SENET_ROWS = Family("SENet")
 
 
 def _senet(depth: int, bias: bool) -> int:
-    return parameters(trunk(f"se_resnet{depth}", num_classes=1000, bias=bias))
+    return parameters(backbone(f"se_resnet{depth}", num_classes=1000, bias=bias))
 
 
 for _depth in (50, 101, 152):
@@ -98,15 +98,15 @@ for _own, _name in (
     *((f"densenet{depth}", f"densenet{depth}") for depth in (121, 161, 169, 201)),
     *((f"efficientnet_b{number}", f"efficientnet_b{number}") for number in range(8)),
 ):
-    TRUNK_ROWS.add(partial(_parameters, _own), f"torchvision {_name}", "parameters")
-    TRUNK_ROWS.add(partial(_macs_at_own_size, _own), f"torchvision {_name}", "MACs")
+    BACKBONE_ROWS.add(partial(_parameters, _own), f"torchvision {_name}", "parameters")
+    BACKBONE_ROWS.add(partial(_macs_at_own_size, _own), f"torchvision {_name}", "MACs")
 
 XCEPTION_ROWS = Family("Xception")
 for _depth in (41, 65, 71):
     _name, _own = f"aligned Xception-{_depth}", f"xception{_depth}"
-    XCEPTION_ROWS.add(partial(_trunk_parameters, _own), _name, "backbone parameters")
+    XCEPTION_ROWS.add(partial(_backbone_parameters, _own), _name, "backbone parameters")
     XCEPTION_ROWS.add(partial(_parameters, _own), _name, "parameters with")
-    XCEPTION_ROWS.add(partial(_trunk_macs, _own, 299), _name, "MACs")
+    XCEPTION_ROWS.add(partial(_backbone_macs, _own, 299), _name, "MACs")
 
 EFFICIENTNET_ROWS = Family("EfficientNet")
 for _number, _scale in SCALES.items():
@@ -139,5 +139,5 @@ def _samples() -> list[float]:
 
 @DEFORM_ROWS("offset conv 512->18", "parameters")
 def _offset_parameters() -> int:
-    unit = trunk("resnet50", deformable="v1").get_submodule("layer4.0.conv2.offset")
+    unit = backbone("resnet50", deformable="v1").get_submodule("layer4.0.conv2.offset")
     return parameters(unit)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .backbones import DEFORM_ROWS, EFFICIENTNET_ROWS, PART_ROWS, SENET_ROWS, TRUNK_ROWS, XCEPTION_ROWS
+from .backbones import BACKBONE_ROWS, DEFORM_ROWS, EFFICIENTNET_ROWS, PART_ROWS, SENET_ROWS, XCEPTION_ROWS
 from .deeplab import PLUS_ROWS, PSP_ROWS, V3_ROWS
 from .deeplab_v1_v2 import V1_ROWS, V2_ROWS
 from .fcn import FCN_ROWS
@@ -27,7 +27,7 @@ FAMILIES: tuple[Family, ...] = (
     TORCHVISION_ROWS,
     KERNEL_ROWS,
     LRN_ROWS,
-    TRUNK_ROWS,
+    BACKBONE_ROWS,
     SENET_ROWS,
     XCEPTION_ROWS,
     EFFICIENTNET_ROWS,

@@ -13,7 +13,7 @@ from ...nn.convolutionalize import convolutionalize
 from ...nn.geometry import Layer, layers_of, receptive_field
 from ...nn.upsampling import Upscore
 from ..mult_adds import multiply_adds
-from .measure import classifier, images, logit_shape, macs, network, parameters, trunk
+from .measure import backbone, classifier, images, logit_shape, macs, network, parameters
 from .rows import Family
 
 FCN_ROWS = Family("FCN")
@@ -52,9 +52,9 @@ def _sizes(name: str, size: int) -> dict[str, int]:
     names = {layer: f"upscore{2 if i == 0 else '_pool4'}" for i, layer in enumerate(model.head.upscores)}
     assert model.head.upscore is not None, "learned upsampling is a layer"
     names[model.head.upscore] = {32: "upscore", 16: "upscore16", 8: "upscore8"}[model.head.final.stride]
-    maps: list[Tensor] = model.trunk.backbone(images(size))
-    seen = dict(zip(model.trunk.backbone.map_names, (cells.shape[-1] for cells in maps), strict=True))
-    seen["fc7"] = model.trunk(images(size))[0].shape[-1]
+    maps: list[Tensor] = model.encoder.backbone(images(size))
+    seen = dict(zip(model.encoder.backbone.map_names, (cells.shape[-1] for cells in maps), strict=True))
+    seen["fc7"] = model.encoder(images(size))[0].shape[-1]
     for layer, word in names.items():
         layer.register_forward_hook(lambda _, __, output, word=word: seen.__setitem__(word, output.shape[-1]))
     model(images(size))
@@ -117,15 +117,15 @@ for _variant, _name, _place in (
 @FCN_ROWS("FCN-AlexNet", "intermediate")
 def _alexnet_sizes() -> dict[str, int]:
     model = _fcn("fcn32s_alexnet")
-    fc7 = model.trunk(images(500))[0].shape[-1]
+    fc7 = model.encoder(images(500))[0].shape[-1]
     up = Layer(63, 32, transposed=True).output_size(fc7)
-    return {"pool5": model.trunk.backbone(images(500))[-1].shape[-1], "fc7": fc7, "up": up}
+    return {"pool5": model.encoder.backbone(images(500))[-1].shape[-1], "fc7": fc7, "up": up}
 
 
 @FCN_ROWS("FCN-AlexNet", "MACs")
 def _alexnet_macs() -> int:
     model = _fcn("fcn32s_alexnet")
-    fc7: int = model.trunk(images(500))[0].shape[-1]
+    fc7: int = model.encoder(images(500))[0].shape[-1]
     return macs(model, 500) + fc7 * fc7 * 63 * 63 * 21 * 20
 
 
@@ -143,7 +143,7 @@ def _millions(name: str) -> int:
 
 
 def _max_stride(name: str) -> int:
-    return _fcn(name).trunk.backbone.strides[-1]
+    return _fcn(name).encoder.backbone.strides[-1]
 
 
 def _chain_length(name: str) -> int:
@@ -152,8 +152,8 @@ def _chain_length(name: str) -> int:
     def count(modules: Iterable[nn.Module]) -> int:
         return sum(isinstance(m, nn.Conv2d) or count(getattr(m, "path", m.children)()) for m in modules)
 
-    trunk_of = _fcn(name).trunk
-    return count([*trunk_of.backbone.path(), trunk_of.fc]) + 1
+    backbone_of = _fcn(name).encoder
+    return count([*backbone_of.backbone.path(), backbone_of.fc]) + 1
 
 
 def _field(name: str, layer: str) -> int:
@@ -198,4 +198,4 @@ def _unpadded_grids() -> list[int]:
     """FCN drops GoogLeNet's average pooling."""
     alexnet, vgg = classifier("alexnet_caffe", num_classes=21), classifier("vgg16", num_classes=21, ceil_mode=True)
     sliding = [convolutionalize(net, net.input_size)(images(500)).shape[-1] for net in (alexnet, vgg)]
-    return [*sliding, trunk("googlenet", num_classes=21)(images(500))[-1].shape[-1]]
+    return [*sliding, backbone("googlenet", num_classes=21)(images(500))[-1].shape[-1]]

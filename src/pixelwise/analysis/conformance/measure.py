@@ -21,7 +21,7 @@ def network(name: str, num_classes: int = 21, in_channels: int | None = None, **
         return create_model(name, num_classes, in_channels, **options).eval()
 
 
-def trunk(name: str, in_channels: int = 3, **options: Any) -> Backbone:
+def backbone(name: str, in_channels: int = 3, **options: Any) -> Backbone:
     """A backbone of the papers' size, in eval mode on the meta device."""
     with torch.device("meta"):
         return create_backbone(name, in_channels=in_channels, **options).eval()
@@ -29,15 +29,15 @@ def trunk(name: str, in_channels: int = 3, **options: Any) -> Backbone:
 
 def classifier(name: str, num_classes: int = 0, **options: Any) -> ClassifierBackbone:
     """A backbone that was an image classifier, with its head where num_classes is not 0."""
-    backbone = trunk(name, num_classes=num_classes, **options)
-    assert isinstance(backbone, ClassifierBackbone), f"{name} has no classifier"
-    return backbone
+    built = backbone(name, num_classes=num_classes, **options)
+    assert isinstance(built, ClassifierBackbone), f"{name} has no classifier"
+    return built
 
 
 def classifier_macs(name: str, size: int, num_classes: int = 1000) -> int:
     """Multiply-adds from one square image to the logits of the classes."""
-    backbone = classifier(name, num_classes)
-    return multiply_adds(lambda: backbone.classify(images(size)))
+    net = classifier(name, num_classes)
+    return multiply_adds(lambda: net.classify(images(size)))
 
 
 @cache

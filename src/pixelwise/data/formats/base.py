@@ -71,22 +71,22 @@ def existing(stem: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> Path | N
 
 
 def pair_folders(images: Path, masks: Path) -> list[Item]:
-    """Every picture with the mask of its name, at any depth; without the folder `masks`, pictures alone.
+    """Every image with the mask of its name, at any depth; without the folder `masks`, images alone.
 
-    A mask without a picture becomes an item too, and two files of one name two items, so that `Dataset.check` tells of them.
+    A mask without an image becomes an item too, and two files of one name two items, so that `Dataset.check` tells of them.
     """
     if not masks.is_dir():
         return [Item(stem, image) for stem, paths in _by_stem(images).items() for image in paths]
-    pictures, labels = _by_stem(images), _by_stem(masks)
+    image_paths, labels = _by_stem(images), _by_stem(masks)
     items = []
-    for stem in sorted({*pictures, *labels}):
-        for image in pictures.get(stem, [images / f"{stem}.*"]):
+    for stem in sorted({*image_paths, *labels}):
+        for image in image_paths.get(stem, [images / f"{stem}.*"]):
             items += [Item(stem, image, mask) for mask in labels.get(stem, [masks / f"{stem}.png"])]
     return items
 
 
 def _by_stem(folder: Path) -> dict[str, list[Path]]:
-    """Pictures by their name below `folder` without suffix."""
+    """Images by their name below `folder` without suffix."""
     stems: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and not path.is_dir():

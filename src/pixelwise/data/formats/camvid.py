@@ -35,7 +35,7 @@ TAXONOMY = Taxonomy(
 class CamVid(Layout):
     """CamVid in the SegNet tutorial's folders: 11 street classes."""
 
-    needs = "train/ and trainannot/ (and val, test), mask names as picture names; train.txt with `image mask` is optional"
+    needs = "train/ and trainannot/ (and val, test), mask names as image names; train.txt with `image mask` is optional"
 
     def find_root(self, folder: Path) -> Path | None:
         """`folder` itself, or its CamVid/."""
@@ -56,11 +56,11 @@ def _items(root: Path, name: str) -> list[Item]:
 
 
 def _listed(root: Path, image: str, mask: str | None) -> Item:
-    picture = _resolve(root, image)
-    return Item(picture.stem, picture, _resolve(root, mask) if mask else None)
+    path = _resolve(root, image)
+    return Item(path.stem, path, _resolve(root, mask) if mask else None)
 
 
 def _resolve(root: Path, name: str) -> Path:
-    """The original lists say /SegNet/CamVid/train/x.png: the last two parts are the place; the picture may be recompressed."""
+    """The original lists say /SegNet/CamVid/train/x.png: the last two parts are the place; the image may be recompressed."""
     path = inner(root, str(PurePosixPath(*PurePosixPath(name).parts[-2:])))
     return path if path.is_file() else existing(path.with_suffix("")) or path

@@ -1,4 +1,4 @@
-"""One's own pictures: images/ and masks/ with the same names, and classes.yaml, which says what the masks' numbers mean.
+"""One's own images: images/ and masks/ with the same names, and classes.yaml, which says what the masks' numbers mean.
 
     images/train/a.jpg  masks/train/a.png        parts as folders, or
     images/a.jpg        masks/a.png  train.txt   parts as lists: a stem, or `image mask`, on each line
@@ -29,7 +29,7 @@ _MANY = 64
 
 @DATASETS.register("folder", tiny={})
 class Folder(Layout):
-    """Your own pictures: images/, masks/ and classes.yaml."""
+    """Your own images: images/, masks/ and classes.yaml."""
 
     needs = "images/{train,val,test}/ and masks/{train,val,test}/ with the same names (or train.txt beside them), and classes.yaml"
 
@@ -45,7 +45,7 @@ class Folder(Layout):
             lists = {name: root / f"{name}.txt" for name in _PARTS}
             parts = {name: _listed(root, path) for name, path in lists.items() if path.is_file()}
         if not parts:
-            raise DatasetError(root, "has neither images/train nor train.txt", "sort the pictures into train and val, or list them")
+            raise DatasetError(root, "has neither images/train nor train.txt", "sort the images into train and val, or list them")
         taxonomy, code = _read_classes(root, parts)
         return Dataset("folder", root, taxonomy, {name: Split(name, items, taxonomy, code) for name, items in parts.items()})
 
@@ -61,8 +61,8 @@ def _listed_item(root: Path, image: str, mask: str | None) -> Item:
     name = image.removeprefix("images/")
     stem = str(Path(name).with_suffix("")) if name.lower().endswith(IMAGE_SUFFIXES) else name
     place, masks = inner(root / "images", stem), inner(root / "masks", stem)
-    picture = root / "images" / name if stem != name else existing(place) or place.with_name(place.name + ".*")
-    return Item(stem, picture, existing(masks) or masks.with_name(masks.name + ".png"))
+    path = root / "images" / name if stem != name else existing(place) or place.with_name(place.name + ".*")
+    return Item(stem, path, existing(masks) or masks.with_name(masks.name + ".png"))
 
 
 def _read_classes(root: Path, parts: Mapping[str, list[Item]]) -> tuple[Taxonomy, MaskCode]:

@@ -59,7 +59,7 @@ class Voc(Layout):
         if not lists:
             raise DatasetError(root, f"holds no split list in {_LISTS.as_posix()}", "add train.txt and val.txt, one id a line")
         parts = {path.stem: _items(root, path) for path in lists}
-        # The test pictures come in an archive of their own, which those who only train never unpack.
+        # The test images come in an archive of their own, which those who only train never unpack.
         if not any(item.image.is_file() for item in parts.get("test", [])):
             parts.pop("test", None)
         return Dataset("voc", root, TAXONOMY, {name: Split(name, items, TAXONOMY) for name, items in parts.items()})

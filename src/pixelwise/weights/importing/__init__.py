@@ -2,7 +2,7 @@
 
 A `.caffemodel` is a whole FCN (one stream, early or late fusion, two heads) or an image classifier (VGG16, VGG19, CaffeNet,
 BVLC GoogLeNet); a `.pth` or `.safetensors` is one of torchvision's classifiers or segmentation nets. A classifier gives the
-trunk and fc6, fc7; its last layer is left out and the score layers start at zero.
+backbone and fc6, fc7; its last layer is left out and the score layers start at zero.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..published import named_as
 from . import caffe_names as caffenames
 from . import torch_names as torchnames
 from .assign import Foreign, Imported, Report, fill
-from .backbone_files import has_trunk, import_trunk
+from .backbone_files import has_backbone, import_backbone
 from .caffemodel import CaffeLayer, read_caffemodel
 from .fcn_parts import fcn_names, is_fcn, layout_of
 from .safe_open import regular_file
@@ -50,7 +50,7 @@ class _Content:
     """A file's arrays, and what they say about the network that they are of; `whole` is None for an image classifier."""
 
     arrays: dict[str, Foreign]
-    trunk: str | None
+    backbone: str | None
     preprocessing: str | Mapping[str, Any] | None
     whole: caffenames.WholeNet | None
     caffe: bool
@@ -65,22 +65,22 @@ def import_model(
     options: Mapping[str, Any] | None = None,
 ) -> Imported:
     """Build the registered network `name` and fill it from a foreign file: an FCN, one of torchvision's nets, or any network's
-    trunk from an image classifier.
+    backbone from an image classifier.
 
     Arguments and errors are those of `import_fcn`.
     """
     if is_whole(name) or is_fcn(name):
         read = import_whole if is_whole(name) else import_fcn
         return read(path, name, num_classes, in_channels=in_channels, options=options)
-    if not has_trunk(name):
+    if not has_backbone(name):
         fitting = ", ".join(fcn_names() + whole_names())
-        raise ConfigError(name, "no published weights fit this network", f"choose one of {fitting}, or one on a published trunk")
+        raise ConfigError(name, "no published weights fit this network", f"choose one of {fitting}, or one on a published backbone")
     content = _read(Path(path))
     if content.whole is not None:
         raise CheckpointError(path, f"holds a whole net of {content.whole.layout}", "import it as " + " or ".join(fcn_names()))
     said = {"preprocessing": content.preprocessing or "caffe", **(options or {})}
     spec = ModelSpec(name, num_classes or VOC_CLASSES, in_channels or 3, options=said)
-    return import_trunk(Path(path), content.arrays, content.caffe, spec)
+    return import_backbone(Path(path), content.arrays, content.caffe, spec)
 
 
 def import_fcn(
@@ -96,7 +96,7 @@ def import_fcn(
 
     num_classes  K; left out, it is the file's own, or 21 (VOC) where the file is an image classifier
     in_channels  channels of the images; left out, it is the file's own, or what the network takes by default
-    options      further options of the model; the trunk and the pixels' normalisation follow from the file
+    options      further options of the model; the backbone and the pixels' normalisation follow from the file
     Raises CheckpointError for a file that is damaged, of another network, or has layers missing or too many;
     UnknownNameError and ConfigError for the model's name and options.
     """
@@ -109,7 +109,7 @@ def import_fcn(
     if content.caffe:
         plan = caffenames.plan_fcn(model, content.arrays)
     else:
-        plan = torchnames.plan_fcn(model, content.arrays, content.trunk or _trunk_of(name))
+        plan = torchnames.plan_fcn(model, content.arrays, content.backbone or _backbone_of(name))
     return Imported(model.eval(), spec, fill(model, content.arrays, plan, path, _FIX))
 
 
@@ -126,8 +126,8 @@ def _spec_for(
     derived: dict[str, Any] = {}
     if content.preprocessing is not None:
         derived["preprocessing"] = content.preprocessing
-    if content.trunk is not None:
-        derived["trunk"] = _trunk_for(path, name, content.trunk, content.whole)
+    if content.backbone is not None:
+        derived["backbone"] = _backbone_for(path, name, content.backbone, content.whole)
     whole = content.whole
     if whole is not None:
         if whole.layout != layout_of(name):
@@ -167,13 +167,13 @@ def _read(path: Path) -> _Content:
     if path.suffix == ".caffemodel":
         arrays = caffenames.arrays_of(read_caffemodel(path))
         whole = caffenames.whole_net(arrays)
-        return _Content(arrays, caffenames.trunk_in(arrays), _caffe_preprocessing(path, whole), whole, caffe=True)
+        return _Content(arrays, caffenames.backbone_in(arrays), _caffe_preprocessing(path, whole), whole, caffe=True)
     if path.suffix in TORCH_ENDINGS:
         arrays = {name: Foreign.of_tensor(tensor) for name, tensor in read_tensors(path).items()}
-        trunk = torchnames.trunk_in(arrays)
+        backbone = torchnames.backbone_in(arrays)
         # torchvision undoes its usual normalisation in front of this net, whose numbers come from TensorFlow.
-        preprocessing = "tensorflow" if trunk == "googlenet_torchvision" else "torchvision"
-        return _Content(arrays, trunk, preprocessing, whole=None, caffe=False)
+        preprocessing = "tensorflow" if backbone == "googlenet_torchvision" else "torchvision"
+        return _Content(arrays, backbone, preprocessing, whole=None, caffe=False)
     endings = ", ".join((".caffemodel", *TORCH_ENDINGS))
     raise CheckpointError(path, f"ends in {path.suffix!r}, known are {endings}", "give the file the ending of its kind")
 
@@ -189,17 +189,17 @@ def _caffe_preprocessing(path: Path, whole: caffenames.WholeNet | None) -> str |
     return whole.preprocessing or (entry.preprocessing if entry is not None else "caffe")
 
 
-def _trunk_of(name: str) -> str:
-    """The trunk that a registered FCN has by default."""
-    return str(MODELS[name].options["trunk"].default)
+def _backbone_of(name: str) -> str:
+    """The backbone that a registered FCN has by default."""
+    return str(MODELS[name].options["backbone"].default)
 
 
-def _trunk_for(path: str | Path, name: str, found: str, whole: caffenames.WholeNet | None) -> str:
-    """The file's trunk, if it is of the family that the model is built on."""
-    default = _trunk_of(name)
+def _backbone_for(path: str | Path, name: str, found: str, whole: caffenames.WholeNet | None) -> str:
+    """The file's backbone, if it is of the family that the model is built on."""
+    default = _backbone_of(name)
     family = next(family for family in FAMILIES if default.startswith(family))
     if not found.startswith(family):
         fitting = [other for other in fcn_names() if whole is None or layout_of(other) == whole.layout]
-        others = [other for other in fitting if found.startswith(_trunk_of(other)[:3])]
+        others = [other for other in fitting if found.startswith(_backbone_of(other)[:3])]
         raise CheckpointError(path, f"holds {found}, and {name} is built on {default}", "import it as " + " or ".join(others))
     return found

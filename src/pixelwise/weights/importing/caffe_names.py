@@ -22,14 +22,14 @@ from ...nn.preprocessing import NYUD_COLOR_DEPTH, NYUD_COLOR_HHA, SIFT_FLOW
 from ...nn.upsampling import Upscore, bilinear_kernel
 from .assign import Foreign, Plan
 from .caffemodel import CaffeLayer
-from .fcn_parts import LATE_FUSION, ONE_HEAD, TWO_HEADS, Head, Network, heads, trunks
+from .fcn_parts import LATE_FUSION, ONE_HEAD, TWO_HEADS, Head, Network, encoders, heads
 
 BLOB_NAMES = ("weight", "bias")
 # The layer behind each sum of scores, and the last one by the number of maps that are summed.
 INNER_UPSCORES = ("upscore2", "upscore_pool4")
 LAST_UPSCORES = {1: "upscore", 2: "upscore16", 3: "upscore8"}
-# A layer that only one of the published trunks has. VGG19 has VGG16's names and more.
-TRUNKS = {"inception_3a/1x1": "googlenet", "conv3_4": "vgg19", "conv3_3": "vgg16", "conv5": "alexnet_caffe"}
+# A layer that only one of the published backbones has. VGG19 has VGG16's names and more.
+BACKBONES = {"inception_3a/1x1": "googlenet", "conv3_4": "vgg19", "conv3_3": "vgg16", "conv5": "alexnet_caffe"}
 STREAMS = ("color", "hha")
 TASKS = ("_sem", "_geo")
 # Early fusion is one stream whose first layer says what it looks at: blue, green, red, depth.
@@ -90,11 +90,11 @@ def _size(arrays: Mapping[str, Foreign], axis: int, *layers: str) -> int | None:
     return sum(shape[axis] for shape in shapes)
 
 
-def trunk_in(arrays: Mapping[str, Foreign]) -> str | None:
+def backbone_in(arrays: Mapping[str, Foreign]) -> str | None:
     """The backbone whose file this is, by its layers' names; None where it is none of the published ones."""
-    for layer, trunk in TRUNKS.items():
+    for layer, backbone in BACKBONES.items():
         if any(f"{layer}{stream}.weight" in arrays for stream in ("", *STREAMS)):
-            return trunk
+            return backbone
     return None
 
 
@@ -110,11 +110,11 @@ def plan_fcn(model: Network, arrays: dict[str, Foreign]) -> Plan:
             for layer, path, upscore in _upscores(head):
                 _add_upscore(plan, arrays, layer, path, upscore)
     else:
-        for path, trunk in trunks(model).items():
-            for layer, module in trunk.caffe_names().items():
+        for path, backbone in encoders(model).items():
+            for layer, module in backbone.caffe_names().items():
                 plan.moves |= _moves(layer, f"{path}.{module}", own)
         plan.dropped = _dropped(arrays)
-        plan.fresh = [key for key in own if key.partition(".")[0] not in trunks(model)]
+        plan.fresh = [key for key in own if key.partition(".")[0] not in encoders(model)]
     plan.fresh += [key for key in own if _is_norm_behind_fc(model, key)]
     return plan
 
@@ -154,7 +154,7 @@ def _dropped(arrays: Mapping[str, Foreign]) -> dict[str, str]:
 def _is_norm_behind_fc(model: Network, key: str) -> bool:
     """Whether a state name is of a batch normalisation behind fc6 or fc7, which no published classifier has."""
     module, _, _ = key.rpartition(".")
-    behind_fc = module.startswith(tuple(f"{path}.fc." for path in trunks(model)))
+    behind_fc = module.startswith(tuple(f"{path}.fc." for path in encoders(model)))
     return behind_fc and isinstance(model.get_submodule(module), nn.BatchNorm2d)
 
 

@@ -1,11 +1,11 @@
-"""Where each network of the FCN family keeps what foreign files fill: its trunks and its heads."""
+"""Where each network of the FCN family keeps what foreign files fill: its backbones and its heads."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from ...models import MODELS
-from ...models.fcn import FCN, SkipHead, Trunk
+from ...models.fcn import FCN, FCNEncoder, SkipHead
 from ...models.fcn_fusion import LateFusionFCN, TwoHeadFCN
 
 ONE_HEAD = "one stream and one head"
@@ -25,18 +25,18 @@ class Head:
     suffix: str
 
 
-def trunks(model: Network) -> dict[str, Trunk]:
-    """Path in the network -> trunk."""
+def encoders(model: Network) -> dict[str, FCNEncoder]:
+    """Path in the network -> encoder."""
     if isinstance(model, LateFusionFCN):
         return {"color": model.color, "other": model.other}
-    return {"trunk": model.trunk}
+    return {"encoder": model.encoder}
 
 
 def heads(model: Network) -> list[Head]:
     """The heads that upsample; the second stream of late fusion has a score layer only."""
     if isinstance(model, LateFusionFCN):
         return [Head("color_head", model.color_head, model.color.names, "")]
-    maps = model.trunk.names
+    maps = model.encoder.names
     if isinstance(model, TwoHeadFCN):
         return [Head("head", model.head, maps, "_sem"), Head("geometric_head", model.geometric_head, maps, "_geo")]
     return [Head("head", model.head, maps, "")]

@@ -1,6 +1,6 @@
 """torchvision's state names -> places in the FCN family: AlexNet, VGG 11 to 19 with and without norm, GoogLeNet.
 
-The trunks carry torchvision's own names, so a map is only needed for the fully connected layers, which become convolutions.
+The backbones carry torchvision's own names, so a map is only needed for the fully connected layers, which become convolutions.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from ...backbones.classifier import ClassifierBackbone
 from ...backbones.vgg import DEPTHS
 from .assign import Foreign, Plan
 from .caffe_names import AUX_REASON, LAST_LAYER_REASON
-from .fcn_parts import Network, trunks
+from .fcn_parts import Network, encoders
 
 # A count that batch normalisation keeps and does not use here; files from before torch 0.4.1 lack it.
 COUNTER = "num_batches_tracked"
 
 
-def trunk_in(arrays: Mapping[str, Foreign]) -> str | None:
+def backbone_in(arrays: Mapping[str, Foreign]) -> str | None:
     """The backbone whose file this is, by its names and shapes; None where it is none of torchvision's."""
     if "inception3a.branch1.conv.weight" in arrays:
         return "googlenet_torchvision"
@@ -33,12 +33,12 @@ def trunk_in(arrays: Mapping[str, Foreign]) -> str | None:
     return f"vgg{depth}" + ("_bn" if any(name.endswith(".running_mean") for name in arrays) else "")
 
 
-def plan_fcn(model: Network, arrays: Mapping[str, Foreign], trunk: str) -> Plan:
-    """Where the arrays go: the trunk under its own names, hidden layers to fc6 and fc7, the last layer nowhere."""
+def plan_fcn(model: Network, arrays: Mapping[str, Foreign], backbone: str) -> Plan:
+    """Where the arrays go: the backbone under its own names, hidden layers to fc6 and fc7, the last layer nowhere."""
     own = model.state_dict()
-    hidden, leftover = _classifier_names(trunk)
+    hidden, leftover = _classifier_names(backbone)
     plan = Plan(dropped=leftover)
-    for path, body in trunks(model).items():
+    for path, body in encoders(model).items():
         plan.moves |= {f"{path}.backbone.{name}": name for name in body.backbone.state_dict()}
         convs = [f"{path}.fc.{i}" for i, layer in enumerate(body.fc) if isinstance(layer, nn.Conv2d)]
         for module, layer in zip(convs, hidden, strict=True):
@@ -63,10 +63,10 @@ def without_missing_counters(plan: Plan, arrays: Mapping[str, Foreign]) -> Plan:
     return plan
 
 
-def _classifier_names(trunk: str) -> tuple[list[str], dict[str, str]]:
+def _classifier_names(backbone: str) -> tuple[list[str], dict[str, str]]:
     """Names of the hidden fully connected layers, and what FCN has no place for; read from a small twin."""
-    heads = {"aux_heads": True} if "aux_heads" in BACKBONES[trunk].options else {}
-    full = BACKBONES.create(trunk, tiny=True, num_classes=2, **heads)
+    heads = {"aux_heads": True} if "aux_heads" in BACKBONES[backbone].options else {}
+    full = BACKBONES.create(backbone, tiny=True, num_classes=2, **heads)
     linears = [name for name, layer in full.named_modules() if isinstance(layer, nn.Linear) and not name.startswith("aux")]
     leftover = {name: AUX_REASON for name in full.state_dict() if name.startswith("aux")}
     leftover |= {f"{linears[-1]}.{kind}": LAST_LAYER_REASON for kind in ("weight", "bias")}

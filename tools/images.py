@@ -1,8 +1,8 @@
-"""The README's first picture: photos of `samples/` with the shipped model's labels.
+"""The README's first image: photos of `samples/` with the shipped model's labels.
 
-    python tools/pictures.py
+    python tools/images.py
 
-The other pictures of `docs/pictures/` are made by the commands that docs/results.md names.
+The other images of `docs/images/` are made by the commands that docs/results.md names.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> None:
     width = 3 * 480 + 2 * 14
     names = occurring([p.mask for p in predictions], segmenter.taxonomy)
     sheet = contact_sheet(panels, len(PHOTOS), footer=legend(names, width))
-    write_image(ROOT / "docs" / "pictures" / "hero.jpg", np.asarray(sheet))
+    write_image(ROOT / "docs" / "images" / "hero.jpg", np.asarray(sheet))
 
 
 if __name__ == "__main__":
