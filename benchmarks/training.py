@@ -26,7 +26,7 @@ from pixelwise.config import Config
 from pixelwise.core import Batch
 from pixelwise.models import create_model
 from pixelwise.models.base import SegmentationModel
-from pixelwise.train.callbacks import quiet_lightning
+from pixelwise.train.callbacks import silence_lightning
 from pixelwise.train.module import TrainingModule
 from pixelwise.train.precision import choose_precision
 
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     arguments = parser.parse_args()
-    quiet_lightning()
+    silence_lightning()
     torch.manual_seed(0)
     model = create_model(arguments.model, NUM_CLASSES)
     batches = [_batch(arguments.batch, *arguments.crop) for _ in range(arguments.steps)]

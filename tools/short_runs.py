@@ -71,8 +71,8 @@ NARROW: dict[str, dict[str, Any]] = {
     "frrn_a": {"base": 12, "lanes": 8},
     "frrn_b": {"base": 12, "lanes": 8},
     "compact": {},
-    "deconvnet": {"width": 0.125},
-    "hypercolumns_alexnet": {"width": 0.25, "places": 5},
+    "deconvnet": {"width_mult": 0.125},
+    "hypercolumns_alexnet": {"width_mult": 0.25, "places": 5},
 }
 
 
@@ -114,7 +114,7 @@ def small_copy(source: Path, folder: Path) -> Path:
 
 def options(name: str) -> dict[str, Any]:
     """A quarter of the channels."""
-    found: dict[str, Any] = dict(NARROW.get(name, {"width": 0.25}))
+    found: dict[str, Any] = dict(NARROW.get(name, {"width_mult": 0.25}))
     if "geometry" in MODELS[name].options:
         found |= {"geometry": "same", "batch_norm": "vgg" in name}
     return {key: value for key, value in found.items() if key in MODELS[name].options}

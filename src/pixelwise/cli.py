@@ -18,7 +18,7 @@ from contextlib import suppress
 from cyclopts import App, CycloptsError
 from cyclopts.exceptions import UnusedCliTokensError
 
-from .errors import EnvironmentFault, Interrupted, PixelwiseError, UnknownNameError
+from .errors import Interrupted, PixelwiseError, ResourceError, UnknownNameError
 from .registry import suggest
 
 # Command -> its function and the line that `--help` shows, here so that help has to import nothing.
@@ -118,10 +118,10 @@ def describe(error: BaseException) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; what was finished is on disk", Interrupted.exit_code
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error):
-        return "memory: not enough for this; fix: smaller images, batch size or network", EnvironmentFault.exit_code
+        return "memory: not enough for this; fix: smaller images, batch size or network", ResourceError.exit_code
     if isinstance(error, OSError):
         what = os.strerror(error.errno) if error.errno else _one_line(error)
-        code = EnvironmentFault.exit_code if error.errno in _ENVIRONMENT else 2
+        code = ResourceError.exit_code if error.errno in _ENVIRONMENT else 2
         return f"{error.filename or 'system'}: {what}; fix: check the path, its rights and the free space", code
     return f"pixelwise itself failed: {type(error).__name__}: {_one_line(error)}; fix: please report it with --debug's output", 3
 

@@ -27,7 +27,7 @@ class DataConfig:
     path: str = ""
     """Folder of the dataset."""
     layout: str | None = None
-    """Layout of the folder; None recognises it by looking."""
+    """DatasetFormat of the folder; None recognises it by looking."""
     train_split: str = "train"
     """Split that is learned from."""
     val_split: str = "val"
@@ -110,7 +110,7 @@ class LossConfig:
     """U-Net's sigma: over how many pixels between the two the weight falls."""
     keep_probability: float = 1.0
     """FCN's patchwise training: each cell of the scores stays in the loss with this probability."""
-    hardest_pixels: int = 0
+    bootstrap_top_k: int = 0
     """FRRN's bootstrapping: the mean is over so many pixels of each image, those of the highest loss; 0 takes all."""
     aux_weight: float = 0.4
     """Weight of each auxiliary output."""
@@ -188,7 +188,7 @@ class TrainConfig:
 
 _MOST_WORKERS = 256
 _LARGEST = 1e30
-_EVERY_PIXEL = "0 with --loss.at cells or --loss.hardest_pixels"
+_EVERY_PIXEL = "0 with --loss.at cells or --loss.bootstrap_top_k"
 _WINDOWS = "false with --augment.crop [0, 0] or --augment.objects"
 _CROPS = "[height, width] of 1 to 32768, or [0, 0]"
 
@@ -241,14 +241,14 @@ class Config:
             *((f"augment.{n}", 0 <= getattr(augment, n) <= 1, "0 to 1") for n in ("brightness", "contrast", "saturation", "gamma")),
             ("augment.hue", 0 <= augment.hue <= 180, "0 to 180"),
             ("loss.border_weight", 0 <= loss.border_weight < math.inf, "0 or more"),
-            ("loss.border_weight", not loss.border_weight or (loss.at == "pixels" and not loss.hardest_pixels), _EVERY_PIXEL),
+            ("loss.border_weight", not loss.border_weight or (loss.at == "pixels" and not loss.bootstrap_top_k), _EVERY_PIXEL),
             ("loss.border_sigma", 0 < loss.border_sigma <= 1000, "above 0, up to 1000"),
             ("loss.keep_probability", 0 < loss.keep_probability <= 1, "above 0, up to 1"),
             ("loss.aux_weight", 0 <= loss.aux_weight < math.inf, "0 or more"),
             ("loss.class_weights", isinstance(weights, str) or _in_range(weights, 0, _LARGEST), "numbers of 0 or more"),
             ("loss.lovasz", 0 <= loss.lovasz < math.inf, "0 or more"),
-            ("loss.hardest_pixels", loss.hardest_pixels >= 0, "0 or more"),
-            ("loss.hardest_pixels", not loss.hardest_pixels or loss.reduction == "mean", "0 with --loss.reduction sum"),
+            ("loss.bootstrap_top_k", loss.bootstrap_top_k >= 0, "0 or more"),
+            ("loss.bootstrap_top_k", not loss.bootstrap_top_k or loss.reduction == "mean", "0 with --loss.reduction sum"),
             ("loss.lovasz_pixels", loss.lovasz_pixels >= 0, "0 or more"),
             ("optimizer.lr", 0 <= optimizer.lr < math.inf, "0 or more"),
             ("optimizer.momentum", 0 <= optimizer.momentum < 1, "0 up to below 1"),

@@ -303,7 +303,7 @@ class Prediction:
     image: NDArray[np.uint8]
     probs: NDArray[np.float32] | None = field(default=None, repr=False)
 
-    def shares(self) -> dict[str, float]:
+    def class_fractions(self) -> dict[str, float]:
         """Class name -> share of the image's pixels, of the classes that occur, largest first."""
         counts = np.bincount(self.mask.ravel(), minlength=self.taxonomy.num_classes)[: self.taxonomy.num_classes]
         order = [k for k in np.argsort(-counts, kind="stable") if counts[k]]

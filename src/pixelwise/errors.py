@@ -8,7 +8,7 @@
     │   ├── ConfigError          a setting is unknown or out of range
     │   ├── UnknownNameError     a model, backbone, dataset or recipe of that name is not registered
     │   └── CheckpointError      a checkpoint or a foreign weight file does not fit
-    ├── EnvironmentFault     3   disk, rights, memory, device, a missing optional package
+    ├── ResourceError     3   disk, rights, memory, device, a missing optional package
     └── Interrupted          4   stopped by the user or by a signal; state saved
 
 A message has one form, `<subject>: <what, got, allowed>; fix: <how>`, so that one line is enough to act on.
@@ -65,7 +65,7 @@ class CheckpointError(InputError):
     """A checkpoint or a foreign weight file is damaged, or does not fit the network."""
 
 
-class EnvironmentFault(PixelwiseError):
+class ResourceError(PixelwiseError):
     """The machine cannot do it: disk full, no rights, no memory, no such device, package not installed."""
 
     exit_code = 3

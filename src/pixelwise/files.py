@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from .errors import EnvironmentFault
+from .errors import ResourceError
 
 # What asks Windows for no more than whether a process is there.
 _PROCESS_QUERY_LIMITED_INFORMATION = 0x1000
@@ -21,7 +21,7 @@ _PROCESS_QUERY_LIMITED_INFORMATION = 0x1000
 def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
     """Open a binary file that takes the name `path` only when the block ends without an error.
 
-    Raises EnvironmentFault when the disk is full, the folder is missing or not writable.
+    Raises ResourceError when the disk is full, the folder is missing or not writable.
     """
     path = Path(path)
     temporary = path.parent / _temporary_name(path.name)
@@ -37,7 +37,7 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
             # The block failed at a file of its own.
             raise
         what = f"cannot be written: {error.strerror or error}"
-        raise EnvironmentFault(path, what, "free space, or choose a writable folder") from error
+        raise ResourceError(path, what, "free space, or choose a writable folder") from error
     finally:
         # Where the folder itself is missing or closed, so is the temporary file, and the first error is the one to tell.
         with suppress(OSError):
@@ -65,7 +65,7 @@ def make_folder(path: str | Path) -> Path:
         probe.unlink()
     except OSError as error:
         what = f"cannot be used as a folder: {error.strerror or error}"
-        raise EnvironmentFault(path, what, "choose a writable folder") from error
+        raise ResourceError(path, what, "choose a writable folder") from error
     return path
 
 

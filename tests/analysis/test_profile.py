@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pixelwise.analysis.profile import count_parts, profile_spec, strides, with_speed
-from pixelwise.analysis.receptive_field import field_size, field_window, spans
+from pixelwise.analysis.receptive_field import receptive_field_size, receptive_field_window, spans
 from pixelwise.commands.profile import profile as command
 from pixelwise.core import Coarse, Taxonomy
 from pixelwise.errors import CheckpointError, ConfigError, UnknownNameError
@@ -72,7 +72,7 @@ def test_googlenets_branches_all_count():
     with torch.device("meta"):
         net = create_model("fcn32s_googlenet", 3, tiny=True)
     # 715 without the average pool, by the layers' arithmetic; and two cells of stride 32.
-    assert field_size(net, 512, [243, 250]) == 715 + 32
+    assert receptive_field_size(net, 512, [243, 250]) == 715 + 32
 
 
 class Chain(SegmentationModel):
@@ -106,7 +106,7 @@ def test_window_is_the_one_that_nan_in_every_pixel_finds(pixel):
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 2, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(2, 2, 3, padding=1), nn.ReLU()]
     net = Chain(layers).eval()
-    assert tuple(field_window(net, (14, 16), pixel)) == brute_window(net, (14, 16), pixel)
+    assert tuple(receptive_field_window(net, (14, 16), pixel)) == brute_window(net, (14, 16), pixel)
 
 
 def test_dead_units_and_lost_maxima_hide_nothing():
@@ -115,7 +115,7 @@ def test_dead_units_and_lost_maxima_hide_nothing():
         nn.init.constant_(parameter, -1)
     # 5 and 3 with dilation 2: 2 + 2 pixels to each side.
     assert spans(net, 64, [30]) == [(26, 35)]
-    assert field_size(net, 64, [30]) == 9
+    assert receptive_field_size(net, 64, [30]) == 9
 
 
 def test_global_pooling_sees_the_whole_image():
@@ -124,7 +124,7 @@ def test_global_pooling_sees_the_whole_image():
             coarse = super().coarse(images)
             return coarse._replace(scores=coarse.scores + F.adaptive_avg_pool2d(coarse.scores, 1))
 
-    assert field_size(Global().eval(), 64, [30]) is None
+    assert receptive_field_size(Global().eval(), 64, [30]) is None
 
 
 def test_speed_is_the_median_of_the_counted_runs(monkeypatch):

@@ -14,7 +14,7 @@ from pixelwise.backbones import BACKBONES, create_backbone, list_backbones
 from pixelwise.backbones.classifier import ClassifierBackbone
 from pixelwise.errors import ConfigError
 from pixelwise.nn.blocks import caffe_lrn
-from pixelwise.nn.channels import inflate_first_conv, scaled
+from pixelwise.nn.channels import inflate_first_conv, scale_channels
 from pixelwise.nn.convolutionalize import convolutionalize
 
 CLASSIFIERS = ("alexnet", "alexnet_caffe", "vgg11", "googlenet", "googlenet_torchvision")
@@ -208,15 +208,15 @@ def test_inflating_the_first_layer_copies_colour_and_adds_its_mean() -> None:
 
 
 def test_width_scales_to_even_counts() -> None:
-    assert [scaled(64, w) for w in (1, 0.5, 1 / 16, 1 / 64, 0.1)] == [64, 32, 4, 2, 6]
-    assert scaled(4096, 1) == 4096
+    assert [scale_channels(64, w) for w in (1, 0.5, 1 / 16, 1 / 64, 0.1)] == [64, 32, 4, 2, 6]
+    assert scale_channels(4096, 1) == 4096
     with pytest.raises(ConfigError, match="above 0"):
-        scaled(64, 0)
+        scale_channels(64, 0)
 
 
 @pytest.mark.parametrize("name", [name for name in list_backbones() if "output_stride" in BACKBONES[name].options])
 def test_one_state_for_every_output_stride(name: str) -> None:
-    """Weights trained at one output stride are weights for the others."""
+    """PublishedWeights trained at one output stride are weights for the others."""
     pooled = {"pool_kernel": 3} if "pool_kernel" in BACKBONES[name].options else {}
     states = []
     for output_stride in (8, 16, 32):

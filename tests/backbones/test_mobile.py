@@ -18,7 +18,7 @@ from pixelwise.backbones.efficientnet import DROP, SCALES, MBConv
 from pixelwise.backbones.mobilenetv2 import InvertedResidual
 from pixelwise.backbones.xception import Unit
 from pixelwise.errors import ConfigError
-from pixelwise.nn.channels import round_channels
+from pixelwise.nn.channels import make_divisible
 from pixelwise.nn.separable_conv import depthwise, pointwise
 
 TORCHVISION = {
@@ -154,9 +154,9 @@ def test_stochastic_depth_drops_whole_blocks_and_keeps_the_mean() -> None:
 
 @pytest.mark.parametrize(("wished", "rounded"), [(32 * 1.1, 32), (16 * 1.1, 16), (24 * 1.4, 32), (80 * 1.2, 96), (10, 16), (1, 8)])
 def test_channels_are_rounded_but_never_by_a_tenth(wished: float, rounded: int) -> None:
-    assert round_channels(wished, 1) == rounded
-    with pytest.raises(ConfigError, match="width"):
-        round_channels(wished, 0)
+    assert make_divisible(wished, 1) == rounded
+    with pytest.raises(ConfigError, match="width_mult"):
+        make_divisible(wished, 0)
 
 
 def test_a_unit_that_lost_its_stride_gets_no_shortcut() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pixelwise.backbones import create_backbone
-from pixelwise.errors import ConfigError, EnvironmentFault, UnknownNameError
+from pixelwise.errors import ConfigError, ResourceError, UnknownNameError
 from pixelwise.models import create_model
 
 
@@ -62,7 +62,7 @@ def test_a_backbone_of_timm_is_a_backbone(calls: list[dict[str, Any]]) -> None:
 
 
 def test_a_model_stands_on_it(calls: list[dict[str, Any]]) -> None:
-    model = create_model("unet_same", 5, backbone="timm:smallnet")
+    model = create_model("unet_padded", 5, backbone="timm:smallnet")
     assert model(torch.zeros(1, 3, 31, 50)).logits.shape == (1, 5, 31, 50)
     again = model.spec.build()
     again.load_state_dict(model.state_dict())
@@ -79,5 +79,5 @@ def test_what_timm_cannot_do_is_one_line(calls: list[dict[str, Any]]) -> None:
 
 def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(EnvironmentFault, match="pip install"):
+    with pytest.raises(ResourceError, match="pip install"):
         create_backbone("timm:resnet50")

@@ -180,7 +180,7 @@ def test_printed_configuration_fed_back_is_the_same_run(tmp_path, capsys):
     config = Config.from_yaml(tmp_path / "c.yaml")
     assert config.train.steps == 7
     assert config.augment.crop == [64, 96]
-    assert config.model.options == {"width": 0.5, "a": [1, {"b": "x: # y"}]}
+    assert config.model.options == {"width_mult": 0.5, "a": [1, {"b": "x: # y"}]}
     assert commented_yaml(config) == printed
 
 

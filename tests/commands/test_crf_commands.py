@@ -254,7 +254,7 @@ def test_who_waits_for_the_compiler_is_told(monkeypatch: pytest.MonkeyPatch, cap
     capsys.readouterr()
     _refined.compile_crf(3)
     assert capsys.readouterr().err == "", "compiled already"
-    monkeypatch.setattr(_refined, "PATIENCE", 0.01)
+    monkeypatch.setattr(_refined, "NOTICE_DELAY_S", 0.01)
     monkeypatch.setattr(_refined, "refine", lambda *_: time.sleep(1))
     _refined.compile_crf(3)
     assert "compiling" in capsys.readouterr().err

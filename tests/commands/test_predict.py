@@ -21,7 +21,7 @@ from pixelwise.cli import main
 from pixelwise.core import Taxonomy
 from pixelwise.errors import InputError
 from pixelwise.images import Listing, read_image, read_mask
-from pixelwise.inference.predict_files import Job, Products, mask_path, plan
+from pixelwise.inference.predict_files import Job, OutputOptions, mask_path, plan
 
 DATA = Path(__file__).parents[1] / "samples"
 
@@ -77,7 +77,7 @@ def test_sub_folders_stay_and_equal_stems_keep_their_suffix(tmp_path):
     names = ["day/a.png", "night/a.png", "b.png", "b.jpg", "b.png.jpg", "C.png", "c.jpg", "archive.tar.png"]
     for name in names:
         put(tmp_path / "in" / name)
-    jobs, _ = plan([tmp_path / "in"], tmp_path / "out", Products())
+    jobs, _ = plan([tmp_path / "in"], tmp_path / "out", OutputOptions())
     outputs = {str(job.source.relative_to(tmp_path / "in")): str(job.name) for job in jobs}
     assert outputs["day/a.png"] == "day/a"
     assert outputs["night/a.png"] == "night/a"
@@ -158,10 +158,10 @@ def test_what_is_there_is_kept_done_again_or_gone_on_with(checkpoint, tmp_path, 
 
 def test_the_same_image_named_twice_is_one(tmp_path):
     image = put(tmp_path / "a.png")
-    assert plan([image, image], tmp_path / "out", Products())[0] == [Job(image, Path("a"))]
+    assert plan([image, image], tmp_path / "out", OutputOptions())[0] == [Job(image, Path("a"))]
     other = put(tmp_path / "other/a.png")
     with pytest.raises(InputError, match="label them into different --out folders"):
-        plan([image, other], tmp_path / "out", Products())
+        plan([image, other], tmp_path / "out", OutputOptions())
 
 
 def test_ten_thousand_images_are_planned_in_seconds(tmp_path, monkeypatch):
@@ -169,7 +169,7 @@ def test_ten_thousand_images_are_planned_in_seconds(tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     monkeypatch.setattr(batch, "list_images", lambda path: Listing(images, []))
     started = time.thread_time()
-    jobs, _ = plan([tmp_path / "in"], tmp_path / "out", Products())
+    jobs, _ = plan([tmp_path / "in"], tmp_path / "out", OutputOptions())
     assert len(jobs) == 10_000
     assert mask_path(tmp_path / "out", jobs[-1]) == tmp_path / "out/p09999.png"
     assert time.thread_time() - started < 5

@@ -51,7 +51,7 @@ BROKEN = [
     ("loss.aux_weight", -1.0, "0 or more"),
     ("loss.class_weights", [1.0, -1.0], "0 or more"),
     ("loss.class_weights", [], "0 or more"),
-    ("loss.hardest_pixels", -1, "0 or more"),
+    ("loss.bootstrap_top_k", -1, "0 or more"),
     ("optimizer.step_every", 0, "1 or more"),
     ("optimizer.step_factor", 0.0, "above 0"),
     ("data.cache_mib", -1, "0 or more"),
@@ -109,7 +109,7 @@ def test_whole_images_and_objects_have_no_windows(other: dict[str, Any]) -> None
         Config().updated(whole)
 
 
-@pytest.mark.parametrize("other", [{"at": "cells"}, {"hardest_pixels": 5}])
+@pytest.mark.parametrize("other", [{"at": "cells"}, {"bootstrap_top_k": 5}])
 def test_border_weights_need_the_loss_of_every_pixel(other: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"^--loss\.border_weight: got 10\.0; fix: give 0 with --loss"):
         Config().updated({"loss": {"border_weight": 10, **other}})
@@ -174,7 +174,7 @@ def values_of(section: str, name: str, hint: Any) -> st.SearchStrategy[Any]:
         "augment.context": st.integers(0, 1000),
         "augment.windows": st.just(False),
         "loss.border_weight": st.just(0.0),
-        "loss.hardest_pixels": st.just(0),
+        "loss.bootstrap_top_k": st.just(0),
         "loss.border_sigma": st.floats(0.1, 9),
         "loss.keep_probability": st.floats(0.01, 1),
         "loss.class_weights": st.sampled_from(["none", "log", "inverse"]) | st.lists(st.floats(0, 9), min_size=1, max_size=4),

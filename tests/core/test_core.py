@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pixelwise.core import Prediction, Sample, Taxonomy, Window, voc_color
-from pixelwise.errors import ConfigError, EnvironmentFault, InputError, Interrupted, MaskError, PixelwiseError
+from pixelwise.errors import ConfigError, InputError, Interrupted, MaskError, PixelwiseError, ResourceError
 
 ROAD_AND_CAR = Taxonomy(("road", "car"), ((128, 64, 128), (0, 0, 142)), (7, 26), (0, 255))
 
@@ -216,7 +216,7 @@ def test_colors_of_the_voc_devkit(label: int, color: tuple[int, int, int]) -> No
 
 def test_shares_count_pixels_and_leave_ignored_ones_nameless() -> None:
     mask = np.array([[0, 1, 1, 255]], np.uint8)
-    shares = Prediction(mask, ROAD_AND_CAR, np.zeros((1, 4, 3), np.uint8)).shares()
+    shares = Prediction(mask, ROAD_AND_CAR, np.zeros((1, 4, 3), np.uint8)).class_fractions()
     assert list(shares.items()) == [("car", 0.5), ("road", 0.25)]
 
 
@@ -255,7 +255,7 @@ def test_a_window_is_half_open() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "code"), [(InputError, 2), (ConfigError, 2), (MaskError, 2), (EnvironmentFault, 3), (Interrupted, 4)]
+    ("kind", "code"), [(InputError, 2), (ConfigError, 2), (MaskError, 2), (ResourceError, 3), (Interrupted, 4)]
 )
 def test_an_error_is_one_line_and_survives_a_worker_process(kind: type[PixelwiseError], code: int) -> None:
     error = pickle.loads(pickle.dumps(kind("a.png", "got 3\n  bands", "use one")))  # noqa: S301 - our own bytes

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pixelwise.errors import EnvironmentFault
+from pixelwise.errors import ResourceError
 from pixelwise.files import atomic_write, make_folder, sweep_temporaries, write_bytes, write_text
 
 SIZE = 1_000_000
@@ -34,19 +34,19 @@ while True:
 
 WRITE_ON_A_FULL_DISK = f"""
 import resource, sys
-from pixelwise.errors import EnvironmentFault
+from pixelwise.errors import ResourceError
 from pixelwise.files import write_bytes
 write_bytes(sys.argv[1], b"old")
 resource.setrlimit(resource.RLIMIT_FSIZE, ({SIZE // 2}, {SIZE // 2}))
 try:
     write_bytes(sys.argv[1], b"n" * {SIZE})
-except EnvironmentFault as error:
+except ResourceError as error:
     print(error)
 """
 
 WRITE_AS_NOBODY = f"""
 import os, sys
-from pixelwise.errors import EnvironmentFault
+from pixelwise.errors import ResourceError
 from pixelwise.files import make_folder, write_bytes
 if os.getuid() == 0:
     os.setuid({NOBODY})
@@ -54,7 +54,7 @@ for task in (lambda: write_bytes(sys.argv[1], b"new"), lambda: make_folder(os.pa
     try:
         task()
         print("done")
-    except EnvironmentFault as error:
+    except ResourceError as error:
         print(error)
 """
 
@@ -134,13 +134,13 @@ def test_a_folder_without_rights_is_said_in_one_line(open_folder: Path) -> None:
 
 
 def test_a_missing_folder_and_a_file_in_its_place(tmp_path: Path) -> None:
-    with pytest.raises(EnvironmentFault, match="No such file or directory") as caught:
+    with pytest.raises(ResourceError, match="No such file or directory") as caught:
         write_bytes(tmp_path / "none" / "a.bin", b"new")
     assert caught.value.exit_code == 3
     (tmp_path / "file").write_bytes(b"old")
-    with pytest.raises(EnvironmentFault, match=r"Not a directory|No such file"):
+    with pytest.raises(ResourceError, match=r"Not a directory|No such file"):
         write_bytes(tmp_path / "file" / "a.bin", b"new")
-    with pytest.raises(EnvironmentFault, match="cannot be used as a folder"):
+    with pytest.raises(ResourceError, match="cannot be used as a folder"):
         make_folder(tmp_path / "file")
 
 
@@ -162,7 +162,7 @@ def test_threads_that_write_one_path_do_not_mix(tmp_path: Path) -> None:
                         file.write(bytes([version]) * 1000)
                 data = path.read_bytes()
                 assert data == data[:1] * 10_000
-        except (AssertionError, EnvironmentFault) as error:
+        except (AssertionError, ResourceError) as error:
             failures.append(error)
 
     threads = [threading.Thread(target=write, args=(version,)) for version in range(4)]

@@ -25,7 +25,7 @@ from pixelwise.config import AugmentConfig
 from pixelwise.core import Batch, Sample, Taxonomy
 from pixelwise.data import open_dataset
 from pixelwise.data.dataset import Item, Split
-from pixelwise.data.loader import DrawBatches, Draws, TrainLoader, _Worker, collate, draw_index
+from pixelwise.data.loader import AugmentedDataset, ResumableBatchSampler, TrainLoader, _Worker, collate, draw_index
 from pixelwise.data.transforms import Augment
 from pixelwise.data.windows import window_centers, window_starts
 from pixelwise.errors import DatasetError, ImageError, InputError
@@ -54,8 +54,8 @@ def keep(image, mask, rng):  # type: ignore[no-untyped-def]
 
 
 def batches_of(split: Split, workers: int, seed: int = 3, stop: int = 6) -> list[tuple[Batch, int]]:
-    draws = Draws(split, Augment(STRONG, 255), seed)
-    return list(TrainLoader(draws, DrawBatches(0, stop, 2), workers))
+    draws = AugmentedDataset(split, Augment(STRONG, 255), seed)
+    return list(TrainLoader(draws, ResumableBatchSampler(0, stop, 2), workers))
 
 
 def test_workers_change_nothing(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_replacement_draws_any_image_each_time() -> None:
 
 def test_no_two_draws_share_their_augmentation() -> None:
     split, seen = Numbers(4), []
-    draws = Draws(split, lambda image, mask, rng: (seen.append(tuple(rng.random(4))) or image, mask), 5)
+    draws = AugmentedDataset(split, lambda image, mask, rng: (seen.append(tuple(rng.random(4))) or image, mask), 5)
     for number in range(40):
         _ = draws[number]
     assert len(set(seen)) == 40
@@ -114,23 +114,23 @@ def test_no_two_draws_share_their_augmentation() -> None:
 
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 9), st.integers(1, 6))
 def test_ranks_share_out_the_draws(world: int, size: int, start: int, count: int) -> None:
-    ranks = [list(DrawBatches(start, start + count, size, rank, world)) for rank in range(world)]
+    ranks = [list(ResumableBatchSampler(start, start + count, size, rank, world)) for rank in range(world)]
     together = [number for step in zip(*ranks, strict=True) for batch in step for number in batch]
     # The same images in the same step as one rank with the whole batch sees.
-    alone = [number for batch in DrawBatches(start, start + count, size * world) for number in batch]
+    alone = [number for batch in ResumableBatchSampler(start, start + count, size * world) for number in batch]
     assert together == alone
     assert len(set(together)) == len(together)
-    assert all(len(DrawBatches(start, start + count, size, rank, world)) == count for rank in range(world))
+    assert all(len(ResumableBatchSampler(start, start + count, size, rank, world)) == count for rank in range(world))
 
 
 def test_a_resumed_loader_goes_on_where_it_stopped() -> None:
-    assert [*DrawBatches(0, 3, 4), *DrawBatches(3, 7, 4)] == list(DrawBatches(0, 7, 4))
+    assert [*ResumableBatchSampler(0, 3, 4), *ResumableBatchSampler(3, 7, 4)] == list(ResumableBatchSampler(0, 7, 4))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_bad_image_stops_with_its_name(workers: int) -> None:
     """torch would rebuild the error from its text, and lose class, file and fix."""
-    loader = TrainLoader(Draws(Numbers(3, broken=[1]), keep, 0), DrawBatches(0, 3, 1), workers)
+    loader = TrainLoader(AugmentedDataset(Numbers(3, broken=[1]), keep, 0), ResumableBatchSampler(0, 3, 1), workers)
     with pytest.raises(ImageError, match=r"^p1\.png: is cut; fix: export it again$"):
         list(loader)
 
@@ -138,16 +138,16 @@ def test_a_bad_image_stops_with_its_name(workers: int) -> None:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_skipped_image_is_replaced_and_counted(workers: int) -> None:
     split = Numbers(5, broken=[2])
-    batches = DrawBatches(0, 5, 2)
-    plain = [batch.keys for batch, _ in TrainLoader(Draws(Numbers(5), keep, 0), batches, workers)]
-    rows = list(TrainLoader(Draws(split, keep, 0, on_bad="skip"), batches, workers))
+    batches = ResumableBatchSampler(0, 5, 2)
+    plain = [batch.keys for batch, _ in TrainLoader(AugmentedDataset(Numbers(5), keep, 0), batches, workers)]
+    rows = list(TrainLoader(AugmentedDataset(split, keep, 0, on_bad="skip"), batches, workers))
     assert [batch.keys for batch, _ in rows] == [tuple("p3" if key == "p2" else key for key in keys) for keys in plain]
     assert sum(count for _, count in rows) == 2
 
 
 def test_nothing_left_to_skip_to() -> None:
     with pytest.raises(DatasetError, match="no sample of the split can be read"):
-        _ = Draws(Numbers(2, broken=[0, 1]), keep, 0, on_bad="skip")[0]
+        _ = AugmentedDataset(Numbers(2, broken=[0, 1]), keep, 0, on_bad="skip")[0]
 
 
 @given(st.integers(1, 400), st.integers(1, 90))
@@ -164,7 +164,7 @@ def test_windows_lie_side_by_side(length: int, window: int) -> None:
 def test_an_epoch_of_windows_shows_every_pixel_once(tmp_path: Path) -> None:
     split = open_dataset(write_dataset(tmp_path, num_train=3, size=(32, 48))).split("train")
     config = AugmentConfig(crop=[16, 16], scale=[1.0, 1.0], flip=0.0)
-    draws = Draws(split, Augment(config, 255), 5, windows=(16, 16))
+    draws = AugmentedDataset(split, Augment(config, 255), 5, windows=(16, 16))
     shown = [draws[number][0] for number in range(18)]
     wanted = [
         (
@@ -191,9 +191,9 @@ def test_windows_of_a_mask_that_cannot_be_read(tmp_path: Path, on_bad: Literal["
     config = AugmentConfig(crop=[16, 16], scale=[1.0, 1.0], flip=0.0)
     if on_bad == "stop":
         with pytest.raises(InputError, match=bad.name):
-            Draws(split, Augment(config, 255), 5, windows=(16, 16))
+            AugmentedDataset(split, Augment(config, 255), 5, windows=(16, 16))
         return
-    draws = Draws(split, Augment(config, 255), 5, on_bad=on_bad, windows=(16, 16))
+    draws = AugmentedDataset(split, Augment(config, 255), 5, on_bad=on_bad, windows=(16, 16))
     rows = [draws[number] for number in range(13)]
     assert sum(replaced for _, replaced in rows) == 1
     assert {sample.key for sample, _ in rows} == {"p0", "p2"}
@@ -206,7 +206,7 @@ def test_the_cache_reads_each_image_once() -> None:
     for num_kept in (3, 2, 0):
         split = Numbers(3)
         # One byte less than the next sample would need.
-        draws = Draws(split, keep, 0, cache_bytes=(num_kept + 1) * size - 1)
+        draws = AugmentedDataset(split, keep, 0, cache_bytes=(num_kept + 1) * size - 1)
         keys = [draws[number][0].key for number in range(9)]
         assert sorted(set(keys)) == ["p0", "p1", "p2"]
         reads[num_kept] = sum(split.reads.values())
@@ -222,11 +222,11 @@ def test_collate_keeps_ids_beyond_255() -> None:
 
 
 def test_mixing_pastes_a_second_sample_and_leaves_the_first_draws_alone() -> None:
-    plain, mixed = (Draws(Numbers(6), keep, 3, mix=share) for share in (0.0, 1.0))
+    plain, mixed = (AugmentedDataset(Numbers(6), keep, 3, mix=share) for share in (0.0, 1.0))
     pairs = [(plain[n][0], mixed[n][0]) for n in range(12)]
     assert all(one.key == two.key for one, two in pairs)
     assert any((one.image != two.image).any() for one, two in pairs)
-    again = Draws(Numbers(6), keep, 3, mix=1.0)
+    again = AugmentedDataset(Numbers(6), keep, 3, mix=1.0)
     assert all((again[n][0].image == two.image).all() for n, (_, two) in enumerate(pairs))
 
 
@@ -254,7 +254,7 @@ def test_a_reader_leaves_the_groups_signals_to_its_parent() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="stops as POSIX knows them")
 def test_a_stuck_worker_is_killed() -> None:
-    loader = TrainLoader(Draws(Numbers(50), keep, 0), DrawBatches(0, 50, 1), 1)
+    loader = TrainLoader(AugmentedDataset(Numbers(50), keep, 0), ResumableBatchSampler(0, 50, 1), 1)
     batches = iter(loader)
     next(batches)
     workers = multiprocessing.active_children()

@@ -12,7 +12,7 @@ import pytest
 
 from pixelwise.commands.evaluate import evaluate as command
 from pixelwise.core import Prediction, Taxonomy
-from pixelwise.data.dataset import Item, MaskCode, Split
+from pixelwise.data.dataset import Item, MaskEncoding, Split
 from pixelwise.errors import ConfigError, DatasetError, InputError, MaskError
 from pixelwise.evaluation.evaluator import evaluate, evaluate_folder, read_scores, write_scores
 from pixelwise.images import read_mask, write_image, write_mask
@@ -206,7 +206,7 @@ def test_colour_predictions_follow_the_data(split, predictions):
         mask = item.mask.with_suffix(".color.png")
         write_image(mask, np.vstack([colors, [[9, 9, 9]]]).astype(np.uint8)[np.minimum(split.read_labels(item), 4)])
         drawn.append(Item(item.key, item.image, mask))
-    colored = Split("test", drawn, TAXONOMY, MaskCode(by_color=True, ignored=((9, 9, 9),)))
+    colored = Split("test", drawn, TAXONOMY, MaskEncoding(by_color=True, ignored=((9, 9, 9),)))
     assert evaluate_folder(predictions, colored).scores == evaluate(label, split).scores
 
 

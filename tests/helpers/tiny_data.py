@@ -12,7 +12,7 @@ from pixelwise.config import Config
 
 NAMES = ("ground", "disc", "bar")
 TINY_COMPACT = {"widths": [4, 4, 6, 8], "blocks": [1, 1], "dilations": [1], "rates": [2], "decoder": [8, 4, 4]}
-TINY_FCN = {"width": 0.0625, "geometry": "same"}
+TINY_FCN = {"width_mult": 0.0625, "geometry": "same"}
 
 
 def write_dataset(folder: Path, num_train: int = 7, num_val: int = 3, size: tuple[int, int] = (32, 48)) -> Path:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from helpers.bad_inputs import BAD_IMAGES, chunk, encoded, make_bad_images, packed_rows, photo, png
-from pixelwise.errors import EnvironmentFault, ImageError, InputError
+from pixelwise.errors import ImageError, InputError, ResourceError
 from pixelwise.images import find_images, list_images, read_image, write_image
 
 DATA = Path(__file__).parents[1] / "samples"
@@ -319,6 +319,6 @@ def test_write_image_refuses(tmp_path: Path) -> None:
         write_image(tmp_path / "x.gif", photo())
     with pytest.raises(InputError, match=r"\(24, 40, 3\) float64"):
         write_image(tmp_path / "x.png", photo() / 2)
-    with pytest.raises(EnvironmentFault, match="cannot be written"):
+    with pytest.raises(ResourceError, match="cannot be written"):
         write_image(tmp_path / "no" / "x.png", photo())
     assert list(tmp_path.iterdir()) == []

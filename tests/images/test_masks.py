@@ -16,8 +16,8 @@ from PIL import Image
 
 from helpers.bad_inputs import encoded, make_bad_images, packed_rows, photo, png
 from pixelwise.core import Taxonomy
-from pixelwise.data import MaskCode
-from pixelwise.errors import EnvironmentFault, ImageError, InputError, MaskError
+from pixelwise.data import MaskEncoding
+from pixelwise.errors import ImageError, InputError, MaskError, ResourceError
 from pixelwise.images import encode_mask, read_mask, write_mask
 
 # papers.md, "VOC palette", as the devkit prints it.
@@ -166,7 +166,7 @@ def test_write_mask_refuses(tmp_path: Path) -> None:
         write_mask(tmp_path / "m.jpg", labels)
     with pytest.raises(InputError, match=r"a mask is \(H, W\) uint8 or uint16, got \(2, 2\) int64"):
         write_mask(tmp_path / "m.png", labels.astype(np.int64))
-    with pytest.raises(EnvironmentFault, match="cannot be written"):
+    with pytest.raises(ResourceError, match="cannot be written"):
         write_mask(tmp_path / "no" / "m.png", labels)
     assert list(tmp_path.iterdir()) == []
 
@@ -185,7 +185,7 @@ def test_colours_become_classes(data: st.DataObject) -> None:
     taxonomy = Taxonomy(names=tuple(f"c{k}" for k in range(len(colors))), colors=tuple(colors))
     picks = data.draw(arrays(np.int64, (3, 4), elements=st.integers(0, len(palette) - 1)))
     raw = np.array(palette, np.uint8)[picks]
-    ids = MaskCode(True, tuple(ignored)).encode(raw, taxonomy, "m.png")
+    ids = MaskEncoding(True, tuple(ignored)).encode(raw, taxonomy, "m.png")
     wanted = {**{color: k for k, color in enumerate(colors)}, **dict.fromkeys(ignored, 255)}
     assert ids.dtype == np.uint8
     assert ids.tolist() == [[wanted[tuple(pixel)] for pixel in row] for row in raw.tolist()]
@@ -196,7 +196,7 @@ def test_an_unknown_colour_is_named_with_count_and_place() -> None:
     raw[1, 2:] = (9, 8, 7)
     raw[2, 0] = (0, 0, 254)
     with pytest.raises(MaskError) as caught:
-        MaskCode(True).encode(raw, TWO, "m.png")
+        MaskEncoding(True).encode(raw, TWO, "m.png")
     assert str(caught.value) == (
         "m.png: colour [9, 8, 7] (2 px) and 1 more colours, first at row 1, column 2, is none of the 2 classes' colours; "
         "fix: add the colour to a class, or to `ignore_colors`, in classes.yaml"
@@ -206,26 +206,26 @@ def test_an_unknown_colour_is_named_with_count_and_place() -> None:
 @pytest.mark.parametrize("color", [(0, 0, 0), (1, 0, 0), (255, 255, 255)])
 def test_unknown_colours_below_between_and_above_the_known(color: tuple[int, int, int]) -> None:
     with pytest.raises(MaskError, match=r"\(6 px\), first at row 0, column 0"):
-        MaskCode(True).encode(np.full((2, 3, 3), color, np.uint8), TWO, "m.png")
+        MaskEncoding(True).encode(np.full((2, 3, 3), color, np.uint8), TWO, "m.png")
 
 
 def test_a_smoothed_colour_mask_is_told_so() -> None:
     with pytest.raises(MaskError, match="without smoothing and never save it as JPEG"):
-        MaskCode(True).encode(photo(), TWO, "m.png")
+        MaskEncoding(True).encode(photo(), TWO, "m.png")
 
 
 def test_grey_saved_as_rgb_is_read_by_value_and_colours_are_refused() -> None:
     gray = np.array([[0, 1], [255, 0]], np.uint8)
-    np.testing.assert_array_equal(MaskCode().encode(np.repeat(gray[..., None], 3, axis=2), TWO, "m.png"), gray)
+    np.testing.assert_array_equal(MaskEncoding().encode(np.repeat(gray[..., None], 3, axis=2), TWO, "m.png"), gray)
     with pytest.raises(MaskError, match=r"m\.png: is a colour image, class numbers were expected; fix: write `masks: color`"):
-        MaskCode().encode(photo(), TWO, "m.png")
+        MaskEncoding().encode(photo(), TWO, "m.png")
 
 
 def test_numbers_where_colours_were_expected() -> None:
     black_and_white = Taxonomy(names=("no", "yes"), colors=((0, 0, 0), (255, 255, 255)))
-    assert MaskCode(True).encode(np.array([[0, 255]], np.uint8), black_and_white, "m.png").tolist() == [[0, 1]]
+    assert MaskEncoding(True).encode(np.array([[0, 255]], np.uint8), black_and_white, "m.png").tolist() == [[0, 1]]
     with pytest.raises(MaskError, match=r"m\.png: holds 16-bit numbers, colours were expected; fix: remove `masks: color`"):
-        MaskCode(True).encode(np.array([[0, 255]], np.uint16), black_and_white, "m.png")
+        MaskEncoding(True).encode(np.array([[0, 255]], np.uint16), black_and_white, "m.png")
 
 
 def test_palette_mask_of_another_program(tmp_path: Path) -> None:

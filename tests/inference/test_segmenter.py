@@ -13,7 +13,7 @@ from PIL import Image
 import pixelwise
 from helpers.bad_inputs import encoded, photo
 from helpers.command_line import TAXONOMY, save_tiny
-from pixelwise.errors import CheckpointError, EnvironmentFault, ImageError, InputError
+from pixelwise.errors import CheckpointError, ImageError, InputError, ResourceError
 from pixelwise.images import read_image
 from pixelwise.inference.segmenter import as_pixels
 
@@ -173,7 +173,7 @@ def test_unknown_devices_are_refused(checkpoint, device):
 @pytest.mark.parametrize("device", ["cuda", "cuda:9"])
 def test_missing_device_lists_those_there_are(checkpoint, device, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(EnvironmentFault, match=f"device {device}: is not there; devices: cpu"):
+    with pytest.raises(ResourceError, match=f"device {device}: is not there; devices: cpu"):
         pixelwise.load(checkpoint, device=device)
     assert pixelwise.load(checkpoint).device == torch.device("cpu")
 

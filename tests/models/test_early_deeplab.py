@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pixelwise.analysis.mult_adds import num_parameters
-from pixelwise.analysis.receptive_field import field_size
+from pixelwise.analysis.receptive_field import receptive_field_size
 from pixelwise.backbones import create_backbone
 from pixelwise.backbones.vgg import VGG
 from pixelwise.errors import ConfigError
@@ -229,7 +229,7 @@ def test_the_measured_field_is_that_of_the_smallest_image() -> None:
     """A pixel of the half-size image stands for two, and the interpolation between its cells reaches two cells further."""
     one, three = (v2(head="largefov", scales=scales) for scales in ((1,), (1, 0.5)))
     analytic = one.receptive_fields()["rate 12"].size
-    measured = [field_size(model, 512, (240, 253, 266)) for model in (one, three)]
+    measured = [receptive_field_size(model, 512, (240, 253, 266)) for model in (one, three)]
     assert measured[0] == analytic + 8
     assert measured[1] is not None
     assert measured[1] > 2 * analytic

@@ -18,7 +18,7 @@ from pixelwise.models import create_model
 from pixelwise.models.fcn import FCN
 from pixelwise.models.fcn_fusion import LateFusionFCN, TwoHeadFCN
 from pixelwise.nn.convolutionalize import convolutionalize
-from pixelwise.nn.geometry import Layer, influence
+from pixelwise.nn.geometry import Layer, affected_outputs
 from pixelwise.nn.upsampling import Identity, TransposedBilinear, Upscore
 from pixelwise.train.build import start_from
 
@@ -123,7 +123,7 @@ def test_the_receptive_field_holds_in_the_running_net(geometry: str) -> None:
     """Pixels in the field of a cell of fc7 reach it, the pixels just outside do not."""
     model = tiny("fcn32s_vgg16", geometry=geometry)
     first, end = model.receptive_fields()["fr"].span(6)
-    reached = [influence(lambda x: model.encoder(x)[0], (1, end + 2), (0, column)) for column in (first - 1, first, end - 1, end)]
+    reached = [affected_outputs(lambda x: model.encoder(x)[0], (1, end + 2), (0, column)) for column in (first - 1, first, end - 1, end)]
     assert [w.left <= 6 < w.right for w in reached] == [False, True, True, False]
 
 
@@ -165,7 +165,7 @@ def test_a_constant_score_stays_constant_up_to_the_border(name: str, options: di
 
 def test_caffe_geometry_fits_every_size() -> None:
     for name in ("fcn8s_vgg16", "fcn16s_alexnet", "fcn8s_googlenet"):
-        model = full(name, width=1 / 32 if name != "fcn8s_googlenet" else 1 / 8)
+        model = full(name, width_mult=1 / 32 if name != "fcn8s_googlenet" else 1 / 8)
         for height in (*range(2, 20), 139, 321, 1024):
             size = (height, height + 17)
             assert model(torch.empty(1, 3, *size, device="meta")).logits.shape[-2:] == size
@@ -315,7 +315,7 @@ def test_parameters_of_pascal_context_and_other_depths() -> None:
     assert num_parameters(full("fcn8s_vgg16", 60)) == number("PASCAL-Context FCN-8s", "parameters")
     vgg19 = full("fcn8s_vgg16", backbone="vgg19")
     assert num_parameters(vgg19) == number(paper_name("fcn8s"), "parameters, learnable") + 143667240 - 138357544
-    assert isinstance(full("fcn32s_vgg16", batch_norm=True, width=1 / 8).encoder.fc[1], nn.BatchNorm2d)
+    assert isinstance(full("fcn32s_vgg16", batch_norm=True, width_mult=1 / 8).encoder.fc[1], nn.BatchNorm2d)
 
 
 def test_late_fusion_is_the_mean_of_two_nets() -> None:
@@ -356,14 +356,14 @@ def test_two_heads_share_a_backbone() -> None:
         ("geometry", "valid", "caffe, same"),
         ("upsampling", "nearest", "fixed, intermediate, learned"),
         ("backbone", "vgg17", "vgg16"),
-        ("width", -1, "above 0"),
+        ("width_mult", -1, "above 0"),
         ("dropout", 1.0, "below 1"),
         ("preprocessing", "cafe", "caffe"),
     ],
 )
 def test_a_wrong_option_names_what_is_allowed(option: str, value: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        create_model("fcn8s_vgg16", 5, **{"width": 1 / 16, option: value})
+        create_model("fcn8s_vgg16", 5, **{"width_mult": 1 / 16, option: value})
 
 
 def test_batch_norm_where_there_is_none() -> None:

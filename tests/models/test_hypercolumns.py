@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from pixelwise.errors import ConfigError
 from pixelwise.models import create_model
-from pixelwise.models.hypercolumns import Hypercolumns, PlaceGrid
+from pixelwise.models.hypercolumns import ClassifierGrid, Hypercolumns
 
 NETS = ("hypercolumns_alexnet", "hypercolumns_vgg16")
 
@@ -82,14 +82,14 @@ def mixed_by_loops(answers: Tensor, places: int) -> Tensor:
 def test_answers_of_the_places_around_are_interpolated(places: int) -> None:
     torch.manual_seed(0)
     scores = torch.randn(1, 3, places**2, 7, 7) * 3
-    linear, probable = PlaceGrid(places, 7, "scores"), PlaceGrid(places, 7, "probabilities")
+    linear, probable = ClassifierGrid(places, 7, "scores"), ClassifierGrid(places, 7, "probabilities")
     torch.testing.assert_close(linear(scores)[0], mixed_by_loops(scores[0], places))
     torch.testing.assert_close(probable(scores)[0].softmax(0), mixed_by_loops(scores[0].softmax(0), places))
 
 
 def test_shares_are_whole_at_the_border_too() -> None:
     for places, heat in ((10, 50), (5, 50), (3, 8)):
-        shares = PlaceGrid(places, heat, "scores").shares
+        shares = ClassifierGrid(places, heat, "scores").shares
         torch.testing.assert_close(shares.sum(0), torch.ones(heat, heat))
         assert int((shares > 0).sum(0).max()) <= 4
         assert float(shares[0, 0, 0]) == 1, "a corner has one classifier"
@@ -118,7 +118,7 @@ def test_a_classifier_learns_from_its_places_only(mixing: str) -> None:
 
 def test_scores_far_apart_lose_no_probability() -> None:
     scores = torch.tensor([400.0, -400.0]).view(1, 2, 1, 1, 1).expand(1, 2, 4, 6, 6).clone().requires_grad_()
-    logits = PlaceGrid(2, 6, "probabilities")(scores)
+    logits = ClassifierGrid(2, 6, "probabilities")(scores)
     assert logits.isfinite().all()
     logits[:, 1].sum().backward()
     assert scores.grad is not None

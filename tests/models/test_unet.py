@@ -26,9 +26,9 @@ from pixelwise.data.transforms import Augment
 from pixelwise.errors import ConfigError
 from pixelwise.models import create_model
 from pixelwise.models.unet import UNet
-from pixelwise.models.unet_padded import UNetSame
+from pixelwise.models.unet_padded import UNetPadded
 from pixelwise.nn.reflect_pad import mirror
-from pixelwise.train.callbacks import quiet_lightning
+from pixelwise.train.callbacks import silence_lightning
 from pixelwise.train.module import TrainingModule
 from pixelwise.train.run import train
 
@@ -160,7 +160,7 @@ def test_tiles_that_the_net_cannot_score(tile: int) -> None:
 
 def test_fresh_weights_are_normal_of_two_over_the_incoming_nodes() -> None:
     torch.manual_seed(0)
-    model = create_model("unet", 2, 1, width=0.5)
+    model = create_model("unet", 2, 1, width_mult=0.5)
     assert isinstance(model, UNet)
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
@@ -199,9 +199,9 @@ def one_of_each_paper() -> list[Any]:
 @pytest.mark.parametrize("backbone", one_of_each_paper())
 def test_the_padded_kin_takes_every_backbone(backbone: str) -> None:
     torch.manual_seed(0)
-    width = BACKBONES[backbone].tiny["width"]
-    model = create_model("unet_same", 3, 3, backbone=backbone, width=width, batch_norm=True).train()
-    assert isinstance(model, UNetSame)
+    width = BACKBONES[backbone].tiny["width_mult"]
+    model = create_model("unet_padded", 3, 3, backbone=backbone, width_mult=width, batch_norm=True).train()
+    assert isinstance(model, UNetPadded)
     logits = model(images(33, 70, channels=3)).logits
     assert logits.shape == (1, 3, 33, 70)
     logits.square().sum().backward()
@@ -212,19 +212,19 @@ def test_the_padded_kin_takes_every_backbone(backbone: str) -> None:
 
 def test_the_padded_net_has_the_papers_parameters() -> None:
     with torch.device("meta"):
-        counts = [num_parameters(create_model("unet_same", k, c)) for k, c in ((2, 1), (2, 3), (21, 3))]
+        counts = [num_parameters(create_model("unet_padded", k, c)) for k, c in ((2, 1), (2, 3), (21, 3))]
     assert counts == [number(f"{c}->{k} channels", "parameters") for k, c in ((2, 1), (2, 3), (21, 3))]
 
 
 def test_stages_of_the_padded_net_can_be_narrowed() -> None:
-    model = create_model("unet_same", 3, 3, backbone="resnet18", width=0.25, channels=(32, 16, 8, 8, 4))
-    assert isinstance(model, UNetSame)
+    model = create_model("unet_padded", 3, 3, backbone="resnet18", width_mult=0.25, channels=(32, 16, 8, 8, 4))
+    assert isinstance(model, UNetPadded)
     assert [stage.up.out_channels for stage in model.stages] == [32, 16, 8, 8, 4]  # type: ignore[union-attr]
     with pytest.raises(ConfigError, match="resnet18 has 5 stages"):
-        create_model("unet_same", 3, 3, backbone="resnet18", width=0.25, channels=(32, 16))
+        create_model("unet_padded", 3, 3, backbone="resnet18", width_mult=0.25, channels=(32, 16))
 
 
-SMALL = {"name": "unet", "options": {"width": 1 / 16, "dropout": 0.0}}
+SMALL = {"name": "unet", "options": {"width_mult": 1 / 16, "dropout": 0.0}}
 STILL = {"crop": [32, 48], "scale": [1.0, 1.0], "flip": 0.0}
 
 
@@ -244,7 +244,7 @@ def test_training_on_windows_with_everything_the_paper_has(tmp_path: Path) -> No
         optimizer={"lr": 1e-3, "momentum": 0.99},
         train={"steps": 2, "validate_every": 2},
     )
-    quiet_lightning()
+    silence_lightning()
     scores = train(config, tmp_path / "run")
     assert scores is not None
     assert 0 <= scores.mean_iou <= 1
@@ -254,7 +254,7 @@ def test_training_on_windows_with_everything_the_paper_has(tmp_path: Path) -> No
 def test_crops_with_context_are_scored_as_in_the_image(tmp_path: Path) -> None:
     """The loss of a crop that brings its surroundings is that of the same pixels when the whole image is scored."""
     torch.manual_seed(0)
-    model = create_model("unet", 3, 3, width=1 / 16, dropout=0.0)
+    model = create_model("unet", 3, 3, width_mult=1 / 16, dropout=0.0)
     assert isinstance(model, UNet)
     pixels = np.random.default_rng(0).integers(0, 256, (196, 180, 3), np.uint8)
     mask = np.random.default_rng(1).integers(0, 3, (196, 180), np.uint8)
@@ -285,7 +285,7 @@ def test_the_border_is_weighed_in_the_loss() -> None:
     assert module_of(Config())._border_map(masks) is None
 
 
-@pytest.mark.parametrize(("name", "context"), [("unet", 91), ("compact", 92), ("unet_same", 92)])
+@pytest.mark.parametrize(("name", "context"), [("unet", 91), ("compact", 92), ("unet_padded", 92)])
 def test_context_that_a_network_does_not_take(name: str, context: int) -> None:
     config = Config().updated({"augment": {"context": context}, "model": {"name": name}})
     with pytest.raises(ConfigError, match=f"^--augment.context: got {context}, {name} takes {92 if name == 'unet' else 0}"):

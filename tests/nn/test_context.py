@@ -14,7 +14,7 @@ from pixelwise.models.base import SegmentationModel
 from pixelwise.models.deeplabv3 import DeepLabV3, rates_at
 from pixelwise.models.deeplabv3plus import Decoder, DeepLabV3Plus
 from pixelwise.models.pspnet import PSPNet
-from pixelwise.nn.pyramid_pooling import ASPP, CellNorm, ImagePooling, PyramidPooling
+from pixelwise.nn.pyramid_pooling import ASPP, BatchNorm2dSafe, ImagePooling, PyramidPooling
 
 
 def tiny(name: str, **options: Any) -> SegmentationModel:
@@ -67,7 +67,7 @@ def test_large_rates_are_one_by_ones_on_small_maps() -> None:
 
 
 def test_a_single_value_a_channel_is_normed_by_the_running_statistics() -> None:
-    norm = CellNorm(3)
+    norm = BatchNorm2dSafe(3)
     nn.init.uniform_(norm.running_mean, -1, 1)
     x = torch.randn(1, 3, 1, 1)
     alone = norm.train()(x)
@@ -82,7 +82,7 @@ def test_one_image_trains(name: str, size: tuple[int, int]) -> None:
     model = tiny(name).train()
     if size == (1, 1):
         for layer in model.modules():
-            if isinstance(layer, nn.BatchNorm2d) and not isinstance(layer, CellNorm):
+            if isinstance(layer, nn.BatchNorm2d) and not isinstance(layer, BatchNorm2dSafe):
                 layer.eval()
     model(torch.rand(1, 3, *size) * 255).logits.sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())

@@ -15,9 +15,9 @@ from pixelwise.backbones import create_backbone
 from pixelwise.nn.geometry import (
     CoordMap,
     Layer,
+    affected_outputs,
     coordinates,
     crop_offset,
-    influence,
     layers_of,
     output_size,
     receptive_field,
@@ -66,7 +66,7 @@ def test_a_cell_sees_the_pixels_of_its_field_and_no_others(chain: list[nn.Module
     for i in range(len(layers)):
         assume(output_size(layers[: i + 1], 15) > 0)
     field = receptive_field(layers)
-    seen = influence(nn.Sequential(*chain), (15, 15), (row, column), in_channels=1)
+    seen = affected_outputs(nn.Sequential(*chain), (15, 15), (row, column), in_channels=1)
     assume(seen.bottom)
     num_cells = output_size(layers, 15)
     allowed = [cell for cell in range(num_cells) if field.span(cell)[0] <= row < field.span(cell)[1]]
@@ -83,11 +83,11 @@ def test_the_coordinates_of_a_cell_are_the_middle_of_its_field(chain: list[nn.Mo
 
 
 def test_influence_of_a_pixel_outside_every_window_is_empty() -> None:
-    assert influence(nn.MaxPool2d(1, 4), (8, 8), (2, 0)).size == (0, 0)
+    assert affected_outputs(nn.MaxPool2d(1, 4), (8, 8), (2, 0)).size == (0, 0)
 
 
 def test_influence_of_three_by_three_is_the_pixels_around() -> None:
-    assert influence(nn.Conv2d(3, 1, 3, padding=1), (9, 11), (4, 7)) == (3, 6, 6, 9)
+    assert affected_outputs(nn.Conv2d(3, 1, 3, padding=1), (9, 11), (4, 7)) == (3, 6, 6, 9)
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(64, 32), (32, 16), (16, 8), (4, 2), (63, 32), (3, 2)])

@@ -77,7 +77,7 @@ def test_a_rarefied_kernel_is_the_kernel_with_zeros_between() -> None:
 def test_larger_nets_both_ways(name: str, size: int) -> None:
     """CaffeNet's sliding classifier, and GoogLeNet to inception3a, which has branches: equal in cells that see no padding."""
     torch.manual_seed(2)
-    backbone = create_backbone(name, tiny=True, width=1 / 32, num_classes=3).eval()
+    backbone = create_backbone(name, tiny=True, width_mult=1 / 32, num_classes=3).eval()
     assert isinstance(backbone, ClassifierBackbone)
     chain = backbone.path(2)[:8] if name == "googlenet" else list(convolutionalize(backbone, backbone.input_size).children())
     net, field = nn.Sequential(*chain), receptive_field(layers_of(chain))

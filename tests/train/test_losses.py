@@ -12,7 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pixelwise.train.losses import class_weights_from_counts, hardest_cross_entropy, keep_cells, lovasz_softmax, pixel_cross_entropy
+from pixelwise.train.losses import (
+    bootstrapped_cross_entropy,
+    class_weights_from_counts,
+    lovasz_softmax,
+    pixel_cross_entropy,
+    sample_patches,
+)
 
 IGNORE = 255
 
@@ -60,7 +66,7 @@ def test_the_hardest_pixels_by_loops(num_pixels: int) -> None:
         ]
         hardest = sorted(losses, reverse=True)[:num_pixels]
         means.append(sum(hardest) / len(hardest))
-    assert float(hardest_cross_entropy(logits, masks, IGNORE, num_pixels)) == pytest.approx(sum(means) / 2, rel=1e-5)
+    assert float(bootstrapped_cross_entropy(logits, masks, IGNORE, num_pixels)) == pytest.approx(sum(means) / 2, rel=1e-5)
 
 
 @pytest.mark.parametrize("weights", [None, [0.5, 2.0, 0.0, 1.0]])
@@ -147,19 +153,19 @@ def test_lovasz_of_hard_predictions_is_one_minus_the_mean_iou() -> None:
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 33), st.floats(0.05, 0.95), st.integers(0, 99))
 def test_kept_cells_are_whole_and_others_ignored(height: int, width: int, cell: int, probability: float, seed: int) -> None:
     masks = torch.arange(2 * height * width).reshape(2, height, width) % 200
-    kept = keep_cells(masks, IGNORE, probability, cell, torch.Generator().manual_seed(seed))
+    kept = sample_patches(masks, IGNORE, probability, cell, torch.Generator().manual_seed(seed))
     for b in range(2):
         for top, left in itertools.product(range(0, height, cell), range(0, width, cell)):
             block = (b, slice(top, top + cell), slice(left, left + cell))
             whole, dropped = torch.equal(kept[block], masks[block]), bool((kept[block] == IGNORE).all())
             assert whole != dropped
-    again = keep_cells(masks, IGNORE, probability, cell, torch.Generator().manual_seed(seed))
+    again = sample_patches(masks, IGNORE, probability, cell, torch.Generator().manual_seed(seed))
     assert torch.equal(kept, again)
 
 
 def test_share_of_kept_cells() -> None:
     masks = torch.zeros(4, 640, 640, dtype=torch.int64)
-    kept = keep_cells(masks, IGNORE, 0.25, 8, torch.Generator().manual_seed(0))
+    kept = sample_patches(masks, IGNORE, 0.25, 8, torch.Generator().manual_seed(0))
     # 25,600 cells: three standard deviations are 0.8 %.
     assert float((kept == 0).double().mean()) == pytest.approx(0.25, abs=0.009)
 

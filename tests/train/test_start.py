@@ -16,7 +16,7 @@ from pixelwise.errors import CheckpointError
 from pixelwise.models import create_model
 from pixelwise.models.fcn import FCN
 from pixelwise.train.build import build_model, start_from
-from pixelwise.train.callbacks import quiet_lightning
+from pixelwise.train.callbacks import silence_lightning
 from pixelwise.train.run import Run, train
 from pixelwise.train.run_folder import RunFolder
 from pixelwise.weights.checkpoint import load_checkpoint, save_checkpoint
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*",
 
 @pytest.fixture(autouse=True)
 def quiet() -> None:
-    quiet_lightning()
+    silence_lightning()
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_a_run_goes_on_without_the_checkpoint_that_it_started_from(data: Path, t
 
 
 def test_a_run_killed_before_its_first_state_starts_where_it_was_told(data: Path, tmp_path: Path) -> None:
-    """Weights are written before the state: a kill between the two leaves weights to predict with and nothing to go on from."""
+    """PublishedWeights are written before the state: a kill between the two leaves weights to predict with and nothing to go on from."""
     start = create_model("compact", 3, **TINY_COMPACT)
     save_checkpoint(tmp_path / "start", start, open_dataset(data).taxonomy)
     changes: dict[str, Any] = {"model": {"name": "compact", "options": TINY_COMPACT, "init_from": str(tmp_path / "start")}}
@@ -95,7 +95,7 @@ def test_settings_that_an_older_state_lacks_are_no_change(data: Path, tmp_path: 
     train(config, tmp_path / "run")
     run = Run(config, RunFolder(tmp_path / "run"))
     saved = run._settings()
-    del saved["loss"]["hardest_pixels"], saved["optimizer"]["head_lr_factor"]
+    del saved["loss"]["bootstrap_top_k"], saved["optimizer"]["head_lr_factor"]
     run._compare(saved)
     with pytest.raises(CheckpointError, match="other settings in loss"):
         run._compare({**saved, "loss": {**saved["loss"], "lovasz": 0.7}})

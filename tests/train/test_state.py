@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from pixelwise.errors import CheckpointError, EnvironmentFault
+from pixelwise.errors import CheckpointError, ResourceError
 from pixelwise.train.state import (
     PREVIOUS,
     STATE,
@@ -44,20 +44,20 @@ def save(folder: Path, step: int) -> None:
 
 
 def loaded(folder: Path) -> tuple[State, list[str]]:
-    state, passed_over = load_state(folder)
+    state, skipped = load_state(folder)
     assert state is not None
     expected = tensors(state.progress.step)
     assert state.tensors.keys() == expected.keys()
     assert all(torch.equal(state.tensors[name], tensor) for name, tensor in expected.items())
-    return state, passed_over
+    return state, skipped
 
 
 def test_round_trip(tmp_path: Path) -> None:
     assert load_state(tmp_path) == (None, [])
     for step in range(1, 5):
         save(tmp_path, step)
-        state, passed_over = loaded(tmp_path)
-        assert (state.progress, state.settings, passed_over) == (Progress(step, 0.5, step, 2), SETTINGS, [])
+        state, skipped = loaded(tmp_path)
+        assert (state.progress, state.settings, skipped) == (Progress(step, 0.5, step, 2), SETTINGS, [])
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([STATE, PREVIOUS])
     assert read_state_file(tmp_path / PREVIOUS).progress.step == 3
 
@@ -74,15 +74,15 @@ def test_a_damaged_state_gives_way_to_the_one_before(tmp_path: Path) -> None:
     damages += [b"version https://git-lfs.github.com/spec/v1\n", bytes(len(whole)), whole + b"x"]
     for damaged in damages:
         (tmp_path / STATE).write_bytes(damaged)
-        state, passed_over = load_state(tmp_path)
+        state, skipped = load_state(tmp_path)
         assert state is not None
         if state.progress.step == 2:
             # Padding inside the header is the one place where a flipped bit can say nothing else.
             assert all(torch.equal(state.tensors[name], tensor) for name, tensor in tensors(2).items())
             continue
         assert loaded(tmp_path)[0].progress.step == 1
-        assert len(passed_over) == 1
-        assert passed_over[0].startswith(f"{tmp_path / STATE}: ")
+        assert len(skipped) == 1
+        assert skipped[0].startswith(f"{tmp_path / STATE}: ")
     (tmp_path / STATE).write_bytes(whole[:-5])
     (tmp_path / PREVIOUS).write_bytes(b"")
     with pytest.raises(CheckpointError, match="holds no whole training state"):
@@ -174,7 +174,7 @@ def test_a_full_disk_leaves_the_old_state(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[1])))}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 1
-    assert "EnvironmentFault" in done.stderr
+    assert "ResourceError" in done.stderr
     assert "File too large" in done.stderr
     assert loaded(tmp_path)[0].progress.step == 1
     assert [path.name for path in tmp_path.iterdir()] == [STATE], "a part of the new file was left"
@@ -183,7 +183,7 @@ def test_a_full_disk_leaves_the_old_state(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in (tmp_path / "missing", tmp_path / "file"):
-        with pytest.raises(EnvironmentFault, match="cannot be written"):
+        with pytest.raises(ResourceError, match="cannot be written"):
             save(folder, 1)
 
 
@@ -193,7 +193,7 @@ def test_a_file_that_does_not_read_back_is_not_taken(tmp_path: Path, monkeypatch
     save(tmp_path, 1)
     write = state.write_bytes
     monkeypatch.setattr(state, "write_bytes", lambda path, data: write(path, data[:-1]))
-    with pytest.raises(EnvironmentFault, match="did not read back"):
+    with pytest.raises(ResourceError, match="did not read back"):
         save(tmp_path, 2)
     monkeypatch.undo()
     assert loaded(tmp_path)[0].progress.step == 1

@@ -26,8 +26,8 @@ from pixelwise.errors import CheckpointError, ConfigError, DatasetError, ImageEr
 from pixelwise.evaluation.evaluator import evaluate, read_scores
 from pixelwise.models import create_model
 from pixelwise.train.build import build_model, class_weights
-from pixelwise.train.callbacks import make_loggers, quiet_lightning
-from pixelwise.train.ema import MovingAverage
+from pixelwise.train.callbacks import make_loggers, silence_lightning
+from pixelwise.train.ema import ModelEMA
 from pixelwise.train.finish import finish
 from pixelwise.train.module import TrainingModule
 from pixelwise.train.run import Run, train
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*",
 
 @pytest.fixture(autouse=True)
 def quiet() -> None:
-    quiet_lightning()
+    silence_lightning()
 
 
 @pytest.fixture
@@ -191,12 +191,12 @@ def test_lines_that_a_kill_cut_are_dropped(tmp_path: Path) -> None:
     assert whole.splitlines()[1] == '1,"train, one",0.1,0.333333,,,,,'
     for cut in range(len(whole) + 1):
         (tmp_path / "metrics.csv").write_text(whole[:cut])
-        folder.forget_after(2)
+        folder.truncate_metrics(2)
         kept = (tmp_path / "metrics.csv").read_text()
         complete = max(whole[:cut].count("\n"), 1)
         assert kept == "".join(whole.splitlines(keepends=True)[: min(complete, 3)])
     (tmp_path / "metrics.csv").write_bytes(whole.encode() + bytes(40))
-    folder.forget_after(5)
+    folder.truncate_metrics(5)
     assert (tmp_path / "metrics.csv").read_text() == whole
 
 
@@ -304,7 +304,7 @@ def test_whole_images_of_many_sizes(tmp_path: Path) -> None:
 def test_the_moving_average_by_hand() -> None:
     net = nn.Linear(1, 1, bias=False)
     net.weight.data.fill_(1.0)
-    average = MovingAverage(net, 0.5)
+    average = ModelEMA(net, 0.5)
     expected = 1.0
     for step, value in enumerate((3.0, 5.0, 7.0), 1):
         net.weight.data.fill_(value)
@@ -376,7 +376,7 @@ def test_patches_are_the_cells_of_the_last_scores(name: str, stride: int) -> Non
 @pytest.mark.parametrize("name", ["fcn32s_late_fusion_vgg16", "fcn8s_two_heads_vgg16"])
 def test_networks_of_two_images_or_two_masks_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=r"--model\.name: .* train it from Python"):
-        build_model(ModelConfig(name, {"width": 1 / 16}), Taxonomy(("a", "b")))
+        build_model(ModelConfig(name, {"width_mult": 1 / 16}), Taxonomy(("a", "b")))
 
 
 def test_an_unreadable_validation_image_costs_no_steps(tmp_path: Path) -> None:

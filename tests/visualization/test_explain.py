@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from pixelwise.analysis.receptive_field import field_window, spans
+from pixelwise.analysis.receptive_field import receptive_field_window, spans
 from pixelwise.backbones import create_backbone
 from pixelwise.commands.explain import class_number, safe_name
 from pixelwise.commands.explain import explain as command
@@ -61,7 +61,7 @@ def tensor(image) -> torch.Tensor:
 
 def red_classifier():
     """VGG11 whose class 1 answers to red: all weights by hand, the red channel handed on through every layer."""
-    net = create_backbone("vgg11", num_classes=2, width=1 / 16)
+    net = create_backbone("vgg11", num_classes=2, width_mult=1 / 16)
     with torch.no_grad():
         for layer in net.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -100,7 +100,7 @@ def test_the_heat_map_of_a_classifier_peaks_where_the_red_patch_is():
 
 def test_at_its_own_size_the_classifier_gives_its_own_probability():
     torch.manual_seed(0)
-    net = create_backbone("vgg11", num_classes=4, width=1 / 16).eval()
+    net = create_backbone("vgg11", num_classes=4, width_mult=1 / 16).eval()
     image = np.random.default_rng(1).integers(0, 256, (224, 224, 3), np.uint8)
     mean, std = ([[[v]] for v in values] for values in ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)))
     with torch.no_grad():
@@ -116,7 +116,7 @@ def test_a_classifier_refuses_small_images_and_unknown_classes():
     with pytest.raises(InputError, match="class: got 2, allowed are 0 to 1"):
         classifier_probability(net, np.zeros((224, 224, 3), np.uint8), 2)
     with pytest.raises(ConfigError, match="without a classifier"):
-        classifier_probability(create_backbone("vgg11", width=1 / 16), np.zeros((224, 224, 3), np.uint8), 0)
+        classifier_probability(create_backbone("vgg11", width_mult=1 / 16), np.zeros((224, 224, 3), np.uint8), 0)
 
 
 def test_probability_is_the_softmax():
@@ -239,13 +239,13 @@ def test_the_measured_field_is_the_one_of_the_arithmetic(fcn):
     cell = int((position - field.start - (field.size - 1) / 2) // field.stride)
     first, end = field.span(cell)[0], field.span(cell + 1)[1]
     assert spans(single, length, [position]) == [(first, end)]
-    window = field_window(single, (70, 90), (0, 0))
+    window = receptive_field_window(single, (70, 90), (0, 0))
     assert window == Window(0, 0, 70, 90)
 
 
 def test_the_gradient_stays_inside_the_field_and_the_core_holds_its_share(compact):
     strength = gradient(compact.model, tensor(IMAGE), (20, 30))
-    window = field_window(compact.model, (70, 90), (20, 30))
+    window = receptive_field_window(compact.model, (70, 90), (20, 30))
     outside = np.ones((70, 90), bool)
     outside[window.top : window.bottom, window.left : window.right] = False
     assert strength[~outside].sum() > 0
@@ -263,7 +263,7 @@ def test_the_core_is_the_smallest_square_around_the_pixel():
 
 
 def test_the_drawn_box_is_the_field(monkeypatch, compact):
-    monkeypatch.setattr("pixelwise.visualization.explain.field_window", lambda *args: Window(10, 20, 50, 80))
+    monkeypatch.setattr("pixelwise.visualization.explain.receptive_field_window", lambda *args: Window(10, 20, 50, 80))
     drawn = np.asarray(receptive_field(compact, IMAGE, (30, 40)))
     framed = (drawn[:, : 20 + 360] == (0, 215, 255)).all(2)
     # The image grows four times; the heading takes 30 pixels above the margin.

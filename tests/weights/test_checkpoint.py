@@ -18,7 +18,7 @@ import torch
 import pixelwise.weights.checkpoint as checkpoint_module
 from helpers.tiny_data import NAMES, TINY_COMPACT
 from pixelwise.core import Taxonomy
-from pixelwise.errors import CheckpointError, ConfigError, EnvironmentFault
+from pixelwise.errors import CheckpointError, ConfigError, ResourceError
 from pixelwise.models import create_model
 from pixelwise.models.base import SegmentationModel
 from pixelwise.weights.checkpoint import (
@@ -85,7 +85,7 @@ def test_other_options_are_taken_where_the_weights_fit(tmp_path: Path) -> None:
         torch.testing.assert_close(loaded(images).logits, fine(images).logits)
         assert not torch.equal(loaded(images).logits, trained(images).logits)
     with pytest.raises(CheckpointError, match="does not fit the network"):
-        load_checkpoint(tmp_path, {"width": 0.5})
+        load_checkpoint(tmp_path, {"width_mult": 0.5})
     for options, says in (
         ({"stride": 8}, "has no option 'stride'"),
         ({"num_classes": 4}, "own"),
@@ -199,7 +199,7 @@ def test_weights_are_read_back_before_the_old_ones_go(tmp_path: Path, monkeypatc
     """A disk that takes the bytes and keeps others: the save fails, the old checkpoint stays."""
     saved(tmp_path)
     monkeypatch.setattr(checkpoint_module, "write_bytes", lambda path, data: path.write_bytes(data[:-1] + bytes([data[-1] ^ 1])))
-    with pytest.raises(EnvironmentFault, match="did not read back"):
+    with pytest.raises(ResourceError, match="did not read back"):
         save_checkpoint(tmp_path, model(seed=1), TAXONOMY)
     assert equal(load_checkpoint(tmp_path).model, model()), "the old one has to stay"
 

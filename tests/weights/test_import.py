@@ -27,7 +27,7 @@ from pixelwise.models import create_model
 from pixelwise.weights.checkpoint import load_checkpoint
 from pixelwise.weights.importing import assign, import_fcn, load_classifier
 from pixelwise.weights.importing import torch_names as torchnames
-from pixelwise.weights.importing.assign import Foreign, fits
+from pixelwise.weights.importing.assign import SourceArray, fits
 from pixelwise.weights.published import WEIGHTS
 
 NETWORKS = ("alexnet", "vgg13", "vgg16", "vgg16_bn", "vgg19", "googlenet")
@@ -61,17 +61,17 @@ def test_arrays_longer_than_a_piece_arrive_whole(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(assign, "PIECE", 7)
     values = torch.arange(60.0).reshape(5, 12)
     network = nn.Conv2d(3, 5, 2, bias=False)
-    assign.fill(network, {"w": Foreign.of_array(values.numpy())}, assign.Plan(moves={"weight": "w"}), "made", "")
+    assign.fill(network, {"w": SourceArray.of_array(values.numpy())}, assign.KeyMapping(moves={"weight": "w"}), "made", "")
     assert torch.equal(network.weight, values.reshape(5, 3, 2, 2))
     values[4, 11] = float("nan")
     with pytest.raises(CheckpointError, match=r"1 not finite \(w\)"):
-        assign.fill(network, {"w": Foreign.of_tensor(values)}, assign.Plan(moves={"weight": "w"}), "made", "")
+        assign.fill(network, {"w": SourceArray.of_tensor(values)}, assign.KeyMapping(moves={"weight": "w"}), "made", "")
     assert network.weight.isfinite().all(), "nothing is copied when something is wrong"
 
 
-def published_arrays(network: str) -> dict[str, Foreign]:
+def published_arrays(network: str) -> dict[str, SourceArray]:
     """torchvision's names and shapes, without numbers."""
-    return {name: Foreign(tuple(shape), lambda start, stop: torch.zeros(0)) for name, shape in torchvision_state(network).items()}
+    return {name: SourceArray(tuple(shape), lambda start, stop: torch.zeros(0)) for name, shape in torchvision_state(network).items()}
 
 
 def family_of(network: str) -> str:

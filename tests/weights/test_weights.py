@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from pixelwise.errors import CheckpointError, EnvironmentFault, UnknownNameError
+from pixelwise.errors import CheckpointError, ResourceError, UnknownNameError
 from pixelwise.nn.preprocessing import PREPROCESSING, Preprocess
 from pixelwise.weights import published as weights
-from pixelwise.weights.published import WEIGHTS, Weights, download, find_weights
+from pixelwise.weights.published import WEIGHTS, PublishedWeights, download, find_weights
 
 CONTENT = b"numbers" * 300_000
 ENTRY = replace(WEIGHTS["vgg16.torchvision"], url="https://example.org/x-0.pth", sha256=hashlib.sha256(CONTENT).hexdigest()[:8])
@@ -70,7 +70,7 @@ def test_googlenet_wants_what_torchvision_feeds_it() -> None:
 
 
 @pytest.mark.parametrize("entry", WEIGHTS.values(), ids=lambda entry: entry.name)
-def test_every_entry_is_whole(entry: Weights) -> None:
+def test_every_entry_is_whole(entry: PublishedWeights) -> None:
     assert (Preprocess(entry.preprocessing, 6 if "color-hha" in entry.name else 3).std > 0).all()
     assert entry.num_classes in (21, 33, 40, 60, 1000)
     assert all((entry.licence, entry.score, entry.source, entry.file_name))
@@ -134,7 +134,7 @@ def test_a_wrong_digest_leaves_nothing(tmp_path: Path, content: bytes) -> None:
     ],
 )
 def test_a_broken_network_says_what_to_do_by_hand(tmp_path: Path, error: Exception) -> None:
-    with pytest.raises(EnvironmentFault) as caught:
+    with pytest.raises(ResourceError) as caught:
         download(ENTRY, tmp_path, opener(CONTENT, error))
     message = str(caught.value)
     assert message.startswith(ENTRY.url)

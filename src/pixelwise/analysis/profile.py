@@ -24,7 +24,7 @@ from ..models import ModelSpec
 from ..models.base import SegmentationModel
 from ..nn.geometry import Field
 from .mult_adds import multiply_adds, num_parameters
-from .receptive_field import field_size
+from .receptive_field import receptive_field_size
 
 # Lengths of image on which strides are measured: their difference is a multiple of every usual stride.
 _LENGTHS = (512, 1024)
@@ -125,7 +125,7 @@ def profile_spec(spec: ModelSpec, size: tuple[int, int]) -> Profile:
         size,
         parts,
         *strides(model),
-        None if model.fixed_side else field_size(model, _LENGTHS[0], _POSITIONS),
+        None if model.fixed_input_size else receptive_field_size(model, _LENGTHS[0], _POSITIONS),
         {name: field.size for name, field in fields().items()},
         largest,
     )
@@ -173,9 +173,9 @@ def strides(model: SegmentationModel) -> tuple[int, int]:
 
     For a network of one size only they are pixels of its own square.
     """
-    if model.fixed_side:
-        cells_of = _heights(model, model.fixed_side)
-        return model.fixed_side // cells_of[""], model.fixed_side // min(cells_of.values())
+    if model.fixed_input_size:
+        cells_of = _heights(model, model.fixed_input_size)
+        return model.fixed_input_size // cells_of[""], model.fixed_input_size // min(cells_of.values())
     heights = [_heights(model, length) for length in _LENGTHS]
     added = {name: heights[1][name] - heights[0][name] for name in heights[0]}
     per_cell = {name: round((_LENGTHS[1] - _LENGTHS[0]) / cells) for name, cells in added.items() if cells > 0}

@@ -27,13 +27,13 @@ _RECTIFIERS = {"relu", "relu_", "relu6", "hardtanh", "hardtanh_", "leaky_relu", 
 _LEFT_OUT = _RECTIFIERS | {"batch_norm", "local_response_norm", "dropout", "dropout2d"}
 
 
-def field_window(model: SegmentationModel, size: tuple[int, int], pixel: tuple[int, int]) -> Window:
+def receptive_field_window(model: SegmentationModel, size: tuple[int, int], pixel: tuple[int, int]) -> Window:
     """The pixels of an image of `size` (height, width) that the output at `pixel` (row, column) can depend on."""
     (top, bottom), (left, right) = (spans(model, size[axis], [pixel[axis]], axis)[0] for axis in (0, 1))
     return Window(top, left, bottom, right)
 
 
-def field_size(model: SegmentationModel, length: int, positions: Sequence[int]) -> int | None:
+def receptive_field_size(model: SegmentationModel, length: int, positions: Sequence[int]) -> int | None:
     """The widest field of the output pixels at `positions` of an axis of `length` pixels, were the image endless.
 
     None where it is still cut off on MAX_LENGTH pixels, as behind a global pooling.

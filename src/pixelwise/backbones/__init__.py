@@ -19,7 +19,7 @@ for _module in pkgutil.iter_modules(__path__):
 def create_backbone(name: str, *, in_channels: int = 3, tiny: bool = False, **options: Any) -> Backbone:
     """Build a registered backbone, or timm's `timm:NAME`. Raises UnknownNameError, or ConfigError for an option that it does not have.
 
-    A backbone of timm takes `output_stride` and `pretrained`; it has no tiny size. Raises EnvironmentFault without timm.
+    A backbone of timm takes `output_stride` and `pretrained`; it has no tiny size. Raises ResourceError without timm.
     """
     if name.startswith(PREFIX):
         unknown = sorted(set(options) - {"output_stride", "pretrained"})

@@ -6,7 +6,7 @@ Paper: https://papers.nips.cc/paper/4824-imagenet-classification-with-deep-convo
 local response normalisation (the paper: behind it), one stream on one device, input 227. `alexnet` is torchvision's, the
 one-column net of Krizhevsky 2014: fewer filters, no groups, no normalisation, input 224; its state names load strictly.
 
-Deviations: both also take `width`, the paddings that FCN changes, and `output_stride`, which turns poolings' strides into rates.
+Deviations: both also take `width_mult`, the paddings that FCN changes, and `output_stride`, which turns poolings' strides into rates.
 Fresh weights are He's, the paper's a normal of 0.01.
 """
 
@@ -15,9 +15,9 @@ from __future__ import annotations
 from torch import nn
 
 from ..nn.blocks import caffe_lrn
-from ..nn.channels import scaled
-from ..nn.init import init_he
-from ..nn.output_stride import turn_strides
+from ..nn.channels import scale_channels
+from ..nn.init import init_kaiming_normal
+from ..nn.output_stride import replace_stride_with_dilation
 from .base import BACKBONES
 from .classifier import ChainBackbone, pool
 
@@ -31,7 +31,7 @@ class AlexNet(ChainBackbone):
         return [f"conv{i}" for i in range(1, 6)]
 
 
-@BACKBONES.register("alexnet_caffe", tiny={"width": 1 / 16}, paper=PAPER, year=2012)
+@BACKBONES.register("alexnet_caffe", tiny={"width_mult": 1 / 16}, paper=PAPER, year=2012)
 def alexnet_caffe(
     in_channels: int = 3,
     *,
@@ -40,11 +40,11 @@ def alexnet_caffe(
     ceil_mode: bool = True,
     pool_padding: int = 0,
     output_stride: int = 32,
-    width: float = 1.0,
+    width_mult: float = 1.0,
     dropout: float = 0.5,
 ) -> AlexNet:
     """BVLC CaffeNet: groups of two, pooling before normalisation; norm1, norm2, pool5. Source: CaffeNet's prototxt."""
-    c1, c2, c3, c4, c5, hidden = (scaled(c, width) for c in (96, 256, 384, 384, 256, 4096))
+    c1, c2, c3, c4, c5, hidden = (scale_channels(c, width_mult) for c in (96, 256, 384, 384, 256, 4096))
     features = nn.Sequential(
         nn.Conv2d(in_channels, c1, 11, 4, margin), nn.ReLU(inplace=True), pool(3, ceil_mode, pool_padding), caffe_lrn(),
         nn.Conv2d(c1, c2, 5, padding=2, groups=2), nn.ReLU(inplace=True), pool(3, ceil_mode, pool_padding), caffe_lrn(),
@@ -52,7 +52,7 @@ def alexnet_caffe(
         nn.Conv2d(c3, c4, 3, padding=1, groups=2), nn.ReLU(inplace=True),
         nn.Conv2d(c4, c5, 3, padding=1, groups=2), nn.ReLU(inplace=True), pool(3, ceil_mode, pool_padding),
     )  # fmt: skip
-    turn_strides(features, output_stride)
+    replace_stride_with_dilation(features, output_stride)
     classifier = nn.Sequential(
         nn.Linear(c5 * 36, hidden), nn.ReLU(inplace=True), nn.Dropout(dropout),
         nn.Linear(hidden, hidden), nn.ReLU(inplace=True), nn.Dropout(dropout),
@@ -60,11 +60,11 @@ def alexnet_caffe(
     ) if num_classes else None  # fmt: skip
     taps = (("norm1", 3), ("norm2", 7), ("pool5", 14))
     net = AlexNet(features, taps, classifier, ((6, hidden), (1, hidden)), input_size=227)
-    init_he(net)
+    init_kaiming_normal(net)
     return net
 
 
-@BACKBONES.register("alexnet", tiny={"width": 1 / 16}, paper="https://arxiv.org/abs/1404.5997", year=2014)
+@BACKBONES.register("alexnet", tiny={"width_mult": 1 / 16}, paper="https://arxiv.org/abs/1404.5997", year=2014)
 def alexnet(
     in_channels: int = 3,
     *,
@@ -73,11 +73,11 @@ def alexnet(
     ceil_mode: bool = False,
     pool_padding: int = 0,
     output_stride: int = 32,
-    width: float = 1.0,
+    width_mult: float = 1.0,
     dropout: float = 0.5,
 ) -> AlexNet:
     """torchvision's AlexNet: no groups, no normalisation; pool1, pool2, pool5."""
-    c1, c2, c3, c4, c5, hidden = (scaled(c, width) for c in (64, 192, 384, 256, 256, 4096))
+    c1, c2, c3, c4, c5, hidden = (scale_channels(c, width_mult) for c in (64, 192, 384, 256, 256, 4096))
     features = nn.Sequential(
         nn.Conv2d(in_channels, c1, 11, 4, margin), nn.ReLU(inplace=True), pool(3, ceil_mode, pool_padding),
         nn.Conv2d(c1, c2, 5, padding=2), nn.ReLU(inplace=True), pool(3, ceil_mode, pool_padding),
@@ -85,7 +85,7 @@ def alexnet(
         nn.Conv2d(c3, c4, 3, padding=1), nn.ReLU(inplace=True),
         nn.Conv2d(c4, c5, 3, padding=1), nn.ReLU(inplace=True), pool(3, ceil_mode, pool_padding),
     )  # fmt: skip
-    turn_strides(features, output_stride)
+    replace_stride_with_dilation(features, output_stride)
     classifier = nn.Sequential(
         nn.Dropout(dropout), nn.Linear(c5 * 36, hidden), nn.ReLU(inplace=True),
         nn.Dropout(dropout), nn.Linear(hidden, hidden), nn.ReLU(inplace=True),
@@ -93,5 +93,5 @@ def alexnet(
     ) if num_classes else None  # fmt: skip
     taps = (("pool1", 2), ("pool2", 5), ("pool5", 12))
     net = AlexNet(features, taps, classifier, ((6, hidden), (1, hidden)), input_size=224)
-    init_he(net)
+    init_kaiming_normal(net)
     return net

@@ -5,7 +5,7 @@ Paper: https://arxiv.org/abs/1608.06993
 Faithful: DenseNet-BC of 121, 169, 201 and 161 layers (table 1): bottlenecks of 4 k channels, growth k, compression 0.5; state
 names and shapes are torchvision's, so that its files load strictly.
 
-Deviations: `output_stride` leaves the last transitions' pooling out and gives the 3x3 convolutions behind them a rate; `width`
+Deviations: `output_stride` leaves the last transitions' pooling out and gives the 3x3 convolutions behind them a rate; `width_mult`
 scales stem and growth. Maps: the stem, and each block's output before its transition (the last behind the final norm and ReLU).
 """
 
@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..nn.channels import scaled
-from ..nn.init import init_he
-from ..nn.output_stride import OutputStride
+from ..nn.channels import scale_channels
+from ..nn.init import init_kaiming_normal
+from ..nn.output_stride import StrideDilation
 from .base import BACKBONES
 from .classifier import ClassifierBackbone
 
@@ -85,10 +85,10 @@ class DenseNet(ClassifierBackbone):
     input_size = 224
     map_names = ("relu0", "denseblock1", "denseblock2", "denseblock3", "relu5")
 
-    def __init__(self, depth: int, in_channels: int, num_classes: int, output_stride: int, width: float) -> None:
+    def __init__(self, depth: int, in_channels: int, num_classes: int, output_stride: int, width_mult: float) -> None:
         super().__init__()
         counts, base = NETS[depth]
-        growth = scaled(base, width)
+        growth = scale_channels(base, width_mult)
         channels = 2 * growth
         features = nn.Sequential()
         features.add_module("conv0", nn.Conv2d(in_channels, channels, 7, 2, 3, bias=False))
@@ -96,7 +96,7 @@ class DenseNet(ClassifierBackbone):
         features.add_module("relu0", nn.ReLU(inplace=True))
         features.add_module("pool0", nn.MaxPool2d(3, 2, 1))
         self.strides, self.channels = (2,), (channels,)
-        walk = OutputStride(output_stride, stride=4)
+        walk = StrideDilation(output_stride, stride=4)
         for i, num_layers in enumerate(counts, start=1):
             features.add_module(f"denseblock{i}", DenseBlock(num_layers, channels, growth, walk.rate))
             channels += num_layers * growth
@@ -110,7 +110,7 @@ class DenseNet(ClassifierBackbone):
         self.features = features
         if num_classes:
             self.classifier = nn.Linear(channels, num_classes)
-        init_he(self)
+        init_kaiming_normal(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Normalised images (B, C, H, W) float -> maps, finest first."""
@@ -136,11 +136,11 @@ class DenseNet(ClassifierBackbone):
 
 
 def _register(depth: int) -> None:
-    def build(in_channels: int = 3, *, num_classes: int = 0, output_stride: int = 32, width: float = 1.0) -> DenseNet:
-        return DenseNet(depth, in_channels, num_classes, output_stride, width)
+    def build(in_channels: int = 3, *, num_classes: int = 0, output_stride: int = 32, width_mult: float = 1.0) -> DenseNet:
+        return DenseNet(depth, in_channels, num_classes, output_stride, width_mult)
 
     build.__doc__ = f"DenseNet-BC with {depth} layers, the stem's map and the four blocks'."
-    tiny: dict[str, Any] = {"width": 1 / 16}
+    tiny: dict[str, Any] = {"width_mult": 1 / 16}
     BACKBONES.register(f"densenet{depth}", tiny=tiny, paper=PAPER, year=2017)(build)
 
 

@@ -7,7 +7,7 @@ rounded up; squeeze and excitation to a quarter of a block's input channels; SiL
 (stochastic depth), the more the later. State names and shapes are torchvision's, so that its files load strictly.
 
 Deviations: paddings are symmetric, TensorFlow's are not at stride 2; norms as torchvision (eps 1e-5 and momentum 0.1 up to B4,
-the paper's 0.001 and 0.01 from B5). `output_stride` turns stride into rate; `width` and `depth` can be given; `last` False
+the paper's 0.001 and 0.01 from B5). `output_stride` turns stride into rate; `width_mult` and `depth` can be given; `last` False
 leaves the 1x1 out.
 """
 
@@ -21,16 +21,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nn.blocks import ConvNormAct
-from ..nn.channels import round_channels
-from ..nn.init import init_he
-from ..nn.output_stride import OutputStride
+from ..nn.channels import make_divisible
+from ..nn.init import init_kaiming_normal
+from ..nn.output_stride import StrideDilation
 from ..nn.squeeze_excitation import SqueezeExcitation
 from .base import BACKBONES
 from .classifier import MobileBackbone
 
 PAPER = "https://arxiv.org/abs/1905.11946"
 
-# Expansion, kernel, stride, channels, repeats. Source: paper table 1.
+# UpBlock, kernel, stride, channels, repeats. Source: paper table 1.
 STAGES = (
     (1, 3, 1, 16, 1),
     (6, 3, 2, 24, 2),
@@ -115,7 +115,7 @@ class EfficientNet(MobileBackbone):
         in_channels: int,
         num_classes: int,
         output_stride: int,
-        width: float,
+        width_mult: float,
         depth: float,
         scale: Scale,
         eps: float,
@@ -124,15 +124,15 @@ class EfficientNet(MobileBackbone):
     ) -> None:
         super().__init__()
         self.input_size = scale.resolution
-        channels = round_channels(32, width)
+        channels = make_divisible(32, width_mult)
         layers: list[nn.Module] = [ConvNormAct(in_channels, channels, 3, 2, act=nn.SiLU)]
         repeats = [math.ceil(stage[-1] * depth) for stage in STAGES]
-        walk, number = OutputStride(output_stride, stride=2), 0
+        walk, number = StrideDilation(output_stride, stride=2), 0
         ends: list[tuple[int, int, int]] = []
         for (expansion, kernel, nominal, base, _), count in zip(STAGES, repeats, strict=True):
             if nominal == 2:
                 ends.append((len(layers) - 1, channels, walk.stride))
-            out, units = round_channels(base, width), []
+            out, units = make_divisible(base, width_mult), []
             for repeat in range(count):
                 wished, rate = nominal if repeat == 0 else 1, walk.rate
                 drop = DROP * number / sum(repeats)
@@ -140,13 +140,13 @@ class EfficientNet(MobileBackbone):
                 channels, number = out, number + 1
             layers.append(nn.Sequential(*units))
         if last or num_classes:
-            layers.append(ConvNormAct(channels, round_channels(1280, width), 1, act=nn.SiLU))
-            channels = round_channels(1280, width)
+            layers.append(ConvNormAct(channels, make_divisible(1280, width_mult), 1, act=nn.SiLU))
+            channels = make_divisible(1280, width_mult)
         ends.append((len(layers) - 1, channels, walk.stride))
         self._finish(layers, ends)
         if num_classes:
             self.classifier = nn.Sequential(nn.Dropout(scale.dropout), nn.Linear(channels, num_classes))
-        init_he(self)
+        init_kaiming_normal(self)
         for layer in self.modules():
             if isinstance(layer, nn.BatchNorm2d):
                 layer.eps, layer.momentum = eps, momentum
@@ -158,15 +158,15 @@ def _register(number: int, scale: Scale) -> None:
         *,
         num_classes: int = 0,
         output_stride: int = 32,
-        width: float = scale.width,
+        width_mult: float = scale.width,
         depth: float = scale.depth,
         last: bool = True,
     ) -> EfficientNet:
         eps, momentum = (1e-5, 0.1) if number < 5 else (1e-3, 0.01)
-        return EfficientNet(in_channels, num_classes, output_stride, width, depth, scale, eps, momentum, last)
+        return EfficientNet(in_channels, num_classes, output_stride, width_mult, depth, scale, eps, momentum, last)
 
     build.__doc__ = f"EfficientNet-B{number}: images of {scale.resolution} pixels, the last map at each stride."
-    BACKBONES.register(f"efficientnet_b{number}", tiny={"width": 0.1, "depth": 0.4}, paper=PAPER, year=2019)(build)
+    BACKBONES.register(f"efficientnet_b{number}", tiny={"width_mult": 0.1, "depth": 0.4}, paper=PAPER, year=2019)(build)
 
 
 for _number, _scale in SCALES.items():

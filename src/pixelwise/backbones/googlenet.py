@@ -8,7 +8,7 @@ third branch, a 2x2 fourth pooling; it does not turn the pixels' normalisation a
 own weights. Module names are torchvision's in both. Both auxiliary heads are an option (`aux_heads`), for training as in
 the paper and for loading published files strictly.
 
-Deviations: `width`, the paddings that FCN changes, and `output_stride`, which turns poolings' strides into rates. Fresh weights are
+Deviations: `width_mult`, the paddings that FCN changes, and `output_stride`, which turns poolings' strides into rates. Fresh weights are
 He's.
 """
 
@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..nn.blocks import caffe_lrn
-from ..nn.channels import scaled
-from ..nn.init import init_he
-from ..nn.output_stride import turn_strides
+from ..nn.channels import scale_channels
+from ..nn.init import init_kaiming_normal
+from ..nn.output_stride import replace_stride_with_dilation
 from .base import BACKBONES
 from .classifier import ClassifierBackbone, pool
 
@@ -96,9 +96,9 @@ class Inception(nn.Module):
 class AuxHead(nn.Module):
     """A classifier on an inner map, for training only. Source: paper section 5."""
 
-    def __init__(self, style: Style, in_channels: int, num_classes: int, width: float) -> None:
+    def __init__(self, style: Style, in_channels: int, num_classes: int, width_mult: float) -> None:
         super().__init__()
-        reduced, hidden = scaled(128, width), scaled(1024, width)
+        reduced, hidden = scale_channels(128, width_mult), scale_channels(1024, width_mult)
         # Both give 4x4 at the net's own 14x14.
         self.pool = nn.AdaptiveAvgPool2d(4) if style.batch_norm else nn.AvgPool2d(5, 3, ceil_mode=True)
         self.conv = ConvUnit(style, in_channels, reduced, 1)
@@ -129,13 +129,13 @@ class GoogLeNet(ClassifierBackbone):
         ceil_mode: bool,
         pool_padding: int,
         output_stride: int,
-        width: float,
+        width_mult: float,
         dropout: float,
     ) -> None:
         super().__init__()
         if aux_heads and not num_classes:
             raise ConfigError("aux_heads", "are classifiers, and num_classes is 0", "set num_classes")
-        stem1, stem2 = scaled(64, width), scaled(192, width)
+        stem1, stem2 = scale_channels(64, width_mult), scale_channels(192, width_mult)
         self.conv1 = ConvUnit(style, in_channels, stem1, 7, 2, margin)
         self.maxpool1 = pool(3, ceil_mode, pool_padding)
         self.norm1 = nn.Identity() if style.batch_norm else caffe_lrn()
@@ -145,22 +145,22 @@ class GoogLeNet(ClassifierBackbone):
         self.maxpool2 = pool(3, ceil_mode, pool_padding)
         self.maxpool3 = pool(3, ceil_mode, pool_padding)
         self.maxpool4 = pool(style.last_pool, ceil_mode, pool_padding)
-        outputs = self._add_inceptions(style, stem2, width)
+        outputs = self._add_inceptions(style, stem2, width_mult)
         self.channels = (stem1, stem2, outputs["3b"], outputs["4e"], outputs["5b"])
-        turn_strides(self.path(), output_stride)
+        replace_stride_with_dilation(self.path(), output_stride)
         self.strides = self._read_strides()
         if num_classes:
             if aux_heads:
-                self.aux1, self.aux2 = (AuxHead(style, outputs[at], num_classes, width) for at in AUX_AT.values())
+                self.aux1, self.aux2 = (AuxHead(style, outputs[at], num_classes, width_mult) for at in AUX_AT.values())
             self.avgpool = nn.AdaptiveAvgPool2d(1)
             self.dropout = nn.Dropout(dropout)
             self.fc = nn.Linear(outputs["5b"], num_classes)
-        init_he(self)
+        init_kaiming_normal(self)
 
-    def _add_inceptions(self, style: Style, channels: int, width: float) -> dict[str, int]:
+    def _add_inceptions(self, style: Style, channels: int, width_mult: float) -> dict[str, int]:
         outputs = {}
         for name, widths in INCEPTIONS.items():
-            narrow = tuple(scaled(c, width) for c in widths)
+            narrow = tuple(scale_channels(c, width_mult) for c in widths)
             self.add_module(f"inception{name}", Inception(style, channels, narrow))
             channels = outputs[name] = narrow[0] + narrow[2] + narrow[4] + narrow[5]
         return outputs
@@ -223,7 +223,7 @@ class GoogLeNet(ClassifierBackbone):
         return {layer: module for layer, module in names.items() if module in present}
 
 
-@BACKBONES.register("googlenet", tiny={"width": 1 / 8}, paper=PAPER, year=2014)
+@BACKBONES.register("googlenet", tiny={"width_mult": 1 / 8}, paper=PAPER, year=2014)
 def googlenet(
     in_channels: int = 3,
     *,
@@ -233,16 +233,16 @@ def googlenet(
     ceil_mode: bool = True,
     pool_padding: int = 0,
     output_stride: int = 32,
-    width: float = 1.0,
+    width_mult: float = 1.0,
     dropout: float = 0.4,
 ) -> GoogLeNet:
     """GoogLeNet as in the paper and in BVLC's file: response normalisation, 5x5 in the third branch."""
     return GoogLeNet(
-        PAPER_STYLE, in_channels, num_classes, aux_heads, margin, ceil_mode, pool_padding, output_stride, width, dropout
+        PAPER_STYLE, in_channels, num_classes, aux_heads, margin, ceil_mode, pool_padding, output_stride, width_mult, dropout
     )
 
 
-@BACKBONES.register("googlenet_torchvision", tiny={"width": 1 / 8}, paper=PAPER, year=2014)
+@BACKBONES.register("googlenet_torchvision", tiny={"width_mult": 1 / 8}, paper=PAPER, year=2014)
 def googlenet_torchvision(
     in_channels: int = 3,
     *,
@@ -252,10 +252,10 @@ def googlenet_torchvision(
     ceil_mode: bool = True,
     pool_padding: int = 0,
     output_stride: int = 32,
-    width: float = 1.0,
+    width_mult: float = 1.0,
     dropout: float = 0.2,
 ) -> GoogLeNet:
     """torchvision's GoogLeNet: batch normalisation, 3x3 in the third branch."""
     return GoogLeNet(
-        TORCHVISION_STYLE, in_channels, num_classes, aux_heads, margin, ceil_mode, pool_padding, output_stride, width, dropout
+        TORCHVISION_STYLE, in_channels, num_classes, aux_heads, margin, ceil_mode, pool_padding, output_stride, width_mult, dropout
     )

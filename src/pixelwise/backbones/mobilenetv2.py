@@ -5,7 +5,7 @@ Paper: https://arxiv.org/abs/1801.04381
 Faithful: table 2; state names and shapes are torchvision's, so that its files load strictly.
 
 Deviations: `output_stride` turns stride into rate (the depthwise convolutions behind take it, as section 6.3 for DeepLab v3);
-`width` is the paper's multiplier, rounded to multiples of 8. `last` False leaves the 1x1 to 1280 channels out, as DeepLab.
+`width_mult` is the paper's multiplier, rounded to multiples of 8. `last` False leaves the 1x1 to 1280 channels out, as DeepLab.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..nn.blocks import ConvNormAct
-from ..nn.channels import round_channels
-from ..nn.init import init_he
-from ..nn.output_stride import OutputStride
+from ..nn.channels import make_divisible
+from ..nn.init import init_kaiming_normal
+from ..nn.output_stride import StrideDilation
 from .base import BACKBONES
 from .classifier import MobileBackbone
 
 PAPER = "https://arxiv.org/abs/1801.04381"
 
-# Expansion, channels, repeats, stride. Source: paper table 2.
+# UpBlock, channels, repeats, stride. Source: paper table 2.
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
@@ -56,11 +56,11 @@ class MobileNetV2(MobileBackbone):
 
     input_size = 224
 
-    def __init__(self, in_channels: int, num_classes: int, output_stride: int, width: float, last: bool) -> None:
+    def __init__(self, in_channels: int, num_classes: int, output_stride: int, width_mult: float, last: bool) -> None:
         super().__init__()
-        channels = round_channels(32, width)
+        channels = make_divisible(32, width_mult)
         layers: list[nn.Module] = [ConvNormAct(in_channels, channels, 3, 2, act=nn.ReLU6)]
-        walk = OutputStride(output_stride, stride=2)
+        walk = StrideDilation(output_stride, stride=2)
         # Where a nominal stride stands, the map before it ends: its position, channels and true stride.
         ends: list[tuple[int, int, int]] = []
         for expansion, base, repeats, nominal in STAGES:
@@ -68,23 +68,23 @@ class MobileNetV2(MobileBackbone):
                 wished = nominal if repeat == 0 else 1
                 if wished == 2:
                     ends.append((len(layers) - 1, channels, walk.stride))
-                rate, out = walk.rate, round_channels(base, width)
+                rate, out = walk.rate, make_divisible(base, width_mult)
                 layers.append(InvertedResidual(channels, out, walk.step(wished), rate, expansion, wished == 1))
                 channels = out
         if last or num_classes:
-            wide = round_channels(1280, max(1.0, width))
+            wide = make_divisible(1280, max(1.0, width_mult))
             layers.append(ConvNormAct(channels, wide, 1, act=nn.ReLU6))
             channels = wide
         ends.append((len(layers) - 1, channels, walk.stride))
         self._finish(layers, ends)
         if num_classes:
             self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(channels, num_classes))
-        init_he(self)
+        init_kaiming_normal(self)
 
 
-@BACKBONES.register("mobilenetv2", tiny={"width": 0.25}, paper=PAPER, year=2018)
+@BACKBONES.register("mobilenetv2", tiny={"width_mult": 0.25}, paper=PAPER, year=2018)
 def mobilenetv2(
-    in_channels: int = 3, *, num_classes: int = 0, output_stride: int = 32, width: float = 1.0, last: bool = True
+    in_channels: int = 3, *, num_classes: int = 0, output_stride: int = 32, width_mult: float = 1.0, last: bool = True
 ) -> MobileNetV2:
     """MobileNetV2: inverted residuals, the last map at each stride."""
-    return MobileNetV2(in_channels, num_classes, output_stride, width, last)
+    return MobileNetV2(in_channels, num_classes, output_stride, width_mult, last)

@@ -7,7 +7,7 @@ torchvision's, so that its files load strictly.
 
 Deviations: squeeze and excitation goes to a quarter of the expanded channels, rounded to multiples of 8, as torchvision.
 `output_stride` turns stride into rate; `dilate_first` gives the new rate to the unit that lost its stride too, as torchvision's
-segmentation nets; `width` is the paper's multiplier.
+segmentation nets; `width_mult` is the paper's multiplier.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nn.blocks import ConvNormAct
-from ..nn.channels import round_channels
-from ..nn.init import init_he
-from ..nn.output_stride import OutputStride
+from ..nn.channels import make_divisible
+from ..nn.init import init_kaiming_normal
+from ..nn.output_stride import StrideDilation
 from ..nn.squeeze_excitation import SqueezeExcitation
 from .base import BACKBONES
 from .classifier import MobileBackbone
@@ -82,7 +82,7 @@ class InvertedResidual(nn.Module):
         layers: list[nn.Module] = [ConvNormAct(in_channels, expanded, 1, act=act)] if expanded != in_channels else []
         layers.append(ConvNormAct(expanded, expanded, row.kernel, stride, rate, expanded, act))
         if row.squeeze:
-            layers.append(SqueezeExcitation(expanded, round_channels(expanded // 4, 1), F.relu, F.hardsigmoid))
+            layers.append(SqueezeExcitation(expanded, make_divisible(expanded // 4, 1), F.relu, F.hardsigmoid))
         layers.append(nn.Sequential(nn.Conv2d(expanded, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)))
         self.block = nn.Sequential(*layers)
         self.is_residual = row.stride == 1 and in_channels == out_channels
@@ -110,18 +110,18 @@ class MobileNetV3(MobileBackbone):
         num_classes: int,
         output_stride: int,
         dilate_first: bool,
-        width: float,
+        width_mult: float,
     ) -> None:
         super().__init__()
-        channels = round_channels(16, width)
+        channels = make_divisible(16, width_mult)
         layers: list[nn.Module] = [ConvNormAct(in_channels, channels, 3, 2, act=nn.Hardswish)]
-        walk = OutputStride(output_stride, stride=2)
+        walk = StrideDilation(output_stride, stride=2)
         ends: list[tuple[int, int, int]] = []
         for row in rows:
             if row.stride == 2:
                 ends.append((len(layers) - 1, channels, walk.stride))
             before, stride = walk.rate, walk.step(row.stride)
-            expanded, out = round_channels(row.expanded, width), round_channels(row.channels, width)
+            expanded, out = make_divisible(row.expanded, width_mult), make_divisible(row.channels, width_mult)
             layers.append(InvertedResidual(row, channels, expanded, out, stride, walk.rate if dilate_first else before))
             channels = out
         layers.append(ConvNormAct(channels, 6 * channels, 1, act=nn.Hardswish))
@@ -129,11 +129,11 @@ class MobileNetV3(MobileBackbone):
         ends.append((len(layers) - 1, channels, walk.stride))
         self._finish(layers, ends)
         if num_classes:
-            wide = round_channels(hidden, width)
+            wide = make_divisible(hidden, width_mult)
             self.classifier = nn.Sequential(
                 nn.Linear(channels, wide), nn.Hardswish(inplace=True), nn.Dropout(0.2), nn.Linear(wide, num_classes)
             )
-        init_he(self)
+        init_kaiming_normal(self)
         for layer in self.modules():
             if isinstance(layer, nn.BatchNorm2d):
                 # Source: torchvision; the authors' momentum is that of another engine.
@@ -142,12 +142,12 @@ class MobileNetV3(MobileBackbone):
 
 def _register(name: str, rows: tuple[Row, ...], hidden: int) -> None:
     def build(
-        in_channels: int = 3, *, num_classes: int = 0, output_stride: int = 32, dilate_first: bool = False, width: float = 1.0
+        in_channels: int = 3, *, num_classes: int = 0, output_stride: int = 32, dilate_first: bool = False, width_mult: float = 1.0
     ) -> MobileNetV3:
-        return MobileNetV3(rows, hidden, in_channels, num_classes, output_stride, dilate_first, width)
+        return MobileNetV3(rows, hidden, in_channels, num_classes, output_stride, dilate_first, width_mult)
 
     build.__doc__ = f"MobileNetV3 {name}, the last map at each stride."
-    BACKBONES.register(f"mobilenetv3_{name}", tiny={"width": 0.25}, paper=PAPER, year=2019)(build)
+    BACKBONES.register(f"mobilenetv3_{name}", tiny={"width_mult": 0.25}, paper=PAPER, year=2019)(build)
 
 
 _register("large", LARGE, 1280)

@@ -10,7 +10,7 @@ it into the last unit of a stage, as TensorFlow's DeepLab. The first pooling is 
 Caffe's has no padding and rounds up, so that its cells lie two pixels further. `output_stride` turns stride into rate;
 `dilate_first` gives the new rate to all units of such a stage, as DeepLab and PSPNet, or to all but the first, as torchvision.
 `deep_stem` is PSPNet's: three 3x3 convolutions for the 7x7. `multi_grid` and `cascade` are DeepLab v3's; `deformable` is section
-4.1 of "Deformable Convolutional Networks"; `width` is ours.
+4.1 of "Deformable Convolutional Networks"; `width_mult` is ours.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..nn.channels import scaled
+from ..nn.channels import scale_channels
 from ..nn.deform_conv import DeformConv2d
-from ..nn.init import init_he
-from ..nn.output_stride import OutputStride
+from ..nn.init import init_kaiming_normal
+from ..nn.output_stride import StrideDilation
 from .base import BACKBONES
 from .classifier import ClassifierBackbone
 
@@ -47,7 +47,7 @@ Sampling = Literal["none", "v1", "v2"]
 
 
 @dataclass(frozen=True)
-class UnitPlan:
+class BlockConfig:
     """Where a unit stands: channels in and inside, its stride and rate, and which of its convolutions takes the stride."""
 
     in_channels: int
@@ -87,7 +87,7 @@ class BasicBlock(ResidualUnit):
 
     expansion = 1
 
-    def __init__(self, plan: UnitPlan) -> None:
+    def __init__(self, plan: BlockConfig) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(plan.in_channels, plan.channels, 3, plan.stride, plan.rate, plan.rate, bias=False)
         self.bn1 = nn.BatchNorm2d(plan.channels)
@@ -110,7 +110,7 @@ class Bottleneck(ResidualUnit):
 
     expansion = 4
 
-    def __init__(self, plan: UnitPlan) -> None:
+    def __init__(self, plan: BlockConfig) -> None:
         super().__init__()
         strides = (plan.stride, 1) if plan.place == "1x1" else (1, plan.stride)
         out_channels = plan.channels * self.expansion
@@ -133,18 +133,18 @@ class Bottleneck(ResidualUnit):
         return [self.conv1, self.conv2, self.conv3]
 
 
-Unit = Callable[[UnitPlan], ResidualUnit]
+Unit = Callable[[BlockConfig], ResidualUnit]
 """A class of units, or one with further arguments given."""
 
 
-def _conv3x3(plan: UnitPlan, stride: int) -> nn.Module:
+def _conv3x3(plan: BlockConfig, stride: int) -> nn.Module:
     if plan.deformable == "none":
         return nn.Conv2d(plan.channels, plan.channels, 3, stride, plan.rate, plan.rate, bias=False)
     modulated = plan.deformable == "v2"
     return DeformConv2d(plan.channels, plan.channels, 3, stride, plan.rate, plan.rate, bias=False, modulated=modulated)
 
 
-def _shortcut(plan: UnitPlan, out_channels: int) -> nn.Module:
+def _shortcut(plan: BlockConfig, out_channels: int) -> nn.Module:
     if plan.in_channels != out_channels:
         conv = nn.Conv2d(plan.in_channels, out_channels, 1, plan.stride, bias=False)
         return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
@@ -174,24 +174,24 @@ class ResNet(ClassifierBackbone):
         multi_grid: Sequence[int],
         cascade: int,
         deformable: Sampling,
-        width: float,
+        width_mult: float,
     ) -> None:
         super().__init__()
         _check(place, multi_grid, counts, deformable)
         self.place = place
-        channels = self._build_stem(in_channels, deep_stem, width)
+        channels = self._build_stem(in_channels, deep_stem, width_mult)
         stem_channels = channels
-        walk = OutputStride(output_stride, stride=4)
+        walk = StrideDilation(output_stride, stride=4)
         strides, widths = [2], [stem_channels]
         stages = [*counts, *[counts[3]] * cascade]
         for i, count in enumerate(stages):
-            inner = scaled(64 * 2 ** min(i, 3), width)
+            inner = scale_channels(64 * 2 ** min(i, 3), width_mult)
             grid = tuple(multi_grid) if multi_grid and i >= 3 else (1,) * count
             stride_before = walk.stride
             sampling: Sampling = deformable if i == 3 else "none"
             units: list[ResidualUnit] = []
             for stride, rate in _plan_stage(walk, i, i + 1 == len(stages), grid, place, dilate_first):
-                units.append(unit(UnitPlan(channels, inner, stride, rate, place, sampling)))
+                units.append(unit(BlockConfig(channels, inner, stride, rate, place, sampling)))
                 channels = inner * units[-1].expansion
             self.add_module(f"layer{i + 1}", nn.Sequential(*units))
             strides.append(stride_before if place == "last" else walk.stride)
@@ -202,14 +202,14 @@ class ResNet(ClassifierBackbone):
         if num_classes:
             self.avgpool = nn.AdaptiveAvgPool2d(1)
             self.fc = nn.Linear(channels, num_classes)
-        init_he(self)
+        init_kaiming_normal(self)
         for layer in self.modules():
             if isinstance(layer, DeformConv2d):
                 layer.rest()
 
-    def _build_stem(self, in_channels: int, deep: bool, width: float) -> int:
+    def _build_stem(self, in_channels: int, deep: bool, width_mult: float) -> int:
         """Channels behind it. Source: paper table 1; PSPNet's and TensorFlow's three 3x3 convolutions."""
-        first = scaled(64, width)
+        first = scale_channels(64, width_mult)
         if not deep:
             self.conv1 = nn.Conv2d(in_channels, first, 7, 2, 3, bias=False)
             self.bn1 = nn.BatchNorm2d(first)
@@ -293,7 +293,7 @@ def _check(place: Place, multi_grid: Sequence[int], counts: Sequence[int], defor
 
 
 def _plan_stage(
-    walk: OutputStride, index: int, is_final: bool, grid: Sequence[int], place: Place, dilate_first: bool
+    walk: StrideDilation, index: int, is_final: bool, grid: Sequence[int], place: Place, dilate_first: bool
 ) -> list[tuple[int, int]]:
     """(stride, rate) of each unit of a stage; `walk` moves on behind it. `grid` multiplies the rates."""
     before, count = walk.rate, len(grid)
@@ -319,7 +319,7 @@ def _register(depth: int, unit: Unit) -> None:
         multi_grid: Sequence[int] = (),
         cascade: int = 0,
         deformable: Sampling = "none",
-        width: float = 1.0,
+        width_mult: float = 1.0,
     ) -> ResNet:
         return ResNet(
             unit,
@@ -333,11 +333,11 @@ def _register(depth: int, unit: Unit) -> None:
             multi_grid,
             cascade,
             deformable,
-            width,
+            width_mult,
         )
 
     build.__doc__ = f"ResNet with {depth} weight layers, conv1 and layer1 to layer4."
-    BACKBONES.register(f"resnet{depth}", tiny={"width": 1 / 16}, paper=PAPER, year=2015)(build)
+    BACKBONES.register(f"resnet{depth}", tiny={"width_mult": 1 / 16}, paper=PAPER, year=2015)(build)
 
 
 for _depth in DEPTHS:

@@ -5,7 +5,7 @@ Paper: https://arxiv.org/abs/1709.01507
 Faithful: the block stands on the last 1x1 and its norm, before the addition (figure 3); reduction 16; the stride lies in the
 first 1x1 of a stage, as in the authors' released files.
 
-Deviations: `output_stride`, `deep_stem` and `width` as in `resnet.py`; `bias=False` leaves the biases of the two 1x1 out, as
+Deviations: `output_stride`, `deep_stem` and `width_mult` as in `resnet.py`; `bias=False` leaves the biases of the two 1x1 out, as
 some ports do.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..nn.squeeze_excitation import SqueezeExcitation
 from .base import BACKBONES
-from .resnet import DEPTHS, Bottleneck, Place, ResNet, UnitPlan
+from .resnet import DEPTHS, BlockConfig, Bottleneck, Place, ResNet
 
 PAPER = "https://arxiv.org/abs/1709.01507"
 
@@ -25,7 +25,7 @@ PAPER = "https://arxiv.org/abs/1709.01507"
 class SEBottleneck(Bottleneck):
     """A bottleneck whose added map is weighed channel by channel."""
 
-    def __init__(self, plan: UnitPlan, reduction: int, bias: bool) -> None:
+    def __init__(self, plan: BlockConfig, reduction: int, bias: bool) -> None:
         super().__init__(plan)
         channels = plan.channels * self.expansion
         self.se = SqueezeExcitation(channels, max(channels // reduction, 1), bias=bias)
@@ -47,7 +47,7 @@ def _register(depth: int) -> None:
         dilate_first: bool = True,
         reduction: int = 16,
         bias: bool = True,
-        width: float = 1.0,
+        width_mult: float = 1.0,
     ) -> ResNet:
         return ResNet(
             partial(SEBottleneck, reduction=reduction, bias=bias),
@@ -61,11 +61,11 @@ def _register(depth: int) -> None:
             (),
             0,
             "none",
-            width,
+            width_mult,
         )
 
     build.__doc__ = f"SE-ResNet with {depth} layers: a ResNet whose units weigh their channels."
-    BACKBONES.register(f"se_resnet{depth}", tiny={"width": 1 / 16}, paper=PAPER, year=2018)(build)
+    BACKBONES.register(f"se_resnet{depth}", tiny={"width_mult": 1 / 16}, paper=PAPER, year=2018)(build)
 
 
 for _depth in (50, 101, 152):

@@ -13,7 +13,7 @@ from types import ModuleType
 
 from torch import Tensor
 
-from ..errors import ConfigError, EnvironmentFault, UnknownNameError
+from ..errors import ConfigError, ResourceError, UnknownNameError
 from ..registry import suggest
 from .base import Backbone
 
@@ -26,7 +26,7 @@ class TimmBackbone(Backbone):
     name           as timm knows it
     output_stride  32, or 16 and 8 where timm can turn its strides into rates
     pretrained     whether timm fetches its published weights
-    Raises EnvironmentFault without timm, UnknownNameError for the name, ConfigError for what timm cannot build.
+    Raises ResourceError without timm, UnknownNameError for the name, ConfigError for what timm cannot build.
     """
 
     def __init__(self, name: str, in_channels: int = 3, *, output_stride: int = 32, pretrained: bool = False) -> None:
@@ -54,4 +54,4 @@ def _timm() -> ModuleType:
     except ImportError as error:
         what = f"timm cannot be imported: {str(error).splitlines()[0]}"
         fix = "pip install 'pixelwise[timm]', beside the torchvision that fits your torch"
-        raise EnvironmentFault(PREFIX.rstrip(":"), what, fix) from error
+        raise ResourceError(PREFIX.rstrip(":"), what, fix) from error

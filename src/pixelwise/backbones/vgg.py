@@ -5,7 +5,7 @@ Paper: https://arxiv.org/abs/1409.1556
 Faithful: nets A (11), B (13), D (16), E (19): 3x3 convolutions, five 2x2 poolings, fc6, fc7, fc8; state names and shapes are
 torchvision's, so that its files load strictly.
 
-Deviations: batch normalisation (`_bn`, torchvision's variant), `width`, the paddings that FCN changes (`margin`, `ceil_mode`),
+Deviations: batch normalisation (`_bn`, torchvision's variant), `width_mult`, the paddings that FCN changes (`margin`, `ceil_mode`),
 and what DeepLab v1 changes: poolings over 3x3 (`pool_kernel`), strides turned into rates (`output_stride`). Fresh weights are
 He's, the paper's came from net A and a normal of 0.01.
 """
@@ -15,9 +15,9 @@ from __future__ import annotations
 from torch import nn
 
 from ..errors import ConfigError
-from ..nn.channels import scaled
-from ..nn.init import init_he
-from ..nn.output_stride import OutputStride
+from ..nn.channels import scale_channels
+from ..nn.init import init_kaiming_normal
+from ..nn.output_stride import StrideDilation
 from .base import BACKBONES
 from .classifier import ChainBackbone, pool
 
@@ -41,29 +41,29 @@ class VGG(ChainBackbone):
         ceil_mode: bool,
         pool_kernel: int,
         output_stride: int,
-        width: float,
+        width_mult: float,
         dropout: float,
     ) -> None:
         if pool_kernel not in (2, 3) or (pool_kernel == 2 and output_stride < 32):
             what = f"got {pool_kernel} at output stride {output_stride}"
             raise ConfigError("pool_kernel", what, "2 is the paper's, 3 DeepLab's, which every output stride below 32 takes")
-        walk = OutputStride(output_stride)
+        walk = StrideDilation(output_stride)
         layers: list[nn.Module] = []
         taps: list[tuple[str, int]] = []
         channels = in_channels
         for stage, (num_convs, base) in enumerate(zip(DEPTHS[depth], CHANNELS, strict=True), start=1):
             for _ in range(num_convs):
-                layers.append(nn.Conv2d(channels, scaled(base, width), 3, 1, walk.rate if layers else margin, walk.rate))
-                channels = scaled(base, width)
+                layers.append(nn.Conv2d(channels, scale_channels(base, width_mult), 3, 1, walk.rate if layers else margin, walk.rate))
+                channels = scale_channels(base, width_mult)
                 layers += [nn.BatchNorm2d(channels)] if batch_norm else []
                 layers.append(nn.ReLU(inplace=True))
             layers.append(pool(pool_kernel, ceil_mode, 1, walk.step(2)))
             taps.append((f"pool{stage}", len(layers) - 1))
         self.depth = depth
-        hidden = scaled(4096, width)
+        hidden = scale_channels(4096, width_mult)
         classifier = _classifier(channels * 49, hidden, num_classes, dropout) if num_classes else None
         super().__init__(nn.Sequential(*layers), taps, classifier, ((7, hidden), (1, hidden)), input_size=224)
-        init_he(self)
+        init_kaiming_normal(self)
 
     def _caffe_convs(self) -> list[str]:
         return [f"conv{stage}_{i}" for stage, count in enumerate(DEPTHS[self.depth], start=1) for i in range(1, count + 1)]
@@ -90,14 +90,14 @@ def _register(depth: int, batch_norm: bool) -> None:
         ceil_mode: bool = False,
         pool_kernel: int = 2,
         output_stride: int = 32,
-        width: float = 1.0,
+        width_mult: float = 1.0,
         dropout: float = 0.5,
     ) -> VGG:
-        return VGG(depth, in_channels, num_classes, batch_norm, margin, ceil_mode, pool_kernel, output_stride, width, dropout)
+        return VGG(depth, in_channels, num_classes, batch_norm, margin, ceil_mode, pool_kernel, output_stride, width_mult, dropout)
 
     build.__doc__ = f"VGG with {depth} weight layers{' and batch normalisation' if batch_norm else ''}, pool1 to pool5."
     name = f"vgg{depth}" + ("_bn" if batch_norm else "")
-    BACKBONES.register(name, tiny={"width": 1 / 16}, paper=PAPER, year=2014)(build)
+    BACKBONES.register(name, tiny={"width_mult": 1 / 16}, paper=PAPER, year=2014)(build)
 
 
 for _depth in DEPTHS:

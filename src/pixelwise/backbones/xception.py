@@ -7,16 +7,16 @@ separable convolution; batch normalisation (eps 0.001) behind each depthwise 3x3
 The finer maps are tapped behind the second separable convolution of a strided unit, as their decoder does.
 
 Deviations: the paper's text has a ReLU behind every depthwise 3x3; the released code, followed here, only in the last unit.
-`output_stride` 8, 16 or 32; `width` is ours.
+`output_stride` 8, 16 or 32; `width_mult` is ours.
 """
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..nn.channels import scaled
-from ..nn.init import init_he
-from ..nn.output_stride import OutputStride
+from ..nn.channels import scale_channels
+from ..nn.init import init_kaiming_normal
+from ..nn.output_stride import StrideDilation
 from ..nn.separable_conv import separable_behind_relu, separable_with_relu
 from .base import BACKBONES
 from .classifier import ClassifierBackbone
@@ -63,17 +63,17 @@ class Xception(ClassifierBackbone):
     input_size = 299
     map_names = ("conv", "low_level", "entry", "middle", "exit")
 
-    def __init__(self, depth: int, in_channels: int, num_classes: int, output_stride: int, width: float) -> None:
+    def __init__(self, depth: int, in_channels: int, num_classes: int, output_stride: int, width_mult: float) -> None:
         super().__init__()
         entry, num_middle = FLOWS[depth]
-        stem, channels = scaled(32, width), scaled(64, width)
+        stem, channels = scale_channels(32, width_mult), scale_channels(64, width_mult)
         self.stem = nn.Sequential(*_conv3x3(in_channels, stem, 2), *_conv3x3(stem, channels, 1))
-        walk = OutputStride(output_stride, stride=2)
+        walk = StrideDilation(output_stride, stride=2)
         self.strides, self.channels = (2,), (channels,)
         entry_units: list[Unit] = []
         self.taps = tuple(i for i, (_, stride) in enumerate(entry) if stride == 2)[1:]
         for i, (base, nominal) in enumerate(entry):
-            out = scaled(base, width)
+            out = scale_channels(base, width_mult)
             rate, stride_before = walk.rate, walk.stride
             entry_units.append(Unit(channels, (out, out, out), walk.step(nominal), rate, shortcut=True))
             channels = out
@@ -82,7 +82,7 @@ class Xception(ClassifierBackbone):
         self.entry = nn.Sequential(*entry_units)
         self.middle = nn.Sequential(*(Unit(channels, (channels,) * 3, 1, walk.rate, shortcut=False) for _ in range(num_middle)))
         self.strides, self.channels = (*self.strides, walk.stride), (*self.channels, channels)
-        wide, deep, last = scaled(1024, width), scaled(1536, width), scaled(2048, width)
+        wide, deep, last = scale_channels(1024, width_mult), scale_channels(1536, width_mult), scale_channels(2048, width_mult)
         rate = walk.rate
         self.exit1 = Unit(channels, (channels, wide, wide), walk.step(2), rate, shortcut=True)
         self.exit2 = nn.Sequential(
@@ -92,7 +92,7 @@ class Xception(ClassifierBackbone):
         if num_classes:
             self.avgpool = nn.AdaptiveAvgPool2d(1)
             self.fc = nn.Linear(last, num_classes)
-        init_he(self)
+        init_kaiming_normal(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Normalised images (B, C, H, W) float -> maps, finest first."""
@@ -128,11 +128,11 @@ def _conv3x3(in_channels: int, out_channels: int, stride: int) -> list[nn.Module
 
 
 def _register(depth: int) -> None:
-    def build(in_channels: int = 3, *, num_classes: int = 0, output_stride: int = 32, width: float = 1.0) -> Xception:
-        return Xception(depth, in_channels, num_classes, output_stride, width)
+    def build(in_channels: int = 3, *, num_classes: int = 0, output_stride: int = 32, width_mult: float = 1.0) -> Xception:
+        return Xception(depth, in_channels, num_classes, output_stride, width_mult)
 
     build.__doc__ = f"Aligned Xception with {depth} layers, as DeepLab v3+ changed it."
-    BACKBONES.register(f"xception{depth}", tiny={"width": 1 / 32}, paper=PAPER, year=2018)(build)
+    BACKBONES.register(f"xception{depth}", tiny={"width_mult": 1 / 32}, paper=PAPER, year=2018)(build)
 
 
 for _depth in FLOWS:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..inference.segmenter import Segmenter
 
 # Code that was compiled before is there sooner than this, and then nothing is said.
-PATIENCE = 2.0
+NOTICE_DELAY_S = 2.0
 
 
 def with_crf(segmenter: Segmenter, parameters: Parameters) -> Segmenter:
@@ -26,7 +26,7 @@ def with_crf(segmenter: Segmenter, parameters: Parameters) -> Segmenter:
 def compile_crf(num_classes: int) -> None:
     """Refine four pixels, for which everything is compiled that an image of so many classes needs."""
     words = "getting the CRF's loops ready; compiling them takes some seconds, once on this machine"
-    notice = Timer(PATIENCE, print, (words,), {"file": sys.stderr, "flush": True})
+    notice = Timer(NOTICE_DELAY_S, print, (words,), {"file": sys.stderr, "flush": True})
     notice.daemon = True
     notice.start()
     try:

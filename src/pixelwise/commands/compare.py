@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from numpy.typing import NDArray
 
 from ..core import Taxonomy
-from ..data.dataset import MaskCode
+from ..data.dataset import MaskEncoding
 from ..errors import InputError
 from ..files import make_folder
 from ..images import read_image, read_mask, write_image
@@ -74,4 +74,4 @@ def read_truth(path: Path, taxonomy: Taxonomy, image: NDArray[np.uint8]) -> NDAr
         what = f"is {sizes[0]}, the image {sizes[1]} (height x width)"
         raise InputError(path, what, "give the mask of this image; masks are never resized silently")
     by_color = raw.ndim == 3 and bool((raw != raw[..., :1]).any())
-    return MaskCode(by_color).encode(raw, taxonomy, path)
+    return MaskEncoding(by_color).encode(raw, taxonomy, path)

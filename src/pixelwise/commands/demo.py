@@ -6,9 +6,9 @@ from pathlib import Path
 
 from ..core import Prediction
 from ..errors import InputError
-from ..inference.predict_files import Job, Products, plan
+from ..inference.predict_files import Job, OutputOptions, plan
 from ..visualization.gallery import Photo, make_photo, write_gallery
-from .predict import run_jobs, tell_passed_over
+from .predict import print_skipped, run_jobs
 
 
 def demo(photos: Path = Path("samples"), /, *, out: Path = Path("demo"), model: str | None = None) -> int:
@@ -26,9 +26,9 @@ def demo(photos: Path = Path("samples"), /, *, out: Path = Path("demo"), model: 
     model
         A run, a checkpoint folder or a hub id; left out, it is the model that ships with pixelwise.
     """
-    products = Products(overlay=True, color=True)
-    jobs, passed_over = plan([photos], out, products)
-    tell_passed_over(passed_over)
+    products = OutputOptions(overlay=True, color=True)
+    jobs, skipped = plan([photos], out, products)
+    print_skipped(skipped)
     from ..inference.segmenter import load
 
     segmenter = load(model)

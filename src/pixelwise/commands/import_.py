@@ -17,7 +17,7 @@ from ..weights.checkpoint import save_checkpoint
 from ..weights.importing import Imported, Report, import_model
 from ..weights.importing.safe_open import regular_file
 from ..weights.importing.torch_names import COUNTER
-from ..weights.published import WEIGHTS, Weights, cache_folder, download, published
+from ..weights.published import WEIGHTS, PublishedWeights, cache_folder, download, published
 
 NUM_SHOWN = 6
 
@@ -79,7 +79,7 @@ def _numbered(num_classes: int) -> Taxonomy:
     return Taxonomy(tuple(f"class_{k}" for k in range(num_classes)))
 
 
-def _lines(imported: Imported, path: Path, entry: Weights | None) -> list[str]:
+def _lines(imported: Imported, path: Path, entry: PublishedWeights | None) -> list[str]:
     """What was loaded, proved, left out and started fresh, one line each."""
     report = imported.report
     spec = imported.spec
@@ -104,7 +104,7 @@ def _some(names: list[str] | tuple[str, ...]) -> str:
     return ", ".join(names[:NUM_SHOWN]) + more
 
 
-def _card(imported: Imported, file_name: str, entry: Weights | None) -> dict[str, Any]:
+def _card(imported: Imported, file_name: str, entry: PublishedWeights | None) -> dict[str, Any]:
     """The checkpoint's card: where the numbers come from, and what may be said about them."""
     report = imported.report
     card: dict[str, Any] = {

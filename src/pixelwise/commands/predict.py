@@ -16,7 +16,7 @@ from rich.text import Text
 
 from ..core import Prediction
 from ..errors import InputError
-from ..inference.predict_files import Job, Outcome, Products, label_all, plan
+from ..inference.predict_files import Job, OutputOptions, PredictionResult, plan, predict_files
 from ._options import parse_options
 
 if TYPE_CHECKING:
@@ -80,9 +80,9 @@ def predict(
     if not 0 <= opacity <= 1:
         raise InputError("--opacity", f"got {opacity}, allowed are 0 to 1", "write a number like 0.5")
     wanted = parse_options(options)
-    products = Products(overlay, color, probs, opacity)
-    jobs, passed_over = plan(inputs, out, products)
-    tell_passed_over(passed_over)
+    products = OutputOptions(overlay, color, probs, opacity)
+    jobs, skipped = plan(inputs, out, products)
+    print_skipped(skipped)
     jobs = _without_finished(jobs, out, products, resume, overwrite)
     # Only now, so that a slip of the pen is told at once and not after seconds of imports.
     from ..inference.crf_settings import find_crf
@@ -94,7 +94,7 @@ def predict(
     return run_jobs(segmenter if parameters is None else with_crf(segmenter, parameters), jobs, out, products)
 
 
-def tell_passed_over(lines: list[str]) -> None:
+def print_skipped(lines: list[str]) -> None:
     """The first of what has an image's name and is none, and how many there are."""
     for line in lines[:2]:
         print(f"skipped: {line}", file=sys.stderr)
@@ -102,7 +102,7 @@ def tell_passed_over(lines: list[str]) -> None:
         print(f"skipped: {len(lines) - 2} more like these", file=sys.stderr)
 
 
-def _without_finished(jobs: list[Job], out: Path, products: Products, resume: bool, overwrite: bool) -> list[Job]:
+def _without_finished(jobs: list[Job], out: Path, products: OutputOptions, resume: bool, overwrite: bool) -> list[Job]:
     """What is to be done: everything, or with `resume` the jobs that lack a file."""
     if resume:
         return [job for job in jobs if not all(path.exists() for path in products.paths(out, job))]
@@ -113,12 +113,12 @@ def _without_finished(jobs: list[Job], out: Path, products: Products, resume: bo
 
 
 def run_jobs(
-    segmenter: Segmenter, jobs: list[Job], out: Path, products: Products, keep: Callable[[Job, Prediction], None] | None = None
+    segmenter: Segmenter, jobs: list[Job], out: Path, products: OutputOptions, keep: Callable[[Job, Prediction], None] | None = None
 ) -> int:
     """Label, report each failure as it happens, print the table; returns the exit code: 0, 1 some failed, 2 all failed."""
     outcomes = []
     with _progress(len(jobs)) as advance:
-        for outcome in label_all(segmenter, jobs, out, products, keep):
+        for outcome in predict_files(segmenter, jobs, out, products, keep):
             outcomes.append(outcome)
             if outcome.error is not None:
                 print(f"error: {outcome.error}", file=sys.stderr, flush=True)
@@ -137,7 +137,7 @@ def _progress(num_jobs: int) -> Iterator[Callable[[], None]]:
         yield lambda: bar.advance(task)
 
 
-def _print_table(outcomes: list[Outcome], out: Path, num_failed: int) -> None:
+def _print_table(outcomes: list[PredictionResult], out: Path, num_failed: int) -> None:
     """Files, classes found (largest first) and milliseconds, and the counts. Names are text: brackets in them are no markup."""
     table = Table("file", "classes found", box=None, pad_edge=False)
     table.add_column("ms", justify="right")

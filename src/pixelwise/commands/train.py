@@ -99,11 +99,11 @@ def resolve(source: str, overrides: list[str], model: str | None, resumed: Path 
 
 
 def _train(config: Config, out: Path, resume: bool) -> None:
-    from ..train.callbacks import quiet_lightning
+    from ..train.callbacks import silence_lightning
     from ..train.ranks import process_rank
     from ..train.run import train as run
 
-    quiet_lightning()
+    silence_lightning()
     command = shlex.join(["pixelwise", *sys.argv[1:]])
     scores = run(config, out, resume=resume, command=command)
     if process_rank() == 0:

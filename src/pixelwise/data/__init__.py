@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import DatasetError
-from .dataset import Dataset, Item, MaskCode, Split
-from .formats import DATASETS, Layout
+from .dataset import Dataset, Item, MaskEncoding, Split
+from .formats import DATASETS, DatasetFormat
 
-__all__ = ["DATASETS", "Dataset", "Item", "Layout", "MaskCode", "Split", "find_dataset", "open_dataset"]
+__all__ = ["DATASETS", "Dataset", "DatasetFormat", "Item", "MaskEncoding", "Split", "find_dataset", "open_dataset"]
 
 
 def open_dataset(path: str | Path, layout: str | None = None) -> Dataset:

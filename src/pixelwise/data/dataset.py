@@ -30,7 +30,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class MaskCode:
+class MaskEncoding:
     """How mask files write classes: as numbers (`Taxonomy.values`), or as colours (`Taxonomy.colors`).
 
     by_color  True where a mask is an image in the classes' colours
@@ -97,11 +97,11 @@ class Split(Sequence[Sample]):
     name, items, taxonomy as given; code says how mask files write classes.
     """
 
-    def __init__(self, name: str, items: Iterable[Item], taxonomy: Taxonomy, code: MaskCode | None = None) -> None:
+    def __init__(self, name: str, items: Iterable[Item], taxonomy: Taxonomy, code: MaskEncoding | None = None) -> None:
         self.name = name
         self.items = tuple(items)
         self.taxonomy = taxonomy
-        self.code = code or MaskCode()
+        self.code = code or MaskEncoding()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -159,7 +159,7 @@ class Dataset:
 
     def problems(self) -> list[DatasetError]:
         """All that is wrong with the files' names and places, without opening any: one error a kind."""
-        found = [self._without_splits(), *map(self._twice_inside, self.splits.values()), self._missing(), self._in_two_splits()]
+        found = [self._without_splits(), *map(self._duplicate_keys, self.splits.values()), self._missing(), self._in_two_splits()]
         return [problem for problem in found if problem is not None]
 
     def check(self) -> Dataset:
@@ -178,7 +178,7 @@ class Dataset:
             return DatasetError(self.root, "has no splits", "make a `train` and a `val` part")
         return DatasetError(self.root, f"split {', '.join(empty)} is empty", "fill it or remove it") if empty else None
 
-    def _twice_inside(self, split: Split) -> DatasetError | None:
+    def _duplicate_keys(self, split: Split) -> DatasetError | None:
         counts: dict[str, int] = {}
         for item in split.items:
             counts[item.key] = counts.get(item.key, 0) + 1
@@ -214,10 +214,10 @@ class Dataset:
     def _foreign_pairs(self) -> Iterator[tuple[Split, Split]]:
         """Pairs of splits that must not share images."""
         pairs = combinations(self.splits.values(), 2)
-        return ((a, b) for a, b in pairs if _is_foreign(a.name, b.name) or _is_foreign(b.name, a.name))
+        return ((a, b) for a, b in pairs if _must_be_disjoint(a.name, b.name) or _must_be_disjoint(b.name, a.name))
 
 
-def _is_foreign(name: str, other: str) -> bool:
+def _must_be_disjoint(name: str, other: str) -> bool:
     """Whether `other` scores what `name` learns, or what `name` chooses.
 
     Lists may lie in one another: `trainaug` extends `train`, `trainval` and its kind hold `val`, `seg11valid` is a part of it.

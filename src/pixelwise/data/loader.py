@@ -45,7 +45,7 @@ def _order(num_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 
 @dataclass
-class Draws(Dataset[tuple[Sample, bool]]):
+class AugmentedDataset(Dataset[tuple[Sample, bool]]):
     """Draw number -> the augmented sample, and whether a bad image had to be replaced by the next one.
 
     mix is the probability that half of the classes of a second sample, drawn evenly, are pasted over the first.
@@ -122,7 +122,7 @@ class Draws(Dataset[tuple[Sample, bool]]):
         return sample
 
 
-class DrawBatches(Sampler[list[int]]):
+class ResumableBatchSampler(Sampler[list[int]]):
     """Draw numbers of this rank, batch by batch, from batch `start` to batch `stop`; ranks take neighbouring batches."""
 
     def __init__(self, start: int, stop: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
@@ -154,13 +154,13 @@ class TrainLoader:
     an interpreter that ends waits for them.
     """
 
-    def __init__(self, draws: Draws, batches: DrawBatches, workers: int) -> None:
+    def __init__(self, draws: AugmentedDataset, batches: ResumableBatchSampler, workers: int) -> None:
         self._running: Iterator[Any] | None = None
         self._batches: DataLoader[Any] = DataLoader(
-            _Handed(draws),
+            _ErrorsAsValues(draws),
             batch_sampler=batches,
             num_workers=workers,
-            collate_fn=_collate_handed,
+            collate_fn=_collate_or_error,
             generator=torch.Generator().manual_seed(draws.seed),
             worker_init_fn=_Worker(os.getpid()) if workers else None,
             prefetch_factor=4 if workers else None,
@@ -193,10 +193,10 @@ class TrainLoader:
 
 
 @dataclass
-class _Handed(Dataset[Any]):
-    """Draws whose errors are handed over as values: torch rebuilds an exception from its text alone, and loses its class."""
+class _ErrorsAsValues(Dataset[Any]):
+    """AugmentedDataset whose errors are handed over as values: torch rebuilds an exception from its text alone, and loses its class."""
 
-    draws: Draws
+    draws: AugmentedDataset
 
     def __getitem__(self, number: int) -> tuple[Sample, bool] | PixelwiseError:
         try:
@@ -205,7 +205,7 @@ class _Handed(Dataset[Any]):
             return error
 
 
-def _collate_handed(rows: Sequence[tuple[Sample, bool] | PixelwiseError]) -> tuple[Batch, int] | PixelwiseError:
+def _collate_or_error(rows: Sequence[tuple[Sample, bool] | PixelwiseError]) -> tuple[Batch, int] | PixelwiseError:
     good: list[tuple[Sample, bool]] = []
     for row in rows:
         if isinstance(row, PixelwiseError):

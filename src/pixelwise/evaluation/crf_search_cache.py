@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import EnvironmentFault
+from ..errors import ResourceError
 
 Matrices = NDArray[np.int64]
 
@@ -21,7 +21,7 @@ class Tally:
     """Counts by a key that tells all that they depend on, a line of JSON each, on disk as soon as they are made.
 
     path  the file; None keeps nothing. Counts of other searches may stand in it too: their keys are others
-    Raises EnvironmentFault where the file cannot be read.
+    Raises ResourceError where the file cannot be read.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -42,7 +42,7 @@ class Tally:
             return None
 
     def add(self, key: str, matrices: Matrices) -> None:
-        """Write counts to the file; raises EnvironmentFault where that fails."""
+        """Write counts to the file; raises ResourceError where that fails."""
         if self.path is None:
             return
         packed = base64.b64encode(zlib.compress(matrices.astype(np.int64).tobytes())).decode()
@@ -53,7 +53,7 @@ class Tally:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise EnvironmentFault(self.path, f"cannot be written: {error.strerror or error}", "free space, then go on") from error
+            raise ResourceError(self.path, f"cannot be written: {error.strerror or error}", "free space, then go on") from error
 
     def discard(self) -> None:
         """Remove the file of a search that is done."""
@@ -61,7 +61,7 @@ class Tally:
             try:
                 self.path.unlink(missing_ok=True)
             except OSError as error:
-                raise EnvironmentFault(self.path, f"cannot be removed: {error.strerror or error}", "remove it") from error
+                raise ResourceError(self.path, f"cannot be removed: {error.strerror or error}", "remove it") from error
 
 
 def _read(path: Path) -> dict[str, str]:
@@ -69,7 +69,7 @@ def _read(path: Path) -> dict[str, str]:
     try:
         lines = path.read_bytes().splitlines() if path.exists() else []
     except OSError as error:
-        raise EnvironmentFault(path, f"cannot be read: {error.strerror or error}", "remove it") from error
+        raise ResourceError(path, f"cannot be read: {error.strerror or error}", "remove it") from error
     packed: dict[str, str] = {}
     for line in lines:
         try:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core import Prediction, Taxonomy
-from ..data.dataset import MaskCode, Split
+from ..data.dataset import MaskEncoding, Split
 from ..errors import ConfigError, DatasetError, InputError
 from ..files import write_text
 from ..images import read_mask
@@ -177,7 +177,7 @@ def evaluate_folder(
         for item, path in zip(split.items, files, strict=True):
             raw = read_mask(path)
             # Where truth is drawn in colours, predictions may be either: what `predict` writes are numbers.
-            code = split.code if raw.ndim == 3 else MaskCode()
+            code = split.code if raw.ndim == 3 else MaskEncoding()
             yield item.key, split.read_labels(item), code.encode(raw, split.taxonomy, path), path
 
     return _score(pairs(), split, {"dataset": dataset, "predicted_by": str(folder)}, boundary, progress)

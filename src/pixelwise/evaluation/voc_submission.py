@@ -27,7 +27,7 @@ def write_leaderboard(predictions: Iterable[tuple[str, NDArray[Any]]], out: str 
     """Pack pairs (image id, mask (H, W) of class ids 0..20) as palette PNGs into `out` (.tgz or .tar.gz); their number.
 
     The same predictions give the same bytes. Raises InputError for another suffix, a wrong or repeated id, or no
-    prediction, MaskError for an id beyond 20 (borders are not predicted), EnvironmentFault when it cannot be written.
+    prediction, MaskError for an id beyond 20 (borders are not predicted), ResourceError when it cannot be written.
     """
     out = Path(out)
     if not out.name.endswith((".tgz", ".tar.gz")):

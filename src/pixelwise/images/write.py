@@ -18,7 +18,7 @@ from ..files import atomic_write, write_bytes
 def write_mask(path: str | Path, values: NDArray[Any], palette: NDArray[Any] | None = None) -> None:
     """Write labels (H, W) uint8 or uint16 as `encode_mask` makes them; the name ends in .png.
 
-    Raises InputError for another suffix, shape or type, EnvironmentFault when the file cannot be written.
+    Raises InputError for another suffix, shape or type, ResourceError when the file cannot be written.
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
@@ -46,7 +46,7 @@ def encode_mask(values: NDArray[Any], palette: NDArray[Any] | None = None) -> by
 def write_image(path: str | Path, rgb: NDArray[np.uint8]) -> None:
     """Write (H, W, 3) uint8 RGB as PNG or, for .jpg and .jpeg, as JPEG of quality 95 with full colour resolution.
 
-    Raises InputError for another suffix, shape or type, EnvironmentFault when the file cannot be written.
+    Raises InputError for another suffix, shape or type, ResourceError when the file cannot be written.
     """
     path = Path(path)
     suffix = path.suffix.lower()

@@ -37,7 +37,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Products:
+class OutputOptions:
     """What is written beside the mask, all below one folder.
 
     overlay  <name>_overlay.jpg, the colours laid over the image; opacity 0..1 of the colours
@@ -57,7 +57,7 @@ class Products:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PredictionResult:
     """What became of a job: the classes' shares (largest first) and the milliseconds, or the error."""
 
     job: Job
@@ -66,7 +66,7 @@ class Outcome:
     error: PixelwiseError | None = None
 
 
-def plan(inputs: Sequence[str | Path], out: Path, products: Products) -> tuple[list[Job], list[str]]:
+def plan(inputs: Sequence[str | Path], out: Path, products: OutputOptions) -> tuple[list[Job], list[str]]:
     """The jobs of files and folders, each with an output name of its own; and a line for each file that is passed over.
 
     A folder's images keep their sub-folders; what lies below `out` is none of them. Images that differ in their suffix
@@ -74,14 +74,14 @@ def plan(inputs: Sequence[str | Path], out: Path, products: Products) -> tuple[l
     Raises InputError for inputs without images, or when something would be written over an image or twice.
     """
     found: dict[tuple[Path, Path], None] = {}
-    passed_over: list[str] = []
+    skipped: list[str] = []
     written = Path(os.path.realpath(out))
     for given in map(Path, inputs):
         if given.is_dir() and Path(os.path.realpath(given)) == written:
             what = "is the folder of the images; masks among them would be taken for images"
             raise InputError(out, what, "choose another --out")
         listing = list_images(given)
-        passed_over += [f"{path}: {kind}" for path, kind in listing.skipped]
+        skipped += [f"{path}: {kind}" for path, kind in listing.skipped]
         inside = given.is_dir() and written.is_relative_to(os.path.realpath(given))
         root = given if given.is_dir() else given.parent
         images = [p for p in listing.images if not (inside and _real_place(p).is_relative_to(written))]
@@ -90,7 +90,7 @@ def plan(inputs: Sequence[str | Path], out: Path, products: Products) -> tuple[l
         found |= dict.fromkeys((path, path.relative_to(root)) for path in images)
     jobs = [Job(path, name) for (path, _), name in zip(found, _output_names([name for _, name in found]), strict=True)]
     _refuse_clashes(jobs, out, products)
-    return jobs, passed_over
+    return jobs, skipped
 
 
 def _output_names(names: Sequence[Path]) -> list[Path]:
@@ -117,7 +117,7 @@ def _shortened(name: Path) -> Path:
     return name.with_name(kept + number)
 
 
-def _refuse_clashes(jobs: Sequence[Job], out: Path, products: Products) -> None:
+def _refuse_clashes(jobs: Sequence[Job], out: Path, products: OutputOptions) -> None:
     sources = {_real_place(job.source) for job in jobs}
     sources |= {Path(os.path.realpath(job.source)) for job in jobs if job.source.is_symlink()}
     writer: dict[str, Job] = {}
@@ -144,20 +144,20 @@ def _real_folder(folder: Path) -> Path:
 
 def mask_path(out: Path, job: Job) -> Path:
     """Where the job's mask goes."""
-    return Products().paths(out, job)[-1]
+    return OutputOptions().paths(out, job)[-1]
 
 
-def label_all(
+def predict_files(
     segmenter: Segmenter,
     jobs: Sequence[Job],
     out: Path,
-    products: Products,
+    products: OutputOptions,
     keep: Callable[[Job, Prediction], None] | None = None,
-) -> Iterator[Outcome]:
+) -> Iterator[PredictionResult]:
     """Label each image and write its products, the mask last: where there is a mask, the job is done.
 
     keep is handed each prediction; nothing else holds on to it, so that thousands of images do not pile up in memory.
-    An image that cannot be read gives an Outcome with its error, and the rest goes on; a full disk ends it.
+    An image that cannot be read gives an PredictionResult with its error, and the rest goes on; a full disk ends it.
     """
     swept: set[Path] = set()
     for job in jobs:
@@ -170,15 +170,15 @@ def label_all(
             prediction = segmenter.predict(job.source, probs=products.probs)
             elapsed = (time.perf_counter() - started) * 1000
         except InputError as error:
-            yield Outcome(job, {}, error=error)
+            yield PredictionResult(job, {}, error=error)
             continue
         write_products(prediction, out, job, products)
         if keep:
             keep(job, prediction)
-        yield Outcome(job, prediction.shares(), elapsed)
+        yield PredictionResult(job, prediction.class_fractions(), elapsed)
 
 
-def write_products(prediction: Prediction, out: Path, job: Job, products: Products) -> None:
+def write_products(prediction: Prediction, out: Path, job: Job, products: OutputOptions) -> None:
     """Write what is asked for, then the mask itself."""
     for path in products.paths(out, job)[:-1]:
         if path.name.endswith(_OVERLAY):

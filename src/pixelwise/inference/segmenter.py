@@ -124,7 +124,7 @@ def load(
     device     auto, cpu or cuda
     precision  float32, or bfloat16 for chips that compute it
     options    of the network in place of those that it was trained with, where its weights fit: {"output_stride": 8}
-    Raises CheckpointError naming what is missing or damaged, EnvironmentFault for a device that is not there, ConfigError
+    Raises CheckpointError naming what is missing or damaged, ResourceError for a device that is not there, ConfigError
     for an option that the network does not have.
     """
     if path is None:

@@ -20,10 +20,10 @@ class SegmentationModel(nn.Module, ABC):
 
     num_classes  K
     in_channels  C of the images
-    fixed_side   pixels of the square that every image is resized to; 0 for a network of any size, the usual kind
+    fixed_input_size   pixels of the square that every image is resized to; 0 for a network of any size, the usual kind
     """
 
-    fixed_side = 0
+    fixed_input_size = 0
 
     def __init__(self, num_classes: int, in_channels: int, preprocessing: str | Mapping[str, Any]) -> None:
         super().__init__()

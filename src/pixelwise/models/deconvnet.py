@@ -7,7 +7,7 @@ deconvolution is a 3x3 of stride 1; batch normalisation and ReLU behind every la
 instances for training in two stages: `augment.objects`; proposals merged by maximum and the product with FCN-8s:
 `inference.proposals`.
 
-Deviations: a whole image is resized to `side` pixels, and its scores back, as one proposal that covers it (bilinear). `width` is
+Deviations: a whole image is resized to `side` pixels, and its scores back, as one proposal that covers it (bilinear). `width_mult` is
 ours. With a single image in training the norms behind fc6 and fc7, which see one value a channel, use their running statistics.
 Convolutions start from He's weights, the authors' from VGG16. The authors estimate the norms' statistics over 500 passes behind
 training; here they are the running ones.
@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from ..core import Coarse
 from ..errors import ConfigError
-from ..nn.channels import scaled
-from ..nn.init import init_he
-from ..nn.pyramid_pooling import CellNorm
+from ..nn.channels import scale_channels
+from ..nn.init import init_kaiming_normal
+from ..nn.pyramid_pooling import BatchNorm2dSafe
 from ..nn.upsampling import Bilinear
 from .base import MODELS, SegmentationModel
 
@@ -44,7 +44,7 @@ class ConvUnit(nn.Sequential):
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, padding: int) -> None:
         conv = nn.Conv2d(in_channels, out_channels, kernel, padding=padding)
-        super().__init__(conv, CellNorm(out_channels), nn.ReLU(inplace=True))
+        super().__init__(conv, BatchNorm2dSafe(out_channels), nn.ReLU(inplace=True))
 
 
 class DeconvUnit(nn.Sequential):
@@ -64,34 +64,34 @@ class DeconvNet(SegmentationModel):
     side  pixels of the square that every image is resized to, a multiple of 32; fc6 covers all of its last map
     """
 
-    def __init__(self, num_classes: int, in_channels: int, side: int, width: float, preprocessing: str | Mapping[str, Any]) -> None:
+    def __init__(self, num_classes: int, in_channels: int, side: int, width_mult: float, preprocessing: str | Mapping[str, Any]) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
         if side < STRIDE or side % STRIDE:
             raise ConfigError("side", f"got {side}, allowed are multiples of {STRIDE}", "the paper's is 224")
-        self.fixed_side = side
+        self.fixed_input_size = side
         kernel = side // STRIDE
         channels = in_channels
         self.conv = nn.ModuleList()
         for block in CONV:
-            self.conv.append(_block(ConvUnit, channels, block, width))
-            channels = scaled(block[-1], width)
-        hidden = scaled(4096, width)
+            self.conv.append(_block(ConvUnit, channels, block, width_mult))
+            channels = scale_channels(block[-1], width_mult)
+        hidden = scale_channels(4096, width_mult)
         self.fc6 = ConvUnit(channels, hidden, kernel, 0)
         self.fc7 = ConvUnit(hidden, hidden, 1, 0)
         self.deconv_fc6 = DeconvUnit(hidden, channels, kernel, 0)
         self.deconv = nn.ModuleList()
         for block in DECONV:
-            self.deconv.append(_block(DeconvUnit, channels, block, width))
-            channels = scaled(block[-1], width)
+            self.deconv.append(_block(DeconvUnit, channels, block, width_mult))
+            channels = scale_channels(block[-1], width_mult)
         self.score = nn.Conv2d(channels, num_classes, 1)
-        init_he(self)
+        init_kaiming_normal(self)
 
     def coarse(self, images: Tensor) -> Coarse:
         """images (B, C, H, W) -> scores of a square of `side` pixels."""
         size = (images.shape[-2], images.shape[-1])
         cells = self.preprocess(images)
-        if size != (self.fixed_side, self.fixed_side):
-            cells = F.interpolate(cells, size=(self.fixed_side, self.fixed_side), mode="bilinear", align_corners=False)
+        if size != (self.fixed_input_size, self.fixed_input_size):
+            cells = F.interpolate(cells, size=(self.fixed_input_size, self.fixed_input_size), mode="bilinear", align_corners=False)
         switches = []
         for block in self.conv:
             cells, places = F.max_pool2d(block(cells), 2, return_indices=True)
@@ -106,19 +106,19 @@ class DeconvNet(SegmentationModel):
         return [self.score]
 
 
-def _block(unit: type[ConvUnit] | type[DeconvUnit], in_channels: int, block: Sequence[int], width: float) -> nn.Sequential:
-    channels = [in_channels, *(scaled(base, width) for base in block)]
+def _block(unit: type[ConvUnit] | type[DeconvUnit], in_channels: int, block: Sequence[int], width_mult: float) -> nn.Sequential:
+    channels = [in_channels, *(scale_channels(base, width_mult) for base in block)]
     return nn.Sequential(*(unit(a, b, 3, 1) for a, b in pairwise(channels)))
 
 
-@MODELS.register("deconvnet", tiny={"width": 1 / 32, "side": 64}, paper=PAPER, year=2015, scores=SCORES)
+@MODELS.register("deconvnet", tiny={"width_mult": 1 / 32, "side": 64}, paper=PAPER, year=2015, scores=SCORES)
 def deconvnet(
     num_classes: int = 21,
     in_channels: int = 3,
     *,
     side: int = 224,
-    width: float = 1.0,
+    width_mult: float = 1.0,
     preprocessing: str | Mapping[str, Any] = "caffe",
 ) -> DeconvNet:
     """DeconvNet: VGG16 and its mirror image, unpooling by switches."""
-    return DeconvNet(num_classes, in_channels, side, width, preprocessing)
+    return DeconvNet(num_classes, in_channels, side, width_mult, preprocessing)

@@ -11,7 +11,7 @@ a 3x3 and a 1x1 of 128 filters each (section 4.3). Images are padded with their 
 
 Deviations: without a published net the backbone starts from He's weights. 7x7 and 4x4 have the 3x3 poolings that the authors' later
 files brought in (their first ones pool 2x2, each padded by a pixel). MSc reads every eighth pixel of the image, as in the
-authors' training; `fine` reads all of them in evaluation, as their test file. `width` is ours.
+authors' training; `fine` reads all of them in evaluation, as their test file. `width_mult` is ours.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from ..backbones import create_backbone
 from ..backbones.classifier import ClassifierBackbone
 from ..core import Coarse
 from ..errors import ConfigError
-from ..nn.channels import scaled
+from ..nn.channels import scale_channels
 from ..nn.geometry import Field, layers_of, receptive_field
-from ..nn.init import init_he, normal_conv
+from ..nn.init import init_kaiming_normal, normal_conv
 from ..nn.upsampling import Grid, Identity, cover
 from .base import MODELS, SegmentationModel
 
@@ -54,12 +54,12 @@ class View:
 LARGE_FOV = View(3, 12, 1024, averaged=True)
 
 
-def fully_connected(in_channels: int, view: View, dropout: float, width: float) -> nn.Sequential:
+def fully_connected(in_channels: int, view: View, dropout: float, width_mult: float) -> nn.Sequential:
     """fc6 with holes and fc7, (B, in_channels, h, w) -> (B, view.hidden * width, h, w). Raises ConfigError for the rate."""
     reach = (view.kernel - 1) * view.rate
     if view.rate < 1 or reach % 2:
         raise ConfigError("rate", f"got {view.rate} for {view.kernel}x{view.kernel}", "even kernels take even rates of 2 and more")
-    hidden = scaled(view.hidden, width)
+    hidden = scale_channels(view.hidden, width_mult)
     fc = nn.Sequential(
         nn.Conv2d(in_channels, hidden, view.kernel, padding=reach // 2, dilation=view.rate),
         nn.ReLU(inplace=True),
@@ -68,11 +68,11 @@ def fully_connected(in_channels: int, view: View, dropout: float, width: float) 
         nn.ReLU(inplace=True),
         nn.Dropout(dropout),
     )
-    init_he(fc)
+    init_kaiming_normal(fc)
     return fc
 
 
-class DirectPath(nn.Module):
+class MultiScaleBranch(nn.Module):
     """MSc: from a fine map past the backbone to the classifier, at stride 8 or (`fine`) at the map's own."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, dropout: float) -> None:
@@ -100,20 +100,20 @@ class DeepLabV1(SegmentationModel):
         direct_channels: int,
         fine: bool,
         dropout: float,
-        width: float,
+        width_mult: float,
         preprocessing: str | Mapping[str, Any],
     ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
-        backbone = create_backbone("vgg16", in_channels=in_channels, output_stride=STRIDE, pool_kernel=3, width=width)
+        backbone = create_backbone("vgg16", in_channels=in_channels, output_stride=STRIDE, pool_kernel=3, width_mult=width_mult)
         assert isinstance(backbone, ClassifierBackbone)
         self.backbone = backbone
         self.fine = fine
         self.average = nn.AvgPool2d(3, 1, 1) if view.averaged else nn.Identity()
-        self.fc = fully_connected(backbone.channels[-1], view, dropout, width)
-        direct = scaled(direct_channels, width) if direct_channels else 0
+        self.fc = fully_connected(backbone.channels[-1], view, dropout, width_mult)
+        direct = scale_channels(direct_channels, width_mult) if direct_channels else 0
         sources = zip((in_channels, *backbone.channels), DIRECT_STRIDES, strict=False) if direct else ()
-        self.direct = nn.ModuleList(DirectPath(channels, direct, stride, dropout) for channels, stride in sources)
-        self.score = normal_conv(scaled(view.hidden, width) + len(self.direct) * direct, num_classes, 1, std=0.01)
+        self.direct = nn.ModuleList(MultiScaleBranch(channels, direct, stride, dropout) for channels, stride in sources)
+        self.score = normal_conv(scale_channels(view.hidden, width_mult) + len(self.direct) * direct, num_classes, 1, std=0.01)
 
     def coarse(self, images: Tensor) -> Coarse:
         """images (B, C, H, W) -> scores at stride 8."""
@@ -151,14 +151,14 @@ def _register(name: str, summary: str, view: View) -> None:
         *,
         rate: int = view.rate,
         dropout: float = 0.5,
-        width: float = 1.0,
+        width_mult: float = 1.0,
         preprocessing: str | Mapping[str, Any] = "caffe",
     ) -> DeepLabV1:
         own = View(view.kernel, rate, view.hidden, view.averaged)
-        return DeepLabV1(num_classes, in_channels, own, 0, False, dropout, width, preprocessing)
+        return DeepLabV1(num_classes, in_channels, own, 0, False, dropout, width_mult, preprocessing)
 
     build.__doc__ = summary
-    MODELS.register(name, tiny={"width": 1 / 16}, paper=PAPER, year=2015, scores=SCORES)(build)
+    MODELS.register(name, tiny={"width_mult": 1 / 16}, paper=PAPER, year=2015, scores=SCORES)(build)
 
 
 _register("deeplabv1_largefov_vgg16", "DeepLab v1 LargeFOV: VGG16 at stride 8, fc6 of 3x3 at rate 12, 1024 filters.", LARGE_FOV)
@@ -166,7 +166,7 @@ _register("deeplabv1_vgg16_7x7", "DeepLab v1 7x7: VGG16 at stride 8, its own fc6
 _register("deeplabv1_vgg16_4x4", "DeepLab v1: VGG16 at stride 8, fc6 of 4x4 at rate 4, or `rate` 8.", View(4, 4, 4096))
 
 
-@MODELS.register("deeplabv1_msc_largefov_vgg16", tiny={"width": 1 / 16}, paper=PAPER, year=2015, scores=SCORES)
+@MODELS.register("deeplabv1_msc_largefov_vgg16", tiny={"width_mult": 1 / 16}, paper=PAPER, year=2015, scores=SCORES)
 def deeplabv1_msc_largefov_vgg16(
     num_classes: int = 21,
     in_channels: int = 3,
@@ -174,9 +174,9 @@ def deeplabv1_msc_largefov_vgg16(
     rate: int = 12,
     fine: bool = False,
     dropout: float = 0.5,
-    width: float = 1.0,
+    width_mult: float = 1.0,
     preprocessing: str | Mapping[str, Any] = "caffe",
 ) -> DeepLabV1:
     """DeepLab v1 MSc-LargeFOV: the image and pool1 to pool4 reach the classifier too."""
     view = View(3, rate, 1024, averaged=True)
-    return DeepLabV1(num_classes, in_channels, view, 128, fine, dropout, width, preprocessing)
+    return DeepLabV1(num_classes, in_channels, view, 128, fine, dropout, width_mult, preprocessing)

@@ -12,7 +12,7 @@ authors' 321 and 513, so that the cells of all scales lie on each other.
 
 Deviations: without a published net the backbone starts from He's weights. Norms learn unless `train.freeze_norm` keeps their
 statistics; their scales and shifts learn all the same, where the published runs freeze those too. The losses of the smaller scales
-are taken at the image's size, not at their own. `scales` is also offered on VGG16, which the paper measures at one; `width` is
+are taken at the image's size, not at their own. `scales` is also offered on VGG16, which the paper measures at one; `width_mult` is
 ours.
 """
 
@@ -31,7 +31,7 @@ from ..backbones import create_backbone
 from ..backbones.classifier import ClassifierBackbone
 from ..core import Coarse
 from ..errors import ConfigError
-from ..nn.channels import scaled
+from ..nn.channels import scale_channels
 from ..nn.geometry import Field, layers_of, receptive_field
 from ..nn.init import normal_conv
 from ..nn.upsampling import Grid, cover
@@ -142,7 +142,7 @@ def _backbone(name: str, in_channels: int, **options: Any) -> ClassifierBackbone
     return backbone
 
 
-@MODELS.register("deeplabv2_vgg16", tiny={"width": 1 / 16}, paper=PAPER, year=2016, scores=SCORES)
+@MODELS.register("deeplabv2_vgg16", tiny={"width_mult": 1 / 16}, paper=PAPER, year=2016, scores=SCORES)
 def deeplabv2_vgg16(
     num_classes: int = 21,
     in_channels: int = 3,
@@ -150,32 +150,32 @@ def deeplabv2_vgg16(
     head: str = "aspp_l",
     scales: Sequence[float] = (1.0,),
     dropout: float = 0.5,
-    width: float = 1.0,
+    width_mult: float = 1.0,
     preprocessing: str | Mapping[str, Any] = "caffe",
 ) -> DeepLabV2:
     """DeepLab v2 on VGG16: branches of fc6, fc7, fc8 at four rates (`head` aspp_l or aspp_s), or largefov."""
-    backbone = _backbone("vgg16", in_channels, pool_kernel=3, width=width)
+    backbone = _backbone("vgg16", in_channels, pool_kernel=3, width_mult=width_mult)
     branches = {}
     for rate in _rates(head):
-        fc = fully_connected(backbone.channels[-1], View(3, rate, LARGE_FOV.hidden), dropout, width)
-        branches[rate] = nn.Sequential(fc, normal_conv(scaled(LARGE_FOV.hidden, width), num_classes, 1, std=0.01))
+        fc = fully_connected(backbone.channels[-1], View(3, rate, LARGE_FOV.hidden), dropout, width_mult)
+        branches[rate] = nn.Sequential(fc, normal_conv(scale_channels(LARGE_FOV.hidden, width_mult), num_classes, 1, std=0.01))
     # Only LargeFOV keeps v1's pool5a.
     pyramid = Pyramid(branches, nn.AvgPool2d(3, 1, 1) if head == "largefov" else None)
     return DeepLabV2(num_classes, in_channels, backbone, pyramid, scales, preprocessing)
 
 
-@MODELS.register("deeplabv2_resnet101", tiny={"width": 1 / 32}, paper=PAPER, year=2016, scores=SCORES)
+@MODELS.register("deeplabv2_resnet101", tiny={"width_mult": 1 / 32}, paper=PAPER, year=2016, scores=SCORES)
 def deeplabv2_resnet101(
     num_classes: int = 21,
     in_channels: int = 3,
     *,
     head: str = "aspp_l",
     scales: Sequence[float] = SCALES,
-    width: float = 1.0,
+    width_mult: float = 1.0,
     preprocessing: str | Mapping[str, Any] = "caffe",
 ) -> DeepLabV2:
     """DeepLab v2 on ResNet-101: four 3x3 at rates 6 to 24 summed, the maximum over three sizes of the image."""
-    backbone = _backbone("resnet101", in_channels, stride_in="1x1", width=width)
+    backbone = _backbone("resnet101", in_channels, stride_in="1x1", width_mult=width_mult)
     channels = backbone.channels[-1]
     branches = {r: normal_conv(channels, num_classes, 3, std=0.01, padding=r, rate=r) for r in _rates(head)}
     return DeepLabV2(num_classes, in_channels, backbone, Pyramid(branches), scales, preprocessing)

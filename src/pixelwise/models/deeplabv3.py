@@ -8,7 +8,7 @@ the fourth, with multi-grid (1, 2, 1). Scores are brought to full size bilinearl
 
 Deviations: norms average over ten steps (torch's momentum of 0.1), the authors' over thousands. The ResNet has torchvision's
 7x7 stem and strides in the 3x3 (`deep_stem` and `stride_in` give the authors' nets); with a single image in training the norm
-behind the image pooling uses its running statistics. `width` is ours.
+behind the image pooling uses its running statistics. `width_mult` is ours.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..backbones import create_backbone
 from ..backbones.resnet import Place
 from ..core import Coarse
-from ..nn.channels import scaled
+from ..nn.channels import scale_channels
 from ..nn.pyramid_pooling import ASPP
 from ..nn.upsampling import Bilinear
 from .base import MODELS, SegmentationModel
@@ -50,7 +50,7 @@ class DeepLabV3(SegmentationModel):
         multi_grid: Sequence[int],
         stride_in: Place,
         deep_stem: bool,
-        width: float,
+        width_mult: float,
         preprocessing: str | Mapping[str, Any],
     ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
@@ -63,10 +63,10 @@ class DeepLabV3(SegmentationModel):
             stride_in=stride_in,
             deep_stem=deep_stem,
             cascade=3 if cascade else 0,
-            width=width,
+            width_mult=width_mult,
         )
         channels = self.backbone.channels[-1]
-        hidden = scaled(256, width)
+        hidden = scale_channels(256, width_mult)
         self.context = None if cascade else ASPP(channels, hidden, rates_at(output_stride))
         self.score = nn.Conv2d(channels if cascade else hidden, num_classes, 1)
 
@@ -92,15 +92,15 @@ def _register(depth: int, name: str, cascade: bool, grid: tuple[int, ...], summa
         multi_grid: Sequence[int] = grid,
         stride_in: Place = "3x3",
         deep_stem: bool = False,
-        width: float = 1.0,
+        width_mult: float = 1.0,
         preprocessing: str | Mapping[str, Any] = "torchvision",
     ) -> DeepLabV3:
         return DeepLabV3(
-            depth, num_classes, in_channels, cascade, output_stride, multi_grid, stride_in, deep_stem, width, preprocessing
+            depth, num_classes, in_channels, cascade, output_stride, multi_grid, stride_in, deep_stem, width_mult, preprocessing
         )
 
     build.__doc__ = summary
-    MODELS.register(name, tiny={"width": 1 / 32}, paper=PAPER, year=2017, scores=SCORES)(build)
+    MODELS.register(name, tiny={"width_mult": 1 / 32}, paper=PAPER, year=2017, scores=SCORES)(build)
 
 
 for _depth in (50, 101):

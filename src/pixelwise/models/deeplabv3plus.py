@@ -9,7 +9,7 @@ behind the second separable convolution of the strided unit; pyramid and decoder
 `decoder=False` is the encoder alone, as in the ablations. On MobileNetV2 there are no atrous branches and no decoder, as released.
 
 Deviations: norms average over ten steps (torch's momentum of 0.1), the authors' over thousands. With a single image in
-training the norm behind the image pooling uses its running statistics. `width` is ours.
+training the norm behind the image pooling uses its running statistics. `width_mult` is ours.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ..backbones import create_backbone
 from ..core import Coarse
 from ..nn.blocks import ConvNormAct
-from ..nn.channels import scaled
+from ..nn.channels import scale_channels
 from ..nn.pyramid_pooling import ASPP
 from ..nn.separable_conv import separable_with_relu
 from ..nn.upsampling import Bilinear
@@ -65,17 +65,17 @@ class DeepLabV3Plus(SegmentationModel):
         atrous: bool,
         decoder: bool,
         separable: bool,
-        width: float,
+        width_mult: float,
         preprocessing: str | Mapping[str, Any],
     ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
         self.backbone = create_backbone(backbone, in_channels=in_channels, output_stride=output_stride, **backbone_options)
-        hidden = scaled(256, width)
+        hidden = scale_channels(256, width_mult)
         rates: Sequence[int] = rates_at(output_stride) if atrous else ()
         self.context = ASPP(self.backbone.channels[-1], hidden, rates, separable=separable)
         self.fine = self.backbone.strides.index(4)
         fine = self.backbone.channels[self.fine]
-        self.decoder = Decoder(hidden, fine, scaled(48, width), separable) if decoder else None
+        self.decoder = Decoder(hidden, fine, scale_channels(48, width_mult), separable) if decoder else None
         self.score = nn.Conv2d(hidden, num_classes, 1)
 
     def coarse(self, images: Tensor) -> Coarse:
@@ -101,16 +101,16 @@ def _register_resnet(depth: int) -> None:
         multi_grid: Sequence[int] = (1, 2, 4),
         decoder: bool = True,
         separable: bool = False,
-        width: float = 1.0,
+        width_mult: float = 1.0,
         preprocessing: str | Mapping[str, Any] = "torchvision",
     ) -> DeepLabV3Plus:
-        options = {"deep_stem": True, "stride_in": "last", "multi_grid": multi_grid, "width": width}
+        options = {"deep_stem": True, "stride_in": "last", "multi_grid": multi_grid, "width_mult": width_mult}
         return DeepLabV3Plus(
-            f"resnet{depth}", options, num_classes, in_channels, output_stride, True, decoder, separable, width, preprocessing
+            f"resnet{depth}", options, num_classes, in_channels, output_stride, True, decoder, separable, width_mult, preprocessing
         )
 
     build.__doc__ = f"DeepLab v3+ on ResNet-{depth}: pyramid, then a decoder with a map of stride 4."
-    MODELS.register(f"deeplabv3plus_resnet{depth}", tiny={"width": 1 / 32}, paper=PAPER, year=2018, scores=SCORES)(build)
+    MODELS.register(f"deeplabv3plus_resnet{depth}", tiny={"width_mult": 1 / 32}, paper=PAPER, year=2018, scores=SCORES)(build)
 
 
 def _register_xception(depth: int) -> None:
@@ -121,19 +121,19 @@ def _register_xception(depth: int) -> None:
         output_stride: int = 16,
         decoder: bool = True,
         separable: bool = True,
-        width: float = 1.0,
+        width_mult: float = 1.0,
         preprocessing: str | Mapping[str, Any] = "tensorflow",
     ) -> DeepLabV3Plus:
-        name, options = f"xception{depth}", {"width": width}
-        return DeepLabV3Plus(name, options, num_classes, in_channels, output_stride, True, decoder, separable, width, preprocessing)
+        name, options = f"xception{depth}", {"width_mult": width_mult}
+        return DeepLabV3Plus(name, options, num_classes, in_channels, output_stride, True, decoder, separable, width_mult, preprocessing)
 
     build.__doc__ = f"DeepLab v3+ on aligned Xception-{depth}: separable pyramid and decoder."
-    MODELS.register(f"deeplabv3plus_xception{depth}", tiny={"width": 1 / 32}, paper=PAPER, year=2018, scores=SCORES)(build)
+    MODELS.register(f"deeplabv3plus_xception{depth}", tiny={"width_mult": 1 / 32}, paper=PAPER, year=2018, scores=SCORES)(build)
 
 
 @MODELS.register(
     "deeplabv3plus_mobilenetv2",
-    tiny={"width": 0.1},
+    tiny={"width_mult": 0.1},
     paper=PAPER,
     year=2018,
     scores="VOC 2012 test 80.25 (MobileNetV2; the authors' model list)",
@@ -145,13 +145,13 @@ def deeplabv3plus_mobilenetv2(
     output_stride: int = 16,
     atrous: bool = False,
     decoder: bool = False,
-    width: float = 1.0,
+    width_mult: float = 1.0,
     preprocessing: str | Mapping[str, Any] = "tensorflow",
 ) -> DeepLabV3Plus:
     """DeepLab v3+ code's small net: MobileNetV2 to 320 channels, image pooling and 1x1, as released."""
-    options = {"width": width, "last": False}
+    options = {"width_mult": width_mult, "last": False}
     return DeepLabV3Plus(
-        "mobilenetv2", options, num_classes, in_channels, output_stride, atrous, decoder, False, width, preprocessing
+        "mobilenetv2", options, num_classes, in_channels, output_stride, atrous, decoder, False, width_mult, preprocessing
     )
 
 

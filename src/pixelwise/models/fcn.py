@@ -12,7 +12,7 @@ Deviations: without a published net to start from (`transplant`), the backbone s
 fixed, as in the authors' code; the text learns all but the last (`upsampling` "intermediate"). Only VGG has skips in the paper; the
 other backbones take their own maps of stride 16 and 8. GoogLeNet sees 715 pixels; the 907 of table 1 are with the average pooling that
 it lost. geometry="same" pads every layer so that no margin is needed, and repeats the scores' border cells so that border pixels
-are interpolated, not faded out. `width` narrows all layers, `batch_norm` adds it to the backbone and behind fc6 and fc7.
+are interpolated, not faded out. `width_mult` narrows all layers, `batch_norm` adds it to the backbone and behind fc6 and fc7.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ..errors import CheckpointError, ConfigError
 from ..nn.channels import inflate_first_conv
 from ..nn.convolutionalize import convolutionalize
 from ..nn.geometry import CoordMap, Field, Layer, coordinates, crop_offset, layers_of, receptive_field, upsampling_to
-from ..nn.init import init_he, zero_conv
+from ..nn.init import init_kaiming_normal, zero_conv
 from ..nn.upsampling import Identity, TransposedBilinear, Upscore
 from ..registry import suggest
 from .base import MODELS, SegmentationModel
@@ -92,7 +92,7 @@ def _fully_connected(backbone: ClassifierBackbone, same: bool, dropout: float, b
         layers += [nn.ReLU(inplace=True), nn.Dropout(dropout)]
         channels = num_hidden
     fc = nn.Sequential(*layers) if layers else nn.Sequential(nn.Dropout(dropout))
-    init_he(fc)
+    init_kaiming_normal(fc)
     return fc
 
 
@@ -241,7 +241,7 @@ def load_from(module: nn.Module, source: nn.Module) -> None:
 
 
 def build_encoder(
-    name: str, in_channels: int, strides: Sequence[int], geometry: str, batch_norm: bool, width: float, dropout: float
+    name: str, in_channels: int, strides: Sequence[int], geometry: str, batch_norm: bool, width_mult: float, dropout: float
 ) -> FCNEncoder:
     """A registered classifier as FCN's backbone. Raises ConfigError for a backbone, geometry or norm that does not exist."""
     if geometry not in ("caffe", "same"):
@@ -259,7 +259,7 @@ def build_encoder(
     padding: dict[str, Any] = {"margin": SAME_MARGIN[family] if same else CAFFE_MARGIN, "ceil_mode": True}
     if family != "vgg":
         padding["pool_padding"] = int(same)
-    backbone = BACKBONES.create(full_name, in_channels=in_channels, width=width, **padding)
+    backbone = BACKBONES.create(full_name, in_channels=in_channels, width_mult=width_mult, **padding)
     assert isinstance(backbone, ClassifierBackbone)
     return FCNEncoder(backbone, strides, same, dropout, full_name.endswith("_bn"))
 
@@ -275,15 +275,15 @@ def _register(name: str, summary: str, default_backbone: str, strides: tuple[int
         geometry: str = "caffe",
         upsampling: str = "fixed",
         batch_norm: bool = False,
-        width: float = 1.0,
+        width_mult: float = 1.0,
         dropout: float = own_dropout,
         preprocessing: str | Mapping[str, Any] = "caffe",
     ) -> FCN:
-        body = build_encoder(backbone, in_channels, strides, geometry, batch_norm, width, dropout)
+        body = build_encoder(backbone, in_channels, strides, geometry, batch_norm, width_mult, dropout)
         return FCN(num_classes, in_channels, preprocessing, body, upsampling, scales)
 
     build.__doc__ = summary
-    MODELS.register(name, tiny={"width": 1 / 16 if default_backbone != "googlenet" else 1 / 8}, paper=PAPER, year=2015, scores=SCORES)(
+    MODELS.register(name, tiny={"width_mult": 1 / 16 if default_backbone != "googlenet" else 1 / 8}, paper=PAPER, year=2015, scores=SCORES)(
         build
     )
 

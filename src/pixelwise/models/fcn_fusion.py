@@ -126,7 +126,7 @@ class TwoHeadFCN(FCN):
         return names
 
 
-@MODELS.register("fcn32s_late_fusion_vgg16", tiny={"width": 1 / 16}, paper=PAPER, year=2015, scores="NYUDv2 34.0 (16s, table 4)")
+@MODELS.register("fcn32s_late_fusion_vgg16", tiny={"width_mult": 1 / 16}, paper=PAPER, year=2015, scores="NYUDv2 34.0 (16s, table 4)")
 def fcn32s_late_fusion_vgg16(
     num_classes: int,
     in_channels: int = 6,
@@ -135,7 +135,7 @@ def fcn32s_late_fusion_vgg16(
     geometry: str = "caffe",
     upsampling: str = "fixed",
     batch_norm: bool = False,
-    width: float = 1.0,
+    width_mult: float = 1.0,
     dropout: float = 0.5,
     preprocessing: str | Mapping[str, Any] | None = None,
 ) -> LateFusionFCN:
@@ -144,7 +144,7 @@ def fcn32s_late_fusion_vgg16(
     if num_other < 1:
         what = f"got {in_channels}; late fusion takes 3 colour channels and at least one more"
         raise ConfigError("in_channels", what, "create the model with in_channels=6 (RGB and HHA)")
-    streams = [build_encoder(backbone, n, (), geometry, batch_norm, width, dropout) for n in (NUM_COLOR, num_other)]
+    streams = [build_encoder(backbone, n, (), geometry, batch_norm, width_mult, dropout) for n in (NUM_COLOR, num_other)]
     spec = preprocessing or (NYUD_COLOR_HHA if in_channels == 6 else "caffe")
     return LateFusionFCN(num_classes, in_channels, spec, streams[0], streams[1], upsampling)
 
@@ -159,15 +159,15 @@ def _register_two_heads(name: str, summary: str, strides: tuple[int, ...]) -> No
         geometry: str = "caffe",
         upsampling: str = "fixed",
         batch_norm: bool = False,
-        width: float = 1.0,
+        width_mult: float = 1.0,
         dropout: float = 0.5,
         preprocessing: str | Mapping[str, Any] = "caffe",
     ) -> TwoHeadFCN:
-        body = build_encoder(backbone, in_channels, strides, geometry, batch_norm, width, dropout)
+        body = build_encoder(backbone, in_channels, strides, geometry, batch_norm, width_mult, dropout)
         return TwoHeadFCN(num_classes, in_channels, preprocessing, body, num_geometric, upsampling)
 
     build.__doc__ = summary
-    MODELS.register(name, tiny={"width": 1 / 16}, paper=PAPER, year=2015, scores="SIFT Flow 39.5 (16s, table 5)")(build)
+    MODELS.register(name, tiny={"width_mult": 1 / 16}, paper=PAPER, year=2015, scores="SIFT Flow 39.5 (16s, table 5)")(build)
 
 
 _register_two_heads("fcn32s_two_heads_vgg16", "FCN-32s on VGG16 with a semantic and a geometric head.", ())

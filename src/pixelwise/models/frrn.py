@@ -4,7 +4,7 @@ Paper: https://arxiv.org/abs/1611.08323
 
 Faithful: nets A and B (table 1): a residual stream of 32 channels that never leaves full size, and a pooling stream that reads it
 through max pooling and answers by a 1x1 convolution, enlarged by repetition. Legend, as in the paper: y is the pooling stream's
-map, z the residual stream's. The bootstrapped loss is `loss.hardest_pixels`. `shrink` makes the images smaller (A 4, B 2 on
+map, z the residual stream's. The bootstrapped loss is `loss.bootstrap_top_k`. `shrink` makes the images smaller (A 4, B 2 on
 Cityscapes, section 5) and the scores larger again, so that the net is trained and scored at one size.
 
 Deviations: sides that are no multiple of 16 (A) or 32 (B) are padded by repeating the border at the bottom and right, and the
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ..core import Coarse
 from ..errors import ConfigError
 from ..nn.blocks import ConvNormAct
-from ..nn.init import init_he
+from ..nn.init import init_kaiming_normal
 from ..nn.upsampling import Enlarge
 from .base import MODELS, SegmentationModel
 
@@ -104,7 +104,7 @@ class FRRN(SegmentationModel):
         self.num_down = len(down)
         self.tail = nn.Sequential(ResidualUnit(channels + lanes, base), ResidualUnit(base, base), ResidualUnit(base, base))
         self.score = nn.Conv2d(base, num_classes, 1)
-        init_he(self)
+        init_kaiming_normal(self)
 
     def coarse(self, images: Tensor) -> Coarse:
         """images (B, C, H, W) -> scores of squares of `shrink` pixels."""

@@ -14,7 +14,7 @@ Deviations: the box is the whole image, resized to `side` pixels as the paper wa
 image's size; detections, and the projection to superpixels, are no part of the network. Classes exclude each other (softmax),
 where the paper tells each class's objects from their background (sigmoid). Without a published net the backbone starts from He's
 weights; the authors train only the score layers of VGG16. mixing "scores" interpolates before the softmax, which keeps all behind
-the maps linear. `width` is ours.
+the maps linear. `width_mult` is ours.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ..backbones.classifier import ChainBackbone
 from ..core import Coarse
 from ..errors import ConfigError
 from ..nn.geometry import layers_of, output_size
-from ..nn.init import init_he, normal_conv
+from ..nn.init import init_kaiming_normal, normal_conv
 from ..nn.upsampling import Bilinear
 from .base import MODELS, SegmentationModel
 
@@ -57,7 +57,7 @@ ALEXNET = (Tap("pool2", 6), Tap("conv4", 11))
 VGG16 = (Tap("pool3", 16, kernel=3, factor=0.0027), Tap("pool4", 23, factor=0.063))
 
 
-class PlaceGrid(nn.Module):
+class ClassifierGrid(nn.Module):
     """K x K classifiers in their places: the scores of all at each pixel -> one answer a pixel. Source: paper section 3.
 
     Places divide the heat map evenly; a pixel mixes the four whose centres are nearest, at the border fewer.
@@ -101,15 +101,15 @@ class Hypercolumns(SegmentationModel):
         side: int,
         mixing: str,
         dropout: float,
-        width: float,
+        width_mult: float,
         preprocessing: str | Mapping[str, Any],
     ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
         if min(places, heat) < 1:
             raise ConfigError("places", f"got {places}, and {heat} for heat", "both are at least 1")
-        self.fixed_side = side
+        self.fixed_input_size = side
         self.heat = heat
-        built = create_backbone(backbone, in_channels=in_channels, width=width)
+        built = create_backbone(backbone, in_channels=in_channels, width_mult=width_mult)
         assert isinstance(built, ChainBackbone)
         self.features = built.features
         self.taps = {tap.position: tap for tap in taps}
@@ -122,13 +122,13 @@ class Hypercolumns(SegmentationModel):
             normal_conv(count, num_classes * places**2, kernel, std=0.01, padding=kernel // 2)
             for count, kernel in zip(channels, (*(tap.kernel for tap in taps), 1), strict=True)
         )
-        self.grid = PlaceGrid(places, heat, mixing)
+        self.grid = ClassifierGrid(places, heat, mixing)
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """images (B, C, H, W) -> the maps that make up a hypercolumn, each (B, c, h, w), finest first."""
         cells = self.preprocess(images)
-        if cells.shape[-2:] != (self.fixed_side, self.fixed_side):
-            cells = F.interpolate(cells, size=(self.fixed_side, self.fixed_side), mode="bilinear", align_corners=False)
+        if cells.shape[-2:] != (self.fixed_input_size, self.fixed_input_size):
+            cells = F.interpolate(cells, size=(self.fixed_input_size, self.fixed_input_size), mode="bilinear", align_corners=False)
         found = []
         for position, layer in enumerate(self.features):
             cells = layer(cells)
@@ -167,7 +167,7 @@ def _fully_connected(backbone: ChainBackbone, side: int, dropout: float) -> nn.S
         nn.ReLU(inplace=True),
         nn.Dropout(dropout),
     )
-    init_he(fc)
+    init_kaiming_normal(fc)
     return fc
 
 
@@ -177,7 +177,7 @@ def _channels_at(backbone: ChainBackbone, position: int) -> int:
 
 
 @MODELS.register(
-    "hypercolumns_alexnet", tiny={"width": 1 / 16, "side": 67, "places": 2, "heat": 8}, paper=PAPER, year=2015, scores=SCORES
+    "hypercolumns_alexnet", tiny={"width_mult": 1 / 16, "side": 67, "places": 2, "heat": 8}, paper=PAPER, year=2015, scores=SCORES
 )
 def hypercolumns_alexnet(
     num_classes: int = 21,
@@ -188,17 +188,17 @@ def hypercolumns_alexnet(
     side: int = 227,
     mixing: str = "probabilities",
     dropout: float = 0.5,
-    width: float = 1.0,
+    width_mult: float = 1.0,
     preprocessing: str | Mapping[str, Any] = "caffe",
 ) -> Hypercolumns:
     """Hypercolumns on CaffeNet: pool2, conv4 and fc7, classifiers of 10 x 10 places."""
     return Hypercolumns(
-        "alexnet_caffe", ALEXNET, num_classes, in_channels, places, heat, side, mixing, dropout, width, preprocessing
+        "alexnet_caffe", ALEXNET, num_classes, in_channels, places, heat, side, mixing, dropout, width_mult, preprocessing
     )
 
 
 @MODELS.register(
-    "hypercolumns_vgg16", tiny={"width": 1 / 16, "side": 64, "places": 2, "heat": 8}, paper=PAPER, year=2015, scores=SCORES
+    "hypercolumns_vgg16", tiny={"width_mult": 1 / 16, "side": 64, "places": 2, "heat": 8}, paper=PAPER, year=2015, scores=SCORES
 )
 def hypercolumns_vgg16(
     num_classes: int = 21,
@@ -209,8 +209,8 @@ def hypercolumns_vgg16(
     side: int = 224,
     mixing: str = "probabilities",
     dropout: float = 0.5,
-    width: float = 1.0,
+    width_mult: float = 1.0,
     preprocessing: str | Mapping[str, Any] = "caffe",
 ) -> Hypercolumns:
     """Hypercolumns on VGG16: pool3, pool4 and fc7, classifiers of 5 x 5 places."""
-    return Hypercolumns("vgg16", VGG16, num_classes, in_channels, places, heat, side, mixing, dropout, width, preprocessing)
+    return Hypercolumns("vgg16", VGG16, num_classes, in_channels, places, heat, side, mixing, dropout, width_mult, preprocessing)

@@ -8,7 +8,7 @@ corners. Images of 8 n + 1 pixels a side have their corners on cells.
 
 Deviations: any size is taken whole, by aligned interpolation between whatever cells there are; the authors slide windows of 473 (or
 713) pixels. Norms average over ten steps (torch's momentum of 0.1). With a single image in training the norm behind the 1-bin
-level uses its running statistics (there is one value a channel). `width` is ours.
+level uses its running statistics (there is one value a channel). `width_mult` is ours.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..backbones import create_backbone
 from ..core import Coarse
 from ..nn.blocks import ConvNormAct
-from ..nn.channels import scaled
+from ..nn.channels import scale_channels
 from ..nn.pyramid_pooling import PyramidPooling
 from ..nn.upsampling import Bilinear
 from .base import MODELS, SegmentationModel
@@ -42,15 +42,15 @@ class PSPNet(SegmentationModel):
         bins: Sequence[int],
         dropout: float,
         auxiliary: bool,
-        width: float,
+        width_mult: float,
         preprocessing: str | Mapping[str, Any],
     ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
-        self.backbone = create_backbone(f"resnet{depth}", in_channels=in_channels, output_stride=8, deep_stem=True, width=width)
+        self.backbone = create_backbone(f"resnet{depth}", in_channels=in_channels, output_stride=8, deep_stem=True, width_mult=width_mult)
         *_, stage4, stage5 = self.backbone.channels
         self.pyramid = PyramidPooling(stage5, bins)
-        self.head = _head(self.pyramid.out_channels, scaled(512, width), num_classes, dropout)
-        self.aux_head = _head(stage4, scaled(256, width), num_classes, dropout) if auxiliary else None
+        self.head = _head(self.pyramid.out_channels, scale_channels(512, width_mult), num_classes, dropout)
+        self.aux_head = _head(stage4, scale_channels(256, width_mult), num_classes, dropout) if auxiliary else None
 
     def coarse(self, images: Tensor) -> Coarse:
         """images (B, C, H, W) -> scores at stride 8; in training the auxiliary ones too."""
@@ -82,13 +82,13 @@ def _register(depth: int) -> None:
         bins: Sequence[int] = (1, 2, 3, 6),
         dropout: float = 0.1,
         auxiliary: bool = True,
-        width: float = 1.0,
+        width_mult: float = 1.0,
         preprocessing: str | Mapping[str, Any] = "torchvision",
     ) -> PSPNet:
-        return PSPNet(depth, num_classes, in_channels, bins, dropout, auxiliary, width, preprocessing)
+        return PSPNet(depth, num_classes, in_channels, bins, dropout, auxiliary, width_mult, preprocessing)
 
     build.__doc__ = f"PSPNet on ResNet-{depth}: pyramid pooling over a map of stride 8."
-    MODELS.register(f"pspnet_resnet{depth}", tiny={"width": 1 / 16}, paper=PAPER, year=2017, scores=SCORES)(build)
+    MODELS.register(f"pspnet_resnet{depth}", tiny={"width_mult": 1 / 16}, paper=PAPER, year=2017, scores=SCORES)(build)
 
 
 for _depth in (50, 101):

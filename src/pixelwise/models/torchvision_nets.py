@@ -8,7 +8,7 @@ head on the third stage (MobileNetV3: the first layer of stride 8).
 
 Deviations: of torchvision from the papers, the FCN has two layers on a dilated ResNet and no skips; the first unit of each dilated
 stage keeps the rate of the stage before (ResNet); no multi-grid; a further 3x3 convolution behind the pyramid; dropout 0.5 in it;
-corners are not aligned. Ours from torchvision: `width`; with a single image in training the norm behind the image pooling uses
+corners are not aligned. Ours from torchvision: `width_mult`; with a single image in training the norm behind the image pooling uses
 its running statistics; the auxiliary head is not computed in evaluation.
 """
 
@@ -25,7 +25,7 @@ from ..backbones import create_backbone
 from ..backbones.mobilenetv3 import MobileNetV3
 from ..core import Coarse
 from ..nn.blocks import ConvNormAct
-from ..nn.channels import scaled
+from ..nn.channels import scale_channels
 from ..nn.pyramid_pooling import ImagePooling
 from ..nn.upsampling import Bilinear
 from .base import MODELS, SegmentationModel
@@ -95,13 +95,13 @@ class TorchvisionNet(SegmentationModel):
         backbone: str,
         head: Callable[[int], nn.Sequential],
         auxiliary: bool,
-        width: float,
+        width_mult: float,
         preprocessing: Preprocessing,
     ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
         mobile = backbone == "mobilenetv3_large"
         stride = 16 if mobile else 8
-        found = create_backbone(backbone, in_channels=in_channels, output_stride=stride, dilate_first=mobile, width=width)
+        found = create_backbone(backbone, in_channels=in_channels, output_stride=stride, dilate_first=mobile, width_mult=width_mult)
         # torchvision keeps the chain alone of the mobile backbone.
         self.backbone = found.features if isinstance(found, MobileNetV3) else found
         # Channels of the mobile backbone at stride 8 (its third map), of ResNet's layer3 (its fourth).
@@ -156,9 +156,9 @@ class LiteHead(nn.Module):
 class TorchvisionLRASPP(SegmentationModel):
     """MobileNetV3 at output stride 16 and LR-ASPP: scores at 1/8, those of the finer map."""
 
-    def __init__(self, num_classes: int, in_channels: int, hidden: int, width: float, preprocessing: Preprocessing) -> None:
+    def __init__(self, num_classes: int, in_channels: int, hidden: int, width_mult: float, preprocessing: Preprocessing) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
-        found = create_backbone("mobilenetv3_large", in_channels=in_channels, output_stride=16, dilate_first=True, width=width)
+        found = create_backbone("mobilenetv3_large", in_channels=in_channels, output_stride=16, dilate_first=True, width_mult=width_mult)
         assert isinstance(found, MobileNetV3)
         self.backbone = found.features
         self.classifier = LiteHead(found.channels[2], found.channels[-1], num_classes, hidden)
@@ -184,16 +184,16 @@ def _register_fcn(depth: int) -> None:
         in_channels: int = 3,
         *,
         auxiliary: bool = True,
-        width: float = 1.0,
+        width_mult: float = 1.0,
         preprocessing: Preprocessing = "torchvision",
     ) -> TorchvisionNet:
         def head(channels: int) -> nn.Sequential:
             return FCNHead(channels, num_classes)
 
-        return TorchvisionNet(num_classes, in_channels, f"resnet{depth}", head, auxiliary, width, preprocessing)
+        return TorchvisionNet(num_classes, in_channels, f"resnet{depth}", head, auxiliary, width_mult, preprocessing)
 
     build.__doc__ = f"torchvision's fcn_resnet{depth}: a dilated ResNet and two layers, no skips."
-    _register(f"fcn_resnet{depth}", FCN_PAPER, 2015, {"width": 1 / 8}, build)
+    _register(f"fcn_resnet{depth}", FCN_PAPER, 2015, {"width_mult": 1 / 8}, build)
 
 
 def _register_deeplab(name: str, backbone: str) -> None:
@@ -202,16 +202,16 @@ def _register_deeplab(name: str, backbone: str) -> None:
         in_channels: int = 3,
         *,
         auxiliary: bool = True,
-        width: float = 1.0,
+        width_mult: float = 1.0,
         preprocessing: Preprocessing = "torchvision",
     ) -> TorchvisionNet:
         def head(channels: int) -> nn.Sequential:
-            return DeepLabHead(channels, num_classes, scaled(256, width))
+            return DeepLabHead(channels, num_classes, scale_channels(256, width_mult))
 
-        return TorchvisionNet(num_classes, in_channels, backbone, head, auxiliary, width, preprocessing)
+        return TorchvisionNet(num_classes, in_channels, backbone, head, auxiliary, width_mult, preprocessing)
 
     build.__doc__ = f"torchvision's deeplabv3_{name}: rates 12, 24, 36 and a further 3x3."
-    _register(f"deeplabv3_{name}", DEEPLAB_PAPER, 2017, {"width": 1 / 8}, build)
+    _register(f"deeplabv3_{name}", DEEPLAB_PAPER, 2017, {"width_mult": 1 / 8}, build)
 
 
 for _depth in (50, 101):
@@ -225,11 +225,11 @@ def lraspp_mobilenet_v3_large(
     in_channels: int = 3,
     *,
     hidden: int = 128,
-    width: float = 1.0,
+    width_mult: float = 1.0,
     preprocessing: Preprocessing = "torchvision",
 ) -> TorchvisionLRASPP:
     """torchvision's lraspp_mobilenet_v3_large: a light head on MobileNetV3."""
-    return TorchvisionLRASPP(num_classes, in_channels, hidden, width, preprocessing)
+    return TorchvisionLRASPP(num_classes, in_channels, hidden, width_mult, preprocessing)
 
 
-_register("lraspp_mobilenet_v3_large", LRASPP_PAPER, 2019, {"width": 1 / 8, "hidden": 16}, lraspp_mobilenet_v3_large)
+_register("lraspp_mobilenet_v3_large", LRASPP_PAPER, 2019, {"width_mult": 1 / 8, "hidden": 16}, lraspp_mobilenet_v3_large)

@@ -10,7 +10,7 @@ overlapping tiles, which gives what scoring it whole gives. The border's loss an
 
 Deviations: the paper puts dropout "at the end of the contracting path" without a rate: here 0.5 behind its last two stages, as in
 the authors' release. Mirrored pixels begin behind the border's, which are not repeated. Pixels are scaled to -1..1.
-Tiles are laid in steps of a multiple of 16, because a pooling's grid that moved would give other scores. `width` is ours.
+Tiles are laid in steps of a multiple of 16, because a pooling's grid that moved would give other scores. `width_mult` is ours.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from ..core import Coarse
 from ..errors import ConfigError
 from ..nn.blocks import double_conv
-from ..nn.channels import scaled
+from ..nn.channels import scale_channels
 from ..nn.geometry import coordinates, layers_of
-from ..nn.init import init_he, init_he_up
+from ..nn.init import init_kaiming_normal, init_kaiming_upconv
 from ..nn.reflect_pad import mirror
 from ..nn.upsampling import Identity
 from .base import MODELS, SegmentationModel
@@ -56,11 +56,11 @@ class UNet(SegmentationModel):
         in_channels: int,
         dropout: float,
         tile: int,
-        width: float,
+        width_mult: float,
         preprocessing: str | Mapping[str, Any],
     ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
-        channels = [scaled(base, width) for base in CHANNELS]
+        channels = [scale_channels(base, width_mult) for base in CHANNELS]
         ways_up = [(coarse, fine) for fine, coarse in reversed(list(pairwise(channels)))]
         self.down = nn.ModuleList(double_conv(a, b) for a, b in pairwise([in_channels, *channels]))
         self.up = nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, 2) for coarse, fine in ways_up)
@@ -70,10 +70,10 @@ class UNet(SegmentationModel):
         self.step = 2 ** len(ways_up)
         self.context = int(coordinates(layers_of(self.path())).inverse()(0))
         self.tile = self._checked_tile(tile)
-        init_he(self)
+        init_kaiming_normal(self)
         for layer in self.up.children():
             assert isinstance(layer, nn.ConvTranspose2d)
-            init_he_up(layer)
+            init_kaiming_upconv(layer)
 
     def path(self) -> list[nn.Module]:
         """The longest chain of layers from the image to the scores."""
@@ -145,15 +145,15 @@ def _center(x: Tensor, like: Tensor) -> Tensor:
     return x[..., top : top + like.shape[-2], left : left + like.shape[-1]]
 
 
-@MODELS.register("unet", tiny={"width": 1 / 16}, paper=PAPER, year=2015, scores=SCORES)
+@MODELS.register("unet", tiny={"width_mult": 1 / 16}, paper=PAPER, year=2015, scores=SCORES)
 def unet(
     num_classes: int = 2,
     in_channels: int = 3,
     *,
     dropout: float = 0.5,
     tile: int = 0,
-    width: float = 1.0,
+    width_mult: float = 1.0,
     preprocessing: str | Mapping[str, Any] = "tensorflow",
 ) -> UNet:
     """U-Net as published: valid convolutions, centre crops, mirrored context."""
-    return UNet(num_classes, in_channels, dropout, tile, width, preprocessing)
+    return UNet(num_classes, in_channels, dropout, tile, width_mult, preprocessing)

@@ -26,7 +26,7 @@ from ..backbones import create_backbone
 from ..core import Coarse
 from ..errors import ConfigError
 from ..nn.blocks import double_conv
-from ..nn.init import init_he, init_he_up
+from ..nn.init import init_kaiming_normal, init_kaiming_upconv
 from ..nn.reflect_pad import mirror
 from ..nn.upsampling import Identity
 from .base import MODELS, SegmentationModel
@@ -34,15 +34,15 @@ from .base import MODELS, SegmentationModel
 PAPER = "https://arxiv.org/abs/1505.04597"
 
 
-class Expansion(nn.Module):
+class UpBlock(nn.Module):
     """One step up: an up-convolution by `factor`, concatenated with a map of `joined` channels, mixed twice."""
 
     def __init__(self, in_channels: int, joined: int, out_channels: int, factor: int, batch_norm: bool) -> None:
         super().__init__()
         self.up = nn.ConvTranspose2d(in_channels, out_channels, factor, factor)
         self.mix = double_conv(joined + out_channels, out_channels, 1, batch_norm)
-        init_he(self.mix)
-        init_he_up(self.up)
+        init_kaiming_normal(self.mix)
+        init_kaiming_upconv(self.up)
 
     def forward(self, cells: Tensor, joined: Tensor | None = None) -> Tensor:
         """(B, in_channels, h, w) and (B, joined, H, W) -> (B, out_channels, H, W); without a map, of `factor` times the size."""
@@ -53,7 +53,7 @@ class Expansion(nn.Module):
         return mixed
 
 
-class UNetSame(SegmentationModel):
+class UNetPadded(SegmentationModel):
     """Any backbone, then a stage for each of its maps; scores at full size."""
 
     def __init__(
@@ -64,11 +64,11 @@ class UNetSame(SegmentationModel):
         batch_norm: bool,
         channels: Sequence[int],
         dropout: float,
-        width: float | None,
+        width_mult: float | None,
         preprocessing: str | Mapping[str, Any],
     ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
-        options: dict[str, Any] = {} if width is None else {"width": width}
+        options: dict[str, Any] = {} if width_mult is None else {"width_mult": width_mult}
         self.backbone = create_backbone(backbone, in_channels=in_channels, **options)
         joined = [*reversed(self.backbone.channels[:-1])]
         strides = [*reversed(self.backbone.strides)]
@@ -81,10 +81,10 @@ class UNetSame(SegmentationModel):
         inputs = [self.backbone.channels[-1], *wanted[:-1]]
         factors = [coarse // fine for coarse, fine in pairwise(strides)]
         plans = zip(inputs, joined, wanted, factors, strict=True)
-        self.stages = nn.ModuleList(Expansion(a, j, b, factor, batch_norm) for a, j, b, factor in plans)
+        self.stages = nn.ModuleList(UpBlock(a, j, b, factor, batch_norm) for a, j, b, factor in plans)
         self.dropout = nn.Dropout(dropout)
         self.score = nn.Conv2d(wanted[-1], num_classes, 1)
-        init_he(self.score)
+        init_kaiming_normal(self.score)
 
     def coarse(self, images: Tensor) -> Coarse:
         """images (B, C, H, W) -> scores at full size."""
@@ -112,8 +112,8 @@ def _fitted(x: Tensor, like: Tensor) -> Tensor:
     return x[..., : like.shape[-2], : like.shape[-1]]
 
 
-@MODELS.register("unet_same", tiny={"width": 1 / 16}, paper=PAPER, year=2015)
-def unet_same(
+@MODELS.register("unet_padded", tiny={"width_mult": 1 / 16}, paper=PAPER, year=2015)
+def unet_padded(
     num_classes: int = 2,
     in_channels: int = 3,
     *,
@@ -121,8 +121,8 @@ def unet_same(
     batch_norm: bool = False,
     channels: Sequence[int] = (),
     dropout: float = 0.5,
-    width: float | None = None,
+    width_mult: float | None = None,
     preprocessing: str | Mapping[str, Any] = "torchvision",
-) -> UNetSame:
+) -> UNetPadded:
     """U-Net with padded convolutions, on any backbone."""
-    return UNetSame(num_classes, in_channels, backbone, batch_norm, channels, dropout, width, preprocessing)
+    return UNetPadded(num_classes, in_channels, backbone, batch_norm, channels, dropout, width_mult, preprocessing)

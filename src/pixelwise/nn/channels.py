@@ -10,23 +10,23 @@ from ..errors import ConfigError
 DIVISOR = 8
 
 
-def round_channels(num_channels: float, width: float) -> int:
+def make_divisible(num_channels: float, width_mult: float) -> int:
     """num_channels * width as the nearest multiple of 8, at least 8 and at least nine tenths.
 
     Source: the authors' MobileNet and EfficientNet code. Raises ConfigError for a width of 0 or less.
     """
-    if width <= 0:
-        raise ConfigError("width", f"got {width}, allowed are numbers above 0")
-    wished = num_channels * width
+    if width_mult <= 0:
+        raise ConfigError("width_mult", f"got {width_mult}, allowed are numbers above 0")
+    wished = num_channels * width_mult
     rounded = max(DIVISOR, int(wished + DIVISOR / 2) // DIVISOR * DIVISOR)
     return rounded + DIVISOR if rounded < 0.9 * wished else rounded
 
 
-def scaled(num_channels: int, width: float) -> int:
-    """A channel count times `width`, even (groups of two stay possible) and at least 2."""
-    if width <= 0:
-        raise ConfigError("width", f"got {width}, allowed are numbers above 0")
-    return num_channels if width == 1 else max(2, 2 * round(num_channels * width / 2))
+def scale_channels(num_channels: int, width_mult: float) -> int:
+    """A channel count times `width_mult`, even (groups of two stay possible) and at least 2."""
+    if width_mult <= 0:
+        raise ConfigError("width_mult", f"got {width_mult}, allowed are numbers above 0")
+    return num_channels if width_mult == 1 else max(2, 2 * round(num_channels * width_mult / 2))
 
 
 def inflate_first_conv(weight: Tensor, in_channels: int) -> Tensor:

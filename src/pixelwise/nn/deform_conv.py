@@ -1,7 +1,7 @@
 """Deformable convolution: each tap of the kernel reads where an offset, learned from the map itself, sends it.
 
 Source: Dai et al. 2017, "Deformable convolutional networks" (https://arxiv.org/abs/1703.06211), equations 2 to 5; with a
-weight for each tap: Zhu et al. 2019, "Deformable ConvNets v2" (https://arxiv.org/abs/1811.11168), equation 1. Layout of the
+weight for each tap: Zhu et al. 2019, "Deformable ConvNets v2" (https://arxiv.org/abs/1811.11168), equation 1. DatasetFormat of the
 channels: (row, column) pairs of the taps in row-major order, group by group, then the weights, as in the authors' code.
 """
 

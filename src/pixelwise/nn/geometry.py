@@ -1,6 +1,6 @@
 """Where the cells of a map lie on the image: coordinates, receptive fields, sizes and crops, computed from the layers.
 
-Arithmetic only: torch is needed for nothing here but the probe `influence`. Every formula is for one axis, as all
+Arithmetic only: torch is needed for nothing here but the probe `affected_outputs`. Every formula is for one axis, as all
 layers are square. A cell is known by its centre, in pixels of the map it is counted on; pixel 0 has its centre at 0.
 """
 
@@ -184,7 +184,7 @@ def _layer_of(module: Any) -> Layer:
     )
 
 
-def influence(function: Callable[[Tensor], Any], size: tuple[int, int], pixel: tuple[int, int], in_channels: int = 3) -> Window:
+def affected_outputs(function: Callable[[Tensor], Any], size: tuple[int, int], pixel: tuple[int, int], in_channels: int = 3) -> Window:
     """The cells of a network's output that one pixel of the image can change, found by a NaN in that pixel.
 
     function     images (1, C, H, W) float32 -> a map (1, K, h, w), or an Output whose logits are meant; in eval mode

@@ -7,7 +7,7 @@ import math
 from torch import nn
 
 
-def init_he(module: nn.Module) -> None:
+def init_kaiming_normal(module: nn.Module) -> None:
     """Convolutions and linear layers: normal weights of He's variance (fan in), zero biases; norms: one and zero."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -19,7 +19,7 @@ def init_he(module: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def init_he_up(layer: nn.ConvTranspose2d) -> None:
+def init_kaiming_upconv(layer: nn.ConvTranspose2d) -> None:
     """An up-convolution whose windows do not overlap: each of its cells has as many incoming nodes as there are channels in."""
     assert layer.kernel_size == layer.stride, "windows overlap"
     nn.init.normal_(layer.weight, std=math.sqrt(2 * layer.groups / layer.in_channels))

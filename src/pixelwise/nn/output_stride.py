@@ -15,7 +15,7 @@ from ..errors import ConfigError
 
 
 @dataclass
-class OutputStride:
+class StrideDilation:
     """Walks down a backbone: once the wished stride is reached, each further stride becomes a factor of the rate.
 
     target  coarsest stride wished for, 8, 16 or 32
@@ -43,13 +43,13 @@ class OutputStride:
         return 1
 
 
-def turn_strides(chain: Iterable[nn.Module], output_stride: int) -> None:
+def replace_stride_with_dilation(chain: Iterable[nn.Module], output_stride: int) -> None:
     """Give a chain of layers, or of blocks that keep their stride inside, an output stride; 32 leaves it as it is.
 
     A pooling that loses its stride is padded, where its kernel has a middle, so that the map keeps its size; convolutions behind it
     take the rate, and their padding grows with it.
     """
-    walk = OutputStride(output_stride)
+    walk = StrideDilation(output_stride)
     for layer in (layer for part in chain for layer in part.modules()):
         if isinstance(layer, nn.Conv2d):
             rate, stride = walk.rate, walk.step(layer.stride[0])

@@ -16,7 +16,7 @@ from .blocks import ConvNormAct
 from .separable_conv import separable_with_relu
 
 
-class CellNorm(nn.BatchNorm2d):
+class BatchNorm2dSafe(nn.BatchNorm2d):
     """Batch normalisation behind a global pooling: one value a channel and image.
 
     With a single image there is nothing to take a variance of; then the running statistics are used, as in evaluation.
@@ -35,7 +35,7 @@ class ImagePooling(nn.Sequential):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
-        super().__init__(nn.AdaptiveAvgPool2d(1), conv, CellNorm(out_channels), nn.ReLU(inplace=True))
+        super().__init__(nn.AdaptiveAvgPool2d(1), conv, BatchNorm2dSafe(out_channels), nn.ReLU(inplace=True))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, h, w) -> (B, out_channels, h, w)."""
@@ -87,7 +87,7 @@ class PyramidPooling(nn.Module):
             nn.Sequential(
                 nn.AdaptiveAvgPool2d(size),
                 nn.Conv2d(in_channels, reduced, 1, bias=False),
-                CellNorm(reduced),
+                BatchNorm2dSafe(reduced),
                 nn.ReLU(inplace=True),
             )
             for size in bins

@@ -25,7 +25,7 @@ from .losses import class_weights_from_counts
 def build_model(settings: ModelConfig, taxonomy: Taxonomy, resumed: Path | None = None) -> SegmentationModel:
     """The network with fresh weights or, with `init_from`, those of a run or checkpoint; frozen as `train_only` says.
 
-    Weights mean nothing without the pixels that they were learned on, so the normalisation is the checkpoint's unless the
+    PublishedWeights mean nothing without the pixels that they were learned on, so the normalisation is the checkpoint's unless the
     options name one. `resumed` is the checkpoint of a run that goes on: it remembers them, and where the run once started
     from need not be there any more.
     """
@@ -98,7 +98,7 @@ def _listed(keys: list[str]) -> str:
 
 
 def class_weights(settings: LossConfig, split: Split, *, skip_bad: bool = False) -> Tensor | None:
-    """Weights (K,) float32 that the loss multiplies each class with, or None; `skip_bad` as in `count_pixels`."""
+    """PublishedWeights (K,) float32 that the loss multiplies each class with, or None; `skip_bad` as in `count_pixels`."""
     scheme, count = settings.class_weights, split.taxonomy.num_classes
     if scheme == "none":
         return None

@@ -18,7 +18,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar
 from lightning.pytorch.loggers import Logger
 
-from ..errors import ConfigError, EnvironmentFault, Interrupted
+from ..errors import ConfigError, Interrupted, ResourceError
 from ..registry import suggest
 
 
@@ -119,7 +119,7 @@ def make_progress_bar(done: int, steps: int) -> ProgressBar:
 
 
 def make_loggers(names: Sequence[str], folder: Path) -> list[Logger]:
-    """Loggers by name (metrics.csv is always written). Raises ConfigError for a name, EnvironmentFault for a missing package."""
+    """Loggers by name (metrics.csv is always written). Raises ConfigError for a name, ResourceError for a missing package."""
     return [_make_logger(name, folder) for name in names]
 
 
@@ -138,7 +138,7 @@ def _make_logger(name: str, folder: Path) -> Logger:
         return builders[name]()
     except (ImportError, ModuleNotFoundError) as error:
         package = {"tensorboard": "pixelwise[track]", "wandb": "pixelwise[wandb]"}[name]
-        raise EnvironmentFault(name, "is not installed", f"pip install '{package}'") from error
+        raise ResourceError(name, "is not installed", f"pip install '{package}'") from error
 
 
 _HINTS = (
@@ -148,7 +148,7 @@ _HINTS = (
 )
 
 
-def quiet_lightning() -> None:
+def silence_lightning() -> None:
     """Keep Lightning's adverts and hints about its own defaults out of the user's terminal; warnings of substance stay."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)

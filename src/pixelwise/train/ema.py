@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-class MovingAverage:
+class ModelEMA:
     """average = decay * average + (1 - decay) * state, for every floating-point tensor; counters are copied.
 
     Early on the decay is (1 + n) / (10 + n) at the n-th update, so that the random start is forgotten quickly.

@@ -29,7 +29,7 @@ def pixel_cross_entropy(
     return loss, weights.sum()
 
 
-def hardest_cross_entropy(
+def bootstrapped_cross_entropy(
     logits: Tensor, masks: Tensor, ignore_id: int, num_pixels: int, class_weights: Tensor | None = None
 ) -> Tensor:
     """Bootstrapped cross entropy: the mean over the `num_pixels` pixels of highest loss of each image, mean over the batch.
@@ -72,7 +72,7 @@ def _jaccard_steps(inside: Tensor) -> Tensor:
     return torch.cat([jaccard[:1], jaccard[1:] - jaccard[:-1]])
 
 
-def keep_cells(masks: Tensor, ignore_id: int, probability: float, cell: int, generator: torch.Generator) -> Tensor:
+def sample_patches(masks: Tensor, ignore_id: int, probability: float, cell: int, generator: torch.Generator) -> Tensor:
     """FCN's patchwise training as loss sampling: each cell x cell block of pixels stays with the given probability.
 
     masks (B, H, W) int64 -> a copy in which the dropped blocks hold `ignore_id`.
@@ -86,7 +86,7 @@ def keep_cells(masks: Tensor, ignore_id: int, probability: float, cell: int, gen
 
 
 def class_weights_from_counts(counts: Tensor, scheme: str) -> Tensor:
-    """Weights (K,) from pixel counts (K,) of the training masks.
+    """PublishedWeights (K,) from pixel counts (K,) of the training masks.
 
     `log`: 1 / log(1.1 + share), ENet's form (https://arxiv.org/abs/1606.02147, section 5.2, with 1.1 for 1.02, which
     bounds the ratio of two classes by about 8). `inverse`: median share / share; a class without pixels weighs 1.

@@ -17,12 +17,12 @@ from torch.nn.utils import get_total_norm
 from ..config import Config
 from ..core import Batch, Coarse, Output
 from ..data.border_weights import border_weights, label_cells
-from ..errors import EnvironmentFault, InputError
+from ..errors import InputError, ResourceError
 from ..models.base import SegmentationModel
 from ..nn.upsampling import Grid, TransposedBilinear, labels_of_cells
 from .build import forward_of
-from .ema import MovingAverage
-from .losses import hardest_cross_entropy, keep_cells, lovasz_softmax, pixel_cross_entropy
+from .ema import ModelEMA
+from .losses import bootstrapped_cross_entropy, lovasz_softmax, pixel_cross_entropy, sample_patches
 from .ranks import copy_from_first, mean_over_ranks
 from .schedule import build_optimizer, lr_factor, set_lr
 from .state import Progress, optimizer_tensors
@@ -56,7 +56,7 @@ class TrainingModule(lightning.LightningModule):
         self.ignore_id = ignore_id
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.after_step = after_step
-        self.average = MovingAverage(model, config.train.ema) if config.train.ema else None
+        self.average = ModelEMA(model, config.train.ema) if config.train.ema else None
         self.optimizer = build_optimizer(model, config.optimizer, model.new_modules())
         # A function: the network itself would be registered a second time.
         run = forward_of(model, config)
@@ -119,7 +119,7 @@ class TrainingModule(lightning.LightningModule):
             raise InputError("training", what, fix) from error
         except torch._dynamo.exc.BackendCompilerFailed as error:
             what = f"torch.compile failed: {str(error).splitlines()[0]}"
-            raise EnvironmentFault("--train.compile", what, "install a C++ compiler, or leave the option out") from error
+            raise ResourceError("--train.compile", what, "install a C++ compiler, or leave the option out") from error
         return output
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -137,7 +137,7 @@ class TrainingModule(lightning.LightningModule):
         probability = self.config.loss.keep_probability
         if probability == 1:
             return masks
-        return keep_cells(masks, self.ignore_id, probability, self._cell, self._loss_generator(batch_idx, LOSS_SAMPLING))
+        return sample_patches(masks, self.ignore_id, probability, self._cell, self._loss_generator(batch_idx, LOSS_SAMPLING))
 
     def _border_map(self, masks: Tensor) -> Tensor | None:
         """What each pixel weighs more for lying between two cells, (B, H, W), or None where that is not asked for."""
@@ -181,8 +181,8 @@ class TrainingModule(lightning.LightningModule):
         return loss
 
     def _cross_entropy(self, logits: Tensor, masks: Tensor, extra: Tensor | None = None) -> Tensor:
-        if self.config.loss.hardest_pixels:
-            return hardest_cross_entropy(logits, masks, self.ignore_id, self.config.loss.hardest_pixels, self.class_weights)
+        if self.config.loss.bootstrap_top_k:
+            return bootstrapped_cross_entropy(logits, masks, self.ignore_id, self.config.loss.bootstrap_top_k, self.class_weights)
         total, weight = pixel_cross_entropy(logits, masks, self.ignore_id, self.class_weights, extra)
         if self.config.loss.reduction == "sum":
             return total / len(masks)
@@ -190,7 +190,7 @@ class TrainingModule(lightning.LightningModule):
         return total / mean_over_ranks(weight).clamp_min(1e-12)
 
     @contextmanager
-    def weights_to_keep(self) -> Iterator[None]:
+    def ema_weights(self) -> Iterator[None]:
         """Lend the model the weights that are validated and shipped: the moving average where there is one."""
         with nullcontext() if self.average is None else self.average.applied_to(self.model):
             copy_from_first(self.model)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import TrainConfig
-from ..errors import ConfigError, EnvironmentFault
+from ..errors import ConfigError, ResourceError
 
 
 def process_rank() -> int:
@@ -19,7 +19,7 @@ def process_rank() -> int:
 def check_launch(settings: TrainConfig, device: str) -> None:
     """Refuse a launch that the settings do not describe: every process would train, and write, for itself.
 
-    Raises ConfigError naming the option, EnvironmentFault when there are fewer GPUs than asked for.
+    Raises ConfigError naming the option, ResourceError when there are fewer GPUs than asked for.
     """
     wanted = settings.devices * settings.nodes
     if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -33,7 +33,7 @@ def check_launch(settings: TrainConfig, device: str) -> None:
         raise ConfigError("--train.nodes", f"is {settings.nodes}, and nobody started the other nodes", fix)
     if device == "cuda" and settings.devices > torch.cuda.device_count():
         what = f"is {settings.devices}, this node has {torch.cuda.device_count()} GPUs"
-        raise EnvironmentFault("--train.devices", what, "ask for fewer, or --train.device cpu")
+        raise ResourceError("--train.devices", what, "ask for fewer, or --train.device cpu")
 
 
 def mean_over_ranks(value: Tensor) -> Tensor:

@@ -18,8 +18,8 @@ from ..config import Config
 from ..data import open_dataset
 from ..data.counts import check_classes
 from ..data.dataset import Split
-from ..data.loader import DrawBatches, Draws, TrainLoader
-from ..errors import CheckpointError, DatasetError, EnvironmentFault, InputError, Interrupted
+from ..data.loader import AugmentedDataset, ResumableBatchSampler, TrainLoader
+from ..errors import CheckpointError, DatasetError, InputError, Interrupted, ResourceError
 from ..evaluation.metrics import Scores
 from ..files import write_text
 from ..inference.device import find_device
@@ -101,7 +101,7 @@ class Run:
         if state is not None:
             self._restore(module, state)
         if is_first:
-            self.folder.forget_after(module.step)
+            self.folder.truncate_metrics(module.step)
             write_text(self.folder.config, config.to_yaml())
             self._write_environment(module)
         if module.step < config.train.steps:
@@ -122,9 +122,9 @@ class Run:
             if "DataLoader worker" in str(error):
                 what = "a process that reads images was ended from outside, mostly for want of memory or of /dev/shm"
                 fix = "lower --data.workers or --data.cache_mib; go on with --resume"
-                raise EnvironmentFault("training", what, fix) from error
+                raise ResourceError("training", what, fix) from error
             if "closed by peer" in str(error) or "reset by peer" in str(error):
-                raise EnvironmentFault("training", "another rank has ended", "see its line; go on with --resume") from error
+                raise ResourceError("training", "another rank has ended", "see its line; go on with --resume") from error
             raise
         finally:
             loader.close()
@@ -133,8 +133,8 @@ class Run:
         self.folder.write_environment(precision=self.precision, device=self.device, replaced_images=module.num_bad)
 
     def _load_state(self) -> State | None:
-        state, passed_over = load_state(self.folder.last)
-        for line in passed_over:
+        state, skipped = load_state(self.folder.last)
+        for line in skipped:
             print(f"warning: passed over {line}")
         if state is None:
             print(f"{self.folder.last}: no state was saved yet, starting at step 0")
@@ -178,9 +178,9 @@ class Run:
         transform = training_transform(augment, self.taxonomy.ignore_id)
         cache_bytes = data.cache_mib * 2**20 // max(data.workers, 1)
         windows = (augment.crop[0], augment.crop[1]) if augment.windows else None
-        draws = Draws(self.train_split, transform, settings.seed, data.sampling, settings.on_bad, cache_bytes, augment.mix, windows)
+        draws = AugmentedDataset(self.train_split, transform, settings.seed, data.sampling, settings.on_bad, cache_bytes, augment.mix, windows)
         first, last = module.step * accumulate, settings.steps * accumulate
-        batches = DrawBatches(first, last, data.batch_size, trainer.global_rank, trainer.world_size)
+        batches = ResumableBatchSampler(first, last, data.batch_size, trainer.global_rank, trainer.world_size)
         return TrainLoader(draws, batches, data.workers)
 
     def _trainer(self, module: TrainingModule) -> lightning.Trainer:
@@ -244,7 +244,7 @@ class Run:
 
     def _validate(self, module: TrainingModule) -> None:
         started = time.monotonic()
-        with module.weights_to_keep():
+        with module.ema_weights():
             scores = validate(module.model, self.val_split, module.device, module.global_rank, module.trainer.world_size)
             self.scores, self.scored_step = scores, module.step
             if scores.mean_iou > module.progress.best_score:
@@ -257,7 +257,7 @@ class Run:
         self._log(module, {"split": self.config.data.val_split, **values})
 
     def _save(self, module: TrainingModule) -> None:
-        with module.weights_to_keep():
+        with module.ema_weights():
             if module.global_rank == 0:
                 save_checkpoint(self.folder.last, module.model, self.taxonomy, self._card(module))
         module.progress = dataclasses.replace(module.progress, step=module.step, num_bad=module.num_bad)

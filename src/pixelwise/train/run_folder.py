@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import EnvironmentFault, InputError
+from ..errors import InputError, ResourceError
 from ..files import make_folder, process_is_alive, sweep_temporaries, write_text
 from ..weights.checkpoint import finish_save, is_checkpoint
 
@@ -45,7 +45,7 @@ class RunFolder:
         """Create the folders, keep a second run out while the block lasts, clear away what a killed run left.
 
         The lock of a process that is gone is taken over. Raises InputError when another process holds the folder, or when a
-        run is there already and `resume` is not asked for; EnvironmentFault without rights. A run that ended before it had
+        run is there already and `resume` is not asked for; ResourceError without rights. A run that ended before it had
         saved anything holds nothing that could be lost.
         """
         _refuse_if_held(self.lock)
@@ -73,11 +73,11 @@ class RunFolder:
             raise InputError(self.path, "was taken by another run this moment", "choose another --out") from None
         except OSError as error:
             what = f"cannot be written: {error.strerror or error}"
-            raise EnvironmentFault(self.lock, what, "free space, or choose a writable folder") from error
+            raise ResourceError(self.lock, what, "free space, or choose a writable folder") from error
         with open(handle, "w", encoding="utf-8") as file:
             file.write(mine)
 
-    def forget_after(self, step: int) -> None:
+    def truncate_metrics(self, step: int) -> None:
         """Drop what metrics.csv says of steps beyond `step`, which a resumed run writes again, and lines cut by a kill."""
         if self.metrics.exists():
             rows = _whole_rows(self.metrics.read_bytes())

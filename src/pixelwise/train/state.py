@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..errors import CheckpointError, EnvironmentFault
+from ..errors import CheckpointError, ResourceError
 from ..files import write_bytes
 
 STATE = "state.safetensors"
@@ -50,7 +50,7 @@ class State:
 def save_state(folder: Path, tensors: Mapping[str, Tensor], progress: Progress, settings: Mapping[str, Any]) -> None:
     """Write the state and prove it: the new file is read back and its digest compared before the old one goes.
 
-    Raises EnvironmentFault when it cannot be written or does not read back.
+    Raises ResourceError when it cannot be written or does not read back.
     """
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     facts = {"progress": json.dumps(asdict(progress)), "settings": json.dumps(dict(settings))}
@@ -61,7 +61,7 @@ def save_state(folder: Path, tensors: Mapping[str, Tensor], progress: Progress, 
         read_state_file(new)
     except CheckpointError as error:
         new.unlink(missing_ok=True)
-        raise EnvironmentFault(new, f"did not read back after writing: {error.what}", "check the disk") from error
+        raise ResourceError(new, f"did not read back after writing: {error.what}", "check the disk") from error
     if path.exists():
         os.replace(path, folder / PREVIOUS)
     os.replace(new, path)
@@ -72,18 +72,18 @@ def load_state(folder: Path) -> tuple[State | None, list[str]]:
 
     Raises CheckpointError when there are states and none is whole.
     """
-    passed_over: list[str] = []
+    skipped: list[str] = []
     # A kill between the two renames leaves the newest state under its first name.
     for name in ("new." + STATE, STATE, PREVIOUS):
         if (folder / name).exists():
             try:
-                return read_state_file(folder / name), passed_over
+                return read_state_file(folder / name), skipped
             except CheckpointError as error:
-                passed_over.append(str(error))
-    if passed_over:
-        what = "holds no whole training state: " + "; ".join(passed_over)
+                skipped.append(str(error))
+    if skipped:
+        what = "holds no whole training state: " + "; ".join(skipped)
         raise CheckpointError(folder, what, "start a new run from a checkpoint with --model.init_from")
-    return None, passed_over
+    return None, skipped
 
 
 def read_state_file(path: Path) -> State:

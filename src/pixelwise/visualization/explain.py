@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
-from ..analysis.receptive_field import field_size, field_window
+from ..analysis.receptive_field import receptive_field_size, receptive_field_window
 from ..backbones import Backbone
 from ..backbones.classifier import ClassifierBackbone
 from ..core import Taxonomy, Window
@@ -236,11 +236,11 @@ def receptive_field(segmenter: Segmenter, image: NDArray[np.uint8], pixel: tuple
 
 def _reach(model: SegmentationModel, size: tuple[int, int], pixel: tuple[int, int]) -> tuple[Window, str]:
     """The pixels of an image of `size` that can count at `pixel`, and how many a side could, were the image endless."""
-    if model.fixed_side:
+    if model.fixed_input_size:
         return Window(0, 0, *size), "the whole image"
-    high, wide = (field_size(model, length, [at]) for length, at in zip(size, pixel, strict=True))
+    high, wide = (receptive_field_size(model, length, [at]) for length, at in zip(size, pixel, strict=True))
     words = "the whole image" if wide is None or high is None else f"{high} x {wide} pixels"
-    return field_window(model, size, pixel), words
+    return receptive_field_window(model, size, pixel), words
 
 
 def gradient(model: SegmentationModel, images: Tensor, pixel: tuple[int, int]) -> NDArray[np.float32]:

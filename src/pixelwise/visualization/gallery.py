@@ -47,7 +47,7 @@ def make_photo(name: str, prediction: Prediction) -> Photo:
     image = Image.fromarray(prediction.image).resize(size, Image.Resampling.BOX)
     rows, columns = (np.arange(new) * old // new for new, old in ((size[1], height), (size[0], width)))
     ids = {class_name: k for k, class_name in enumerate(prediction.taxonomy.names)}
-    shares = [(ids[class_name], share) for class_name, share in prediction.shares().items()]
+    shares = [(ids[class_name], share) for class_name, share in prediction.class_fractions().items()]
     return Photo(name, *size, _jpeg(image), pack_runs(prediction.mask[np.ix_(rows, columns)]), shares)
 
 

@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..core import Taxonomy
-from ..errors import CheckpointError, ConfigError, EnvironmentFault, UnknownNameError
+from ..errors import CheckpointError, ConfigError, ResourceError, UnknownNameError
 from ..files import make_folder, write_bytes, write_text
 from ..models import ModelSpec
 from ..models.base import SegmentationModel
@@ -63,7 +63,7 @@ def save_checkpoint(
 
     model     built by `create_model`, so that its recipe is known
     dtype     of the stored floating-point tensors; float16 halves the file
-    Raises EnvironmentFault when the disk is full or the folder is not writable, CheckpointError for weights that are not
+    Raises ResourceError when the disk is full or the folder is not writable, CheckpointError for weights that are not
     finite (or too large for `dtype`).
     """
     if model.num_classes != taxonomy.num_classes:
@@ -89,7 +89,7 @@ def save_checkpoint(
     try:
         read_safetensors(folder / (_NEW + WEIGHTS), digest)
     except CheckpointError as error:
-        raise EnvironmentFault(folder / WEIGHTS, f"did not read back after writing: {error.what}", "check the disk") from error
+        raise ResourceError(folder / WEIGHTS, f"did not read back after writing: {error.what}", "check the disk") from error
     write_text(folder / (_NEW + CONFIG), json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     finish_save(folder)
     return folder

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ..errors import CheckpointError, EnvironmentFault, UnknownNameError
+from ..errors import CheckpointError, ResourceError, UnknownNameError
 from ..files import atomic_write, make_folder
 from ..nn.preprocessing import NYUD_COLOR, NYUD_COLOR_HHA, NYUD_HHA, SIFT_FLOW
 from ..registry import suggest
@@ -28,7 +28,7 @@ _TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True)
-class Weights:
+class PublishedWeights:
     """A published file of numbers with its meaning.
 
     name           how this project calls it: network.publisher
@@ -68,8 +68,8 @@ _NO_SCORE = "its source states no score"
 _VGG_LICENCE = "see http://www.robots.ox.ac.uk/~vgg/research/very_deep/"
 
 
-def _torchvision(network: str, file: str, top1: float, top5: float, preprocessing: str = "torchvision") -> Weights:
-    return Weights(
+def _torchvision(network: str, file: str, top1: float, top5: float, preprocessing: str = "torchvision") -> PublishedWeights:
+    return PublishedWeights(
         f"{network}.torchvision",
         f"https://download.pytorch.org/models/{file}",
         file.removesuffix(".pth").rpartition("-")[2],
@@ -81,8 +81,8 @@ def _torchvision(network: str, file: str, top1: float, top5: float, preprocessin
     )
 
 
-def _torchvision_segmentation(network: str, file: str, miou: float, accuracy: float) -> Weights:
-    return Weights(
+def _torchvision_segmentation(network: str, file: str, miou: float, accuracy: float) -> PublishedWeights:
+    return PublishedWeights(
         f"{network}.torchvision",
         f"https://download.pytorch.org/models/{file}",
         file.removesuffix(".pth").rpartition("-")[2],
@@ -102,18 +102,18 @@ def _caffe(
     score: str,
     source: str,
     preprocessing: str | Mapping[str, Any] = "caffe",
-) -> Weights:
+) -> PublishedWeights:
     """Caffe's publishers state no sha256, so these are to be fetched by hand; the URLs are as published."""
-    return Weights(f"{name}.caffe", url, None, licence, preprocessing, num_classes, score, source)
+    return PublishedWeights(f"{name}.caffe", url, None, licence, preprocessing, num_classes, score, source)
 
 
-def _fcn(name: str, score: str, num_classes: int = 21, preprocessing: str | Mapping[str, Any] = "caffe") -> Weights:
+def _fcn(name: str, score: str, num_classes: int = 21, preprocessing: str | Mapping[str, Any] = "caffe") -> PublishedWeights:
     url = f"http://dl.caffe.berkeleyvision.org/{name}.caffemodel"
     source = "shelhamer/fcn.berkeleyvision.org, README and caffemodel-url"
     return _caffe(name, url, _FCN_LICENCE, num_classes, score, source, preprocessing)
 
 
-def _bvlc(network: str, file: str, score: str) -> Weights:
+def _bvlc(network: str, file: str, score: str) -> PublishedWeights:
     url = f"http://dl.caffe.berkeleyvision.org/{file}"
     return _caffe(network, url, _BVLC_LICENCE, 1000, score, f"BVLC/caffe, models/{file.removesuffix('.caffemodel')}/readme.md")
 
@@ -159,12 +159,12 @@ _TABLE = (
     ),
 )
 
-WEIGHTS: dict[str, Weights] = {weights.name: weights for weights in _TABLE}
+WEIGHTS: dict[str, PublishedWeights] = {weights.name: weights for weights in _TABLE}
 
 Opener = Callable[[str], AbstractContextManager[Any]]
 
 
-def find_weights(name: str) -> Weights:
+def find_weights(name: str) -> PublishedWeights:
     """The entry of that name. Raises UnknownNameError that lists the nearest ones."""
     try:
         return WEIGHTS[name]
@@ -172,12 +172,12 @@ def find_weights(name: str) -> Weights:
         raise UnknownNameError(name, "no published weights of that name", suggest(name, WEIGHTS)) from None
 
 
-def download(weights: Weights, folder: str | Path, open_url: Opener | None = None) -> Path:
+def download(weights: PublishedWeights, folder: str | Path, open_url: Opener | None = None) -> Path:
     """Fetch the file into `folder`, unless it lies there with the right digest already, and return its path.
 
     Only https is followed, redirects too; the digest is checked while the bytes arrive; the file appears whole or not at
     all. `open_url` opens a URL as a context manager with `read(size)`. Raises CheckpointError where no digest is
-    published or it does not match, EnvironmentFault when the network or the disk fails; both say what to do by hand.
+    published or it does not match, ResourceError when the network or the disk fails; both say what to do by hand.
     """
     target = Path(folder) / weights.file_name
     by_hand = f"download it yourself, save it as {target} and pass that file"
@@ -197,12 +197,12 @@ def download(weights: Weights, folder: str | Path, open_url: Opener | None = Non
     return target
 
 
-def named_as(path: str | Path) -> Weights | None:
+def named_as(path: str | Path) -> PublishedWeights | None:
     """The entry whose file name `path` has, or None; the file itself is not looked at."""
     return next((entry for entry in WEIGHTS.values() if entry.file_name == Path(path).name), None)
 
 
-def published(path: str | Path) -> Weights | None:
+def published(path: str | Path) -> PublishedWeights | None:
     """The entry whose file name `path` has, or None.
 
     Raises CheckpointError when the entry has a digest and the file another one: it is cut, damaged, or not what it is called.
@@ -248,7 +248,7 @@ def _pieces_of_file(path: Path) -> Iterator[bytes]:
 
 
 def _pieces_of_url(url: str, open_url: Opener, by_hand: str) -> Iterator[bytes]:
-    """The bytes behind a URL; every way in which a network fails becomes one EnvironmentFault with the way out."""
+    """The bytes behind a URL; every way in which a network fails becomes one ResourceError with the way out."""
     total = 0
     try:
         with open_url(url) as answer:
@@ -259,7 +259,7 @@ def _pieces_of_url(url: str, open_url: Opener, by_hand: str) -> Iterator[bytes]:
                 yield piece
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        raise EnvironmentFault(url, f"cannot be downloaded: {reason}", by_hand) from error
+        raise ResourceError(url, f"cannot be downloaded: {reason}", by_hand) from error
 
 
 class _HttpsOnly(urllib.request.HTTPRedirectHandler):

@@ -76,7 +76,7 @@ def _input_sides() -> str:
 @UNET_ROWS("valid", "receptive field")
 def _fields() -> list[int]:
     """The two widths that the output pixels of one period of the poolings see, the rarer one first."""
-    model = network("unet", 2, 1, width=1 / 32).to_empty(device="cpu")
+    model = network("unet", 2, 1, width_mult=1 / 32).to_empty(device="cpu")
     assert isinstance(model, UNet)
     ends = spans(model, 640, range(320, 320 + model.step))
     widths = [end - first for first, end in ends]
@@ -90,4 +90,4 @@ def _layers() -> int:
 
 @UNET_ROWS("same-padding variant", "MACs")
 def _padded_macs() -> int:
-    return macs(network("unet_same", 2, 1), 512, in_channels=1)
+    return macs(network("unet_padded", 2, 1), 512, in_channels=1)

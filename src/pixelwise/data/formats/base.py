@@ -11,7 +11,7 @@ from ...registry import Registry
 from ..dataset import Dataset, Item
 
 
-class Layout(ABC):
+class DatasetFormat(ABC):
     """One way to lay a dataset out in folders. `needs` tells in a line what it is recognised by."""
 
     needs: str
@@ -25,7 +25,7 @@ class Layout(ABC):
         """The dataset below `root`, its files not yet looked at. Raises DatasetError when lists or class names are missing."""
 
 
-DATASETS: Registry[Layout] = Registry("dataset layout")
+DATASETS: Registry[DatasetFormat] = Registry("dataset layout")
 
 
 def read_lines(path: Path) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from ...core import Taxonomy
 from ..dataset import Dataset, Item, Split
-from .base import DATASETS, Layout, existing, inner, pair_folders, read_lines, split_pair
+from .base import DATASETS, DatasetFormat, existing, inner, pair_folders, read_lines, split_pair
 
 # Source: Scripts/test_segmentation_camvid.py of the tutorial.
 TAXONOMY = Taxonomy(
@@ -32,7 +32,7 @@ TAXONOMY = Taxonomy(
 
 
 @DATASETS.register("camvid", tiny={}, paper="Brostow et al., Semantic object classes in video", year=2009)
-class CamVid(Layout):
+class CamVid(DatasetFormat):
     """CamVid in the SegNet tutorial's folders: 11 street classes."""
 
     needs = "train/ and trainannot/ (and val, test), mask names as image names; train.txt with `image mask` is optional"

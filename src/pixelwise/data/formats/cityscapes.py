@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ...core import Taxonomy
 from ..dataset import Dataset, Item, Split
-from .base import DATASETS, Layout
+from .base import DATASETS, DatasetFormat
 
 _NUM_LABELS = 34
 _CLASSES = (
@@ -45,7 +45,7 @@ _IMAGE, _MASK = "_leftImg8bit.png", "_gtFine_labelIds.png"
 
 
 @DATASETS.register("cityscapes", tiny={}, paper="Cordts et al., The Cityscapes Dataset", year=2016)
-class Cityscapes(Layout):
+class Cityscapes(DatasetFormat):
     """Cityscapes, fine annotations: 19 classes of 34 label ids, test without masks."""
 
     needs = f"leftImg8bit/{{train,val,test}}/<city>/*{_IMAGE}, gtFine/{{train,val}}/<city>/*{_MASK}"

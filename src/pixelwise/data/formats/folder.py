@@ -19,8 +19,8 @@ import yaml
 from ...core import Taxonomy
 from ...errors import ConfigError, DatasetError, InputError
 from ...images import IMAGE_SUFFIXES, read_mask
-from ..dataset import Dataset, Item, MaskCode, Split, pack_colors
-from .base import DATASETS, Layout, existing, inner, pair_folders, read_lines, split_pair
+from ..dataset import Dataset, Item, MaskEncoding, Split, pack_colors
+from .base import DATASETS, DatasetFormat, existing, inner, pair_folders, read_lines, split_pair
 
 _PARTS = ("train", "val", "test")
 _LOOKED_AT = 24
@@ -28,7 +28,7 @@ _MANY = 64
 
 
 @DATASETS.register("folder", tiny={})
-class Folder(Layout):
+class Folder(DatasetFormat):
     """Your own images: images/, masks/ and classes.yaml."""
 
     needs = "images/{train,val,test}/ and masks/{train,val,test}/ with the same names (or train.txt beside them), and classes.yaml"
@@ -65,18 +65,18 @@ def _listed_item(root: Path, image: str, mask: str | None) -> Item:
     return Item(stem, path, existing(masks) or masks.with_name(masks.name + ".png"))
 
 
-def _read_classes(root: Path, parts: Mapping[str, list[Item]]) -> tuple[Taxonomy, MaskCode]:
+def _read_classes(root: Path, parts: Mapping[str, list[Item]]) -> tuple[Taxonomy, MaskEncoding]:
     for name in ("classes.yaml", "classes.yml"):
         if (root / name).is_file():
             return _from_yaml(root / name)
     if (root / "classes.txt").is_file():
-        return Taxonomy(tuple(read_lines(root / "classes.txt"))), MaskCode()
+        return Taxonomy(tuple(read_lines(root / "classes.txt"))), MaskEncoding()
     masks = [item.mask for items in parts.values() for item in items if item.mask is not None and item.mask.is_file()]
     looked_at, values = _seen(masks)
     raise DatasetError(root, f"holds no classes.yaml; {_found(looked_at, values)}", _proposal(values))
 
 
-def _from_yaml(path: Path) -> tuple[Taxonomy, MaskCode]:
+def _from_yaml(path: Path) -> tuple[Taxonomy, MaskEncoding]:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -90,7 +90,7 @@ def _from_yaml(path: Path) -> tuple[Taxonomy, MaskCode]:
     if colors and kind == "value":
         fix = "write `masks: color`, or list numbers in `ignore`"
         raise ConfigError(path, "has ignore_colors, but its masks hold numbers", fix)
-    return Taxonomy.from_dict(rest, path), MaskCode(kind == "color", _triples(path, colors))
+    return Taxonomy.from_dict(rest, path), MaskEncoding(kind == "color", _triples(path, colors))
 
 
 def _triples(path: Path, colors: Any) -> tuple[tuple[int, int, int], ...]:

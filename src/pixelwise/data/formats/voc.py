@@ -11,7 +11,7 @@ from pathlib import Path
 from ...core import Taxonomy
 from ...errors import DatasetError
 from ..dataset import Dataset, Item, Split
-from .base import DATASETS, Layout, inner, read_lines
+from .base import DATASETS, DatasetFormat, inner, read_lines
 
 TAXONOMY = Taxonomy(
     names=(
@@ -43,7 +43,7 @@ _LISTS = Path("ImageSets", "Segmentation")
 
 
 @DATASETS.register("voc", tiny={}, paper="Everingham et al., The PASCAL Visual Object Classes Challenge", year=2010)
-class Voc(Layout):
+class Voc(DatasetFormat):
     """PASCAL VOC 2012 and SBD: 21 classes, border 255 ignored, test without masks."""
 
     needs = "JPEGImages/, SegmentationClass/, ImageSets/Segmentation/{train,val}.txt (SBD: SegmentationClassAug/, trainaug.txt)"

@@ -20,7 +20,7 @@ from ...models.fcn_fusion import LateFusionFCN
 from ..published import named_as
 from . import caffe_names as caffenames
 from . import torch_names as torchnames
-from .assign import Foreign, Imported, Report, fill
+from .assign import Imported, Report, SourceArray, fill
 from .backbone_files import has_backbone, import_backbone
 from .caffemodel import CaffeLayer, read_caffemodel
 from .fcn_parts import fcn_names, is_fcn, layout_of
@@ -49,7 +49,7 @@ _FIX = "choose the model that the file was made for, with the file's number of c
 class _Content:
     """A file's arrays, and what they say about the network that they are of; `whole` is None for an image classifier."""
 
-    arrays: dict[str, Foreign]
+    arrays: dict[str, SourceArray]
     backbone: str | None
     preprocessing: str | Mapping[str, Any] | None
     whole: caffenames.WholeNet | None
@@ -169,7 +169,7 @@ def _read(path: Path) -> _Content:
         whole = caffenames.whole_net(arrays)
         return _Content(arrays, caffenames.backbone_in(arrays), _caffe_preprocessing(path, whole), whole, caffe=True)
     if path.suffix in TORCH_ENDINGS:
-        arrays = {name: Foreign.of_tensor(tensor) for name, tensor in read_tensors(path).items()}
+        arrays = {name: SourceArray.of_tensor(tensor) for name, tensor in read_tensors(path).items()}
         backbone = torchnames.backbone_in(arrays)
         # torchvision undoes its usual normalisation in front of this net, whose numbers come from TensorFlow.
         preprocessing = "tensorflow" if backbone == "googlenet_torchvision" else "torchvision"

@@ -1,4 +1,4 @@
-"""Foreign arrays into a network: every one has its place, or the whole import is refused with one list of what is wrong."""
+"""SourceArray arrays into a network: every one has its place, or the whole import is refused with one list of what is wrong."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ PIECE = 1 << 22
 
 
 @dataclass(frozen=True)
-class Foreign:
+class SourceArray:
     """An array of a foreign file: its shape, and `part(start, stop)`, which gives that stretch of its values as a tensor."""
 
     shape: tuple[int, ...]
     part: Callable[[int, int], Tensor]
 
     @classmethod
-    def of_tensor(cls, tensor: Tensor) -> Foreign:
+    def of_tensor(cls, tensor: Tensor) -> SourceArray:
         """A tensor that is in memory already."""
         flat = tensor.detach().reshape(-1)
         return cls(tuple(tensor.shape), lambda start, stop: flat[start:stop])
 
     @classmethod
-    def of_array(cls, array: NDArray[Any]) -> Foreign:
+    def of_array(cls, array: NDArray[Any]) -> SourceArray:
         """A view of a mapped file. It may be read-only and lie at any byte, so what is used of it is copied."""
         flat = array.reshape(-1)
         return cls(array.shape, lambda start, stop: torch.from_numpy(np.array(flat[start:stop])))
@@ -50,7 +50,7 @@ class Foreign:
 
 
 @dataclass
-class Plan:
+class KeyMapping:
     """Where each foreign array goes.
 
     moves    state name of the network -> foreign name
@@ -85,7 +85,7 @@ class Imported:
     report: Report
 
 
-def fill(network: nn.Module, arrays: Mapping[str, Foreign], plan: Plan, source: object, fix: str) -> Report:
+def fill(network: nn.Module, arrays: Mapping[str, SourceArray], plan: KeyMapping, source: object, fix: str) -> Report:
     """Copy the arrays into the network as planned, all of them or none.
 
     Raises one CheckpointError that counts and lists what is missing, unexpected, mis-shaped, not finite or not as it must be.
@@ -130,7 +130,7 @@ def fits(shape: Sequence[int], target: Sequence[int]) -> bool:
     return shape == target or (len(shape) == 2 and len(target) == 4 and shape == (target[0], prod(target[1:])))
 
 
-def _finite(array: Foreign) -> bool:
+def _finite(array: SourceArray) -> bool:
     return all(bool(piece.isfinite().all()) for _, piece in array.pieces())
 
 

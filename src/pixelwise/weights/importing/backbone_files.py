@@ -10,7 +10,7 @@ from ...errors import CheckpointError
 from ...models import ModelSpec, create_model
 from . import caffe_names as caffenames
 from . import torch_names as torchnames
-from .assign import Foreign, Imported, fill
+from .assign import Imported, SourceArray, fill
 
 _REASON = "what the classifier has behind the backbone"
 
@@ -20,7 +20,7 @@ def has_backbone(name: str) -> bool:
     return isinstance(getattr(create_model(name, tiny=True), "backbone", None), ClassifierBackbone)
 
 
-def import_backbone(path: Path, arrays: Mapping[str, Foreign], caffe: bool, spec: ModelSpec) -> Imported:
+def import_backbone(path: Path, arrays: Mapping[str, SourceArray], caffe: bool, spec: ModelSpec) -> Imported:
     """Build the network and fill its backbone; what stands behind the backbone keeps its fresh weights.
 
     Raises CheckpointError that lists what is missing, mis-shaped, or belongs to no classifier.

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ...backbones.classifier import ClassifierBackbone
 from ...nn.preprocessing import NYUD_COLOR_DEPTH, NYUD_COLOR_HHA, SIFT_FLOW
 from ...nn.upsampling import Upscore, bilinear_kernel
-from .assign import Foreign, Plan
+from .assign import KeyMapping, SourceArray
 from .caffemodel import CaffeLayer
 from .fcn_parts import LATE_FUSION, ONE_HEAD, TWO_HEADS, Head, Network, encoders, heads
 
@@ -41,13 +41,13 @@ LAST_LAYER_REASON = "the classifier's last layer: score layers take its place"
 AUX_REASON = "an auxiliary classifier: for training the classifier only"
 
 
-def arrays_of(layers: Iterable[CaffeLayer]) -> dict[str, Foreign]:
+def arrays_of(layers: Iterable[CaffeLayer]) -> dict[str, SourceArray]:
     """The blobs as `layer.weight`, `layer.bias`; a third one would be `layer.blob2`."""
     arrays = {}
     for layer in layers:
         for i, blob in enumerate(layer.blobs):
             kind = BLOB_NAMES[i] if i < len(BLOB_NAMES) else f"blob{i}"
-            arrays[f"{layer.name}.{kind}"] = Foreign.of_array(blob)
+            arrays[f"{layer.name}.{kind}"] = SourceArray.of_array(blob)
     return arrays
 
 
@@ -62,7 +62,7 @@ class WholeNet:
     preprocessing: Mapping[str, Any] | None
 
 
-def whole_net(arrays: Mapping[str, Foreign]) -> WholeNet | None:
+def whole_net(arrays: Mapping[str, SourceArray]) -> WholeNet | None:
     """The FCN whose file this is, by its layers' names; None for an image classifier.
 
     The pixels' normalisation is known where the names are those of a single data set's nets: NYUDv2, SIFT Flow.
@@ -82,7 +82,7 @@ def whole_net(arrays: Mapping[str, Foreign]) -> WholeNet | None:
     return None
 
 
-def _size(arrays: Mapping[str, Foreign], axis: int, *layers: str) -> int | None:
+def _size(arrays: Mapping[str, SourceArray], axis: int, *layers: str) -> int | None:
     """The sum of the layers' numbers of outputs (axis 0) or inputs (axis 1); None where one is missing or has no such axis."""
     shapes = [arrays[f"{layer}.weight"].shape for layer in layers if f"{layer}.weight" in arrays]
     if len(shapes) < len(layers) or any(len(shape) <= axis for shape in shapes):
@@ -90,7 +90,7 @@ def _size(arrays: Mapping[str, Foreign], axis: int, *layers: str) -> int | None:
     return sum(shape[axis] for shape in shapes)
 
 
-def backbone_in(arrays: Mapping[str, Foreign]) -> str | None:
+def backbone_in(arrays: Mapping[str, SourceArray]) -> str | None:
     """The backbone whose file this is, by its layers' names; None where it is none of the published ones."""
     for layer, backbone in BACKBONES.items():
         if any(f"{layer}{stream}.weight" in arrays for stream in ("", *STREAMS)):
@@ -98,10 +98,10 @@ def backbone_in(arrays: Mapping[str, Foreign]) -> str | None:
     return None
 
 
-def plan_fcn(model: Network, arrays: dict[str, Foreign]) -> Plan:
+def plan_fcn(model: Network, arrays: dict[str, SourceArray]) -> KeyMapping:
     """Where the arrays go; views of the upsampling kernels' diagonals are added to `arrays` where the model learns them."""
     own = model.state_dict()
-    plan = Plan()
+    plan = KeyMapping()
     if whole_net(arrays) is not None:
         for layer, module in model.caffe_names().items():
             plan.moves |= _moves(_name_in(arrays, layer), module, own)
@@ -119,16 +119,16 @@ def plan_fcn(model: Network, arrays: dict[str, Foreign]) -> Plan:
     return plan
 
 
-def _name_in(arrays: Mapping[str, Foreign], layer: str) -> str:
+def _name_in(arrays: Mapping[str, SourceArray], layer: str) -> str:
     """The layer's name in this file: early fusion renames the first one."""
     early = layer == FIRST_LAYER and any(name.startswith(f"{EARLY_FUSION}.") for name in arrays)
     return EARLY_FUSION if early else layer
 
 
-def plan_classifier(backbone: ClassifierBackbone, arrays: Mapping[str, Foreign]) -> Plan:
+def plan_classifier(backbone: ClassifierBackbone, arrays: Mapping[str, SourceArray]) -> KeyMapping:
     """Where the arrays of an image classifier go in a backbone built with its classes."""
     own = backbone.state_dict()
-    plan = Plan()
+    plan = KeyMapping()
     for layer, module in backbone.caffe_names().items():
         plan.moves |= _moves(layer, module, own)
     placed = set(plan.moves.values())
@@ -140,7 +140,7 @@ def _moves(layer: str, module: str, own: Mapping[str, Tensor]) -> dict[str, str]
     return {f"{module}.{kind}": f"{layer}.{kind}" for kind in BLOB_NAMES if f"{module}.{kind}" in own}
 
 
-def _dropped(arrays: Mapping[str, Foreign]) -> dict[str, str]:
+def _dropped(arrays: Mapping[str, SourceArray]) -> dict[str, str]:
     reasons = {}
     for name in arrays:
         layer = name.rpartition(".")[0]
@@ -158,7 +158,7 @@ def _is_norm_behind_fc(model: Network, key: str) -> bool:
     return behind_fc and isinstance(model.get_submodule(module), nn.BatchNorm2d)
 
 
-def _add_scales(plan: Plan, head: Head) -> None:
+def _add_scales(plan: KeyMapping, head: Head) -> None:
     for name, scale in zip(head.maps, head.module.scales, strict=True):
         if scale != 1:
             layer = f"scale_{name}{head.suffix}.weight"
@@ -188,7 +188,7 @@ def _upscores(head: Head) -> list[tuple[str, str, Upscore]]:
     return [*found, (last, "", Upscore(score.out_channels, kernel, stride, learned=False))]
 
 
-def _add_upscore(plan: Plan, arrays: dict[str, Foreign], layer: str, path: str, upscore: Upscore) -> None:
+def _add_upscore(plan: KeyMapping, arrays: dict[str, SourceArray], layer: str, path: str, upscore: Upscore) -> None:
     """A fixed kernel is proved to be bilinear, a learned one loaded from the diagonal of Caffe's K x K kernels."""
     name = f"{layer}.weight"
     num_maps, kernel = len(upscore.weight), upscore.kernel
@@ -199,7 +199,7 @@ def _add_upscore(plan: Plan, arrays: dict[str, Foreign], layer: str, path: str, 
         plan.moves[f"{path}.weight"] = diagonal
         if name in arrays:
             raw = arrays[name]
-            arrays[diagonal] = Foreign(
+            arrays[diagonal] = SourceArray(
                 (num_maps, 1, kernel, kernel), lambda start, stop: _diagonal(raw.read()).reshape(-1)[start:stop]
             )
 

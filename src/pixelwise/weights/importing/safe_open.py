@@ -1,4 +1,4 @@
-"""Foreign files, opened safely: regular files only, and a wrong kind of file is called by its name."""
+"""SourceArray files, opened safely: regular files only, and a wrong kind of file is called by its name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import mmap
 import stat
 from pathlib import Path
 
-from ...errors import CheckpointError, EnvironmentFault
+from ...errors import CheckpointError, ResourceError
 
 # How a file begins -> what it is. The downloads that go wrong most often come first.
 _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
@@ -46,7 +46,7 @@ def refuse_other_kinds(path: Path, allowed: tuple[bytes, ...] = ()) -> None:
         with open(path, "rb") as file:
             head = file.read(256)
     except OSError as error:
-        raise EnvironmentFault(path, f"cannot be read: {error.strerror or error}", "check the file's rights") from error
+        raise ResourceError(path, f"cannot be read: {error.strerror or error}", "check the file's rights") from error
     start = head.lstrip().lower()
     for beginning, kind, fix in _BEGINNINGS:
         if start.startswith(beginning) and beginning not in allowed:

@@ -12,7 +12,7 @@ from torch import nn
 from ...backbones import BACKBONES
 from ...backbones.classifier import ClassifierBackbone
 from ...backbones.vgg import DEPTHS
-from .assign import Foreign, Plan
+from .assign import KeyMapping, SourceArray
 from .caffe_names import AUX_REASON, LAST_LAYER_REASON
 from .fcn_parts import Network, encoders
 
@@ -20,7 +20,7 @@ from .fcn_parts import Network, encoders
 COUNTER = "num_batches_tracked"
 
 
-def backbone_in(arrays: Mapping[str, Foreign]) -> str | None:
+def backbone_in(arrays: Mapping[str, SourceArray]) -> str | None:
     """The backbone whose file this is, by its names and shapes; None where it is none of torchvision's."""
     if "inception3a.branch1.conv.weight" in arrays:
         return "googlenet_torchvision"
@@ -33,11 +33,11 @@ def backbone_in(arrays: Mapping[str, Foreign]) -> str | None:
     return f"vgg{depth}" + ("_bn" if any(name.endswith(".running_mean") for name in arrays) else "")
 
 
-def plan_fcn(model: Network, arrays: Mapping[str, Foreign], backbone: str) -> Plan:
+def plan_fcn(model: Network, arrays: Mapping[str, SourceArray], backbone: str) -> KeyMapping:
     """Where the arrays go: the backbone under its own names, hidden layers to fc6 and fc7, the last layer nowhere."""
     own = model.state_dict()
     hidden, leftover = _classifier_names(backbone)
-    plan = Plan(dropped=leftover)
+    plan = KeyMapping(dropped=leftover)
     for path, body in encoders(model).items():
         plan.moves |= {f"{path}.backbone.{name}": name for name in body.backbone.state_dict()}
         convs = [f"{path}.fc.{i}" for i, layer in enumerate(body.fc) if isinstance(layer, nn.Conv2d)]
@@ -47,14 +47,14 @@ def plan_fcn(model: Network, arrays: Mapping[str, Foreign], backbone: str) -> Pl
     return without_missing_counters(plan, arrays)
 
 
-def plan_classifier(backbone: ClassifierBackbone, arrays: Mapping[str, Foreign]) -> Plan:
+def plan_classifier(backbone: ClassifierBackbone, arrays: Mapping[str, SourceArray]) -> KeyMapping:
     """Where the arrays go in a backbone built with its classes: all under their own names, auxiliary heads if it has them."""
-    plan = Plan(moves={name: name for name in backbone.state_dict()})
+    plan = KeyMapping(moves={name: name for name in backbone.state_dict()})
     plan.dropped = {name: AUX_REASON for name in arrays if name.startswith(("aux1.", "aux2.")) and name not in plan.moves}
     return without_missing_counters(plan, arrays)
 
 
-def without_missing_counters(plan: Plan, arrays: Mapping[str, Foreign]) -> Plan:
+def without_missing_counters(plan: KeyMapping, arrays: Mapping[str, SourceArray]) -> KeyMapping:
     """The plan with the counters that the file lacks left at zero."""
     lacking = [key for key, name in plan.moves.items() if name.endswith(COUNTER) and name not in arrays]
     for key in lacking:

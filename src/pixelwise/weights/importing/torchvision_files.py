@@ -9,7 +9,7 @@ from typing import Any
 from ...errors import CheckpointError
 from ...models import MODELS, ModelSpec
 from ...models.torchvision_nets import TorchvisionNet
-from .assign import Foreign, Imported, Plan, fill
+from .assign import Imported, KeyMapping, SourceArray, fill
 from .safe_open import regular_file
 from .torch_file import TORCH_ENDINGS, read_tensors
 from .torch_names import without_missing_counters
@@ -45,7 +45,7 @@ def import_whole(
     if path.suffix not in TORCH_ENDINGS:
         what = f"ends in {path.suffix!r}, a net of torchvision is a file of {', '.join(TORCH_ENDINGS)}"
         raise CheckpointError(path, what, "give the file the ending of its kind")
-    arrays = {key: Foreign.of_tensor(tensor) for key, tensor in read_tensors(path).items()}
+    arrays = {key: SourceArray.of_tensor(tensor) for key, tensor in read_tensors(path).items()}
     said = next((arrays[key].shape[0] for key in _LAST_LAYERS if key in arrays and arrays[key].shape), None)
     if said is None:
         fix = "an image classifier fits a backbone; import a segmentation file, such as deeplabv3_resnet50_coco-cd0a2569.pth"
@@ -55,6 +55,6 @@ def import_whole(
         derived["auxiliary"] = any(key.startswith("aux_classifier.") for key in arrays)
     spec = ModelSpec(name, num_classes or said, in_channels or 3, tiny=tiny, options={**derived, **(options or {})})
     model = spec.build()
-    plan = without_missing_counters(Plan(moves={key: key for key in model.state_dict()}), arrays)
+    plan = without_missing_counters(KeyMapping(moves={key: key for key in model.state_dict()}), arrays)
     fix = "choose the model that the file was made for, with the file's number of classes"
     return Imported(model.eval(), spec, fill(model, arrays, plan, path, fix))
