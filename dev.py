@@ -19,7 +19,16 @@ VENV = ROOT / ".venv"
 SCRIPTS = VENV / ("Scripts" if os.name == "nt" else "bin")
 OLDEST = (3, 11)
 PYTEST = ("python", "-m", "pytest", "-n", "2")
-LEFTOVERS = ("build", "dist", "demo", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".import_linter_cache", ".hypothesis")
+LEFTOVERS = (
+    "build",
+    "dist",
+    "demo",
+    ".pytest_cache",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".import_linter_cache",
+    ".hypothesis",
+)
 
 # Each task: the extra that its packages come from, and the commands that it runs; all of them run, the first failure is the result.
 TASKS = {
@@ -57,7 +66,9 @@ def clean() -> int:
 
 def prepare(extra: str) -> None:
     """Make `.venv` hold the package and the extra's packages; a stamp of both files' digest says that it does."""
-    digest = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + (ROOT / "constraints.txt").read_bytes()).hexdigest()
+    digest = hashlib.sha256(
+        (ROOT / "pyproject.toml").read_bytes() + (ROOT / "constraints.txt").read_bytes()
+    ).hexdigest()
     wanted = VENV / f".stamp-{extra or 'core'}"
     # The larger installation holds the smaller one.
     if runs(str(SCRIPTS / "python")) and digest in (read(wanted), read(VENV / ".stamp-dev")):
@@ -75,7 +86,9 @@ def create_environment() -> None:
     """Make an empty `.venv`, also over the remains of one that was cut short."""
     python = find_python()
     if subprocess.run([python, "-m", "venv", "--clear", str(VENV)], check=False).returncode:
-        sys.exit(f"dev.py: {python} cannot make a virtual environment; fix: install its venv module (Debian: python3-venv)")
+        sys.exit(
+            f"dev.py: {python} cannot make a virtual environment; fix: install its venv module (Debian: python3-venv)"
+        )
 
 
 def find_python() -> str:

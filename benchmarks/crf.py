@@ -92,7 +92,11 @@ def scene(height: int, width: int, num_classes: int) -> tuple[NDArray[np.uint8],
     assert photo is not None, f"{PHOTO} is missing"
     interpolation = cv2.INTER_AREA if photo.shape[1] > width else cv2.INTER_CUBIC
     image = cv2.cvtColor(cv2.resize(photo, (width, height), interpolation=interpolation), cv2.COLOR_BGR2RGB)
-    coarse = np.random.default_rng(0).normal(scale=2.5, size=(num_classes, height // 16 + 2, width // 16 + 2)).astype(np.float32)
+    coarse = (
+        np.random.default_rng(0)
+        .normal(scale=2.5, size=(num_classes, height // 16 + 2, width // 16 + 2))
+        .astype(np.float32)
+    )
     scores = np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_CUBIC) for plane in coarse])
     shares = np.exp(scores - scores.max(0))
     return image.astype(np.uint8), (shares / shares.sum(0)).astype(np.float32)
@@ -102,7 +106,9 @@ def build(sources: Path, folder: Path) -> Path:
     """Compile the reference's C++ and the shim into a library."""
     root = sources / "pydensecrf" / "densecrf"
     if not (root / "src" / "densecrf.cpp").is_file():
-        sys.exit(f"{sources}: holds no pydensecrf/densecrf/src/densecrf.cpp; fix: name the folder of its unpacked sources")
+        sys.exit(
+            f"{sources}: holds no pydensecrf/densecrf/src/densecrf.cpp; fix: name the folder of its unpacked sources"
+        )
     (folder / "shim.cpp").write_text(SHIM)
     library = folder / "reference.so"
     files = [folder / "shim.cpp", *(root / "src" / f"{part}.cpp" for part in PARTS)]
@@ -152,7 +158,9 @@ def print_speed(
         if theirs:
             *figures, reference = measure(theirs, *images, parameters)
             spent["theirs"].append((figures[0], figures[1]))
-    medians = {side: [statistics.median(column) for column in zip(*rows, strict=True)] for side, rows in spent.items() if rows}
+    medians = {
+        side: [statistics.median(column) for column in zip(*rows, strict=True)] for side, rows in spent.items() if rows
+    }
     print(f"{words:33s} {medians['alone'][0]:5.2f} cpu-s on one core, {medians['ours'][1]:5.2f} s on {threads}", end="")
     if theirs:
         core, wait = medians["theirs"][0] / medians["alone"][0], medians["theirs"][1] / medians["ours"][1]
@@ -184,10 +192,14 @@ def print_memory(library: Path | None, threads: int, large: bool) -> None:
     command = [sys.executable, "-m", "benchmarks.crf", "--threads", str(threads), *(["--large"] if large else [])]
     sides = {"ours": [], **({"theirs": ["--library", str(library)]} if library else {})}
     peaks = {
-        side: int(subprocess.run([*command, "--peak-of", side, *more], capture_output=True, text=True, check=True).stdout)
+        side: int(
+            subprocess.run([*command, "--peak-of", side, *more], capture_output=True, text=True, check=True).stdout
+        )
         for side, more in sides.items()
     }
-    print("peak memory beside the input: " + ", ".join(f"{side} {peak} MiB" for side, peak in peaks.items()), flush=True)
+    print(
+        "peak memory beside the input: " + ", ".join(f"{side} {peak} MiB" for side, peak in peaks.items()), flush=True
+    )
 
 
 def print_growth(rounds: int) -> None:
@@ -211,7 +223,11 @@ def print_first_calls(folder: Path) -> None:
         "print(f'{time.perf_counter() - clock:5.1f} s waiting, {time.process_time() - processor:5.1f} cpu-s')"
     )
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder / "compiled")}
-    calls = {"first call ever, compiles": 21, "first call of a later process": 21, "the same, 150 classes, compiles": 150}
+    calls = {
+        "first call ever, compiles": 21,
+        "first call of a later process": 21,
+        "the same, 150 classes, compiles": 150,
+    }
     for words, num_classes in calls.items():
         command = [sys.executable, "-c", program, str(num_classes)]
         child = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)

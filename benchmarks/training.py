@@ -54,7 +54,9 @@ def main() -> None:
         ours.append(time_engine(copy.deepcopy(model), batches, precision))
     images = arguments.batch * arguments.steps
     size = "x".join(map(str, arguments.crop))
-    print(f"{arguments.model}, batch {arguments.batch} of {size}, {torch.get_num_threads()} threads, {arguments.rounds} rounds")
+    print(
+        f"{arguments.model}, batch {arguments.batch} of {size}, {torch.get_num_threads()} threads, {arguments.rounds} rounds"
+    )
     print(f"plain float32 loop  {images / statistics.median(plain):7.2f} images/s")
     print(f"pixelwise, {precision:8s} {images / statistics.median(ours):7.2f} images/s")
     print(f"ratio {statistics.median(plain) / statistics.median(ours):.2f}")
@@ -104,7 +106,9 @@ def time_engine(model: SegmentationModel, batches: list[Batch], precision: str) 
             enable_progress_bar=False,
             default_root_dir=Path(folder),
         )
-        trainer.fit(module, DataLoader([(batch, 0) for batch in [batches[0], *batches]], batch_size=None, collate_fn=_as_it_is))
+        trainer.fit(
+            module, DataLoader([(batch, 0) for batch in [batches[0], *batches]], batch_size=None, collate_fn=_as_it_is)
+        )
     return marks[-1] - marks[0]
 
 

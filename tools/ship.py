@@ -45,12 +45,16 @@ def main() -> None:
     scores: dict[str, str] = {}
     for split in ("val", "test"):
         for precision in Precision.__args__:
-            result = evaluate(load(precision=precision), dataset.split(split), dataset=dataset.name, precision=precision)
+            result = evaluate(
+                load(precision=precision), dataset.split(split), dataset=dataset.name, precision=precision
+            )
             means = {name.replace("_", " "): f"{100 * value:.2f}" for name, value in result.scores.means().items()}
             scores[f"{split}, {precision}"] = ", ".join(f"{name} {value}" for name, value in means.items())
             print(split, precision, scores[f"{split}, {precision}"], flush=True)
             per_class = {row.name: f"{100 * row.iou:.1f}" for row in result.scores.classes if row.iou is not None}
-            scores[f"{split}, {precision}, IoU per class"] = ", ".join(f"{name} {value}" for name, value in per_class.items())
+            scores[f"{split}, {precision}, IoU per class"] = ", ".join(
+                f"{name} {value}" for name, value in per_class.items()
+            )
     save_checkpoint(SHIPPED, best.model, best.taxonomy, {**card, "scores": scores}, dtype=torch.float16)
     print(f"shipped {sum(f.stat().st_size for f in SHIPPED.iterdir()) / 1e6:.2f} MB in {SHIPPED}")
 

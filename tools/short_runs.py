@@ -165,7 +165,9 @@ def draw_sheet(names: list[str], data: Path) -> None:
         right = float((prediction.mask == sample.mask)[valid].mean())
         first, last = losses(name)
         note = f"loss {first:.2f} to {last:.2f}, {right:.0%} right"
-        panels.append(Panel(fit(colors[prediction.mask], PANEL, labels=True), name.replace("torchvision_", "tv_"), note))
+        panels.append(
+            Panel(fit(colors[prediction.mask], PANEL, labels=True), name.replace("torchvision_", "tv_"), note)
+        )
     columns = 6
     footer = legend(occurring(masks, split.taxonomy), columns * (PANEL + 14) - 14)
     heading = f"Every system after {STEPS} steps from scratch, a quarter of its width or less, on {SIZE[1]} x {SIZE[0]} pixels"

@@ -123,7 +123,10 @@ def describe(error: BaseException) -> tuple[str, int]:
         what = os.strerror(error.errno) if error.errno else _one_line(error)
         code = ResourceError.exit_code if error.errno in _ENVIRONMENT else 2
         return f"{error.filename or 'system'}: {what}; fix: check the path, its rights and the free space", code
-    return f"pixelwise itself failed: {type(error).__name__}: {_one_line(error)}; fix: please report it with --debug's output", 3
+    return (
+        f"pixelwise itself failed: {type(error).__name__}: {_one_line(error)}; fix: please report it with --debug's output",
+        3,
+    )
 
 
 def _usage(error: CycloptsError) -> str:
@@ -137,7 +140,16 @@ def _usage(error: CycloptsError) -> str:
     return f"{command}: {what}; fix: see `{command} --help`"
 
 
-_ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENOMEM}
+_ENVIRONMENT = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENOMEM,
+}
 
 
 def _one_line(error: BaseException) -> str:

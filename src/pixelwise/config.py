@@ -223,11 +223,19 @@ class Config:
         whole, weights = augment.crop == [0, 0], loss.class_weights
         return [
             ("data.batch_size", data.batch_size >= 1, "1 or more"),
-            ("data.batch_size", not whole or data.batch_size == 1, "1, as --augment.crop [0, 0] keeps images of many sizes"),
+            (
+                "data.batch_size",
+                not whole or data.batch_size == 1,
+                "1, as --augment.crop [0, 0] keeps images of many sizes",
+            ),
             ("data.workers", 0 <= data.workers <= _MOST_WORKERS, f"0 to {_MOST_WORKERS}"),
             ("data.cache_mib", 0 <= data.cache_mib < 2**30, "0 or more"),
             ("augment.crop", len(augment.crop) == 2 and (whole or _in_range(augment.crop, 1, 2**15)), _CROPS),
-            ("augment.scale", len(augment.scale) == 2 and _in_range(augment.scale, 0.01, 100), "[low, high] of 0.01 to 100"),
+            (
+                "augment.scale",
+                len(augment.scale) == 2 and _in_range(augment.scale, 0.01, 100),
+                "[low, high] of 0.01 to 100",
+            ),
             ("augment.scale", augment.scale == sorted(augment.scale), "[low, high] with low <= high"),
             ("augment.aspect", 1 <= augment.aspect <= 10, "1 to 10"),
             ("augment.flip", 0 <= augment.flip <= 1, "0 to 1"),
@@ -238,17 +246,28 @@ class Config:
             ("augment.context", 0 <= augment.context <= 1000, "0 to 1000"),
             ("augment.windows", not augment.windows or not (whole or augment.objects != "whole"), _WINDOWS),
             ("augment.rotate", 0 <= augment.rotate <= 180, "0 to 180"),
-            *((f"augment.{n}", 0 <= getattr(augment, n) <= 1, "0 to 1") for n in ("brightness", "contrast", "saturation", "gamma")),
+            *(
+                (f"augment.{n}", 0 <= getattr(augment, n) <= 1, "0 to 1")
+                for n in ("brightness", "contrast", "saturation", "gamma")
+            ),
             ("augment.hue", 0 <= augment.hue <= 180, "0 to 180"),
             ("loss.border_weight", 0 <= loss.border_weight < math.inf, "0 or more"),
-            ("loss.border_weight", not loss.border_weight or (loss.at == "pixels" and not loss.bootstrap_top_k), _EVERY_PIXEL),
+            (
+                "loss.border_weight",
+                not loss.border_weight or (loss.at == "pixels" and not loss.bootstrap_top_k),
+                _EVERY_PIXEL,
+            ),
             ("loss.border_sigma", 0 < loss.border_sigma <= 1000, "above 0, up to 1000"),
             ("loss.keep_probability", 0 < loss.keep_probability <= 1, "above 0, up to 1"),
             ("loss.aux_weight", 0 <= loss.aux_weight < math.inf, "0 or more"),
             ("loss.class_weights", isinstance(weights, str) or _in_range(weights, 0, _LARGEST), "numbers of 0 or more"),
             ("loss.lovasz", 0 <= loss.lovasz < math.inf, "0 or more"),
             ("loss.bootstrap_top_k", loss.bootstrap_top_k >= 0, "0 or more"),
-            ("loss.bootstrap_top_k", not loss.bootstrap_top_k or loss.reduction == "mean", "0 with --loss.reduction sum"),
+            (
+                "loss.bootstrap_top_k",
+                not loss.bootstrap_top_k or loss.reduction == "mean",
+                "0 with --loss.reduction sum",
+            ),
             ("loss.lovasz_pixels", loss.lovasz_pixels >= 0, "0 or more"),
             ("optimizer.lr", 0 <= optimizer.lr < math.inf, "0 or more"),
             ("optimizer.momentum", 0 <= optimizer.momentum < 1, "0 up to below 1"),
@@ -261,7 +280,10 @@ class Config:
             ("optimizer.warmup_steps", optimizer.warmup_steps >= 0, "0 or more"),
             ("optimizer.clip_norm", 0 <= optimizer.clip_norm < math.inf, "0 or more"),
             ("optimizer.accumulate", optimizer.accumulate >= 1, "1 or more"),
-            *((f"train.{n}", getattr(train, n) >= 1, "1 or more") for n in ("steps", "validate_every", "save_every", "log_every")),
+            *(
+                (f"train.{n}", getattr(train, n) >= 1, "1 or more")
+                for n in ("steps", "validate_every", "save_every", "log_every")
+            ),
             ("train.ema", 0 <= train.ema < 1, "0 up to below 1"),
             *((f"train.{n}", getattr(train, n) >= 1, "1 or more") for n in ("devices", "nodes")),
             ("train.seed", 0 <= train.seed < 2**31, "0 to 2147483647"),
@@ -270,7 +292,9 @@ class Config:
     def to_yaml(self) -> str:
         """The whole tree as YAML; `from_yaml` reads it back."""
         tree = dataclasses.asdict(self)
-        readable, exact = (yaml.safe_dump(tree, sort_keys=False, allow_unicode=a, default_flow_style=None) for a in (True, False))
+        readable, exact = (
+            yaml.safe_dump(tree, sort_keys=False, allow_unicode=a, default_flow_style=None) for a in (True, False)
+        )
         # Letters stay letters; control characters that YAML would read as spaces are escaped.
         with suppress(yaml.YAMLError):
             if yaml.safe_load(readable) == tree:

@@ -85,14 +85,22 @@ class Taxonomy:
         if not 1 <= count <= MAX_CLASSES:
             raise ConfigError("classes", f"got {count}, allowed are 1 to {MAX_CLASSES}")
         for word, items in (("name", self.names), ("value", self.values)):
-            twice = sorted({str(item) for item in items if items.count(item) > 1}) if len(set(items)) != len(items) else []
+            twice = (
+                sorted({str(item) for item in items if items.count(item) > 1}) if len(set(items)) != len(items) else []
+            )
             if twice:
-                raise ConfigError("classes", f"{word} {', '.join(twice[:5])} is used twice", f"give each class its own {word}")
+                raise ConfigError(
+                    "classes", f"{word} {', '.join(twice[:5])} is used twice", f"give each class its own {word}"
+                )
         if len(self.colors) != count or len(self.values) != count:
-            raise ConfigError("classes", f"{count} names, {len(self.colors)} colors, {len(self.values)} values", "give one each")
+            raise ConfigError(
+                "classes", f"{count} names, {len(self.colors)} colors, {len(self.values)} values", "give one each"
+            )
         both = sorted(set(self.values) & set(self.ignored))
         if both:
-            raise ConfigError("classes", f"value {both[0]} is a class and ignored at once", "remove it from one of the two")
+            raise ConfigError(
+                "classes", f"value {both[0]} is a class and ignored at once", "remove it from one of the two"
+            )
         if min((*self.values, *self.ignored), default=0) < 0 or max((*self.values, *self.ignored), default=0) > 65535:
             raise ConfigError("classes", "values must lie in 0..65535, as mask files hold no others")
 
@@ -126,7 +134,9 @@ class Taxonomy:
         """
         if raw.ndim != 2 or raw.dtype.kind != "u" or raw.dtype.itemsize > 2:
             shape = "x".join(map(str, raw.shape))
-            raise MaskError(source, f"an array of {shape} {raw.dtype}", "a mask is height x width numbers, uint8 or uint16")
+            raise MaskError(
+                source, f"an array of {shape} {raw.dtype}", "a mask is height x width numbers, uint8 or uint16"
+            )
         mask: NDArray[np.int32] = self._lookup[raw]
         if (mask < 0).any():
             raise self._unknown(raw, mask, source)
@@ -198,13 +208,19 @@ class Taxonomy:
 
 def _class_row(row: Any, k: int, source: object) -> tuple[str, tuple[int, int, int], int]:
     entry = {"name": row} if isinstance(row, str) else row
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str) or set(entry) - {"name", "color", "value"}:
+    if (
+        not isinstance(entry, Mapping)
+        or not isinstance(entry.get("name"), str)
+        or set(entry) - {"name", "color", "value"}
+    ):
         fix = "write a name, or {name: ..., color: [r, g, b], value: ...}; quote a name that YAML takes for a number or a yes/no"
         raise ConfigError(source, f"class {k} is {row!r}", fix)
     try:
         return entry["name"], _triple(entry.get("color", voc_color(k))), _whole(entry.get("value", k))
     except (TypeError, ConfigError):
-        raise ConfigError(source, f"class {k} is {row!r}", "color is [r, g, b] of 0..255 and value a whole number") from None
+        raise ConfigError(
+            source, f"class {k} is {row!r}", "color is [r, g, b] of 0..255 and value a whole number"
+        ) from None
 
 
 def _ignored_values(ignore: Any) -> tuple[int, ...]:
@@ -213,7 +229,9 @@ def _ignored_values(ignore: Any) -> tuple[int, ...]:
     try:
         return tuple(_whole(value) for value in listed)
     except TypeError:
-        raise ConfigError("classes", f"ignore is {ignore!r}", "write a list of whole numbers, `ignore: [255]`") from None
+        raise ConfigError(
+            "classes", f"ignore is {ignore!r}", "write a list of whole numbers, `ignore: [255]`"
+        ) from None
 
 
 def _whole(number: Any) -> int:
@@ -264,31 +282,32 @@ class Output(NamedTuple):
 
 
 class Upsample(Protocol):
-    """A fixed, separable, linear way from coarse to full size in which a pixel depends on at most two cells an axis."""
+    """A fixed separable interpolation; each output pixel depends on at most two inputs per axis."""
 
-    def __call__(self, scores: Tensor, size: tuple[int, int]) -> Tensor:
-        """(B, K, h, w) -> (B, K, H, W) for size (H, W)."""
+    def __call__(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Resize logits (B, K, h, w) to (B, K, H, W), where size is (H, W)."""
         ...
 
-    def taps(self, num_cells: int, num_pixels: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-        """One axis: for each pixel the two cells (num_pixels, 2) that it mixes, and their weights (num_pixels, 2)."""
+    def interpolation_table(self, in_size: int, out_size: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        """Return, for one axis, the two source indices (out_size, 2) of each output pixel and their weights (out_size, 2)."""
         ...
 
 
-class Coarse(NamedTuple):
-    """What a model knows before its last upsampling, and how that is brought to full size.
+class LowResLogits(NamedTuple):
+    """Low-resolution logits and the operator that upsamples them to the image size.
 
-    scores (B, K, h, w); size (H, W) of the image; aux as in Output, already at full size.
+    logits    (B, K, h, w), before the network's last upsampling
+    upsample  the last upsampling
+    aux       further logits for the training loss, (B, K, h', w') each; empty in eval mode
     """
 
-    scores: Tensor
+    logits: Tensor
     upsample: Upsample
-    size: tuple[int, int]
     aux: tuple[Tensor, ...] = ()
 
-    def output(self) -> Output:
-        """The full logits, for training and export."""
-        return Output(self.upsample(self.scores, self.size), self.aux)
+    def upsample_to(self, size: tuple[int, int]) -> Output:
+        """Return logits and auxiliary logits at the image size (H, W)."""
+        return Output(self.upsample(self.logits, size), tuple(self.upsample(aux, size) for aux in self.aux))
 
 
 @dataclass

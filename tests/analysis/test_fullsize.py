@@ -47,8 +47,13 @@ def test_a_unit_of_two_streams_written_out() -> None:
         pooled = z.unfold(2, 4, 4).unfold(3, 4, 4).amax((4, 5))
         expected = plain_unit(unit.conv2, plain_unit(unit.conv1, torch.cat([y, pooled], 1)))
         torch.testing.assert_close(new_y, expected)
-        answer = torch.einsum("oc,bchw->bohw", unit.to_residual.weight[:, :, 0, 0], expected) + unit.to_residual.bias[:, None, None]
-        torch.testing.assert_close(new_z - z, answer.repeat_interleave(4, 2).repeat_interleave(4, 3), atol=1e-5, rtol=1e-4)
+        answer = (
+            torch.einsum("oc,bchw->bohw", unit.to_residual.weight[:, :, 0, 0], expected)
+            + unit.to_residual.bias[:, None, None]
+        )
+        torch.testing.assert_close(
+            new_z - z, answer.repeat_interleave(4, 2).repeat_interleave(4, 3), atol=1e-5, rtol=1e-4
+        )
 
 
 def test_a_residual_unit_has_no_rectifier_behind_the_sum() -> None:
@@ -135,7 +140,7 @@ def test_deconvnet_resizes_a_image_to_its_square_and_the_scores_back() -> None:
     model, x = deconvnet().eval(), images(50, 90)
     square = functional.interpolate(x, size=(64, 64), mode="bilinear", align_corners=False)
     with torch.no_grad():
-        scores = model.coarse(square).scores
+        scores = model.forward_low_res(square).logits
         back = functional.interpolate(scores, size=(50, 90), mode="bilinear", align_corners=False)
         # Normalising is linear: before or behind the resizing is the same.
         torch.testing.assert_close(model(x).logits, back, atol=1e-3, rtol=1e-3)

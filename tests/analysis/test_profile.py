@@ -13,7 +13,7 @@ from torch import nn
 from pixelwise.analysis.profile import count_parts, profile_spec, strides, with_speed
 from pixelwise.analysis.receptive_field import receptive_field_size, receptive_field_window, spans
 from pixelwise.commands.profile import profile as command
-from pixelwise.core import Coarse, Taxonomy
+from pixelwise.core import LowResLogits, Taxonomy
 from pixelwise.errors import CheckpointError, ConfigError, UnknownNameError
 from pixelwise.models import MODELS, ModelSpec, create_model
 from pixelwise.models.base import SegmentationModel
@@ -29,8 +29,8 @@ class TwoLayers(SegmentationModel):
         self.encoder = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True))
         self.score = nn.Conv2d(4, 3, 1)
 
-    def coarse(self, images):
-        return Coarse(self.score(self.encoder(self.preprocess(images))), Bilinear(), images.shape[-2:])
+    def forward_low_res(self, images):
+        return LowResLogits(self.score(self.encoder(self.preprocess(images))), Bilinear())
 
 
 def test_counts_of_two_layers_are_those_worked_out_by_hand():
@@ -82,8 +82,8 @@ class Chain(SegmentationModel):
         super().__init__(2, 3, "torchvision")
         self.layers = nn.Sequential(*layers)
 
-    def coarse(self, images):
-        return Coarse(self.layers(self.preprocess(images)), Bilinear(), images.shape[-2:])
+    def forward_low_res(self, images):
+        return LowResLogits(self.layers(self.preprocess(images)), Bilinear())
 
 
 def brute_window(net: SegmentationModel, size: tuple[int, int], pixel: tuple[int, int]) -> tuple[int, ...]:
@@ -120,9 +120,9 @@ def test_dead_units_and_lost_maxima_hide_nothing():
 
 def test_global_pooling_sees_the_whole_image():
     class Global(TwoLayers):
-        def coarse(self, images):
-            coarse = super().coarse(images)
-            return coarse._replace(scores=coarse.scores + F.adaptive_avg_pool2d(coarse.scores, 1))
+        def forward_low_res(self, images):
+            low_res = super().forward_low_res(images)
+            return low_res._replace(logits=low_res.logits + F.adaptive_avg_pool2d(low_res.logits, 1))
 
     assert receptive_field_size(Global().eval(), 64, [30]) is None
 

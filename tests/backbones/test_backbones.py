@@ -90,7 +90,10 @@ def test_parameters_and_multiply_adds_of_the_classifiers(name: str, variant: str
 
 def test_parameters_and_multiply_adds_of_both_googlenets() -> None:
     def parameters(name: str) -> list[int]:
-        return [num_parameters(full(name, **o)) for o in ({}, {"num_classes": 1000}, {"num_classes": 1000, "aux_heads": True})]
+        return [
+            num_parameters(full(name, **o))
+            for o in ({}, {"num_classes": 1000}, {"num_classes": 1000, "aux_heads": True})
+        ]
 
     images = torch.empty(1, 3, 224, 224, device="meta")
     assert parameters("googlenet") == number("Caffe GoogLeNet", "parameters")
@@ -195,7 +198,11 @@ def test_every_layer_with_numbers_has_a_name_in_the_caffe_file(name: str) -> Non
     names = backbone.caffe_names()
     assert set(names.values()) == layers
     assert len(names) == len(layers)
-    expected = {"alexnet_caffe": ("conv3", "features.8"), "vgg16": ("conv3_3", "features.14"), "vgg19": ("conv5_4", "features.34")}
+    expected = {
+        "alexnet_caffe": ("conv3", "features.8"),
+        "vgg16": ("conv3_3", "features.14"),
+        "vgg19": ("conv5_4", "features.34"),
+    }
     layer, module = expected.get(name, ("inception_4c/5x5_reduce", "inception4c.branch3.0.conv"))
     assert names[layer] == module
 

@@ -28,7 +28,15 @@ TORCHVISION = {
     **{f"densenet{n}": f"densenet{n}" for n in (121, 161, 169, 201)},
     **{f"efficientnet_b{n}": f"efficientnet_b{n}" for n in range(8)},
 }
-ATROUS = ["mobilenetv2", "mobilenetv3_large", "mobilenetv3_small", "densenet121", "efficientnet_b0", "xception41", "xception71"]
+ATROUS = [
+    "mobilenetv2",
+    "mobilenetv3_large",
+    "mobilenetv3_small",
+    "densenet121",
+    "efficientnet_b0",
+    "xception41",
+    "xception71",
+]
 
 
 def full(name: str, **options: Any) -> Backbone:
@@ -47,7 +55,9 @@ def test_state_is_torchvisions(name: str) -> None:
 def test_maps_have_the_strides_that_they_claim(name: str, output_stride: int) -> None:
     net = full(name, output_stride=output_stride)
     assert net.strides == tuple(min(2**i, output_stride) for i in range(1, 6))
-    for cells, stride, channels in zip(net(torch.empty(1, 3, 256, 320, device="meta")), net.strides, net.channels, strict=True):
+    for cells, stride, channels in zip(
+        net(torch.empty(1, 3, 256, 320, device="meta")), net.strides, net.channels, strict=True
+    ):
         assert cells.shape[1:] == (channels, 256 // stride, 320 // stride)
 
 
@@ -82,7 +92,10 @@ def test_parameters_of_xceptions_units() -> None:
     """The sheet, 7.4, column params."""
     units = {(64, 128, 2): 53_696, (128, 256, 2): 205_696, (256, 728, 2): 1_457_360, (728, 728, 1): 1_618_344}
     for (channels, out, stride), expected in units.items():
-        assert num_parameters(Unit(channels, (out, out, out), stride, 1, shortcut=channels != out or stride != 1)) == expected
+        assert (
+            num_parameters(Unit(channels, (out, out, out), stride, 1, shortcut=channels != out or stride != 1))
+            == expected
+        )
     assert num_parameters(Unit(728, (728, 1024, 1024), 2, 1, shortcut=True)) == 3_104_384
 
 
@@ -152,7 +165,9 @@ def test_stochastic_depth_drops_whole_blocks_and_keeps_the_mean() -> None:
     assert drops == pytest.approx([DROP * i / 16 for i in range(16)])
 
 
-@pytest.mark.parametrize(("wished", "rounded"), [(32 * 1.1, 32), (16 * 1.1, 16), (24 * 1.4, 32), (80 * 1.2, 96), (10, 16), (1, 8)])
+@pytest.mark.parametrize(
+    ("wished", "rounded"), [(32 * 1.1, 32), (16 * 1.1, 16), (24 * 1.4, 32), (80 * 1.2, 96), (10, 16), (1, 8)]
+)
 def test_channels_are_rounded_but_never_by_a_tenth(wished: float, rounded: int) -> None:
     assert make_divisible(wished, 1) == rounded
     with pytest.raises(ConfigError, match="width_mult"):

@@ -79,11 +79,16 @@ def test_a_network_tells_of_its_paper_and_of_options_as_they_are_written(capsys)
         told = call(capsys, "models", name).out
         assert MODELS[name].paper in told, name
         assert "Deviations:" in told, name
-        rows = dict(line.split(maxsplit=1) for line in told.partition("\noption ")[2].partition("\n\n")[0].splitlines()[1:])
+        rows = dict(
+            line.split(maxsplit=1) for line in told.partition("\noption ")[2].partition("\n\n")[0].splitlines()[1:]
+        )
         defaults = {option: parameter.default for option, parameter in MODELS[name].options.items()}
         for option in defaults.keys() - {"num_classes", "in_channels"}:
             default = defaults[option]
-            assert yaml.safe_load(rows[option]) == (list(default) if isinstance(default, tuple) else default), (name, option)
+            assert yaml.safe_load(rows[option]) == (list(default) if isinstance(default, tuple) else default), (
+                name,
+                option,
+            )
 
 
 def test_summaries_of_the_table_open_the_docstrings():
@@ -118,8 +123,14 @@ def test_summaries_of_the_table_open_the_docstrings():
         (["models", "unet", "extra"], ["pixelwise models: takes no further argument, got extra"]),
         (["predict", DATA / "camvid", "--out", "x", "--options", "{a"], ["--options", "no YAML", "output_stride"]),
         (["predict", DATA / "camvid", "--out", "x", "--options", "8"], ["--options", "'8' holds no named values"]),
-        (["evaluate", "--data", DATA / "camvid", "--options", "{dilation: 8}"], ["compact", "'dilation'", "mean dilations"]),
-        (["evaluate", "--data", DATA / "camvid", "--predictions", "x", "--options", "{a: 8}"], ["--options are a model's"]),
+        (
+            ["evaluate", "--data", DATA / "camvid", "--options", "{dilation: 8}"],
+            ["compact", "'dilation'", "mean dilations"],
+        ),
+        (
+            ["evaluate", "--data", DATA / "camvid", "--predictions", "x", "--options", "{a: 8}"],
+            ["--options are a model's"],
+        ),
         (["train"], ["SOURCE requires an argument"]),
         (["train", ""], ["source is empty"]),
         (["train", "compact_camvit"], ["compact_camvit", "did you mean compact_camvid"]),
@@ -137,7 +148,10 @@ def test_summaries_of_the_table_open_the_docstrings():
         (["train", DATA / "camvid", "--train.steps", "[1"], ["--train.steps", "[1"]),
         (["train", DATA / "camvid", "--model", "fcn8s_vg16", "--out", "x"], ["fcn8s_vg16", "did you mean fcn8s_vgg16"]),
         (["train", DATA / "camvid", "--data.val_split", "vla", "--dry-run"], ["vla", "did you mean val"]),
-        (["train", DATA / "camvid", "--model.options", "{wdth: 3}", "--model", "compact", "--dry-run"], ["wdth", "widths"]),
+        (
+            ["train", DATA / "camvid", "--model.options", "{wdth: 3}", "--model", "compact", "--dry-run"],
+            ["wdth", "widths"],
+        ),
     ],
     ids=lambda value: " ".join(map(str, value))[-60:] if isinstance(value, list) else None,
 )
@@ -173,7 +187,14 @@ def test_settings_refuse_or_take_every_value_in_one_line(capsys):
 
 
 def test_printed_configuration_fed_back_is_the_same_run(tmp_path, capsys):
-    changes = "--train.steps", "7", "--augment.crop", "[64, 96]", "--model.options", "{width: 0.5, a: [1, {b: 'x: # y'}]}"
+    changes = (
+        "--train.steps",
+        "7",
+        "--augment.crop",
+        "[64, 96]",
+        "--model.options",
+        "{width: 0.5, a: [1, {b: 'x: # y'}]}",
+    )
     printed = call(capsys, "train", DATA / "camvid", "--print-config", *changes, "--loss.class_weights", "[1, 2.5]").out
     (tmp_path / "c.yaml").write_text(printed, encoding="utf-8")
     assert call(capsys, "train", tmp_path / "c.yaml", "--print-config").out == printed
@@ -211,7 +232,9 @@ def two_class_set(folder: Path, values: str) -> Path:
 def test_0_255_masks_with_255_ignored_are_refused(tmp_path, capsys, start, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = two_class_set(tmp_path / "data", "classes: [good, defect]\n")
-    line = refused(capsys, "train", data, "--model", "compact", *start, names="did you mean class 'defect'? set `value: 255`")
+    line = refused(
+        capsys, "train", data, "--model", "compact", *start, names="did you mean class 'defect'? set `value: 255`"
+    )
     assert f"{2 * 12 * 20} pixels are 255, which is ignored" in line
     assert not (tmp_path / "run").exists()
 
@@ -229,7 +252,9 @@ def test_a_class_that_no_mask_holds_is_told(tmp_path, capsys):
     result = call(capsys, "train", data, "--model", "compact", "--dry-run")
     assert result.code == 0
     assert result.err == ["warning: split train: no mask holds class 'crack'; it cannot be learned"]
-    settings = Config().updated({"data": {"path": str(data)}, "model": {"name": "compact"}, "train": {"steps": 1}}, "test")
+    settings = Config().updated(
+        {"data": {"path": str(data)}, "model": {"name": "compact"}, "train": {"steps": 1}}, "test"
+    )
     Run(settings, RunFolder(tmp_path / "run")).check_classes()
     assert capsys.readouterr().err.splitlines() == result.err, "also who trains from Python is told"
 
@@ -298,7 +323,9 @@ def test_any_surroundings_will_do(labelled, tmp_path):
     """No home, no folder for temporary files, a narrow terminal that knows ASCII alone, a name that is no UTF-8."""
     poor = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "COLUMNS": "20", "TMPDIR": "/nowhere", "TERM": "dumb"}
     environment = {name: value for name, value in {**os.environ, **poor}.items() if name != "HOME"}
-    result = run(SHELL, "predict", labelled / "in", "--out", tmp_path / "out", "--model", labelled / "model", env=environment)
+    result = run(
+        SHELL, "predict", labelled / "in", "--out", tmp_path / "out", "--model", labelled / "model", env=environment
+    )
     assert (result.returncode, result.stderr) == (0, "")
     assert len(files_below(tmp_path / "out")) == 1
     assert "1 labelled" in " ".join(result.stdout.split())
@@ -324,5 +351,7 @@ def test_output_that_cannot_be_written_is_exit_3():
 
 
 def test_no_standard_output_at_all():
-    result = subprocess.run(["sh", "-c", f'{sys.executable} -c "{SHELL}" recipes >&-'], capture_output=True, text=True, timeout=100)
+    result = subprocess.run(
+        ["sh", "-c", f'{sys.executable} -c "{SHELL}" recipes >&-'], capture_output=True, text=True, timeout=100
+    )
     assert (result.returncode, result.stderr) == (0, "")

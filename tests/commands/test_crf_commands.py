@@ -27,7 +27,7 @@ from pixelwise.evaluation.crf_search_cache import Tally
 from pixelwise.evaluation.evaluator import evaluate
 from pixelwise.images import read_mask, write_mask
 from pixelwise.inference.crf_settings import find_crf, read_crf, write_crf
-from pixelwise.inference.label_map import coarse_scores, probabilities
+from pixelwise.inference.label_map import low_res_logits, probabilities
 from pixelwise.models import create_model
 from pixelwise.weights.checkpoint import save_checkpoint
 
@@ -57,7 +57,9 @@ def test_labels_are_those_of_the_refined_probabilities(model: Path) -> None:
     assert plain.crf is None, "the model itself is left as it was"
 
 
-def test_predict_evaluate_and_compare_take_it(model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_evaluate_and_compare_take_it(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     photo = tmp_path / "photo.png"
     Image.fromarray(make_image(5, (24, 32))[0]).save(photo)
     assert call(capsys, "predict", photo, "--model", model, "--crf", "deeplabv1", "--out", tmp_path / "out").code == 0
@@ -85,7 +87,18 @@ def test_mistakes_are_one_line(model: Path, data: Path, tmp_path: Path, capsys: 
     refused(capsys, "crf-search", "--model", model, "--data", data, "--images", "0", names="--images")
     refused(capsys, "crf-search", "--model", model, "--data", data, "--split", "test", names="flatter")
     (model / "crf.json").write_text('{"parameters": {"w1": -1}}')
-    refused(capsys, "predict", photo, "--model", model, "--crf", "run", "--out", tmp_path / "o", names="crf.json: crf w1 is -1")
+    refused(
+        capsys,
+        "predict",
+        photo,
+        "--model",
+        model,
+        "--crf",
+        "run",
+        "--out",
+        tmp_path / "o",
+        names="crf.json: crf w1 is -1",
+    )
     (model / "crf.json").write_text("[]")
     refused(capsys, "predict", photo, "--model", model, "--crf", "run", "--out", tmp_path / "o", names="crf-search")
     assert not (tmp_path / "o").exists()
@@ -96,7 +109,9 @@ def test_the_search_finds_the_best_of_what_it_tried(model: Path, data: Path, mon
     monkeypatch.setattr("pixelwise.evaluation.crf_search.COARSE", ((3.0,), (20.0, 50.0), (3.0, 6.0)))
     segmenter, split = pixelwise.load(model), open_dataset(data).split("val")
     calls: list[tuple[int, int]] = []
-    found = search(segmenter, split, num_images=2, start=Parameters(iterations=2), progress=lambda *args: calls.append(args))
+    found = search(
+        segmenter, split, num_images=2, start=Parameters(iterations=2), progress=lambda *args: calls.append(args)
+    )
     assert found.num_images == 2
     assert [done for done, _ in calls] == list(range(1, 2 * found.num_settings + 1))
     assert calls[-1][0] == calls[-1][1], "the bar comes to its end"
@@ -120,12 +135,12 @@ def test_the_search_holds_one_image_at_a_time(model: Path, data: Path, monkeypat
     alive: list[int] = []
 
     def watched(*args: Any) -> Any:
-        coarse = coarse_scores(*args)
-        scores.append(weakref.ref(coarse.scores))
-        return coarse
+        low_res = low_res_logits(*args)
+        scores.append(weakref.ref(low_res.logits))
+        return low_res
 
-    def kept(coarse: Any) -> Any:
-        probs = probabilities(coarse)
+    def kept(*args: Any) -> Any:
+        probs = probabilities(*args)
         scores.append(weakref.ref(probs))
         return probs
 
@@ -133,7 +148,7 @@ def test_the_search_holds_one_image_at_a_time(model: Path, data: Path, monkeypat
         alive.append(sum(each() is not None for each in scores))
         return refine_each(*args)
 
-    monkeypatch.setattr(crfsearch, "coarse_scores", watched)
+    monkeypatch.setattr(crfsearch, "low_res_logits", watched)
     monkeypatch.setattr(crfsearch, "probabilities", kept)
     monkeypatch.setattr(crfsearch, "refine_each", counting)
     search(pixelwise.load(model), open_dataset(data).split("val"))
@@ -221,7 +236,12 @@ def test_counts_survive_a_line_that_was_cut(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("after", "says"), [(0.4, True), (0.6, False)])
 def test_a_search_without_gain_says_so(
-    model: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, after: float, says: bool
+    model: Path,
+    data: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    after: float,
+    says: bool,
 ) -> None:
     monkeypatch.setattr(crf_search, "search", lambda *_, **__: Found(Parameters(), after, 0.5, 53, 2))
     result = call(capsys, "crf-search", "--model", model, "--data", data)
@@ -241,7 +261,9 @@ def test_the_command_leaves_its_result_in_the_run(
     assert parameters is not None
     assert (parameters.w1, parameters.theta_alpha, parameters.theta_beta) == (3.0, 20.0, 3.0)
     scored = call(capsys, "evaluate", "--data", data, "--split", "val", "--model", model, "--crf", "run")
-    assert f"found on {open_dataset(data).name} val" in scored.out, "the protocol says that this split chose the parameters"
+    assert f"found on {open_dataset(data).name} val" in scored.out, (
+        "the protocol says that this split chose the parameters"
+    )
 
 
 def test_parameters_round_trip(tmp_path: Path) -> None:
@@ -249,7 +271,9 @@ def test_parameters_round_trip(tmp_path: Path) -> None:
     assert read_crf(write_crf(tmp_path, parameters, {"images": 3})) == parameters
 
 
-def test_who_waits_for_the_compiler_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_who_waits_for_the_compiler_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     _refined.compile_crf(3)
     capsys.readouterr()
     _refined.compile_crf(3)

@@ -93,7 +93,12 @@ def test_page_loads_nothing_and_every_control_has_a_name(demo, capsys):
     text = (demo / "out/index.html").read_text("utf-8")
     page = Page(text)
     assert not re.search(r"https?:|//[a-z]+\.|@import|url\(|fetch\(|XMLHttp", text)
-    loads = [value for _, attributes in page.tags for key, value in attributes.items() if key in ("src", "href", "srcset", "data")]
+    loads = [
+        value
+        for _, attributes in page.tags
+        for key, value in attributes.items()
+        if key in ("src", "href", "srcset", "data")
+    ]
     assert loads
     assert all(value.startswith("data:image/jpeg;base64,") for value in loads)
     assert not [key for _, attributes in page.tags for key in attributes if key.startswith("on")]

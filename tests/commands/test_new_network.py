@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..core import Coarse
+from ..core import LowResLogits
 from ..nn.model import SegmentationModel
 from ..nn.resample import Bilinear
 from .contract import MODELS
@@ -40,9 +40,9 @@ class Toy(SegmentationModel):
         super().__init__(num_classes, in_channels, preprocessing)
         self.layers = nn.Sequential(nn.Conv2d(in_channels, width, 3, 2, 1), nn.ReLU(), nn.Conv2d(width, num_classes, 1))
 
-    def coarse(self, images: Tensor) -> Coarse:
+    def forward_low_res(self, images: Tensor) -> LowResLogits:
         """images (B, C, H, W) -> scores at stride 2."""
-        return Coarse(self.layers(self.preprocess(images)), Bilinear(), (images.shape[-2], images.shape[-1]))
+        return LowResLogits(self.layers(self.preprocess(images)), Bilinear(), (images.shape[-2], images.shape[-1]))
 
 
 @MODELS.register("toy", tiny={"width": 2}, paper="https://example.org", year=2026)

@@ -92,7 +92,9 @@ def test_names_of_255_bytes_get_all_their_files(checkpoint, tmp_path, capsys, st
     put(tmp_path / "in" / f"{stem}.png")
     put(tmp_path / "in" / f"{stem[:-1]}.png", 3)
     products = "--overlay", "--color", "--probs"
-    assert call(capsys, "predict", tmp_path / "in", "--out", tmp_path / "out", "--model", checkpoint, *products).code == 0
+    assert (
+        call(capsys, "predict", tmp_path / "in", "--out", tmp_path / "out", "--model", checkpoint, *products).code == 0
+    )
     names = files_below(tmp_path / "out")
     assert len(names) == 8
     assert max(len(os.fsencode(name)) for name in names) <= 255
@@ -119,7 +121,9 @@ def test_no_output_is_written_over_an_input(checkpoint, tmp_path, capsys):
     jpegs = tmp_path / "in/b.jpg", tmp_path / "in/b_overlay.jpg"
     assert "over an image" in refused(capsys, "predict", *jpegs, "--out", tmp_path / "in", *common, "--overlay")
     for folder in ("in", "alias"):
-        assert "folder of the images" in refused(capsys, "predict", tmp_path / "in", "--out", tmp_path / folder, *common)
+        assert "folder of the images" in refused(
+            capsys, "predict", tmp_path / "in", "--out", tmp_path / folder, *common
+        )
     assert {path: path.read_bytes() for path in (tmp_path / "in").iterdir()} == before
 
 
@@ -198,7 +202,8 @@ def test_bad_images_are_a_line_each_and_the_rest_is_done(checkpoint, tmp_path, c
 
 
 @pytest.mark.parametrize(
-    "name", ["cut.jpg", "empty.png", "bomb.png", "lfs.png", "pipe.png", "folder.png", "link.png", "gone.png", "text.png"]
+    "name",
+    ["cut.jpg", "empty.png", "bomb.png", "lfs.png", "pipe.png", "folder.png", "link.png", "gone.png", "text.png"],
 )
 @pytest.mark.parametrize("command", ["predict", "demo", "compare", "evaluate", "train", "report", "profile"])
 def test_no_bad_file_breaks_a_command(checkpoint, tmp_path, capsys, command, name):
@@ -253,7 +258,10 @@ def test_300_classes_make_16_bit_masks(tmp_path, capsys):
     checkpoint = tmp_path / "model"
     segmenter.save_pretrained(checkpoint)
     put(tmp_path / "a.png")
-    assert call(capsys, "predict", tmp_path / "a.png", "--out", tmp_path / "out", "--model", checkpoint, "--overlay").code == 0
+    assert (
+        call(capsys, "predict", tmp_path / "a.png", "--out", tmp_path / "out", "--model", checkpoint, "--overlay").code
+        == 0
+    )
     ids = pixelwise.load(checkpoint)(photo()).mask
     assert ids.min() > 255
     assert len(np.unique(ids)) > 1

@@ -18,7 +18,11 @@ from pixelwise.models import MODELS
 from pixelwise.recipes import recipe_files, recipe_summary
 
 SECTIONS = {f.name: type(getattr(Config(), f.name)) for f in dataclasses.fields(Config)}
-OPTIONS = [(section, f.name, get_type_hints(kind)[f.name]) for section, kind in SECTIONS.items() for f in dataclasses.fields(kind)]
+OPTIONS = [
+    (section, f.name, get_type_hints(kind)[f.name])
+    for section, kind in SECTIONS.items()
+    for f in dataclasses.fields(kind)
+]
 NUMBERS = [(section, name) for section, name, hint in OPTIONS if hint in (int, float)]
 
 # One value that breaks each rule, with a word of what is allowed.
@@ -97,7 +101,9 @@ def test_whole_images_are_not_mixed() -> None:
 
 
 def test_whole_images_come_one_at_a_time() -> None:
-    with pytest.raises(ConfigError, match=r"^--data\.batch_size: got 8; fix: give 1, as --augment\.crop \[0, 0\] keeps"):
+    with pytest.raises(
+        ConfigError, match=r"^--data\.batch_size: got 8; fix: give 1, as --augment\.crop \[0, 0\] keeps"
+    ):
         changed("augment.crop", [0, 0])
     assert Config().updated({"augment": {"crop": [0, 0]}, "data": {"batch_size": 1}}).augment.crop == [0, 0]
 
@@ -105,7 +111,9 @@ def test_whole_images_come_one_at_a_time() -> None:
 @pytest.mark.parametrize("other", [{"crop": [0, 0]}, {"objects": "alone"}])
 def test_whole_images_and_objects_have_no_windows(other: dict[str, Any]) -> None:
     whole = {"augment": {**other, "windows": True}, "data": {"batch_size": 1}}
-    with pytest.raises(ConfigError, match=r"^--augment\.windows: got True; fix: give false with --augment\.crop \[0, 0\]"):
+    with pytest.raises(
+        ConfigError, match=r"^--augment\.windows: got True; fix: give false with --augment\.crop \[0, 0\]"
+    ):
         Config().updated(whole)
 
 
@@ -177,8 +185,11 @@ def values_of(section: str, name: str, hint: Any) -> st.SearchStrategy[Any]:
         "loss.bootstrap_top_k": st.just(0),
         "loss.border_sigma": st.floats(0.1, 9),
         "loss.keep_probability": st.floats(0.01, 1),
-        "loss.class_weights": st.sampled_from(["none", "log", "inverse"]) | st.lists(st.floats(0, 9), min_size=1, max_size=4),
-        "model.options": st.dictionaries(st.text(max_size=8), st.one_of(st.integers(), st.text(), st.lists(st.integers()))),
+        "loss.class_weights": st.sampled_from(["none", "log", "inverse"])
+        | st.lists(st.floats(0, 9), min_size=1, max_size=4),
+        "model.options": st.dictionaries(
+            st.text(max_size=8), st.one_of(st.integers(), st.text(), st.lists(st.integers()))
+        ),
         "train.loggers": st.lists(st.text(max_size=5), max_size=2),
         "optimizer.step_factor": st.floats(0.01, 1),
         "data.workers": st.integers(0, 256),
@@ -199,7 +210,11 @@ def values_of(section: str, name: str, hint: Any) -> st.SearchStrategy[Any]:
 
 
 TREES = st.fixed_dictionaries(
-    {}, optional={s: st.fixed_dictionaries({}, optional={n: values_of(s, n, h) for t, n, h in OPTIONS if t == s}) for s in SECTIONS}
+    {},
+    optional={
+        s: st.fixed_dictionaries({}, optional={n: values_of(s, n, h) for t, n, h in OPTIONS if t == s})
+        for s in SECTIONS
+    },
 )
 
 
@@ -270,7 +285,15 @@ def test_an_exponent_is_a_number() -> None:
 
 @pytest.mark.parametrize(
     "tokens",
-    [["steps"], ["--steps", "5"], ["--train.steps"], ["--augment.crop", "[1"], ["--a.b", "1", "--a.b.c", "2"], ["-x.y", "1"], [""]],
+    [
+        ["steps"],
+        ["--steps", "5"],
+        ["--train.steps"],
+        ["--augment.crop", "[1"],
+        ["--a.b", "1", "--a.b.c", "2"],
+        ["-x.y", "1"],
+        [""],
+    ],
 )
 def test_overrides_that_are_none(tokens: list[str]) -> None:
     with pytest.raises(ConfigError):
@@ -290,7 +313,12 @@ def test_recipes_load_and_name_their_command(name: str) -> None:
 
 
 # Source: the authors' solver.prototxt of each net (lr, decay 5e-4, momentum 0.99, 100,000 iterations, at once 300,000).
-HEAVY = {"fcn32s": (1e-10, 100_000), "fcn16s": (1e-12, 100_000), "fcn8s": (1e-14, 100_000), "fcn8s_atonce": (1e-10, 300_000)}
+HEAVY = {
+    "fcn32s": (1e-10, 100_000),
+    "fcn16s": (1e-12, 100_000),
+    "fcn8s": (1e-14, 100_000),
+    "fcn8s_atonce": (1e-10, 300_000),
+}
 
 
 @pytest.mark.parametrize(("net", "rate", "steps"), [(net, *numbers) for net, numbers in HEAVY.items()])
@@ -301,7 +329,13 @@ def test_heavy_recipes_are_the_published_ones(net: str, rate: float, steps: int)
     assert (optimizer.name, optimizer.lr, optimizer.momentum, optimizer.weight_decay) == ("sgd", rate, 0.99, 5e-4)
     assert (optimizer.schedule, optimizer.bias_lr_factor, optimizer.accumulate) == ("constant", 2.0, 1)
     assert (config.data.batch_size, config.data.sampling, config.loss.reduction) == (1, "replacement", "sum")
-    assert (augment.crop, augment.scale, augment.flip, augment.rotate, augment.rare) == ([0, 0], [1.0, 1.0], 0.0, 0.0, 0.0)
+    assert (augment.crop, augment.scale, augment.flip, augment.rotate, augment.rare) == (
+        [0, 0],
+        [1.0, 1.0],
+        0.0,
+        0.0,
+        0.0,
+    )
     assert (config.train.steps, config.train.validate_every, config.train.seed) == (steps, 4000, 1337)
 
 
@@ -309,5 +343,10 @@ def test_the_accumulated_recipe_is_the_conference_papers() -> None:
     config = Config.from_yaml(recipe_files()["fcn32s_vgg16_accumulated"])
     optimizer = config.optimizer
     assert optimizer.accumulate * config.data.batch_size == 20
-    assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay, optimizer.bias_lr_factor) == (1e-4, 0.9, 5e-4, 2.0)
+    assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay, optimizer.bias_lr_factor) == (
+        1e-4,
+        0.9,
+        5e-4,
+        2.0,
+    )
     assert (optimizer.schedule, config.loss.reduction) == ("constant", "mean")

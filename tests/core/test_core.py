@@ -24,7 +24,9 @@ def taxonomies(draw: st.DrawFn) -> Taxonomy:
     top = draw(st.sampled_from([count + 3, 65535]))
     dense, sparse = st.permutations(range(count + 3)), st.lists(st.integers(0, top), unique=True, min_size=count + 3)
     values = tuple(draw(sparse if top == 65535 else dense))
-    return Taxonomy(tuple(f"class {k}" for k in range(count)), (), values[:count], values[count : count + draw(st.integers(0, 3))])
+    return Taxonomy(
+        tuple(f"class {k}" for k in range(count)), (), values[:count], values[count : count + draw(st.integers(0, 3))]
+    )
 
 
 @given(taxonomies(), st.data())
@@ -115,8 +117,12 @@ def test_more_than_255_classes_take_16_bits(count: int, ignore_id: int, dtype: t
     assert taxonomy.color_table.shape == (ignore_id + 1, 3)
 
 
-@pytest.mark.parametrize(("colors", "unscored"), [([(1, 2, 3), (9, 9, 9)], (0, 0, 0)), ([(0, 0, 0), (9, 9, 9)], (224, 224, 192))])
-def test_what_is_not_scored_has_a_colour_of_its_own(colors: list[tuple[int, int, int]], unscored: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize(
+    ("colors", "unscored"), [([(1, 2, 3), (9, 9, 9)], (0, 0, 0)), ([(0, 0, 0), (9, 9, 9)], (224, 224, 192))]
+)
+def test_what_is_not_scored_has_a_colour_of_its_own(
+    colors: list[tuple[int, int, int]], unscored: tuple[int, int, int]
+) -> None:
     """The other colour is that of label 255 in the VOC devkit's palette."""
     taxonomy = Taxonomy(("a", "b"), tuple(colors))
     assert taxonomy.color_table[[0, 1, taxonomy.ignore_id]].tolist() == [*map(list, colors), list(unscored)]
@@ -192,7 +198,10 @@ def test_to_dict_and_back(taxonomy: Taxonomy) -> None:
 
 def test_the_written_form() -> None:
     assert ROAD_AND_CAR.to_dict() == {
-        "classes": [{"name": "road", "color": [128, 64, 128], "value": 7}, {"name": "car", "color": [0, 0, 142], "value": 26}],
+        "classes": [
+            {"name": "road", "color": [128, 64, 128], "value": 7},
+            {"name": "car", "color": [0, 0, 142], "value": 26},
+        ],
         "ignore": [0, 255],
     }
 

@@ -80,7 +80,8 @@ def test_suggest_names_at_most_three() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "fix"), [("width", "wide", "a number"), ("width", True, "a number"), ("num_classes", 2.5, "a whole number")]
+    ("option", "value", "fix"),
+    [("width", "wide", "a number"), ("width", True, "a number"), ("num_classes", 2.5, "a whole number")],
 )
 def test_an_option_that_is_no_number_is_named(option: str, value: object, fix: str) -> None:
     options: Any = {option: value}

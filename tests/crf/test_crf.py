@@ -64,7 +64,9 @@ def gaussian(features: Array) -> Array:
     return np.exp(-((f[:, None] - f[None]) ** 2).sum(2) / 2)
 
 
-def brute_force(probs: Array, kernels: list[Kernel], iterations: int, filters: list[Array], mu: Array | None = None) -> Array:
+def brute_force(
+    probs: Array, kernels: list[Kernel], iterations: int, filters: list[Array], mu: Array | None = None
+) -> Array:
     """Mean field by definition with matrices (N, N) as filters, float64."""
     unary = np.log(np.maximum(probs.reshape(len(probs), -1).astype(np.float64), 1e-5))
     q = np.exp(unary) / np.exp(unary).sum(0)
@@ -120,7 +122,9 @@ def test_one_step_is_the_originals(normalization: str) -> None:
 
 def test_five_steps_are_the_originals() -> None:
     image, probs = toy()
-    np.testing.assert_allclose(at_places(refine(image, probs, "pydensecrf")), number(RECORDED["symmetric"], FIVE_STEPS), atol=6e-6)
+    np.testing.assert_allclose(
+        at_places(refine(image, probs, "pydensecrf")), number(RECORDED["symmetric"], FIVE_STEPS), atol=6e-6
+    )
 
 
 @pytest.mark.parametrize(("iterations", "recorded"), [(1, ONE_STEP), (5, FIVE_STEPS)])
@@ -128,7 +132,9 @@ def test_brute_force_is_the_recorded_exact_mean_field(iterations: int, recorded:
     image, probs = toy()
     kernels = paper_kernels(image, TOY)
     exact = brute_force(probs, kernels, iterations, [gaussian(kernel.features) for kernel in kernels])
-    np.testing.assert_allclose(at_places(exact), number("exact (brute-force) mean field symmetric", recorded), atol=6e-6)
+    np.testing.assert_allclose(
+        at_places(exact), number("exact (brute-force) mean field symmetric", recorded), atol=6e-6
+    )
 
 
 def test_presets_are_the_scripts() -> None:
@@ -191,7 +197,9 @@ def test_any_compatibility_and_any_kernel() -> None:
 # Properties.
 
 
-@given(st.integers(0, 9999), st.integers(1, 9), st.integers(1, 12), st.integers(1, 18), st.sampled_from(sorted(PRESETS)))
+@given(
+    st.integers(0, 9999), st.integers(1, 9), st.integers(1, 12), st.integers(1, 18), st.sampled_from(sorted(PRESETS))
+)
 @settings(max_examples=25, deadline=None)
 def test_probabilities_stay_probabilities(seed: int, height: int, width: int, num_classes: int, preset: str) -> None:
     image, probs = scene(seed, (height, width), num_classes)
@@ -230,7 +238,9 @@ def test_an_edge_of_the_image_stops_the_smoothing() -> None:
     image[:, 10:] = 255
     guess = np.full((20, 20), 0.45)
     guess[:, 12:] = 0.55  # the classifier's edge is off by two columns
-    refined = refine(image, np.stack([1 - guess, guess]), Parameters(w1=10, theta_alpha=10, theta_beta=13, w2=0)).argmax(0)
+    refined = refine(
+        image, np.stack([1 - guess, guess]), Parameters(w1=10, theta_alpha=10, theta_beta=13, w2=0)
+    ).argmax(0)
     np.testing.assert_array_equal(refined, np.arange(20)[None].repeat(20, 0) >= 10)
 
 
@@ -344,7 +354,9 @@ def test_without_a_folder_for_compiled_code_it_is_compiled_anew(monkeypatch: pyt
 
 
 @pytest.mark.parametrize(("value", "threads"), [("3", 3), ("", 7), ("0", 7), ("many", 7)])
-def test_threads_follow_the_environment_then_the_cores(monkeypatch: pytest.MonkeyPatch, value: str, threads: int) -> None:
+def test_threads_follow_the_environment_then_the_cores(
+    monkeypatch: pytest.MonkeyPatch, value: str, threads: int
+) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", value)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(7), raising=False)
     assert available_threads() == threads

@@ -29,8 +29,22 @@ WRONG: list[tuple[str, type[Exception], Any, Any, dict[str, Any], str]] = [
     ("classes last", ConfigError, IMAGE, PROBS.transpose(1, 2, 0), {}, "classes first"),
     ("no class", ConfigError, IMAGE, PROBS[:0], {}, r"\(0, 4, 5\)"),
     ("no pixel", ImageError, IMAGE[:0], PROBS[:, :0], {}, "0x5"),
-    ("ragged image", ConfigError, [[[1, 2, 3]], [[1, 2, 3], [4, 5, 6]]], PROBS, {}, "crf image: cannot be made an array"),
-    ("gradients", ConfigError, IMAGE, torch.from_numpy(PROBS).requires_grad_(), {}, "crf probabilities: cannot be made an array"),
+    (
+        "ragged image",
+        ConfigError,
+        [[[1, 2, 3]], [[1, 2, 3], [4, 5, 6]]],
+        PROBS,
+        {},
+        "crf image: cannot be made an array",
+    ),
+    (
+        "gradients",
+        ConfigError,
+        IMAGE,
+        torch.from_numpy(PROBS).requires_grad_(),
+        {},
+        "crf probabilities: cannot be made an array",
+    ),
     ("labels", ConfigError, IMAGE, PROBS.argmax(0)[None], {}, "int64"),
     ("scores", ConfigError, IMAGE, np.log(PROBS), {}, "apply a softmax"),
     ("sum", ConfigError, IMAGE, with_value(PROBS, 0.99 + PROBS[0, 1, 2]), {}, "row 1, column 2"),
@@ -46,17 +60,35 @@ WRONG: list[tuple[str, type[Exception], Any, Any, dict[str, Any], str]] = [
     ("no parameters", ConfigError, IMAGE, PROBS, {"parameters": None}, "NoneType"),
     ("dict", ConfigError, IMAGE, PROBS, {"parameters": {"w1": 3}}, "dict"),
     ("own matrix", ConfigError, IMAGE, PROBS, {"kernels": [Kernel(np.ones((20, 1)), 1, np.ones(3))]}, r"\(3,\)"),
-    ("features", ConfigError, IMAGE, PROBS, {"kernels": [Kernel(np.ones((19, 1)))]}, r"\(19, 1\), wanted is \(20, features\)"),
+    (
+        "features",
+        ConfigError,
+        IMAGE,
+        PROBS,
+        {"kernels": [Kernel(np.ones((19, 1)))]},
+        r"\(19, 1\), wanted is \(20, features\)",
+    ),
     ("no features", ConfigError, IMAGE, PROBS, {"kernels": [Kernel(np.ones((20, 0)))]}, r"\(20, 0\)"),
     ("feature NaN", ConfigError, IMAGE, PROBS, {"kernels": [Kernel(np.full((20, 2), np.nan))]}, "NaN or infinity"),
-    ("far features", ConfigError, IMAGE, PROBS, {"kernels": [Kernel(np.full((20, 2), 1e9))]}, r"1e\+09 standard deviations"),
+    (
+        "far features",
+        ConfigError,
+        IMAGE,
+        PROBS,
+        {"kernels": [Kernel(np.full((20, 2), 1e9))]},
+        r"1e\+09 standard deviations",
+    ),
     ("threads", ConfigError, IMAGE, PROBS, {"threads": 0}, "is 0"),
     ("preset", UnknownNameError, IMAGE, PROBS, {"parameters": "deeplab2"}, "deeplabv2"),
 ]
 
 
-@pytest.mark.parametrize(("error", "image", "probs", "options", "says"), [row[1:] for row in WRONG], ids=[row[0] for row in WRONG])
-def test_what_is_wrong_is_named(error: type[Exception], image: Any, probs: Any, options: dict[str, Any], says: str) -> None:
+@pytest.mark.parametrize(
+    ("error", "image", "probs", "options", "says"), [row[1:] for row in WRONG], ids=[row[0] for row in WRONG]
+)
+def test_what_is_wrong_is_named(
+    error: type[Exception], image: Any, probs: Any, options: dict[str, Any], says: str
+) -> None:
     with pytest.raises(error, match=says):
         refine(image, probs, **options)
 

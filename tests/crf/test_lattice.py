@@ -54,7 +54,9 @@ def lattice_in_a_dictionary(features: Array, values: Array, reverse: bool) -> Ar
         rest = (point - corner)[np.argsort(rank)] / (d + 1)
         # with the coordinates in falling order, the r-th weight is a difference of neighbours, the first takes what is left
         weights = [1 - rest[0] + rest[d], *(rest[d - r] - rest[d - r + 1] for r in range(1, d + 1))]
-        keys = (tuple(int(c) + r - (d + 1) * (k > d - r) for c, k in zip(corner, rank, strict=True)) for r in range(d + 1))
+        keys = (
+            tuple(int(c) + r - (d + 1) * (k > d - r) for c, k in zip(corner, rank, strict=True)) for r in range(d + 1)
+        )
         around.append(list(zip(keys, weights, strict=True)))
     points: dict[tuple[int, ...], float] = defaultdict(float)
     for value, vertices in zip(values, around, strict=True):
@@ -63,7 +65,9 @@ def lattice_in_a_dictionary(features: Array, values: Array, reverse: bool) -> Ar
     for j in reversed(range(d + 1)) if reverse else range(d + 1):
         step = np.array([-1 if i != j else d for i in range(d + 1)])
         neighbours = {key: (tuple(np.add(key, step)), tuple(np.subtract(key, step))) for key in points}
-        points = {key: points[key] + (points.get(a, 0.0) + points.get(b, 0.0)) / 2 for key, (a, b) in neighbours.items()}
+        points = {
+            key: points[key] + (points.get(a, 0.0) + points.get(b, 0.0)) / 2 for key, (a, b) in neighbours.items()
+        }
     return np.array([sum(weight * points[key] for key, weight in vertices) for vertices in around]) / (1 + 2.0**-d)
 
 

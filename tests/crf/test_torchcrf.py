@@ -138,7 +138,9 @@ def test_a_state_dict_makes_the_round_trip() -> None:
 def test_frozen_kernels_without_weight_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     built = []
     init = BatchLattice.__init__
-    monkeypatch.setattr(BatchLattice, "__init__", lambda self, features: (built.append(features.shape), init(self, features))[1])
+    monkeypatch.setattr(
+        BatchLattice, "__init__", lambda self, features: (built.append(features.shape), init(self, features))[1]
+    )
     images, probs = batch(4)
     refine_batch(images, probs, Parameters(w1=0))
     assert built == [(2, 99, 2)]
@@ -174,8 +176,12 @@ UNFIT: list[tuple[str, type[Exception], Tensor, Tensor, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("error", "images", "probs", "says"), [row[1:] for row in UNFIT], ids=[row[0] for row in UNFIT])
-def test_a_batch_that_cannot_be_right_is_named(error: type[Exception], images: Tensor, probs: Tensor, says: str) -> None:
+@pytest.mark.parametrize(
+    ("error", "images", "probs", "says"), [row[1:] for row in UNFIT], ids=[row[0] for row in UNFIT]
+)
+def test_a_batch_that_cannot_be_right_is_named(
+    error: type[Exception], images: Tensor, probs: Tensor, says: str
+) -> None:
     with pytest.raises(error, match=says):
         refine_batch(images, probs)
 

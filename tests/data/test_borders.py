@@ -41,7 +41,9 @@ def looped_border(cells: np.ndarray, w0: float, sigma: float) -> np.ndarray:
 @given(st.integers(0, 999), st.sampled_from([(10.0, 5.0), (3.0, 0.7), (1.0, 30.0)]), st.integers(0, 6))
 def test_border_weights_equal_loops(seed: int, constants: tuple[float, float], count: int) -> None:
     cells = random_cells(seed, count=count)
-    np.testing.assert_allclose(border_weights(cells, *constants), looped_border(cells, *constants), rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(
+        border_weights(cells, *constants), looped_border(cells, *constants), rtol=1e-5, atol=1e-9
+    )
 
 
 def test_the_papers_numbers() -> None:
@@ -81,7 +83,11 @@ def test_fewer_than_two_cells_have_no_border(count: int) -> None:
 def test_cells_are_regions_of_one_class_that_hang_together_by_sides() -> None:
     mask = np.array([[1, 0, 2, 2], [0, 1, 2, 0], [255, 1, 0, 1]], np.uint8)
     cells = label_cells(mask, IGNORE)
-    assert (cells == 0).tolist() == [[False, True, False, False], [True, False, False, True], [True, False, True, False]]
+    assert (cells == 0).tolist() == [
+        [False, True, False, False],
+        [True, False, False, True],
+        [True, False, True, False],
+    ]
     assert len(np.unique(cells)) - 1 == 4
     assert cells[0, 0] != cells[1, 1] == cells[2, 1] != cells[2, 3]
     assert cells[0, 2] == cells[0, 3] == cells[1, 2]
@@ -112,5 +118,7 @@ def test_the_whole_map_is_the_sum_of_both_terms() -> None:
     extra = looped_border(np.where(mask == IGNORE, 0, mask), 10, 5)
     for row, column in itertools.product(range(12), range(20)):
         label = mask[row, column]
-        assert weights[row, column] == pytest.approx(0 if label == IGNORE else balance[label] + extra[row, column], rel=1e-5)
+        assert weights[row, column] == pytest.approx(
+            0 if label == IGNORE else balance[label] + extra[row, column], rel=1e-5
+        )
     assert weights[5, 8] == pytest.approx(0.5 + 10 * math.exp(-9 / 50))

@@ -180,7 +180,9 @@ def test_numbering_that_restarts_in_each_split_is_allowed(tmp_path: Path) -> Non
         Image.fromarray(np.full((8, 8, 3), gray, np.uint8)).save(root / f"images/{split}/0001.png")
         Image.fromarray(np.zeros((8, 8), np.uint8)).save(root / f"masks/{split}/0001.png")
     dataset = open_dataset(root)
-    assert "0001" in {item.key for item in dataset.split("train").items} & {item.key for item in dataset.split("val").items}
+    assert "0001" in {item.key for item in dataset.split("train").items} & {
+        item.key for item in dataset.split("val").items
+    }
 
 
 def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -213,7 +215,10 @@ def test_no_classes_file_shows_the_values_and_a_ready_one(tmp_path: Path) -> Non
     message = _message(root)
     assert "holds no classes.yaml; 4 of its masks hold the values 0, 1, 3, 255" in message
     ready = message.partition("write classes.yaml as ")[2]
-    assert ready == "{classes: [{name: class0, value: 0}, {name: class1, value: 1}, {name: class3, value: 3}], ignore: [255]}"
+    assert (
+        ready
+        == "{classes: [{name: class0, value: 0}, {name: class1, value: 1}, {name: class3, value: 3}], ignore: [255]}"
+    )
     (root / "classes.yaml").write_text(ready)
     assert open_dataset(root).split("train")[0].mask.tolist() == _mask(0, 2, 255).tolist()
 
@@ -232,7 +237,9 @@ def test_the_proposal_for_colours(tmp_path: Path) -> None:
     assert ready == "{masks: color, classes: [{name: class0, color: [0, 0, 0]}, {name: class1, color: [255, 255, 0]}]}"
     (root / "classes.yaml").write_text(ready)
     assert open_dataset(root).split("train")[0].mask.tolist() == [[1] * 6] * 2 + [[0] * 6] * 2
-    (root / "classes.yaml").write_text("{masks: color, ignore_colors: [[0, 0, 0]], classes: [{name: sun, color: [255, 255, 0]}]}")
+    (root / "classes.yaml").write_text(
+        "{masks: color, ignore_colors: [[0, 0, 0]], classes: [{name: sun, color: [255, 255, 0]}]}"
+    )
     assert open_dataset(root).split("train")[0].mask.tolist() == [[0] * 6] * 2 + [[255] * 6] * 2
 
 
@@ -250,7 +257,10 @@ def _ready(root: Path, mask: np.ndarray) -> str:
         ("[road, car]", "holds list, not names and values; fix: write YAML: `classes: [road, car]`"),
         ("{classes: [a, b], masks: colour}", "masks is 'colour', allowed are `value` and `color`"),
         ("{classes: [a, b], ignore_colors: [[0, 0, 0]]}", "has ignore_colors, but its masks hold numbers"),
-        ("{classes: [a, b], masks: color, ignore_colors: [[0, 0, 256]]}", "ignore_colors is [[0, 0, 256]]; fix: write a list of"),
+        (
+            "{classes: [a, b], masks: color, ignore_colors: [[0, 0, 256]]}",
+            "ignore_colors is [[0, 0, 256]]; fix: write a list of",
+        ),
         ("{classes: [a, b], masks: color, ignore_colors: [3]}", "ignore_colors is [3]; fix: write a list of [r, g, b]"),
         ("{clases: [a, b]}", "clases"),
         ("{}", "classes"),
@@ -295,7 +305,9 @@ def test_a_file_that_vanished_or_broke_is_named(tmp_path: Path) -> None:
 def test_unknown_folders_and_layouts(tmp_path: Path) -> None:
     message = _message(tmp_path)
     assert message.startswith(f"{tmp_path}: is laid out in no known way; fix: make it ")
-    assert all(f"{name}: {DATASETS.create(name).needs}" in message for name in ("camvid", "cityscapes", "folder", "voc"))
+    assert all(
+        f"{name}: {DATASETS.create(name).needs}" in message for name in ("camvid", "cityscapes", "folder", "voc")
+    )
     assert _message(tmp_path / "no") == f"{tmp_path / 'no'}: does not exist; fix: name the folder of a dataset"
     (tmp_path / "file").touch()
     assert "file: is not a folder" in _message(tmp_path / "file")
@@ -359,7 +371,10 @@ def test_voc_lists_may_lie_in_one_another_but_not_in_test(tmp_path: Path) -> Non
     (lists / "seg11valid.txt").unlink()
     (lists / "test.txt").write_text("2007_000033\n")
     message = _message(root)
-    assert all(f"{pair} share 2007_000033" in message for pair in ("test and val", "test and trainval", "test and trainval_aug"))
+    assert all(
+        f"{pair} share 2007_000033" in message
+        for pair in ("test and val", "test and trainval", "test and trainval_aug")
+    )
 
 
 def test_voc_names_in_their_order(tmp_path: Path) -> None:
@@ -396,7 +411,9 @@ def test_every_layout_says_what_it_needs() -> None:
 def test_a_dataset_can_be_put_together_by_hand(tmp_path: Path) -> None:
     _put(tmp_path / "x.png")
     taxonomy = open_dataset(DATA / "road_defects").taxonomy
-    dataset = Dataset("mine", tmp_path, taxonomy, {"all": Split("all", [Item("x", tmp_path / "x.png")], taxonomy)}).check()
+    dataset = Dataset(
+        "mine", tmp_path, taxonomy, {"all": Split("all", [Item("x", tmp_path / "x.png")], taxonomy)}
+    ).check()
     assert dataset.split("all")[0].image.shape == (4, 6, 3)
     with pytest.raises(DatasetError, match=r"has no splits; fix: make a `train` and a `val` part"):
         Dataset("mine", tmp_path, taxonomy, {}).check()

@@ -68,12 +68,16 @@ def test_a_image_of_background_is_shown_whole() -> None:
     mask = np.zeros((10, 20), np.uint8)
     mask[:, :10] = IGNORE
     assert draw_region(mask, IGNORE, np.random.default_rng(0)) is None
-    _, crop = InstanceCrops(keep, "alone", IGNORE, side=20)(np.zeros((10, 20, 3), np.uint8), mask, np.random.default_rng(0))
+    _, crop = InstanceCrops(keep, "alone", IGNORE, side=20)(
+        np.zeros((10, 20, 3), np.uint8), mask, np.random.default_rng(0)
+    )
     assert (crop[:, :10] == IGNORE).all()
     assert (crop[:, 10:] == 0).all()
 
 
-boxes = st.tuples(*[st.integers(0, 30)] * 2, *[st.integers(1, 30)] * 2).map(lambda n: Window(n[0], n[1], n[0] + n[2], n[1] + n[3]))
+boxes = st.tuples(*[st.integers(0, 30)] * 2, *[st.integers(1, 30)] * 2).map(
+    lambda n: Window(n[0], n[1], n[0] + n[2], n[1] + n[3])
+)
 
 
 @given(boxes, boxes)

@@ -90,7 +90,11 @@ def test_an_epoch_shows_each_image_once(count: int, seed: int, epoch: int) -> No
 
 
 def test_epochs_and_seeds_differ() -> None:
-    orders = {tuple(draw_index(n, 30, seed, "shuffle") for n in range(e * 30, e * 30 + 30)) for seed in range(3) for e in range(3)}
+    orders = {
+        tuple(draw_index(n, 30, seed, "shuffle") for n in range(e * 30, e * 30 + 30))
+        for seed in range(3)
+        for e in range(3)
+    }
     assert len(orders) == 9
 
 

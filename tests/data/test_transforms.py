@@ -63,7 +63,9 @@ def test_image_and_mask_move_alike(drawn: tuple[AugmentConfig, int, int], seed: 
 
 def inside(region: np.ndarray) -> np.ndarray:
     """The pixels of a region that are two away from its edge, and from the image's."""
-    return cv2.erode(region.astype(np.uint8), np.ones((5, 5), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0).astype(bool)
+    return cv2.erode(
+        region.astype(np.uint8), np.ones((5, 5), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0
+    ).astype(bool)
 
 
 @given(settings_and_sizes(), st.integers(0, 1000))

@@ -157,7 +157,9 @@ def test_scores_file_reads_back(split, tmp_path):
     assert data["protocol"]["num_images"] == 5
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"protocol": {}}', '{"protocol": {"sizes": [], "x": 1}, "images": [], "scores": {}}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"protocol": {}}', '{"protocol": {"sizes": [], "x": 1}, "images": [], "scores": {}}']
+)
 def test_damaged_scores_files_are_named(text, tmp_path):
     path = tmp_path / "scores.json"
     path.write_text(text)

@@ -112,7 +112,12 @@ def test_more_pixels_than_one_chunk():
 
 # What is in truth and prediction -> expected (mean IoU, mean accuracy, absent classes).
 RULES = {
-    "absent in both: left out and listed": ([[3, 1, 0], [0, 4, 0], [0, 0, 0]], (3 / 4 + 4 / 5) / 2, (3 / 4 + 1) / 2, ("class 2",)),
+    "absent in both: left out and listed": (
+        [[3, 1, 0], [0, 4, 0], [0, 0, 0]],
+        (3 / 4 + 4 / 5) / 2,
+        (3 / 4 + 1) / 2,
+        ("class 2",),
+    ),
     "only in truth: counts 0": ([[3, 0], [2, 0]], (3 / 5 + 0) / 2, (1 + 0) / 2, ()),
     "only in prediction: IoU 0 counts, accuracy left out": ([[3, 2], [0, 0]], (3 / 5 + 0) / 2, 3 / 5, ()),
     "one class": ([[7]], 1.0, 1.0, ()),
@@ -129,7 +134,12 @@ def test_rules_for_missing_classes(case):
 def test_undefined_numbers_are_none():
     only_truth, only_predicted, absent = scores([[0, 5, 0], [0, 0, 0], [0, 0, 0]]).classes
     assert (only_truth.iou, only_truth.dice, only_truth.accuracy, only_truth.precision) == (0, 0, 0, None)
-    assert (only_predicted.iou, only_predicted.dice, only_predicted.accuracy, only_predicted.precision) == (0, 0, None, 0)
+    assert (only_predicted.iou, only_predicted.dice, only_predicted.accuracy, only_predicted.precision) == (
+        0,
+        0,
+        None,
+        0,
+    )
     assert (absent.iou, absent.dice, absent.accuracy, absent.precision, absent.boundary_iou) == (None,) * 5
 
 
@@ -179,7 +189,9 @@ def test_permuted_flipped_and_doubled_sets(pair, random):
     random.shuffle(order)
     table = np.array(order)
     moved_truth = np.where(truth == ignore_id, ignore_id, table[np.where(truth == ignore_id, 0, truth)])
-    moved = Scores.from_matrix(confusion_matrix(moved_truth, table[prediction], num_classes, ignore_id), names(num_classes))
+    moved = Scores.from_matrix(
+        confusion_matrix(moved_truth, table[prediction], num_classes, ignore_id), names(num_classes)
+    )
     assert moved.means() == plain.means()
     for k, new in enumerate(order):
         assert moved.classes[new].iou == plain.classes[k].iou
@@ -200,7 +212,9 @@ def test_implausible_scores_are_told():
     assert "every pixel is predicted as class 0" in scores([[40, 0], [60, 0]]).warnings[0]
     assert "one class only" in scores([[40, 0], [0, 0]]).warnings[0]
     assert scores([[40, 0, 0], [0, 9, 0], [2, 0, 0]]).warnings == ("never predicted, though in the truth: class 2",)
-    assert scores([[40, 0, 5], [0, 9, 0], [0, 0, 0]]).warnings == ("predicted, though not in the truth (IoU 0): class 2",)
+    assert scores([[40, 0, 5], [0, 9, 0], [0, 0, 0]]).warnings == (
+        "predicted, though not in the truth (IoU 0): class 2",
+    )
     hidden = scores([[99990, 5, 0], [5, 1, 0], [5, 0, 1]]).warnings
     assert len(hidden) == 1
     assert hidden[0].startswith("pixel accuracy is 100.0% but mean IoU")
@@ -211,7 +225,9 @@ def test_implausible_scores_are_told():
 def test_unknown_ids_are_refused_by_name_and_count(dtype):
     truth, prediction = np.zeros((3, 4), dtype), np.zeros((3, 4), dtype)
     prediction[0, :2], prediction[2, 3] = 3, 9
-    with pytest.raises(MaskError, match=r"street\.png: prediction holds id 3 \(2 px\), 9 \(1 px\), allowed are 0\.\.2; fix: "):
+    with pytest.raises(
+        MaskError, match=r"street\.png: prediction holds id 3 \(2 px\), 9 \(1 px\), allowed are 0\.\.2; fix: "
+    ):
         confusion_matrix(truth, prediction, 3, IGNORE, "street.png")
     truth[1] = 7
     with pytest.raises(MaskError, match=r"truth holds id 7 \(4 px\), allowed are 0\.\.2 and the ignore id"):

@@ -33,7 +33,9 @@ def chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def png(width: int, height: int, bits: int, color: int, rows: bytes, *, palette: bytes = b"", behind: bytes = b"") -> bytes:
+def png(
+    width: int, height: int, bits: int, color: int, rows: bytes, *, palette: bytes = b"", behind: bytes = b""
+) -> bytes:
     """A PNG byte by byte; rows are packed scan lines, each behind its filter byte 0.
 
     color is 0 for grey, 2 RGB, 3 palette, 4 grey and alpha.
@@ -89,7 +91,10 @@ BAD_IMAGES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "cut.bmp": (_bytes(encoded(photo(), "BMP")[:900]), ("damaged or cut", "truncated")),
     "bomb.png": (write_bomb, ("is too large", "cut it into tiles")),
     "stack.tif": (write_two_pages, ("holds 2 pages", "save each as a file of its own")),
-    "lfs.png": (_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"), ("Git LFS pointer", "git lfs pull")),
+    "lfs.png": (
+        _bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
+        ("Git LFS pointer", "git lfs pull"),
+    ),
     "page.jpg": (_bytes(b"\n <!DOCTYPE html><html><body>404</body></html>"), ("an HTML page", "download")),
     "drawing.png": (_bytes(b'<svg xmlns="http://www.w3.org/2000/svg"/>'), ("an SVG drawing", "export it as PNG")),
     "xml.png": (_bytes(b'<?xml version="1.0"?><svg/>'), ("XML or SVG", "export it as PNG")),
@@ -112,7 +117,11 @@ def make_bad_images(folder: Path) -> dict[str, tuple[str, ...]]:
     words = {name: expected for name, (_, expected) in BAD_IMAGES.items()}
     (folder / "folder.png").mkdir()
     (folder / "link.png").symlink_to("nowhere.png")
-    words |= {"folder.png": ("is a folder",), "link.png": ("a link to nothing",), "gone.png": ("does not exist", "check the path")}
+    words |= {
+        "folder.png": ("is a folder",),
+        "link.png": ("a link to nothing",),
+        "gone.png": ("does not exist", "check the path"),
+    }
     if hasattr(os, "mkfifo"):
         os.mkfifo(folder / "pipe.png")
         words["pipe.png"] = ("is a named pipe", "regular image file")

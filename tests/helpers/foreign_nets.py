@@ -23,7 +23,9 @@ VGG16 = [f"conv{stage}_{i}" for stage, count in enumerate((2, 2, 3, 3, 3), 1) fo
 CAFFENET = ["conv1", "conv2", "conv3", "conv4", "conv5"]
 INCEPTION = ("1x1", "3x3_reduce", "3x3", "5x5_reduce", "5x5", "pool_proj")
 GOOGLENET = ["conv1/7x7_s2", "conv2/3x3_reduce", "conv2/3x3"]
-GOOGLENET += [f"inception_{m}/{conv}" for m in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b") for conv in INCEPTION]
+GOOGLENET += [
+    f"inception_{m}/{conv}" for m in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b") for conv in INCEPTION
+]
 FC = ["fc6", "fc7"]
 NUM_GEOMETRIC = 3
 OFFICIAL = {
@@ -45,10 +47,17 @@ OFFICIAL = {
         ],
         [("upscore", 64)],
     ),
-    "fcn32s_two_heads_vgg16": ([*VGG16, *FC, "score_fr_sem", "score_fr_geo"], [("upscore_sem", 64), ("upscore_geo", 64)]),
+    "fcn32s_two_heads_vgg16": (
+        [*VGG16, *FC, "score_fr_sem", "score_fr_geo"],
+        [("upscore_sem", 64), ("upscore_geo", 64)],
+    ),
     "fcn16s_two_heads_vgg16": (
         [*VGG16, *FC, *[f"score_{part}_{task}" for task in ("sem", "geo") for part in ("fr", "pool4")]],
-        [(f"{upscore}_{task}", kernel) for task in ("sem", "geo") for upscore, kernel in (("upscore2", 4), ("upscore16", 32))],
+        [
+            (f"{upscore}_{task}", kernel)
+            for task in ("sem", "geo")
+            for upscore, kernel in (("upscore2", 4), ("upscore16", 32))
+        ],
     ),
     "fcn8s_two_heads_vgg16": (
         [*VGG16, *FC, *[f"score_{part}_{task}" for task in ("sem", "geo") for part in ("fr", "pool4", "pool3")]],
@@ -109,13 +118,16 @@ def official_layers(name: str, network: nn.Module, num_classes: int) -> list[Lay
         layers.append((layer, "Deconvolution", [dense_bilinear(count, kernel)]))
     if "atonce" in name:
         layers += [
-            (f"scale_{pool}", "Scale", [np.full(32, scale, np.float32)]) for pool, scale in (("pool4", 0.01), ("pool3", 0.0001))
+            (f"scale_{pool}", "Scale", [np.full(32, scale, np.float32)])
+            for pool, scale in (("pool4", 0.01), ("pool3", 0.0001))
         ]
     return [("data", "Python", []), *layers, ("loss", "SoftmaxWithLoss", [])]
 
 
 def images(size: tuple[int, int] = (33, 40), num_channels: int = 3) -> Tensor:
-    return torch.randint(0, 256, (1, num_channels, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    return torch.randint(
+        0, 256, (1, num_channels, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
 
 
 def make_imports_tiny(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from pixelwise.config import Config
 
 NAMES = ("ground", "disc", "bar")
-TINY_COMPACT = {"widths": [4, 4, 6, 8], "blocks": [1, 1], "dilations": [1], "rates": [2], "decoder": [8, 4, 4]}
+TINY_COMPACT = {"widths": [8, 8, 8, 8], "blocks": [1, 1], "dilations": [1], "rates": [2], "decoder": [8, 4, 4]}
 TINY_FCN = {"width_mult": 0.0625, "geometry": "same"}
 
 
@@ -47,7 +47,14 @@ def tiny_config(folder: Path, **sections: dict[str, Any]) -> Config:
         "data": {"path": str(folder), "batch_size": 2, "workers": 0},
         "augment": {"crop": [32, 48]},
         "model": {"name": "compact", "options": TINY_COMPACT},
-        "train": {"steps": 6, "validate_every": 3, "save_every": 2, "log_every": 1, "precision": "float32", "device": "cpu"},
+        "train": {
+            "steps": 6,
+            "validate_every": 3,
+            "save_every": 2,
+            "log_every": 1,
+            "precision": "float32",
+            "device": "cpu",
+        },
     }
     for section, values in sections.items():
         base[section] = {**base.get(section, {}), **values}

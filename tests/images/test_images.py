@@ -203,7 +203,9 @@ def test_a_named_pipe_never_hangs(tmp_path: Path) -> None:
     """In a process of its own, so that a hang is a failure and not a hung test run."""
     os.mkfifo(tmp_path / "x.png")
     code = "import sys\nfrom pixelwise.images import read_image\nread_image(sys.argv[1])"
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "x.png")], capture_output=True, timeout=20, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "x.png")], capture_output=True, timeout=20, check=False
+    )
     assert done.returncode == 1
     assert b"is a named pipe" in done.stderr
 
@@ -224,7 +226,9 @@ GOOD = {
     "palette png": png(3, 1, 2, 3, packed_rows(np.array([[2, 0, 1]]), 2), palette=bytes(9)),
     "deep png": png(8, 4, 16, 0, packed_rows(np.arange(32).reshape(4, 8) * 2000, 16)),
     "jpeg": encoded(photo(), "JPEG"),
-    "turned jpeg": encoded(photo(), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"),
+    "turned jpeg": encoded(
+        photo(), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    ),
     "webp": encoded(photo(), "WEBP"),
     "tiff": encoded(photo(), "TIFF", compression="tiff_adobe_deflate"),
     "bmp": encoded(photo(), "BMP"),

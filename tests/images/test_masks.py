@@ -60,7 +60,17 @@ def _tiff(values: np.ndarray, bits: int, photometric: int) -> bytes:
     if bits == 16:
         strip = values.astype("<u2").tobytes()
     height, width = values.shape
-    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 122, 277: 1, 278: height, 279: len(strip)}
+    tags = {
+        256: width,
+        257: height,
+        258: bits,
+        259: 1,
+        262: photometric,
+        273: 122,
+        277: 1,
+        278: height,
+        279: len(strip),
+    }
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     head = b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
     return head.ljust(122, b"\0") + strip
@@ -81,7 +91,9 @@ def test_16_bit_tiff_ids_are_exact(tmp_path: Path) -> None:
 def test_32_bit_labels_that_fit_are_read(tmp_path: Path) -> None:
     values = np.array([[0, 70, 65535]], np.int32)
     np.testing.assert_array_equal(read_mask(_saved(tmp_path, encoded(values, "TIFF"), "x.tif")), values)
-    with pytest.raises(MaskError, match=r"x\.tif: holds labels of -1 to 65536, allowed are 0 to 65535; fix: number the classes"):
+    with pytest.raises(
+        MaskError, match=r"x\.tif: holds labels of -1 to 65536, allowed are 0 to 65535; fix: number the classes"
+    ):
         read_mask(_saved(tmp_path, encoded(np.array([[-1, 65536]], np.int32), "TIFF"), "x.tif"))
 
 
@@ -113,12 +125,28 @@ def _jpeg_in_tiff() -> bytes:
 @pytest.mark.parametrize(
     ("name", "data", "words"),
     [
-        ("m.jpg", encoded(photo()[..., 0], "JPEG"), "is a lossy JPEG, whose values are not the labels that were drawn; fix:"),
+        (
+            "m.jpg",
+            encoded(photo()[..., 0], "JPEG"),
+            "is a lossy JPEG, whose values are not the labels that were drawn; fix:",
+        ),
         ("m.webp", encoded(photo(), "WEBP"), "is a lossy WEBP"),
         ("m.tif", _jpeg_in_tiff(), "is a lossy TIFF"),
-        ("f.tif", encoded(np.zeros((2, 2), np.float32), "TIFF"), "has pixels of mode F, which are no labels; fix: save labels"),
-        ("d.png", png(1, 1, 16, 2, b"\0" + bytes(6)), "has 16-bit colours or alpha; fix: save colour masks with 8 bits"),
-        ("a.png", png(1, 1, 16, 4, b"\0" + bytes(4)), "has 16-bit colours or alpha; fix: save colour masks with 8 bits"),
+        (
+            "f.tif",
+            encoded(np.zeros((2, 2), np.float32), "TIFF"),
+            "has pixels of mode F, which are no labels; fix: save labels",
+        ),
+        (
+            "d.png",
+            png(1, 1, 16, 2, b"\0" + bytes(6)),
+            "has 16-bit colours or alpha; fix: save colour masks with 8 bits",
+        ),
+        (
+            "a.png",
+            png(1, 1, 16, 4, b"\0" + bytes(4)),
+            "has 16-bit colours or alpha; fix: save colour masks with 8 bits",
+        ),
     ],
 )
 def test_files_that_hold_no_labels_are_refused(tmp_path: Path, name: str, data: bytes, words: str) -> None:
@@ -135,7 +163,9 @@ def test_damaged_masks_are_refused_like_images(tmp_path: Path) -> None:
 
 
 LABELS = st.sampled_from([np.uint8, np.uint16]).flatmap(
-    lambda dtype: arrays(dtype, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, np.iinfo(dtype).max))
+    lambda dtype: arrays(
+        dtype, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, np.iinfo(dtype).max)
+    )
 )
 
 
@@ -217,14 +247,18 @@ def test_a_smoothed_colour_mask_is_told_so() -> None:
 def test_grey_saved_as_rgb_is_read_by_value_and_colours_are_refused() -> None:
     gray = np.array([[0, 1], [255, 0]], np.uint8)
     np.testing.assert_array_equal(MaskEncoding().encode(np.repeat(gray[..., None], 3, axis=2), TWO, "m.png"), gray)
-    with pytest.raises(MaskError, match=r"m\.png: is a colour image, class numbers were expected; fix: write `masks: color`"):
+    with pytest.raises(
+        MaskError, match=r"m\.png: is a colour image, class numbers were expected; fix: write `masks: color`"
+    ):
         MaskEncoding().encode(photo(), TWO, "m.png")
 
 
 def test_numbers_where_colours_were_expected() -> None:
     black_and_white = Taxonomy(names=("no", "yes"), colors=((0, 0, 0), (255, 255, 255)))
     assert MaskEncoding(True).encode(np.array([[0, 255]], np.uint8), black_and_white, "m.png").tolist() == [[0, 1]]
-    with pytest.raises(MaskError, match=r"m\.png: holds 16-bit numbers, colours were expected; fix: remove `masks: color`"):
+    with pytest.raises(
+        MaskError, match=r"m\.png: holds 16-bit numbers, colours were expected; fix: remove `masks: color`"
+    ):
         MaskEncoding(True).encode(np.array([[0, 255]], np.uint16), black_and_white, "m.png")
 
 

@@ -8,21 +8,22 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixelwise.core import Coarse
-from pixelwise.inference.label_map import TILE, argmax_upsampled, coarse_scores, label_map, probabilities
+from pixelwise.core import LowResLogits
+from pixelwise.inference.label_map import TILE, argmax_upsampled, label_map, low_res_logits, probabilities
 from pixelwise.models import create_model
-from pixelwise.nn.upsampling import Bilinear, Enlarge, Identity, TransposedBilinear
+from pixelwise.nn.upsampling import Bilinear, BilinearByFactor, Identity, TransposedBilinear
 
 
-def by_hand(coarse):
+def by_hand(low_res, size):
     """Each pixel from the table of taps in plain loops over numpy numbers; float64."""
-    scores = coarse.scores[0].double().numpy()
+    scores = low_res.logits[0].double().numpy()
     (rows, row_weights), (columns, column_weights) = (
-        coarse.upsample.taps(cells, pixels) for cells, pixels in zip(scores.shape[1:], coarse.size, strict=True)
+        low_res.upsample.interpolation_table(cells, pixels)
+        for cells, pixels in zip(scores.shape[1:], size, strict=True)
     )
-    full = np.zeros((len(scores), *coarse.size))
-    for y in range(coarse.size[0]):
-        for x in range(coarse.size[1]):
+    full = np.zeros((len(scores), *size))
+    for y in range(size[0]):
+        for x in range(size[1]):
             for i in range(2):
                 for j in range(2):
                     weight = float(row_weights[y, i]) * float(column_weights[x, j])
@@ -37,7 +38,9 @@ def assert_same_but_for_ties(labels, full):
 
 
 @given(
-    st.sampled_from([Bilinear(), Bilinear(True), Enlarge(3), TransposedBilinear(8, 4, 3), TransposedBilinear(4, 2, 0)]),
+    st.sampled_from(
+        [Bilinear(), Bilinear(True), BilinearByFactor(3), TransposedBilinear(8, 4, 3), TransposedBilinear(4, 2, 0)]
+    ),
     st.integers(2, 5),
     st.integers(2, 8),
     st.integers(2, 8),
@@ -47,38 +50,38 @@ def test_labels_are_those_of_the_taps_by_hand(upsample, num_classes, height, wid
     factor = getattr(upsample, "stride", 3)
     size = (factor * (height - 1) + 1, factor * (width - 1))
     scores = torch.randn(1, num_classes, height, width, generator=torch.Generator().manual_seed(seed))
-    coarse = Coarse(scores, upsample, size)
-    labels = argmax_upsampled(coarse)
+    low_res = LowResLogits(scores, upsample)
+    labels = argmax_upsampled(low_res, size)
     assert labels.shape == size
     assert labels.dtype == np.uint8
-    assert_same_but_for_ties(labels, by_hand(coarse))
+    assert_same_but_for_ties(labels, by_hand(low_res, size))
 
 
-@pytest.mark.parametrize("upsample", [Bilinear(), Bilinear(True), Enlarge(8), TransposedBilinear(16, 8, 5)])
+@pytest.mark.parametrize("upsample", [Bilinear(), Bilinear(True), BilinearByFactor(8), TransposedBilinear(16, 8, 5)])
 def test_tiles_leave_no_seam(upsample):
     size = (2 * TILE[0] + 9, TILE[1] + 31)
     scores = torch.randn(1, 4, size[0] // 8 + 3, size[1] // 8 + 3, generator=torch.Generator().manual_seed(0))
     full = upsample(scores, size)[0].double().numpy()
-    assert_same_but_for_ties(argmax_upsampled(Coarse(scores, upsample, size)), full)
+    assert_same_but_for_ties(argmax_upsampled(LowResLogits(scores, upsample), size), full)
 
 
 def test_full_size_scores_pass_unchanged():
     scores = torch.randn(1, 5, 70, 300, generator=torch.Generator().manual_seed(0))
-    labels = argmax_upsampled(Coarse(scores, Identity(), (70, 300)))
+    labels = argmax_upsampled(LowResLogits(scores, Identity()), (70, 300))
     assert (labels == scores[0].argmax(0).numpy()).all()
 
 
 def test_first_of_equal_scores_wins():
     scores = torch.zeros(1, 3, 4, 4)
     scores[:, 1:, 2:] = 1
-    labels = argmax_upsampled(Coarse(scores, Identity(), (4, 4)))
+    labels = argmax_upsampled(LowResLogits(scores, Identity()), (4, 4))
     assert labels.tolist() == [[0] * 4] * 2 + [[1] * 4] * 2
 
 
 def test_more_than_255_classes_do_not_wrap():
     scores = torch.zeros(1, 300, 2, 2)
     scores[0, 299] = 1
-    labels = argmax_upsampled(Coarse(scores, Bilinear(), (5, 5)))
+    labels = argmax_upsampled(LowResLogits(scores, Bilinear()), (5, 5))
     assert labels.dtype == np.uint16
     assert (labels == 299).all()
 
@@ -87,7 +90,7 @@ def test_scores_keep_their_precision_inside_anothers_autocast():
     scores = torch.full((1, 2, 3, 3), 1.0)
     scores[0, 1] += 1e-4  # bfloat16 knows no number between 1 and 1.0078
     with torch.autocast("cpu", torch.bfloat16):
-        assert (argmax_upsampled(Coarse(scores, Bilinear(), (9, 9))) == 1).all()
+        assert (argmax_upsampled(LowResLogits(scores, Bilinear()), (9, 9)) == 1).all()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 90), (37, 53), (96, 64)])
@@ -99,7 +102,7 @@ def test_a_models_labels_and_probabilities_are_those_of_its_logits(size):
     with torch.inference_mode():
         logits = model(torch.from_numpy(image.transpose(2, 0, 1).copy())[None]).logits
         labels = label_map(model, image, torch.device("cpu"))
-        probs = probabilities(coarse_scores(model, image, torch.device("cpu")))
+        probs = probabilities(low_res_logits(model, image, torch.device("cpu")), size)
     assert_same_but_for_ties(labels, logits[0].double().numpy())
     assert probs.shape == (3, *size)
     assert np.abs(probs - logits[0].double().softmax(0).numpy()).max() < 1e-5

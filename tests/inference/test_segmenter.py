@@ -149,7 +149,9 @@ def test_run_folder_gives_its_best_else_its_last(checkpoint, tmp_path):
     assert pixelwise.load(str(tmp_path / "run")).taxonomy.names == ("a", "b")
 
 
-@pytest.mark.parametrize("name", ["nowhere", "../no/where", "/no/where", "~/model", "owner/model", "a/b/c", "-", "owner/mo del?"])
+@pytest.mark.parametrize(
+    "name", ["nowhere", "../no/where", "/no/where", "~/model", "owner/model", "a/b/c", "-", "owner/mo del?"]
+)
 def test_no_such_model_is_one_line(name):
     with pytest.raises(CheckpointError) as error:
         pixelwise.load(name)

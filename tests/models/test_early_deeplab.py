@@ -18,7 +18,7 @@ from pixelwise.models import create_model
 from pixelwise.models.deeplabv1 import DeepLabV1
 from pixelwise.models.deeplabv2 import HEADS, DeepLabV2
 from pixelwise.nn.geometry import Layer, coordinates, layers_of
-from pixelwise.nn.upsampling import Grid, center_pixels, cover
+from pixelwise.nn.upsampling import AlignedBilinear, center_pixels, pad_to_stride
 
 V1 = ("deeplabv1_largefov_vgg16", "deeplabv1_vgg16_7x7", "deeplabv1_vgg16_4x4", "deeplabv1_msc_largefov_vgg16")
 
@@ -39,19 +39,21 @@ def images(height: int, width: int) -> Tensor:
 
 def test_a_grid_puts_cells_on_every_eighth_pixel() -> None:
     scores = torch.randn(1, 2, 4, 3)
-    full = Grid(8)(scores, (25, 17))
+    full = AlignedBilinear(8)(scores, (25, 17))
     assert torch.equal(full[..., ::8, ::8], scores)
     torch.testing.assert_close(full[..., 4, 8], (scores[..., 0, 1] + scores[..., 1, 1]) / 2)
-    assert torch.equal(Grid(8)(scores, (18, 11)), full[..., :18, :11])
-    assert center_pixels(Grid(8), 41, 321).tolist() == list(range(0, 321, 8)), "labels are taken at every eighth pixel"
+    assert torch.equal(AlignedBilinear(8)(scores, (18, 11)), full[..., :18, :11])
+    assert center_pixels(AlignedBilinear(8), 41, 321).tolist() == list(range(0, 321, 8)), (
+        "labels are taken at every eighth pixel"
+    )
     with pytest.raises(AssertionError, match="25x17"):
-        Grid(8)(scores, (26, 17))
+        AlignedBilinear(8)(scores, (26, 17))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (9, 8), (321, 10)])
 def test_an_image_is_covered_with_its_mean_colour(size: tuple[int, int]) -> None:
     x = torch.randn(1, 3, *size)
-    wide = cover(x, 8)
+    wide = pad_to_stride(x, 8)
     assert all(side % 8 == 1 and 0 <= side - given < 8 for side, given in zip(wide.shape[-2:], size, strict=True))
     assert torch.equal(wide[..., : size[0], : size[1]], x)
     assert not wide[..., size[0] :, :].any()
@@ -67,9 +69,13 @@ def test_vgg_turns_its_last_strides_into_rates() -> None:
     assert net.strides == (2, 4, 8, 8, 8)
     rates = [layer.dilation[0] for layer in net.features if isinstance(layer, nn.Conv2d)]
     assert rates == [1] * 10 + [2] * 3
-    assert {key: value.shape for key, value in net.state_dict().items()} == {k: v.shape for k, v in plain.state_dict().items()}
+    assert {key: value.shape for key, value in net.state_dict().items()} == {
+        k: v.shape for k, v in plain.state_dict().items()
+    }
     for index in range(5):
-        assert coordinates(layers_of(net.path(index))) == coordinates([Layer(1, net.strides[index])]), "cells lie on pixels"
+        assert coordinates(layers_of(net.path(index))) == coordinates([Layer(1, net.strides[index])]), (
+            "cells lie on pixels"
+        )
     with pytest.raises(ConfigError, match="got 2 at output stride 8"):
         create_backbone("vgg16", output_stride=8)
 
@@ -92,7 +98,7 @@ def test_fields_of_view(name: str, rate: int, view: int, field: int) -> None:
 def test_scores_lie_on_every_eighth_pixel(name: str) -> None:
     model = v1(name)
     for side, cells in ((65, 9), (66, 10), (72, 10), (73, 10)):
-        assert model.coarse(images(side, 33)).scores.shape == (1, 5, cells, 5)
+        assert model.forward_low_res(images(side, 33)).logits.shape == (1, 5, cells, 5)
 
 
 def test_direct_paths_are_further_score_maps() -> None:
@@ -107,7 +113,7 @@ def test_direct_paths_are_further_score_maps() -> None:
             columns.append(path.mix(near).relu())
         weights = torch.split(model.score.weight, [c.shape[1] for c in columns], 1)
         summed = torch.stack([functional.conv2d(c, w) for c, w in zip(columns, weights, strict=True)]).sum(0)
-        torch.testing.assert_close(model.coarse(x).scores, summed + model.score.bias[:, None, None])
+        torch.testing.assert_close(model.forward_low_res(x).logits, summed + model.score.bias[:, None, None])
 
 
 def test_fine_direct_paths_agree_on_the_grid() -> None:
@@ -117,9 +123,9 @@ def test_fine_direct_paths_agree_on_the_grid() -> None:
     fine.load_state_dict(model.state_dict())
     with torch.no_grad():
         logits = fine(x).logits
-        torch.testing.assert_close(logits[..., ::8, ::8], model.coarse(x).scores, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(logits[..., ::8, ::8], model.forward_low_res(x).logits, atol=1e-4, rtol=1e-4)
         assert not torch.allclose(logits, model(x).logits, atol=1e-2)
-    assert fine.train().coarse(x).scores.shape[-2:] == (5, 6), "training keeps stride 8"
+    assert fine.train().forward_low_res(x).logits.shape[-2:] == (5, 6), "training keeps stride 8"
 
 
 def v2(name: str = "deeplabv2_resnet101", **options: Any) -> DeepLabV2:
@@ -196,15 +202,15 @@ def test_the_maximum_over_scales_and_its_four_losses() -> None:
             small = functional.interpolate(pixels, size=size, mode="bilinear", align_corners=True)
             scores = model.pyramid(model.backbone(small)[-1])
             each.append(functional.interpolate(scores, size=(9, 13), mode="bilinear", align_corners=True))
-        torch.testing.assert_close(model.coarse(x).scores, torch.stack(each).max(0).values)
-        torch.testing.assert_close(alone.coarse(x).scores, each[0])
+        torch.testing.assert_close(model.forward_low_res(x).logits, torch.stack(each).max(0).values)
+        torch.testing.assert_close(alone.forward_low_res(x).logits, each[0])
         assert model(x).aux == ()
         # Norms keep their statistics, as in the authors' training.
         model.train().backbone.eval()
         output = model(x)
         assert len(output.aux) == 3
         for aux, scores in zip(output.aux, each, strict=True):
-            torch.testing.assert_close(aux, Grid(8)(scores, (65, 97)))
+            torch.testing.assert_close(aux, AlignedBilinear(8)(scores, (65, 97)))
 
 
 @pytest.mark.parametrize("scales", [(), (0.5, 1), (1, 0), (1, 0.77), (1, -0.5)])
@@ -220,9 +226,9 @@ def test_a_head_that_does_not_exist_is_refused() -> None:
 
 def test_fields_of_the_branches() -> None:
     fields = v2("deeplabv2_vgg16").receptive_fields()
-    assert {name: field.size - 2 * 8 * rate for (name, field), rate in zip(fields.items(), (6, 12, 18, 24), strict=True)} == {
-        f"rate {rate}": 435 - 2 * 8 - 2 * 8 * 12 for rate in (6, 12, 18, 24)
-    }
+    assert {
+        name: field.size - 2 * 8 * rate for (name, field), rate in zip(fields.items(), (6, 12, 18, 24), strict=True)
+    } == {f"rate {rate}": 435 - 2 * 8 - 2 * 8 * 12 for rate in (6, 12, 18, 24)}
 
 
 def test_the_measured_field_is_that_of_the_smallest_image() -> None:

@@ -26,7 +26,9 @@ LADDER = ("fcn32s_vgg16", "fcn16s_vgg16", "fcn8s_vgg16")
 NETS = [f"fcn{n}s_{backbone}" for backbone in ("vgg16", "alexnet", "googlenet") for n in (32, 16, 8)]
 OTHER_BACKBONES = [("fcn8s_vgg16", "vgg13"), ("fcn8s_alexnet", "alexnet"), ("fcn8s_googlenet", "googlenet_torchvision")]
 CASES = [(name, {}) for name in NETS] + [(name, {"backbone": backbone}) for name, backbone in OTHER_BACKBONES]
-EVERY_GEOMETRY = [(name, {"geometry": geometry, **backbone}) for name, backbone in CASES for geometry in ("caffe", "same")]
+EVERY_GEOMETRY = [
+    (name, {"geometry": geometry, **backbone}) for name, backbone in CASES for geometry in ("caffe", "same")
+]
 
 
 def paper_name(name: str) -> str:
@@ -86,7 +88,9 @@ def test_sizes_on_the_way(name: str, size: int) -> None:
     model, images = full(name, upsampling="learned"), torch.empty(1, 3, size, size, device="meta")
     names = {layer: f"upscore{2 if i == 0 else '_pool4'}" for i, layer in enumerate(model.head.upscores)}
     names[model.head.upscore] = {32: "upscore", 16: "upscore16", 8: "upscore8"}[model.head.final.stride]
-    seen = dict(zip(model.encoder.backbone.map_names, (m.shape[-1] for m in model.encoder.backbone(images)), strict=True))
+    seen = dict(
+        zip(model.encoder.backbone.map_names, (m.shape[-1] for m in model.encoder.backbone(images)), strict=True)
+    )
     seen["fc7"] = model.encoder(images)[0].shape[-1]
     for layer, word in names.items():
         layer.register_forward_hook(lambda _, __, output, word=word: seen.__setitem__(word, output.shape[-1]))
@@ -108,7 +112,8 @@ def test_kernels_and_crops_are_the_authors() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "variant"), [("fcn8s_vgg16", "VGG16 fc7"), ("fcn32s_alexnet", "AlexNet fc6"), ("fcn32s_googlenet", "GoogLeNet i")]
+    ("name", "variant"),
+    [("fcn8s_vgg16", "VGG16 fc7"), ("fcn32s_alexnet", "AlexNet fc6"), ("fcn32s_googlenet", "GoogLeNet i")],
 )
 def test_receptive_fields(name: str, variant: str) -> None:
     fields = full(name).receptive_fields()
@@ -123,7 +128,10 @@ def test_the_receptive_field_holds_in_the_running_net(geometry: str) -> None:
     """Pixels in the field of a cell of fc7 reach it, the pixels just outside do not."""
     model = tiny("fcn32s_vgg16", geometry=geometry)
     first, end = model.receptive_fields()["fr"].span(6)
-    reached = [affected_outputs(lambda x: model.encoder(x)[0], (1, end + 2), (0, column)) for column in (first - 1, first, end - 1, end)]
+    reached = [
+        affected_outputs(lambda x: model.encoder(x)[0], (1, end + 2), (0, column))
+        for column in (first - 1, first, end - 1, end)
+    ]
     assert [w.left <= 6 < w.right for w in reached] == [False, True, True, False]
 
 
@@ -143,7 +151,7 @@ def test_scores_land_on_the_pixels_that_their_cells_lie_on(name: str, options: d
     size = (150, 177)
     model = tiny(name, num_classes=2, **options)
     ramps = _ramps(model, size)
-    landed = model.head.finish(model.head.fuse(ramps), size).output().logits[0] / len(ramps)
+    landed = model.head.finish(model.head.fuse(ramps), size).upsample_to(size).logits[0] / len(ramps)
     truth = torch.stack(torch.meshgrid(*(torch.arange(float(n)) for n in size), indexing="ij"))
     inner = slice(64, -64)  # repeated border cells bend the ramp
     assert landed.shape == truth.shape
@@ -156,7 +164,7 @@ def test_a_constant_score_stays_constant_up_to_the_border(name: str, options: di
     model = tiny(name, num_classes=1, **options)
     for size in [(1, 1), (3, 50), (101, 64)]:
         ones = [torch.ones_like(cells[:, :1]) for cells in model.encoder(torch.zeros(1, 3, *size))]
-        logits = model.head.finish(model.head.fuse(ones), size).output().logits / len(ones)
+        logits = model.head.finish(model.head.fuse(ones), size).upsample_to(size).logits / len(ones)
         assert logits.min() > 0.3
         assert logits.max() < 1 + 1e-5
         if options["geometry"] == "same":
@@ -183,7 +191,9 @@ def _bilinear(kernel: int, num_classes: int) -> torch.Tensor:
     return weight
 
 
-@pytest.mark.parametrize(("name", "scale4", "scale3"), [("fcn8s_vgg16", 1.0, 1.0), ("fcn8s_atonce_vgg16", 0.01, 0.0001)])
+@pytest.mark.parametrize(
+    ("name", "scale4", "scale3"), [("fcn8s_vgg16", 1.0, 1.0), ("fcn8s_atonce_vgg16", 0.01, 0.0001)]
+)
 def test_fcn8s_is_the_authors_prototxt_written_out(name: str, scale4: float, scale3: float) -> None:
     model, image = tiny(name, num_classes=4), torch.rand(1, 3, 53, 90) * 255
     weights = iter([layer for layer in model.modules() if isinstance(layer, nn.Conv2d)])
@@ -245,9 +255,11 @@ def test_upsampling_fixed_intermediate_learned() -> None:
     kernels = {word: [n for n, _ in net.named_parameters() if "upscore" in n] for word, net in nets.items()}
     assert [len(k) for k in kernels.values()] == [0, 2, 3]
     assert not [name for name in nets["fixed"].state_dict() if "upscore" in name]
-    assert isinstance(nets["intermediate"].coarse(images).upsample, TransposedBilinear)
-    assert isinstance(nets["learned"].coarse(images).upsample, Identity)
-    marked = {layer for net in nets.values() for layer in net.modules() if "weight" in getattr(layer, "no_weight_decay", ())}
+    assert isinstance(nets["intermediate"].forward_low_res(images).upsample, TransposedBilinear)
+    assert isinstance(nets["learned"].forward_low_res(images).upsample, Identity)
+    marked = {
+        layer for net in nets.values() for layer in net.modules() if "weight" in getattr(layer, "no_weight_decay", ())
+    }
     assert all(isinstance(layer, Upscore) for layer in marked)
     assert len(marked) == 2 + 2 + 3
 
@@ -322,7 +334,10 @@ def test_late_fusion_is_the_mean_of_two_nets() -> None:
     assert num_parameters(full("fcn32s_late_fusion_vgg16", 40, 6)) == number("NYUDv2 late", "parameters")
     neutral = {"order": "rgb", "mean": (100.0,) * 3, "std": (50.0,) * 3}
     both = {"order": "rgb", "mean": (100.0,) * 6, "std": (50.0,) * 6}
-    color, other = tiny("fcn32s_vgg16", seed=1, preprocessing=neutral), tiny("fcn32s_vgg16", seed=2, preprocessing=neutral)
+    color, other = (
+        tiny("fcn32s_vgg16", seed=1, preprocessing=neutral),
+        tiny("fcn32s_vgg16", seed=2, preprocessing=neutral),
+    )
     model = create_model("fcn32s_late_fusion_vgg16", 5, 6, tiny=True, preprocessing=both).eval()
     assert isinstance(model, LateFusionFCN)
     model.init_from(color, other)
@@ -342,7 +357,9 @@ def test_two_heads_share_a_backbone() -> None:
     assert isinstance(model, TwoHeadFCN)
     start_from(model, single, "single")
     images = torch.rand(1, 3, 50, 37) * 255
-    semantic, geometric = (coarse.output().logits for coarse in model.coarse_all(images))
+    semantic, geometric = (
+        low.upsample_to((images.shape[-2], images.shape[-1])).logits for low in model.forward_low_res_all(images)
+    )
     torch.testing.assert_close(semantic, single(images).logits)
     assert torch.equal(model(images).logits, semantic)
     assert geometric.shape == (1, 3, 50, 37)
@@ -380,4 +397,8 @@ def test_caffe_names_cover_every_convolution_once() -> None:
         assert len(names) == len(convs)
         assert names["score_fr"] == "head.scores.0"
     names = full("fcn8s_vgg16").caffe_names()
-    assert (names["score_pool4"], names["score_pool3"], names["fc7"]) == ("head.scores.1", "head.scores.2", "encoder.fc.3")
+    assert (names["score_pool4"], names["score_pool3"], names["fc7"]) == (
+        "head.scores.1",
+        "head.scores.2",
+        "encoder.fc.3",
+    )

@@ -99,16 +99,17 @@ def test_one_place_is_one_classifier() -> None:
     model, x = tiny(NETS[0], places=1, mixing="scores"), images(67, 67)
     with torch.no_grad():
         parts = [
-            functional.interpolate(layer(c), (8, 8), mode="bilinear") for layer, c in zip(model.scores, model.maps(x), strict=True)
+            functional.interpolate(layer(c), (8, 8), mode="bilinear")
+            for layer, c in zip(model.scores, model.maps(x), strict=True)
         ]
-        torch.testing.assert_close(model.coarse(x).scores, torch.stack(parts).sum(0))
+        torch.testing.assert_close(model.forward_low_res(x).logits, torch.stack(parts).sum(0))
 
 
 @pytest.mark.parametrize("mixing", ["scores", "probabilities"])
 def test_a_classifier_learns_from_its_places_only(mixing: str) -> None:
     """Classifier 0 of 2 x 2 has no share in the last column's cells."""
     model, x = tiny(NETS[1], mixing=mixing), images(64, 64)
-    model.coarse(x).scores[..., -1].square().sum().backward()
+    model.forward_low_res(x).logits[..., -1].square().sum().backward()
     for layer in model.scores:
         gradient = layer.weight.grad.unflatten(0, (5, 2, 2))  # type: ignore[union-attr,operator]
         assert not gradient[:, :, 0].any()
@@ -133,7 +134,7 @@ def test_maps_of_the_papers_boxes(name: str, sizes: tuple[int, ...], channels: t
     model = full(name)
     maps = model.maps(torch.empty(1, 3, 300, 200, device="meta"))
     assert [(*cells.shape,) for cells in maps] == [(1, c, s, s) for c, s in zip(channels, sizes, strict=True)]
-    assert model.coarse(torch.empty(1, 3, 300, 200, device="meta")).scores.shape == (1, 21, 50, 50)
+    assert model.forward_low_res(torch.empty(1, 3, 300, 200, device="meta")).logits.shape == (1, 21, 50, 50)
 
 
 def test_maps_are_the_papers_layers() -> None:
@@ -155,15 +156,20 @@ def test_an_image_is_one_box() -> None:
     model, x = tiny(NETS[1]), images(50, 90)
     square = functional.interpolate(x, size=(64, 64), mode="bilinear", align_corners=False)
     with torch.no_grad():
-        scores = model.coarse(square).scores
-        torch.testing.assert_close(model.coarse(x).scores, scores, atol=1e-4, rtol=1e-4)
+        scores = model.forward_low_res(square).logits
+        torch.testing.assert_close(model.forward_low_res(x).logits, scores, atol=1e-4, rtol=1e-4)
         back = functional.interpolate(scores, size=(50, 90), mode="bilinear", align_corners=False)
         torch.testing.assert_close(model(x).logits, back, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"places": 0}, "places"), ({"heat": 0}, "heat"), ({"side": 10}, "side"), ({"mixing": "labels"}, "probabilities, scores")],
+    [
+        ({"places": 0}, "places"),
+        ({"heat": 0}, "heat"),
+        ({"side": 10}, "side"),
+        ({"mixing": "labels"}, "probabilities, scores"),
+    ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):

@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pixelwise.core import Coarse, Output
+from pixelwise.core import LowResLogits, Output
 from pixelwise.errors import ConfigError, UnknownNameError
 from pixelwise.models import MODELS, create_model, list_models
 from pixelwise.models.base import SegmentationModel
+from pixelwise.models.fcn_fusion import TwoHeadFCN
 
 NUM_CLASSES = 5
 SIZES = [(1, 1), (7, 13), (64, 48), (31, 97), (2, 101)]
@@ -78,9 +79,10 @@ def test_one_image_trains(name: str) -> None:
 def test_gradients_reach_every_parameter(name: str) -> None:
     model, images = tiny(name).train(), make_images(name, 2, (64, 48))
     generator = torch.Generator().manual_seed(2)
-    # Nets with a second task show it through `coarse_all`, the others through `forward`.
-    coarse_all = getattr(model, "coarse_all", None)
-    outputs = [coarse.output() for coarse in coarse_all(images)] if coarse_all else [model(images)]
+    # A network with a second head shows it through `forward_low_res_all`, the others through `forward`.
+    size = (images.shape[-2], images.shape[-1])
+    two_heads = isinstance(model, TwoHeadFCN)
+    outputs = [low.upsample_to(size) for low in model.forward_low_res_all(images)] if two_heads else [model(images)]
     for logits in [t for output in outputs for t in (output.logits, *output.aux)]:
         (logits * torch.randn(logits.shape, generator=generator)).sum().backward(retain_graph=True)
     for parameter_name, parameter in model.named_parameters():
@@ -128,12 +130,12 @@ def test_taps_of_the_coarse_result_give_the_logits(name: str) -> None:
     model, size = tiny(name).eval(), (37, 50)
     images = make_images(name, 1, size)
     with torch.no_grad():
-        coarse, logits = model.coarse(images), model(images).logits[0].double().numpy()
-    assert isinstance(coarse, Coarse)
-    assert coarse.size == size
-    scores = coarse.scores[0].double().numpy()
+        low_res, logits = model.forward_low_res(images), model(images).logits[0].double().numpy()
+    assert isinstance(low_res, LowResLogits)
+    scores = low_res.logits[0].double().numpy()
     (rows, row_weights), (columns, column_weights) = (
-        coarse.upsample.taps(cells, pixels) for cells, pixels in zip(scores.shape[1:], size, strict=True)
+        low_res.upsample.interpolation_table(cells, pixels)
+        for cells, pixels in zip(scores.shape[1:], size, strict=True)
     )
     mixed = np.zeros_like(logits)
     for i in range(2):
@@ -175,5 +177,17 @@ def test_each_option_given_at_its_default_changes_nothing(name: str) -> None:
 def test_an_unknown_name_lists_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="fcn8s_vgg16"):
         create_model("fcn8_vgg16")
-    with pytest.raises(ConfigError, match="num_classes 0"):
+    with pytest.raises(ConfigError, match="got 0 and 3"):
         create_model("fcn8s_vgg16", 0, tiny=True)
+
+
+@every_model
+def test_the_stride_of_the_logits_is_declared(name: str) -> None:
+    """Measured as the image pixels that one more row of logits takes; networks of one input size count as 1."""
+    model = tiny(name).train()
+    with torch.device("meta"), torch.no_grad():
+        rows = [
+            model.to("meta").forward_low_res(make_images(name, 2, (n, 64)).to("meta")).logits.shape[-2]
+            for n in (128, 384)
+        ]
+    assert model.logits_stride == (1 if model.fixed_input_size else 256 // (rows[1] - rows[0]))

@@ -77,7 +77,9 @@ def two_layers(state: dict[str, Tensor], head: str, x: Tensor) -> Tensor:
 
 
 def pyramid_head(state: dict[str, Tensor], x: Tensor) -> Tensor:
-    convs = [unit(state, f"classifier.0.convs.{i}.0", f"classifier.0.convs.{i}.1", x, (1, 12, 24, 36)[i]) for i in range(4)]
+    convs = [
+        unit(state, f"classifier.0.convs.{i}.0", f"classifier.0.convs.{i}.1", x, (1, 12, 24, 36)[i]) for i in range(4)
+    ]
     pooled = unit(state, "classifier.0.convs.4.1", "classifier.0.convs.4.2", x.mean((2, 3), keepdim=True))
     cells = torch.cat([*convs, pooled.expand(-1, -1, *x.shape[-2:])], 1)
     cells = unit(state, "classifier.0.project.0", "classifier.0.project.1", cells)
@@ -95,14 +97,16 @@ def test_the_heads_written_out(name: str) -> None:
     with torch.no_grad():
         middle, last = model._maps(model.preprocess(x))
         expected = two_layers(state, "classifier", last) if "fcn" in name else pyramid_head(state, last)
-        torch.testing.assert_close(model.coarse(x).scores, expected, atol=1e-2, rtol=1e-3)
+        torch.testing.assert_close(model.forward_low_res(x).logits, expected, atol=1e-2, rtol=1e-3)
         aux = two_layers(state, "aux_classifier", middle)
         torch.testing.assert_close(model.aux_classifier(middle), aux, atol=1e-4, rtol=1e-4)
     assert model.train()(x.repeat(2, 1, 1, 1)).aux[0].shape == (2, 5, 97, 65)
 
 
 @pytest.mark.parametrize("auxiliary", [True, False])
-def test_a_file_is_read_whole_through_the_command(auxiliary: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_is_read_whole_through_the_command(
+    auxiliary: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     name, full = (
         "torchvision_deeplabv3_mobilenet_v3_large",
         create_model("torchvision_deeplabv3_mobilenet_v3_large", auxiliary=auxiliary),

@@ -63,7 +63,7 @@ def test_the_papers_sizes() -> None:
 def test_which_sides_the_net_takes() -> None:
     """Every pooling sees an even side exactly for n = 12 modulo 16 from 188 on; there the output has n - 184."""
     model = full()
-    assert (model.context, model.step) == (92, 16)
+    assert (model.context_px, model.step) == (92, 16)
     for wanted in (*range(1, 24), 100, 101, 388, 389):
         side = model.input_side(wanted)
         assert side % 16 == 12
@@ -137,7 +137,7 @@ def test_a_pixel_of_a_tile_depends_on_its_surroundings_alone() -> None:
         whole = model(image).logits
         for top, left in ((96, 112), (112, 96)):
             piece = image[..., top - 92 : top + 100 + 92, left - 92 : left + 68 + 92]
-            inner = model.inner(piece).output().logits
+            inner = model.forward_with_context(piece).logits
             torch.testing.assert_close(inner, whole[..., top : top + 100, left : left + 68], atol=1e-4, rtol=1e-4)
 
 
@@ -147,7 +147,7 @@ def test_tiles_edge_to_edge_as_in_the_paper_are_not_quite_the_whole() -> None:
     with torch.no_grad():
         whole = model(image).logits
         for top, equal in ((96, True), (100, False)):
-            inner = model.inner(image[..., top - 92 : top + 112, 4:192]).output().logits
+            inner = model.forward_with_context(image[..., top - 92 : top + 112, 4:192]).logits
             difference = float((inner - whole[..., top : top + 20, 96:100]).abs().max())
             assert difference < 1e-4 if equal else difference > 1e-2
 
@@ -167,7 +167,9 @@ def test_fresh_weights_are_normal_of_two_over_the_incoming_nodes() -> None:
             up = isinstance(layer, nn.ConvTranspose2d)
             nodes = layer.in_channels if up else layer.in_channels * layer.kernel_size[0] ** 2
             values = layer.weight.numel()
-            assert float(layer.weight.detach().std()) == pytest.approx(math.sqrt(2 / nodes), rel=5 / math.sqrt(2 * values))
+            assert float(layer.weight.detach().std()) == pytest.approx(
+                math.sqrt(2 / nodes), rel=5 / math.sqrt(2 * values)
+            )
             assert layer.bias is not None
             assert not layer.bias.any()
     assert math.sqrt(2 / 576) == pytest.approx(number("init", "std sqrt"))
@@ -192,7 +194,8 @@ def one_of_each_paper() -> list[Any]:
     """Every backbone; of a file with several sizes the first runs on each push."""
     files = [BACKBONES[name].build.__module__ for name in list_backbones()]
     return [
-        pytest.param(name, marks=[pytest.mark.slow] if files[i] in files[:i] else []) for i, name in enumerate(list_backbones())
+        pytest.param(name, marks=[pytest.mark.slow] if files[i] in files[:i] else [])
+        for i, name in enumerate(list_backbones())
     ]
 
 
@@ -261,7 +264,10 @@ def test_crops_with_context_are_scored_as_in_the_image(tmp_path: Path) -> None:
     config = Config().updated({"augment": {"crop": [64, 80], "scale": [1.0, 1.0], "flip": 0.0, "context": 92}})
     # A crop whose corner lies where the poolings of the whole fall alike.
     crop, labels = Augment(config.augment, 255)(pixels, mask, np.random.default_rng(0), (96 + 40.0, 48 + 32.0))
-    batch = (Batch(torch.from_numpy(crop.transpose(2, 0, 1).copy())[None], torch.from_numpy(labels)[None].long(), ("p",)), 0)
+    batch = (
+        Batch(torch.from_numpy(crop.transpose(2, 0, 1).copy())[None], torch.from_numpy(labels)[None].long(), ("p",)),
+        0,
+    )
     module = module_of(config, model)
     module.log_live = lambda name, value: None  # type: ignore[method-assign]
     with torch.no_grad():
@@ -288,5 +294,7 @@ def test_the_border_is_weighed_in_the_loss() -> None:
 @pytest.mark.parametrize(("name", "context"), [("unet", 91), ("compact", 92), ("unet_padded", 92)])
 def test_context_that_a_network_does_not_take(name: str, context: int) -> None:
     config = Config().updated({"augment": {"context": context}, "model": {"name": name}})
-    with pytest.raises(ConfigError, match=f"^--augment.context: got {context}, {name} takes {92 if name == 'unet' else 0}"):
+    with pytest.raises(
+        ConfigError, match=f"^--augment.context: got {context}, {name} takes {92 if name == 'unet' else 0}"
+    ):
         TrainingModule(create_model(name, 3, tiny=True), config, 255, None, lambda _: None)

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixelwise.core import Coarse
-from pixelwise.nn.upsampling import Bilinear, Identity, TransposedBilinear, center_pixels, labels_of_cells
+from pixelwise.core import LowResLogits
+from pixelwise.nn.upsampling import Bilinear, Identity, TransposedBilinear, center_pixels, low_res_labels
 
 
 def test_aligned_corners_are_every_eighth_pixel() -> None:
@@ -32,7 +32,7 @@ def test_fcns_margin_has_no_labels() -> None:
     assert pixels.tolist()[:4] == [12, 44, 76, 99]
     assert set(pixels.tolist()[5:]) == {-1}
     masks = torch.arange(100)[None, :, None].expand(1, 100, 100)
-    labels = labels_of_cells(Coarse(torch.zeros(1, 2, 16, 16), TransposedBilinear(64, 32, 19), (100, 100)), masks, 255)
+    labels = low_res_labels(LowResLogits(torch.zeros(1, 2, 16, 16), TransposedBilinear(64, 32, 19)), masks, 255)
     assert labels.shape == (1, 16, 16)
     assert labels[0, :3, 0].tolist() == [12, 44, 76]
     assert (labels[0, 5:] == 255).all()
@@ -41,11 +41,11 @@ def test_fcns_margin_has_no_labels() -> None:
 
 def test_full_size_scores_keep_every_label() -> None:
     masks = torch.randint(0, 5, (2, 6, 7))
-    assert torch.equal(labels_of_cells(Coarse(torch.zeros(2, 5, 6, 7), Identity(), (6, 7)), masks, 255), masks)
+    assert torch.equal(low_res_labels(LowResLogits(torch.zeros(2, 5, 6, 7), Identity()), masks, 255), masks)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 13)])
 def test_each_label_is_one_of_the_image(size: tuple[int, int]) -> None:
     masks = torch.randint(0, 9, (1, *size))
-    labels = labels_of_cells(Coarse(torch.zeros(1, 9, 3, 4), Bilinear(), size), masks, 255)
+    labels = low_res_labels(LowResLogits(torch.zeros(1, 9, 3, 4), Bilinear()), masks, 255)
     assert set(labels.flatten().tolist()) - {255} <= set(masks.flatten().tolist())

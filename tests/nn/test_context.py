@@ -48,7 +48,9 @@ def test_the_pyramid_written_out() -> None:
 
     def unit(layers: Any, cells: torch.Tensor) -> torch.Tensor:
         conv, norm = layers[0], layers[1]
-        out = functional.conv2d(cells, conv.weight, padding=conv.dilation[0] * (conv.kernel_size[0] // 2), dilation=conv.dilation)
+        out = functional.conv2d(
+            cells, conv.weight, padding=conv.dilation[0] * (conv.kernel_size[0] // 2), dilation=conv.dilation
+        )
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
         return ((out - norm.running_mean[:, None, None]) * scale[:, None, None] + norm.bias[:, None, None]).clamp_min(0)
 
@@ -122,7 +124,7 @@ def test_the_same_weights_serve_every_output_stride(name: str) -> None:
     coarse, dense = tiny(name).eval(), tiny(name, output_stride=8).eval()
     dense.load_state_dict(coarse.state_dict())
     images = torch.rand(1, 3, 65, 97) * 255
-    scores = [model.coarse(images).scores for model in (coarse, dense)]
+    scores = [model.forward_low_res(images).logits for model in (coarse, dense)]
     if name != "deeplabv3plus_mobilenetv2" and "plus" in name:
         assert scores[0].shape == scores[1].shape == (1, 5, 17, 25)
     else:
@@ -153,7 +155,7 @@ def test_the_decoder_reads_the_map_of_stride_four() -> None:
     assert isinstance(model, DeepLabV3Plus)
     assert model.decoder is not None
     assert model.backbone.map_names[model.fine] == "layer1"  # type: ignore[index]
-    scores = model.coarse(torch.rand(1, 3, 65, 65) * 255).scores
+    scores = model.forward_low_res(torch.rand(1, 3, 65, 65) * 255).logits
     assert scores.shape == (1, 5, 17, 17)
     full = create_model("deeplabv3plus_xception65", 21)
     assert isinstance(full, DeepLabV3Plus)
@@ -183,7 +185,9 @@ def test_pspnets_pyramid_written_out() -> None:
                 [
                     torch.stack(
                         [
-                            x[..., 7 * i // bins : -(-7 * (i + 1) // bins), 10 * j // bins : -(-10 * (j + 1) // bins)].mean((2, 3))
+                            x[
+                                ..., 7 * i // bins : -(-7 * (i + 1) // bins), 10 * j // bins : -(-10 * (j + 1) // bins)
+                            ].mean((2, 3))
                             for j in range(bins)
                         ],
                         -1,
@@ -203,7 +207,11 @@ def test_pspnets_pyramid_written_out() -> None:
 def test_the_decoder_written_out() -> None:
     """v3+, section 3.1: the encoder's map with aligned corners first, the reduced fine map behind it, two convolutions."""
     torch.manual_seed(0)
-    decoder, encoded, fine = Decoder(6, 5, 4, separable=False).eval(), torch.randn(1, 6, 4, 5), torch.randn(1, 5, 13, 17)
+    decoder, encoded, fine = (
+        Decoder(6, 5, 4, separable=False).eval(),
+        torch.randn(1, 6, 4, 5),
+        torch.randn(1, 5, 13, 17),
+    )
     randomise_norms(decoder)
     with torch.no_grad():
         reduced = decoder.reduce(fine)
@@ -215,5 +223,5 @@ def test_the_decoder_written_out() -> None:
 def test_scores_are_brought_to_full_size_with_aligned_corners(name: str) -> None:
     model, x = tiny(name).eval(), torch.randint(0, 256, (1, 3, 49, 65), dtype=torch.uint8)
     with torch.no_grad():
-        scores = model.coarse(x).scores
+        scores = model.forward_low_res(x).logits
         torch.testing.assert_close(model(x).logits, aligned(scores, (49, 65)), atol=1e-4, rtol=1e-4)

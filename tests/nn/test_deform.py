@@ -23,7 +23,9 @@ def read(plane: Tensor, row: float, column: float) -> float:
     return total
 
 
-def by_loops(x: Tensor, offsets: Tensor, weight: Tensor, mask: Tensor, stride: int, padding: int, rate: int, groups: int) -> Tensor:
+def by_loops(
+    x: Tensor, offsets: Tensor, weight: Tensor, mask: Tensor, stride: int, padding: int, rate: int, groups: int
+) -> Tensor:
     """Batch of one."""
     channels, side = x.shape[1], weight.shape[-1]
     height, width = offsets.shape[-2:]
@@ -36,14 +38,18 @@ def by_loops(x: Tensor, offsets: Tensor, weight: Tensor, mask: Tensor, stride: i
     return out
 
 
-@pytest.mark.parametrize(("stride", "padding", "rate", "groups"), [(1, 1, 1, 1), (2, 1, 1, 2), (1, 2, 2, 1), (1, 0, 1, 2)])
+@pytest.mark.parametrize(
+    ("stride", "padding", "rate", "groups"), [(1, 1, 1, 1), (2, 1, 1, 2), (1, 2, 2, 1), (1, 0, 1, 2)]
+)
 def test_equals_loops(stride: int, padding: int, rate: int, groups: int) -> None:
     torch.manual_seed(stride + padding + rate)
     x, weight = torch.randn(1, 4, 5, 6), torch.randn(3, 4, 3, 3)
     size = [(n + 2 * padding - 2 * rate - 1) // stride + 1 for n in (5, 6)]
     offsets, mask = torch.randn(1, 18 * groups, *size) * 1.5, torch.rand(1, 9 * groups, *size)
     ours = deform_conv2d(x, offsets, weight, None, mask, stride, padding, rate)
-    torch.testing.assert_close(ours, by_loops(x, offsets, weight, mask, stride, padding, rate, groups), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        ours, by_loops(x, offsets, weight, mask, stride, padding, rate, groups), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_published_samples() -> None:
@@ -81,7 +87,9 @@ def test_constant_offsets_shift() -> None:
     shifted = functional.pad(x, (2, 0, 0, 1))[..., 1:, :9]
     inner = (..., slice(1, -2), slice(3, -1))
     expected = functional.conv2d(shifted, weight, padding=1)
-    torch.testing.assert_close(deform_conv2d(x, offsets, weight, padding=1)[inner], expected[inner], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        deform_conv2d(x, offsets, weight, padding=1)[inner], expected[inner], atol=1e-4, rtol=1e-4
+    )
 
 
 def test_modulated_layers_start_at_one_half() -> None:

@@ -38,7 +38,9 @@ def poolings(draw: st.DrawFn) -> nn.MaxPool2d:
 
 @st.composite
 def convolutions(draw: st.DrawFn) -> nn.Conv2d:
-    return nn.Conv2d(1, 1, draw(st.integers(1, 4)), draw(small), padding=draw(st.integers(0, 3)), dilation=draw(st.integers(1, 2)))
+    return nn.Conv2d(
+        1, 1, draw(st.integers(1, 4)), draw(small), padding=draw(st.integers(0, 3)), dilation=draw(st.integers(1, 2))
+    )
 
 
 windows = st.one_of(poolings(), convolutions())
@@ -138,7 +140,10 @@ def test_receptive_fields_of_the_poolings(layers: list[Layer], variant: str) -> 
 
 def test_receptive_fields_of_table_1() -> None:
     assert receptive_field(VGG16_FC7)[:2] == (number("VGG16", "receptive field (px)"), number("VGG16", "max stride"))
-    assert receptive_field(CAFFENET_FC7)[:2] == (number("AlexNet", "receptive field (px)"), number("AlexNet", "max stride"))
+    assert receptive_field(CAFFENET_FC7)[:2] == (
+        number("AlexNet", "receptive field (px)"),
+        number("AlexNet", "max stride"),
+    )
     googlenet = layers_of(create_backbone("googlenet", tiny=True).path())  # type: ignore[operator]
     assert receptive_field(googlenet).size == number("GoogLeNet inception_5b", "receptive field") == 715
     assert receptive_field([*googlenet, Layer(7)])[:2] == (number("GoogLeNet", "receptive field (px)"), 32)

@@ -42,7 +42,9 @@ def test_every_stride_th_cell_of_both_is_the_nets_own_answer() -> None:
     coarse = net(images)
     torch.testing.assert_close(shift_and_stitch(net, images, 8)[..., ::8, ::8], coarse)
     rarefied = rarefy(net)(images)[..., ::8, ::8]
-    torch.testing.assert_close(rarefied[..., : coarse.shape[-2], : coarse.shape[-1]][..., 1:-1, 1:-1], coarse[..., 1:-1, 1:-1])
+    torch.testing.assert_close(
+        rarefied[..., : coarse.shape[-2], : coarse.shape[-1]][..., 1:-1, 1:-1], coarse[..., 1:-1, 1:-1]
+    )
 
 
 def test_stitching_interlaces_as_in_the_definition() -> None:
@@ -79,7 +81,11 @@ def test_larger_nets_both_ways(name: str, size: int) -> None:
     torch.manual_seed(2)
     backbone = create_backbone(name, tiny=True, width_mult=1 / 32, num_classes=3).eval()
     assert isinstance(backbone, ClassifierBackbone)
-    chain = backbone.path(2)[:8] if name == "googlenet" else list(convolutionalize(backbone, backbone.input_size).children())
+    chain = (
+        backbone.path(2)[:8]
+        if name == "googlenet"
+        else list(convolutionalize(backbone, backbone.input_size).children())
+    )
     net, field = nn.Sequential(*chain), receptive_field(layers_of(chain))
     stride, num_cells = field.stride, 0
     images = torch.randn(1, 3, size + stride, size + stride)
@@ -90,7 +96,9 @@ def test_larger_nets_both_ways(name: str, size: int) -> None:
             seen = [i for i in range(coarse.shape[-1]) if field.span(i)[0] >= 0 and field.span(i)[1] <= size]
             first, end = seen[0], seen[-1] + 1
             dense = rarefied[..., dy::stride, dx::stride]
-            torch.testing.assert_close(dense[..., first:end, first:end], coarse[..., first:end, first:end], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(
+                dense[..., first:end, first:end], coarse[..., first:end, first:end], atol=1e-4, rtol=1e-4
+            )
             num_cells += len(seen) ** 2
     assert num_cells >= 12
 

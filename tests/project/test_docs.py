@@ -18,7 +18,9 @@ from pixelwise.recipes import recipe_files
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(page for page in (ROOT / "docs").glob("*.md") if page.name != "conformance.md")]
-SETTINGS = {f"{part.name}.{name}" for part in dataclasses.fields(Config) for name in dataclasses.asdict(Config())[part.name]}
+SETTINGS = {
+    f"{part.name}.{name}" for part in dataclasses.fields(Config) for name in dataclasses.asdict(Config())[part.name]
+}
 SECTIONS = "|".join(part.name for part in dataclasses.fields(Config))
 # As `loss.at` or --loss.at, not as in model.safetensors, model.classifier() or coarse.loss.at.
 SETTING = re.compile(rf"(?:^|--)((?:{SECTIONS})\.(?!(?:py|txt|json|safetensors)\b)[a-z]\w*)(?![\w.(/])")
@@ -63,7 +65,8 @@ def test_pages_link_to_pages(page: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["models/nets.py", "loss.hardest", "--train.freeze true", "pixelwise draw", "deeplabv9_vgg16", "fcn*_light"]
+    "piece",
+    ["models/nets.py", "loss.hardest", "--train.freeze true", "pixelwise draw", "deeplabv9_vgg16", "fcn*_light"],
 )
 def test_the_rule_sees_a_name_without_a_thing(piece: str) -> None:
     assert list(unknown(piece))

@@ -78,13 +78,24 @@ def dangers(tree: ast.Module) -> Iterator[str]:
         elif isinstance(node, ast.Assert) and cannot_fail(node.test):
             yield f"line {node.lineno}: an assert that cannot fail"
         elif isinstance(node, ast.ImportFrom) and node.module in ("pickle", "cPickle", "dill", "marshal", "yaml"):
-            yield from (f"line {node.lineno}: bare {alias.name}" for alias in node.names if alias.name.startswith("load"))
+            yield from (
+                f"line {node.lineno}: bare {alias.name}" for alias in node.names if alias.name.startswith("load")
+            )
 
 
 def dangers_of_call(call: ast.Call) -> Iterator[str]:
     name, last = dotted(call.func), dotted(call.func).rpartition(".")[2]
     options = {keyword.arg: keyword.value for keyword in call.keywords}
-    if name in ("eval", "exec", "os.system", "os.popen", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "joblib.load"):
+    if name in (
+        "eval",
+        "exec",
+        "os.system",
+        "os.popen",
+        "yaml.load",
+        "yaml.unsafe_load",
+        "yaml.full_load",
+        "joblib.load",
+    ):
         yield name
     if name.partition(".")[0] in ("pickle", "cPickle", "dill", "marshal") and last in ("load", "loads", "Unpickler"):
         yield name
@@ -105,9 +116,9 @@ def cannot_fail(test: ast.expr) -> bool:
     """A literal or a comprehension is true whatever it holds, unless it is written down empty or false."""
     if isinstance(test, ast.Tuple | ast.List | ast.Set):
         return bool(test.elts)
-    return isinstance(test, ast.GeneratorExp | ast.ListComp | ast.SetComp | ast.DictComp | ast.Lambda | ast.JoinedStr) or (
-        isinstance(test, ast.Constant) and bool(test.value)
-    )
+    return isinstance(
+        test, ast.GeneratorExp | ast.ListComp | ast.SetComp | ast.DictComp | ast.Lambda | ast.JoinedStr
+    ) or (isinstance(test, ast.Constant) and bool(test.value))
 
 
 @pytest.mark.parametrize(
@@ -188,7 +199,9 @@ def test_every_requirement_is_pinned() -> None:
     needed = {re.split(r"[^\w.-]", requirement)[0].lower() for requirement in requirements} - {"pixelwise"}
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = [line for line in lines if not line.startswith("#")]
-    assert [line for line in pins if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == [], "a pin is name==version, of any platform"
+    assert [line for line in pins if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == [], (
+        "a pin is name==version, of any platform"
+    )
     pinned = {pin.partition("==")[0].lower().replace("_", "-") for pin in pins}
     assert needed - pinned == set()
     assert "torch==2.13.0" in pins

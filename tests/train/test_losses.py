@@ -23,7 +23,9 @@ from pixelwise.train.losses import (
 IGNORE = 255
 
 
-def random_batch(seed: int, classes: int = 4, ignored: float = 0.3, size: tuple[int, int] = (5, 6)) -> tuple[Tensor, Tensor]:
+def random_batch(
+    seed: int, classes: int = 4, ignored: float = 0.3, size: tuple[int, int] = (5, 6)
+) -> tuple[Tensor, Tensor]:
     rng = torch.Generator().manual_seed(seed)
     logits = torch.randn(2, classes, *size, generator=rng) * 3
     masks = torch.randint(0, classes, (2, *size), generator=rng)
@@ -60,20 +62,26 @@ def test_the_hardest_pixels_by_loops(num_pixels: int) -> None:
     means = []
     for b in range(2):
         losses = [
-            looped_cross_entropy(logits[b : b + 1, :, i : i + 1, j : j + 1], masks[b : b + 1, i : i + 1, j : j + 1], [1.0] * 4)[0]
+            looped_cross_entropy(
+                logits[b : b + 1, :, i : i + 1, j : j + 1], masks[b : b + 1, i : i + 1, j : j + 1], [1.0] * 4
+            )[0]
             for i in range(5)
             for j in range(6)
         ]
         hardest = sorted(losses, reverse=True)[:num_pixels]
         means.append(sum(hardest) / len(hardest))
-    assert float(bootstrapped_cross_entropy(logits, masks, IGNORE, num_pixels)) == pytest.approx(sum(means) / 2, rel=1e-5)
+    assert float(bootstrapped_cross_entropy(logits, masks, IGNORE, num_pixels)) == pytest.approx(
+        sum(means) / 2, rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("weights", [None, [0.5, 2.0, 0.0, 1.0]])
 def test_a_weight_map_adds_to_the_classes_weights(weights: list[float] | None) -> None:
     logits, masks = random_batch(3)
     extra = torch.rand(masks.shape, generator=torch.Generator().manual_seed(4)) * 10
-    total, weight = pixel_cross_entropy(logits, masks, IGNORE, None if weights is None else torch.tensor(weights), extra)
+    total, weight = pixel_cross_entropy(
+        logits, masks, IGNORE, None if weights is None else torch.tensor(weights), extra
+    )
     loss = by_hand = 0.0
     for b, row, column in itertools.product(*map(range, masks.shape)):
         one, w = looped_cross_entropy(
@@ -151,7 +159,9 @@ def test_lovasz_of_hard_predictions_is_one_minus_the_mean_iou() -> None:
 
 
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 33), st.floats(0.05, 0.95), st.integers(0, 99))
-def test_kept_cells_are_whole_and_others_ignored(height: int, width: int, cell: int, probability: float, seed: int) -> None:
+def test_kept_cells_are_whole_and_others_ignored(
+    height: int, width: int, cell: int, probability: float, seed: int
+) -> None:
     masks = torch.arange(2 * height * width).reshape(2, height, width) % 200
     kept = sample_patches(masks, IGNORE, probability, cell, torch.Generator().manual_seed(seed))
     for b in range(2):

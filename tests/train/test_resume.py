@@ -26,7 +26,14 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills as POSIX 
 AVERAGED = {
     "data": {"workers": 1},
     "model": {"name": "compact", "options": TINY_COMPACT},
-    "optimizer": {"name": "adamw", "lr": 0.002, "accumulate": 2, "schedule": "cosine", "warmup_steps": 2, "clip_norm": 1.0},
+    "optimizer": {
+        "name": "adamw",
+        "lr": 0.002,
+        "accumulate": 2,
+        "schedule": "cosine",
+        "warmup_steps": 2,
+        "clip_norm": 1.0,
+    },
     "loss": {"class_weights": "log", "lovasz": 0.2},
     "augment": {"rotate": 10, "rare": 0.3, "brightness": 0.2, "hue": 5, "saturation": 0.1},
     "train": {"ema": 0.9},
@@ -51,7 +58,9 @@ class Runs:
         self.config.write_text(config.to_yaml())
 
     def start(self, name: str, *options: object) -> forked_cli.Forked:
-        return forked_cli.start("train", self.config, "--out", self.folder / name, *options, output=self.folder / f"{name}.txt")
+        return forked_cli.start(
+            "train", self.config, "--out", self.folder / name, *options, output=self.folder / f"{name}.txt"
+        )
 
     def finish(self, name: str, *options: object) -> Path:
         run = self.start(name, *options)
@@ -91,7 +100,9 @@ def kill_often(runs: Runs, name: str, kills: int, steps: int) -> int:
         run.wait_until(lambda lines=lines: runs.num_lines(name) > lines)
         workers = forked_cli.children(run.pid)
         met += run.kill(signal.SIGKILL) == -signal.SIGKILL
-        forked_cli.poll(lambda workers=workers: all(map(forked_cli.is_gone, workers)), "a loader's process outlived the run")
+        forked_cli.poll(
+            lambda workers=workers: all(map(forked_cli.is_gone, workers)), "a loader's process outlived the run"
+        )
     return met
 
 
@@ -167,7 +178,9 @@ def test_one_folder_holds_one_run_at_a_time(tmp_path: Path) -> None:
     text = (tmp_path / "run" / "config.yaml").read_text()
     held = f"is held by process {first.pid} on {socket.gethostname()}"
     for options, reason in (((), held), (("--resume",), held)):
-        second = forked_cli.start("train", runs.config, "--out", tmp_path / "run", *options, output=tmp_path / "second.txt")
+        second = forked_cli.start(
+            "train", runs.config, "--out", tmp_path / "run", *options, output=tmp_path / "second.txt"
+        )
         assert second.wait() == 2
         assert reason in second.text()
         assert len(second.text().splitlines()) == 1

@@ -52,7 +52,13 @@ class Net(nn.Module):
         self.upscore = Upscore(3, 4, 2, learned=True)
 
 
-KINDS = {"conv.weight": "weight", "conv.bias": "bias", "norm.weight": "plain", "norm.bias": "plain", "upscore.weight": "plain"}
+KINDS = {
+    "conv.weight": "weight",
+    "conv.bias": "bias",
+    "norm.weight": "plain",
+    "norm.bias": "plain",
+    "upscore.weight": "plain",
+}
 
 
 def moved(name: str, x: np.ndarray, gradients: list[np.ndarray], config: OptimizerConfig) -> np.ndarray:

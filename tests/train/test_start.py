@@ -68,7 +68,9 @@ def test_a_run_goes_on_without_the_checkpoint_that_it_started_from(data: Path, t
     """The start's normalisation stays with the run."""
     start = create_model("compact", 3, **TINY_COMPACT, preprocessing="caffe")
     save_checkpoint(tmp_path / "start", start, open_dataset(data).taxonomy)
-    changes: dict[str, Any] = {"model": {"name": "compact", "options": TINY_COMPACT, "init_from": str(tmp_path / "start")}}
+    changes: dict[str, Any] = {
+        "model": {"name": "compact", "options": TINY_COMPACT, "init_from": str(tmp_path / "start")}
+    }
     train(tiny_config(data, **changes, train={"steps": 2}), tmp_path / "run")
     (tmp_path / "start").rename(tmp_path / "moved")
     train(tiny_config(data, **changes, train={"steps": 3}), tmp_path / "run", resume=True)
@@ -80,13 +82,17 @@ def test_a_run_killed_before_its_first_state_starts_where_it_was_told(data: Path
     """PublishedWeights are written before the state: a kill between the two leaves weights to predict with and nothing to go on from."""
     start = create_model("compact", 3, **TINY_COMPACT)
     save_checkpoint(tmp_path / "start", start, open_dataset(data).taxonomy)
-    changes: dict[str, Any] = {"model": {"name": "compact", "options": TINY_COMPACT, "init_from": str(tmp_path / "start")}}
+    changes: dict[str, Any] = {
+        "model": {"name": "compact", "options": TINY_COMPACT, "init_from": str(tmp_path / "start")}
+    }
     train(tiny_config(data, **changes, train={"steps": 2}), tmp_path / "whole")
     train(tiny_config(data, **changes, train={"steps": 2}), tmp_path / "cut")
     for state in (tmp_path / "cut" / "checkpoints" / "last").glob("*state*"):
         state.unlink()
     train(tiny_config(data, **changes, train={"steps": 2}), tmp_path / "cut", resume=True)
-    first, second = (load_checkpoint(tmp_path / run / "checkpoints" / "last").model.state_dict() for run in ("whole", "cut"))
+    first, second = (
+        load_checkpoint(tmp_path / run / "checkpoints" / "last").model.state_dict() for run in ("whole", "cut")
+    )
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
@@ -127,7 +133,9 @@ def test_what_has_no_place_in_the_network_is_told() -> None:
 
 
 @pytest.mark.parametrize(("options", "order", "std"), [({}, "rgb", 58.395), ({"preprocessing": "caffe"}, "bgr", 1.0)])
-def test_weights_come_with_the_pixels_they_were_learned_on(tmp_path: Path, options: dict[str, str], order: str, std: float) -> None:
+def test_weights_come_with_the_pixels_they_were_learned_on(
+    tmp_path: Path, options: dict[str, str], order: str, std: float
+) -> None:
     """A published classifier of RGB over its deviation starts a net whose default is BGR; a run's best checkpoint is found."""
     taxonomy = Taxonomy(("a", "b", "c"))
     given = create_model("fcn32s_vgg16", 3, **{**TINY_FCN, "preprocessing": "torchvision"})

@@ -36,7 +36,12 @@ SETTINGS = {"model": {"name": "compact"}}
 def tensors(step: int) -> dict[str, torch.Tensor]:
     weight = torch.arange(60.0).reshape(3, 4, 5) * (step + 1)
     count = torch.tensor(step)
-    return {"model.weight": weight, "model.count": count, "optimizer.0.exp_avg": weight / 3, "average.b": weight.bfloat16()}
+    return {
+        "model.weight": weight,
+        "model.count": count,
+        "optimizer.0.exp_avg": weight / 3,
+        "average.b": weight.bfloat16(),
+    }
 
 
 def save(folder: Path, step: int) -> None:
@@ -171,7 +176,10 @@ def test_a_full_disk_leaves_the_old_state(tmp_path: Path) -> None:
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (900, 900))\n"
         f"save(Path({str(tmp_path)!r}), 2)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[1])))}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[1]))),
+    }
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 1
     assert "ResourceError" in done.stderr

@@ -76,13 +76,32 @@ def test_a_run_writes_its_folder(data: Path, tmp_path: Path) -> None:
     page = finish(config, out)
     assert scores is not None
     assert page == out / "report.html"
-    written = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file() and path.parent.name != "samples"}
-    checkpoints = {f"checkpoints/{n}/{f}" for n in ("last", "best") for f in ("config.json", "model.safetensors", "README.md")}
+    written = {
+        str(path.relative_to(out)) for path in out.rglob("*") if path.is_file() and path.parent.name != "samples"
+    }
+    checkpoints = {
+        f"checkpoints/{n}/{f}" for n in ("last", "best") for f in ("config.json", "model.safetensors", "README.md")
+    }
     states = {"checkpoints/last/state.safetensors", "checkpoints/last/state.previous.safetensors"}
-    assert written == checkpoints | states | {"config.yaml", "environment.json", "metrics.csv", "scores.json", "report.html"}
+    assert written == checkpoints | states | {
+        "config.yaml",
+        "environment.json",
+        "metrics.csv",
+        "scores.json",
+        "report.html",
+    }
     assert Config.from_yaml(out / "config.yaml") == config
     found = [(int(row["step"]), row["split"]) for row in rows(out)]
-    assert found == [(1, "train"), (2, "train"), (3, "train"), (3, "val"), (4, "train"), (5, "train"), (6, "train"), (6, "val")]
+    assert found == [
+        (1, "train"),
+        (2, "train"),
+        (3, "train"),
+        (3, "val"),
+        (4, "train"),
+        (5, "train"),
+        (6, "train"),
+        (6, "val"),
+    ]
     assert tuple(rows(out)[0]) == COLUMNS
     card = load_checkpoint(out / "checkpoints" / "last").card
     assert "pixelwise train x" in card["command"]
@@ -125,7 +144,10 @@ def test_the_caller_keeps_signals_and_arithmetic(data: Path, tmp_path: Path) -> 
 
 def test_a_run_that_saved_nothing_does_not_keep_its_folder(data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not finite"):
-        train(tiny_config(data, train={"steps": 3, "save_every": 100}, optimizer={"lr": 1e30, "clip_norm": 0.0}), tmp_path / "run")
+        train(
+            tiny_config(data, train={"steps": 3, "save_every": 100}, optimizer={"lr": 1e30, "clip_norm": 0.0}),
+            tmp_path / "run",
+        )
     assert (tmp_path / "run" / "config.yaml").exists()
     train(tiny_config(data, train={"steps": 1}), tmp_path / "run")
     rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
@@ -146,7 +168,11 @@ def test_a_longer_run_goes_on_from_a_finished_one(data: Path, tmp_path: Path) ->
     constant = {"schedule": "constant"}
     for out, steps in (("whole", [6]), ("parts", [1, 3, 6])):
         for number in steps:
-            train(tiny_config(data, train={"steps": number, "validate_every": 6}, optimizer=constant), tmp_path / out, resume=True)
+            train(
+                tiny_config(data, train={"steps": number, "validate_every": 6}, optimizer=constant),
+                tmp_path / out,
+                resume=True,
+            )
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
 
@@ -174,7 +200,9 @@ def test_other_images_are_said(data: Path, tmp_path: Path, capsys: pytest.Captur
     assert "data.batch_size changed: from here on other images" in capsys.readouterr().out
 
 
-def test_a_state_of_before_the_later_settings_is_resumed(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_state_of_before_the_later_settings_is_resumed(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = Run._settings
     monkeypatch.setattr(Run, "_settings", lambda run: {n: v for n, v in settings(run).items() if n != "drawn"})
     train(tiny_config(data, train={"steps": 1}), tmp_path / "run")
@@ -209,7 +237,9 @@ def test_a_log_that_cannot_be_written_is_warned_of_once(tmp_path: Path, capsys: 
 
 
 @pytest.mark.parametrize("where", ["weight", "gradient"])
-def test_numbers_that_are_not_finite_stop_the_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+def test_numbers_that_are_not_finite_stop_the_run(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
     def spoil(module: TrainingModule) -> None:
         weight = module.model.score.weight  # type: ignore[union-attr]
         if where == "weight":
@@ -242,7 +272,9 @@ def test_a_huge_rate_ends_in_a_line_and_none_changes_nothing(data: Path, tmp_pat
 def test_images_without_a_labelled_pixel_cost_nothing(data: Path, tmp_path: Path) -> None:
     for path in (data / "masks" / "train").iterdir():
         Image.fromarray(np.full((32, 48), 255, np.uint8)).save(path)
-    config = tiny_config(data, loss={"lovasz": 1.0}, optimizer={"weight_decay": 0.0}, train={"freeze_norm": True, "steps": 2})
+    config = tiny_config(
+        data, loss={"lovasz": 1.0}, optimizer={"weight_decay": 0.0}, train={"freeze_norm": True, "steps": 2}
+    )
     train(config, tmp_path / "run")
     assert [row["loss"] for row in rows(tmp_path / "run") if row["split"] == "train"] == ["0", "0"]
     torch.manual_seed(0)
@@ -252,7 +284,9 @@ def test_images_without_a_labelled_pixel_cost_nothing(data: Path, tmp_path: Path
 
 def test_batch_norm_over_one_value_is_explained(data: Path, tmp_path: Path) -> None:
     changes = {"data": {"batch_size": 1}, "augment": {"crop": [16, 16]}}
-    with pytest.raises(InputError, match=r"batch normalisation sees a single value a channel in a batch of 1; fix: a larger"):
+    with pytest.raises(
+        InputError, match=r"batch normalisation sees a single value a channel in a batch of 1; fix: a larger"
+    ):
         train(tiny_config(data, **changes), tmp_path / "run")
 
 
@@ -267,21 +301,27 @@ def test_a_cut_image_stops_the_run_or_is_replaced(data: Path, tmp_path: Path, wo
     assert json.loads((tmp_path / "skip" / "environment.json").read_text())["replaced_images"] in (1, 2)
 
 
-def test_a_signal_before_the_first_step_stops_at_once(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_before_the_first_step_stops_at_once(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("pixelwise.train.run.build_model", lambda *args: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(Interrupted, match="stopped at once by SIGTERM"):
         train(tiny_config(data), tmp_path / "run")
     assert not (tmp_path / "run" / "run.lock").exists()
 
 
-def test_two_interrupts_stop_in_the_middle_of_a_step(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_interrupts_stop_in_the_middle_of_a_step(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     during(2, lambda module: [signal.raise_signal(signal.SIGINT) for _ in range(2)] and None, monkeypatch)
     with pytest.raises(Interrupted, match="stopped at once by SIGINT"):
         train(tiny_config(data), tmp_path / "run")
     monkeypatch.undo()
     train(tiny_config(data), tmp_path / "run", resume=True)
     train(tiny_config(data), tmp_path / "whole")
-    assert all(torch.equal(tensor, weights(tmp_path / "run")[name]) for name, tensor in weights(tmp_path / "whole").items())
+    assert all(
+        torch.equal(tensor, weights(tmp_path / "run")[name]) for name, tensor in weights(tmp_path / "whole").items()
+    )
 
 
 def test_whole_images_of_many_sizes(tmp_path: Path) -> None:

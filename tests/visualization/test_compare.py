@@ -97,7 +97,11 @@ def test_the_legend_lists_what_occurs_in_the_order_of_the_ids():
     assert occurring(masks, TAXONOMY) == [("road", (255, 0, 0)), ("sky", (0, 0, 255)), ("not scored", (0, 0, 0))]
 
 
-@given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=9), st.integers(1, 5), st.integers(0, 40))
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=9),
+    st.integers(1, 5),
+    st.integers(0, 40),
+)
 def test_images_of_a_grid_lie_apart_in_reading_order_with_room_for_captions(sizes, columns, caption):
     boxes = grid(sizes, columns, 30, caption)
     assert [box.size for box in boxes] == sizes
@@ -185,7 +189,9 @@ def files(tmp_path_factory):
 
 def test_command_writes_one_image(files, tmp_path, capsys):
     models = [str(files / "one"), str(files / "two")]
-    assert command(files / "photo.png", model=models, truth=files / "truth.png", out=tmp_path / "new" / "sheet.png") == 0
+    assert (
+        command(files / "photo.png", model=models, truth=files / "truth.png", out=tmp_path / "new" / "sheet.png") == 0
+    )
     assert capsys.readouterr().out.strip() == str(tmp_path / "new" / "sheet.png")
     with Image.open(tmp_path / "new" / "sheet.png") as drawn:
         # Four panels of 64 x 48, grown five times, three gaps, two margins.

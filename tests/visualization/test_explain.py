@@ -141,7 +141,9 @@ def by_hand(model, images) -> list[torch.Tensor]:
         x = layer(x)
         maps[n] = x
     pools = [maps[n] for n, layer in enumerate(model.encoder.backbone.features) if isinstance(layer, nn.MaxPool2d)]
-    fr, pool4, pool3 = (score(x) for score, x in zip(model.head.scores, (model.encoder.fc(x), pools[3], pools[2]), strict=True))
+    fr, pool4, pool3 = (
+        score(x) for score, x in zip(model.head.scores, (model.encoder.fc(x), pools[3], pools[2]), strict=True)
+    )
 
     def up(scores, kernel):
         return F.conv_transpose2d(scores, bilinear_kernel(kernel, 3), stride=kernel // 2, groups=3)
@@ -298,7 +300,14 @@ def files(tmp_path_factory, fcn, compact):
 
 
 def test_command_writes_the_images_and_lists_them(files, tmp_path, capsys):
-    command(files / "photo.png", out=tmp_path / "a", model=str(files / "fcn"), class_=["car", "0"], pixel=(5, 6), layer=["pool3"])
+    command(
+        files / "photo.png",
+        out=tmp_path / "a",
+        model=str(files / "fcn"),
+        class_=["car", "0"],
+        pixel=(5, 6),
+        layer=["pool3"],
+    )
     names = ["heatmap_car.png", "heatmap_road.png", "skips.png", "activations.png", "receptive_field.png"]
     assert capsys.readouterr().out.splitlines() == [str(tmp_path / "a" / name) for name in names]
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == sorted(names)
@@ -315,7 +324,13 @@ def test_command_slides_a_classifier_of_torchvisions_over_a_image(tmp_path):
     torch.save(net.state_dict(), tmp_path / "googlenet.pth")
     Image.fromarray(np.full((240, 260, 3), 90, np.uint8)).save(tmp_path / "photo.png")
     weights = tmp_path / "googlenet.pth"
-    command(tmp_path / "photo.png", out=tmp_path / "why", classifier="googlenet_torchvision", weights=weights, class_=["3", "281"])
+    command(
+        tmp_path / "photo.png",
+        out=tmp_path / "why",
+        classifier="googlenet_torchvision",
+        weights=weights,
+        class_=["3", "281"],
+    )
     assert sorted(p.name for p in (tmp_path / "why").iterdir()) == ["heatmap_class_281.png", "heatmap_class_3.png"]
 
 

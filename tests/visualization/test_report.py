@@ -80,7 +80,9 @@ def run(split, tmp_path):
     write_scores(folder / "scores.json", result)
     write_examples(folder / "samples", collect_examples(label, split, result.images, num=2))
     (folder / "config.yaml").write_text("model:\n  name: <i>fcn</i>\n")
-    (folder / "environment.json").write_text(json.dumps({"python": "3.11", "gpu": {"name": "<none>"}, "packages": ["a", "b"]}))
+    (folder / "environment.json").write_text(
+        json.dumps({"python": "3.11", "gpu": {"name": "<none>"}, "packages": ["a", "b"]})
+    )
     rows = "0,train,2.5,0.1,", "10,train,1.5,0.05,", "10,val,1.75,,0.25", "20,val,nan,,0.5"
     (folder / "metrics.csv").write_text("\n".join(["step,split,loss,lr,miou", *rows, ""]))
     return folder
@@ -112,7 +114,16 @@ def test_every_name_is_escaped_and_shown(run):
     assert "<i>fcn" not in text
     assert "<img src=x" not in text
     assert page.text.count(EVIL) >= 3
-    for shown in ('car"><img src=x>', "run <a>", "toy & co", "runs/<b>", "name: <i>fcn</i>", "gpu.name", "<none>", f"{EVIL} 5"):
+    for shown in (
+        'car"><img src=x>',
+        "run <a>",
+        "toy & co",
+        "runs/<b>",
+        "name: <i>fcn</i>",
+        "gpu.name",
+        "<none>",
+        f"{EVIL} 5",
+    ):
         assert shown in page.text, shown
 
 
@@ -133,7 +144,9 @@ def test_images_are_small_and_show_the_masks(run):
     assert ious == sorted(ious)
     last = sheet.examples[-1]
     assert last.score.key.endswith("4")
-    truth, prediction = (np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in (last.truth, last.prediction))
+    truth, prediction = (
+        np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in (last.truth, last.prediction)
+    )
     assert Image.open(io.BytesIO(last.image)).size == (240, 180)
     assert truth.shape == (180, 240, 3)
     assert [tuple(truth[y, 120]) for y in (0, 179)] == [TAXONOMY.colors[0], TAXONOMY.colors[1]]
@@ -242,12 +255,16 @@ def test_one_chart_a_column_one_curve_a_split(tmp_path):
 
 
 def test_nan_is_a_gap_and_half_a_line_is_passed_over(tmp_path):
-    (loss,) = charts(tmp_path, "step,split,loss\n0,train,4\n1,train,3\n2,train,nan\n3,train,inf\n4,train,2\nfive,train,9\n6,tra")
+    (loss,) = charts(
+        tmp_path, "step,split,loss\n0,train,4\n1,train,3\n2,train,nan\n3,train,inf\n4,train,2\nfive,train,9\n6,tra"
+    )
     assert [len(line.split()) for line in loss.curves[0].lines] == [2, 2]
     assert loss.curves[0].last == "2"
 
 
-@pytest.mark.parametrize("text", ["", "step,split,loss\n", "step,split,loss\n1,train,nan\n", "a,b\n1,2\n", "step\n1,2,3\n"])
+@pytest.mark.parametrize(
+    "text", ["", "step,split,loss\n", "step,split,loss\n1,train,nan\n", "a,b\n1,2\n", "step\n1,2,3\n"]
+)
 def test_no_numbers_no_charts(tmp_path, text):
     assert charts(tmp_path, text) == []
     assert read_charts(tmp_path / "none.csv") == []
@@ -257,7 +274,9 @@ def test_one_point_and_constant_curves_have_a_scale(tmp_path):
     for text in ("5,train,0\n", "5,train,3\n6,train,3\n", "0,train,-2\n"):
         (chart,) = charts(tmp_path, "step,split,loss\n" + text)
         assert chart.y_ticks
-        assert all(0 <= float(v) <= 460 for line in chart.curves[0].lines for point in line.split() for v in point.split(","))
+        assert all(
+            0 <= float(v) <= 460 for line in chart.curves[0].lines for point in line.split() for v in point.split(",")
+        )
 
 
 def test_long_runs_are_thinned_to_means(tmp_path):

@@ -66,8 +66,12 @@ def schema() -> SimpleNamespace:
         ("shape", 7, "BlobShape", False),
         ("double_data", 8, "double", True),
     )
-    message("LayerParameter", ("name", 1, "string", False), ("type", 2, "string", False), ("blobs", 7, "BlobProto", True))
-    message("V1LayerParameter", ("name", 4, "string", False), ("type", 5, "enum", False), ("blobs", 6, "BlobProto", True))
+    message(
+        "LayerParameter", ("name", 1, "string", False), ("type", 2, "string", False), ("blobs", 7, "BlobProto", True)
+    )
+    message(
+        "V1LayerParameter", ("name", 4, "string", False), ("type", 5, "enum", False), ("blobs", 6, "BlobProto", True)
+    )
     message(
         "NetParameter",
         ("name", 1, "string", False),
@@ -206,7 +210,10 @@ def test_noise_never_escapes_as_another_error(content: bytes) -> None:
         (block(100, block(1, b"a" * 2000) + block(7, blob(BIAS))), "2000 bytes"),
         (block(100, block(7, blob(BIAS))), "no name"),
         (block(2, block(1, block(1, b"conv1"))), "V0"),
-        (block(100, block(1, b"a") + block(7, block(7, block(1, varint(9))) + block(5, BIAS.tobytes()))), "shape 9 has 4 values"),
+        (
+            block(100, block(1, b"a") + block(7, block(7, block(1, varint(9))) + block(5, BIAS.tobytes()))),
+            "shape 9 has 4 values",
+        ),
         (block(100, block(1, b"a") + block(7, block(7, block(1, varint(2**40) * 2)))), "1099511627776x1099511627776"),
         (block(100, block(1, b"a") + block(7, block(7, block(1, varint(1) * 40)))), "32 axes"),
         (block(100, block(1, b"a") + block(7, block(5, b"12345"))), "no whole number of 4-byte"),

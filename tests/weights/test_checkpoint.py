@@ -34,7 +34,13 @@ from pixelwise.weights.checkpoint import (
 )
 
 TAXONOMY = Taxonomy(NAMES)
-NUMBERS = {"title": "Test", "license": "apache-2.0", "scores": {"val mIoU": 0.5}, "recipe": {"steps": 5}, "command": "`x`"}
+NUMBERS = {
+    "title": "Test",
+    "license": "apache-2.0",
+    "scores": {"val mIoU": 0.5},
+    "recipe": {"steps": 5},
+    "command": "`x`",
+}
 
 
 def model(seed: int = 0, num_classes: int = 3) -> SegmentationModel:
@@ -107,7 +113,13 @@ def test_half_precision_halves_the_file(tmp_path: Path) -> None:
 
 def test_the_card_names_what_matters(tmp_path: Path) -> None:
     text = (saved(tmp_path / "a") / CARD).read_text()
-    for words in ("license: apache-2.0", "# Test", "ground, disc, bar", "| val mIoU | 0.5000 |", "library_name: pixelwise"):
+    for words in (
+        "license: apache-2.0",
+        "# Test",
+        "ground, disc, bar",
+        "| val mIoU | 0.5000 |",
+        "library_name: pixelwise",
+    ):
         assert words in text
     assert json.loads((tmp_path / "a" / CONFIG).read_text())["weights"]["sha256"] in text
 
@@ -128,7 +140,10 @@ def flip(path: Path) -> None:
         (lambda f: cut(f / WEIGHTS), "SHA-256 differs"),
         (lambda f: flip(f / WEIGHTS), "SHA-256 differs"),
         (lambda f: (f / WEIGHTS).write_bytes(b""), "SHA-256 differs"),
-        (lambda f: (f / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n"), "git lfs pull"),
+        (
+            lambda f: (f / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n"),
+            "git lfs pull",
+        ),
         (lambda f: (f / WEIGHTS).unlink(), "no such file"),
         (lambda f: (f / CONFIG).unlink(), "this is no checkpoint"),
         (lambda f: cut(f / CONFIG), "is damaged"),
@@ -136,7 +151,10 @@ def flip(path: Path) -> None:
         (lambda f: (f / CONFIG).write_text("[" * 100_000), "is damaged"),
         (lambda f: (f / CONFIG).write_bytes(b"\xff\xff"), "is damaged"),
         (lambda f: (f / CONFIG).write_text('{"model_type": "bert"}'), "another program"),
-        (lambda f: edit(f, format=FORMAT + 1), f"is of format {FORMAT + 1}, this version reads {FORMAT}; fix: update pixelwise"),
+        (
+            lambda f: edit(f, format=FORMAT + 1),
+            f"is of format {FORMAT + 1}, this version reads {FORMAT}; fix: update pixelwise",
+        ),
         (lambda f: edit(f, model={"name": "compact"}), "is damaged"),
         (lambda f: edit(f, model=5), "is damaged"),
         (lambda f: edit(f, taxonomy={"classes": ["a", "a", "b"]}), "used twice"),
@@ -198,7 +216,9 @@ def test_numbers_too_large_for_half_precision(tmp_path: Path) -> None:
 def test_weights_are_read_back_before_the_old_ones_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that takes the bytes and keeps others: the save fails, the old checkpoint stays."""
     saved(tmp_path)
-    monkeypatch.setattr(checkpoint_module, "write_bytes", lambda path, data: path.write_bytes(data[:-1] + bytes([data[-1] ^ 1])))
+    monkeypatch.setattr(
+        checkpoint_module, "write_bytes", lambda path, data: path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    )
     with pytest.raises(ResourceError, match="did not read back"):
         save_checkpoint(tmp_path, model(seed=1), TAXONOMY)
     assert equal(load_checkpoint(tmp_path).model, model()), "the old one has to stay"
@@ -213,7 +233,9 @@ class Killed(BaseException):
     """Stands for a kill: nothing catches it."""
 
 
-def test_a_kill_between_any_two_renames_leaves_one_whole_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_between_any_two_renames_leaves_one_whole_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     replace, left = os.replace, 0
 
     def replace_or_die(source: Any, target: Any) -> None:
@@ -239,7 +261,9 @@ def test_a_kill_between_any_two_renames_leaves_one_whole_checkpoint(tmp_path: Pa
         left = 99
         finish_save(folder)
         assert equal(load_checkpoint(folder).model, checkpoint.model)
-        assert sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) == sorted([CARD, CONFIG, WEIGHTS])
+        assert sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) == sorted(
+            [CARD, CONFIG, WEIGHTS]
+        )
         assert json.loads((folder / CONFIG).read_text())["card"]["n"] == checkpoint.card["n"]
         left = 99
         saved(folder, seed=3, n=3)

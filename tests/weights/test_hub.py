@@ -50,7 +50,9 @@ def test_save_and_load_a_folder(segmenter: Segmenter, tmp_path: Path) -> None:
     assert same(segmenter, pixelwise.load(tmp_path / "copy", device="cpu"))
 
 
-def test_push_to_hub_sends_the_three_files(segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_push_to_hub_sends_the_three_files(
+    segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sent: dict[str, Any] = {}
 
     class Api:
@@ -72,7 +74,9 @@ def test_push_to_hub_sends_the_three_files(segmenter: Segmenter, tmp_path: Path,
     assert same(segmenter, pixelwise.load(tmp_path / "hub" / "someone" / "street", device="cpu"))
 
 
-def test_a_hub_id_is_downloaded_and_loaded(segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_id_is_downloaded_and_loaded(
+    segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: dict[str, Any] = {}
 
     def download(name: str, **options: Any) -> str:
@@ -80,7 +84,9 @@ def test_a_hub_id_is_downloaded_and_loaded(segmenter: Segmenter, tmp_path: Path,
         return str(tmp_path / "source")
 
     monkeypatch.setattr(module, "snapshot_download", download)
-    monkeypatch.setattr("huggingface_hub.hub_mixin.hf_hub_download", lambda **options: str(tmp_path / "source" / CONFIG))
+    monkeypatch.setattr(
+        "huggingface_hub.hub_mixin.hf_hub_download", lambda **options: str(tmp_path / "source" / CONFIG)
+    )
     assert same(segmenter, pixelwise.load("someone/street", device="cpu"))
     assert asked["name"] == "someone/street"
     assert sorted(asked["allow_patterns"]) == FILES
@@ -111,5 +117,8 @@ def test_half_precision_goes_through_the_hub(segmenter: Segmenter, tmp_path: Pat
     save_checkpoint(tmp_path / "half", segmenter.model, segmenter.taxonomy, dtype=torch.float16)
     half = Segmenter.from_pretrained(tmp_path / "half", device="cpu")
     half.save_pretrained(tmp_path / "again")
-    first, second = load_checkpoint(tmp_path / "half").model.state_dict(), load_checkpoint(tmp_path / "again").model.state_dict()
+    first, second = (
+        load_checkpoint(tmp_path / "half").model.state_dict(),
+        load_checkpoint(tmp_path / "again").model.state_dict(),
+    )
     assert all(torch.equal(first[name], second[name]) for name in first)

@@ -53,7 +53,9 @@ DEFAULTS = {"googlenet": "googlenet_torchvision"}
         ((), (1,), False),
     ],
 )
-def test_only_reshapes_that_keep_the_meaning_fit(shape: tuple[int, ...], target: tuple[int, ...], expected: bool) -> None:
+def test_only_reshapes_that_keep_the_meaning_fit(
+    shape: tuple[int, ...], target: tuple[int, ...], expected: bool
+) -> None:
     assert fits(shape, target) is expected
 
 
@@ -61,7 +63,9 @@ def test_arrays_longer_than_a_piece_arrive_whole(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(assign, "PIECE", 7)
     values = torch.arange(60.0).reshape(5, 12)
     network = nn.Conv2d(3, 5, 2, bias=False)
-    assign.fill(network, {"w": SourceArray.of_array(values.numpy())}, assign.KeyMapping(moves={"weight": "w"}), "made", "")
+    assign.fill(
+        network, {"w": SourceArray.of_array(values.numpy())}, assign.KeyMapping(moves={"weight": "w"}), "made", ""
+    )
     assert torch.equal(network.weight, values.reshape(5, 3, 2, 2))
     values[4, 11] = float("nan")
     with pytest.raises(CheckpointError, match=r"1 not finite \(w\)"):
@@ -71,7 +75,10 @@ def test_arrays_longer_than_a_piece_arrive_whole(monkeypatch: pytest.MonkeyPatch
 
 def published_arrays(network: str) -> dict[str, SourceArray]:
     """torchvision's names and shapes, without numbers."""
-    return {name: SourceArray(tuple(shape), lambda start, stop: torch.zeros(0)) for name, shape in torchvision_state(network).items()}
+    return {
+        name: SourceArray(tuple(shape), lambda start, stop: torch.zeros(0))
+        for name, shape in torchvision_state(network).items()
+    }
 
 
 def family_of(network: str) -> str:
@@ -120,7 +127,11 @@ def test_a_torchvision_file_becomes_an_fcn(tmp_path: Path, backbone: str, ending
     imported = import_fcn(path, f"fcn32s_{family}", 4, tiny=True)
     assert imported.spec.options["preprocessing"] == ("tensorflow" if family == "googlenet" else "torchvision")
     state, given = imported.model.state_dict(), classifier.state_dict()
-    linears = [name for name, layer in classifier.named_modules() if isinstance(layer, nn.Linear) and not name.startswith("aux")]
+    linears = [
+        name
+        for name, layer in classifier.named_modules()
+        if isinstance(layer, nn.Linear) and not name.startswith("aux")
+    ]
     convs = [f"encoder.fc.{i}" for i, layer in enumerate(imported.model.encoder.fc) if isinstance(layer, nn.Conv2d)]
     for linear, conv in zip(linears[:-1], convs, strict=True):
         assert torch.equal(state[f"{conv}.weight"].flatten(1), given[f"{linear}.weight"])
@@ -229,7 +240,9 @@ def test_wrong_torch_files_are_refused(tmp_path: Path) -> None:
 
 def test_damage_of_a_torch_file_never_escapes_as_another_error(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
-    torch.save({"a": torch.ones(3), "b": torch.zeros(2, 2)}, tmp_path / "whole.pth", _use_new_zipfile_serialization=False)
+    torch.save(
+        {"a": torch.ones(3), "b": torch.zeros(2, 2)}, tmp_path / "whole.pth", _use_new_zipfile_serialization=False
+    )
     whole = (tmp_path / "whole.pth").read_bytes()
     for _ in range(60):
         content = bytearray(whole)
@@ -246,7 +259,11 @@ def test_damage_of_a_torch_file_never_escapes_as_another_error(tmp_path: Path) -
     [(True, None), pytest.param(False, "5,973,552", marks=pytest.mark.slow)],
 )
 def test_the_command_writes_a_checkpoint_and_says_what_it_did(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny: bool, num_loaded: str | None
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tiny: bool,
+    num_loaded: str | None,
 ) -> None:
     if tiny:
         make_imports_tiny(monkeypatch)
@@ -275,7 +292,9 @@ def test_a_published_name_is_taken_from_the_cache(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("PIXELWISE_CACHE", str(tmp_path))
     path = save(tmp_path / "made-0.pth", vgg_state())
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    entry = replace(WEIGHTS["vgg11_bn.torchvision"], name="made", url="https://example.org/made-0.pth", sha256=digest[:8])
+    entry = replace(
+        WEIGHTS["vgg11_bn.torchvision"], name="made", url="https://example.org/made-0.pth", sha256=digest[:8]
+    )
     monkeypatch.setitem(WEIGHTS, "made", entry)
     assert import_("made", as_="fcn32s_vgg16", out=tmp_path / "out", num_classes=3) == 0
     checkpoint = load_checkpoint(tmp_path / "out")

@@ -43,7 +43,9 @@ def made(name: str) -> tuple[nn.Module, tuple[Layer, ...]]:
     return network, tuple(official_layers(name, network, 5))
 
 
-def caffe_8s(tmp_path: Path, change: Callable[[list[Layer]], object] = lambda layers: None, name: str = "fcn8s_vgg16") -> Path:
+def caffe_8s(
+    tmp_path: Path, change: Callable[[list[Layer]], object] = lambda layers: None, name: str = "fcn8s_vgg16"
+) -> Path:
     """A made file of a tiny net with five classes, changed."""
     layers = list(made(name)[1])
     change(layers)
@@ -91,7 +93,9 @@ def test_learned_upsampling_is_loaded(tmp_path: Path) -> None:
         import_fcn(path, "fcn8s_vgg16", tiny=True)
     state = import_fcn(path, "fcn8s_vgg16", tiny=True, options={"upsampling": "learned"}).model.state_dict()
     for k in range(5):
-        np.testing.assert_allclose(state["head.upscores.0.weight"][k, 0], BILINEAR_4 * (k + 1) * [[1], [2], [3], [4]], rtol=1e-6)
+        np.testing.assert_allclose(
+            state["head.upscores.0.weight"][k, 0], BILINEAR_4 * (k + 1) * [[1], [2], [3], [4]], rtol=1e-6
+        )
 
 
 @pytest.mark.parametrize(
@@ -160,7 +164,8 @@ def test_one_fault_is_enough(tmp_path: Path, kind: str) -> None:
 
 def test_long_lists_are_counted_and_cut(tmp_path: Path) -> None:
     path = write(
-        tmp_path / "x.caffemodel", [("score_fr", "Convolution", [np.ones((5, 256, 1, 1), np.float32), np.ones(5, np.float32)])]
+        tmp_path / "x.caffemodel",
+        [("score_fr", "Convolution", [np.ones((5, 256, 1, 1), np.float32), np.ones(5, np.float32)])],
     )
     with pytest.raises(CheckpointError, match=r"37 missing \(conv1_1\.weight \(for \S+\), ([^,]+, ){4}\.\.\.\)"):
         import_fcn(path, "fcn8s_vgg16", tiny=True)
@@ -168,7 +173,11 @@ def test_long_lists_are_counted_and_cut(tmp_path: Path) -> None:
 
 def test_a_score_layer_without_axes_is_misshaped(tmp_path: Path) -> None:
     def change(layers: list[Layer]) -> None:
-        layers[position(layers, "score_fr")] = ("score_fr", "Convolution", [np.ones((), np.float32), np.ones(5, np.float32)])
+        layers[position(layers, "score_fr")] = (
+            "score_fr",
+            "Convolution",
+            [np.ones((), np.float32), np.ones(5, np.float32)],
+        )
 
     with pytest.raises(CheckpointError, match=r"score_fr\.weight scalar for 5x256x1x1"):
         import_fcn(caffe_8s(tmp_path, change), "fcn8s_vgg16", 5, tiny=True)
@@ -181,7 +190,8 @@ def test_another_number_of_classes_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_of_another_family_is_named(tmp_path: Path) -> None:
     with pytest.raises(
-        CheckpointError, match=r"holds vgg16, and fcn32s_alexnet is built on alexnet_caffe; fix: import it as fcn16s_vgg16"
+        CheckpointError,
+        match=r"holds vgg16, and fcn32s_alexnet is built on alexnet_caffe; fix: import it as fcn16s_vgg16",
     ):
         import_fcn(caffe_8s(tmp_path), "fcn32s_alexnet", tiny=True)
 
@@ -247,7 +257,9 @@ def plain_head(features: Tensor, blobs: dict[str, list[Tensor]]) -> Tensor:
     return features @ blobs["fc8"][0].T + blobs["fc8"][1]
 
 
-def classifier_file(tmp_path: Path, backbone: str, names: list[str], *, v1: bool = True) -> tuple[Path, dict[str, list[Tensor]]]:
+def classifier_file(
+    tmp_path: Path, backbone: str, names: list[str], *, v1: bool = True
+) -> tuple[Path, dict[str, list[Tensor]]]:
     """A made .caffemodel of a tiny classifier with seven classes, and its blobs in double precision."""
     network = filled(create_backbone(backbone, tiny=True, num_classes=7))
     layers = layers_of(network, [*names, *FC, "fc8"], (nn.Conv2d, nn.Linear))
@@ -256,9 +268,12 @@ def classifier_file(tmp_path: Path, backbone: str, names: list[str], *, v1: bool
 
 
 @pytest.mark.parametrize(
-    ("backbone", "names", "size", "plain"), [("vgg16", VGG16, 224, plain_vgg16), ("alexnet_caffe", CAFFENET, 227, plain_caffenet)]
+    ("backbone", "names", "size", "plain"),
+    [("vgg16", VGG16, 224, plain_vgg16), ("alexnet_caffe", CAFFENET, 227, plain_caffenet)],
 )
-def test_a_caffe_classifier_gives_its_logits(tmp_path: Path, backbone: str, names: list[str], size: int, plain: Any) -> None:
+def test_a_caffe_classifier_gives_its_logits(
+    tmp_path: Path, backbone: str, names: list[str], size: int, plain: Any
+) -> None:
     path, blobs = classifier_file(tmp_path, backbone, names)
     backbone = create_backbone(backbone, tiny=True, num_classes=7).eval()
     assert isinstance(backbone, ClassifierBackbone)
@@ -295,7 +310,9 @@ def test_googlenets_auxiliary_heads_are_left_out_and_said(tmp_path: Path) -> Non
     network = filled(create_backbone("googlenet", tiny=True, num_classes=7))
     layers = layers_of(network, [*GOOGLENET, "loss3/classifier"], (nn.Conv2d, nn.Linear))
     layers += [
-        (f"loss{i}/{part}", "InnerProduct", [np.ones((2, 2), np.float32)]) for i in (1, 2) for part in ("conv", "fc", "classifier")
+        (f"loss{i}/{part}", "InnerProduct", [np.ones((2, 2), np.float32)])
+        for i in (1, 2)
+        for part in ("conv", "fc", "classifier")
     ]
     path = write(tmp_path / "x.caffemodel", layers)
     report = import_fcn(path, "fcn32s_googlenet", 3, tiny=True).report

@@ -118,7 +118,9 @@ def test_two_heads_label_twice(tmp_path: Path, stride: int) -> None:
     image, blobs = images(), blobs_of(layers)
     maps = stream(centred(image, SIFT_FLOW_BGR, flip=True), blobs)
     with torch.no_grad():
-        semantic, geometric = (coarse.output().logits for coarse in model.coarse_all(image))
+        semantic, geometric = (
+            low.upsample_to((image.shape[-2], image.shape[-1])).logits for low in model.forward_low_res_all(image)
+        )
     assert_same(semantic, head(maps, blobs, stride, image, "_sem"))
     assert_same(geometric, head(maps, blobs, stride, image, "_geo"))
 
@@ -208,7 +210,11 @@ def test_the_second_heads_upsampling_is_proved_and_loaded(tmp_path: Path) -> Non
     [
         (LATE, "fcn32s_vgg16", f"holds a net of two streams, .* fix: import it as {LATE}$"),
         (TWO_HEADS[16], "fcn16s_vgg16", "holds a net of two heads, .* import it as fcn16s_two_heads_vgg16 or"),
-        ("fcn16s_vgg16", TWO_HEADS[16], "one stream and one head, fcn16s_two_heads_vgg16 has two heads; .*fcn16s_vgg16"),
+        (
+            "fcn16s_vgg16",
+            TWO_HEADS[16],
+            "one stream and one head, fcn16s_two_heads_vgg16 has two heads; .*fcn16s_vgg16",
+        ),
         (TWO_HEADS[16], TWO_HEADS[32], r"6 unexpected|unexpected \("),
     ],
 )
@@ -223,7 +229,9 @@ def test_an_image_classifier_fills_every_stream(tmp_path: Path, name: str) -> No
     path = write(tmp_path / "x.caffemodel", layers_of(classifier, [*VGG16, *FC, "fc8"], (nn.Conv2d, nn.Linear)))
     imported = import_fcn(path, name, tiny=True)
     given = classifier.state_dict()
-    backbones = [imported.model.encoder] if isinstance(imported.model, FCN) else [imported.model.color, imported.model.other]
+    backbones = (
+        [imported.model.encoder] if isinstance(imported.model, FCN) else [imported.model.color, imported.model.other]
+    )
     for backbone in backbones:
         assert all(torch.equal(value, given[key]) for key, value in backbone.backbone.state_dict().items())
         assert torch.equal(backbone.fc[0].weight.flatten(1), given["classifier.0.weight"])

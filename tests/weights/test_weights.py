@@ -21,7 +21,9 @@ from pixelwise.weights import published as weights
 from pixelwise.weights.published import WEIGHTS, PublishedWeights, download, find_weights
 
 CONTENT = b"numbers" * 300_000
-ENTRY = replace(WEIGHTS["vgg16.torchvision"], url="https://example.org/x-0.pth", sha256=hashlib.sha256(CONTENT).hexdigest()[:8])
+ENTRY = replace(
+    WEIGHTS["vgg16.torchvision"], url="https://example.org/x-0.pth", sha256=hashlib.sha256(CONTENT).hexdigest()[:8]
+)
 
 
 def opener(content: bytes, error: Exception | None = None) -> Callable[[str], io.BytesIO]:
@@ -48,10 +50,25 @@ def nothing_left(folder: Path) -> bool:
 @pytest.mark.parametrize(
     ("name", "url", "sha256", "preprocessing"),
     [
-        ("alexnet.torchvision", "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth", "7be5be79", "torchvision"),
+        (
+            "alexnet.torchvision",
+            "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+            "7be5be79",
+            "torchvision",
+        ),
         ("vgg16.torchvision", "https://download.pytorch.org/models/vgg16-397923af.pth", "397923af", "torchvision"),
-        ("vgg16_bn.torchvision", "https://download.pytorch.org/models/vgg16_bn-6c64b313.pth", "6c64b313", "torchvision"),
-        ("googlenet.torchvision", "https://download.pytorch.org/models/googlenet-1378be20.pth", "1378be20", "tensorflow"),
+        (
+            "vgg16_bn.torchvision",
+            "https://download.pytorch.org/models/vgg16_bn-6c64b313.pth",
+            "6c64b313",
+            "torchvision",
+        ),
+        (
+            "googlenet.torchvision",
+            "https://download.pytorch.org/models/googlenet-1378be20.pth",
+            "1378be20",
+            "tensorflow",
+        ),
         ("fcn8s-heavy-pascal.caffe", "http://dl.caffe.berkeleyvision.org/fcn8s-heavy-pascal.caffemodel", None, "caffe"),
     ],
 )
@@ -151,7 +168,10 @@ def test_an_endless_answer_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_only_https_and_only_with_a_digest(tmp_path: Path) -> None:
-    for entry, words in ((replace(ENTRY, url="http://example.org/x.pth"), "not an https"), (replace(ENTRY, sha256=None), "sha256")):
+    for entry, words in (
+        (replace(ENTRY, url="http://example.org/x.pth"), "not an https"),
+        (replace(ENTRY, sha256=None), "sha256"),
+    ):
         with pytest.raises(CheckpointError, match=words) as caught:
             download(entry, tmp_path, refuse_to_open)
         assert "download it yourself" in str(caught.value)

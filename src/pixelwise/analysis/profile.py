@@ -22,7 +22,6 @@ from ..errors import ConfigError
 from ..inference.label_map import label_map
 from ..models import ModelSpec
 from ..models.base import SegmentationModel
-from ..nn.geometry import Field
 from .mult_adds import multiply_adds, num_parameters
 from .receptive_field import receptive_field_size
 
@@ -118,7 +117,6 @@ def profile_spec(spec: ModelSpec, size: tuple[int, int]) -> Profile:
         model = spec.build().eval()
     images = torch.empty(1, spec.in_channels, *size, dtype=torch.uint8, device="meta")
     parts, largest = count_parts(model, images)
-    fields: Callable[[], dict[str, Field]] = getattr(model, "receptive_fields", dict)
     return Profile(
         spec.name,
         spec.num_classes,
@@ -126,7 +124,7 @@ def profile_spec(spec: ModelSpec, size: tuple[int, int]) -> Profile:
         parts,
         *strides(model),
         None if model.fixed_input_size else receptive_field_size(model, _LENGTHS[0], _POSITIONS),
-        {name: field.size for name, field in fields().items()},
+        {name: field.size for name, field in model.receptive_fields().items()},
         largest,
     )
 
@@ -142,7 +140,9 @@ def with_speed(profile: Profile, model: SegmentationModel, num_runs: int = 5) ->
             start = time.perf_counter()
             label_map(model, image, device)
             times.append(1000 * (time.perf_counter() - start))
-    return replace(profile, speed=Speed(statistics.median(times[1:]), num_runs, torch.get_num_threads(), "float32", "cpu"))
+    return replace(
+        profile, speed=Speed(statistics.median(times[1:]), num_runs, torch.get_num_threads(), "float32", "cpu")
+    )
 
 
 def count_parts(model: SegmentationModel, images: Tensor) -> tuple[tuple[Part, ...], int]:
@@ -193,7 +193,7 @@ def _heights(model: SegmentationModel, length: int) -> dict[str, int]:
 
     images = torch.empty(1, model.in_channels, length, 64, dtype=torch.uint8, device="meta")
     with torch.no_grad(), _watched(model, note):
-        seen[""] = model.coarse(images).scores.shape[-2]
+        seen[""] = model.forward_low_res(images).logits.shape[-2]
     return seen
 
 
@@ -204,7 +204,9 @@ def _watched(model: nn.Module, note: Callable[[str, nn.Module, tuple[Any, ...], 
     for path, layer in model.named_modules():
         if path and not any(True for _ in layer.children()):
             name = path.partition(".")[0]
-            handles.append(layer.register_forward_hook(lambda m, inputs, output, name=name: note(name, m, inputs, output)))
+            handles.append(
+                layer.register_forward_hook(lambda m, inputs, output, name=name: note(name, m, inputs, output))
+            )
     try:
         yield
     finally:

@@ -54,7 +54,11 @@ def spans(model: SegmentationModel, length: int, positions: Sequence[int], axis:
     Double precision: the outermost path of a deep network weighs less than single precision can hold.
     """
     one = torch.ones((), dtype=torch.float64)
-    state = {name: one.expand(t.shape) for name, t in (*model.named_parameters(), *model.named_buffers()) if t.is_floating_point()}
+    state = {
+        name: one.expand(t.shape)
+        for name, t in (*model.named_parameters(), *model.named_buffers())
+        if t.is_floating_point()
+    }
     size = (length, STRIP) if axis == 0 else (STRIP, length)
     images = torch.zeros(1, model.in_channels, *size, dtype=torch.float64, requires_grad=True)
     with _Structure():
@@ -74,7 +78,11 @@ class _Structure(TorchFunctionMode):
     """Replaces every layer by the plainest one with the same reach."""
 
     def __torch_function__(
-        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        function: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         options = dict(kwargs or {})
         name = getattr(function, "__name__", "")
@@ -92,7 +100,13 @@ class _Structure(TorchFunctionMode):
 
 
 def _convolve(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
 ) -> Tensor:
     return F.conv2d(x.mean(1, keepdim=True), _even_kernel(x, weight), None, stride, padding, dilation)
 
@@ -107,7 +121,9 @@ def _spread(
     groups: int = 1,
     dilation: Any = 1,
 ) -> Tensor:
-    return F.conv_transpose2d(x.mean(1, keepdim=True), _even_kernel(x, weight), None, stride, padding, output_padding, 1, dilation)
+    return F.conv_transpose2d(
+        x.mean(1, keepdim=True), _even_kernel(x, weight), None, stride, padding, output_padding, 1, dilation
+    )
 
 
 def _even_kernel(x: Tensor, weight: Tensor) -> Tensor:

@@ -24,7 +24,9 @@ def create_backbone(name: str, *, in_channels: int = 3, tiny: bool = False, **op
     if name.startswith(PREFIX):
         unknown = sorted(set(options) - {"output_stride", "pretrained"})
         if unknown:
-            raise ConfigError(name, f"has no option {unknown[0]!r}", "a backbone of timm takes output_stride and pretrained")
+            raise ConfigError(
+                name, f"has no option {unknown[0]!r}", "a backbone of timm takes output_stride and pretrained"
+            )
         return TimmBackbone(name.removeprefix(PREFIX), in_channels, **options)
     return BACKBONES.create(name, tiny=tiny, in_channels=in_channels, **options)
 

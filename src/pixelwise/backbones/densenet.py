@@ -136,7 +136,9 @@ class DenseNet(ClassifierBackbone):
 
 
 def _register(depth: int) -> None:
-    def build(in_channels: int = 3, *, num_classes: int = 0, output_stride: int = 32, width_mult: float = 1.0) -> DenseNet:
+    def build(
+        in_channels: int = 3, *, num_classes: int = 0, output_stride: int = 32, width_mult: float = 1.0
+    ) -> DenseNet:
         return DenseNet(depth, in_channels, num_classes, output_stride, width_mult)
 
     build.__doc__ = f"DenseNet-BC with {depth} layers, the stem's map and the four blocks'."

@@ -62,7 +62,9 @@ TORCHVISION_STYLE = Style(batch_norm=True, third_kernel=3, last_pool=2, aux_drop
 class ConvUnit(nn.Sequential):
     """Convolution, batch normalisation where the style has it, ReLU."""
 
-    def __init__(self, style: Style, in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
+    def __init__(
+        self, style: Style, in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int = 0
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=not style.batch_norm)
         if style.batch_norm:
@@ -78,11 +80,15 @@ class Inception(nn.Module):
         one, reduce3, three, reduce5, five, project = widths
         wide = style.third_kernel
         self.branch1 = ConvUnit(style, in_channels, one, 1)
-        self.branch2 = nn.Sequential(ConvUnit(style, in_channels, reduce3, 1), ConvUnit(style, reduce3, three, 3, padding=1))
+        self.branch2 = nn.Sequential(
+            ConvUnit(style, in_channels, reduce3, 1), ConvUnit(style, reduce3, three, 3, padding=1)
+        )
         self.branch3 = nn.Sequential(
             ConvUnit(style, in_channels, reduce5, 1), ConvUnit(style, reduce5, five, wide, padding=wide // 2)
         )
-        self.branch4 = nn.Sequential(nn.MaxPool2d(3, 1, padding=1, ceil_mode=True), ConvUnit(style, in_channels, project, 1))
+        self.branch4 = nn.Sequential(
+            nn.MaxPool2d(3, 1, padding=1, ceil_mode=True), ConvUnit(style, in_channels, project, 1)
+        )
 
     def forward(self, cells: Tensor) -> Tensor:
         """(B, in_channels, h, w) -> (B, one + three + five + project, h, w)."""
@@ -216,9 +222,15 @@ class GoogLeNet(ClassifierBackbone):
             "5x5_reduce": "branch3.0", "5x5": "branch3.1", "pool_proj": "branch4.1",
         }  # fmt: skip
         for name in INCEPTIONS:
-            names |= {f"inception_{name}/{layer}": f"inception{name}.{branch}.conv" for layer, branch in branches.items()}
+            names |= {
+                f"inception_{name}/{layer}": f"inception{name}.{branch}.conv" for layer, branch in branches.items()
+            }
         for i in (1, 2):
-            names |= {f"loss{i}/conv": f"aux{i}.conv.conv", f"loss{i}/fc": f"aux{i}.fc1", f"loss{i}/classifier": f"aux{i}.fc2"}
+            names |= {
+                f"loss{i}/conv": f"aux{i}.conv.conv",
+                f"loss{i}/fc": f"aux{i}.fc1",
+                f"loss{i}/classifier": f"aux{i}.fc2",
+            }
         present = dict(self.named_modules())
         return {layer: module for layer, module in names.items() if module in present}
 
@@ -238,7 +250,16 @@ def googlenet(
 ) -> GoogLeNet:
     """GoogLeNet as in the paper and in BVLC's file: response normalisation, 5x5 in the third branch."""
     return GoogLeNet(
-        PAPER_STYLE, in_channels, num_classes, aux_heads, margin, ceil_mode, pool_padding, output_stride, width_mult, dropout
+        PAPER_STYLE,
+        in_channels,
+        num_classes,
+        aux_heads,
+        margin,
+        ceil_mode,
+        pool_padding,
+        output_stride,
+        width_mult,
+        dropout,
     )
 
 
@@ -257,5 +278,14 @@ def googlenet_torchvision(
 ) -> GoogLeNet:
     """torchvision's GoogLeNet: batch normalisation, 3x3 in the third branch."""
     return GoogLeNet(
-        TORCHVISION_STYLE, in_channels, num_classes, aux_heads, margin, ceil_mode, pool_padding, output_stride, width_mult, dropout
+        TORCHVISION_STYLE,
+        in_channels,
+        num_classes,
+        aux_heads,
+        margin,
+        ceil_mode,
+        pool_padding,
+        output_stride,
+        width_mult,
+        dropout,
     )

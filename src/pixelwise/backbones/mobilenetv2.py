@@ -28,7 +28,9 @@ STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3,
 class InvertedResidual(nn.Module):
     """1x1 to more channels, depthwise 3x3, linear 1x1; added to its input where the shape is kept. Source: paper table 1."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, rate: int, expansion: int, keeps_size: bool) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, rate: int, expansion: int, keeps_size: bool
+    ) -> None:
         super().__init__()
         inner = in_channels * expansion
         expand = [ConvNormAct(in_channels, inner, 1, act=nn.ReLU6)] if expansion != 1 else []

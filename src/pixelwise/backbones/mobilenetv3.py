@@ -142,7 +142,12 @@ class MobileNetV3(MobileBackbone):
 
 def _register(name: str, rows: tuple[Row, ...], hidden: int) -> None:
     def build(
-        in_channels: int = 3, *, num_classes: int = 0, output_stride: int = 32, dilate_first: bool = False, width_mult: float = 1.0
+        in_channels: int = 3,
+        *,
+        num_classes: int = 0,
+        output_stride: int = 32,
+        dilate_first: bool = False,
+        width_mult: float = 1.0,
     ) -> MobileNetV3:
         return MobileNetV3(rows, hidden, in_channels, num_classes, output_stride, dilate_first, width_mult)
 

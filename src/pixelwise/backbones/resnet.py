@@ -285,11 +285,17 @@ class ResNet(ClassifierBackbone):
 
 def _check(place: Place, multi_grid: Sequence[int], counts: Sequence[int], deformable: Sampling) -> None:
     if place not in ("3x3", "1x1", "last"):
-        raise ConfigError("stride_in", f"got {place!r}, allowed are 3x3, 1x1 and last", "3x3 is torchvision's, 1x1 the paper's")
+        raise ConfigError(
+            "stride_in", f"got {place!r}, allowed are 3x3, 1x1 and last", "3x3 is torchvision's, 1x1 the paper's"
+        )
     if multi_grid and len(multi_grid) != counts[3]:
-        raise ConfigError("multi_grid", f"got {tuple(multi_grid)}", f"give {counts[3]} factors, one a unit of the last stage")
+        raise ConfigError(
+            "multi_grid", f"got {tuple(multi_grid)}", f"give {counts[3]} factors, one a unit of the last stage"
+        )
     if deformable not in ("none", "v1", "v2"):
-        raise ConfigError("deformable", f"got {deformable!r}, allowed are none, v1 and v2", "none is an ordinary convolution")
+        raise ConfigError(
+            "deformable", f"got {deformable!r}, allowed are none, v1 and v2", "none is an ordinary convolution"
+        )
 
 
 def _plan_stage(

@@ -36,7 +36,9 @@ class TimmBackbone(Backbone):
             raise UnknownNameError(PREFIX + name, "timm knows no such network", suggest(name, timm.list_models()))
         options = {} if output_stride == 32 else {"output_stride": output_stride}
         try:
-            self.net = timm.create_model(name, features_only=True, in_chans=in_channels, pretrained=pretrained, **options)
+            self.net = timm.create_model(
+                name, features_only=True, in_chans=in_channels, pretrained=pretrained, **options
+            )
         except (TypeError, ValueError, AssertionError, NotImplementedError, RuntimeError) as error:
             what = f"timm cannot build it with maps at output stride {output_stride}: {error or type(error).__name__}"
             raise ConfigError(PREFIX + name, what, "take output stride 32, or another network") from error

@@ -32,7 +32,9 @@ class ContractingPath(Backbone):
         super().__init__()
         self.channels = tuple(scale_channels(base, width_mult) for base in CHANNELS)
         self.strides = tuple(2**i for i in range(len(CHANNELS)))
-        self.stages = nn.ModuleList(double_conv(a, b, 1, batch_norm) for a, b in pairwise([in_channels, *self.channels]))
+        self.stages = nn.ModuleList(
+            double_conv(a, b, 1, batch_norm) for a, b in pairwise([in_channels, *self.channels])
+        )
         init_kaiming_normal(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -47,7 +49,9 @@ def _register(name: str, batch_norm: bool) -> None:
     def build(in_channels: int = 3, *, width_mult: float = 1.0) -> ContractingPath:
         return ContractingPath(in_channels, batch_norm, width_mult)
 
-    build.__doc__ = f"U-Net's contracting path, padded{', with batch normalisation' if batch_norm else ''}: strides 1 to 16."
+    build.__doc__ = (
+        f"U-Net's contracting path, padded{', with batch normalisation' if batch_norm else ''}: strides 1 to 16."
+    )
     BACKBONES.register(name, tiny={"width_mult": 1 / 16}, paper=PAPER, year=2015)(build)
 
 

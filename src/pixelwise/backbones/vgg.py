@@ -24,7 +24,12 @@ from .classifier import ChainBackbone, pool
 PAPER = "https://arxiv.org/abs/1409.1556"
 
 # Convolutions of each of the five stages. Source: paper table 1, columns A, B, D, E.
-DEPTHS: dict[int, tuple[int, ...]] = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+DEPTHS: dict[int, tuple[int, ...]] = {
+    11: (1, 1, 2, 2, 2),
+    13: (2, 2, 2, 2, 2),
+    16: (2, 2, 3, 3, 3),
+    19: (2, 2, 4, 4, 4),
+}
 CHANNELS = (64, 128, 256, 512, 512)
 
 
@@ -46,14 +51,20 @@ class VGG(ChainBackbone):
     ) -> None:
         if pool_kernel not in (2, 3) or (pool_kernel == 2 and output_stride < 32):
             what = f"got {pool_kernel} at output stride {output_stride}"
-            raise ConfigError("pool_kernel", what, "2 is the paper's, 3 DeepLab's, which every output stride below 32 takes")
+            raise ConfigError(
+                "pool_kernel", what, "2 is the paper's, 3 DeepLab's, which every output stride below 32 takes"
+            )
         walk = StrideDilation(output_stride)
         layers: list[nn.Module] = []
         taps: list[tuple[str, int]] = []
         channels = in_channels
         for stage, (num_convs, base) in enumerate(zip(DEPTHS[depth], CHANNELS, strict=True), start=1):
             for _ in range(num_convs):
-                layers.append(nn.Conv2d(channels, scale_channels(base, width_mult), 3, 1, walk.rate if layers else margin, walk.rate))
+                layers.append(
+                    nn.Conv2d(
+                        channels, scale_channels(base, width_mult), 3, 1, walk.rate if layers else margin, walk.rate
+                    )
+                )
                 channels = scale_channels(base, width_mult)
                 layers += [nn.BatchNorm2d(channels)] if batch_norm else []
                 layers.append(nn.ReLU(inplace=True))
@@ -66,7 +77,9 @@ class VGG(ChainBackbone):
         init_kaiming_normal(self)
 
     def _caffe_convs(self) -> list[str]:
-        return [f"conv{stage}_{i}" for stage, count in enumerate(DEPTHS[self.depth], start=1) for i in range(1, count + 1)]
+        return [
+            f"conv{stage}_{i}" for stage, count in enumerate(DEPTHS[self.depth], start=1) for i in range(1, count + 1)
+        ]
 
 
 def _classifier(num_features: int, hidden: int, num_classes: int, dropout: float) -> nn.Sequential:
@@ -93,7 +106,18 @@ def _register(depth: int, batch_norm: bool) -> None:
         width_mult: float = 1.0,
         dropout: float = 0.5,
     ) -> VGG:
-        return VGG(depth, in_channels, num_classes, batch_norm, margin, ceil_mode, pool_kernel, output_stride, width_mult, dropout)
+        return VGG(
+            depth,
+            in_channels,
+            num_classes,
+            batch_norm,
+            margin,
+            ceil_mode,
+            pool_kernel,
+            output_stride,
+            width_mult,
+            dropout,
+        )
 
     build.__doc__ = f"VGG with {depth} weight layers{' and batch normalisation' if batch_norm else ''}, pool1 to pool5."
     name = f"vgg{depth}" + ("_bn" if batch_norm else "")

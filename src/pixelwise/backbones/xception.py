@@ -27,13 +27,19 @@ EPS = 1e-3
 # (channels, stride) of the entry flow's units, and how many units the middle flow has. Source: the authors' xception.py.
 ENTRY_41_65 = ((128, 2), (256, 2), (728, 2))
 ENTRY_71 = ((128, 2), (256, 1), (256, 2), (728, 1), (728, 2))
-FLOWS: dict[int, tuple[tuple[tuple[int, int], ...], int]] = {41: (ENTRY_41_65, 8), 65: (ENTRY_41_65, 16), 71: (ENTRY_71, 16)}
+FLOWS: dict[int, tuple[tuple[tuple[int, int], ...], int]] = {
+    41: (ENTRY_41_65, 8),
+    65: (ENTRY_41_65, 16),
+    71: (ENTRY_71, 16),
+}
 
 
 class Unit(nn.Module):
     """Three separable convolutions behind ReLUs, added to the unit's input, which passes a 1x1 where `shortcut` says so."""
 
-    def __init__(self, in_channels: int, channels: tuple[int, int, int], stride: int, rate: int, shortcut: bool) -> None:
+    def __init__(
+        self, in_channels: int, channels: tuple[int, int, int], stride: int, rate: int, shortcut: bool
+    ) -> None:
         super().__init__()
         first, second, third = channels
         self.separable1 = separable_behind_relu(in_channels, first, 1, rate, EPS)
@@ -41,7 +47,9 @@ class Unit(nn.Module):
         self.separable3 = separable_behind_relu(second, third, stride, rate, EPS)
         self.shortcut: nn.Module = nn.Identity()
         if shortcut:
-            self.shortcut = nn.Sequential(nn.Conv2d(in_channels, third, 1, stride, bias=False), nn.BatchNorm2d(third, EPS))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, third, 1, stride, bias=False), nn.BatchNorm2d(third, EPS)
+            )
 
     def tapped(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The unit's output, and the map behind its second separable convolution, before stride and ReLU."""
@@ -80,9 +88,15 @@ class Xception(ClassifierBackbone):
             if i in self.taps:
                 self.strides, self.channels = (*self.strides, stride_before), (*self.channels, out)
         self.entry = nn.Sequential(*entry_units)
-        self.middle = nn.Sequential(*(Unit(channels, (channels,) * 3, 1, walk.rate, shortcut=False) for _ in range(num_middle)))
+        self.middle = nn.Sequential(
+            *(Unit(channels, (channels,) * 3, 1, walk.rate, shortcut=False) for _ in range(num_middle))
+        )
         self.strides, self.channels = (*self.strides, walk.stride), (*self.channels, channels)
-        wide, deep, last = scale_channels(1024, width_mult), scale_channels(1536, width_mult), scale_channels(2048, width_mult)
+        wide, deep, last = (
+            scale_channels(1024, width_mult),
+            scale_channels(1536, width_mult),
+            scale_channels(2048, width_mult),
+        )
         rate = walk.rate
         self.exit1 = Unit(channels, (channels, wide, wide), walk.step(2), rate, shortcut=True)
         self.exit2 = nn.Sequential(
@@ -128,7 +142,9 @@ def _conv3x3(in_channels: int, out_channels: int, stride: int) -> list[nn.Module
 
 
 def _register(depth: int) -> None:
-    def build(in_channels: int = 3, *, num_classes: int = 0, output_stride: int = 32, width_mult: float = 1.0) -> Xception:
+    def build(
+        in_channels: int = 3, *, num_classes: int = 0, output_stride: int = 32, width_mult: float = 1.0
+    ) -> Xception:
         return Xception(depth, in_channels, num_classes, output_stride, width_mult)
 
     build.__doc__ = f"Aligned Xception with {depth} layers, as DeepLab v3+ changed it."

@@ -49,7 +49,9 @@ def compare(
         The image to write, .png or .jpg.
     """
     if out.suffix.lower() not in SUFFIXES:
-        raise InputError(out, f"images are not written as {out.suffix or 'a file without suffix'}", "name it .png or .jpg")
+        raise InputError(
+            out, f"images are not written as {out.suffix or 'a file without suffix'}", "name it .png or .jpg"
+        )
     pixels = read_image(image)
     segmenters: list[Segmenter] = []
     names: list[str | None] = [*model] if model else [None]

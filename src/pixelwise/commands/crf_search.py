@@ -76,9 +76,13 @@ def crf_search(
         try:
             found = search(segmenter, truth, num_images=images, progress=report, tally=tally)
         except KeyboardInterrupt:
-            raise Interrupted("crf-search", f"stopped; what was counted, if anything, is in {model / TALLY}", _AGAIN) from None
+            raise Interrupted(
+                "crf-search", f"stopped; what was counted, if anything, is in {model / TALLY}", _AGAIN
+            ) from None
     how = {"dataset": dataset.name, "split": split, "images": found.num_images, "settings": found.num_settings}
-    path = write_crf(model, found.parameters, {**how, "mean_iou": found.mean_iou, "mean_iou_before": found.mean_iou_before})
+    path = write_crf(
+        model, found.parameters, {**how, "mean_iou": found.mean_iou, "mean_iou_before": found.mean_iou_before}
+    )
     tally.discard()
     print(f"{dataset.name} {split}, {found.num_images} images, {found.num_settings} settings")
     print(f"mean IoU without a CRF {found.mean_iou_before:.2%}, with the best {found.mean_iou:.2%}")

@@ -40,6 +40,8 @@ def demo(photos: Path = Path("samples"), /, *, out: Path = Path("demo"), model: 
     code = run_jobs(segmenter, jobs, out, products, keep)
     if not labelled:
         raise InputError(photos, "none of the photos could be labelled", "mend them, see the lines above")
-    page = write_gallery(out / "index.html", labelled, segmenter.taxonomy, f"{photos.stem or 'Photos'}: a label for every pixel")
+    page = write_gallery(
+        out / "index.html", labelled, segmenter.taxonomy, f"{photos.stem or 'Photos'}: a label for every pixel"
+    )
     print(f"open {page}")
     return code

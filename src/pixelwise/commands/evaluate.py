@@ -75,7 +75,9 @@ def evaluate(
     if options is not None and predictions is not None:
         raise ConfigError("evaluate", "--options are a model's, --predictions are labels", "leave one of the two out")
     if crf is not None and predictions is not None:
-        raise ConfigError("evaluate", "--crf needs a model's probabilities, --predictions are labels", "leave one of the two out")
+        raise ConfigError(
+            "evaluate", "--crf needs a model's probabilities, --predictions are labels", "leave one of the two out"
+        )
     if out is not None:
         make_folder(out.parent)
     dataset = open_dataset(data, layout)

@@ -17,10 +17,17 @@ from ..backbones.classifier import ClassifierBackbone
 from ..errors import ConfigError, InputError
 from ..files import make_folder
 from ..images import read_image, write_image
-from ..inference.label_map import coarse_scores
+from ..inference.label_map import low_res_logits
 from ..inference.segmenter import Segmenter, load
 from ..registry import suggest
-from ..visualization.explain import activations, class_probability, classifier_heat_map, heat_map, receptive_field, skips
+from ..visualization.explain import (
+    activations,
+    class_probability,
+    classifier_heat_map,
+    heat_map,
+    receptive_field,
+    skips,
+)
 from ..weights.importing import load_classifier
 
 IMAGENET_CLASSES = 1000
@@ -62,7 +69,9 @@ def explain(
     pixels = read_image(image)
     if classifier is not None or weights is not None:
         if model is not None or classifier is None or weights is None:
-            raise ConfigError("explain", "--classifier and --weights belong together, without --model", "give the two, or neither")
+            raise ConfigError(
+                "explain", "--classifier and --weights belong together, without --model", "give the two, or neither"
+            )
         figures = _explain_classifier(pixels, classifier, weights, class_ or [])
     else:
         figures = _explain_model(pixels, load(model), class_ or [], pixel, layer or [])
@@ -75,15 +84,25 @@ def explain(
 
 
 def _explain_model(
-    pixels: NDArray[np.uint8], segmenter: Segmenter, classes: list[str], pixel: tuple[int, int] | None, layers: list[str]
+    pixels: NDArray[np.uint8],
+    segmenter: Segmenter,
+    classes: list[str],
+    pixel: tuple[int, int] | None,
+    layers: list[str],
 ) -> dict[str, Image.Image]:
     names = segmenter.taxonomy.names
     wanted = [class_number(name, names) for name in classes]
     with torch.inference_mode():
-        scores = coarse_scores(segmenter.model, pixels, segmenter.device).output().logits[0]
+        scores = (
+            low_res_logits(segmenter.model, pixels, segmenter.device)
+            .upsample_to((pixels.shape[0], pixels.shape[1]))
+            .logits[0]
+        )
     if not wanted:
         wanted = [int(scores.argmax(0).flatten().bincount().argmax())]
-    images = {f"heatmap_{safe_name(names[k])}.png": heat_map(pixels, class_probability(scores, k), names[k]) for k in wanted}
+    images = {
+        f"heatmap_{safe_name(names[k])}.png": heat_map(pixels, class_probability(scores, k), names[k]) for k in wanted
+    }
     added = skips(segmenter, pixels)
     if added is None:
         print("skips.png is left out: the network does not sum the scores of several maps")
@@ -94,7 +113,9 @@ def _explain_model(
     return images
 
 
-def _explain_classifier(pixels: NDArray[np.uint8], name: str, weights: Path, classes: list[str]) -> dict[str, Image.Image]:
+def _explain_classifier(
+    pixels: NDArray[np.uint8], name: str, weights: Path, classes: list[str]
+) -> dict[str, Image.Image]:
     numbers = [int(word) for word in classes if word.isdecimal()]
     if not classes or len(numbers) < len(classes):
         what = f"got {', '.join(classes) or 'none'}, a classifier's classes go by number"
@@ -104,7 +125,13 @@ def _explain_classifier(pixels: NDArray[np.uint8], name: str, weights: Path, cla
         raise ConfigError(name, "is no image classifier", "choose one of vgg16, alexnet, googlenet")
     load_classifier(backbone, weights)
     # Caffe's files want BGR; torchvision undoes its own normalisation in front of its GoogLeNet.
-    spec = "caffe" if weights.suffix == ".caffemodel" else "tensorflow" if name == "googlenet_torchvision" else "torchvision"
+    spec = (
+        "caffe"
+        if weights.suffix == ".caffemodel"
+        else "tensorflow"
+        if name == "googlenet_torchvision"
+        else "torchvision"
+    )
     return {f"heatmap_class_{k}.png": classifier_heat_map(backbone, pixels, k, f"class {k}", spec) for k in numbers}
 
 

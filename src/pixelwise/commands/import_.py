@@ -119,7 +119,12 @@ def _card(imported: Imported, file_name: str, entry: PublishedWeights | None) ->
         "limits": "Nothing about these numbers was measured by this project.",
     }
     if entry is not None:
-        card["recipe"] |= {"published as": entry.name, "url": entry.url, "source": entry.source, "licence": entry.licence}
+        card["recipe"] |= {
+            "published as": entry.name,
+            "url": entry.url,
+            "source": entry.source,
+            "licence": entry.licence,
+        }
         card["scores"] = {"as published": entry.score}
     return card
 

@@ -63,7 +63,9 @@ def _describe(entry: Entry[Any]) -> None:
         print(f"published: {entry.scores}")
     print(f"\n{inspect.getdoc(sys.modules[entry.build.__module__])}\n")
     given = ("num_classes", "in_channels")  # by the dataset
-    options = [(option, _written(parameter.default)) for option, parameter in entry.options.items() if option not in given]
+    options = [
+        (option, _written(parameter.default)) for option, parameter in entry.options.items() if option not in given
+    ]
     _print(("option", "default"), options)
     option, default = options[0]
     print(f'\nto set one: --model.options "{{{option}: {default}}}", or create_model("{entry.name}", {option}=...)')
@@ -83,7 +85,10 @@ def backbones() -> None:
     """List the backbones that networks stand on."""
     from ..backbones import BACKBONES, list_backbones
 
-    _print(("name", "year", "what it is"), [(n, str(BACKBONES[n].year or ""), BACKBONES[n].summary) for n in list_backbones()])
+    _print(
+        ("name", "year", "what it is"),
+        [(n, str(BACKBONES[n].year or ""), BACKBONES[n].summary) for n in list_backbones()],
+    )
 
 
 def datasets() -> None:

@@ -108,12 +108,18 @@ def _without_finished(jobs: list[Job], out: Path, products: OutputOptions, resum
         return [job for job in jobs if not all(path.exists() for path in products.paths(out, job))]
     there = [] if overwrite else [path for job in jobs for path in products.paths(out, job) if path.exists()]
     if there:
-        raise InputError(there[0], f"is there already ({len(there)} such files)", "add --resume to do the others, or --overwrite")
+        raise InputError(
+            there[0], f"is there already ({len(there)} such files)", "add --resume to do the others, or --overwrite"
+        )
     return jobs
 
 
 def run_jobs(
-    segmenter: Segmenter, jobs: list[Job], out: Path, products: OutputOptions, keep: Callable[[Job, Prediction], None] | None = None
+    segmenter: Segmenter,
+    jobs: list[Job],
+    out: Path,
+    products: OutputOptions,
+    keep: Callable[[Job, Prediction], None] | None = None,
 ) -> int:
     """Label, report each failure as it happens, print the table; returns the exit code: 0, 1 some failed, 2 all failed."""
     outcomes = []

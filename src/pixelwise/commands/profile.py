@@ -69,13 +69,17 @@ def _find(name: str, num_classes: int | None) -> tuple[ModelSpec, SegmentationMo
 
 def print_profile(result: Profile, console: Console) -> None:
     """A table of the parts, then one line a property."""
-    console.print(Text(f"{result.name}, {result.num_classes} classes, one image of {result.size[0]} x {result.size[1]} pixels"))
+    console.print(
+        Text(f"{result.name}, {result.num_classes} classes, one image of {result.size[0]} x {result.size[1]} pixels")
+    )
     console.print()
     table = Table("part", box=None, pad_edge=False)
     for heading in ("parameters", "buffers", "multiply-adds", "activations"):
         table.add_column(heading, justify="right")
     for part in result.parts:
-        table.add_row(Text(part.name), *map(_grouped, (part.parameters, part.buffers, part.multiply_adds, part.activations)))
+        table.add_row(
+            Text(part.name), *map(_grouped, (part.parameters, part.buffers, part.multiply_adds, part.activations))
+        )
     activations = sum(part.activations for part in result.parts)
     totals = map(_grouped, (result.parameters, result.buffers, result.multiply_adds, activations))
     table.add_row("total", *totals, style="bold")
@@ -89,10 +93,19 @@ def _properties(result: Profile) -> list[tuple[str, str]]:
     side = result.receptive_field
     fields = "".join(f"; {name} {size}" for name, size in result.map_fields.items())
     rows = [
-        ("receptive field", ("the whole image" if side is None else f"{side} x {side} pixels of an output pixel") + fields),
+        (
+            "receptive field",
+            ("the whole image" if side is None else f"{side} x {side} pixels of an output pixel") + fields,
+        ),
         ("stride", f"{result.score_stride} of the scores, {result.coarsest_stride} of the coarsest map"),
-        ("memory, training", f"about {result.training_bytes / 2**20:,.0f} MiB an image: all layers' outputs in float32"),
-        ("memory, prediction", f"about {result.inference_bytes / 2**20:,.0f} MiB: input and output of the largest layer"),
+        (
+            "memory, training",
+            f"about {result.training_bytes / 2**20:,.0f} MiB an image: all layers' outputs in float32",
+        ),
+        (
+            "memory, prediction",
+            f"about {result.inference_bytes / 2**20:,.0f} MiB: input and output of the largest layer",
+        ),
     ]
     if result.speed is not None:
         told = result.speed

@@ -92,7 +92,9 @@ def resolve(source: str, overrides: list[str], model: str | None, resumed: Path 
     elif not path.exists():
         config = Config.from_yaml(recipe_file(source))
     elif not path.is_dir():
-        raise ConfigError(source, "is neither a folder nor a .yaml file", "name a dataset's folder, a recipe or a YAML file")
+        raise ConfigError(
+            source, "is neither a folder nor a .yaml file", "name a dataset's folder, a recipe or a YAML file"
+        )
     if path.is_dir():
         changes.setdefault("data", {}).setdefault("path", source)
     return config.updated(changes, "command line")
@@ -140,5 +142,7 @@ def _dry_run(config: Config) -> int:
     class_weights(config.loss, train_split)
     model = build_model(config.model, dataset.taxonomy)
     count = sum(p.numel() for p in model.parameters())
-    print(f"{dataset.name}: all images of both splits can be read; {config.model.name} has {count:,} parameters; ready to train")
+    print(
+        f"{dataset.name}: all images of both splits can be read; {config.model.name} has {count:,} parameters; ready to train"
+    )
     return 0

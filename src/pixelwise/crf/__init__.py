@@ -36,7 +36,16 @@ from .features import (
     position_features,
 )
 
-__all__ = ["NORMALIZATIONS", "PRESETS", "Kernel", "Parameters", "appearance_features", "position_features", "refine", "refine_each"]
+__all__ = [
+    "NORMALIZATIONS",
+    "PRESETS",
+    "Kernel",
+    "Parameters",
+    "appearance_features",
+    "position_features",
+    "refine",
+    "refine_each",
+]
 
 
 def refine(
@@ -61,7 +70,9 @@ def refine(
     Raises ImageError for another image, ConfigError for probabilities, matrices or features that cannot be right.
     The first call on a machine compiles for some ten seconds; the compiled code is kept.
     """
-    with closing(refine_each(image, probs, [parameters], compatibility=compatibility, kernels=kernels, threads=threads)) as results:
+    with closing(
+        refine_each(image, probs, [parameters], compatibility=compatibility, kernels=kernels, threads=threads)
+    ) as results:
         return next(results)
 
 
@@ -111,7 +122,9 @@ def _refine_each(
                     clipped = np.maximum(probs, LEAST_PROBABILITY).astype(np.float32)
                     yield np.asarray(clipped / clipped.sum(0), np.float32)
                     continue
-                inference = inference or Inference(image.shape[:2], [*paper_kernels(image, parameters), *kernels], workers)
+                inference = inference or Inference(
+                    image.shape[:2], [*paper_kernels(image, parameters), *kernels], workers
+                )
                 yield inference.run(probs, weights, parameters.iterations, compatibility)
 
 
@@ -145,9 +158,13 @@ def _check_probs(probs: NDArray[Any], size: tuple[int, ...]) -> None:
         raise ConfigError("crf probabilities", f"are {probs.dtype}", "hand over floats in 0..1, not labels")
     sums = probs.sum(0, dtype=np.float32)
     if not np.isfinite(sums).all():
-        raise ConfigError("crf probabilities", f"hold NaN or infinity at {int((~np.isfinite(sums)).sum())} px", "check the network")
+        raise ConfigError(
+            "crf probabilities", f"hold NaN or infinity at {int((~np.isfinite(sums)).sum())} px", "check the network"
+        )
     if probs.min() < 0:
-        raise ConfigError("crf probabilities", f"go down to {float(probs.min()):g}", "apply a softmax to the scores first")
+        raise ConfigError(
+            "crf probabilities", f"go down to {float(probs.min()):g}", "apply a softmax to the scores first"
+        )
     worst = np.unravel_index(int(np.abs(sums - 1).argmax()), sums.shape)
     if abs(sums[worst] - 1) > SUM_TOLERANCE:
         what = f"add up to {sums[worst]:g} at row {worst[0]}, column {worst[1]}, wanted is 1"
@@ -171,4 +188,6 @@ def _check_compatibility(matrix: NDArray[Any] | None, num_classes: int) -> None:
         raise ConfigError("crf compatibility", what, "one row and one column for each class")
     if not np.isfinite(numbers).all():
         row, column = np.argwhere(~np.isfinite(numbers))[0]
-        raise ConfigError("crf compatibility", f"is {numbers[row, column]} at row {row}, column {column}", "write finite numbers")
+        raise ConfigError(
+            "crf compatibility", f"is {numbers[row, column]} at row {row}, column {column}", "write finite numbers"
+        )

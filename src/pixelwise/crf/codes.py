@@ -50,7 +50,9 @@ def strides(lowest: NDArray[Any], highest: NDArray[Any], copies: int = 1) -> Lon
         raise ConfigError("crf features", "hold NaN or infinity", "check the image and the standard deviations")
     farthest = float(max(np.abs(lowest).max(), np.abs(highest).max()))
     if farthest > _FARTHEST:
-        raise ConfigError("crf features", f"reach {farthest:g} standard deviations, allowed is {_FARTHEST:g}", "widen the kernel")
+        raise ConfigError(
+            "crf features", f"reach {farthest:g} standard deviations, allowed is {_FARTHEST:g}", "widen the kernel"
+        )
     low, high = np.sort(np.stack([lowest, highest]).astype(np.float64) * scales(d), 0)
     result = [1]
     for j in range(1, d + 1):

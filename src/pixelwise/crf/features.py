@@ -146,7 +146,9 @@ def appearance_features(image: NDArray[Any], theta_position: float, theta_values
     """
     image = as_numbers("crf image", image)
     if image.ndim not in (2, 3) or not image.size:
-        raise ConfigError("crf image", f"has shape {image.shape}", "hand over (height, width) or (height, width, values)")
+        raise ConfigError(
+            "crf image", f"has shape {image.shape}", "hand over (height, width) or (height, width, values)"
+        )
     values = image.reshape(*image.shape[:2], -1)
     thetas = np.ravel(theta_values).tolist()
     for theta in thetas:

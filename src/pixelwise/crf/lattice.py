@@ -129,7 +129,9 @@ class Lattice:
             norm[:] = rows[:: field.width]
         return norms
 
-    def _enclose(self, tables: Sequence[Floats], columns: Sequence[slice], steps: Sequence[Longs], band: slice) -> list[Longs]:
+    def _enclose(
+        self, tables: Sequence[Floats], columns: Sequence[slice], steps: Sequence[Longs], band: slice
+    ) -> list[Longs]:
         """Fill the band's ids and weights; the codes of its own rows, for each kernel."""
         codes: list[Longs] = []
         for table, column, step in zip(tables, columns, steps, strict=True):
@@ -171,7 +173,13 @@ class Field:
         """Give the pixels to the vertices around them."""
         tables = self.lattice
         tasks = [
-            (self.of_band(pixels, band), tables.ids[band], tables.weights[band], self.blocks, self.sums[rows].reshape(-1))
+            (
+                self.of_band(pixels, band),
+                tables.ids[band],
+                tables.weights[band],
+                self.blocks,
+                self.sums[rows].reshape(-1),
+            )
             for band, rows in zip(tables.bands, tables.rows, strict=True)
         ]
         self.workers.run(sweeps.spread, tasks)
@@ -181,7 +189,15 @@ class Field:
         tables, values = self.lattice, self.values.reshape(-1)
         ends = vertices.start, vertices.stop
         tasks = [
-            (values, tables.ids[band], tables.points[rows], tables.weights[band], *ends, self.blocks, self.of_band(pixels, band))
+            (
+                values,
+                tables.ids[band],
+                tables.points[rows],
+                tables.weights[band],
+                *ends,
+                self.blocks,
+                self.of_band(pixels, band),
+            )
             for band, rows in zip(tables.bands, tables.rows, strict=True)
         ]
         self.workers.run(sweeps.gather, tasks)
@@ -212,9 +228,13 @@ class Field:
 def _check(tables: Sequence[Floats]) -> None:
     for table in tables:
         if table.ndim != 2 or not table.size:
-            raise ConfigError("crf features", f"have shape {table.shape}", "hand over (pixels, features), both at least 1")
+            raise ConfigError(
+                "crf features", f"have shape {table.shape}", "hand over (pixels, features), both at least 1"
+            )
     if len({len(table) for table in tables}) != 1:
-        raise ConfigError("crf features", f"have {[len(table) for table in tables]} rows", "hand over one row for every pixel")
+        raise ConfigError(
+            "crf features", f"have {[len(table) for table in tables]} rows", "hand over one row for every pixel"
+        )
 
 
 def _range(table: Floats) -> tuple[Floats, Floats]:

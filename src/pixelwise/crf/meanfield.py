@@ -85,7 +85,11 @@ class _Steps:
         """Keep the log of the probabilities (C, H, W), a row for each pixel."""
 
         def take(tile: tuple[slice, slice], band: slice) -> None:
-            planes = np.maximum(probs[:, *tile], LEAST_PROBABILITY, order="C").astype(np.float32).reshape(self.num_classes, -1)
+            planes = (
+                np.maximum(probs[:, *tile], LEAST_PROBABILITY, order="C")
+                .astype(np.float32)
+                .reshape(self.num_classes, -1)
+            )
             np.log(planes, out=planes)
             sweeps.to_rows(planes, self.num_classes, sweeps.NOTHING, self.field.of_band(self.rows, band))
 
@@ -141,7 +145,10 @@ class _Steps:
 
 def _tiles(size: tuple[int, int]) -> list[tuple[slice, slice]]:
     """The image cut into tiles of nearly equal size."""
-    edges = [np.linspace(0, length, -(-length // most) + 1).astype(int).tolist() for length, most in zip(size, _TILE, strict=True)]
+    edges = [
+        np.linspace(0, length, -(-length // most) + 1).astype(int).tolist()
+        for length, most in zip(size, _TILE, strict=True)
+    ]
     rows, columns = ([slice(*ends) for ends in pairwise(along)] for along in edges)
     return list(product(rows, columns))
 

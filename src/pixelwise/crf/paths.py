@@ -58,7 +58,9 @@ def find_paths(codes: Longs, steps: Longs, workers: Workers) -> Lines | Window:
     # One step along direction j: d more on coordinate j, 1 less on all others.
     directions = len(steps) * steps - steps.sum()
     neighbours: Integers = np.empty((len(steps), 2, len(codes)), np.int32)
-    reaches = workers.run(simplex.neighbours_along, [(codes, *task) for task in zip(directions, neighbours, strict=True)])
+    reaches = workers.run(
+        simplex.neighbours_along, [(codes, *task) for task in zip(directions, neighbours, strict=True)]
+    )
     if len(steps) - 1 <= _PLANE and max(reaches) <= _NEAR:
         return Window(neighbours, max(_CHUNK, *reaches))
     orders: Integers = np.empty((len(steps), len(codes)), np.int32)

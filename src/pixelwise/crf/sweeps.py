@@ -337,7 +337,9 @@ def blur_window(plane: Any, neighbours: Any, reach: int) -> None:
 
 
 @compiled
-def _blur_chunk(source: Any, source_mask: int, neighbours: Any, first: int, stop: int, target: Any, target_mask: int) -> None:
+def _blur_chunk(
+    source: Any, source_mask: int, neighbours: Any, first: int, stop: int, target: Any, target_mask: int
+) -> None:
     """Points first..stop along one direction; a point's place is that part of its number which the mask leaves."""
     half = np.float32(0.5)
     for i in range(first, stop):

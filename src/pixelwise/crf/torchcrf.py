@@ -36,7 +36,9 @@ class BatchLattice:
     def __init__(self, features: Tensor) -> None:
         batch, num, d = features.shape
         points = features.detach().float().flatten(0, 1)
-        steps = torch.from_numpy(strides(points.amin(0).cpu().numpy(), points.amax(0).cpu().numpy(), batch)).to(points.device)
+        steps = torch.from_numpy(strides(points.amin(0).cpu().numpy(), points.amax(0).cpu().numpy(), batch)).to(
+            points.device
+        )
         codes, self.weights = _enclose(points, steps[: d + 1])
         codes += (torch.arange(batch, device=points.device) * steps[d + 1]).repeat_interleave(num)[:, None]
         vertices, self.ids = torch.unique(codes, return_inverse=True)
@@ -86,7 +88,12 @@ def smooth(values: Tensor, lattice: BatchLattice, reverse: bool = False) -> Tens
 
 
 def mean_field(
-    scores: Tensor, lattices: Sequence[BatchLattice], weights: Tensor, compatibility: Tensor, iterations: int, normalization: str
+    scores: Tensor,
+    lattices: Sequence[BatchLattice],
+    weights: Tensor,
+    compatibility: Tensor,
+    iterations: int,
+    normalization: str,
 ) -> Tensor:
     """Mean-field steps: scores (P, C), log of the probabilities -> (P, C), scores whose softmax are the marginals.
 
@@ -112,10 +119,14 @@ class MeanField(nn.Module):
     Raises ConfigError and UnknownNameError as `Parameters` do.
     """
 
-    def __init__(self, num_classes: int, parameters: Parameters | str = "deeplabv2", extra_weights: Sequence[float] = ()) -> None:
+    def __init__(
+        self, num_classes: int, parameters: Parameters | str = "deeplabv2", extra_weights: Sequence[float] = ()
+    ) -> None:
         super().__init__()
         self.settings = find_parameters(parameters)
-        self.weights = nn.Parameter(torch.tensor([self.settings.w2, self.settings.w1, *extra_weights], dtype=torch.float32))
+        self.weights = nn.Parameter(
+            torch.tensor([self.settings.w2, self.settings.w1, *extra_weights], dtype=torch.float32)
+        )
         self.compatibility = nn.Parameter(1 - torch.eye(num_classes))
 
     def forward(self, images: Tensor, scores: Tensor, extra_features: Sequence[Tensor] = ()) -> Tensor:
@@ -172,7 +183,9 @@ def _check_shapes(images: Tensor, scores: Tensor) -> None:
 
 def _check_values(images: Tensor, probs: Tensor) -> None:
     if images.dtype != torch.uint8:
-        raise ImageError("crf images", f"are {images.dtype}, wanted is uint8", "hand over the RGB pixels as read, 0..255")
+        raise ImageError(
+            "crf images", f"are {images.dtype}, wanted is uint8", "hand over the RGB pixels as read, 0..255"
+        )
     if not probs.is_floating_point():
         raise ConfigError("crf probabilities", f"are {probs.dtype}", "hand over floats in 0..1, not labels")
     lowest, error = float(probs.min()), float((probs.sum(1, dtype=torch.float32) - 1).abs().max())
@@ -186,11 +199,15 @@ def _paper_features(images: Tensor, parameters: Parameters) -> list[Tensor]:
     batch, _, height, width = images.shape
     rows, columns = (torch.arange(n, dtype=torch.float32, device=images.device) for n in (height, width))
     places = (
-        torch.stack([columns.expand(height, width), rows[:, None].expand(height, width)], -1).view(1, -1, 2).expand(batch, -1, 2)
+        torch.stack([columns.expand(height, width), rows[:, None].expand(height, width)], -1)
+        .view(1, -1, 2)
+        .expand(batch, -1, 2)
     )
     colours = images.permute(0, 2, 3, 1).reshape(batch, -1, 3).float()
     # Divided by tensors: by a number, a GPU multiplies with its reciprocal, which moves points on the borders of simplices.
-    thetas = torch.tensor([parameters.theta_gamma, parameters.theta_alpha, parameters.theta_beta], device=images.device)[:, None]
+    thetas = torch.tensor(
+        [parameters.theta_gamma, parameters.theta_alpha, parameters.theta_beta], device=images.device
+    )[:, None]
     smoothness, positions = places / thetas[0], places / thetas[1]
     return [smoothness, torch.cat([positions, colours / thetas[2]], 2)]
 

@@ -26,7 +26,9 @@ def find_dataset(path: str | Path, layout: str | None = None) -> Dataset:
     """
     folder = Path(path)
     if not folder.is_dir():
-        raise DatasetError(folder, "is not a folder" if folder.exists() else "does not exist", "name the folder of a dataset")
+        raise DatasetError(
+            folder, "is not a folder" if folder.exists() else "does not exist", "name the folder of a dataset"
+        )
     names = [layout] if layout else sorted(DATASETS)
     for name in names:
         reader = DATASETS.create(name)

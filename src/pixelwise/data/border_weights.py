@@ -83,4 +83,7 @@ def _boxes(cells: NDArray[np.int32]) -> dict[int, tuple[int, int, int, int]]:
     for axis, positions in enumerate((rows, columns)):
         np.minimum.at(first[:, axis], place, positions)
         np.maximum.at(last[:, axis], place, positions)
-    return {int(n): (int(a[0]), int(a[1]), int(b[0]) + 1, int(b[1]) + 1) for n, a, b in zip(numbers, first, last, strict=True)}
+    return {
+        int(n): (int(a[0]), int(a[1]), int(b[0]) + 1, int(b[1]) + 1)
+        for n, a, b in zip(numbers, first, last, strict=True)
+    }

@@ -50,14 +50,18 @@ class MaskEncoding:
         if raw.ndim == 3:
             # Grey that was saved as RGB loses nothing when one channel is taken.
             if (raw != raw[..., :1]).any():
-                raise MaskError(source, "is a colour image, class numbers were expected", "write `masks: color` in classes.yaml")
+                raise MaskError(
+                    source, "is a colour image, class numbers were expected", "write `masks: color` in classes.yaml"
+                )
             raw = raw[..., 0]
         return taxonomy.encode(raw, source)
 
     def _encode_colors(self, raw: NDArray[Any], taxonomy: Taxonomy, source: object) -> NDArray[Any]:
         if raw.ndim == 2:
             if raw.dtype != np.uint8:
-                raise MaskError(source, "holds 16-bit numbers, colours were expected", "remove `masks: color` from classes.yaml")
+                raise MaskError(
+                    source, "holds 16-bit numbers, colours were expected", "remove `masks: color` from classes.yaml"
+                )
             raw = np.repeat(raw[..., None], 3, axis=2)
         colors = np.array([*taxonomy.colors, *self.ignored], np.int64)
         ids = np.array([*range(taxonomy.num_classes), *[taxonomy.ignore_id] * len(self.ignored)], taxonomy.dtype)
@@ -77,7 +81,9 @@ def pack_colors(colors: NDArray[Any]) -> NDArray[np.int32]:
     return red << 16 | green << 8 | blue
 
 
-def _unknown_color(pixels: NDArray[np.int32], unknown: NDArray[np.bool_], taxonomy: Taxonomy, source: object) -> MaskError:
+def _unknown_color(
+    pixels: NDArray[np.int32], unknown: NDArray[np.bool_], taxonomy: Taxonomy, source: object
+) -> MaskError:
     codes, counts = np.unique(pixels[unknown], return_counts=True)
     most = int(counts.argmax())
     row, column = np.argwhere(pixels == codes[most])[0]
@@ -154,12 +160,19 @@ class Dataset:
     def split(self, name: str) -> Split:
         """The split of that name. Raises DatasetError listing the splits there are."""
         if name not in self.splits:
-            raise DatasetError(self.root, f"has no split {name!r}, only {', '.join(self.splits)}", suggest(name, self.splits))
+            raise DatasetError(
+                self.root, f"has no split {name!r}, only {', '.join(self.splits)}", suggest(name, self.splits)
+            )
         return self.splits[name]
 
     def problems(self) -> list[DatasetError]:
         """All that is wrong with the files' names and places, without opening any: one error a kind."""
-        found = [self._without_splits(), *map(self._duplicate_keys, self.splits.values()), self._missing(), self._in_two_splits()]
+        found = [
+            self._without_splits(),
+            *map(self._duplicate_keys, self.splits.values()),
+            self._missing(),
+            self._in_two_splits(),
+        ]
         return [problem for problem in found if problem is not None]
 
     def check(self) -> Dataset:
@@ -183,7 +196,11 @@ class Dataset:
         for item in split.items:
             counts[item.key] = counts.get(item.key, 0) + 1
         twice = [key for key, count in counts.items() if count > 1]
-        return DatasetError(self.root, f"split {split.name} names {_some(twice)} twice", "keep one of each") if twice else None
+        return (
+            DatasetError(self.root, f"split {split.name} names {_some(twice)} twice", "keep one of each")
+            if twice
+            else None
+        )
 
     def _missing(self) -> DatasetError | None:
         """Every file that a pair lacks; a named pipe or folder under a file's name counts as missing."""
@@ -204,7 +221,9 @@ class Dataset:
         leaks = []
         for first, second in self._foreign_pairs():
             named = {item.key: item.image for item in second.items}
-            both = sorted(item.key for item in first.items if item.key in named and _same_file(item.image, named[item.key]))
+            both = sorted(
+                item.key for item in first.items if item.key in named and _same_file(item.image, named[item.key])
+            )
             if both:
                 leaks.append(f"{first.name} and {second.name} share {_some(both)}")
         if not leaks:

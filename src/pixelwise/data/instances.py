@@ -76,7 +76,9 @@ def enlarge(window: Window, shape: tuple[int, ...], factor: float = ENLARGED) ->
     """The window grown about its middle, cut off at the borders of an image of `shape` (height, width)."""
     down, right = ((factor - 1) / 2 * length for length in window.size)
     top, left = max(int(np.floor(window.top - down)), 0), max(int(np.floor(window.left - right)), 0)
-    return Window(top, left, min(int(np.ceil(window.bottom + down)), shape[0]), min(int(np.ceil(window.right + right)), shape[1]))
+    return Window(
+        top, left, min(int(np.ceil(window.bottom + down)), shape[0]), min(int(np.ceil(window.right + right)), shape[1])
+    )
 
 
 def overlap(a: Window, b: Window) -> float:

@@ -138,7 +138,9 @@ def warp(
         # OpenCV counts from pixel centres, the matrix from corners: half a pixel in, half a pixel out.
         shift = to_source[:, 2] + to_source[:, :2] @ [0.5, 0.5] - 0.5
         centers = np.column_stack([to_source[:, :2], shift])
-        sampled = cv2.warpAffine(image, centers, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, **border)
+        sampled = cv2.warpAffine(
+            image, centers, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, **border
+        )
     else:
         places = [(place - 0.5).astype(np.float32) for place in source]
         sampled = cv2.remap(image, places[0], places[1], cv2.INTER_LINEAR, **border)
@@ -157,6 +159,8 @@ def _shift_color(image: NDArray[np.uint8], saturation: float, hue: float) -> NDA
     """Scale saturation and turn hue by degrees, in OpenCV's HSV (hue of 0..179 in steps of two degrees)."""
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
     levels = np.arange(256)
-    tables = np.stack([(levels + round(hue / 2)) % 180, np.clip(np.rint(levels * saturation), 0, 255), levels], 1).astype(np.uint8)
+    tables = np.stack(
+        [(levels + round(hue / 2)) % 180, np.clip(np.rint(levels * saturation), 0, 255), levels], 1
+    ).astype(np.uint8)
     shifted = cv2.LUT(hsv, tables[None])
     return np.asarray(cv2.cvtColor(shifted, cv2.COLOR_HSV2RGB), np.uint8)

@@ -17,5 +17,7 @@ def window_starts(length: int, window: int) -> list[int]:
 
 def window_centers(size: tuple[int, int], window: tuple[int, int]) -> list[tuple[float, float]]:
     """(column, row) of the middle of each window over an image, row by row; both sizes are (height, width)."""
-    rows, columns = ([start + side / 2 for start in window_starts(n, side)] for n, side in zip(size, window, strict=True))
+    rows, columns = (
+        [start + side / 2 for start in window_starts(n, side)] for n, side in zip(size, window, strict=True)
+    )
     return [(column, row) for row, column in product(rows, columns)]

@@ -19,7 +19,7 @@ from ..core import Sample, Taxonomy
 from ..crf import Parameters, refine_each
 from ..data.dataset import Split
 from ..errors import DatasetError
-from ..inference.label_map import coarse_scores, probabilities
+from ..inference.label_map import low_res_logits, probabilities
 from ..inference.segmenter import Segmenter
 from .crf_search_cache import Tally
 from .metrics import Scores, confusion_matrix
@@ -150,7 +150,10 @@ def _confusions(
 ) -> Iterator[NDArray[np.int64]]:
     """The confusion matrix of an image without a CRF, then with each setting."""
     with torch.inference_mode():
-        probs = probabilities(coarse_scores(segmenter.model, sample.image, segmenter.device, segmenter.precision))
+        probs = probabilities(
+            low_res_logits(segmenter.model, sample.image, segmenter.device, segmenter.precision),
+            (sample.image.shape[0], sample.image.shape[1]),
+        )
     for number, refined in enumerate(chain([probs], refine_each(sample.image, probs, settings))):
         assert sample.mask is not None, "has_masks said so"
         yield confusion_matrix(sample.mask, refined.argmax(0), taxonomy.num_classes, taxonomy.ignore_id)

@@ -53,7 +53,9 @@ class Tally:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise ResourceError(self.path, f"cannot be written: {error.strerror or error}", "free space, then go on") from error
+            raise ResourceError(
+                self.path, f"cannot be written: {error.strerror or error}", "free space, then go on"
+            ) from error
 
     def discard(self) -> None:
         """Remove the file of a search that is done."""

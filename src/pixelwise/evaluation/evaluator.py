@@ -121,7 +121,9 @@ def read_scores(path: str | Path) -> Evaluation:
     try:
         data = json.loads(Path(path).read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(path, f"cannot be read as scores: {error}", "write it anew with `pixelwise evaluate`") from None
+        raise ConfigError(
+            path, f"cannot be read as scores: {error}", "write it anew with `pixelwise evaluate`"
+        ) from None
     return Evaluation.from_dict(data, path)
 
 
@@ -208,7 +210,9 @@ def _refuse_unscorable(split: Split) -> None:
 def _paired(folder: Path, split: Split) -> list[Path]:
     """The prediction file of each item, in the split's order."""
     if not folder.is_dir():
-        raise InputError(folder, "is not a folder", "give the folder that holds the predicted masks, one <key>.png an image")
+        raise InputError(
+            folder, "is not a folder", "give the folder that holds the predicted masks, one <key>.png an image"
+        )
     expected = [f"{item.key}.png" for item in split.items]
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*.png") if not path.name.startswith(".")}
     missing = [name for name in expected if name not in found]

@@ -45,7 +45,9 @@ def confusion_matrix(
     Raises MaskError when the shapes differ or an id is unknown (names the id and its pixel count).
     """
     if 0 <= ignore_id < num_classes:
-        raise ConfigError(source, f"ignore id {ignore_id} is also the id of a class", f"choose one outside 0..{num_classes - 1}")
+        raise ConfigError(
+            source, f"ignore id {ignore_id} is also the id of a class", f"choose one outside 0..{num_classes - 1}"
+        )
     if truth.shape != prediction.shape:
         what = f"truth is {_size(truth)}, prediction {_size(prediction)} (height x width)"
         raise MaskError(source, what, "predict at the image's own size; masks are never resized silently")
@@ -88,7 +90,9 @@ def _count_integers(
     return np.bincount(codes, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def _refuse_unknown(word: str, counts: NDArray[np.int64], num_classes: int, ignore_id: int | None, source: object) -> None:
+def _refuse_unknown(
+    word: str, counts: NDArray[np.int64], num_classes: int, ignore_id: int | None, source: object
+) -> None:
     values = np.array([v for v in np.flatnonzero(counts) if v >= num_classes and v != ignore_id], np.int64)
     if values.size:
         raise _unknown(word, values, counts[values], num_classes, source)
@@ -98,7 +102,9 @@ def _unknown(word: str, values: NDArray[Any], counts: NDArray[Any], num_classes:
     listed = ", ".join(f"{v} ({n} px)" for v, n in zip(values[:5], counts[:5], strict=True))
     what = f"{word} holds id {listed}, allowed are 0..{num_classes - 1}"
     if word == "truth":
-        return MaskError(source, what + " and the ignore id", "add the value to a class, or to `ignore`, in classes.yaml")
+        return MaskError(
+            source, what + " and the ignore id", "add the value to a class, or to `ignore`, in classes.yaml"
+        )
     return MaskError(source, what, "a prediction names a class at every pixel, also where truth is ignored")
 
 
@@ -179,13 +185,23 @@ class Scores:
         Raises MaskError when the matrix counts no pixel at all.
         """
         num_classes = len(names)
-        if matrix.shape != (num_classes, num_classes) or not np.issubdtype(matrix.dtype, np.integer) or (matrix < 0).any():
+        if (
+            matrix.shape != (num_classes, num_classes)
+            or not np.issubdtype(matrix.dtype, np.integer)
+            or (matrix < 0).any()
+        ):
             got = f"{_size(matrix)} {matrix.dtype}"
-            raise ConfigError("confusion matrix", f"got {got}, allowed are {num_classes}x{num_classes} counts", "one row a class")
+            raise ConfigError(
+                "confusion matrix", f"got {got}, allowed are {num_classes}x{num_classes} counts", "one row a class"
+            )
         if not matrix.any():
-            raise MaskError("scores", "no pixel to score: all are ignored, or there was no image", "check the split and `ignore`")
+            raise MaskError(
+                "scores", "no pixel to score: all are ignored, or there was no image", "check the split and `ignore`"
+            )
         if boundary is not None and boundary.shape != (num_classes, 2):
-            raise ConfigError("boundary counts", f"got {_size(boundary)}, allowed are {num_classes}x2", "one row a class")
+            raise ConfigError(
+                "boundary counts", f"got {_size(boundary)}, allowed are {num_classes}x2", "one row a class"
+            )
         rows = tuple(tuple(row) for row in matrix.tolist())
         pairs = () if boundary is None else tuple((both, either) for both, either in boundary.tolist())
         return cls(tuple(names), rows, pairs)

@@ -53,7 +53,9 @@ def _add(archive: tarfile.TarFile, key: str, mask: NDArray[Any]) -> None:
 
 def _refuse_wrong(key: str, mask: NDArray[Any], packed: set[str]) -> None:
     if not key.isascii() or not key.replace("_", "").replace("-", "").isalnum():
-        raise InputError(key or "id", "is no image id", "use the ids of ImageSets/Segmentation/test.txt, as 2008_000006")
+        raise InputError(
+            key or "id", "is no image id", "use the ids of ImageSets/Segmentation/test.txt, as 2008_000006"
+        )
     if key in packed:
         raise InputError(key, "is predicted twice", "give each image once")
     if mask.ndim != 2 or not mask.size or mask.dtype.kind not in "iu":

@@ -111,7 +111,9 @@ def _with_facts(image: ImageFile.ImageFile, data: bytes, orientation: int) -> De
     if image.format == "TIFF":
         inverted = image.mode in ("1", "L") and _tiff_tag(image, _PHOTOMETRIC, 1) == 0
         lossy = _tiff_tag(image, _COMPRESSION, 1) in _JPEG_IN_TIFF
-        return Decoded(image, data, _tiff_tag(image, _BITS_PER_SAMPLE, 1), orientation, turned=True, inverted=inverted, lossy=lossy)
+        return Decoded(
+            image, data, _tiff_tag(image, _BITS_PER_SAMPLE, 1), orientation, turned=True, inverted=inverted, lossy=lossy
+        )
     lossy = image.format in ("JPEG", "MPO") or (image.format == "WEBP" and _has_lossy_webp_chunk(data))
     return Decoded(image, data, 8, orientation, turned=False, inverted=False, lossy=lossy)
 
@@ -141,7 +143,9 @@ def _refuse_imposter(path: str | Path, data: bytes) -> None:
         if head.startswith(start):
             raise ImageError(path, f"is {words}", fix)
     if data[4:8] == b"ftyp":
-        raise ImageError(path, f"is a {data[8:12].decode('ascii', 'replace').strip()} file (HEIC, AVIF or video)", _EXPORT)
+        raise ImageError(
+            path, f"is a {data[8:12].decode('ascii', 'replace').strip()} file (HEIC, AVIF or video)", _EXPORT
+        )
 
 
 def _exif_orientation(image: Image.Image) -> int:

@@ -94,14 +94,18 @@ def _deep_pixels(path: str | Path, decoded: Decoded) -> NDArray[np.uint16]:
 
     pixels = cv2.imdecode(np.frombuffer(decoded.data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
-        raise ImageError(path, "has 16-bit colour in a layout that cannot be read", "save it with 8 bits, or as 16-bit PNG")
+        raise ImageError(
+            path, "has 16-bit colour in a layout that cannot be read", "save it with 8 bits, or as 16-bit PNG"
+        )
     return _turn(np.concatenate([pixels[..., 2::-1], pixels[..., 3:]], axis=2), decoded.orientation)
 
 
 def _as_labels(path: str | Path, decoded: Decoded) -> NDArray[Any]:
     mode, bits = decoded.image.mode, decoded.bits
     if bits == 16 and mode in ("LA", "RGB", "RGBA"):
-        raise MaskError(path, "has 16-bit colours or alpha", "save colour masks with 8 bits, or labels as 16-bit grey PNG")
+        raise MaskError(
+            path, "has 16-bit colours or alpha", "save colour masks with 8 bits, or labels as 16-bit grey PNG"
+        )
     if mode in ("LA", "PA"):
         return _upright(decoded)[..., 0]
     if mode in ("RGB", "RGBA"):
@@ -110,7 +114,9 @@ def _as_labels(path: str | Path, decoded: Decoded) -> NDArray[Any]:
         return _narrowed(path, _upright(decoded))
     if mode in ("1", "L", "P") or mode.startswith("I;16"):
         return _stored_gray(decoded)
-    raise MaskError(path, f"has pixels of mode {mode}, which are no labels", "save labels as 8- or 16-bit grey or palette PNG")
+    raise MaskError(
+        path, f"has pixels of mode {mode}, which are no labels", "save labels as 8- or 16-bit grey or palette PNG"
+    )
 
 
 def _stored_gray(decoded: Decoded) -> NDArray[Any]:

@@ -24,7 +24,9 @@ def write_mask(path: str | Path, values: NDArray[Any], palette: NDArray[Any] | N
     if path.suffix.lower() != ".png":
         raise InputError(path, f"masks are not written as {path.suffix or 'a file without suffix'}", "name it .png")
     if values.ndim != 2 or values.dtype not in (np.uint8, np.uint16) or not values.size:
-        raise InputError(path, f"a mask is (H, W) uint8 or uint16, got {values.shape} {values.dtype}", "convert it first")
+        raise InputError(
+            path, f"a mask is (H, W) uint8 or uint16, got {values.shape} {values.dtype}", "convert it first"
+        )
     write_bytes(path, encode_mask(values, palette))
 
 

@@ -31,7 +31,9 @@ def find_crf(name: str | None, model: str | Path | None) -> Parameters | None:
     path = _file_of(model or ".")
     if model is None or not path.is_file():
         fix = "run `pixelwise crf-search --model RUN --data DATA` first, or name a preset: " + ", ".join(PRESETS)
-        raise CheckpointError(path if model else "--crf run", "holds no CRF parameters" if model else "needs --model", fix)
+        raise CheckpointError(
+            path if model else "--crf run", "holds no CRF parameters" if model else "needs --model", fix
+        )
     return read_crf(path)
 
 

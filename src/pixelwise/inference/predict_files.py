@@ -99,7 +99,8 @@ def _output_names(names: Sequence[Path]) -> list[Path]:
     while True:
         counts = Counter(str(name).casefold() for name in chosen)
         changed = [
-            _shortened(full) if counts[str(short).casefold()] > 1 else short for short, full in zip(chosen, names, strict=True)
+            _shortened(full) if counts[str(short).casefold()] > 1 else short
+            for short, full in zip(chosen, names, strict=True)
         ]
         if changed == chosen:
             return chosen

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..core import Window
 from ..errors import InputError
 from ..models.base import SegmentationModel
-from .label_map import coarse_scores
+from .label_map import low_res_logits
 
 # Source: the authors' code: the first 50 boxes whose shorter side is 112 pixels or more.
 NUM_PROPOSALS = 50
@@ -65,11 +65,13 @@ def proposal_scores(
     for box in islice(large, num_proposals):
         if min(box) < 0 or box.bottom > height or box.right > width:
             raise InputError(
-                "proposals", f"{tuple(box)} leaves the image of {height}x{width}", "give top, left, bottom, right inside"
+                "proposals",
+                f"{tuple(box)} leaves the image of {height}x{width}",
+                "give top, left, bottom, right inside",
             )
         rows, columns = slice(box.top, box.bottom), slice(box.left, box.right)
-        coarse = coarse_scores(model, image[rows, columns], device, precision)
-        scores = coarse.output().logits[0].cpu().numpy()
+        low_res = low_res_logits(model, image[rows, columns], device, precision)
+        scores = low_res.upsample_to(box.size).logits[0].cpu().numpy()
         np.maximum(merged[:, rows, columns], scores, out=merged[:, rows, columns])
     return merged
 

@@ -22,7 +22,7 @@ from ..images import read_image
 from ..images.decode import DECODER_FAULTS
 from ..weights.checkpoint import CARD, CONFIG, WEIGHTS, Checkpoint, find_checkpoint, load_checkpoint, save_checkpoint
 from .device import find_device
-from .label_map import argmax_upsampled, coarse_scores, probabilities
+from .label_map import argmax_upsampled, low_res_logits, probabilities
 
 SHIPPED = Path(__file__).parent.parent / "shipped" / "compact_camvid"
 """The checkpoint inside the package: what `load()` without a path gives."""
@@ -40,7 +40,9 @@ class Segmenter(ModelHubMixin):
     crf        parameters of the fully connected CRF behind the network, or None
     """
 
-    def __init__(self, checkpoint: Checkpoint, name: str, device: str = "auto", precision: Precision = "float32") -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, name: str, device: str = "auto", precision: Precision = "float32"
+    ) -> None:
         self.crf: Parameters | None = None
         self.device = find_device(device)
         self.model = checkpoint.model.to(self.device)
@@ -65,13 +67,16 @@ class Segmenter(ModelHubMixin):
         if pixels.shape[2] != self.model.in_channels:
             what = f"has {pixels.shape[2]} channels, {self.name} takes {self.model.in_channels}"
             raise InputError(image if isinstance(image, str | Path) else "image", what, "choose a model of such images")
-        coarse = coarse_scores(self.model, pixels, self.device, self.precision)
+        low_res = low_res_logits(self.model, pixels, self.device, self.precision)
+        size = (pixels.shape[0], pixels.shape[1])
         shown = pixels[..., :3] if pixels.shape[2] > 3 else pixels
         if self.crf is not None:
-            refined = refine(np.ascontiguousarray(shown), probabilities(coarse), self.crf)
+            refined = refine(np.ascontiguousarray(shown), probabilities(low_res, size), self.crf)
             mask = refined.argmax(0).astype(self.taxonomy.dtype)
             return Prediction(mask, self.taxonomy, shown, refined if probs else None)
-        return Prediction(argmax_upsampled(coarse), self.taxonomy, shown, probabilities(coarse) if probs else None)
+        return Prediction(
+            argmax_upsampled(low_res, size), self.taxonomy, shown, probabilities(low_res, size) if probs else None
+        )
 
     def with_crf(self, crf: Parameters | str = "deeplabv2") -> Segmenter:
         """A twin, of the same network, that refines its labels by the fully connected CRF: a preset's name, or parameters."""
@@ -157,7 +162,9 @@ def as_pixels(image: object) -> NDArray[np.uint8]:
         return _pixels_of(image)
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or 0 in image.shape:
         got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise InputError("image", f"got {got}", "hand over a path, a PIL image, or a uint8 array (height, width, 3) in RGB order")
+        raise InputError(
+            "image", f"got {got}", "hand over a path, a PIL image, or a uint8 array (height, width, 3) in RGB order"
+        )
     return image
 
 
@@ -174,4 +181,6 @@ def _pixels_of(image: Image.Image) -> NDArray[np.uint8]:
             raise ImageError(name, what, "hand over its path, or a uint8 array (height, width, 3)")
         return np.asarray(upright.convert("RGB"))
     except DECODER_FAULTS as error:
-        raise ImageError(name, f"cannot be read: {error}", "copy or download it again, or export it as 8-bit RGB") from error
+        raise ImageError(
+            name, f"cannot be read: {error}", "copy or download it again, or export it as 8-bit RGB"
+        ) from error

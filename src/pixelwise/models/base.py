@@ -1,4 +1,7 @@
-"""What it takes to build a network again: a name and options, as a checkpoint stores them."""
+"""The interface of every network: any image size in, logits of that size out, pixels normalized inside.
+
+Training, profiling, explanation and weight import ask a network for nothing that is not declared on `SegmentationModel`.
+"""
 
 from __future__ import annotations
 
@@ -9,53 +12,83 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..core import Coarse, Output
+from ..core import LowResLogits, Output
 from ..errors import ConfigError
+from ..nn.geometry import ReceptiveField
 from ..nn.preprocessing import Preprocess
 from ..registry import Registry
 
 
 class SegmentationModel(nn.Module, ABC):
-    """What every network here is to the outside: `coarse` reads like the paper's figure, `forward` finishes it.
+    """Base class of all networks: a subclass implements `forward_low_res`, which reads like the figure of its paper.
 
-    num_classes  K
-    in_channels  C of the images
-    fixed_input_size   pixels of the square that every image is resized to; 0 for a network of any size, the usual kind
+    num_classes       K
+    in_channels       C of the images
+    logits_stride     image pixels per low-resolution logit, along each axis; 1 for logits at full size and for networks
+                      that resize every image to one square
+    fixed_input_size  side in pixels of the square that every image is resized to; None for networks of any size
+    context_px        pixels beyond each border of its output that the network needs to see (valid convolutions, U-Net's 92);
+                      0 for padded networks
+    num_heads         label maps that the network predicts; `forward` returns the first
+    classifier_names  names of the submodules that turn features into class scores
+    spec              name and options that the network was built with, set by `create_model`
     """
 
-    fixed_input_size = 0
+    logits_stride: int
+    fixed_input_size: int | None = None
+    context_px: int = 0
+    num_heads: int = 1
+    classifier_names: tuple[str, ...] = ("score",)
+    spec: ModelSpec
 
     def __init__(self, num_classes: int, in_channels: int, preprocessing: str | Mapping[str, Any]) -> None:
         super().__init__()
         if num_classes < 1 or in_channels < 1:
-            raise ConfigError("model", f"num_classes {num_classes}, in_channels {in_channels}", "both are at least 1")
+            what = f"expected num_classes and in_channels >= 1, got {num_classes} and {in_channels}"
+            raise ConfigError("model", what, "give 1 or more of each")
         self.num_classes = num_classes
         self.in_channels = in_channels
         self.preprocess = Preprocess(preprocessing, in_channels)
 
     @abstractmethod
-    def coarse(self, images: Tensor) -> Coarse:
-        """images (B, C, H, W), uint8 or float 0..255, RGB -> scores before the last upsampling."""
-
-    def classifier_modules(self) -> list[nn.Module]:
-        """The layers that turn features into class scores, if the network names them."""
-        return []
-
-    def new_modules(self) -> list[nn.Module]:
-        """The layers that a trained backbone does not bring, which may learn faster: where nothing else is said, the classifier."""
-        return self.classifier_modules()
+    def forward_low_res(self, images: Tensor) -> LowResLogits:
+        """Compute the logits before the last upsampling; images (B, C, H, W), uint8 or float 0..255, RGB."""
 
     def forward(self, images: Tensor) -> Output:
-        """images (B, C, H, W), uint8 or float 0..255, RGB -> logits (B, K, H, W) of the same size."""
-        return self.coarse(images).output()
+        """Compute logits (B, K, H, W) at the size of the images (B, C, H, W), uint8 or float 0..255, RGB."""
+        return self.forward_low_res(images).upsample_to((images.shape[-2], images.shape[-1]))
 
+    def forward_with_context(self, images: Tensor) -> LowResLogits:
+        """Compute the logits of images that bring `context_px` further pixels on each side.
 
-MODELS: Registry[SegmentationModel] = Registry("model")
+        images (B, C, H + 2 * context_px, W + 2 * context_px) -> logits that upsample to (B, K, H, W). Networks with `context_px` 0
+        need no surroundings.
+        """
+        return self.forward_low_res(images)
+
+    def classifier_modules(self) -> list[nn.Module]:
+        """Return the layers that turn features into class scores: all that `train.train_only: classifier` trains."""
+        return [self.get_submodule(name) for name in self.classifier_names]
+
+    def new_modules(self) -> list[nn.Module]:
+        """Return the layers that a pretrained backbone does not bring, trained with `optimizer.head_lr_factor`."""
+        return self.classifier_modules()
+
+    def receptive_fields(self) -> dict[str, ReceptiveField]:
+        """Return the receptive field of named feature maps, for networks that are a chain of layers; else nothing."""
+        return {}
+
+    def contributions(self, images: Tensor) -> dict[str, Tensor]:
+        """Return what each feature map adds to the logits, name -> (B, K, H, W), coarsest first.
+
+        Only networks whose logits are a sum over several maps (FCN's skips) implement it; others return nothing.
+        """
+        return {}
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The recipe of a network; `build` makes it with fresh weights and leaves the recipe on it as `model.spec`."""
+    """Name and options that rebuild a network, as a checkpoint stores them."""
 
     name: str
     num_classes: int = 21
@@ -64,7 +97,12 @@ class ModelSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self) -> SegmentationModel:
-        """Raises UnknownNameError or ConfigError."""
-        model = MODELS.create(self.name, tiny=self.tiny, num_classes=self.num_classes, in_channels=self.in_channels, **self.options)
-        model.spec = self  # type: ignore[assignment]
+        """Build the network with fresh weights and record this spec on it. Raises UnknownNameError or ConfigError."""
+        model = MODELS.create(
+            self.name, tiny=self.tiny, num_classes=self.num_classes, in_channels=self.in_channels, **self.options
+        )
+        model.spec = self
         return model
+
+
+MODELS: Registry[SegmentationModel] = Registry("model")

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core import Coarse
+from ..core import LowResLogits
 from ..errors import ConfigError
 from ..nn.blocks import BasicBlock, ConvNormAct
 from ..nn.upsampling import Bilinear
@@ -49,13 +49,18 @@ class Compact(SegmentationModel):
     ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
         if len(widths) != 4 or len(blocks) != 2 or len(decoder) != 3:
-            raise ConfigError("compact", f"widths {widths}, blocks {blocks}, decoder {decoder}", "give 4, 2 and 3 numbers")
+            raise ConfigError(
+                "compact", f"widths {widths}, blocks {blocks}, decoder {decoder}", "give 4, 2 and 3 numbers"
+            )
+        self.logits_stride = 2
         half, quarter, eighth, deep = widths
         self.stem = ConvNormAct(in_channels, half, stride=2)
         self.stride4 = _stage(half, quarter, [1] * blocks[0])
         self.stride8 = _stage(quarter, eighth, [1] * blocks[1])
         self.stride16 = _stage(eighth, deep, dilations)
-        self.pyramid = nn.ModuleList([ConvNormAct(deep, deep // 2, 1), *(ConvNormAct(deep, deep // 2, dilation=r) for r in rates)])
+        self.pyramid = nn.ModuleList(
+            [ConvNormAct(deep, deep // 2, 1), *(ConvNormAct(deep, deep // 2, dilation=r) for r in rates)]
+        )
         self.project = ConvNormAct(len(self.pyramid) * (deep // 2), decoder[0], 1)
         self.dropout = nn.Dropout2d(dropout)
         self.up8 = Fusion(decoder[0], eighth, decoder[0])
@@ -63,20 +68,15 @@ class Compact(SegmentationModel):
         self.up2 = Fusion(decoder[1], half, decoder[2])
         self.score = nn.Conv2d(decoder[2], num_classes, 1)
 
-    def coarse(self, images: Tensor) -> Coarse:
+    def forward_low_res(self, images: Tensor) -> LowResLogits:
         """images (B, C, H, W) -> scores at stride 2."""
-        size = (images.shape[-2], images.shape[-1])
         half = self.stem(self.preprocess(images))
         quarter = self.stride4(half)
         eighth = self.stride8(quarter)
         deep = self.stride16(eighth)
         context = self.dropout(self.project(torch.cat([branch(deep) for branch in self.pyramid], 1)))
         fused = self.up2(self.up4(self.up8(context, eighth), quarter), half)
-        return Coarse(self.score(fused), Bilinear(), size)
-
-    def classifier_modules(self) -> list[nn.Module]:
-        """The layers that turn features into class scores."""
-        return [self.score]
+        return LowResLogits(self.score(fused), Bilinear())
 
 
 class Fusion(nn.Module):
@@ -105,7 +105,7 @@ def _stage(in_channels: int, out_channels: int, dilations: Sequence[int]) -> nn.
 
 @MODELS.register(
     "compact",
-    tiny={"widths": (4, 4, 6, 8), "blocks": (1, 1), "dilations": (1, 2), "rates": (2,), "decoder": (8, 4, 4)},
+    tiny={"widths": (8, 8, 8, 8), "blocks": (1, 1), "dilations": (1, 2), "rates": (2,), "decoder": (8, 4, 4)},
     year=2026,
     scores="CamVid test: docs/results.md",
 )

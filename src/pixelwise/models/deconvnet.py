@@ -22,7 +22,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core import Coarse
+from ..core import LowResLogits
 from ..errors import ConfigError
 from ..nn.channels import scale_channels
 from ..nn.init import init_kaiming_normal
@@ -64,11 +64,15 @@ class DeconvNet(SegmentationModel):
     side  pixels of the square that every image is resized to, a multiple of 32; fc6 covers all of its last map
     """
 
-    def __init__(self, num_classes: int, in_channels: int, side: int, width_mult: float, preprocessing: str | Mapping[str, Any]) -> None:
+    def __init__(
+        self, num_classes: int, in_channels: int, side: int, width_mult: float, preprocessing: str | Mapping[str, Any]
+    ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
         if side < STRIDE or side % STRIDE:
             raise ConfigError("side", f"got {side}, allowed are multiples of {STRIDE}", "the paper's is 224")
         self.fixed_input_size = side
+        self.input_size = (side, side)
+        self.logits_stride = 1
         kernel = side // STRIDE
         channels = in_channels
         self.conv = nn.ModuleList()
@@ -86,12 +90,12 @@ class DeconvNet(SegmentationModel):
         self.score = nn.Conv2d(channels, num_classes, 1)
         init_kaiming_normal(self)
 
-    def coarse(self, images: Tensor) -> Coarse:
+    def forward_low_res(self, images: Tensor) -> LowResLogits:
         """images (B, C, H, W) -> scores of a square of `side` pixels."""
         size = (images.shape[-2], images.shape[-1])
         cells = self.preprocess(images)
-        if size != (self.fixed_input_size, self.fixed_input_size):
-            cells = F.interpolate(cells, size=(self.fixed_input_size, self.fixed_input_size), mode="bilinear", align_corners=False)
+        if size != self.input_size:
+            cells = F.interpolate(cells, size=self.input_size, mode="bilinear", align_corners=False)
         switches = []
         for block in self.conv:
             cells, places = F.max_pool2d(block(cells), 2, return_indices=True)
@@ -99,14 +103,12 @@ class DeconvNet(SegmentationModel):
         cells = self.deconv_fc6(self.fc7(self.fc6(cells)))
         for block, places in zip(self.deconv, reversed(switches), strict=True):
             cells = block(F.max_unpool2d(cells, places, (2, 2)))
-        return Coarse(self.score(cells), Bilinear(), size)
-
-    def classifier_modules(self) -> list[nn.Module]:
-        """The layers that turn features into class scores."""
-        return [self.score]
+        return LowResLogits(self.score(cells), Bilinear())
 
 
-def _block(unit: type[ConvUnit] | type[DeconvUnit], in_channels: int, block: Sequence[int], width_mult: float) -> nn.Sequential:
+def _block(
+    unit: type[ConvUnit] | type[DeconvUnit], in_channels: int, block: Sequence[int], width_mult: float
+) -> nn.Sequential:
     channels = [in_channels, *(scale_channels(base, width_mult) for base in block)]
     return nn.Sequential(*(unit(a, b, 3, 1) for a, b in pairwise(channels)))
 

@@ -26,12 +26,12 @@ from torch import Tensor, nn
 
 from ..backbones import create_backbone
 from ..backbones.classifier import ClassifierBackbone
-from ..core import Coarse
+from ..core import LowResLogits
 from ..errors import ConfigError
 from ..nn.channels import scale_channels
-from ..nn.geometry import Field, layers_of, receptive_field
+from ..nn.geometry import ReceptiveField, layers_of, receptive_field
 from ..nn.init import init_kaiming_normal, normal_conv
-from ..nn.upsampling import Grid, Identity, cover
+from ..nn.upsampling import AlignedBilinear, Identity, pad_to_stride
 from .base import MODELS, SegmentationModel
 
 PAPER = "https://arxiv.org/abs/1412.7062"
@@ -58,7 +58,9 @@ def fully_connected(in_channels: int, view: View, dropout: float, width_mult: fl
     """fc6 with holes and fc7, (B, in_channels, h, w) -> (B, view.hidden * width, h, w). Raises ConfigError for the rate."""
     reach = (view.kernel - 1) * view.rate
     if view.rate < 1 or reach % 2:
-        raise ConfigError("rate", f"got {view.rate} for {view.kernel}x{view.kernel}", "even kernels take even rates of 2 and more")
+        raise ConfigError(
+            "rate", f"got {view.rate} for {view.kernel}x{view.kernel}", "even kernels take even rates of 2 and more"
+        )
     hidden = scale_channels(view.hidden, width_mult)
     fc = nn.Sequential(
         nn.Conv2d(in_channels, hidden, view.kernel, padding=reach // 2, dilation=view.rate),
@@ -104,38 +106,46 @@ class DeepLabV1(SegmentationModel):
         preprocessing: str | Mapping[str, Any],
     ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
-        backbone = create_backbone("vgg16", in_channels=in_channels, output_stride=STRIDE, pool_kernel=3, width_mult=width_mult)
+        backbone = create_backbone(
+            "vgg16", in_channels=in_channels, output_stride=STRIDE, pool_kernel=3, width_mult=width_mult
+        )
         assert isinstance(backbone, ClassifierBackbone)
         self.backbone = backbone
         self.fine = fine
+        self.logits_stride = STRIDE
         self.average = nn.AvgPool2d(3, 1, 1) if view.averaged else nn.Identity()
         self.fc = fully_connected(backbone.channels[-1], view, dropout, width_mult)
         direct = scale_channels(direct_channels, width_mult) if direct_channels else 0
         sources = zip((in_channels, *backbone.channels), DIRECT_STRIDES, strict=False) if direct else ()
         self.direct = nn.ModuleList(MultiScaleBranch(channels, direct, stride, dropout) for channels, stride in sources)
-        self.score = normal_conv(scale_channels(view.hidden, width_mult) + len(self.direct) * direct, num_classes, 1, std=0.01)
+        self.score = normal_conv(
+            scale_channels(view.hidden, width_mult) + len(self.direct) * direct, num_classes, 1, std=0.01
+        )
 
-    def coarse(self, images: Tensor) -> Coarse:
+    def forward_low_res(self, images: Tensor) -> LowResLogits:
         """images (B, C, H, W) -> scores at stride 8."""
         size = (images.shape[-2], images.shape[-1])
-        x = cover(self.preprocess(images), STRIDE)
+        x = pad_to_stride(self.preprocess(images), STRIDE)
         *early, last = self.backbone(x)
         cells = self.fc(self.average(last))
         if self.direct and self.fine and not self.training:
-            return Coarse(self._fine(cells, [x, *early], size), Identity(), size)
+            return LowResLogits(self._fine(cells, [x, *early], size), Identity())
         beside = [path(early_map) for path, early_map in zip(self.direct, (x, *early), strict=False)]
-        return Coarse(self.score(torch.cat([cells, *beside], 1)), Grid(STRIDE), size)
+        return LowResLogits(self.score(torch.cat([cells, *beside], 1)), AlignedBilinear(STRIDE))
 
     def _fine(self, cells: Tensor, early: list[Tensor], size: tuple[int, int]) -> Tensor:
         """The classifier in parts, each at its map's own stride, brought to full size and summed."""
         maps = [cells, *(path(early_map, fine=True) for path, early_map in zip(self.direct, early, strict=True))]
         strides = [STRIDE, *(STRIDE // stride for stride in DIRECT_STRIDES)]
         weights = torch.split(self.score.weight, [part.shape[1] for part in maps], 1)
-        parts = [Grid(stride)(F.conv2d(part, weight), size) for part, weight, stride in zip(maps, weights, strides, strict=True)]
+        parts = [
+            AlignedBilinear(stride)(F.conv2d(part, weight), size)
+            for part, weight, stride in zip(maps, weights, strides, strict=True)
+        ]
         assert self.score.bias is not None
         return torch.stack(parts).sum(0) + self.score.bias[:, None, None]
 
-    def receptive_fields(self) -> dict[str, Field]:
+    def receptive_fields(self) -> dict[str, ReceptiveField]:
         """Of the map behind fc6 and fc7."""
         return {"fc7": receptive_field(layers_of([*self.backbone.path(), self.average, self.fc]))}
 
@@ -161,7 +171,11 @@ def _register(name: str, summary: str, view: View) -> None:
     MODELS.register(name, tiny={"width_mult": 1 / 16}, paper=PAPER, year=2015, scores=SCORES)(build)
 
 
-_register("deeplabv1_largefov_vgg16", "DeepLab v1 LargeFOV: VGG16 at stride 8, fc6 of 3x3 at rate 12, 1024 filters.", LARGE_FOV)
+_register(
+    "deeplabv1_largefov_vgg16",
+    "DeepLab v1 LargeFOV: VGG16 at stride 8, fc6 of 3x3 at rate 12, 1024 filters.",
+    LARGE_FOV,
+)
 _register("deeplabv1_vgg16_7x7", "DeepLab v1 7x7: VGG16 at stride 8, its own fc6 at rate 4.", View(7, 4, 4096))
 _register("deeplabv1_vgg16_4x4", "DeepLab v1: VGG16 at stride 8, fc6 of 4x4 at rate 4, or `rate` 8.", View(4, 4, 4096))
 

@@ -29,12 +29,12 @@ from torch import Tensor, nn
 
 from ..backbones import create_backbone
 from ..backbones.classifier import ClassifierBackbone
-from ..core import Coarse
+from ..core import LowResLogits
 from ..errors import ConfigError
 from ..nn.channels import scale_channels
-from ..nn.geometry import Field, layers_of, receptive_field
+from ..nn.geometry import ReceptiveField, layers_of, receptive_field
 from ..nn.init import normal_conv
-from ..nn.upsampling import Grid, cover
+from ..nn.upsampling import AlignedBilinear, pad_to_stride
 from .base import MODELS, SegmentationModel
 from .deeplabv1 import LARGE_FOV, View, fully_connected
 
@@ -83,24 +83,24 @@ class DeepLabV2(SegmentationModel):
         preprocessing: str | Mapping[str, Any],
     ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
+        self.logits_stride = STRIDE
         self.backbone = backbone
         self.pyramid = pyramid
         self.scales = _fractions(scales)
         # The least step of pixels that is whole cells at every scale.
         self.step = STRIDE * math.lcm(*(scale.denominator for scale in self.scales))
 
-    def coarse(self, images: Tensor) -> Coarse:
+    def forward_low_res(self, images: Tensor) -> LowResLogits:
         """images (B, C, H, W) -> scores at stride 8, the maximum over the scales; in training those of each scale too."""
-        size = (images.shape[-2], images.shape[-1])
-        x = cover(self.preprocess(images), self.step)
+        x = pad_to_stride(self.preprocess(images), self.step)
         first, *others = (self.pyramid(self.backbone(_resized(x, scale))[-1]) for scale in self.scales)
         if not others:
-            return Coarse(first, Grid(STRIDE), size)
+            return LowResLogits(first, AlignedBilinear(STRIDE))
         each = [first, *(_aligned(scores, first.shape[-2:]) for scores in others)]
-        aux = tuple(Grid(STRIDE)(scores, size) for scores in each) if self.training else ()
-        return Coarse(torch.stack(each).amax(0), Grid(STRIDE), size, aux)
+        aux = tuple(each) if self.training else ()
+        return LowResLogits(torch.stack(each).amax(0), AlignedBilinear(STRIDE), aux)
 
-    def receptive_fields(self) -> dict[str, Field]:
+    def receptive_fields(self) -> dict[str, ReceptiveField]:
         """Of the scores of each branch, at scale 1."""
         path = self.backbone.path()
         return {name: receptive_field(layers_of([*path, *branch])) for name, branch in self.pyramid.paths()}
@@ -114,7 +114,9 @@ def _fractions(scales: Sequence[float]) -> tuple[Fraction, ...]:
     parts = tuple(Fraction(scale).limit_denominator(8) for scale in scales)
     exact = all(part > 0 and math.isclose(part, scale) for part, scale in zip(parts, scales, strict=True))
     if not parts or parts[0] != 1 or not exact:
-        raise ConfigError("scales", f"got {tuple(scales)}", "1 first, then others by parts up to the eighth, as 0.75 or 0.5")
+        raise ConfigError(
+            "scales", f"got {tuple(scales)}", "1 first, then others by parts up to the eighth, as 0.75 or 0.5"
+        )
     return parts
 
 
@@ -158,7 +160,9 @@ def deeplabv2_vgg16(
     branches = {}
     for rate in _rates(head):
         fc = fully_connected(backbone.channels[-1], View(3, rate, LARGE_FOV.hidden), dropout, width_mult)
-        branches[rate] = nn.Sequential(fc, normal_conv(scale_channels(LARGE_FOV.hidden, width_mult), num_classes, 1, std=0.01))
+        branches[rate] = nn.Sequential(
+            fc, normal_conv(scale_channels(LARGE_FOV.hidden, width_mult), num_classes, 1, std=0.01)
+        )
     # Only LargeFOV keeps v1's pool5a.
     pyramid = Pyramid(branches, nn.AvgPool2d(3, 1, 1) if head == "largefov" else None)
     return DeepLabV2(num_classes, in_channels, backbone, pyramid, scales, preprocessing)

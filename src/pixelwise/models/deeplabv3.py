@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..backbones import create_backbone
 from ..backbones.resnet import Place
-from ..core import Coarse
+from ..core import LowResLogits
 from ..nn.channels import scale_channels
 from ..nn.pyramid_pooling import ASPP
 from ..nn.upsampling import Bilinear
@@ -54,7 +54,7 @@ class DeepLabV3(SegmentationModel):
         preprocessing: str | Mapping[str, Any],
     ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
-        self.output_stride = output_stride
+        self.logits_stride = output_stride
         self.backbone = create_backbone(
             f"resnet{depth}",
             in_channels=in_channels,
@@ -70,17 +70,12 @@ class DeepLabV3(SegmentationModel):
         self.context = None if cascade else ASPP(channels, hidden, rates_at(output_stride))
         self.score = nn.Conv2d(channels if cascade else hidden, num_classes, 1)
 
-    def coarse(self, images: Tensor) -> Coarse:
+    def forward_low_res(self, images: Tensor) -> LowResLogits:
         """images (B, C, H, W) -> scores at the output stride."""
-        size = (images.shape[-2], images.shape[-1])
         cells = self.backbone(self.preprocess(images))[-1]
         if self.context is not None:
             cells = self.context(cells)
-        return Coarse(self.score(cells), Bilinear(align_corners=True), size)
-
-    def classifier_modules(self) -> list[nn.Module]:
-        """The layers that turn features into class scores."""
-        return [self.score]
+        return LowResLogits(self.score(cells), Bilinear(align_corners=True))
 
 
 def _register(depth: int, name: str, cascade: bool, grid: tuple[int, ...], summary: str) -> None:
@@ -96,7 +91,16 @@ def _register(depth: int, name: str, cascade: bool, grid: tuple[int, ...], summa
         preprocessing: str | Mapping[str, Any] = "torchvision",
     ) -> DeepLabV3:
         return DeepLabV3(
-            depth, num_classes, in_channels, cascade, output_stride, multi_grid, stride_in, deep_stem, width_mult, preprocessing
+            depth,
+            num_classes,
+            in_channels,
+            cascade,
+            output_stride,
+            multi_grid,
+            stride_in,
+            deep_stem,
+            width_mult,
+            preprocessing,
         )
 
     build.__doc__ = summary
@@ -104,7 +108,17 @@ def _register(depth: int, name: str, cascade: bool, grid: tuple[int, ...], summa
 
 
 for _depth in (50, 101):
-    _register(_depth, f"deeplabv3_resnet{_depth}", False, (1, 2, 4), f"DeepLab v3 on ResNet-{_depth}: pyramid with image pooling.")
     _register(
-        _depth, f"deeplabv3_cascade_resnet{_depth}", True, (1, 2, 1), f"DeepLab v3 on ResNet-{_depth}: blocks 5 to 7 in cascade."
+        _depth,
+        f"deeplabv3_resnet{_depth}",
+        False,
+        (1, 2, 4),
+        f"DeepLab v3 on ResNet-{_depth}: pyramid with image pooling.",
+    )
+    _register(
+        _depth,
+        f"deeplabv3_cascade_resnet{_depth}",
+        True,
+        (1, 2, 1),
+        f"DeepLab v3 on ResNet-{_depth}: blocks 5 to 7 in cascade.",
     )

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbones import create_backbone
-from ..core import Coarse
+from ..core import LowResLogits
 from ..nn.blocks import ConvNormAct
 from ..nn.channels import scale_channels
 from ..nn.pyramid_pooling import ASPP
@@ -69,27 +69,25 @@ class DeepLabV3Plus(SegmentationModel):
         preprocessing: str | Mapping[str, Any],
     ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
-        self.backbone = create_backbone(backbone, in_channels=in_channels, output_stride=output_stride, **backbone_options)
+        self.backbone = create_backbone(
+            backbone, in_channels=in_channels, output_stride=output_stride, **backbone_options
+        )
         hidden = scale_channels(256, width_mult)
         rates: Sequence[int] = rates_at(output_stride) if atrous else ()
         self.context = ASPP(self.backbone.channels[-1], hidden, rates, separable=separable)
         self.fine = self.backbone.strides.index(4)
         fine = self.backbone.channels[self.fine]
         self.decoder = Decoder(hidden, fine, scale_channels(48, width_mult), separable) if decoder else None
+        self.logits_stride = 4 if decoder else output_stride
         self.score = nn.Conv2d(hidden, num_classes, 1)
 
-    def coarse(self, images: Tensor) -> Coarse:
+    def forward_low_res(self, images: Tensor) -> LowResLogits:
         """images (B, C, H, W) -> scores at stride 4; without a decoder at `output_stride`."""
-        size = (images.shape[-2], images.shape[-1])
         maps = self.backbone(self.preprocess(images))
         cells = self.context(maps[-1])
         if self.decoder is not None:
             cells = self.decoder(cells, maps[self.fine])
-        return Coarse(self.score(cells), ALIGNED, size)
-
-    def classifier_modules(self) -> list[nn.Module]:
-        """The layers that turn features into class scores."""
-        return [self.score]
+        return LowResLogits(self.score(cells), ALIGNED)
 
 
 def _register_resnet(depth: int) -> None:
@@ -106,11 +104,22 @@ def _register_resnet(depth: int) -> None:
     ) -> DeepLabV3Plus:
         options = {"deep_stem": True, "stride_in": "last", "multi_grid": multi_grid, "width_mult": width_mult}
         return DeepLabV3Plus(
-            f"resnet{depth}", options, num_classes, in_channels, output_stride, True, decoder, separable, width_mult, preprocessing
+            f"resnet{depth}",
+            options,
+            num_classes,
+            in_channels,
+            output_stride,
+            True,
+            decoder,
+            separable,
+            width_mult,
+            preprocessing,
         )
 
     build.__doc__ = f"DeepLab v3+ on ResNet-{depth}: pyramid, then a decoder with a map of stride 4."
-    MODELS.register(f"deeplabv3plus_resnet{depth}", tiny={"width_mult": 1 / 32}, paper=PAPER, year=2018, scores=SCORES)(build)
+    MODELS.register(f"deeplabv3plus_resnet{depth}", tiny={"width_mult": 1 / 32}, paper=PAPER, year=2018, scores=SCORES)(
+        build
+    )
 
 
 def _register_xception(depth: int) -> None:
@@ -125,10 +134,14 @@ def _register_xception(depth: int) -> None:
         preprocessing: str | Mapping[str, Any] = "tensorflow",
     ) -> DeepLabV3Plus:
         name, options = f"xception{depth}", {"width_mult": width_mult}
-        return DeepLabV3Plus(name, options, num_classes, in_channels, output_stride, True, decoder, separable, width_mult, preprocessing)
+        return DeepLabV3Plus(
+            name, options, num_classes, in_channels, output_stride, True, decoder, separable, width_mult, preprocessing
+        )
 
     build.__doc__ = f"DeepLab v3+ on aligned Xception-{depth}: separable pyramid and decoder."
-    MODELS.register(f"deeplabv3plus_xception{depth}", tiny={"width_mult": 1 / 32}, paper=PAPER, year=2018, scores=SCORES)(build)
+    MODELS.register(
+        f"deeplabv3plus_xception{depth}", tiny={"width_mult": 1 / 32}, paper=PAPER, year=2018, scores=SCORES
+    )(build)
 
 
 @MODELS.register(
@@ -151,7 +164,16 @@ def deeplabv3plus_mobilenetv2(
     """DeepLab v3+ code's small net: MobileNetV2 to 320 channels, image pooling and 1x1, as released."""
     options = {"width_mult": width_mult, "last": False}
     return DeepLabV3Plus(
-        "mobilenetv2", options, num_classes, in_channels, output_stride, atrous, decoder, False, width_mult, preprocessing
+        "mobilenetv2",
+        options,
+        num_classes,
+        in_channels,
+        output_stride,
+        atrous,
+        decoder,
+        False,
+        width_mult,
+        preprocessing,
     )
 
 

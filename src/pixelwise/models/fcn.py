@@ -26,11 +26,20 @@ from torch import Tensor, nn
 
 from ..backbones import BACKBONES
 from ..backbones.classifier import ClassifierBackbone
-from ..core import Coarse
+from ..core import LowResLogits
 from ..errors import CheckpointError, ConfigError
 from ..nn.channels import inflate_first_conv
 from ..nn.convolutionalize import convolutionalize
-from ..nn.geometry import CoordMap, Field, Layer, coordinates, crop_offset, layers_of, receptive_field, upsampling_to
+from ..nn.geometry import (
+    CoordMap,
+    Layer,
+    ReceptiveField,
+    coordinates,
+    crop_offset,
+    layers_of,
+    receptive_field,
+    upsampling_to,
+)
 from ..nn.init import init_kaiming_normal, zero_conv
 from ..nn.upsampling import Identity, TransposedBilinear, Upscore
 from ..registry import suggest
@@ -54,7 +63,9 @@ class FCNEncoder(nn.Module):
     names, channels, frames  of all maps: "fr", then the backbone's own name; a frame is where a map's cells lie on the image
     """
 
-    def __init__(self, backbone: ClassifierBackbone, strides: Sequence[int], same: bool, dropout: float, batch_norm: bool) -> None:
+    def __init__(
+        self, backbone: ClassifierBackbone, strides: Sequence[int], same: bool, dropout: float, batch_norm: bool
+    ) -> None:
         super().__init__()
         self.same = same
         self.backbone = backbone
@@ -121,7 +132,11 @@ class SkipHead(nn.Module):
             # What is cut off at the front moves the first cell: the sum starts where the later of the two starts.
             frame = self._with_edge(frame if self.shifts[-1] >= 0 else skip)
         self.final = upsampling_to(frame, CoordMap())
-        self.upscore = Upscore(num_classes, self.final.kernel, self.final.stride, learned=True) if upsampling == "learned" else None
+        self.upscore = (
+            Upscore(num_classes, self.final.kernel, self.final.stride, learned=True)
+            if upsampling == "learned"
+            else None
+        )
 
     def _with_edge(self, frame: CoordMap) -> CoordMap:
         return frame.then(Layer(1, padding=self.edge).coordinates)
@@ -138,13 +153,13 @@ class SkipHead(nn.Module):
             fused = self._extend(_add_overlap(upscore(fused), skip, shift))
         return fused
 
-    def finish(self, fused: Tensor, size: tuple[int, int]) -> Coarse:
+    def finish(self, fused: Tensor, size: tuple[int, int]) -> LowResLogits:
         """The summed scores, and the last upsampling: fixed ones are left to the caller."""
         kernel, stride, offset = self.final
         if self.upscore is None:
-            return Coarse(fused, TransposedBilinear(kernel, stride, offset), size)
+            return LowResLogits(fused, TransposedBilinear(kernel, stride, offset))
         full = self.upscore(fused)[..., offset : offset + size[0], offset : offset + size[1]]
-        return Coarse(full, Identity(), size)
+        return LowResLogits(full, Identity())
 
     def _extend(self, scores: Tensor) -> Tensor:
         return F.pad(scores, (self.edge,) * 4, mode="replicate") if self.edge else scores
@@ -172,8 +187,9 @@ class FCN(SegmentationModel):
         super().__init__(num_classes, in_channels, preprocessing)
         self.encoder = encoder
         self.head = SkipHead(encoder, num_classes, upsampling, scales)
+        self.logits_stride = 1 if upsampling == "learned" else self.head.final.stride
 
-    def coarse(self, images: Tensor) -> Coarse:
+    def forward_low_res(self, images: Tensor) -> LowResLogits:
         """images (B, C, H, W), uint8 or float 0..255, RGB -> scores before the last upsampling."""
         maps = self.encoder(self.preprocess(images))
         fused = self.head.fuse(self.head.score(maps))
@@ -186,12 +202,15 @@ class FCN(SegmentationModel):
         added = {}
         for i, name in enumerate(self.encoder.names):
             alone = [score if j == i else torch.zeros_like(score) for j, score in enumerate(scores)]
-            added[name] = self.head.finish(self.head.fuse(alone), size).output().logits
+            added[name] = self.head.finish(self.head.fuse(alone), size).upsample_to(size).logits
         return added
 
-    def receptive_fields(self) -> dict[str, Field]:
+    def receptive_fields(self) -> dict[str, ReceptiveField]:
         """Map name -> receptive field of its cells, in pixels."""
-        return {name: receptive_field(layers) for name, layers in zip(self.encoder.names, self.encoder.layers(), strict=True)}
+        return {
+            name: receptive_field(layers)
+            for name, layers in zip(self.encoder.names, self.encoder.layers(), strict=True)
+        }
 
     def classifier_modules(self) -> list[nn.Module]:
         """What stays trainable when only the classifier is trained: the score layers."""
@@ -236,12 +255,20 @@ def load_from(module: nn.Module, source: nn.Module) -> None:
     mine, given = module.state_dict(), source.state_dict()
     wrong = [n for n in mine | given if n not in mine or n not in given or mine[n].shape != given[n].shape]
     if wrong:
-        raise CheckpointError("init_from", f"layers do not fit: {', '.join(wrong[:6])}", "use one backbone, width and class list")
+        raise CheckpointError(
+            "init_from", f"layers do not fit: {', '.join(wrong[:6])}", "use one backbone, width and class list"
+        )
     module.load_state_dict(given)
 
 
 def build_encoder(
-    name: str, in_channels: int, strides: Sequence[int], geometry: str, batch_norm: bool, width_mult: float, dropout: float
+    name: str,
+    in_channels: int,
+    strides: Sequence[int],
+    geometry: str,
+    batch_norm: bool,
+    width_mult: float,
+    dropout: float,
 ) -> FCNEncoder:
     """A registered classifier as FCN's backbone. Raises ConfigError for a backbone, geometry or norm that does not exist."""
     if geometry not in ("caffe", "same"):
@@ -264,7 +291,9 @@ def build_encoder(
     return FCNEncoder(backbone, strides, same, dropout, full_name.endswith("_bn"))
 
 
-def _register(name: str, summary: str, default_backbone: str, strides: tuple[int, ...], scales: tuple[float, ...] = ()) -> None:
+def _register(
+    name: str, summary: str, default_backbone: str, strides: tuple[int, ...], scales: tuple[float, ...] = ()
+) -> None:
     own_dropout = 0.4 if default_backbone == "googlenet" else 0.5
 
     def build(
@@ -283,14 +312,24 @@ def _register(name: str, summary: str, default_backbone: str, strides: tuple[int
         return FCN(num_classes, in_channels, preprocessing, body, upsampling, scales)
 
     build.__doc__ = summary
-    MODELS.register(name, tiny={"width_mult": 1 / 16 if default_backbone != "googlenet" else 1 / 8}, paper=PAPER, year=2015, scores=SCORES)(
-        build
-    )
+    MODELS.register(
+        name,
+        tiny={"width_mult": 1 / 16 if default_backbone != "googlenet" else 1 / 8},
+        paper=PAPER,
+        year=2015,
+        scores=SCORES,
+    )(build)
 
 
-_BACKBONES = (("vgg16", "vgg16", "VGG16"), ("alexnet", "alexnet_caffe", "CaffeNet"), ("googlenet", "googlenet", "GoogLeNet"))
+_BACKBONES = (
+    ("vgg16", "vgg16", "VGG16"),
+    ("alexnet", "alexnet_caffe", "CaffeNet"),
+    ("googlenet", "googlenet", "GoogLeNet"),
+)
 for _short, _backbone, _title in _BACKBONES:
     _register(f"fcn32s_{_short}", f"FCN-32s on {_title}: one score map of stride 32.", _backbone, ())
     _register(f"fcn16s_{_short}", f"FCN-16s on {_title}: with a skip of stride 16.", _backbone, (16,))
     _register(f"fcn8s_{_short}", f"FCN-8s on {_title}: with skips of stride 16 and 8.", _backbone, (16, 8))
-_register("fcn8s_atonce_vgg16", "FCN-8s on VGG16 trained in one go: skip maps scaled down.", "vgg16", (16, 8), AT_ONCE_SCALES)
+_register(
+    "fcn8s_atonce_vgg16", "FCN-8s on VGG16 trained in one go: skip maps scaled down.", "vgg16", (16, 8), AT_ONCE_SCALES
+)

@@ -8,7 +8,7 @@ Early fusion needs no net of its own: `in_channels=4` on any FCN, and `transplan
 colour planes.
 
 Deviations: those of `fcn.py`. The authors add the two heads' losses with weight 1; here that is the caller's, through
-`coarse_all`: the train command knows one mask an image.
+`forward_low_res_all`: the train command knows one mask an image.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..backbones.classifier import ClassifierBackbone
-from ..core import Coarse
+from ..core import LowResLogits
 from ..errors import ConfigError
 from ..nn.init import zero_conv
 from ..nn.preprocessing import NYUD_COLOR_HHA
@@ -45,10 +45,11 @@ class LateFusionFCN(SegmentationModel):
         self.color = color
         self.other = other
         self.color_head = SkipHead(color, num_classes, upsampling)
+        self.logits_stride = 1 if upsampling == "learned" else self.color_head.final.stride
         # One upsampling serves both streams, so the second has a score layer only.
         self.other_score = zero_conv(other.channels[0], num_classes)
 
-    def coarse(self, images: Tensor) -> Coarse:
+    def forward_low_res(self, images: Tensor) -> LowResLogits:
         """images (B, 3 + D, H, W), uint8 or float 0..255, RGB and D further channels -> scores before the last upsampling."""
         color_scores, other_scores = self.stream_scores(images)
         fused = self.color_head.fuse([0.5 * color_scores + 0.5 * other_scores])
@@ -72,7 +73,10 @@ class LateFusionFCN(SegmentationModel):
 
     def init_from(self, color: FCN, other: FCN) -> None:
         """Start from two FCN-32s, one per stream, score layers included. Raises CheckpointError where they do not fit."""
-        for backbone, score, source in ((self.color, self.color_head.scores[0], color), (self.other, self.other_score, other)):
+        for backbone, score, source in (
+            (self.color, self.color_head.scores[0], color),
+            (self.other, self.other_score, other),
+        ):
             load_from(backbone, source.encoder)
             load_from(score, source.head.scores[0])
 
@@ -87,10 +91,12 @@ class LateFusionFCN(SegmentationModel):
 
 
 class TwoHeadFCN(FCN):
-    """One backbone, two labellings: `forward` and `coarse` give the first (semantic), `coarse_all` both.
+    """One backbone, two labellings: `forward` gives the first (semantic), `forward_low_res_all` both.
 
     num_geometric  classes of the second head
     """
+
+    num_heads = 2
 
     def __init__(
         self,
@@ -107,11 +113,13 @@ class TwoHeadFCN(FCN):
         self.num_geometric = num_geometric
         self.geometric_head = SkipHead(encoder, num_geometric, upsampling)
 
-    def coarse_all(self, images: Tensor) -> tuple[Coarse, Coarse]:
+    def forward_low_res_all(self, images: Tensor) -> tuple[LowResLogits, LowResLogits]:
         """images (B, C, H, W), uint8 or float 0..255, RGB -> semantic and geometric scores before the last upsampling."""
         maps = self.encoder(self.preprocess(images))
         size = (images.shape[-2], images.shape[-1])
-        semantic, geometric = (head.finish(head.fuse(head.score(maps)), size) for head in (self.head, self.geometric_head))
+        semantic, geometric = (
+            head.finish(head.fuse(head.score(maps)), size) for head in (self.head, self.geometric_head)
+        )
         return semantic, geometric
 
     def classifier_modules(self) -> list[nn.Module]:
@@ -126,7 +134,9 @@ class TwoHeadFCN(FCN):
         return names
 
 
-@MODELS.register("fcn32s_late_fusion_vgg16", tiny={"width_mult": 1 / 16}, paper=PAPER, year=2015, scores="NYUDv2 34.0 (16s, table 4)")
+@MODELS.register(
+    "fcn32s_late_fusion_vgg16", tiny={"width_mult": 1 / 16}, paper=PAPER, year=2015, scores="NYUDv2 34.0 (16s, table 4)"
+)
 def fcn32s_late_fusion_vgg16(
     num_classes: int,
     in_channels: int = 6,
@@ -144,7 +154,9 @@ def fcn32s_late_fusion_vgg16(
     if num_other < 1:
         what = f"got {in_channels}; late fusion takes 3 colour channels and at least one more"
         raise ConfigError("in_channels", what, "create the model with in_channels=6 (RGB and HHA)")
-    streams = [build_encoder(backbone, n, (), geometry, batch_norm, width_mult, dropout) for n in (NUM_COLOR, num_other)]
+    streams = [
+        build_encoder(backbone, n, (), geometry, batch_norm, width_mult, dropout) for n in (NUM_COLOR, num_other)
+    ]
     spec = preprocessing or (NYUD_COLOR_HHA if in_channels == 6 else "caffe")
     return LateFusionFCN(num_classes, in_channels, spec, streams[0], streams[1], upsampling)
 
@@ -167,9 +179,13 @@ def _register_two_heads(name: str, summary: str, strides: tuple[int, ...]) -> No
         return TwoHeadFCN(num_classes, in_channels, preprocessing, body, num_geometric, upsampling)
 
     build.__doc__ = summary
-    MODELS.register(name, tiny={"width_mult": 1 / 16}, paper=PAPER, year=2015, scores="SIFT Flow 39.5 (16s, table 5)")(build)
+    MODELS.register(name, tiny={"width_mult": 1 / 16}, paper=PAPER, year=2015, scores="SIFT Flow 39.5 (16s, table 5)")(
+        build
+    )
 
 
 _register_two_heads("fcn32s_two_heads_vgg16", "FCN-32s on VGG16 with a semantic and a geometric head.", ())
-_register_two_heads("fcn16s_two_heads_vgg16", "FCN-16s on VGG16 with a semantic and a geometric head, as for SIFT Flow.", (16,))
+_register_two_heads(
+    "fcn16s_two_heads_vgg16", "FCN-16s on VGG16 with a semantic and a geometric head, as for SIFT Flow.", (16,)
+)
 _register_two_heads("fcn8s_two_heads_vgg16", "FCN-8s on VGG16 with a semantic and a geometric head.", (16, 8))

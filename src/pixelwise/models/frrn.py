@@ -21,11 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core import Coarse
+from ..core import LowResLogits
 from ..errors import ConfigError
 from ..nn.blocks import ConvNormAct
 from ..nn.init import init_kaiming_normal
-from ..nn.upsampling import Enlarge
+from ..nn.upsampling import BilinearByFactor
 from .base import MODELS, SegmentationModel
 
 PAPER = "https://arxiv.org/abs/1611.08323"
@@ -89,6 +89,7 @@ class FRRN(SegmentationModel):
         if shrink < 1:
             raise ConfigError("shrink", f"is {shrink}", "choose 1, for images as they are, or more")
         self.shrink = shrink
+        self.logits_stride = shrink
         self.coarsest = down[-1][0]
         self.first = ConvNormAct(in_channels, base, 5)
         self.head = nn.Sequential(*(ResidualUnit(base, base) for _ in range(3)))
@@ -102,11 +103,13 @@ class FRRN(SegmentationModel):
                 channels = base * widening
             self.stages.append(units)
         self.num_down = len(down)
-        self.tail = nn.Sequential(ResidualUnit(channels + lanes, base), ResidualUnit(base, base), ResidualUnit(base, base))
+        self.tail = nn.Sequential(
+            ResidualUnit(channels + lanes, base), ResidualUnit(base, base), ResidualUnit(base, base)
+        )
         self.score = nn.Conv2d(base, num_classes, 1)
         init_kaiming_normal(self)
 
-    def coarse(self, images: Tensor) -> Coarse:
+    def forward_low_res(self, images: Tensor) -> LowResLogits:
         """images (B, C, H, W) -> scores of squares of `shrink` pixels."""
         height, width = images.shape[-2:]
         x = _pad_to_multiple(self.preprocess(images), self.shrink * self.coarsest)
@@ -119,11 +122,7 @@ class FRRN(SegmentationModel):
                 y, z = unit(y, z)
         scores = self.score(self.tail(torch.cat([_double(y), z], 1)))
         rows, columns = (-(-side // self.shrink) for side in (height, width))
-        return Coarse(scores[..., :rows, :columns], Enlarge(self.shrink), (height, width))
-
-    def classifier_modules(self) -> list[nn.Module]:
-        """The layers that turn features into class scores."""
-        return [self.score]
+        return LowResLogits(scores[..., :rows, :columns], BilinearByFactor(self.shrink))
 
 
 def _double(y: Tensor) -> Tensor:
@@ -149,7 +148,9 @@ def _register(letter: str, down: Sequence[tuple[int, int, int]], up: Sequence[tu
         return FRRN(num_classes, in_channels, down, up, base, lanes, shrink, preprocessing)
 
     build.__doc__ = f"FRRN {letter}: a full-size residual stream beside a pooling stream of stride {down[-1][0]}."
-    MODELS.register(f"frrn_{letter.lower()}", tiny={"base": 4, "lanes": 4}, paper=PAPER, year=2017, scores=SCORES)(build)
+    MODELS.register(f"frrn_{letter.lower()}", tiny={"base": 4, "lanes": 4}, paper=PAPER, year=2017, scores=SCORES)(
+        build
+    )
 
 
 _register("A", DOWN_A, UP_A)

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from ..backbones import create_backbone
 from ..backbones.classifier import ChainBackbone
-from ..core import Coarse
+from ..core import LowResLogits
 from ..errors import ConfigError
 from ..nn.geometry import layers_of, output_size
 from ..nn.init import init_kaiming_normal, normal_conv
@@ -108,6 +108,8 @@ class Hypercolumns(SegmentationModel):
         if min(places, heat) < 1:
             raise ConfigError("places", f"got {places}, and {heat} for heat", "both are at least 1")
         self.fixed_input_size = side
+        self.input_size = (side, side)
+        self.logits_stride = 1
         self.heat = heat
         built = create_backbone(backbone, in_channels=in_channels, width_mult=width_mult)
         assert isinstance(built, ChainBackbone)
@@ -127,8 +129,8 @@ class Hypercolumns(SegmentationModel):
     def maps(self, images: Tensor) -> list[Tensor]:
         """images (B, C, H, W) -> the maps that make up a hypercolumn, each (B, c, h, w), finest first."""
         cells = self.preprocess(images)
-        if cells.shape[-2:] != (self.fixed_input_size, self.fixed_input_size):
-            cells = F.interpolate(cells, size=(self.fixed_input_size, self.fixed_input_size), mode="bilinear", align_corners=False)
+        if cells.shape[-2:] != self.input_size:
+            cells = F.interpolate(cells, size=self.input_size, mode="bilinear", align_corners=False)
         found = []
         for position, layer in enumerate(self.features):
             cells = layer(cells)
@@ -136,12 +138,12 @@ class Hypercolumns(SegmentationModel):
                 found.append(cells * self.taps[position].factor)
         return [*found, self.fc(cells)]
 
-    def coarse(self, images: Tensor) -> Coarse:
+    def forward_low_res(self, images: Tensor) -> LowResLogits:
         """images (B, C, H, W) -> scores of the heat map."""
         parts = [_spread(layer(cells), self.heat) for layer, cells in zip(self.scores, self.maps(images), strict=True)]
         summed = torch.stack(parts).sum(0)
         per_place = summed.view(len(summed), self.num_classes, -1, self.heat, self.heat)
-        return Coarse(self.grid(per_place), Bilinear(), (images.shape[-2], images.shape[-1]))
+        return LowResLogits(self.grid(per_place), Bilinear())
 
     def classifier_modules(self) -> list[nn.Module]:
         """The score layers: all that the authors' later net trains."""
@@ -177,7 +179,11 @@ def _channels_at(backbone: ChainBackbone, position: int) -> int:
 
 
 @MODELS.register(
-    "hypercolumns_alexnet", tiny={"width_mult": 1 / 16, "side": 67, "places": 2, "heat": 8}, paper=PAPER, year=2015, scores=SCORES
+    "hypercolumns_alexnet",
+    tiny={"width_mult": 1 / 16, "side": 67, "places": 2, "heat": 8},
+    paper=PAPER,
+    year=2015,
+    scores=SCORES,
 )
 def hypercolumns_alexnet(
     num_classes: int = 21,
@@ -193,12 +199,26 @@ def hypercolumns_alexnet(
 ) -> Hypercolumns:
     """Hypercolumns on CaffeNet: pool2, conv4 and fc7, classifiers of 10 x 10 places."""
     return Hypercolumns(
-        "alexnet_caffe", ALEXNET, num_classes, in_channels, places, heat, side, mixing, dropout, width_mult, preprocessing
+        "alexnet_caffe",
+        ALEXNET,
+        num_classes,
+        in_channels,
+        places,
+        heat,
+        side,
+        mixing,
+        dropout,
+        width_mult,
+        preprocessing,
     )
 
 
 @MODELS.register(
-    "hypercolumns_vgg16", tiny={"width_mult": 1 / 16, "side": 64, "places": 2, "heat": 8}, paper=PAPER, year=2015, scores=SCORES
+    "hypercolumns_vgg16",
+    tiny={"width_mult": 1 / 16, "side": 64, "places": 2, "heat": 8},
+    paper=PAPER,
+    year=2015,
+    scores=SCORES,
 )
 def hypercolumns_vgg16(
     num_classes: int = 21,
@@ -213,4 +233,6 @@ def hypercolumns_vgg16(
     preprocessing: str | Mapping[str, Any] = "caffe",
 ) -> Hypercolumns:
     """Hypercolumns on VGG16: pool3, pool4 and fc7, classifiers of 5 x 5 places."""
-    return Hypercolumns("vgg16", VGG16, num_classes, in_channels, places, heat, side, mixing, dropout, width_mult, preprocessing)
+    return Hypercolumns(
+        "vgg16", VGG16, num_classes, in_channels, places, heat, side, mixing, dropout, width_mult, preprocessing
+    )

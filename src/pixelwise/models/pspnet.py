@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..backbones import create_backbone
-from ..core import Coarse
+from ..core import LowResLogits
 from ..nn.blocks import ConvNormAct
 from ..nn.channels import scale_channels
 from ..nn.pyramid_pooling import PyramidPooling
@@ -46,20 +46,22 @@ class PSPNet(SegmentationModel):
         preprocessing: str | Mapping[str, Any],
     ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
-        self.backbone = create_backbone(f"resnet{depth}", in_channels=in_channels, output_stride=8, deep_stem=True, width_mult=width_mult)
+        self.logits_stride = 8
+        self.backbone = create_backbone(
+            f"resnet{depth}", in_channels=in_channels, output_stride=8, deep_stem=True, width_mult=width_mult
+        )
         *_, stage4, stage5 = self.backbone.channels
         self.pyramid = PyramidPooling(stage5, bins)
         self.head = _head(self.pyramid.out_channels, scale_channels(512, width_mult), num_classes, dropout)
         self.aux_head = _head(stage4, scale_channels(256, width_mult), num_classes, dropout) if auxiliary else None
 
-    def coarse(self, images: Tensor) -> Coarse:
+    def forward_low_res(self, images: Tensor) -> LowResLogits:
         """images (B, C, H, W) -> scores at stride 8; in training the auxiliary ones too."""
-        size = (images.shape[-2], images.shape[-1])
         *_, stage4, stage5 = self.backbone(self.preprocess(images))
         scores = self.head(self.pyramid(stage5))
         if self.aux_head is None or not self.training:
-            return Coarse(scores, UPSAMPLE, size)
-        return Coarse(scores, UPSAMPLE, size, (UPSAMPLE(self.aux_head(stage4), size),))
+            return LowResLogits(scores, UPSAMPLE)
+        return LowResLogits(scores, UPSAMPLE, aux=(self.aux_head(stage4),))
 
     def classifier_modules(self) -> list[nn.Module]:
         """The layers that turn features into class scores."""

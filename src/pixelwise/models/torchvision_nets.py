@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ..backbones import create_backbone
 from ..backbones.mobilenetv3 import MobileNetV3
-from ..core import Coarse
+from ..core import LowResLogits
 from ..nn.blocks import ConvNormAct
 from ..nn.channels import scale_channels
 from ..nn.pyramid_pooling import ImagePooling
@@ -100,22 +100,23 @@ class TorchvisionNet(SegmentationModel):
     ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
         mobile = backbone == "mobilenetv3_large"
-        stride = 16 if mobile else 8
-        found = create_backbone(backbone, in_channels=in_channels, output_stride=stride, dilate_first=mobile, width_mult=width_mult)
+        self.logits_stride = stride = 16 if mobile else 8
+        found = create_backbone(
+            backbone, in_channels=in_channels, output_stride=stride, dilate_first=mobile, width_mult=width_mult
+        )
         # torchvision keeps the chain alone of the mobile backbone.
         self.backbone = found.features if isinstance(found, MobileNetV3) else found
         # Channels of the mobile backbone at stride 8 (its third map), of ResNet's layer3 (its fourth).
         self.classifier = head(found.channels[-1])
         self.aux_classifier = FCNHead(found.channels[2 if mobile else 3], num_classes) if auxiliary else None
 
-    def coarse(self, images: Tensor) -> Coarse:
+    def forward_low_res(self, images: Tensor) -> LowResLogits:
         """images (B, C, H, W) -> scores at the output stride; in training with the auxiliary ones at full size."""
-        size = (images.shape[-2], images.shape[-1])
         middle, last = self._maps(self.preprocess(images))
         aux: tuple[Tensor, ...] = ()
         if self.training and self.aux_classifier is not None:
-            aux = (F.interpolate(self.aux_classifier(middle), size=size, mode="bilinear", align_corners=False),)
-        return Coarse(self.classifier(last), Bilinear(), size, aux)
+            aux = (self.aux_classifier(middle),)
+        return LowResLogits(self.classifier(last), Bilinear(), aux)
 
     def _maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
         if isinstance(self.backbone, nn.Sequential):
@@ -156,17 +157,22 @@ class LiteHead(nn.Module):
 class TorchvisionLRASPP(SegmentationModel):
     """MobileNetV3 at output stride 16 and LR-ASPP: scores at 1/8, those of the finer map."""
 
-    def __init__(self, num_classes: int, in_channels: int, hidden: int, width_mult: float, preprocessing: Preprocessing) -> None:
+    def __init__(
+        self, num_classes: int, in_channels: int, hidden: int, width_mult: float, preprocessing: Preprocessing
+    ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
-        found = create_backbone("mobilenetv3_large", in_channels=in_channels, output_stride=16, dilate_first=True, width_mult=width_mult)
+        self.logits_stride = 8
+        found = create_backbone(
+            "mobilenetv3_large", in_channels=in_channels, output_stride=16, dilate_first=True, width_mult=width_mult
+        )
         assert isinstance(found, MobileNetV3)
         self.backbone = found.features
         self.classifier = LiteHead(found.channels[2], found.channels[-1], num_classes, hidden)
 
-    def coarse(self, images: Tensor) -> Coarse:
+    def forward_low_res(self, images: Tensor) -> LowResLogits:
         """images (B, C, H, W) -> scores at 1/8."""
         scores = self.classifier(*mobile_maps(self.backbone, self.preprocess(images)))
-        return Coarse(scores, Bilinear(), (images.shape[-2], images.shape[-1]))
+        return LowResLogits(scores, Bilinear())
 
     def classifier_modules(self) -> list[nn.Module]:
         """The layers that turn features into class scores."""
@@ -232,4 +238,6 @@ def lraspp_mobilenet_v3_large(
     return TorchvisionLRASPP(num_classes, in_channels, hidden, width_mult, preprocessing)
 
 
-_register("lraspp_mobilenet_v3_large", LRASPP_PAPER, 2019, {"width_mult": 1 / 8, "hidden": 16}, lraspp_mobilenet_v3_large)
+_register(
+    "lraspp_mobilenet_v3_large", LRASPP_PAPER, 2019, {"width_mult": 1 / 8, "hidden": 16}, lraspp_mobilenet_v3_large
+)

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core import Coarse
+from ..core import LowResLogits
 from ..errors import ConfigError
 from ..nn.blocks import double_conv
 from ..nn.channels import scale_channels
@@ -45,7 +45,7 @@ LOST = 4
 class UNet(SegmentationModel):
     """Down by valid convolutions and poolings, up by up-convolutions and cropped maps; scores at full size.
 
-    context  pixels beyond each border of the scores that the net has to see
+    context_px  pixels beyond each border of the scores that the net has to see
     step     pixels between two places of the net at which its poolings fall alike
     tile     side in pixels of the pieces in which scores are computed; 0 computes them at once
     """
@@ -67,8 +67,9 @@ class UNet(SegmentationModel):
         self.merge = nn.ModuleList(double_conv(2 * fine, fine) for _, fine in ways_up)
         self.dropout = nn.Dropout(dropout)
         self.score = nn.Conv2d(channels[0], num_classes, 1)
+        self.logits_stride = 1
         self.step = 2 ** len(ways_up)
-        self.context = int(coordinates(layers_of(self.path())).inverse()(0))
+        self.context_px = int(coordinates(layers_of(self.path())).inverse()(0))
         self.tile = self._checked_tile(tile)
         init_kaiming_normal(self)
         for layer in self.up.children():
@@ -93,18 +94,18 @@ class UNet(SegmentationModel):
         scores: Tensor = self.score(cells)
         return scores
 
-    def coarse(self, images: Tensor) -> Coarse:
+    def forward_low_res(self, images: Tensor) -> LowResLogits:
         """images (B, C, H, W) -> scores at full size."""
         height, width = images.shape[-2:]
-        pixels = mirror(self.preprocess(images), self.context, (self.input_side(height), self.input_side(width)))
+        pixels = mirror(self.preprocess(images), self.context_px, (self.input_side(height), self.input_side(width)))
         scores = self._tiled(pixels) if self.tile else self.valid(pixels)
-        return Coarse(scores[..., :height, :width], Identity(), (height, width))
+        return LowResLogits(scores[..., :height, :width], Identity())
 
-    def inner(self, images: Tensor) -> Coarse:
+    def forward_with_context(self, images: Tensor) -> LowResLogits:
         """images (B, C, H + 2 context, W + 2 context), which bring their own surroundings -> scores (B, K, H, W)."""
-        height, width = (side - 2 * self.context for side in images.shape[-2:])
+        height, width = (side - 2 * self.context_px for side in images.shape[-2:])
         pixels = mirror(self.preprocess(images), 0, (self.input_side(height), self.input_side(width)))
-        return Coarse(self.valid(pixels)[..., :height, :width], Identity(), (height, width))
+        return LowResLogits(self.valid(pixels)[..., :height, :width], Identity())
 
     def input_side(self, side: int) -> int:
         """The smallest side of an input that gives scores of `side` pixels or more and that every pooling halves evenly."""
@@ -116,9 +117,9 @@ class UNet(SegmentationModel):
 
     def _tiled(self, pixels: Tensor) -> Tensor:
         """`valid`, tile by tile; tiles share the four pixels by which their side exceeds the step."""
-        height, width = (side - 2 * self.context for side in pixels.shape[-2:])
+        height, width = (side - 2 * self.context_px for side in pixels.shape[-2:])
         scores = pixels.new_empty(len(pixels), self.num_classes, height, width)
-        stride, window = self.tile - self.tile % self.step, self.tile + 2 * self.context
+        stride, window = self.tile - self.tile % self.step, self.tile + 2 * self.context_px
         for top in range(0, max(height - self.step, 1), stride):
             for left in range(0, max(width - self.step, 1), stride):
                 part = self.valid(pixels[..., top : top + window, left : left + window])
@@ -127,16 +128,12 @@ class UNet(SegmentationModel):
 
     def _checked_tile(self, tile: int) -> int:
         """The side itself, if the net gives scores of it and tiles of it move on by a step at least."""
-        smallest = self.input_side(1) - 2 * self.context + self.step
+        smallest = self.input_side(1) - 2 * self.context_px + self.step
         if tile and (tile < smallest or (tile - smallest) % self.step):
             low = max((tile - smallest) // self.step, 0) * self.step + smallest
             what = f"got {tile}, allowed are 0 and {smallest} + {self.step} k"
             raise ConfigError("tile", what, f"take {low} or {low + self.step}")
         return tile
-
-    def classifier_modules(self) -> list[nn.Module]:
-        """The layers that turn features into class scores."""
-        return [self.score]
 
 
 def _center(x: Tensor, like: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbones import create_backbone
-from ..core import Coarse
+from ..core import LowResLogits
 from ..errors import ConfigError
 from ..nn.blocks import double_conv
 from ..nn.init import init_kaiming_normal, init_kaiming_upconv
@@ -83,10 +83,11 @@ class UNetPadded(SegmentationModel):
         plans = zip(inputs, joined, wanted, factors, strict=True)
         self.stages = nn.ModuleList(UpBlock(a, j, b, factor, batch_norm) for a, j, b, factor in plans)
         self.dropout = nn.Dropout(dropout)
+        self.logits_stride = 1
         self.score = nn.Conv2d(wanted[-1], num_classes, 1)
         init_kaiming_normal(self.score)
 
-    def coarse(self, images: Tensor) -> Coarse:
+    def forward_low_res(self, images: Tensor) -> LowResLogits:
         """images (B, C, H, W) -> scores at full size."""
         height, width = images.shape[-2:]
         multiple = self.backbone.strides[-1]
@@ -97,11 +98,7 @@ class UNetPadded(SegmentationModel):
         cells = maps.pop()
         for stage in self.stages:
             cells = stage(cells, maps.pop() if maps else None)
-        return Coarse(self.score(cells)[..., :height, :width], Identity(), (height, width))
-
-    def classifier_modules(self) -> list[nn.Module]:
-        """The layers that turn features into class scores."""
-        return [self.score]
+        return LowResLogits(self.score(cells)[..., :height, :width], Identity())
 
 
 def _fitted(x: Tensor, like: Tensor) -> Tensor:

@@ -50,7 +50,9 @@ def convolutionalize(classifier: Classifier, input_size: int, in_channels: int =
     """
     head = classifier.head()
     if head is None:
-        raise ConfigError("convolutionalize", "the backbone was built without a classifier", "create it with num_classes=1000")
+        raise ConfigError(
+            "convolutionalize", "the backbone was built without a classifier", "create it with num_classes=1000"
+        )
     body = nn.Sequential(*classifier.path())
     return Convolutionalized(body, convolutionalize_head(head, _map_shape(body, input_size, in_channels)))
 
@@ -87,12 +89,16 @@ def _convert(layer: nn.Module, shape: tuple[int, int, int]) -> tuple[list[nn.Mod
 
 
 def _no_form(layer: str) -> ConfigError:
-    return ConfigError("convolutionalize", f"{layer} has no sliding form", "give the input size that the classifier was made for")
+    return ConfigError(
+        "convolutionalize", f"{layer} has no sliding form", "give the input size that the classifier was made for"
+    )
 
 
 def conv_of_linear(linear: nn.Linear, kernel: tuple[int, int]) -> nn.Conv2d:
     """A fully connected layer on a (C, h, w) map as a convolution with kernel (h, w): a reshape, the numbers are shared."""
-    conv = nn.Conv2d(linear.in_features // (kernel[0] * kernel[1]), linear.out_features, kernel, bias=False, device="meta")
+    conv = nn.Conv2d(
+        linear.in_features // (kernel[0] * kernel[1]), linear.out_features, kernel, bias=False, device="meta"
+    )
     conv.weight = nn.Parameter(linear.weight.detach().view(linear.out_features, -1, *kernel))
     if linear.bias is not None:
         conv.bias = nn.Parameter(linear.bias.detach())
@@ -102,7 +108,9 @@ def conv_of_linear(linear: nn.Linear, kernel: tuple[int, int]) -> nn.Conv2d:
 def _map_shape(body: nn.Module, input_size: int, in_channels: int) -> tuple[int, int, int]:
     """(channels, height, width) of the last map; nothing is computed, the body runs on shapes."""
     with torch.no_grad():
-        weights = {name: torch.empty_like(t, device="meta") for name, t in (*body.named_parameters(), *body.named_buffers())}
+        weights = {
+            name: torch.empty_like(t, device="meta") for name, t in (*body.named_parameters(), *body.named_buffers())
+        }
         # Two images, since batch normalisation in training refuses a single cell.
         images = torch.empty(2, in_channels, input_size, input_size, device="meta")
         shape = torch.func.functional_call(body, weights, (images,)).shape

@@ -43,7 +43,9 @@ def deform_conv2d(
     return out if bias is None else out + bias[:, None, None]
 
 
-def _grid(size: torch.Size, rows: int, columns: int, stride: int, padding: int, dilation: int, device: torch.device) -> Tensor:
+def _grid(
+    size: torch.Size, rows: int, columns: int, stride: int, padding: int, dilation: int, device: torch.device
+) -> Tensor:
     """(taps, 2, h, w): row and column that each tap of an ordinary convolution reads."""
 
     def axis(count: int, taps: int) -> Tensor:

@@ -76,7 +76,7 @@ class Layer:
         return num_steps + 1
 
 
-class Field(NamedTuple):
+class ReceptiveField(NamedTuple):
     """The receptive field of a map: `size` pixels wide, one every `stride` pixels, that of cell 0 starts at pixel `start`."""
 
     size: int
@@ -105,7 +105,7 @@ def coordinates(layers: Iterable[Layer]) -> CoordMap:
     return total
 
 
-def receptive_field(layers: Iterable[Layer]) -> Field:
+def receptive_field(layers: Iterable[Layer]) -> ReceptiveField:
     """The receptive field behind a chain of convolutions and poolings (the widest branch where they run side by side)."""
     size, stride, start = 1, 1, 0
     for layer in layers:
@@ -113,7 +113,7 @@ def receptive_field(layers: Iterable[Layer]) -> Field:
         size += (layer.extent - 1) * stride
         start -= layer.padding * stride
         stride *= layer.stride
-    return Field(size, stride, start)
+    return ReceptiveField(size, stride, start)
 
 
 def output_size(layers: Iterable[Layer], size: int) -> int:
@@ -184,7 +184,9 @@ def _layer_of(module: Any) -> Layer:
     )
 
 
-def affected_outputs(function: Callable[[Tensor], Any], size: tuple[int, int], pixel: tuple[int, int], in_channels: int = 3) -> Window:
+def affected_outputs(
+    function: Callable[[Tensor], Any], size: tuple[int, int], pixel: tuple[int, int], in_channels: int = 3
+) -> Window:
     """The cells of a network's output that one pixel of the image can change, found by a NaN in that pixel.
 
     function     images (1, C, H, W) float32 -> a map (1, K, h, w), or an Output whose logits are meant; in eval mode

@@ -29,7 +29,9 @@ class StrideDilation:
 
     def __post_init__(self) -> None:
         if self.target not in (8, 16, 32):
-            raise ConfigError("output_stride", f"got {self.target!r}, allowed are 8, 16 and 32", "32 is the classifier's own")
+            raise ConfigError(
+                "output_stride", f"got {self.target!r}, allowed are 8, 16 and 32", "32 is the classifier's own"
+            )
 
     def step(self, stride: int) -> int:
         """The stride that a layer of nominal `stride` takes; where it is turned into rate, `self.rate` grows for what follows.

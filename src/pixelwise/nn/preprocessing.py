@@ -51,7 +51,10 @@ class Preprocess(nn.Module):
             raise ConfigError("preprocessing", f"got {spec!r}", suggest(spec, PREPROCESSING))
         values = PREPROCESSING[spec] if isinstance(spec, str) else spec
         self.order: str = values["order"]
-        mean, std = _stretch(values["mean"], in_channels, 127.5), _stretch(values["std"], in_channels, values["std"][-1])
+        mean, std = (
+            _stretch(values["mean"], in_channels, 127.5),
+            _stretch(values["std"], in_channels, values["std"][-1]),
+        )
         if self.order not in ("rgb", "bgr") or len(mean) != in_channels or len(std) != in_channels or min(std) <= 0:
             what = f"got {values!r} for {in_channels} channels"
             raise ConfigError("preprocessing", what, "order is rgb or bgr; mean and positive std per channel")

@@ -96,5 +96,7 @@ class PyramidPooling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, h, w) -> (B, out_channels, h, w)."""
-        spread = [F.interpolate(level(x), size=x.shape[-2:], mode="bilinear", align_corners=True) for level in self.levels]
+        spread = [
+            F.interpolate(level(x), size=x.shape[-2:], mode="bilinear", align_corners=True) for level in self.levels
+        ]
         return torch.cat([x, *spread], 1)

@@ -73,7 +73,9 @@ def _rarefy_children(parent: nn.Module, spacing: int) -> int:
     if is_chain or not branches:
         return spacing
     if len(branches) > 1:
-        raise ConfigError("rarefy", f"branches of {type(parent).__name__} have different strides", "rarefy a chain of layers")
+        raise ConfigError(
+            "rarefy", f"branches of {type(parent).__name__} have different strides", "rarefy a chain of layers"
+        )
     return branches.pop()
 
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..core import Coarse, Upsample
+from ..core import LowResLogits, Upsample
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Bilinear:
 
     align_corners: bool = False
 
-    def __call__(self, scores: Tensor, size: tuple[int, int]) -> Tensor:
+    def __call__(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """(B, K, h, w) -> (B, K, H, W)."""
-        return F.interpolate(scores, size=size, mode="bilinear", align_corners=self.align_corners)
+        return F.interpolate(logits, size=size, mode="bilinear", align_corners=self.align_corners)
 
-    def taps(self, num_cells: int, num_pixels: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    def interpolation_table(self, num_cells: int, num_pixels: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
         """Cells (num_pixels, 2) and weights (num_pixels, 2) of one axis."""
         pixels = np.arange(num_pixels, dtype=np.float64)
         if self.align_corners:
@@ -42,39 +42,39 @@ class Bilinear:
 
 
 @dataclass(frozen=True)
-class Enlarge:
+class BilinearByFactor:
     """Bilinear interpolation by a whole factor, for cells that average `factor` pixels a side; what reaches further is cut off."""
 
     factor: int
 
-    def __call__(self, scores: Tensor, size: tuple[int, int]) -> Tensor:
+    def __call__(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """(B, K, h, w) -> (B, K, H, W)."""
-        full = F.interpolate(scores, scale_factor=self.factor, mode="bilinear", align_corners=False)
+        full = F.interpolate(logits, scale_factor=self.factor, mode="bilinear", align_corners=False)
         return full[..., : size[0], : size[1]]
 
-    def taps(self, num_cells: int, num_pixels: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    def interpolation_table(self, num_cells: int, num_pixels: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
         """Cells (num_pixels, 2) and weights (num_pixels, 2) of one axis."""
-        cells, weights = Bilinear().taps(num_cells, num_cells * self.factor)
+        cells, weights = Bilinear().interpolation_table(num_cells, num_cells * self.factor)
         return cells[:num_pixels], weights[:num_pixels]
 
 
 @dataclass(frozen=True)
-class Grid:
+class AlignedBilinear:
     """Bilinear interpolation between cells that lie on the pixels 0, stride, 2 * stride, ...: DeepLab's, on maps of any size.
 
-    The cells have to reach the last pixel: `cover` the image before. Source: Caffe's Interp layer with a zoom factor.
+    The cells have to reach the last pixel: `pad_to_stride` the image before. Source: Caffe's Interp layer with a zoom factor.
     """
 
     stride: int
 
-    def __call__(self, scores: Tensor, size: tuple[int, int]) -> Tensor:
+    def __call__(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """(B, K, h, w) -> (B, K, H, W)."""
-        height, width = ((cells - 1) * self.stride + 1 for cells in scores.shape[-2:])
+        height, width = ((cells - 1) * self.stride + 1 for cells in logits.shape[-2:])
         assert min(height - size[0], width - size[1]) >= 0, f"cells reach {height}x{width} pixels, the image has {size}"
-        full = F.interpolate(scores, size=(height, width), mode="bilinear", align_corners=True)
+        full = F.interpolate(logits, size=(height, width), mode="bilinear", align_corners=True)
         return full[..., : size[0], : size[1]]
 
-    def taps(self, num_cells: int, num_pixels: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    def interpolation_table(self, num_cells: int, num_pixels: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
         """Cells (num_pixels, 2) and weights (num_pixels, 2) of one axis."""
         pixels = np.arange(num_pixels)
         first = pixels // self.stride
@@ -82,7 +82,7 @@ class Grid:
         return np.stack([first, np.minimum(first + 1, num_cells - 1)], 1), np.stack([1 - weight, weight], 1)
 
 
-def cover(x: Tensor, stride: int) -> Tensor:
+def pad_to_stride(x: Tensor, stride: int) -> Tensor:
     """(B, C, H, W) with zeros at the bottom and right, up to sides of `stride` * n + 1: what a Grid can bring to full size."""
     down, right = ((1 - side) % stride for side in x.shape[-2:])
     return F.pad(x, (0, right, 0, down)) if down or right else x
@@ -90,16 +90,16 @@ def cover(x: Tensor, stride: int) -> Tensor:
 
 def center_pixels(upsample: Upsample, num_cells: int, num_pixels: int) -> NDArray[np.intp]:
     """The pixel that each cell of one axis speaks for most, (num_cells,); -1 for a cell outside the image."""
-    cells, weights = upsample.taps(num_cells, num_pixels)
+    cells, weights = upsample.interpolation_table(num_cells, num_pixels)
     shares = np.zeros((num_cells, num_pixels), np.float32)
     np.add.at(shares, (cells, np.arange(num_pixels)[:, None]), weights)
     return np.where(shares.any(1), shares.argmax(1), -1)
 
 
-def labels_of_cells(coarse: Coarse, masks: Tensor, ignore_id: int) -> Tensor:
+def low_res_labels(low_res: LowResLogits, masks: Tensor, ignore_id: int) -> Tensor:
     """masks (B, H, W) of class ids -> (B, h, w): the label at each score cell's centre, `ignore_id` outside the image."""
-    sizes = zip(coarse.scores.shape[-2:], masks.shape[-2:], strict=True)
-    rows, columns = (torch.from_numpy(center_pixels(coarse.upsample, *size)).to(masks.device) for size in sizes)
+    sizes = zip(low_res.logits.shape[-2:], masks.shape[-2:], strict=True)
+    rows, columns = (torch.from_numpy(center_pixels(low_res.upsample, *size)).to(masks.device) for size in sizes)
     labels = masks[:, rows.clamp_min(0)[:, None], columns.clamp_min(0)]
     return labels.masked_fill((rows < 0)[:, None] | (columns < 0), ignore_id)
 
@@ -135,15 +135,15 @@ class TransposedBilinear:
     def __post_init__(self) -> None:
         assert self.kernel <= 2 * self.stride, "a pixel would mix more than two cells"
 
-    def __call__(self, scores: Tensor, size: tuple[int, int]) -> Tensor:
+    def __call__(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """(B, K, h, w) -> (B, K, H, W)."""
-        num_maps = scores.shape[1]
-        weight = bilinear_kernel(self.kernel, num_maps).to(scores)
-        full = F.conv_transpose2d(scores, weight, stride=self.stride, groups=num_maps)
+        num_maps = logits.shape[1]
+        weight = bilinear_kernel(self.kernel, num_maps).to(logits)
+        full = F.conv_transpose2d(logits, weight, stride=self.stride, groups=num_maps)
         top_left = slice(self.offset, self.offset + size[0]), slice(self.offset, self.offset + size[1])
         return full[..., top_left[0], top_left[1]]
 
-    def taps(self, num_cells: int, num_pixels: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    def interpolation_table(self, num_cells: int, num_pixels: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
         """Cells (num_pixels, 2) and weights (num_pixels, 2) of one axis; cells outside the map weigh nothing."""
         profile = bilinear_profile(self.kernel)
         position = np.arange(num_pixels) + self.offset
@@ -190,12 +190,12 @@ class Upscore(nn.Module):
 class Identity:
     """Scores that are at full size already (U-Net's kind, or a learned last layer)."""
 
-    def __call__(self, scores: Tensor, size: tuple[int, int]) -> Tensor:
+    def __call__(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """(B, K, H, W), unchanged."""
-        assert tuple(scores.shape[-2:]) == size, f"scores are {tuple(scores.shape[-2:])}, the image is {size}"
-        return scores
+        assert tuple(logits.shape[-2:]) == size, f"logits are {tuple(logits.shape[-2:])}, the image is {size}"
+        return logits
 
-    def taps(self, num_cells: int, num_pixels: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    def interpolation_table(self, num_cells: int, num_pixels: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
         """Each pixel is its own cell."""
         cells = np.arange(num_pixels)
         return np.stack([cells, cells], 1), np.tile(np.array([1, 0], np.float32), (num_pixels, 1))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..config import AugmentConfig, Config, LossConfig, ModelConfig
-from ..core import Coarse, Output, Taxonomy
+from ..core import LowResLogits, Output, Taxonomy
 from ..data.counts import count_pixels
 from ..data.dataset import Split
 from ..data.instances import InstanceCrops
@@ -35,14 +35,22 @@ def build_model(settings: ModelConfig, taxonomy: Taxonomy, resumed: Path | None 
     if source is not None and (preprocessing := _preprocessing_of(source)) is not None:
         options = {"preprocessing": preprocessing, **options}
     model = create_model(settings.name, taxonomy.num_classes, **options)
-    if model.in_channels != 3 or hasattr(model, "coarse_all"):
-        what = f"{settings.name} takes {model.in_channels} channels" if model.in_channels != 3 else f"{settings.name} has two heads"
-        raise ConfigError("--model.name", f"{what}; the command reads RGB images with one mask each", "train it from Python")
+    if model.in_channels != 3 or model.num_heads != 1:
+        what = (
+            f"{settings.name} takes {model.in_channels} channels"
+            if model.in_channels != 3
+            else f"{settings.name} has two heads"
+        )
+        raise ConfigError(
+            "--model.name", f"{what}; the command reads RGB images with one mask each", "train it from Python"
+        )
     if source is not None and resumed is None:
         print(start_from(model, source, settings.init_from))
     if settings.train_only == "classifier":
         if not model.classifier_modules():
-            raise ConfigError("--model.train_only", f"{settings.name} does not say which layers are its classifier", "use all")
+            raise ConfigError(
+                "--model.train_only", f"{settings.name} does not say which layers are its classifier", "use all"
+            )
         model.requires_grad_(False)
         for layer in model.classifier_modules():
             layer.requires_grad_(True)
@@ -50,18 +58,20 @@ def build_model(settings: ModelConfig, taxonomy: Taxonomy, resumed: Path | None 
     return laid_out
 
 
-def forward_of(model: SegmentationModel, config: Config) -> Callable[[Tensor], Output | Coarse]:
+def forward_of(model: SegmentationModel, config: Config) -> Callable[[Tensor], Output | LowResLogits]:
     """What a training step calls: to the logits, to the scores, or to those of crops that bring their own surroundings.
 
     Raises ConfigError for surroundings that the network does not take.
     """
     if not config.augment.context:
-        return model.coarse if config.loss.at == "cells" else model.forward
-    inner: Callable[[Tensor], Coarse] | None = getattr(model, "inner", None)
-    if inner is None or getattr(model, "context", 0) != config.augment.context:
-        what = f"got {config.augment.context}, {config.model.name} takes {getattr(model, 'context', 0)}"
+        return model.forward_low_res if config.loss.at == "cells" else model.forward
+    if model.context_px != config.augment.context:
+        what = f"got {config.augment.context}, {config.model.name} takes {model.context_px}"
         raise ConfigError("--augment.context", what, "give that number, or leave the option out")
-    return lambda images: inner(images).output()
+    context = config.augment.context
+    return lambda images: model.forward_with_context(images).upsample_to(
+        (images.shape[-2] - 2 * context, images.shape[-1] - 2 * context)
+    )
 
 
 def _preprocessing_of(model: SegmentationModel) -> Any:
@@ -104,6 +114,8 @@ def class_weights(settings: LossConfig, split: Split, *, skip_bad: bool = False)
         return None
     if isinstance(scheme, list):
         if len(scheme) != count:
-            raise ConfigError("--loss.class_weights", f"got {scheme}", f"give {count} numbers of 0 or more, one a class")
+            raise ConfigError(
+                "--loss.class_weights", f"got {scheme}", f"give {count} numbers of 0 or more, one a class"
+            )
         return torch.tensor(scheme, dtype=torch.float32)
     return class_weights_from_counts(torch.from_numpy(count_pixels(split, skip_bad=skip_bad)), scheme)

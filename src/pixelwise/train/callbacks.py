@@ -101,7 +101,9 @@ class _PlainLines(ProgressBar):
         """Speak again."""
         self.speaks = True
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """One line a hundredth of the run."""
         # Callbacks are called before the module, which counts the step.
         step = pl_module.step + 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import cached_property
 
 import lightning
 import numpy as np
@@ -15,11 +14,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import get_total_norm
 
 from ..config import Config
-from ..core import Batch, Coarse, Output
+from ..core import Batch, LowResLogits, Output
 from ..data.border_weights import border_weights, label_cells
 from ..errors import InputError, ResourceError
 from ..models.base import SegmentationModel
-from ..nn.upsampling import Grid, TransposedBilinear, labels_of_cells
+from ..nn.upsampling import low_res_labels
 from .build import forward_of
 from .ema import ModelEMA
 from .losses import bootstrapped_cross_entropy, lovasz_softmax, pixel_cross_entropy, sample_patches
@@ -108,7 +107,7 @@ class TrainingModule(lightning.LightningModule):
         self.log_live("loss", value)
         return loss
 
-    def _forward(self, images: Tensor) -> Output | Coarse:
+    def _forward(self, images: Tensor) -> Output | LowResLogits:
         try:
             output = self.run_model(images.contiguous(memory_format=torch.channels_last))
         except ValueError as error:
@@ -131,13 +130,17 @@ class TrainingModule(lightning.LightningModule):
     def _not_finite(self, what: str) -> InputError:
         images = ", ".join(self.keys_of_step[:8])
         what = f"the {what} of step {self.step + 1} is not finite, images {images}"
-        return InputError("training", what, "lower --optimizer.lr, or set --optimizer.clip_norm 1; what was saved before is whole")
+        return InputError(
+            "training", what, "lower --optimizer.lr, or set --optimizer.clip_norm 1; what was saved before is whole"
+        )
 
     def _sampled(self, masks: Tensor, batch_idx: int) -> Tensor:
         probability = self.config.loss.keep_probability
         if probability == 1:
             return masks
-        return sample_patches(masks, self.ignore_id, probability, self._cell, self._loss_generator(batch_idx, LOSS_SAMPLING))
+        return sample_patches(
+            masks, self.ignore_id, probability, self.model.logits_stride, self._loss_generator(batch_idx, LOSS_SAMPLING)
+        )
 
     def _border_map(self, masks: Tensor) -> Tensor | None:
         """What each pixel weighs more for lying between two cells, (B, H, W), or None where that is not asked for."""
@@ -152,27 +155,16 @@ class TrainingModule(lightning.LightningModule):
         """Chance that belongs to the loss of this batch alone: dropout draws from the batch's own seed."""
         return torch.Generator().manual_seed(self._batch_seed(batch_idx) ^ stream)
 
-    @cached_property
-    def _cell(self) -> int:
-        """Pixels per cell of the network's scores: what patchwise training keeps or leaves out as one."""
-        # Each module's own mode: frozen norms are in evaluation while the rest trains.
-        modes = [(module, module.training) for module in self.model.modules()]
-        with torch.no_grad():
-            coarse = self.model.eval().coarse(torch.zeros(1, self.model.in_channels, 64, 64, device=self.device))
-        for module, training in modes:
-            module.training = training
-        if isinstance(coarse.upsample, Grid | TransposedBilinear):
-            return coarse.upsample.stride
-        return max(round(64 / coarse.scores.shape[-2]), 1)
-
-    def _loss(self, output: Output | Coarse, masks: Tensor, batch_idx: int, extra: Tensor | None = None) -> Tensor:
+    def _loss(
+        self, output: Output | LowResLogits, masks: Tensor, batch_idx: int, extra: Tensor | None = None
+    ) -> Tensor:
         config = self.config.loss
-        if isinstance(output, Coarse):
-            logits, labels = output.scores, labels_of_cells(output, masks, self.ignore_id)
-        else:
-            logits, labels = output.logits, masks
+        logits, labels, auxiliary = output.logits, masks, output.aux
+        if isinstance(output, LowResLogits):
+            labels = low_res_labels(output, masks, self.ignore_id)
+            auxiliary = output.upsample_to((masks.shape[-2], masks.shape[-1])).aux
         loss = self._cross_entropy(logits, labels, extra)
-        for aux in output.aux:
+        for aux in auxiliary:
             loss = loss + config.aux_weight * self._cross_entropy(aux, masks, extra)
         if config.lovasz:
             generator = self._loss_generator(batch_idx, LOVASZ_SAMPLING)
@@ -182,7 +174,9 @@ class TrainingModule(lightning.LightningModule):
 
     def _cross_entropy(self, logits: Tensor, masks: Tensor, extra: Tensor | None = None) -> Tensor:
         if self.config.loss.bootstrap_top_k:
-            return bootstrapped_cross_entropy(logits, masks, self.ignore_id, self.config.loss.bootstrap_top_k, self.class_weights)
+            return bootstrapped_cross_entropy(
+                logits, masks, self.ignore_id, self.config.loss.bootstrap_top_k, self.class_weights
+            )
         total, weight = pixel_cross_entropy(logits, masks, self.ignore_id, self.class_weights, extra)
         if self.config.loss.reduction == "sum":
             return total / len(masks)

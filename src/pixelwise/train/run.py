@@ -96,7 +96,9 @@ class Run:
         torch.manual_seed(config.train.seed)
         weights = class_weights(config.loss, self.train_split, skip_bad=config.train.on_bad == "skip")
         state = self._load_state() if resume else None
-        model = build_model(config.model, self.taxonomy, self.folder.last if state and is_checkpoint(self.folder.last) else None)
+        model = build_model(
+            config.model, self.taxonomy, self.folder.last if state and is_checkpoint(self.folder.last) else None
+        )
         module = TrainingModule(model, config, self.taxonomy.ignore_id, weights, self.after_step)
         if state is not None:
             self._restore(module, state)
@@ -124,7 +126,9 @@ class Run:
                 fix = "lower --data.workers or --data.cache_mib; go on with --resume"
                 raise ResourceError("training", what, fix) from error
             if "closed by peer" in str(error) or "reset by peer" in str(error):
-                raise ResourceError("training", "another rank has ended", "see its line; go on with --resume") from error
+                raise ResourceError(
+                    "training", "another rank has ended", "see its line; go on with --resume"
+                ) from error
             raise
         finally:
             loader.close()
@@ -145,7 +149,9 @@ class Run:
         averaged = any(name.startswith("average.") for name in state.tensors)
         if averaged != (module.average is not None):
             what = f"was trained {'with' if averaged else 'without'} a moving average"
-            raise CheckpointError(self.folder.last, what, "leave --train.ema as it was, or start a new run with --model.init_from")
+            raise CheckpointError(
+                self.folder.last, what, "leave --train.ema as it was, or start a new run with --model.init_from"
+            )
         module.progress = state.progress
         module.step, module.num_bad = state.progress.step, state.progress.num_bad
         fill_model(module.model, _named(state.tensors, "model."), self.folder.last)
@@ -156,13 +162,21 @@ class Run:
     def _compare(self, saved: dict[str, Any]) -> None:
         """Refuse what breaks the run, name what changes its images; of settings that an older state lacks nothing is known."""
         now = self._settings()
-        changed = [name for name in _FIXED if any(now[name].get(key, value) != value for key, value in saved.get(name, {}).items())]
+        changed = [
+            name
+            for name in _FIXED
+            if any(now[name].get(key, value) != value for key, value in saved.get(name, {}).items())
+        ]
         if changed:
             what = f"was trained with other settings in {', '.join(changed)}"
-            raise CheckpointError(self.folder.last, what, "resume without these options, or start a new run with --model.init_from")
+            raise CheckpointError(
+                self.folder.last, what, "resume without these options, or start a new run with --model.init_from"
+            )
         drawn = [name for name, value in now["drawn"].items() if saved.get("drawn", {}).get(name, value) != value]
         if drawn:
-            print(f"{', '.join(drawn)} changed: from here on other images and crops are drawn than an unbroken run would draw")
+            print(
+                f"{', '.join(drawn)} changed: from here on other images and crops are drawn than an unbroken run would draw"
+            )
 
     def _settings(self) -> dict[str, Any]:
         fixed: dict[str, Any] = {name: dataclasses.asdict(getattr(self.config, name)) for name in _FIXED}
@@ -178,7 +192,16 @@ class Run:
         transform = training_transform(augment, self.taxonomy.ignore_id)
         cache_bytes = data.cache_mib * 2**20 // max(data.workers, 1)
         windows = (augment.crop[0], augment.crop[1]) if augment.windows else None
-        draws = AugmentedDataset(self.train_split, transform, settings.seed, data.sampling, settings.on_bad, cache_bytes, augment.mix, windows)
+        draws = AugmentedDataset(
+            self.train_split,
+            transform,
+            settings.seed,
+            data.sampling,
+            settings.on_bad,
+            cache_bytes,
+            augment.mix,
+            windows,
+        )
         first, last = module.step * accumulate, settings.steps * accumulate
         batches = ResumableBatchSampler(first, last, data.batch_size, trainer.global_rank, trainer.world_size)
         return TrainLoader(draws, batches, data.workers)
@@ -245,14 +268,22 @@ class Run:
     def _validate(self, module: TrainingModule) -> None:
         started = time.monotonic()
         with module.ema_weights():
-            scores = validate(module.model, self.val_split, module.device, module.global_rank, module.trainer.world_size)
+            scores = validate(
+                module.model, self.val_split, module.device, module.global_rank, module.trainer.world_size
+            )
             self.scores, self.scored_step = scores, module.step
             if scores.mean_iou > module.progress.best_score:
-                module.progress = dataclasses.replace(module.progress, best_score=scores.mean_iou, best_step=module.step)
+                module.progress = dataclasses.replace(
+                    module.progress, best_score=scores.mean_iou, best_step=module.step
+                )
                 if module.global_rank == 0:
                     save_checkpoint(self.folder.best, module.model, self.taxonomy, self._card(module))
         module.log_live("miou", scores.mean_iou)
-        values = {"miou": scores.mean_iou, "pixel_accuracy": scores.pixel_accuracy, "mean_accuracy": scores.mean_accuracy}
+        values = {
+            "miou": scores.mean_iou,
+            "pixel_accuracy": scores.pixel_accuracy,
+            "mean_accuracy": scores.mean_accuracy,
+        }
         values |= {"fw_iou": scores.frequency_weighted_iou, "seconds": time.monotonic() - started}
         self._log(module, {"split": self.config.data.val_split, **values})
 

@@ -1,10 +1,10 @@
 """A run's folder: who may write in it, and its files.
 
-    config.yaml        the resolved configuration
-    environment.json   versions and hardware
-    metrics.csv        one line per logged step and per validation
-    checkpoints/last   the newest weights to predict with, and state.safetensors to go on from
-    checkpoints/best   the weights with the best validation mean IoU
+config.yaml        the resolved configuration
+environment.json   versions and hardware
+metrics.csv        one line per logged step and per validation
+checkpoints/last   the newest weights to predict with, and state.safetensors to go on from
+checkpoints/best   the weights with the best validation mean IoU
 """
 
 from __future__ import annotations
@@ -92,7 +92,10 @@ class RunFolder:
                 file.write(_csv(rows))
         except OSError as error:
             if not self._log_failed:
-                print(f"warning: {self.metrics} cannot be written: {error.strerror or error}; training goes on", file=sys.stderr)
+                print(
+                    f"warning: {self.metrics} cannot be written: {error.strerror or error}; training goes on",
+                    file=sys.stderr,
+                )
             self._log_failed = True
 
     def write_environment(self, **more: Any) -> None:

@@ -135,4 +135,6 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
                 tensor = torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
             rows.setdefault(int(index), {})[key] = tensor
     # Files hand tensors over in any order.
-    optimizer.load_state_dict({"state": dict(sorted(rows.items())), "param_groups": optimizer.state_dict()["param_groups"]})
+    optimizer.load_state_dict(
+        {"state": dict(sorted(rows.items())), "param_groups": optimizer.state_dict()["param_groups"]}
+    )

@@ -12,7 +12,9 @@ from ..models.base import SegmentationModel
 
 
 @torch.inference_mode()
-def validate(model: SegmentationModel, split: Split, device: torch.device, rank: int = 0, world_size: int = 1) -> Scores:
+def validate(
+    model: SegmentationModel, split: Split, device: torch.device, rank: int = 0, world_size: int = 1
+) -> Scores:
     """Scores of a model over a whole split at native resolution; each image is seen by exactly one rank."""
     was_training = model.training
     model.eval()

@@ -85,7 +85,9 @@ def _number(cell: str | None) -> float | None:
 
 
 def _chart(title: str, by_split: dict[str, list[Point]]) -> Chart | None:
-    ordered = {split: sorted(by_split[split], key=lambda point: point[0]) for split in sorted(by_split, key=_training_first)}
+    ordered = {
+        split: sorted(by_split[split], key=lambda point: point[0]) for split in sorted(by_split, key=_training_first)
+    }
     finite = [point for points in ordered.values() for point in points if math.isfinite(point[1])]
     if not finite:
         return None

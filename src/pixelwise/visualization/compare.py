@@ -26,7 +26,9 @@ MAX_COLUMNS = 5
 NOT_SCORED = "not scored"
 
 
-def compare(image: NDArray[np.uint8], segmenters: Sequence[Segmenter], truth: NDArray[Any] | None = None) -> Image.Image:
+def compare(
+    image: NDArray[np.uint8], segmenters: Sequence[Segmenter], truth: NDArray[Any] | None = None
+) -> Image.Image:
     """The image, the labels of each model in the order given, then the truth, titled, with the classes that occur.
 
     image       (H, W, 3) uint8 RGB
@@ -42,7 +44,9 @@ def compare(image: NDArray[np.uint8], segmenters: Sequence[Segmenter], truth: ND
     if truth is not None:
         Sample("truth", image, truth)
         if (truth == taxonomy.ignore_id).all():
-            raise MaskError("truth", "every pixel is to be ignored, so that nothing can be scored", "give the mask of this image")
+            raise MaskError(
+                "truth", "every pixel is to be ignored, so that nothing can be scored", "give the mask of this image"
+            )
     predictions = [segmenter(image) for segmenter in segmenters]
     panels = [Panel(fit(image, PANEL), "image", f"{image.shape[0]} x {image.shape[1]} pixels")]
     titles = _titles(segmenters)

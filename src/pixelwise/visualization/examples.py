@@ -81,7 +81,9 @@ def write_examples(folder: str | Path, sheet: Sheet) -> None:
             write_bytes(_file(folder, number, image), getattr(example, image))
         rows.append({"is_best": example.is_best, "score": example.score._asdict()})
     # Last, so that what it lists is there.
-    write_text(folder / _INDEX, json.dumps({"legend": sheet.legend, "examples": rows}, indent=1, ensure_ascii=False) + "\n")
+    write_text(
+        folder / _INDEX, json.dumps({"legend": sheet.legend, "examples": rows}, indent=1, ensure_ascii=False) + "\n"
+    )
 
 
 def read_examples(folder: str | Path) -> Sheet:
@@ -116,7 +118,9 @@ def _file(folder: Path, number: int, image: str) -> Path:
 
 
 def _legend(taxonomy: Taxonomy) -> tuple[tuple[str, str], ...]:
-    return tuple((name, f"#{r:02x}{g:02x}{b:02x}") for name, (r, g, b) in zip(taxonomy.names, taxonomy.colors, strict=True))
+    return tuple(
+        (name, f"#{r:02x}{g:02x}{b:02x}") for name, (r, g, b) in zip(taxonomy.names, taxonomy.colors, strict=True)
+    )
 
 
 def _shrink(pixels: NDArray[Any], interpolation: int) -> NDArray[Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -45,15 +45,6 @@ DECADES = 4
 BOXES = (((0, 215, 255), 3), ((255, 255, 255), 1))
 
 
-@runtime_checkable
-class SumOfMaps(Protocol):
-    """A network whose logits are a sum of what each of its maps adds."""
-
-    def contributions(self, images: Tensor) -> dict[str, Tensor]:
-        """Map name, coarsest first -> logits (B, K, H, W)."""
-        ...
-
-
 def heat_map(image: NDArray[np.uint8], probability: NDArray[np.float32], name: str) -> Image.Image:
     """The image beside the probability of one class at each of its pixels, with a colour scale.
 
@@ -62,7 +53,10 @@ def heat_map(image: NDArray[np.uint8], probability: NDArray[np.float32], name: s
     row, column = np.unravel_index(int(probability.argmax()), probability.shape)
     note = f"mean {probability.mean():.1%}, largest {probability.max():.1%} at row {row}, column {column}"
     fitted = fit(image, PANEL)
-    panels = [Panel(fitted, "image"), Panel(fit(heat(probability, 0, 1, INFERNO), PANEL), f"probability of {name}", note)]
+    panels = [
+        Panel(fitted, "image"),
+        Panel(fit(heat(probability, 0, 1, INFERNO), PANEL), f"probability of {name}", note),
+    ]
     return contact_sheet(panels, 2, footer=color_scale("0", "1", 2 * fitted.width + GAP, INFERNO, "probability"))
 
 
@@ -74,7 +68,11 @@ def class_probability(scores: Tensor, class_index: int) -> NDArray[np.float32]:
 
 
 def classifier_heat_map(
-    classifier: ClassifierBackbone, image: NDArray[np.uint8], class_index: int, name: str = "", preprocessing: str = "torchvision"
+    classifier: ClassifierBackbone,
+    image: NDArray[np.uint8],
+    class_index: int,
+    name: str = "",
+    preprocessing: str = "torchvision",
 ) -> Image.Image:
     """The heat map of an image classifier that was made to slide over the image; arguments as in `classifier_probability`."""
     probability = classifier_probability(classifier, image, class_index, preprocessing)
@@ -99,9 +97,13 @@ def classifier_probability(
     normalised = Preprocess(preprocessing, image.shape[2])(_images(image, torch.device("cpu")))
     cells = class_probability(sliding(normalised)[0], class_index)
     where = coordinates(layers_of([sliding]))
-    rows, columns = (np.float32(float(where.scale)) * np.arange(n, dtype=np.float32) + float(where.shift) for n in image.shape[:2])
+    rows, columns = (
+        np.float32(float(where.scale)) * np.arange(n, dtype=np.float32) + float(where.shift) for n in image.shape[:2]
+    )
     x, y = np.meshgrid(np.clip(columns, 0, cells.shape[1] - 1), np.clip(rows, 0, cells.shape[0] - 1))
-    spread = cv2.remap(cells, x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    spread = cv2.remap(
+        cells, x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
     return np.asarray(spread, np.float32)
 
 
@@ -112,16 +114,19 @@ def skips(segmenter: Segmenter, image: NDArray[np.uint8]) -> Image.Image | None:
     image (H, W, 3) uint8 RGB. None for a network that is no sum of several maps.
     """
     model = segmenter.model
-    if not isinstance(model, SumOfMaps):
-        return None
     added = model.contributions(_images(image, segmenter.device))
     if len(added) < 2:
         return None
     labels = stages(added)
     names = list(added)
     first = Panel(fit(image, PANEL), "image")
-    above = [_labels(mask, segmenter.taxonomy, f"{names[0]} alone" if n == 0 else f"+ {names[n]}") for n, mask in enumerate(labels)]
-    below = [_changed(image, *pair, segmenter.taxonomy, name) for pair, name in zip(pairwise(labels), names[1:], strict=True)]
+    above = [
+        _labels(mask, segmenter.taxonomy, f"{names[0]} alone" if n == 0 else f"+ {names[n]}")
+        for n, mask in enumerate(labels)
+    ]
+    below = [
+        _changed(image, *pair, segmenter.taxonomy, name) for pair, name in zip(pairwise(labels), names[1:], strict=True)
+    ]
     present = sorted({int(k) for mask in labels for k in np.unique(mask)})
     entries = [(segmenter.taxonomy.names[k], segmenter.taxonomy.colors[k]) for k in present]
     width = len(above) * (first.image.width + GAP) - GAP
@@ -167,11 +172,13 @@ def feature_maps(model: SegmentationModel, images: Tensor, layers: Sequence[str]
     seen: dict[str, Tensor] = {}
     handles = [modules[name].register_forward_hook(_keep(seen, name)) for name in watched]
     backbone = next((module for module in modules.values() if isinstance(module, Backbone)), None)
-    names: Sequence[str] = () if backbone is None else getattr(backbone, "map_names", [f"map{i}" for i in range(len(backbone.strides))])
+    names: Sequence[str] = (
+        () if backbone is None else getattr(backbone, "map_names", [f"map{i}" for i in range(len(backbone.strides))])
+    )
     if backbone is not None:
         handles.append(backbone.register_forward_hook(_keep_all(seen, names)))
     try:
-        model.coarse(images)
+        model.forward_low_res(images)
     finally:
         for handle in handles:
             handle.remove()
@@ -207,7 +214,9 @@ def _keep_all(seen: dict[str, Tensor], names: Iterable[str]) -> Any:
     return hook
 
 
-def receptive_field(segmenter: Segmenter, image: NDArray[np.uint8], pixel: tuple[int, int] | None = None) -> Image.Image:
+def receptive_field(
+    segmenter: Segmenter, image: NDArray[np.uint8], pixel: tuple[int, int] | None = None
+) -> Image.Image:
     """The pixels that influence the label at `pixel` (row, column; the centre when left out), drawn on the image.
 
     Outer box: all pixels that can count, from the network's structure. Colour: how much they count here, measured by the
@@ -258,7 +267,9 @@ def core_window(strength: NDArray[np.float32], pixel: tuple[int, int], share: fl
     held = np.cumsum(np.bincount(distance.ravel(), strength.ravel().astype(np.float64)))
     reach = int(np.searchsorted(held, share * held[-1]))
     (row, column), (height, width) = pixel, strength.shape
-    return Window(max(row - reach, 0), max(column - reach, 0), min(row + reach + 1, height), min(column + reach + 1, width))
+    return Window(
+        max(row - reach, 0), max(column - reach, 0), min(row + reach + 1, height), min(column + reach + 1, width)
+    )
 
 
 def _pale_outside(image: NDArray[np.uint8], window: Window) -> NDArray[np.uint8]:
@@ -299,11 +310,15 @@ def _labels(mask: NDArray[Any], taxonomy: Taxonomy, title: str) -> Panel:
     return Panel(fit(taxonomy.color_table[mask], PANEL, labels=True), title)
 
 
-def _changed(image: NDArray[np.uint8], before: NDArray[Any], after: NDArray[Any], taxonomy: Taxonomy, name: str) -> Panel:
+def _changed(
+    image: NDArray[np.uint8], before: NDArray[Any], after: NDArray[Any], taxonomy: Taxonomy, name: str
+) -> Panel:
     """The pixels that got another label, in its colour, on the pale image."""
     changed = before != after
     drawn = np.where(changed[..., None], taxonomy.color_table[after], gray(image, 0.35))
-    return Panel(fit(drawn, PANEL, labels=True), f"changed by {name}", f"{changed.mean():.1%} of the pixels, in their new colour")
+    return Panel(
+        fit(drawn, PANEL, labels=True), f"changed by {name}", f"{changed.mean():.1%} of the pixels, in their new colour"
+    )
 
 
 def _tile(cells: Tensor, image: NDArray[np.uint8]) -> Image.Image:

@@ -66,7 +66,9 @@ def write_gallery(path: str | Path, photos: Sequence[Photo], taxonomy: Taxonomy,
     templates = jinja2.Environment(loader=jinja2.PackageLoader("pixelwise.visualization"), autoescape=True)
     occurring = sorted({k for photo in photos for k, _ in photo.shares})
     classes = [{"id": k, "name": taxonomy.names[k], "color": taxonomy.colors[k]} for k in occurring]
-    page = templates.get_template("gallery.html.j2").render(title=title, photos=photos, taxonomy=taxonomy, classes=classes)
+    page = templates.get_template("gallery.html.j2").render(
+        title=title, photos=photos, taxonomy=taxonomy, classes=classes
+    )
     write_text(path, page)
     return path
 

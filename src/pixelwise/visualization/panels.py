@@ -93,7 +93,9 @@ def fit(pixels: NDArray[np.uint8], side: int, *, labels: bool = False) -> Image.
     longest = max(height, width)
     if longest > side:
         size = max(1, round(width * side / longest)), max(1, round(height * side / longest))
-        return Image.fromarray(cv2.resize(pixels, size, interpolation=cv2.INTER_NEAREST_EXACT if labels else cv2.INTER_AREA))
+        return Image.fromarray(
+            cv2.resize(pixels, size, interpolation=cv2.INTER_NEAREST_EXACT if labels else cv2.INTER_AREA)
+        )
     factor = side // longest
     return Image.fromarray(np.repeat(np.repeat(pixels, factor, 0), factor, 1))
 

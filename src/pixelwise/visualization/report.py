@@ -55,7 +55,11 @@ def write_report(run_folder: str | Path) -> Path:
 def render(folder: Path) -> str:
     """The page as text."""
     environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters.update(percent=_percent, data_uri=_data_uri, grouped=_grouped)
     evaluation = read_scores(folder / "scores.json") if (folder / "scores.json").exists() else None
@@ -99,7 +103,11 @@ def _tiles(evaluation: Evaluation | None) -> list[tuple[str, str]]:
     if evaluation is None:
         return []
     words = {"mean_iou": "mean IoU", "pixel_accuracy": "pixel accuracy", "mean_accuracy": "mean accuracy"}
-    words |= {"frequency_weighted_iou": "freq. weighted IoU", "mean_dice": "mean Dice", "mean_boundary_iou": "boundary IoU"}
+    words |= {
+        "frequency_weighted_iou": "freq. weighted IoU",
+        "mean_dice": "mean Dice",
+        "mean_boundary_iou": "boundary IoU",
+    }
     means = evaluation.scores.means()
     return [(word, _percent(means[key])) for key, word in words.items() if key in means]
 

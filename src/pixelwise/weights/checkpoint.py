@@ -67,7 +67,9 @@ def save_checkpoint(
     finite (or too large for `dtype`).
     """
     if model.num_classes != taxonomy.num_classes:
-        raise ConfigError("checkpoint", f"the model has {model.num_classes} classes, the taxonomy {taxonomy.num_classes}")
+        raise ConfigError(
+            "checkpoint", f"the model has {model.num_classes} classes, the taxonomy {taxonomy.num_classes}"
+        )
     spec = model.spec
     assert isinstance(spec, ModelSpec), "only models made by create_model can be saved"
     tensors = {name: _stored(tensor, dtype) for name, tensor in model.state_dict().items()}
@@ -76,7 +78,12 @@ def save_checkpoint(
     digest = hashlib.sha256(data).hexdigest()
     config = {
         "format": FORMAT,
-        "model": {"name": spec.name, "num_classes": spec.num_classes, "in_channels": spec.in_channels, "tiny": spec.tiny}
+        "model": {
+            "name": spec.name,
+            "num_classes": spec.num_classes,
+            "in_channels": spec.in_channels,
+            "tiny": spec.tiny,
+        }
         | {"options": dict(spec.options)},
         "taxonomy": taxonomy.to_dict(),
         "weights": {"sha256": digest, "dtype": str(dtype).removeprefix("torch.")},
@@ -89,7 +96,9 @@ def save_checkpoint(
     try:
         read_safetensors(folder / (_NEW + WEIGHTS), digest)
     except CheckpointError as error:
-        raise ResourceError(folder / WEIGHTS, f"did not read back after writing: {error.what}", "check the disk") from error
+        raise ResourceError(
+            folder / WEIGHTS, f"did not read back after writing: {error.what}", "check the disk"
+        ) from error
     write_text(folder / (_NEW + CONFIG), json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     finish_save(folder)
     return folder
@@ -187,7 +196,9 @@ def _current_files(folder: Path) -> tuple[Path, Path]:
 
 def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise CheckpointError(path, "no such file, so this is no checkpoint", f"name a folder that holds {CONFIG} and {WEIGHTS}")
+        raise CheckpointError(
+            path, "no such file, so this is no checkpoint", f"name a folder that holds {CONFIG} and {WEIGHTS}"
+        )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         known = config["format"] == FORMAT
@@ -196,7 +207,9 @@ def _read_config(path: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(path, f"is damaged or of another program: {error!r}", "copy the folder again") from error
     if not known:
-        raise CheckpointError(path, f"is of format {config['format']!r}, this version reads {FORMAT}", "update pixelwise")
+        raise CheckpointError(
+            path, f"is of format {config['format']!r}, this version reads {FORMAT}", "update pixelwise"
+        )
     if not complete:
         raise CheckpointError(path, "is damaged or of another program", "copy the folder again")
     return dict(config)
@@ -208,7 +221,9 @@ def _build(path: Path, config: Mapping[str, Any]) -> tuple[SegmentationModel, Ta
         model = ModelSpec(**config["model"]).build()
     # RuntimeError: sizes that no memory holds.
     except (UnknownNameError, ConfigError, TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-        raise CheckpointError(path, f"describes a network this version cannot build: {error}", "update pixelwise") from error
+        raise CheckpointError(
+            path, f"describes a network this version cannot build: {error}", "update pixelwise"
+        ) from error
     if model.num_classes != taxonomy.num_classes:
         what = f"has {model.num_classes} classes in the network and {taxonomy.num_classes} in the taxonomy"
         raise CheckpointError(path, what, "copy the folder again")
@@ -228,7 +243,9 @@ def read_safetensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]
     try:
         return dict(safetensors.torch.load(data))
     except (SafetensorError, struct.error, KeyError, ValueError) as error:
-        raise CheckpointError(path, f"is cut or damaged: {error}", "copy it again, or use an older checkpoint") from error
+        raise CheckpointError(
+            path, f"is cut or damaged: {error}", "copy it again, or use an older checkpoint"
+        ) from error
 
 
 def load_state(model: torch.nn.Module, tensors: Mapping[str, Tensor], source: object) -> None:
@@ -248,6 +265,8 @@ def load_state(model: torch.nn.Module, tensors: Mapping[str, Tensor], source: ob
     }
     found = [f"{len(names)} {word} ({', '.join(names[:5])})" for word, names in wrong.items() if names]
     if found:
-        raise CheckpointError(source, "does not fit the network: " + "; ".join(found), "use the network that it was saved from")
+        raise CheckpointError(
+            source, "does not fit the network: " + "; ".join(found), "use the network that it was saved from"
+        )
     refuse_broken(tensors, source)
     model.load_state_dict(dict(tensors))

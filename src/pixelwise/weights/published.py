@@ -61,14 +61,14 @@ _TORCHVISION_LICENCE = (
     " training (here ImageNet-1K); checking is up to the user. The code is BSD-3-Clause"
 )
 _BVLC_LICENCE = "unrestricted use (BVLC model license)"
-_FCN_LICENCE = (
-    "unrestricted use (its README: as Caffe, BSD-2-Clause, and the BVLC model license); the VGG16 start has its own terms"
-)
+_FCN_LICENCE = "unrestricted use (its README: as Caffe, BSD-2-Clause, and the BVLC model license); the VGG16 start has its own terms"
 _NO_SCORE = "its source states no score"
 _VGG_LICENCE = "see http://www.robots.ox.ac.uk/~vgg/research/very_deep/"
 
 
-def _torchvision(network: str, file: str, top1: float, top5: float, preprocessing: str = "torchvision") -> PublishedWeights:
+def _torchvision(
+    network: str, file: str, top1: float, top5: float, preprocessing: str = "torchvision"
+) -> PublishedWeights:
     return PublishedWeights(
         f"{network}.torchvision",
         f"https://download.pytorch.org/models/{file}",
@@ -107,7 +107,9 @@ def _caffe(
     return PublishedWeights(f"{name}.caffe", url, None, licence, preprocessing, num_classes, score, source)
 
 
-def _fcn(name: str, score: str, num_classes: int = 21, preprocessing: str | Mapping[str, Any] = "caffe") -> PublishedWeights:
+def _fcn(
+    name: str, score: str, num_classes: int = 21, preprocessing: str | Mapping[str, Any] = "caffe"
+) -> PublishedWeights:
     url = f"http://dl.caffe.berkeleyvision.org/{name}.caffemodel"
     source = "shelhamer/fcn.berkeleyvision.org, README and caffemodel-url"
     return _caffe(name, url, _FCN_LICENCE, num_classes, score, source, preprocessing)
@@ -115,7 +117,9 @@ def _fcn(name: str, score: str, num_classes: int = 21, preprocessing: str | Mapp
 
 def _bvlc(network: str, file: str, score: str) -> PublishedWeights:
     url = f"http://dl.caffe.berkeleyvision.org/{file}"
-    return _caffe(network, url, _BVLC_LICENCE, 1000, score, f"BVLC/caffe, models/{file.removesuffix('.caffemodel')}/readme.md")
+    return _caffe(
+        network, url, _BVLC_LICENCE, 1000, score, f"BVLC/caffe, models/{file.removesuffix('.caffemodel')}/readme.md"
+    )
 
 
 _TABLE = (
@@ -244,7 +248,9 @@ def _pieces_of_file(path: Path) -> Iterator[bytes]:
             while piece := file.read(_CHUNK):
                 yield piece
     except OSError as error:
-        raise CheckpointError(path, f"cannot be read: {error.strerror or error}", "check the path and its rights") from error
+        raise CheckpointError(
+            path, f"cannot be read: {error.strerror or error}", "check the path and its rights"
+        ) from error
 
 
 def _pieces_of_url(url: str, open_url: Opener, by_hand: str) -> Iterator[bytes]:
@@ -265,7 +271,9 @@ def _pieces_of_url(url: str, open_url: Opener, by_hand: str) -> Iterator[bytes]:
 class _HttpsOnly(urllib.request.HTTPRedirectHandler):
     """Follows a redirect only where it stays on https."""
 
-    def redirect_request(self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> Any:
         """The request to follow. Raises URLError for another scheme."""
         if not newurl.startswith("https://"):
             raise urllib.error.URLError(f"redirected to {newurl}, which is not https")

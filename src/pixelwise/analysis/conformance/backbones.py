@@ -48,7 +48,9 @@ def _macs_at_own_size(name: str) -> int:
 
 
 def _googlenet(name: str) -> list[int]:
-    return [parameters(backbone(name, num_classes=k, aux_heads=aux)) for k, aux in ((0, False), (1000, False), (1000, True))]
+    return [
+        parameters(backbone(name, num_classes=k, aux_heads=aux)) for k, aux in ((0, False), (1000, False), (1000, True))
+    ]
 
 
 BACKBONE_ROWS.add(lambda: _googlenet("googlenet"), "Caffe GoogLeNet", "parameters")
@@ -119,7 +121,12 @@ PART_ROWS = Family("depthwise separable")
 @PART_ROWS("3->16 channels, 3x3", "weights")
 def _separable_weights() -> list[int]:
     deep, point = depthwise(3), pointwise(3, 16)
-    return [parameters(nn.Conv2d(3, 16, 3, bias=False)), parameters(deep), parameters(point), parameters(deep) + parameters(point)]
+    return [
+        parameters(nn.Conv2d(3, 16, 3, bias=False)),
+        parameters(deep),
+        parameters(point),
+        parameters(deep) + parameters(point),
+    ]
 
 
 DEFORM_ROWS = Family("deformable conv")

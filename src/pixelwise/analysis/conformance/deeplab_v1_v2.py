@@ -41,7 +41,11 @@ for _size in (321, 513):
 def _rates(head: str) -> list[int]:
     model = network("deeplabv2_vgg16", head=head)
     assert isinstance(model, DeepLabV2)
-    return [layer.dilation[0] for layer in model.pyramid.modules() if isinstance(layer, nn.Conv2d) and layer.kernel_size[0] == 3]
+    return [
+        layer.dilation[0]
+        for layer in model.pyramid.modules()
+        if isinstance(layer, nn.Conv2d) and layer.kernel_size[0] == 3
+    ]
 
 
 for _head, _variant in (("aspp_s", "VGG16 ASPP-S"), ("aspp_l", "VGG16 ASPP-L")):
@@ -51,4 +55,6 @@ V2_ROWS.add(partial(_parameters, "deeplabv2_resnet101", {}), "ResNet-101 + ASPP-
 for _size in (321, 513):
     _one = {"scales": (1.0,)}
     V2_ROWS.add(partial(_macs, "deeplabv2_resnet101", _one, _size), "ResNet-101 ASPP-L", "MACs", f"3x{_size}")
-    V2_ROWS.add(partial(_scores, "deeplabv2_resnet101", _one, _size), "ResNet-101 ASPP-L", "logit shape", f"1x3x{_size}")
+    V2_ROWS.add(
+        partial(_scores, "deeplabv2_resnet101", _one, _size), "ResNet-101 ASPP-L", "logit shape", f"1x3x{_size}"
+    )

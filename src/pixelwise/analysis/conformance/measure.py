@@ -63,4 +63,4 @@ def logit_shape(model: SegmentationModel, size: int) -> list[int]:
 
 def score_shape(model: SegmentationModel, size: int) -> list[int]:
     """Shape of the scores before the last upsampling, for one square image."""
-    return [*model.coarse(images(size, in_channels=model.in_channels)).scores.shape]
+    return [*model.forward_low_res(images(size, in_channels=model.in_channels)).logits.shape]

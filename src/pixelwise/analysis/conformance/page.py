@@ -53,7 +53,15 @@ def _table(system: str, results: Iterable[Result]) -> str:
             verdict = f"equal within {100 * result.row.within:g} %" if result.row.within else "equal"
         else:
             verdict = result.row.reason or "**wrong**"
-        cells = (entry.quantity, entry.variant, entry.input, _text(result.row.value), entry.source, _text(result.ours), verdict)
+        cells = (
+            entry.quantity,
+            entry.variant,
+            entry.input,
+            _text(result.row.value),
+            entry.source,
+            _text(result.ours),
+            verdict,
+        )
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -91,7 +91,9 @@ def _plain(value: Any) -> Any:
 def _agree(published: Any, ours: Any, within: float) -> bool:
     if isinstance(published, list):
         return (
-            isinstance(ours, list) and len(ours) == len(published) and all(map(lambda p, o: _agree(p, o, within), published, ours))
+            isinstance(ours, list)
+            and len(ours) == len(published)
+            and all(map(lambda p, o: _agree(p, o, within), published, ours))
         )
     if isinstance(published, int | float) and isinstance(ours, int | float) and not isinstance(ours, bool):
         return published == ours if within == 0 else math.isclose(published, ours, rel_tol=within)

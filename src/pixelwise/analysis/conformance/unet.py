@@ -67,10 +67,10 @@ def _stages() -> list[Any]:
 @UNET_ROWS("valid", "valid square input sizes")
 def _input_sides() -> str:
     model = _unet()
-    first, second = model.input_side(1), model.input_side(model.input_side(1) - 2 * model.context + 1)
+    first, second = model.input_side(1), model.input_side(model.input_side(1) - 2 * model.context_px + 1)
     step = second - first
-    assert all(model.input_side(first - 2 * model.context + k * step) == first + k * step for k in range(40))
-    return f"n = {first} + {step}k (n mod {step} == {first % step}, n >= {first}); output = n - {2 * model.context}"
+    assert all(model.input_side(first - 2 * model.context_px + k * step) == first + k * step for k in range(40))
+    return f"n = {first} + {step}k (n mod {step} == {first % step}, n >= {first}); output = n - {2 * model.context_px}"
 
 
 @UNET_ROWS("valid", "receptive field")

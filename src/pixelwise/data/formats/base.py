@@ -56,7 +56,9 @@ def split_pair(line: str, source: Path) -> tuple[str, str | None]:
 def inner(root: Path, name: str) -> Path:
     """`name` below `root`. Raises DatasetError for a name that leads out of it."""
     if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise DatasetError(root, f"a list names {name!r}, which lies outside", "name files relative to the dataset's folder")
+        raise DatasetError(
+            root, f"a list names {name!r}, which lies outside", "name files relative to the dataset's folder"
+        )
     return root / name
 
 

@@ -13,7 +13,19 @@ from .base import DATASETS, DatasetFormat, existing, inner, pair_folders, read_l
 
 # Source: Scripts/test_segmentation_camvid.py of the tutorial.
 TAXONOMY = Taxonomy(
-    names=("sky", "building", "pole", "road", "pavement", "tree", "signsymbol", "fence", "car", "pedestrian", "bicyclist"),
+    names=(
+        "sky",
+        "building",
+        "pole",
+        "road",
+        "pavement",
+        "tree",
+        "signsymbol",
+        "fence",
+        "car",
+        "pedestrian",
+        "bicyclist",
+    ),
     colors=(
         (128, 128, 128),
         (128, 0, 0),

@@ -57,7 +57,9 @@ class Cityscapes(DatasetFormat):
     def read(self, root: Path) -> Dataset:
         """Splits by folder. The masks published for test hold nothing that is scored and are left alone."""
         names = [name for name in ("train", "val", "test") if (root / "leftImg8bit" / name).is_dir()]
-        return Dataset("cityscapes", root, TAXONOMY, {name: Split(name, _items(root, name), TAXONOMY) for name in names})
+        return Dataset(
+            "cityscapes", root, TAXONOMY, {name: Split(name, _items(root, name), TAXONOMY) for name in names}
+        )
 
 
 def _items(root: Path, name: str) -> list[Item]:

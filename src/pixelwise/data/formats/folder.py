@@ -45,9 +45,13 @@ class Folder(DatasetFormat):
             lists = {name: root / f"{name}.txt" for name in _PARTS}
             parts = {name: _listed(root, path) for name, path in lists.items() if path.is_file()}
         if not parts:
-            raise DatasetError(root, "has neither images/train nor train.txt", "sort the images into train and val, or list them")
+            raise DatasetError(
+                root, "has neither images/train nor train.txt", "sort the images into train and val, or list them"
+            )
         taxonomy, code = _read_classes(root, parts)
-        return Dataset("folder", root, taxonomy, {name: Split(name, items, taxonomy, code) for name, items in parts.items()})
+        return Dataset(
+            "folder", root, taxonomy, {name: Split(name, items, taxonomy, code) for name, items in parts.items()}
+        )
 
 
 def _listed(root: Path, path: Path) -> list[Item]:
@@ -57,7 +61,9 @@ def _listed(root: Path, path: Path) -> list[Item]:
 def _listed_item(root: Path, image: str, mask: str | None) -> Item:
     """`image mask` below the root, or one name below images/ and masks/, with or without its suffix."""
     if mask is not None:
-        return Item(str(PurePosixPath(image.removeprefix("images/")).with_suffix("")), inner(root, image), inner(root, mask))
+        return Item(
+            str(PurePosixPath(image.removeprefix("images/")).with_suffix("")), inner(root, image), inner(root, mask)
+        )
     name = image.removeprefix("images/")
     stem = str(Path(name).with_suffix("")) if name.lower().endswith(IMAGE_SUFFIXES) else name
     place, masks = inner(root / "images", stem), inner(root / "masks", stem)
@@ -82,11 +88,15 @@ def _from_yaml(path: Path) -> tuple[Taxonomy, MaskEncoding]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(path, f"cannot be read: {error}", "write YAML: `classes: [road, car]`") from None
     if not isinstance(data, Mapping):
-        raise ConfigError(path, f"holds {type(data).__name__}, not names and values", "write YAML: `classes: [road, car]`")
+        raise ConfigError(
+            path, f"holds {type(data).__name__}, not names and values", "write YAML: `classes: [road, car]`"
+        )
     rest = dict(data)
     kind, colors = rest.pop("masks", "value"), rest.pop("ignore_colors", [])
     if kind not in ("value", "color"):
-        raise ConfigError(path, f"masks is {kind!r}, allowed are `value` and `color`", "remove it where masks hold numbers")
+        raise ConfigError(
+            path, f"masks is {kind!r}, allowed are `value` and `color`", "remove it where masks hold numbers"
+        )
     if colors and kind == "value":
         fix = "write `masks: color`, or list numbers in `ignore`"
         raise ConfigError(path, "has ignore_colors, but its masks hold numbers", fix)

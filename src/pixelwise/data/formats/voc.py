@@ -57,7 +57,9 @@ class Voc(DatasetFormat):
         """One split a list of ids; those of trainaug are in SegmentationClassAug where there is one."""
         lists = sorted((root / _LISTS).glob("*.txt"))
         if not lists:
-            raise DatasetError(root, f"holds no split list in {_LISTS.as_posix()}", "add train.txt and val.txt, one id a line")
+            raise DatasetError(
+                root, f"holds no split list in {_LISTS.as_posix()}", "add train.txt and val.txt, one id a line"
+            )
         parts = {path.stem: _items(root, path) for path in lists}
         # The test images come in an archive of their own, which those who only train never unpack.
         if not any(item.image.is_file() for item in parts.get("test", [])):

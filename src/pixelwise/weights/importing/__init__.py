@@ -74,10 +74,14 @@ def import_model(
         return read(path, name, num_classes, in_channels=in_channels, options=options)
     if not has_backbone(name):
         fitting = ", ".join(fcn_names() + whole_names())
-        raise ConfigError(name, "no published weights fit this network", f"choose one of {fitting}, or one on a published backbone")
+        raise ConfigError(
+            name, "no published weights fit this network", f"choose one of {fitting}, or one on a published backbone"
+        )
     content = _read(Path(path))
     if content.whole is not None:
-        raise CheckpointError(path, f"holds a whole net of {content.whole.layout}", "import it as " + " or ".join(fcn_names()))
+        raise CheckpointError(
+            path, f"holds a whole net of {content.whole.layout}", "import it as " + " or ".join(fcn_names())
+        )
     said = {"preprocessing": content.preprocessing or "caffe", **(options or {})}
     spec = ModelSpec(name, num_classes or VOC_CLASSES, in_channels or 3, options=said)
     return import_backbone(Path(path), content.arrays, content.caffe, spec)
@@ -101,7 +105,9 @@ def import_fcn(
     UnknownNameError and ConfigError for the model's name and options.
     """
     if not is_fcn(name):
-        raise ConfigError(name, "no published weights fit this network", "choose one of " + ", ".join(fcn_names() + whole_names()))
+        raise ConfigError(
+            name, "no published weights fit this network", "choose one of " + ", ".join(fcn_names() + whole_names())
+        )
     content = _read(Path(path))
     spec = _spec_for(path, name, content, num_classes, in_channels, tiny, options or {})
     model = spec.build()
@@ -132,7 +138,9 @@ def _spec_for(
     if whole is not None:
         if whole.layout != layout_of(name):
             fitting = " or ".join(other for other in fcn_names() if layout_of(other) == whole.layout)
-            raise CheckpointError(path, f"holds a net of {whole.layout}, {name} has {layout_of(name)}", f"import it as {fitting}")
+            raise CheckpointError(
+                path, f"holds a net of {whole.layout}, {name} has {layout_of(name)}", f"import it as {fitting}"
+            )
         if None not in (in_channels, whole.in_channels) and in_channels != whole.in_channels:
             what = f"takes images of {whole.in_channels} channels, asked for are {in_channels}"
             raise CheckpointError(path, what, "leave the number of channels out")
@@ -158,7 +166,13 @@ def load_classifier(backbone: ClassifierBackbone, path: str | Path) -> Report:
         raise ConfigError("backbone", "was built without a classifier", "create it with num_classes=1000")
     content = _read(Path(path))
     plan = (caffenames if content.caffe else torchnames).plan_classifier(backbone, content.arrays)
-    return fill(backbone, content.arrays, plan, path, "create the backbone that the file was made for, with its number of classes")
+    return fill(
+        backbone,
+        content.arrays,
+        plan,
+        path,
+        "create the backbone that the file was made for, with its number of classes",
+    )
 
 
 def _read(path: Path) -> _Content:
@@ -201,5 +215,7 @@ def _backbone_for(path: str | Path, name: str, found: str, whole: caffenames.Who
     if not found.startswith(family):
         fitting = [other for other in fcn_names() if whole is None or layout_of(other) == whole.layout]
         others = [other for other in fitting if found.startswith(_backbone_of(other)[:3])]
-        raise CheckpointError(path, f"holds {found}, and {name} is built on {default}", "import it as " + " or ".join(others))
+        raise CheckpointError(
+            path, f"holds {found}, and {name} is built on {default}", "import it as " + " or ".join(others)
+        )
     return found

@@ -104,7 +104,11 @@ def fill(network: nn.Module, arrays: Mapping[str, SourceArray], plan: KeyMapping
     }
     _refuse(problems, source, fix)
     moved = {key: arrays[name] for key, name in plan.moves.items()}
-    _refuse({"not as they must be": [c for name, check in plan.checks.items() if (c := check(arrays[name].read()))]}, source, fix)
+    _refuse(
+        {"not as they must be": [c for name, check in plan.checks.items() if (c := check(arrays[name].read()))]},
+        source,
+        fix,
+    )
     _refuse({"not finite": [plan.moves[key] for key, array in moved.items() if not _finite(array)]}, source, fix)
     with torch.no_grad():
         for key, array in moved.items():

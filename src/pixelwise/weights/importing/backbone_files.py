@@ -34,7 +34,9 @@ def import_backbone(path: Path, arrays: Mapping[str, SourceArray], caffe: bool, 
     plan.dropped |= {name: _REASON for name in arrays if name not in plan.moves.values() and _is_behind(name, backbone)}
     if not plan.moves:
         raise CheckpointError(path, "holds nothing of the network's backbone", "import the file of its own backbone")
-    return Imported(model.eval(), spec, fill(model, arrays, plan, path, "choose the file of the network's own backbone"))
+    return Imported(
+        model.eval(), spec, fill(model, arrays, plan, path, "choose the file of the network's own backbone")
+    )
 
 
 def _is_behind(name: str, backbone: ClassifierBackbone) -> bool:

@@ -210,7 +210,9 @@ def _kernel_check(name: str, num_maps: int, kernel: int, must_be_bilinear: bool)
             return f"{name} {'x'.join(map(str, values.shape))} for {num_maps} kernels of {kernel}x{kernel}"
         if values.shape[1] > 1 and values[~torch.eye(num_maps, dtype=torch.bool)].any():
             return f"{name} mixes classes: it is not zero off the diagonal"
-        if must_be_bilinear and not torch.allclose(_diagonal(values), bilinear_kernel(kernel, num_maps), rtol=0, atol=1e-5):
+        if must_be_bilinear and not torch.allclose(
+            _diagonal(values), bilinear_kernel(kernel, num_maps), rtol=0, atol=1e-5
+        ):
             return f"{name} is learned, not bilinear: build the model with upsampling=learned"
         return ""
 

@@ -47,7 +47,9 @@ def read_caffemodel(path: str | Path) -> list[CaffeLayer]:
     source = _File(Path(path), map_file(path))
     layers = [layer for field in source.whole().fields() for layer in _layers_of(field)]
     if not any(layer.blobs for layer in layers):
-        raise CheckpointError(path, f"holds {len(layers)} Caffe layers and no weights", "pass the .caffemodel of a trained net")
+        raise CheckpointError(
+            path, f"holds {len(layers)} Caffe layers and no weights", "pass the .caffemodel of a trained net"
+        )
     names = [layer.name for layer in layers if layer.blobs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -157,7 +159,9 @@ class _Message:
         size = np.dtype(dtype).itemsize
         count, rest = divmod(self.end - self.start, size)
         if rest:
-            raise self.file.damaged(self.start, f"{self.end - self.start} bytes are no whole number of {size}-byte values")
+            raise self.file.damaged(
+                self.start, f"{self.end - self.start} bytes are no whole number of {size}-byte values"
+            )
         return np.frombuffer(self.file.data, dtype, count, self.start) if count else np.zeros(0, dtype)
 
     def varints(self) -> list[int]:
@@ -187,7 +191,9 @@ def _layer(message: _Message, name: int, kind: int, blobs: int) -> CaffeLayer:
         if field.number == name:
             found_name = field.message("a layer's name").text()
         elif field.number == kind:
-            found_kind = field.body.text() if field.wire == _BYTES else _V1_TYPES.get(field.value, f"type {field.value}")
+            found_kind = (
+                field.body.text() if field.wire == _BYTES else _V1_TYPES.get(field.value, f"type {field.value}")
+            )
         elif field.number == blobs:
             found_blobs.append(_blob(field.message("a blob")))
         elif field.number == 1 and name == 4:
@@ -216,7 +222,9 @@ def _blob(message: _Message) -> NDArray[np.float32]:
         shape = tuple(legacy.get(axis, 0) for axis in (1, 2, 3, 4))
     count = sum(len(row) for row in rows)
     if count != prod(shape):
-        raise message.file.damaged(message.start, f"a blob of shape {_times(shape)} has {count} values, not {prod(shape)}")
+        raise message.file.damaged(
+            message.start, f"a blob of shape {_times(shape)} has {count} values, not {prod(shape)}"
+        )
     # A row in one piece stays a view of the file.
     values = rows[0] if len(rows) == 1 else np.concatenate([np.zeros(0, np.float32), *rows])
     return values.astype(np.float32, copy=False).reshape(shape)

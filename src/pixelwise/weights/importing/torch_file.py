@@ -45,7 +45,9 @@ def _read_safetensors(path: Path) -> Any:
     try:
         return safetensors.torch.load_file(path)
     except (SafetensorError, *_DAMAGE) as error:
-        raise CheckpointError(path, f"is no whole .safetensors file: {_first_line(error)}", "download it again") from None
+        raise CheckpointError(
+            path, f"is no whole .safetensors file: {_first_line(error)}", "download it again"
+        ) from None
 
 
 def _read_pickle(path: Path) -> Any:
@@ -66,13 +68,17 @@ def _read_pickle(path: Path) -> Any:
 
 def _table(path: Path, content: Any) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not content:
-        raise CheckpointError(path, f"holds a {type(content).__name__}, not a table of tensors", "save `model.state_dict()`")
+        raise CheckpointError(
+            path, f"holds a {type(content).__name__}, not a table of tensors", "save `model.state_dict()`"
+        )
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             what = f"is no flat table of tensors: {name!r} is a {type(value).__name__}"
             raise CheckpointError(path, what, "save `model.state_dict()` itself, not a dictionary around it")
         if value.layout is not torch.strided or value.is_quantized or value.is_complex():
-            raise CheckpointError(path, f"{name} is sparse, quantised or complex", "save ordinary floating-point weights")
+            raise CheckpointError(
+                path, f"{name} is sparse, quantised or complex", "save ordinary floating-point weights"
+            )
     return dict(content)
 
 

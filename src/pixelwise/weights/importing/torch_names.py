@@ -24,7 +24,11 @@ def backbone_in(arrays: Mapping[str, SourceArray]) -> str | None:
     """The backbone whose file this is, by its names and shapes; None where it is none of torchvision's."""
     if "inception3a.branch1.conv.weight" in arrays:
         return "googlenet_torchvision"
-    convs = [name for name, a in arrays.items() if name.startswith("features.") and name.endswith(".weight") and len(a.shape) == 4]
+    convs = [
+        name
+        for name, a in arrays.items()
+        if name.startswith("features.") and name.endswith(".weight") and len(a.shape) == 4
+    ]
     if convs and arrays[convs[0]].shape[-1] == 11:
         return "alexnet"
     depth = {sum(stages): depth for depth, stages in DEPTHS.items()}.get(len(convs))
@@ -50,7 +54,9 @@ def plan_fcn(model: Network, arrays: Mapping[str, SourceArray], backbone: str) -
 def plan_classifier(backbone: ClassifierBackbone, arrays: Mapping[str, SourceArray]) -> KeyMapping:
     """Where the arrays go in a backbone built with its classes: all under their own names, auxiliary heads if it has them."""
     plan = KeyMapping(moves={name: name for name in backbone.state_dict()})
-    plan.dropped = {name: AUX_REASON for name in arrays if name.startswith(("aux1.", "aux2.")) and name not in plan.moves}
+    plan.dropped = {
+        name: AUX_REASON for name in arrays if name.startswith(("aux1.", "aux2.")) and name not in plan.moves
+    }
     return without_missing_counters(plan, arrays)
 
 
@@ -67,7 +73,9 @@ def _classifier_names(backbone: str) -> tuple[list[str], dict[str, str]]:
     """Names of the hidden fully connected layers, and what FCN has no place for; read from a small twin."""
     heads = {"aux_heads": True} if "aux_heads" in BACKBONES[backbone].options else {}
     full = BACKBONES.create(backbone, tiny=True, num_classes=2, **heads)
-    linears = [name for name, layer in full.named_modules() if isinstance(layer, nn.Linear) and not name.startswith("aux")]
+    linears = [
+        name for name, layer in full.named_modules() if isinstance(layer, nn.Linear) and not name.startswith("aux")
+    ]
     leftover = {name: AUX_REASON for name in full.state_dict() if name.startswith("aux")}
     leftover |= {f"{linears[-1]}.{kind}": LAST_LAYER_REASON for kind in ("weight", "bias")}
     return linears[:-1], leftover
