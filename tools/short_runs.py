@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def small_copy(source: Path, folder: Path) -> Path:
-    """The first images of both splits at SIZE, in the folder layout."""
+    """The first images of both splits at SIZE, in the folder format."""
     if (folder / "classes.yaml").exists():
         return folder
     dataset = open_dataset(source)

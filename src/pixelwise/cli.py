@@ -35,7 +35,7 @@ COMMANDS = {
     "demo": ("demo:demo", "Label a folder of photos and show them on one page."),
     "models": ("listings:models", "List the networks that can be trained, or tell about one."),
     "backbones": ("listings:backbones", "List the backbones that networks stand on."),
-    "datasets": ("listings:datasets", "List the dataset layouts that are recognised."),
+    "datasets": ("listings:datasets", "List the dataset formats that are recognised."),
     "recipes": ("listings:recipes", "List the recipes that `train` takes by name."),
 }
 ALIASES = {"evaluate": ("eval", "val", "test")}

@@ -26,7 +26,7 @@ class DataConfig:
 
     path: str = ""
     """Folder of the dataset."""
-    layout: str | None = None
+    format: str | None = None
     """DatasetFormat of the folder; None recognises it by looking."""
     train_split: str = "train"
     """Split that is learned from."""
@@ -52,8 +52,8 @@ class AugmentConfig:
     """Range of the random zoom, drawn evenly in its logarithm."""
     aspect: float = 1.0
     """Largest random stretch of width against height; 1 keeps the shape."""
-    objects: Literal["whole", "alone", "proposals"] = "whole"
-    """`whole` images, or DeconvNet's two stages: one object `alone`, all else class 0; boxes that overlap one (`proposals`)."""
+    instance_crops: Literal["none", "ground_truth", "proposals"] = "none"
+    """DeconvNet's two stages: one object at a time (`ground_truth`), then boxes that overlap an object (`proposals`)."""
     rotate: float = 0.0
     """Largest rotation to either side, in degrees."""
     flip: float = 0.5
@@ -68,15 +68,15 @@ class AugmentConfig:
     """Largest shift of hue, in degrees."""
     gamma: float = 0.0
     """Largest change of the tone curve's exponent, in powers of two."""
-    mix: float = 0.0
+    classmix_prob: float = 0.0
     """Probability that half of the classes of a second image are pasted over the crop (ClassMix)."""
     elastic: float = 0.0
     """Deviation, in pixels, of the random displacements of 3 x 3 points that the crop is bent by (U-Net: 10)."""
-    context: int = 0
+    context_px: int = 0
     """Pixels of true surroundings on each side of the crop, for a network that loses so many (`unet`: 92); mirrored at borders."""
-    windows: bool = False
+    tiled_crops: bool = False
     """Cut images into crops side by side and show each once an epoch, in place of crops drawn anywhere."""
-    rare: float = 0.0
+    class_balanced_prob: float = 0.0
     """Share of crops that are centred on a pixel of a class drawn evenly among those of the image."""
 
 
@@ -100,15 +100,15 @@ class LossConfig:
 
     reduction: Literal["mean", "sum"] = "mean"
     """`mean` over the pixels that count, on all ranks; `sum` over an image's pixels, mean over the batch (FCN, Caffe)."""
-    at: Literal["pixels", "cells"] = "pixels"
-    """`cells` compares the scores before the last upsampling with the label under each cell's centre, as DeepLab v1: cheaper."""
+    resolution: Literal["image", "logits"] = "image"
+    """`logits` computes the loss before the last upsampling, against the label under each logit's centre, as DeepLab v1: cheaper."""
     class_weights: Literal["none", "log", "inverse"] | list[float] = "none"
     """`log`: 1 / log(1.1 + share) of the training pixels; `inverse`: median frequency balancing; or K numbers."""
     border_weight: float = 0.0
     """U-Net's w0 (paper: 10): how much more a pixel of class 0 weighs that lies between two regions of the other classes."""
     border_sigma: float = 5.0
     """U-Net's sigma: over how many pixels between the two the weight falls."""
-    keep_probability: float = 1.0
+    patch_keep_prob: float = 1.0
     """FCN's patchwise training: each cell of the scores stays in the loss with this probability."""
     bootstrap_top_k: int = 0
     """FRRN's bootstrapping: the mean is over so many pixels of each image, those of the highest loss; 0 takes all."""
@@ -148,7 +148,7 @@ class OptimizerConfig:
     """Steps over which the learning rate rises from 0."""
     clip_norm: float = 1.0
     """Largest norm of the gradient; 0 leaves it alone, as the papers' recipes do. A backbone without norms needs it from scratch."""
-    accumulate: int = 1
+    grad_accum_steps: int = 1
     """Batches whose gradients are averaged into one step."""
 
 
@@ -182,14 +182,14 @@ class TrainConfig:
     """Nodes; start one process group each with torchrun."""
     loggers: list[str] = field(default_factory=list)
     """Further loggers by name: tensorboard, wandb (wandb stays offline unless WANDB_MODE=online)."""
-    on_bad: Literal["stop", "skip"] = "stop"
+    on_read_error: Literal["stop", "skip"] = "stop"
     """What an image that cannot be read does: stop with its name, or be replaced by the next and counted."""
 
 
 _MOST_WORKERS = 256
 _LARGEST = 1e30
-_EVERY_PIXEL = "0 with --loss.at cells or --loss.bootstrap_top_k"
-_WINDOWS = "false with --augment.crop [0, 0] or --augment.objects"
+_EVERY_PIXEL = "0 with --loss.resolution logits or --loss.bootstrap_top_k"
+_WINDOWS = "false with --augment.crop [0, 0] or --augment.instance_crops"
 _CROPS = "[height, width] of 1 to 32768, or [0, 0]"
 
 
@@ -239,12 +239,20 @@ class Config:
             ("augment.scale", augment.scale == sorted(augment.scale), "[low, high] with low <= high"),
             ("augment.aspect", 1 <= augment.aspect <= 10, "1 to 10"),
             ("augment.flip", 0 <= augment.flip <= 1, "0 to 1"),
-            ("augment.mix", 0 <= augment.mix <= 1, "0 to 1"),
-            ("augment.mix", not (augment.mix and whole), "0, as --augment.crop [0, 0] keeps images of many sizes"),
-            ("augment.rare", 0 <= augment.rare <= 1, "0 to 1"),
+            ("augment.classmix_prob", 0 <= augment.classmix_prob <= 1, "0 to 1"),
+            (
+                "augment.classmix_prob",
+                not (augment.classmix_prob and whole),
+                "0, as --augment.crop [0, 0] keeps images of many sizes",
+            ),
+            ("augment.class_balanced_prob", 0 <= augment.class_balanced_prob <= 1, "0 to 1"),
             ("augment.elastic", 0 <= augment.elastic <= 1000, "0 to 1000"),
-            ("augment.context", 0 <= augment.context <= 1000, "0 to 1000"),
-            ("augment.windows", not augment.windows or not (whole or augment.objects != "whole"), _WINDOWS),
+            ("augment.context_px", 0 <= augment.context_px <= 1000, "0 to 1000"),
+            (
+                "augment.tiled_crops",
+                not augment.tiled_crops or not (whole or augment.instance_crops != "none"),
+                _WINDOWS,
+            ),
             ("augment.rotate", 0 <= augment.rotate <= 180, "0 to 180"),
             *(
                 (f"augment.{n}", 0 <= getattr(augment, n) <= 1, "0 to 1")
@@ -254,11 +262,11 @@ class Config:
             ("loss.border_weight", 0 <= loss.border_weight < math.inf, "0 or more"),
             (
                 "loss.border_weight",
-                not loss.border_weight or (loss.at == "pixels" and not loss.bootstrap_top_k),
+                not loss.border_weight or (loss.resolution == "image" and not loss.bootstrap_top_k),
                 _EVERY_PIXEL,
             ),
             ("loss.border_sigma", 0 < loss.border_sigma <= 1000, "above 0, up to 1000"),
-            ("loss.keep_probability", 0 < loss.keep_probability <= 1, "above 0, up to 1"),
+            ("loss.patch_keep_prob", 0 < loss.patch_keep_prob <= 1, "above 0, up to 1"),
             ("loss.aux_weight", 0 <= loss.aux_weight < math.inf, "0 or more"),
             ("loss.class_weights", isinstance(weights, str) or _in_range(weights, 0, _LARGEST), "numbers of 0 or more"),
             ("loss.lovasz", 0 <= loss.lovasz < math.inf, "0 or more"),
@@ -279,7 +287,7 @@ class Config:
             ("optimizer.step_factor", 0 < optimizer.step_factor <= 1, "above 0, up to 1"),
             ("optimizer.warmup_steps", optimizer.warmup_steps >= 0, "0 or more"),
             ("optimizer.clip_norm", 0 <= optimizer.clip_norm < math.inf, "0 or more"),
-            ("optimizer.accumulate", optimizer.accumulate >= 1, "1 or more"),
+            ("optimizer.grad_accum_steps", optimizer.grad_accum_steps >= 1, "1 or more"),
             *(
                 (f"train.{n}", getattr(train, n) >= 1, "1 or more")
                 for n in ("steps", "validate_every", "save_every", "log_every")

@@ -39,10 +39,10 @@ BROKEN = [
     ("augment.scale", [2.0, 1.0], "low <= high"),
     ("augment.aspect", 0.5, "1 to 10"),
     ("augment.flip", 1.5, "0 to 1"),
-    ("augment.mix", 2, "0 to 1"),
-    ("augment.rare", -0.5, "0 to 1"),
+    ("augment.classmix_prob", 2, "0 to 1"),
+    ("augment.class_balanced_prob", -0.5, "0 to 1"),
     ("augment.elastic", -1.0, "0 to 1000"),
-    ("augment.context", -1, "0 to 1000"),
+    ("augment.context_px", -1, "0 to 1000"),
     ("augment.rotate", 181.0, "0 to 180"),
     ("augment.brightness", 1.1, "0 to 1"),
     ("augment.contrast", -0.1, "0 to 1"),
@@ -51,7 +51,7 @@ BROKEN = [
     ("augment.hue", 200.0, "0 to 180"),
     ("loss.border_weight", -1.0, "0 or more"),
     ("loss.border_sigma", 0.0, "above 0"),
-    ("loss.keep_probability", 0.0, "above 0"),
+    ("loss.patch_keep_prob", 0.0, "above 0"),
     ("loss.aux_weight", -1.0, "0 or more"),
     ("loss.class_weights", [1.0, -1.0], "0 or more"),
     ("loss.class_weights", [], "0 or more"),
@@ -69,7 +69,7 @@ BROKEN = [
     ("optimizer.power", -1.0, "0 or more"),
     ("optimizer.warmup_steps", -1, "0 or more"),
     ("optimizer.clip_norm", math.inf, "0 or more"),
-    ("optimizer.accumulate", 0, "1 or more"),
+    ("optimizer.grad_accum_steps", 0, "1 or more"),
     ("train.steps", 0, "1 or more"),
     ("train.validate_every", 0, "1 or more"),
     ("train.save_every", 0, "1 or more"),
@@ -96,8 +96,8 @@ def test_every_rule(option: str, value: Any, allowed: str) -> None:
 
 
 def test_whole_images_are_not_mixed() -> None:
-    with pytest.raises(ConfigError, match=r"^--augment\.mix: got 0\.5; fix: give 0, as"):
-        Config().updated({"augment": {"crop": [0, 0], "mix": 0.5}, "data": {"batch_size": 1}}).check()
+    with pytest.raises(ConfigError, match=r"^--augment\.classmix_prob: got 0\.5; fix: give 0, as"):
+        Config().updated({"augment": {"crop": [0, 0], "classmix_prob": 0.5}, "data": {"batch_size": 1}}).check()
 
 
 def test_whole_images_come_one_at_a_time() -> None:
@@ -108,16 +108,16 @@ def test_whole_images_come_one_at_a_time() -> None:
     assert Config().updated({"augment": {"crop": [0, 0]}, "data": {"batch_size": 1}}).augment.crop == [0, 0]
 
 
-@pytest.mark.parametrize("other", [{"crop": [0, 0]}, {"objects": "alone"}])
+@pytest.mark.parametrize("other", [{"crop": [0, 0]}, {"instance_crops": "ground_truth"}])
 def test_whole_images_and_objects_have_no_windows(other: dict[str, Any]) -> None:
-    whole = {"augment": {**other, "windows": True}, "data": {"batch_size": 1}}
+    whole = {"augment": {**other, "tiled_crops": True}, "data": {"batch_size": 1}}
     with pytest.raises(
-        ConfigError, match=r"^--augment\.windows: got True; fix: give false with --augment\.crop \[0, 0\]"
+        ConfigError, match=r"^--augment\.tiled_crops: got True; fix: give false with --augment\.crop \[0, 0\]"
     ):
         Config().updated(whole)
 
 
-@pytest.mark.parametrize("other", [{"at": "cells"}, {"bootstrap_top_k": 5}])
+@pytest.mark.parametrize("other", [{"resolution": "logits"}, {"bootstrap_top_k": 5}])
 def test_border_weights_need_the_loss_of_every_pixel(other: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"^--loss\.border_weight: got 10\.0; fix: give 0 with --loss"):
         Config().updated({"loss": {"border_weight": 10, **other}})
@@ -126,7 +126,7 @@ def test_border_weights_need_the_loss_of_every_pixel(other: dict[str, Any]) -> N
 def test_every_rule_is_broken_above() -> None:
     ruled = {option for option, _, _ in Config()._rules()}
     # Windows are a switch, refused beside another setting: test_whole_images_and_objects_have_no_windows.
-    assert ruled - {"augment.windows"} == {option for option, _, _ in BROKEN}
+    assert ruled - {"augment.tiled_crops"} == {option for option, _, _ in BROKEN}
     numeric = {f"{section}.{name}" for section, name in NUMBERS}
     assert numeric <= ruled, "a number without a rule"
 
@@ -179,12 +179,12 @@ def values_of(section: str, name: str, hint: Any) -> st.SearchStrategy[Any]:
         "augment.crop": st.lists(st.integers(1, 900), min_size=2, max_size=2),
         "augment.scale": st.lists(st.floats(0.01, 100), min_size=2, max_size=2).map(sorted),
         "augment.aspect": st.floats(1, 10),
-        "augment.context": st.integers(0, 1000),
-        "augment.windows": st.just(False),
+        "augment.context_px": st.integers(0, 1000),
+        "augment.tiled_crops": st.just(False),
         "loss.border_weight": st.just(0.0),
         "loss.bootstrap_top_k": st.just(0),
         "loss.border_sigma": st.floats(0.1, 9),
-        "loss.keep_probability": st.floats(0.01, 1),
+        "loss.patch_keep_prob": st.floats(0.01, 1),
         "loss.class_weights": st.sampled_from(["none", "log", "inverse"])
         | st.lists(st.floats(0, 9), min_size=1, max_size=4),
         "model.options": st.dictionaries(
@@ -327,9 +327,9 @@ def test_heavy_recipes_are_the_published_ones(net: str, rate: float, steps: int)
     optimizer, augment = config.optimizer, config.augment
     assert config.model.name == f"{net}_vgg16"
     assert (optimizer.name, optimizer.lr, optimizer.momentum, optimizer.weight_decay) == ("sgd", rate, 0.99, 5e-4)
-    assert (optimizer.schedule, optimizer.bias_lr_factor, optimizer.accumulate) == ("constant", 2.0, 1)
+    assert (optimizer.schedule, optimizer.bias_lr_factor, optimizer.grad_accum_steps) == ("constant", 2.0, 1)
     assert (config.data.batch_size, config.data.sampling, config.loss.reduction) == (1, "replacement", "sum")
-    assert (augment.crop, augment.scale, augment.flip, augment.rotate, augment.rare) == (
+    assert (augment.crop, augment.scale, augment.flip, augment.rotate, augment.class_balanced_prob) == (
         [0, 0],
         [1.0, 1.0],
         0.0,
@@ -342,7 +342,7 @@ def test_heavy_recipes_are_the_published_ones(net: str, rate: float, steps: int)
 def test_the_accumulated_recipe_is_the_conference_papers() -> None:
     config = Config.from_yaml(recipe_files()["fcn32s_vgg16_accumulated"])
     optimizer = config.optimizer
-    assert optimizer.accumulate * config.data.batch_size == 20
+    assert optimizer.grad_accum_steps * config.data.batch_size == 20
     assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay, optimizer.bias_lr_factor) == (
         1e-4,
         0.9,

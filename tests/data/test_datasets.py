@@ -1,4 +1,4 @@
-"""Datasets: layouts recognised by looking, pairs complete, samples right; and one line for everything that is wrong."""
+"""Datasets: formats recognised by looking, pairs complete, samples right; and one line for everything that is wrong."""
 
 from __future__ import annotations
 
@@ -311,7 +311,7 @@ def test_unknown_folders_and_layouts(tmp_path: Path) -> None:
     assert _message(tmp_path / "no") == f"{tmp_path / 'no'}: does not exist; fix: name the folder of a dataset"
     (tmp_path / "file").touch()
     assert "file: is not a folder" in _message(tmp_path / "file")
-    with pytest.raises(UnknownNameError, match=r"vok: no such dataset layout; fix: did you mean voc"):
+    with pytest.raises(UnknownNameError, match=r"vok: no such dataset format; fix: did you mean voc"):
         open_dataset(tmp_path, "vok")
     with pytest.raises(DatasetError, match=r"fix: make it voc: JPEGImages/"):
         open_dataset(DATA / "camvid", "voc")

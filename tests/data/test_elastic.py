@@ -109,7 +109,7 @@ def test_crops_with_context_bring_their_true_surroundings(crop: list[int]) -> No
     """Beyond the image it is mirrored; the mask is ignored around the crop, and beyond the image."""
     pixels, mask = rng(1).integers(0, 256, (40, 50, 3), np.uint8), blocks(1, 40, 50)
     center = None if crop == [0, 0] else (21.0, 17.0)
-    image, labels = Augment(replace(STILL, crop=crop, context=8), IGNORE)(pixels, mask, rng(), center)
+    image, labels = Augment(replace(STILL, crop=crop, context_px=8), IGNORE)(pixels, mask, rng(), center)
     height, width = crop if center else (40, 50)
     top, left = (17 - height // 2, 21 - width // 2) if center else (0, 0)
     reflected = np.pad(pixels, ((39, 39), (49, 49), (0, 0)), mode="reflect")

@@ -42,7 +42,7 @@ def test_one_object_at_a_time() -> None:
     image, mask = scene()
     seen = set()
     for seed in range(20):
-        _, crop = InstanceCrops(keep, "alone", IGNORE, side=64)(image, mask, np.random.default_rng(seed))
+        _, crop = InstanceCrops(keep, "ground_truth", IGNORE, side=64)(image, mask, np.random.default_rng(seed))
         assert crop.shape == (64, 64)
         classes = set(np.unique(crop)) - {0, IGNORE}
         assert len(classes) == 1, "the other objects are background"
@@ -68,7 +68,7 @@ def test_a_image_of_background_is_shown_whole() -> None:
     mask = np.zeros((10, 20), np.uint8)
     mask[:, :10] = IGNORE
     assert draw_region(mask, IGNORE, np.random.default_rng(0)) is None
-    _, crop = InstanceCrops(keep, "alone", IGNORE, side=20)(
+    _, crop = InstanceCrops(keep, "ground_truth", IGNORE, side=20)(
         np.zeros((10, 20, 3), np.uint8), mask, np.random.default_rng(0)
     )
     assert (crop[:, :10] == IGNORE).all()

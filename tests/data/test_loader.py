@@ -30,7 +30,7 @@ from pixelwise.data.transforms import Augment
 from pixelwise.data.windows import window_centers, window_starts
 from pixelwise.errors import DatasetError, ImageError, InputError
 
-STRONG = AugmentConfig(crop=[16, 20], rotate=20, brightness=0.3, hue=20, rare=0.5)
+STRONG = AugmentConfig(crop=[16, 20], rotate=20, brightness=0.3, hue=20, class_balanced_prob=0.5)
 
 
 class Numbers(Split):
@@ -144,14 +144,14 @@ def test_a_skipped_image_is_replaced_and_counted(workers: int) -> None:
     split = Numbers(5, broken=[2])
     batches = ResumableBatchSampler(0, 5, 2)
     plain = [batch.keys for batch, _ in TrainLoader(AugmentedDataset(Numbers(5), keep, 0), batches, workers)]
-    rows = list(TrainLoader(AugmentedDataset(split, keep, 0, on_bad="skip"), batches, workers))
+    rows = list(TrainLoader(AugmentedDataset(split, keep, 0, on_read_error="skip"), batches, workers))
     assert [batch.keys for batch, _ in rows] == [tuple("p3" if key == "p2" else key for key in keys) for keys in plain]
     assert sum(count for _, count in rows) == 2
 
 
 def test_nothing_left_to_skip_to() -> None:
     with pytest.raises(DatasetError, match="no sample of the split can be read"):
-        _ = AugmentedDataset(Numbers(2, broken=[0, 1]), keep, 0, on_bad="skip")[0]
+        _ = AugmentedDataset(Numbers(2, broken=[0, 1]), keep, 0, on_read_error="skip")[0]
 
 
 @given(st.integers(1, 400), st.integers(1, 90))
@@ -186,18 +186,18 @@ def test_an_epoch_of_windows_shows_every_pixel_once(tmp_path: Path) -> None:
     assert [draws[number][0].key for number in range(18, 36)] != [s.key for s in shown], "each epoch has its own order"
 
 
-@pytest.mark.parametrize("on_bad", ["stop", "skip"])
-def test_windows_of_a_mask_that_cannot_be_read(tmp_path: Path, on_bad: Literal["stop", "skip"]) -> None:
+@pytest.mark.parametrize("on_read_error", ["stop", "skip"])
+def test_windows_of_a_mask_that_cannot_be_read(tmp_path: Path, on_read_error: Literal["stop", "skip"]) -> None:
     split = open_dataset(write_dataset(tmp_path, num_train=3)).split("train")
     bad = split.items[1].mask
     assert bad is not None
     bad.write_bytes(b"no image")
     config = AugmentConfig(crop=[16, 16], scale=[1.0, 1.0], flip=0.0)
-    if on_bad == "stop":
+    if on_read_error == "stop":
         with pytest.raises(InputError, match=bad.name):
             AugmentedDataset(split, Augment(config, 255), 5, windows=(16, 16))
         return
-    draws = AugmentedDataset(split, Augment(config, 255), 5, on_bad=on_bad, windows=(16, 16))
+    draws = AugmentedDataset(split, Augment(config, 255), 5, on_read_error=on_read_error, windows=(16, 16))
     rows = [draws[number] for number in range(13)]
     assert sum(replaced for _, replaced in rows) == 1
     assert {sample.key for sample, _ in rows} == {"p0", "p2"}
@@ -226,11 +226,11 @@ def test_collate_keeps_ids_beyond_255() -> None:
 
 
 def test_mixing_pastes_a_second_sample_and_leaves_the_first_draws_alone() -> None:
-    plain, mixed = (AugmentedDataset(Numbers(6), keep, 3, mix=share) for share in (0.0, 1.0))
+    plain, mixed = (AugmentedDataset(Numbers(6), keep, 3, classmix_prob=share) for share in (0.0, 1.0))
     pairs = [(plain[n][0], mixed[n][0]) for n in range(12)]
     assert all(one.key == two.key for one, two in pairs)
     assert any((one.image != two.image).any() for one, two in pairs)
-    again = AugmentedDataset(Numbers(6), keep, 3, mix=1.0)
+    again = AugmentedDataset(Numbers(6), keep, 3, classmix_prob=1.0)
     assert all((again[n][0].image == two.image).all() for n, (_, two) in enumerate(pairs))
 
 

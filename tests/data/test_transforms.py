@@ -42,7 +42,7 @@ def settings_and_sizes(draw: Any) -> tuple[AugmentConfig, int, int]:
         aspect=draw(st.floats(1, 1.5)),
         rotate=draw(st.sampled_from([0.0, 10.0, 180.0])),
         flip=draw(st.sampled_from([0.0, 0.5, 1.0])),
-        rare=draw(st.sampled_from([0.0, 1.0])),
+        class_balanced_prob=draw(st.sampled_from([0.0, 1.0])),
     )
     return config, draw(st.integers(8, 100)), draw(st.integers(8, 100))
 
@@ -178,7 +178,7 @@ def test_rare_crops_show_the_rare_class() -> None:
     image = CODES[mask]
     shown = dict.fromkeys((0.0, 1.0), 0)
     for rare in shown:
-        augment = Augment(replace(STILL, crop=[24, 24], rare=rare), IGNORE)
+        augment = Augment(replace(STILL, crop=[24, 24], class_balanced_prob=rare), IGNORE)
         shown[rare] = sum((augment(image, mask, rng(seed))[1] == 3).any() for seed in range(60))
     # Half of the draws choose the class of 16 pixels; elsewise a crop meets it in about one case of eight.
     assert shown[1.0] >= 20
@@ -187,7 +187,9 @@ def test_rare_crops_show_the_rare_class() -> None:
 
 def test_rare_copes_with_a_mask_of_ignored_pixels() -> None:
     mask = np.full((20, 20), IGNORE, np.uint8)
-    moved = Augment(replace(STILL, crop=[8, 8], rare=1.0), IGNORE)(np.zeros((20, 20, 3), np.uint8), mask, rng())[1]
+    moved = Augment(replace(STILL, crop=[8, 8], class_balanced_prob=1.0), IGNORE)(
+        np.zeros((20, 20, 3), np.uint8), mask, rng()
+    )[1]
     assert (moved == IGNORE).all()
 
 

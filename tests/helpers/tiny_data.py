@@ -1,4 +1,4 @@
-"""A dataset of small made images in the folder layout, and settings that make a run of it take a second."""
+"""A dataset of small made images in the folder format, and settings that make a run of it take a second."""
 
 from __future__ import annotations
 

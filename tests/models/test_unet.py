@@ -237,7 +237,7 @@ def module_of(config: Config, model: UNet | None = None) -> TrainingModule:
 
 def test_training_on_windows_with_everything_the_paper_has(tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "data", size=(64, 96))
-    augment = {**STILL, "windows": True, "context": 92, "elastic": 3.0, "rotate": 10.0, "brightness": 0.1}
+    augment = {**STILL, "tiled_crops": True, "context_px": 92, "elastic": 3.0, "rotate": 10.0, "brightness": 0.1}
     loss = {"border_weight": 10.0, "class_weights": "inverse"}
     config = tiny_config(
         data,
@@ -261,7 +261,7 @@ def test_crops_with_context_are_scored_as_in_the_image(tmp_path: Path) -> None:
     assert isinstance(model, UNet)
     pixels = np.random.default_rng(0).integers(0, 256, (196, 180, 3), np.uint8)
     mask = np.random.default_rng(1).integers(0, 3, (196, 180), np.uint8)
-    config = Config().updated({"augment": {"crop": [64, 80], "scale": [1.0, 1.0], "flip": 0.0, "context": 92}})
+    config = Config().updated({"augment": {"crop": [64, 80], "scale": [1.0, 1.0], "flip": 0.0, "context_px": 92}})
     # A crop whose corner lies where the poolings of the whole fall alike.
     crop, labels = Augment(config.augment, 255)(pixels, mask, np.random.default_rng(0), (96 + 40.0, 48 + 32.0))
     batch = (
@@ -293,8 +293,8 @@ def test_the_border_is_weighed_in_the_loss() -> None:
 
 @pytest.mark.parametrize(("name", "context"), [("unet", 91), ("compact", 92), ("unet_padded", 92)])
 def test_context_that_a_network_does_not_take(name: str, context: int) -> None:
-    config = Config().updated({"augment": {"context": context}, "model": {"name": name}})
+    config = Config().updated({"augment": {"context_px": context}, "model": {"name": name}})
     with pytest.raises(
-        ConfigError, match=f"^--augment.context: got {context}, {name} takes {92 if name == 'unet' else 0}"
+        ConfigError, match=f"^--augment.context_px: got {context}, {name} takes {92 if name == 'unet' else 0}"
     ):
         TrainingModule(create_model(name, 3, tiny=True), config, 255, None, lambda _: None)

@@ -22,7 +22,7 @@ SETTINGS = {
     f"{part.name}.{name}" for part in dataclasses.fields(Config) for name in dataclasses.asdict(Config())[part.name]
 }
 SECTIONS = "|".join(part.name for part in dataclasses.fields(Config))
-# As `loss.at` or --loss.at, not as in model.safetensors, model.classifier() or coarse.loss.at.
+# As `loss.resolution` or --loss.resolution, not as in model.safetensors, model.classifier() or low_res.loss.resolution.
 SETTING = re.compile(rf"(?:^|--)((?:{SECTIONS})\.(?!(?:py|txt|json|safetensors)\b)[a-z]\w*)(?![\w.(/])")
 NAMES = {*MODELS, *BACKBONES, *recipe_files()}
 # What begins like a network or a recipe, and goes on behind an underscore.

@@ -31,7 +31,7 @@ pytestmark = [
 CHANGES: dict[str, Any] = {
     "model": {"name": "fcn16s_vgg16", "options": {**TINY_FCN, "dropout": 0.0}},
     "loss": {"class_weights": [1.0, 2.0, 3.0]},
-    "optimizer": {"lr": 1e-4, "accumulate": 2},
+    "optimizer": {"lr": 1e-4, "grad_accum_steps": 2},
     "train": {"ema": 0.5, "validate_every": 2, "steps": 4},
 }
 

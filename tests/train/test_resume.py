@@ -29,20 +29,20 @@ AVERAGED = {
     "optimizer": {
         "name": "adamw",
         "lr": 0.002,
-        "accumulate": 2,
+        "grad_accum_steps": 2,
         "schedule": "cosine",
         "warmup_steps": 2,
         "clip_norm": 1.0,
     },
     "loss": {"class_weights": "log", "lovasz": 0.2},
-    "augment": {"rotate": 10, "rare": 0.3, "brightness": 0.2, "hue": 5, "saturation": 0.1},
+    "augment": {"rotate": 10, "class_balanced_prob": 0.3, "brightness": 0.2, "hue": 5, "saturation": 0.1},
     "train": {"ema": 0.9},
 }
 WITH_DROPOUT = {
     "data": {"workers": 0, "sampling": "replacement"},
     "model": {"name": "fcn32s_vgg16", "options": {**TINY_FCN, "batch_norm": True}},
     "optimizer": {"name": "sgd", "lr": 0.01, "bias_lr_factor": 2.0},
-    "loss": {"keep_probability": 0.7},
+    "loss": {"patch_keep_prob": 0.7},
 }
 BFLOAT16 = {**AVERAGED, "train": {"ema": 0.9, "precision": "bfloat16"}, "data": {"workers": 2, "cache_mib": 0}}
 

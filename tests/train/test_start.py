@@ -108,7 +108,7 @@ def test_settings_that_an_older_state_lacks_are_no_change(data: Path, tmp_path: 
 
 
 def test_patchwise_training_leaves_frozen_norms_frozen(data: Path, tmp_path: Path) -> None:
-    config = tiny_config(data, loss={"keep_probability": 0.5}, train={"freeze_norm": True, "steps": 2})
+    config = tiny_config(data, loss={"patch_keep_prob": 0.5}, train={"freeze_norm": True, "steps": 2})
     start = build_model(config.model, open_dataset(data).taxonomy).state_dict()
     torch.manual_seed(config.train.seed)
     train(config, tmp_path / "run")

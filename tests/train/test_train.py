@@ -296,7 +296,7 @@ def test_a_cut_image_stops_the_run_or_is_replaced(data: Path, tmp_path: Path, wo
     bad.write_bytes(bad.read_bytes()[:200])
     with pytest.raises(ImageError, match=r"p3\.png: "):
         train(tiny_config(data, data={"workers": workers}), tmp_path / "stop")
-    train(tiny_config(data, data={"workers": workers}, train={"on_bad": "skip"}), tmp_path / "skip")
+    train(tiny_config(data, data={"workers": workers}, train={"on_read_error": "skip"}), tmp_path / "skip")
     # Twelve draws are one epoch of seven and five more.
     assert json.loads((tmp_path / "skip" / "environment.json").read_text())["replaced_images"] in (1, 2)
 
@@ -360,7 +360,9 @@ def test_the_moving_average_by_hand() -> None:
 @pytest.mark.parametrize(("reduction", "accumulate"), [("sum", 1), ("mean", 1), ("mean", 4)])
 def test_reductions_by_loops(data: Path, reduction: str, accumulate: int) -> None:
     """`sum` is Caffe's: over the pixels, divided by the images; Lightning divides by `accumulate` later."""
-    config = tiny_config(data, loss={"reduction": reduction, "aux_weight": 0.4}, optimizer={"accumulate": accumulate})
+    config = tiny_config(
+        data, loss={"reduction": reduction, "aux_weight": 0.4}, optimizer={"grad_accum_steps": accumulate}
+    )
     model = build_model(config.model, open_dataset(data).taxonomy)
     module = TrainingModule(model, config, 255, torch.tensor([1.0, 2.0, 0.5, 1.0]), lambda module: None)
     (logits, masks), (aux, _) = random_batch(3), random_batch(4)

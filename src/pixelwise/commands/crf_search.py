@@ -29,7 +29,7 @@ def crf_search(
     data: Path,
     split: str = "val",
     images: int = 100,
-    layout: str | None = None,
+    format: str | None = None,
     device: str = "auto",
 ) -> int:
     """Find the fully connected CRF's parameters for a model, by a coarse and then a fine grid.
@@ -46,8 +46,8 @@ def crf_search(
         The split to search on; never the one that is reported.
     images
         How many of its images are used, spread evenly.
-    layout
-        The layout of the dataset's folder; left out, it is recognised by looking.
+    format
+        The format of the dataset's folder; left out, it is recognised by looking.
     device
         auto, cpu or cuda.
     """
@@ -59,7 +59,7 @@ def crf_search(
     if not model.is_dir():
         raise CheckpointError(model, "no such folder", "name a run or a checkpoint folder, where the result is written")
     segmenter = load(model, device=device)
-    dataset = open_dataset(data, layout)
+    dataset = open_dataset(data, format)
     truth = dataset.split(split)
     refuse_other_classes(segmenter.taxonomy, truth.taxonomy, str(model), f"{dataset.name} {split}")
     tally = Tally(model / TALLY)

@@ -35,7 +35,7 @@ def evaluate(
     crf: str | None = None,
     precision: Literal["float32", "bfloat16"] = "float32",
     device: str = "auto",
-    layout: str | None = None,
+    format: str | None = None,
     boundary: bool = True,
     out: Path | None = None,
     json: bool = False,
@@ -61,8 +61,8 @@ def evaluate(
         The arithmetic of the model.
     device
         auto, cpu or cuda.
-    layout
-        The layout of the dataset's folder; left out, it is recognised by looking.
+    format
+        The format of the dataset's folder; left out, it is recognised by looking.
     boundary
         Also measure boundary IoU.
     out
@@ -80,7 +80,7 @@ def evaluate(
         )
     if out is not None:
         make_folder(out.parent)
-    dataset = open_dataset(data, layout)
+    dataset = open_dataset(data, format)
     truth = dataset.split(split)
     if predictions is not None:
         # No model, no torch: scoring a folder starts at once.

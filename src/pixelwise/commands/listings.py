@@ -92,10 +92,10 @@ def backbones() -> None:
 
 
 def datasets() -> None:
-    """List the dataset layouts that are recognised."""
+    """List the dataset formats that are recognised."""
     from ..data import DATASETS
 
-    _print(("layout", "what its folder holds"), [(name, DATASETS.create(name).needs) for name in sorted(DATASETS)])
+    _print(("format", "what its folder holds"), [(name, DATASETS.create(name).needs) for name in sorted(DATASETS)])
 
 
 def recipes() -> None:

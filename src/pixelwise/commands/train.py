@@ -122,7 +122,7 @@ def _dry_run(config: Config) -> int:
     from ..data.counts import check_classes
     from ..train.build import build_model, class_weights
 
-    dataset = open_dataset(config.data.path, config.data.layout)
+    dataset = open_dataset(config.data.path, config.data.format)
     failures = []
     for name in (config.data.train_split, config.data.val_split):
         split = dataset.split(name)

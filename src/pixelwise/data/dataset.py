@@ -150,7 +150,7 @@ def _size(pixels: NDArray[Any]) -> str:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Named splits over one taxonomy; name is that of the layout, root the folder it was found in."""
+    """Named splits over one taxonomy; name is that of the format, root the folder it was found in."""
 
     name: str
     root: Path

@@ -28,12 +28,12 @@ _TRIES = 50
 class InstanceCrops:
     """Cut an object's surroundings, resized to a square of `side` pixels, for `inner` to augment.
 
-    stage  "alone" labels everything but the object (and what is ignored) as class 0, the background; "proposals" keeps all labels
+    stage  "ground_truth" labels everything but the object (and what is ignored) as class 0, the background; "proposals" keeps all labels
     An image that holds nothing but background is shown whole.
     """
 
     inner: Transform
-    stage: Literal["alone", "proposals"]
+    stage: Literal["ground_truth", "proposals"]
     ignore_id: int
     side: int = SIDE
 
@@ -46,8 +46,10 @@ class InstanceCrops:
         window = Window(0, 0, *mask.shape)
         if region is not None:
             box = bounds(region)
-            window = enlarge(box if self.stage == "alone" else draw_overlapping(box, mask.shape, rng), mask.shape)
-            if self.stage == "alone":
+            window = enlarge(
+                box if self.stage == "ground_truth" else draw_overlapping(box, mask.shape, rng), mask.shape
+            )
+            if self.stage == "ground_truth":
                 mask = np.where(region | (mask == self.ignore_id), mask, np.asarray(BACKGROUND, mask.dtype))
         height, width = window.size
         to_source = np.array([[width / self.side, 0, window.left], [0, height / self.side, window.top]])

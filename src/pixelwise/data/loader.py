@@ -48,19 +48,19 @@ def _order(num_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
 class AugmentedDataset(Dataset[tuple[Sample, bool]]):
     """Draw number -> the augmented sample, and whether a bad image had to be replaced by the next one.
 
-    mix is the probability that half of the classes of a second sample, drawn evenly, are pasted over the first.
+    classmix_prob is the probability that half of the classes of a second sample, drawn evenly, are pasted over the first.
     windows, (height, width), cuts each image into windows side by side, and a draw shows one of all windows.
     cache_bytes of decoded samples are kept in memory, those that come first.
-    on_bad "skip" replaces what cannot be read, "stop" raises its error.
+    on_read_error "skip" replaces what cannot be read, "stop" raises its error.
     """
 
     split: Split
     transform: Transform
     seed: int
     sampling: Literal["shuffle", "replacement"] = "shuffle"
-    on_bad: Literal["stop", "skip"] = "stop"
+    on_read_error: Literal["stop", "skip"] = "stop"
     cache_bytes: int = 2**31
-    mix: float = 0.0
+    classmix_prob: float = 0.0
     windows: tuple[int, int] | None = None
     _cached: dict[int, Sample] = field(default_factory=dict, repr=False)
     _bytes_left: int = field(default=0, init=False, repr=False)
@@ -77,7 +77,7 @@ class AugmentedDataset(Dataset[tuple[Sample, bool]]):
         """Raises InputError naming the file that cannot be read, or DatasetError when no sample can."""
         rng = np.random.default_rng([self.seed, _AUGMENT, number])
         key, pair, replaced = self._augmented(draw_index(number, len(self._places), self.seed, self.sampling), rng)
-        if rng.random() < self.mix:
+        if rng.random() < self.classmix_prob:
             _, over, second_replaced = self._augmented(int(rng.integers(len(self._places))), rng)
             pair = paste_classes(pair, over, self.split.taxonomy.ignore_id, rng)
             replaced = replaced or second_replaced
@@ -90,7 +90,7 @@ class AugmentedDataset(Dataset[tuple[Sample, bool]]):
             try:
                 sample = self._read(number)
             except InputError:
-                if self.on_bad == "stop":
+                if self.on_read_error == "stop":
                     raise
                 continue
             assert sample.mask is not None, "a training split has masks"
@@ -105,7 +105,7 @@ class AugmentedDataset(Dataset[tuple[Sample, bool]]):
         try:
             mask = self.split.read_labels(self.split.items[index])
         except InputError:
-            if self.on_bad == "stop":
+            if self.on_read_error == "stop":
                 raise
             return self.windows
         assert mask is not None, "a training split has masks"

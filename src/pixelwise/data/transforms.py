@@ -54,7 +54,7 @@ class Augment:
         With `context` both are larger by that on each side, where the mask is ignored.
         """
         height, width = mask.shape if self.config.crop == [0, 0] else self.config.crop
-        context = self.config.context
+        context = self.config.context_px
         to_source = self._draw(mask, (height, width), rng, center)
         to_source[:, 2] -= to_source[:, :2] @ [context, context]
         size = height + 2 * context, width + 2 * context
@@ -87,7 +87,7 @@ class Augment:
         low = np.minimum(extent, source) / 2
         high = source - low
         anywhere: NDArray[np.float64] = low + rng.random(2) * (high - low)
-        if rng.random() >= self.config.rare:
+        if rng.random() >= self.config.class_balanced_prob:
             return anywhere
         classes = np.unique(mask)
         classes = classes[classes != self.ignore_id]

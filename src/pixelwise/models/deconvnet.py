@@ -4,7 +4,7 @@ Paper: https://arxiv.org/abs/1505.04366
 
 Faithful: VGG16 through fc6 and fc7, mirrored: each unpooling puts its cells back where the matching pooling found them, each
 deconvolution is a 3x3 of stride 1; batch normalisation and ReLU behind every layer; made for crops of 224 pixels. Crops of
-instances for training in two stages: `augment.objects`; proposals merged by maximum and the product with FCN-8s:
+instances for training in two stages: `augment.instance_crops`; proposals merged by maximum and the product with FCN-8s:
 `inference.proposals`.
 
 Deviations: a whole image is resized to `side` pixels, and its scores back, as one proposal that covers it (bilinear). `width_mult` is

@@ -7,7 +7,7 @@ Faithful: VGG16 at output stride 8, conv5 at rate 2; fc6 as a kernel with holes 
 2): 7x7 at rate 4, 4x4 at rate 4 (or 8), LargeFOV's 3x3 at rate 12 with 1024 filters; poolings over 3x3, so that cells lie on
 pixels 0, 8, 16, ...; behind pool5 LargeFOV averages over 3x3 (pool5a). MSc: the image and pool1 to pool4 reach the classifier by
 a 3x3 and a 1x1 of 128 filters each (section 4.3). Images are padded with their mean colour to 8 n + 1 pixels a side, the authors'
-321 and 513. The loss at the cells, against every eighth label, is `loss.at: cells`; the CRF behind it is no part of the network.
+321 and 513. The loss at the cells, against every eighth label, is `loss.resolution: logits`; the CRF behind it is no part of the network.
 
 Deviations: without a published net the backbone starts from He's weights. 7x7 and 4x4 have the 3x3 poolings that the authors' later
 files brought in (their first ones pool 2x2, each padded by a pixel). MSc reads every eighth pixel of the image, as in the

@@ -63,12 +63,12 @@ def forward_of(model: SegmentationModel, config: Config) -> Callable[[Tensor], O
 
     Raises ConfigError for surroundings that the network does not take.
     """
-    if not config.augment.context:
-        return model.forward_low_res if config.loss.at == "cells" else model.forward
-    if model.context_px != config.augment.context:
-        what = f"got {config.augment.context}, {config.model.name} takes {model.context_px}"
-        raise ConfigError("--augment.context", what, "give that number, or leave the option out")
-    context = config.augment.context
+    if not config.augment.context_px:
+        return model.forward_low_res if config.loss.resolution == "logits" else model.forward
+    if model.context_px != config.augment.context_px:
+        what = f"got {config.augment.context_px}, {config.model.name} takes {model.context_px}"
+        raise ConfigError("--augment.context_px", what, "give that number, or leave the option out")
+    context = config.augment.context_px
     return lambda images: model.forward_with_context(images).upsample_to(
         (images.shape[-2] - 2 * context, images.shape[-1] - 2 * context)
     )
@@ -84,7 +84,7 @@ def _preprocessing_of(model: SegmentationModel) -> Any:
 def training_transform(settings: AugmentConfig, ignore_id: int) -> Transform:
     """The augmentation that a configuration asks for."""
     augment = Augment(settings, ignore_id)
-    return augment if settings.objects == "whole" else InstanceCrops(augment, settings.objects, ignore_id)
+    return augment if settings.instance_crops == "none" else InstanceCrops(augment, settings.instance_crops, ignore_id)
 
 
 def start_from(model: SegmentationModel, source: SegmentationModel, name: object) -> str:

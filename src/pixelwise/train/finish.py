@@ -20,7 +20,7 @@ def finish(config: Config, out: str | Path) -> Path:
     device.
     """
     folder = find_checkpoint(out)
-    dataset = open_dataset(config.data.path, config.data.layout)
+    dataset = open_dataset(config.data.path, config.data.format)
     split = dataset.split(config.data.val_split)
     segmenter = load(folder, device=config.train.device, precision="float32")
     evaluation = evaluate(segmenter, split, dataset=dataset.name, model=str(folder))

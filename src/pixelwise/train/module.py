@@ -72,7 +72,7 @@ class TrainingModule(lightning.LightningModule):
 
     def on_train_batch_start(self, batch: tuple[Batch, int], batch_idx: int) -> None:
         """Set what this batch depends on from its number alone: the learning rate and the chance in dropout."""
-        accumulate = self.config.optimizer.accumulate
+        accumulate = self.config.optimizer.grad_accum_steps
         if batch_idx % accumulate == 0:
             self.loss_of_step = 0.0
             self.keys_of_step = []
@@ -85,7 +85,7 @@ class TrainingModule(lightning.LightningModule):
                 module.eval()
 
     def _batch_seed(self, batch_idx: int) -> int:
-        number = self.step * self.config.optimizer.accumulate + batch_idx % self.config.optimizer.accumulate
+        number = self.step * self.config.optimizer.grad_accum_steps + batch_idx % self.config.optimizer.grad_accum_steps
         # Seeds are numbers of 64 bits.
         return ((self.config.train.seed * MIX + number) * MIX + self.global_rank) % 2**63
 
@@ -94,7 +94,7 @@ class TrainingModule(lightning.LightningModule):
         (images, masks, keys), num_bad = batch
         self.num_bad += num_bad
         self.keys_of_step += keys
-        context = self.config.augment.context
+        context = self.config.augment.context_px
         masks = masks[:, context : masks.shape[1] - context, context : masks.shape[2] - context]
         extra = self._border_map(masks)
         masks = self._sampled(masks, batch_idx)
@@ -103,7 +103,7 @@ class TrainingModule(lightning.LightningModule):
         value = float(mean_over_ranks(loss.detach()))
         if not math.isfinite(value):
             raise self._not_finite("loss")
-        self.loss_of_step += value / self.config.optimizer.accumulate
+        self.loss_of_step += value / self.config.optimizer.grad_accum_steps
         self.log_live("loss", value)
         return loss
 
@@ -135,7 +135,7 @@ class TrainingModule(lightning.LightningModule):
         )
 
     def _sampled(self, masks: Tensor, batch_idx: int) -> Tensor:
-        probability = self.config.loss.keep_probability
+        probability = self.config.loss.patch_keep_prob
         if probability == 1:
             return masks
         return sample_patches(
@@ -203,7 +203,7 @@ class TrainingModule(lightning.LightningModule):
 
     def on_train_batch_end(self, outputs: object, batch: tuple[Batch, int], batch_idx: int) -> None:
         """Count a finished optimiser step and call what hangs on it."""
-        if (batch_idx + 1) % self.config.optimizer.accumulate:
+        if (batch_idx + 1) % self.config.optimizer.grad_accum_steps:
             return
         self.step += 1
         if self.average is not None:

@@ -74,7 +74,7 @@ class Run:
         self.device = find_device(config.train.device, "--train.device").type
         check_launch(config.train, self.device)
         MODELS[config.model.name]  # an unknown name is said here, before the folder is made
-        dataset = open_dataset(config.data.path, config.data.layout)
+        dataset = open_dataset(config.data.path, config.data.format)
         self.train_split = dataset.split(config.data.train_split)
         self.val_split = dataset.split(config.data.val_split)
         _refuse_unlabelled(self.train_split)
@@ -87,14 +87,14 @@ class Run:
 
     def check_classes(self) -> None:
         """Warn of classes that no mask holds, before the run's folder is made and hours are spent."""
-        for line in check_classes(self.train_split, skip_bad=self.config.train.on_bad == "skip"):
+        for line in check_classes(self.train_split, skip_bad=self.config.train.on_read_error == "skip"):
             print(f"warning: {line}", file=sys.stderr)
 
     def fit(self, resume: bool, is_first: bool) -> Scores | None:
         """Build, maybe restore, train to the last step."""
         config = self.config
         torch.manual_seed(config.train.seed)
-        weights = class_weights(config.loss, self.train_split, skip_bad=config.train.on_bad == "skip")
+        weights = class_weights(config.loss, self.train_split, skip_bad=config.train.on_read_error == "skip")
         state = self._load_state() if resume else None
         model = build_model(
             config.model, self.taxonomy, self.folder.last if state and is_checkpoint(self.folder.last) else None
@@ -187,19 +187,19 @@ class Run:
         return {**fixed, "drawn": drawn}
 
     def _loader(self, module: TrainingModule, trainer: lightning.Trainer) -> TrainLoader:
-        data, accumulate, settings = self.config.data, self.config.optimizer.accumulate, self.config.train
+        data, accumulate, settings = self.config.data, self.config.optimizer.grad_accum_steps, self.config.train
         augment = self.config.augment
         transform = training_transform(augment, self.taxonomy.ignore_id)
         cache_bytes = data.cache_mib * 2**20 // max(data.workers, 1)
-        windows = (augment.crop[0], augment.crop[1]) if augment.windows else None
+        windows = (augment.crop[0], augment.crop[1]) if augment.tiled_crops else None
         draws = AugmentedDataset(
             self.train_split,
             transform,
             settings.seed,
             data.sampling,
-            settings.on_bad,
+            settings.on_read_error,
             cache_bytes,
-            augment.mix,
+            augment.classmix_prob,
             windows,
         )
         first, last = module.step * accumulate, settings.steps * accumulate
@@ -216,7 +216,7 @@ class Run:
             precision="bf16-mixed" if self.precision == "bfloat16" else "32-true",
             max_steps=settings.steps - module.step,
             max_epochs=1,
-            accumulate_grad_batches=self.config.optimizer.accumulate,
+            accumulate_grad_batches=self.config.optimizer.grad_accum_steps,
             gradient_clip_val=self.config.optimizer.clip_norm or None,
             callbacks=[self.signals, make_progress_bar(module.step, settings.steps)],
             logger=make_loggers(settings.loggers, self.folder.path),

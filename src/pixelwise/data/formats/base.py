@@ -1,4 +1,4 @@
-"""The contract of a layout, the table of layouts, and what they share: reading split lists."""
+"""The contract of a dataset format, the table of formats, and what they share: reading split lists."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class DatasetFormat(ABC):
         """The dataset below `root`, its files not yet looked at. Raises DatasetError when lists or class names are missing."""
 
 
-DATASETS: Registry[DatasetFormat] = Registry("dataset layout")
+DATASETS: Registry[DatasetFormat] = Registry("dataset format")
 
 
 def read_lines(path: Path) -> list[str]:
