@@ -1,7 +1,7 @@
 """Set up a private environment and run one of the project's tasks in it: `python dev.py test`.
 
-Needs Python 3.11 or newer and nothing else; the Makefile and the continuous integration call this file, Windows users do it by
-hand. The packages go to `.venv`, pinned by `constraints.txt`, and are installed again only when one of the two files changes.
+Needs nothing but Python 3.11 or newer. The Makefile and the continuous integration call this file; on Windows, call it directly.
+The packages go to `.venv`, pinned by `constraints.txt`, and are installed again only after pyproject.toml or constraints.txt changed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LEFTOVERS = (
     ".hypothesis",
 )
 
-# Each task: the extra that its packages come from, and the commands that it runs; all of them run, the first failure is the result.
+# Task -> the extra that holds its packages, and its commands. All commands run; the first failure is the result.
 TASKS = {
     "setup": ("dev", ()),
     "demo": ("", (("pixelwise", "demo", "samples", "--out", "demo"),)),
@@ -42,7 +42,7 @@ TASKS = {
 
 
 def main() -> int:
-    """Read the task's name from the command line and run it; the exit code is that of its first failing command."""
+    """Run the task named on the command line and return the exit code of its first failing command."""
     parser = argparse.ArgumentParser(description="Set up .venv and run one of the project's tasks in it.")
     parser.add_argument("task", choices=[*TASKS, "clean"])
     task = parser.parse_args().task
@@ -55,7 +55,7 @@ def main() -> int:
 
 
 def clean() -> int:
-    """Remove what the tasks made; `.venv` stays, since making it again takes minutes."""
+    """Remove the products of all tasks. `.venv` stays, because building it takes minutes."""
     for name in LEFTOVERS:
         shutil.rmtree(ROOT / name, ignore_errors=True)
     for folder in ("src", "tests", "benchmarks"):
@@ -65,44 +65,44 @@ def clean() -> int:
 
 
 def prepare(extra: str) -> None:
-    """Make `.venv` hold the package and the extra's packages; a stamp of both files' digest says that it does."""
+    """Install the package and the packages of `extra` into `.venv`, unless its stamp matches the two files' digest."""
     digest = hashlib.sha256(
         (ROOT / "pyproject.toml").read_bytes() + (ROOT / "constraints.txt").read_bytes()
     ).hexdigest()
-    wanted = VENV / f".stamp-{extra or 'core'}"
+    stamp = VENV / f".stamp-{extra or 'core'}"
     # The larger installation holds the smaller one.
-    if runs(str(SCRIPTS / "python")) and digest in (read(wanted), read(VENV / ".stamp-dev")):
+    if runs(str(SCRIPTS / "python")) and digest in (read(stamp), read(VENV / ".stamp-dev")):
         return
     if not runs(str(SCRIPTS / "python")):
         create_environment()
-    print("installing the packages into .venv (once; this takes minutes)", flush=True)
+    print("installing packages into .venv (first run only, takes minutes)", flush=True)
     target = f".[{extra}]" if extra else "."
     if run(("python", "-m", "pip", "install", "--quiet", "--constraint", "constraints.txt", "--editable", target)):
-        sys.exit("dev.py: pip could not install the packages; its last lines above say why")
-    wanted.write_text(digest, encoding="utf-8")
+        sys.exit("dev.py: pip failed to install the packages; see its last lines above")
+    stamp.write_text(digest, encoding="utf-8")
 
 
 def create_environment() -> None:
-    """Make an empty `.venv`, also over the remains of one that was cut short."""
+    """Create an empty `.venv`, replacing an incomplete one."""
     python = find_python()
     if subprocess.run([python, "-m", "venv", "--clear", str(VENV)], check=False).returncode:
         sys.exit(
-            f"dev.py: {python} cannot make a virtual environment; fix: install its venv module (Debian: python3-venv)"
+            f"dev.py: {python} cannot create a virtual environment; fix: install its venv module (Debian: python3-venv)"
         )
 
 
 def find_python() -> str:
-    """The first interpreter that is new enough; the one that runs this file is asked first."""
+    """Return the first interpreter that is new enough, beginning with the one that runs this file."""
     for name in (sys.executable, "python3.11", "python3.12", "python3.13", "python3.14", "python3", "python"):
         path = shutil.which(name)
         if path and runs(path):
             return path
     oldest, found = ".".join(map(str, OLDEST)), sys.version.split()[0]
-    sys.exit(f"dev.py: needs Python {oldest} or newer, found {found}; fix: install one, or call it by name")
+    sys.exit(f"dev.py: needs Python {oldest} or newer, found {found}; fix: install one, or run dev.py with it")
 
 
 def runs(python: str) -> bool:
-    """Whether this interpreter exists, starts and is new enough."""
+    """Return True when the interpreter exists, starts and is new enough."""
     try:
         test = f"import sys; sys.exit(sys.version_info < {OLDEST})"
         return subprocess.run([python, "-c", test], check=False, capture_output=True).returncode == 0
@@ -111,13 +111,13 @@ def runs(python: str) -> bool:
 
 
 def run(command: tuple[str, ...]) -> int:
-    """Run a program of `.venv` in the project's folder, one thread for each process: the tests' workers share the cores."""
+    """Run a program of `.venv` in the project folder; pytest gets one thread per process, since its workers share the cores."""
     environment = {"OMP_NUM_THREADS": "1", **os.environ} if "pytest" in command else None
     return subprocess.run([str(SCRIPTS / command[0]), *command[1:]], cwd=ROOT, env=environment, check=False).returncode
 
 
 def read(stamp: Path) -> str:
-    """What the stamp holds; nothing when there is none."""
+    """Return the content of a stamp file, or an empty string without one."""
     return stamp.read_text(encoding="utf-8") if stamp.exists() else ""
 
 
