@@ -1,43 +1,57 @@
-"""Names -> builders. An unknown name is an error that lists the nearest ones.
+"""Registries: names with their builders. An unknown name or option is an error that names the nearest ones.
 
-Registering a thing is what makes it tested: the contract tests run over every entry, in its `tiny` size.
+Registering a network also tests it: the contract tests run over every entry, in its `tiny` size.
 """
 
 from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from numbers import Integral, Real
-from typing import Any, Generic, TypeVar
+from types import MappingProxyType, UnionType
+from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin
 
 from .errors import ConfigError, UnknownNameError
 
 T = TypeVar("T")
+Builder = TypeVar("Builder", bound=Callable[..., Any])
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class Entry(Generic[T]):
-    """One registered thing: `build(**options)` makes it, `tiny` are the options of its test size.
+    """One registered builder: a function, a class or a `functools.partial` of either.
 
-    paper   address of its source
-    year    when that appeared
-    scores  where its published scores stand, such as "VOC 2012 test 67.2 (table 3)"
+    build    returns the object; its parameters are the options
+    tiny     options of a size that is small enough for a test on every push
+    summary  one line
+    paper    address of the source
+    year     year of publication of the source
+    scores   published scores and where they stand, such as "VOC 2012 test 67.2 (table 3)"
     """
 
     name: str
     build: Callable[..., T]
-    tiny: dict[str, Any]
+    tiny: Mapping[str, Any]
     summary: str
     paper: str
     year: int
     scores: str
 
+    @cached_property
+    def options(self) -> Mapping[str, inspect.Parameter]:
+        """Parameters of the builder by name, with resolved annotations, without those that a partial has bound."""
+        bound = self.build.keywords if isinstance(self.build, partial) else {}
+        parameters = inspect.signature(self.build, eval_str=True).parameters
+        return {name: parameter for name, parameter in parameters.items() if name not in bound}
+
     @property
-    def options(self) -> dict[str, inspect.Parameter]:
-        """The builder's parameters by name: the only options there are."""
-        return dict(inspect.signature(self.build).parameters)
+    def module(self) -> str:
+        """Name of the module that defines the builder."""
+        return _unbound(self.build).__module__
 
 
 class Registry(Generic[T]):
@@ -48,14 +62,25 @@ class Registry(Generic[T]):
         self._entries: dict[str, Entry[T]] = {}
 
     def register(
-        self, name: str, *, tiny: dict[str, Any], paper: str = "", year: int = 0, scores: str = ""
-    ) -> Callable[[Callable[..., T]], Callable[..., T]]:
-        """Decorate a builder. `tiny` are options that make it small enough for a test on every push."""
+        self,
+        name: str,
+        *,
+        summary: str = "",
+        tiny: Mapping[str, Any] = NO_OPTIONS,
+        paper: str = "",
+        year: int = 0,
+        scores: str = "",
+    ) -> Callable[[Builder], Builder]:
+        """Return a decorator that registers a builder as `name`; the fields are those of `Entry`.
 
-        def decorate(build: Callable[..., T]) -> Callable[..., T]:
+        Without a summary, the first line of the builder's docstring is taken. `register(...)(partial(Net, depth=50))`
+        registers one class under several names.
+        """
+
+        def decorate(build: Builder) -> Builder:
             assert name not in self._entries, f"{self.kind} {name} is registered twice"
-            summary = (inspect.getdoc(build) or "").partition("\n")[0]
-            entry = Entry(name, build, tiny, summary, paper, year, scores)
+            line = summary or (inspect.getdoc(_unbound(build)) or "").partition("\n")[0]
+            entry: Entry[T] = Entry(name, build, tiny, line, paper, year, scores)
             unknown = set(tiny) - set(entry.options)
             assert not unknown, f"{name}: tiny options {sorted(unknown)} are not parameters of the builder"
             self._entries[name] = entry
@@ -76,27 +101,68 @@ class Registry(Generic[T]):
         return iter(self._entries)
 
     def create(self, name: str, *, tiny: bool = False, **options: Any) -> T:
-        """Build `name`; options override the builder's defaults, and those of the tiny size.
+        """Build `name`; options override those of the tiny size, which override the builder's defaults.
 
-        Raises UnknownNameError for the name, ConfigError for an option that the builder does not have, or a number that is none.
+        Raises UnknownNameError for the name, ConfigError for an unknown option or a value of the wrong type.
         """
         entry = self[name]
         for option, value in options.items():
             if option not in entry.options:
                 raise ConfigError(f"{self.kind} {name}", f"has no option {option!r}", suggest(option, entry.options))
-            kind, article = NUMBERS.get(str(entry.options[option].annotation), (object, ""))
-            if not isinstance(value, kind) or (kind is not object and isinstance(value, bool)):
-                raise ConfigError(f"{self.kind} {name}", f"option {option} is {value!r}", f"write {article}")
+            parameter = entry.options[option]
+            if not _fits(value, parameter.annotation):
+                what = f"option {option}: expected {_in_words(parameter.annotation)}, got {value!r}"
+                default = "" if parameter.default is parameter.empty else f"the default is {parameter.default!r}"
+                raise ConfigError(f"{self.kind} {name}", what, default)
         return entry.build(**{**(entry.tiny if tiny else {}), **options})
 
 
-# What an option's annotation asks for, and how to say it.
-NUMBERS: dict[str, tuple[type, str]] = {"int": (Integral, "a whole number"), "float": (Real, "a number")}
+def _unbound(build: Callable[..., Any]) -> Callable[..., Any]:
+    return build.func if isinstance(build, partial) else build
 
 
-def suggest(name: str, known: Any) -> str:
-    """The sentence that leads from a wrong name to a right one."""
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+# What an annotation accepts, and how messages call it.
+SCALARS: dict[Any, tuple[type, str]] = {
+    bool: (bool, "true or false"),
+    int: (Integral, "an integer"),
+    float: (Real, "a number"),
+    str: (str, "a string"),
+    type(None): (type(None), "null"),
+}
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """Return whether a value fits its annotation: a scalar, a Literal, a Sequence of one type, or a union of these."""
+    if annotation in SCALARS:
+        # A bool is an int for Python, but not for a reader of settings.
+        return isinstance(value, SCALARS[annotation][0]) and (annotation is bool or not isinstance(value, bool))
+    arguments, origin = get_args(annotation), get_origin(annotation)
+    if origin is Literal:
+        return value in arguments
+    if origin in (Union, UnionType):
+        return any(_fits(value, argument) for argument in arguments)
+    if origin is Sequence:
+        return isinstance(value, Sequence) and not isinstance(value, str) and all(_fits(v, arguments[0]) for v in value)
+    return not isinstance(origin, type) or isinstance(value, origin)
+
+
+def _in_words(annotation: Any) -> str:
+    if annotation in SCALARS:
+        return SCALARS[annotation][1]
+    arguments, origin = get_args(annotation), get_origin(annotation)
+    if origin is Literal:
+        return "one of " + ", ".join(str(argument) for argument in arguments)
+    if origin in (Union, UnionType):
+        return " or ".join(_in_words(argument) for argument in arguments)
+    if origin is Sequence:
+        return f"a list ({_in_words(arguments[0])} each)"
+    return "a mapping" if origin is Mapping else str(annotation)
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return the fix for an unknown name: the nearest known ones, else all of them."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if near:
         return "did you mean " + " or ".join(near) + "?"
-    return "known are " + ", ".join(sorted(known))
+    return "available: " + ", ".join(sorted(known))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal
 
+import numpy as np
 import pytest
 
 from pixelwise.errors import ConfigError, UnknownNameError
-from pixelwise.models import create_model
 from pixelwise.registry import Registry, suggest
 
 
@@ -55,7 +57,7 @@ def test_an_unknown_name_leads_to_the_nearest(shapes: Registry[tuple[str, int, s
 
 
 def test_a_name_far_from_all_lists_all(shapes: Registry[tuple[str, int, str]]) -> None:
-    with pytest.raises(UnknownNameError, match="xyz: no such shape; fix: known are circle, square"):
+    with pytest.raises(UnknownNameError, match="xyz: no such shape; fix: available: circle, square"):
         shapes["xyz"]
 
 
@@ -79,11 +81,82 @@ def test_suggest_names_at_most_three() -> None:
     assert suggest("fcn8", ["fcn8a", "fcn8b", "fcn8c", "fcn8d"]).count("fcn8") == 3
 
 
+class Polygon:
+    """A polygon.
+
+    And its area.
+    """
+
+    def __init__(
+        self,
+        sides: int,
+        *,
+        side: float = 1.0,
+        fill: Literal["solid", "hatched"] = "solid",
+        label: str | None = None,
+        corners: Sequence[int] = (),
+        closed: bool = True,
+    ) -> None:
+        self.sides = sides
+        self.side = side
+
+
+@pytest.fixture
+def polygons() -> Registry[Polygon]:
+    registry: Registry[Polygon] = Registry("polygon")
+    registry.register("polygon")(Polygon)
+    for sides, name in ((3, "triangle"), (4, "square")):
+        registry.register(name, summary=f"{sides} sides", tiny={"side": 0.5})(partial(Polygon, sides))
+    registry.register("unit_square")(partial(Polygon, 4, side=1.0))
+    return registry
+
+
+def test_a_class_and_its_partials_are_builders(polygons: Registry[Polygon]) -> None:
+    assert polygons.create("triangle", tiny=True).sides == 3
+    assert polygons.create("triangle", tiny=True).side == 0.5
+    assert polygons.create("square", side=2).side == 2
+    assert polygons.create("polygon", sides=7).sides == 7
+
+
+def test_options_are_the_parameters_that_a_partial_leaves_open(polygons: Registry[Polygon]) -> None:
+    options = ["side", "fill", "label", "corners", "closed"]
+    assert list(polygons["polygon"].options) == ["sides", *options]
+    assert list(polygons["square"].options) == options
+    assert list(polygons["unit_square"].options) == options[1:]
+    with pytest.raises(ConfigError, match="has no option 'side'"):
+        polygons.create("unit_square", side=2)
+
+
+def test_a_summary_is_given_or_taken_from_the_docstring_of_what_a_partial_calls(polygons: Registry[Polygon]) -> None:
+    assert polygons["triangle"].summary == "3 sides"
+    assert polygons["polygon"].summary == polygons["unit_square"].summary == "A polygon."
+    assert polygons["triangle"].module == polygons["polygon"].module == __name__
+
+
 @pytest.mark.parametrize(
-    ("option", "value", "fix"),
-    [("width", "wide", "a number"), ("width", True, "a number"), ("num_classes", 2.5, "a whole number")],
+    ("option", "value", "expected"),
+    [
+        ("side", "wide", "a number, got 'wide'; fix: the default is 1.0"),
+        ("side", True, "a number, got True"),
+        ("sides", 2.5, "an integer, got 2.5"),
+        ("sides", "x", "an integer, got 'x'"),
+        ("fill", "dotted", "one of solid, hatched, got 'dotted'"),
+        ("label", 3, "a string or null, got 3"),
+        ("corners", 4, "a list (an integer each), got 4"),
+        ("corners", [1, "b"], "a list (an integer each), got [1, 'b']"),
+        ("closed", "yes", "true or false, got 'yes'"),
+    ],
 )
-def test_an_option_that_is_no_number_is_named(option: str, value: object, fix: str) -> None:
-    options: Any = {option: value}
-    with pytest.raises(ConfigError, match=f"option {option} is {value!r}; fix: write {fix}"):
-        create_model("pspnet_resnet50", **options)
+def test_a_value_of_the_wrong_type_is_an_error(
+    polygons: Registry[Polygon], option: str, value: object, expected: str
+) -> None:
+    options: dict[str, Any] = {"sides": 3, option: value}
+    with pytest.raises(ConfigError) as caught:
+        polygons.create("polygon", **options)
+    assert str(caught.value).startswith(f"polygon polygon: option {option}: expected {expected}")
+
+
+def test_values_of_the_right_type_are_accepted(polygons: Registry[Polygon]) -> None:
+    options: dict[str, Any] = {"fill": "hatched", "label": None, "corners": (1, 2), "closed": False}
+    assert polygons.create("square", side=np.float32(2), **options).side == 2
+    assert polygons.create("polygon", sides=np.int64(5), label="five").sides == 5

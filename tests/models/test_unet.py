@@ -192,7 +192,7 @@ def test_dropout_ends_the_contracting_path() -> None:
 
 def one_of_each_paper() -> list[Any]:
     """Every backbone; of a file with several sizes the first runs on each push."""
-    files = [BACKBONES[name].build.__module__ for name in list_backbones()]
+    files = [BACKBONES[name].module for name in list_backbones()]
     return [
         pytest.param(name, marks=[pytest.mark.slow] if files[i] in files[:i] else [])
         for i, name in enumerate(list_backbones())

@@ -74,6 +74,6 @@ def test_the_rule_sees_a_name_without_a_thing(piece: str) -> None:
 
 def test_every_system_has_its_section() -> None:
     page = (ROOT / "docs" / "systems.md").read_text(encoding="utf-8")
-    files = {MODELS[name].build.__module__.removeprefix("pixelwise.").replace(".", "/") + ".py" for name in MODELS}
+    files = {MODELS[name].module.removeprefix("pixelwise.").replace(".", "/") + ".py" for name in MODELS}
     titles = [line for line in page.splitlines() if line.startswith("## ")]
     assert not {file for file in files if not any(f"`{file}`" in title for title in titles)}

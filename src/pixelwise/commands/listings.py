@@ -61,7 +61,7 @@ def _describe(entry: Entry[Any]) -> None:
         )
     if entry.scores:
         print(f"published: {entry.scores}")
-    print(f"\n{inspect.getdoc(sys.modules[entry.build.__module__])}\n")
+    print(f"\n{inspect.getdoc(sys.modules[entry.module])}\n")
     given = ("num_classes", "in_channels")  # by the dataset
     options = [
         (option, _written(parameter.default)) for option, parameter in entry.options.items() if option not in given

@@ -44,7 +44,7 @@ def heads(model: Network) -> list[Head]:
 
 def is_fcn(name: str) -> bool:
     """Whether published weights can be read into this registered network. Raises UnknownNameError."""
-    return MODELS[name].build.__module__ in (FCN.__module__, LateFusionFCN.__module__)
+    return MODELS[name].module in (FCN.__module__, LateFusionFCN.__module__)
 
 
 def fcn_names() -> list[str]:
@@ -55,6 +55,6 @@ def fcn_names() -> list[str]:
 def layout_of(name: str) -> str:
     """ONE_HEAD, TWO_HEADS or LATE_FUSION, of a registered network of `fcn_names`."""
     entry = MODELS[name]
-    if entry.build.__module__ == FCN.__module__:
+    if entry.module == FCN.__module__:
         return ONE_HEAD
     return TWO_HEADS if "num_geometric" in entry.options else LATE_FUSION

@@ -20,7 +20,7 @@ _LAST_LAYERS = ("classifier.4.bias", "classifier.high_classifier.bias")
 
 def is_whole(name: str) -> bool:
     """Whether a registered network is one of torchvision's. Raises UnknownNameError."""
-    return MODELS[name].build.__module__ == TorchvisionNet.__module__
+    return MODELS[name].module == TorchvisionNet.__module__
 
 
 def whole_names() -> list[str]:
