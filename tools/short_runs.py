@@ -155,7 +155,7 @@ def draw_sheet(names: list[str], data: Path) -> None:
     split = open_dataset(data).split("val")
     sample = split[2]
     assert sample.mask is not None
-    colors = split.taxonomy.color_table
+    colors = split.taxonomy.palette()
     panels = [Panel(fit(sample.image, PANEL), "photo"), Panel(fit(colors[sample.mask], PANEL, labels=True), "truth")]
     masks = [sample.mask]
     for name in names:

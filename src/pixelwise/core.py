@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import index
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -169,9 +169,19 @@ class Taxonomy:
         raw: NDArray[np.uint16] = table[mask]
         return raw.astype(np.uint8) if max(*self.values, *self.ignored, ignore_value or 0) <= 255 else raw
 
-    @cached_property
-    def color_table(self) -> NDArray[np.uint8]:
-        """(ignore_id + 1, 3) RGB of ids; unused ids are black."""
+    def palette(self, by: Literal["id", "value"] = "id") -> NDArray[np.uint8]:
+        """Return the class colours as a table (n, 3) RGB, indexed by class id or by the values of mask files.
+
+        by="id"     n = ignore_id + 1, so that `palette()[mask]` colours a mask; the ignore id gets `ignore_color`
+        by="value"  n = 256, the palette of a mask file; values above 255 do not fit a palette and are left out
+        Rows of unused numbers are black.
+        """
+        if by == "value":
+            table = np.zeros((256, 3), np.uint8)
+            for value, color in zip(self.values, self.colors, strict=True):
+                if value < 256:
+                    table[value] = color
+            return table
         table = np.zeros((self.ignore_id + 1, 3), np.uint8)
         table[: self.num_classes] = self.colors
         table[self.ignore_id] = self.ignore_color
@@ -332,7 +342,7 @@ class Prediction:
         """The mask in the classes' colours, an RGB image."""
         from PIL import Image
 
-        return Image.fromarray(self.taxonomy.color_table[self.mask])
+        return Image.fromarray(self.taxonomy.palette()[self.mask])
 
     def overlay(self, opacity: float = 0.5) -> Image:
         """The image with the colours laid over it; opacity 0 is the image, 1 the colours."""
@@ -340,6 +350,6 @@ class Prediction:
 
         if not 0 <= opacity <= 1:
             raise InputError("opacity", f"got {opacity}, allowed are 0 to 1")
-        colors = self.taxonomy.color_table[self.mask].astype(np.float32)
+        colors = self.taxonomy.palette()[self.mask].astype(np.float32)
         mixed = self.image.astype(np.float32) * (1 - opacity) + colors * opacity
         return Image.fromarray(np.rint(mixed).astype(np.uint8))

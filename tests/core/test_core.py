@@ -114,7 +114,7 @@ def test_more_than_255_classes_take_16_bits(count: int, ignore_id: int, dtype: t
     mask = taxonomy.encode(raw)
     assert mask.dtype == dtype
     assert mask.tolist() == taxonomy.decode(mask).tolist() == [[0, count - 1]]
-    assert taxonomy.color_table.shape == (ignore_id + 1, 3)
+    assert taxonomy.palette().shape == (ignore_id + 1, 3)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_what_is_not_scored_has_a_colour_of_its_own(
 ) -> None:
     """The other colour is that of label 255 in the VOC devkit's palette."""
     taxonomy = Taxonomy(("a", "b"), tuple(colors))
-    assert taxonomy.color_table[[0, 1, taxonomy.ignore_id]].tolist() == [*map(list, colors), list(unscored)]
+    assert taxonomy.palette()[[0, 1, taxonomy.ignore_id]].tolist() == [*map(list, colors), list(unscored)]
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,7 @@ def test_other_size_and_unknown_values_name_the_file(split, predictions):
 
 
 def test_colour_predictions_follow_the_data(split, predictions):
-    colors = np.vstack([TAXONOMY.color_table[:4]])
+    colors = np.vstack([TAXONOMY.palette()[:4]])
     for path in predictions.rglob("*.png"):
         index = int(path.stem.split()[-1])
         write_image(path, colors[label(np.full((1, 1, 3), index, np.uint8)).mask])

@@ -182,7 +182,7 @@ def files(tmp_path_factory):
     save_checkpoint(folder / "two", create_model("fcn8s_vgg16", 3, tiny=True, geometry="same"), TAXONOMY)
     write_image(folder / "photo.png", np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8))
     write_mask(folder / "truth.png", np.eye(48, 64, dtype=np.uint8))
-    write_image(folder / "colors.png", TAXONOMY.color_table[np.eye(48, 64, dtype=np.uint8)])
+    write_image(folder / "colors.png", TAXONOMY.palette()[np.eye(48, 64, dtype=np.uint8)])
     (folder / "cut.png").write_bytes((folder / "photo.png").read_bytes()[:3000])
     return folder
 

@@ -182,11 +182,11 @@ def test_the_sheet_of_skips_shows_each_stage_and_what_it_changed(fcn):
     # Panels of 90 x 70 grow four times; captions are 4 + 22 + 18 high.
     panel = lambda row, column: drawn[20 + row * (280 + 44 + 14) :, 20 + column * 374 :][:280:4, :360:4]  # noqa: E731
     for column, mask in enumerate(labels):
-        assert (panel(0, column) == TAXONOMY.color_table[mask]).all()
+        assert (panel(0, column) == TAXONOMY.palette()[mask]).all()
     assert (panel(1, 0) == IMAGE).all()
     for column in (1, 2):
         changed = labels[column] != labels[column - 1]
-        assert (panel(1, column)[changed] == TAXONOMY.color_table[labels[column]][changed]).all()
+        assert (panel(1, column)[changed] == TAXONOMY.palette()[labels[column]][changed]).all()
         unchanged = panel(1, column)[~changed]
         assert (unchanged == unchanged[:, :1]).all(), "grey where nothing changed"
 

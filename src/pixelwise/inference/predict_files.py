@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..core import Prediction, Taxonomy
+from ..core import Prediction
 from ..errors import InputError, PixelwiseError
 from ..files import atomic_write, make_folder, sweep_temporaries
 from ..images import list_images, write_image, write_mask
@@ -191,13 +190,5 @@ def write_products(prediction: Prediction, out: Path, job: Job, products: Output
             with atomic_write(path) as file:
                 np.save(file, prediction.probs.astype(np.float16))
     taxonomy = prediction.taxonomy
-    write_mask(mask_path(out, job), taxonomy.decode(prediction.mask), value_palette(taxonomy))
+    write_mask(mask_path(out, job), taxonomy.decode(prediction.mask), taxonomy.palette("value"))
 
-
-def value_palette(taxonomy: Taxonomy) -> NDArray[np.uint8] | None:
-    """(256, 3) RGB by file value, or None where values do not fit a palette."""
-    if max(taxonomy.values) > 255:
-        return None
-    palette = np.zeros((256, 3), np.uint8)
-    palette[list(taxonomy.values)] = taxonomy.colors
-    return palette

@@ -99,4 +99,4 @@ def _note(segmenter: Segmenter, prediction: Prediction, truth: NDArray[Any] | No
 
 
 def _colored(mask: NDArray[Any], taxonomy: Taxonomy) -> Image.Image:
-    return fit(taxonomy.color_table[mask], PANEL, labels=True)
+    return fit(taxonomy.palette()[mask], PANEL, labels=True)

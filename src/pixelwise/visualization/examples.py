@@ -65,8 +65,8 @@ def collect_examples(
         assert sample.mask is not None, "only images with truth have a score"
         images = (
             _thumbnail(sample.image[..., :3], "image"),
-            _thumbnail(split.taxonomy.color_table[_shrink(sample.mask, cv2.INTER_NEAREST_EXACT)], "truth"),
-            _thumbnail(split.taxonomy.color_table[_shrink(mask, cv2.INTER_NEAREST_EXACT)], "prediction"),
+            _thumbnail(split.taxonomy.palette()[_shrink(sample.mask, cv2.INTER_NEAREST_EXACT)], "truth"),
+            _thumbnail(split.taxonomy.palette()[_shrink(mask, cv2.INTER_NEAREST_EXACT)], "prediction"),
         )
         examples.append(Example(row, row in best, *images))
     return Sheet(tuple(examples), _legend(split.taxonomy))

@@ -307,7 +307,7 @@ def _images(image: NDArray[np.uint8], device: torch.device) -> Tensor:
 
 
 def _labels(mask: NDArray[Any], taxonomy: Taxonomy, title: str) -> Panel:
-    return Panel(fit(taxonomy.color_table[mask], PANEL, labels=True), title)
+    return Panel(fit(taxonomy.palette()[mask], PANEL, labels=True), title)
 
 
 def _changed(
@@ -315,7 +315,7 @@ def _changed(
 ) -> Panel:
     """The pixels that got another label, in its colour, on the pale image."""
     changed = before != after
-    drawn = np.where(changed[..., None], taxonomy.color_table[after], gray(image, 0.35))
+    drawn = np.where(changed[..., None], taxonomy.palette()[after], gray(image, 0.35))
     return Panel(
         fit(drawn, PANEL, labels=True), f"changed by {name}", f"{changed.mean():.1%} of the pixels, in their new colour"
     )
