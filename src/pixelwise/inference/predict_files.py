@@ -191,4 +191,3 @@ def write_products(prediction: Prediction, out: Path, job: Job, products: Output
                 np.save(file, prediction.probs.astype(np.float16))
     taxonomy = prediction.taxonomy
     write_mask(mask_path(out, job), taxonomy.decode(prediction.mask), taxonomy.palette("value"))
-
