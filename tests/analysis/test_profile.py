@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pixelwise.analysis.profile import count_parts, profile_spec, strides, with_speed
-from pixelwise.analysis.receptive_field import receptive_field_size, receptive_field_window, spans
+from pixelwise.analysis.receptive_field import receptive_field_extent, receptive_field_size, receptive_field_window
 from pixelwise.commands.profile import profile as command
 from pixelwise.core import LowResLogits, Taxonomy
 from pixelwise.errors import CheckpointError, ConfigError, UnknownNameError
@@ -26,11 +26,11 @@ class TwoLayers(SegmentationModel):
 
     def __init__(self) -> None:
         super().__init__(3, 3, "torchvision")
-        self.encoder = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True))
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True))
         self.score = nn.Conv2d(4, 3, 1)
 
     def forward_low_res(self, images):
-        return LowResLogits(self.score(self.encoder(self.preprocess(images))), Bilinear())
+        return LowResLogits(self.score(self.backbone(self.preprocess(images))), Bilinear())
 
 
 def test_counts_of_two_layers_are_those_worked_out_by_hand():
@@ -114,7 +114,7 @@ def test_dead_units_and_lost_maxima_hide_nothing():
     for parameter in net.parameters():
         nn.init.constant_(parameter, -1)
     # 5 and 3 with dilation 2: 2 + 2 pixels to each side.
-    assert spans(net, 64, [30]) == [(26, 35)]
+    assert receptive_field_extent(net, 64, [30]) == [(26, 35)]
     assert receptive_field_size(net, 64, [30]) == 9
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from pixelwise.analysis.receptive_field import receptive_field_window, spans
+from pixelwise.analysis.receptive_field import receptive_field_extent, receptive_field_window
 from pixelwise.backbones import create_backbone
 from pixelwise.commands.explain import class_number, safe_name
 from pixelwise.commands.explain import explain as command
@@ -240,7 +240,7 @@ def test_the_measured_field_is_the_one_of_the_arithmetic(fcn):
     # Cell c lies on pixel 32 c + start + (404 - 1) / 2: the pixel mixes the cells on both sides of it.
     cell = int((position - field.start - (field.size - 1) / 2) // field.stride)
     first, end = field.span(cell)[0], field.span(cell + 1)[1]
-    assert spans(single, length, [position]) == [(first, end)]
+    assert receptive_field_extent(single, length, [position]) == [(first, end)]
     window = receptive_field_window(single, (70, 90), (0, 0))
     assert window == Window(0, 0, 70, 90)
 

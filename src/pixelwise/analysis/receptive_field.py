@@ -1,8 +1,9 @@
-"""Which pixels of the image an output pixel can depend on, measured on the network's structure alone.
+"""The receptive field of an output pixel, measured on any network.
 
-The network runs with all its numbers set to 1, one channel in place of many, rectifiers and norms left out and maxima
-replaced by averages: then no weight, no dead unit and no lost maximum hides a path, and an input pixel has a gradient
-exactly when some path leads from it to the output. Two thin strips, one an axis, stand for the image.
+Replace every weight by 1 and every maximum by a mean, drop activations, norms and dropout, and read the receptive field off the
+gradient of the input: it is non-zero exactly where a path leads from the input pixel to the output pixel. No zero weight, no dead
+unit and no lost maximum can hide a path. One channel stands for all, since every channel sees the same pixels, and one thin strip
+per axis stands for the image, since the two axes are independent.
 """
 
 from __future__ import annotations
@@ -18,64 +19,67 @@ from torch.overrides import TorchFunctionMode
 from ..core import Window
 from ..models.base import SegmentationModel
 
-# Width of a strip in pixels; the other axis does not change which pixels count.
-STRIP = 32
-# Longest strip in pixels: a field beyond that counts as the whole image.
+# Width of a strip in pixels; the extent along one axis does not depend on the size of the other.
+STRIP_WIDTH = 32
+# Longest strip in pixels. A receptive field that does not fit counts as the whole image.
 MAX_LENGTH = 8192
 
-_RECTIFIERS = {"relu", "relu_", "relu6", "hardtanh", "hardtanh_", "leaky_relu", "leaky_relu_"}
-_LEFT_OUT = _RECTIFIERS | {"batch_norm", "local_response_norm", "dropout", "dropout2d"}
+# Functions that act on each position alone, and so leave the receptive field as it is.
+_POINTWISE = {"relu", "relu_", "relu6", "hardtanh", "hardtanh_", "leaky_relu", "leaky_relu_"}
+_POINTWISE |= {"batch_norm", "local_response_norm", "dropout", "dropout2d"}
 
 
 def receptive_field_window(model: SegmentationModel, size: tuple[int, int], pixel: tuple[int, int]) -> Window:
-    """The pixels of an image of `size` (height, width) that the output at `pixel` (row, column) can depend on."""
-    (top, bottom), (left, right) = (spans(model, size[axis], [pixel[axis]], axis)[0] for axis in (0, 1))
+    """Return the window of an image of `size` (height, width) that the output at `pixel` (row, column) depends on."""
+    ((top, bottom),) = receptive_field_extent(model, size[0], [pixel[0]], axis=0)
+    ((left, right),) = receptive_field_extent(model, size[1], [pixel[1]], axis=1)
     return Window(top, left, bottom, right)
 
 
 def receptive_field_size(model: SegmentationModel, length: int, positions: Sequence[int]) -> int | None:
-    """The widest field of the output pixels at `positions` of an axis of `length` pixels, were the image endless.
+    """Return the largest receptive field, in pixels per side, of the output pixels at `positions` of `length` pixels.
 
-    None where it is still cut off on MAX_LENGTH pixels, as behind a global pooling.
+    The strip is made longer until its borders cut nothing off. Returns None if they still do at MAX_LENGTH pixels, as after a
+    global pooling.
     """
-    # A multiple of every usual stride, so that pixels keep their place between the cells.
-    room = 256
-    while length + 2 * room <= MAX_LENGTH:
-        found = spans(model, length + 2 * room, [position + room for position in positions])
-        if all(first > 0 and end < length + 2 * room for first, end in found):
-            return max(end - first for first, end in found)
-        room *= 2
+    # 256 is a multiple of every usual stride, so the pixels keep their positions relative to the feature map.
+    margin = 256
+    while length + 2 * margin <= MAX_LENGTH:
+        extents = receptive_field_extent(model, length + 2 * margin, [position + margin for position in positions])
+        if all(start > 0 and stop < length + 2 * margin for start, stop in extents):
+            return max(stop - start for start, stop in extents)
+        margin *= 2
     return None
 
 
-def spans(model: SegmentationModel, length: int, positions: Sequence[int], axis: int = 0) -> list[tuple[int, int]]:
-    """For output pixels at `positions` along an axis of `length` pixels, the first pixel that counts and the one behind the last.
+def receptive_field_extent(
+    model: SegmentationModel, length: int, positions: Sequence[int], axis: int = 0
+) -> list[tuple[int, int]]:
+    """Return the receptive field (start, stop) of each output pixel in `positions` along an axis of `length` pixels.
 
-    Double precision: the outermost path of a deep network weighs less than single precision can hold.
+    axis  0 for rows, 1 for columns
     """
+    # Double precision: in a deep network the outermost path weighs less than single precision can hold.
     one = torch.ones((), dtype=torch.float64)
-    state = {
-        name: one.expand(t.shape)
-        for name, t in (*model.named_parameters(), *model.named_buffers())
-        if t.is_floating_point()
-    }
-    size = (length, STRIP) if axis == 0 else (STRIP, length)
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    state = {name: one.expand(tensor.shape) for name, tensor in tensors if tensor.is_floating_point()}
+    size = (length, STRIP_WIDTH) if axis == 0 else (STRIP_WIDTH, length)
     images = torch.zeros(1, model.in_channels, *size, dtype=torch.float64, requires_grad=True)
-    with _Structure():
+    with _PathsOnly():
         logits = torch.func.functional_call(model, state, (images,)).logits
-    # Pixels x channels are summed, which leaves one number a position on the axis.
+    # Sum over classes and the other axis: one number per position.
     line = logits[0].sum(2 - axis).sum(0)
-    found = []
+    extents = []
     for position in positions:
         (gradient,) = torch.autograd.grad(line[position], images, retain_graph=True)
         reached = gradient[0].sum((0, 2 - axis)).nonzero().flatten()
         assert len(reached), "no path from the image to the output"
-        found.append((int(reached[0]), int(reached[-1]) + 1))
-    return found
+        extents.append((int(reached[0]), int(reached[-1]) + 1))
+    return extents
 
 
-class _Structure(TorchFunctionMode):
-    """Replaces every layer by the plainest one with the same reach."""
+class _PathsOnly(TorchFunctionMode):
+    """Replace every layer by the simplest one with the same receptive field, so that gradients show paths alone."""
 
     def __torch_function__(
         self,
@@ -85,21 +89,23 @@ class _Structure(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         options = dict(kwargs or {})
+        # Not every function that torch dispatches has a name: descriptors' __get__ and methods of C types do.
         name = getattr(function, "__name__", "")
-        if name in _LEFT_OUT:
+        if name in _POINTWISE:
             return args[0]
         if name in ("max_pool2d", "max_pool2d_with_indices"):
-            return _average(*args, **options)
+            return _average_pool(*args, **options)
         if name == "amax":
             return args[0].mean(*args[1:], **options)
         if name == "conv2d":
-            return _convolve(*args, **options)
+            return _average_conv(*args, **options)
         if name == "conv_transpose2d":
-            return _spread(*args, **options)
+            return _average_conv_transpose(*args, **options)
         return function(*args, **options)
 
 
-def _convolve(
+# The functions below take the arguments of the torch functions they stand for, in the same order.
+def _average_conv(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -108,10 +114,10 @@ def _convolve(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor:
-    return F.conv2d(x.mean(1, keepdim=True), _even_kernel(x, weight), None, stride, padding, dilation)
+    return F.conv2d(x.mean(1, keepdim=True), _mean_kernel(x, weight), None, stride, padding, dilation)
 
 
-def _spread(
+def _average_conv_transpose(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -121,16 +127,16 @@ def _spread(
     groups: int = 1,
     dilation: Any = 1,
 ) -> Tensor:
-    return F.conv_transpose2d(
-        x.mean(1, keepdim=True), _even_kernel(x, weight), None, stride, padding, output_padding, 1, dilation
-    )
+    kernel = _mean_kernel(x, weight)
+    return F.conv_transpose2d(x.mean(1, keepdim=True), kernel, None, stride, padding, output_padding, 1, dilation)
 
 
-def _even_kernel(x: Tensor, weight: Tensor) -> Tensor:
+def _mean_kernel(x: Tensor, weight: Tensor) -> Tensor:
+    """Return a kernel of the size of `weight`, one channel to one channel, whose values sum to 1."""
     return x.new_full((1, 1, *weight.shape[2:]), 1 / weight[0, 0].numel())
 
 
-def _average(
+def _average_pool(
     x: Tensor,
     kernel_size: Any,
     stride: Any = None,
@@ -139,7 +145,7 @@ def _average(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Tensor:
-    height, width = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
-    assert dilation in (1, (1, 1)), "a dilated maximum has no average of the same reach"
-    assert not return_indices, "an average has no switches"
-    return F.avg_pool2d(x, (height, width), stride, padding, ceil_mode)
+    assert dilation in (1, (1, 1)), "avg_pool2d has no dilation"
+    assert not return_indices, "an average has no indices"
+    kernel_size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+    return F.avg_pool2d(x, kernel_size, stride, padding, ceil_mode)

@@ -11,14 +11,15 @@ from ...backbones.efficientnet import SCALES
 from ...nn.deform_conv import DeformConv2d, deform_conv2d
 from ...nn.geometry import layers_of, receptive_field
 from ...nn.separable_conv import depthwise, pointwise
-from .measure import backbone, classifier, classifier_macs, macs, parameters
+from ..mult_adds import num_parameters
+from .measure import backbone, classifier, classifier_macs, macs
 from .rows import Family
 
 BACKBONE_ROWS = Family("backbone")
 
 
 def _parameters(name: str) -> int:
-    return parameters(classifier(name, 1000))
+    return num_parameters(classifier(name, 1000))
 
 
 for _name, _own, _size in (
@@ -26,17 +27,17 @@ for _name, _own, _size in (
     ("torchvision vgg16", "vgg16", 224),
     ("torchvision vgg16_bn", "vgg16_bn", 224),
 ):
-    BACKBONE_ROWS.add(partial(_parameters, _own), _name, "parameters")
-    BACKBONE_ROWS.add(partial(classifier_macs, _own, _size), _name, "MACs")
+    BACKBONE_ROWS.row(_name, "parameters")(partial(_parameters, _own))
+    BACKBONE_ROWS.row(_name, "MACs")(partial(classifier_macs, _own, _size))
 
 # The two Caffe nets differ in the order of pooling and normalisation, which no count sees.
 for _name in ("Caffe alexnet", "Caffe caffenet"):
-    BACKBONE_ROWS.add(partial(_parameters, "alexnet_caffe"), f"{_name} (groups", "parameters")
-    BACKBONE_ROWS.add(partial(classifier_macs, "alexnet_caffe", 227), _name, "MACs")
+    BACKBONE_ROWS.row(f"{_name} (groups", "parameters")(partial(_parameters, "alexnet_caffe"))
+    BACKBONE_ROWS.row(_name, "MACs")(partial(classifier_macs, "alexnet_caffe", 227))
 
 
 def _backbone_parameters(name: str) -> int:
-    return parameters(backbone(name))
+    return num_parameters(backbone(name))
 
 
 def _backbone_macs(name: str, size: int) -> int:
@@ -49,23 +50,24 @@ def _macs_at_own_size(name: str) -> int:
 
 def _googlenet(name: str) -> list[int]:
     return [
-        parameters(backbone(name, num_classes=k, aux_heads=aux)) for k, aux in ((0, False), (1000, False), (1000, True))
+        num_parameters(backbone(name, num_classes=k, aux_heads=aux))
+        for k, aux in ((0, False), (1000, False), (1000, True))
     ]
 
 
-BACKBONE_ROWS.add(lambda: _googlenet("googlenet"), "Caffe GoogLeNet", "parameters")
-BACKBONE_ROWS.add(lambda: macs(backbone("googlenet"), 224), "Caffe GoogLeNet backbone", "MACs")
-BACKBONE_ROWS.add(lambda: _googlenet("googlenet_torchvision")[1:], "torchvision googlenet [", "parameters")
-BACKBONE_ROWS.add(lambda: classifier_macs("googlenet_torchvision", 224), "torchvision googlenet", "MACs")
-BACKBONE_ROWS.add(lambda: parameters(backbone("vgg16")), "VGG16 conv1-conv5", "parameters")
+BACKBONE_ROWS.row("Caffe GoogLeNet", "parameters")(lambda: _googlenet("googlenet"))
+BACKBONE_ROWS.row("Caffe GoogLeNet backbone", "MACs")(lambda: macs(backbone("googlenet"), 224))
+BACKBONE_ROWS.row("torchvision googlenet [", "parameters")(lambda: _googlenet("googlenet_torchvision")[1:])
+BACKBONE_ROWS.row("torchvision googlenet", "MACs")(lambda: classifier_macs("googlenet_torchvision", 224))
+BACKBONE_ROWS.row("VGG16 conv1-conv5", "parameters")(lambda: num_parameters(backbone("vgg16")))
 
 
-@BACKBONE_ROWS("VGG16 fc6 / fc7", "parameters")
+@BACKBONE_ROWS.row("VGG16 fc6 / fc7", "parameters")
 def _vgg_hidden() -> list[int]:
     head = classifier("vgg16", 1000).head()
     assert head is not None
     linears = [layer for layer in head if isinstance(layer, nn.Linear)]
-    return [parameters(layer) for layer in linears[:2]]
+    return [num_parameters(layer) for layer in linears[:2]]
 
 
 def _resnet_fields(depth: int) -> list[int]:
@@ -78,73 +80,73 @@ def _strided_first(depth: int) -> int:
 
 
 for _depth in (18, 34, 50, 101, 152):
-    BACKBONE_ROWS.add(partial(_parameters, f"resnet{_depth}"), f"torchvision resnet{_depth}", "parameters")
-    BACKBONE_ROWS.add(partial(classifier_macs, f"resnet{_depth}", 224), f"torchvision resnet{_depth}", "MACs")
-    BACKBONE_ROWS.add(partial(_resnet_fields, _depth), f"ResNet-{_depth}", "receptive field")
+    BACKBONE_ROWS.row(f"torchvision resnet{_depth}", "parameters")(partial(_parameters, f"resnet{_depth}"))
+    BACKBONE_ROWS.row(f"torchvision resnet{_depth}", "MACs")(partial(classifier_macs, f"resnet{_depth}", 224))
+    BACKBONE_ROWS.row(f"ResNet-{_depth}", "receptive field")(partial(_resnet_fields, _depth))
 for _depth in (50, 101, 152):
-    BACKBONE_ROWS.add(partial(_strided_first, _depth), f"ResNet-{_depth} backbone", "MACs")
+    BACKBONE_ROWS.row(f"ResNet-{_depth} backbone", "MACs")(partial(_strided_first, _depth))
 
 SENET_ROWS = Family("SENet")
 
 
 def _senet(depth: int, bias: bool) -> int:
-    return parameters(backbone(f"se_resnet{depth}", num_classes=1000, bias=bias))
+    return num_parameters(backbone(f"se_resnet{depth}", num_classes=1000, bias=bias))
 
 
 for _depth in (50, 101, 152):
-    SENET_ROWS.add(partial(_senet, _depth, True), f"SE-resnet{_depth} r=16, biased", "parameters")
-    SENET_ROWS.add(partial(_senet, _depth, False), f"SE-resnet{_depth} r=16, no bias", "parameters")
+    SENET_ROWS.row(f"SE-resnet{_depth} r=16, biased", "parameters")(partial(_senet, _depth, True))
+    SENET_ROWS.row(f"SE-resnet{_depth} r=16, no bias", "parameters")(partial(_senet, _depth, False))
 
 for _own, _name in (
     ("mobilenetv2", "mobilenet_v2"),
     *((f"densenet{depth}", f"densenet{depth}") for depth in (121, 161, 169, 201)),
     *((f"efficientnet_b{number}", f"efficientnet_b{number}") for number in range(8)),
 ):
-    BACKBONE_ROWS.add(partial(_parameters, _own), f"torchvision {_name}", "parameters")
-    BACKBONE_ROWS.add(partial(_macs_at_own_size, _own), f"torchvision {_name}", "MACs")
+    BACKBONE_ROWS.row(f"torchvision {_name}", "parameters")(partial(_parameters, _own))
+    BACKBONE_ROWS.row(f"torchvision {_name}", "MACs")(partial(_macs_at_own_size, _own))
 
 XCEPTION_ROWS = Family("Xception")
 for _depth in (41, 65, 71):
     _name, _own = f"aligned Xception-{_depth}", f"xception{_depth}"
-    XCEPTION_ROWS.add(partial(_backbone_parameters, _own), _name, "backbone parameters")
-    XCEPTION_ROWS.add(partial(_parameters, _own), _name, "parameters with")
-    XCEPTION_ROWS.add(partial(_backbone_macs, _own, 299), _name, "MACs")
+    XCEPTION_ROWS.row(_name, "backbone parameters")(partial(_backbone_parameters, _own))
+    XCEPTION_ROWS.row(_name, "parameters with")(partial(_parameters, _own))
+    XCEPTION_ROWS.row(_name, "MACs")(partial(_backbone_macs, _own, 299))
 
 EFFICIENTNET_ROWS = Family("EfficientNet")
 for _number, _scale in SCALES.items():
-    EFFICIENTNET_ROWS.add(partial(list, _scale), f"B{_number}", "[width, depth")
+    EFFICIENTNET_ROWS.row(f"B{_number}", "[width, depth")(partial(list, _scale))
 
 
 PART_ROWS = Family("depthwise separable")
 
 
-@PART_ROWS("3->16 channels, 3x3", "weights")
+@PART_ROWS.row("3->16 channels, 3x3", "weights")
 def _separable_weights() -> list[int]:
     deep, point = depthwise(3), pointwise(3, 16)
     return [
-        parameters(nn.Conv2d(3, 16, 3, bias=False)),
-        parameters(deep),
-        parameters(point),
-        parameters(deep) + parameters(point),
+        num_parameters(nn.Conv2d(3, 16, 3, bias=False)),
+        num_parameters(deep),
+        num_parameters(point),
+        num_parameters(deep) + num_parameters(point),
     ]
 
 
 DEFORM_ROWS = Family("deformable conv")
 
 
-@DEFORM_ROWS("3x3, 1 group", "offset channels")
+@DEFORM_ROWS.row("3x3, 1 group", "offset channels")
 def _offset_channels() -> list[int]:
     return [DeformConv2d(4, 4, modulated=modulated).offset.out_channels for modulated in (False, True)]
 
 
-@DEFORM_ROWS("bilinear sampling", "value at")
+@DEFORM_ROWS.row("bilinear sampling", "value at")
 def _samples() -> list[float]:
     plane, one = torch.arange(25.0).view(1, 1, 5, 5), torch.ones(1, 1, 1, 1)
     places = torch.tensor([(1.5, 2.25), (-0.5, 2), (4.25, 4.75), (-1, 0), (5, 0)])
     return [float(deform_conv2d(plane, place.view(1, 2, 1, 1).expand(1, 2, 5, 5), one)[0, 0, 0, 0]) for place in places]
 
 
-@DEFORM_ROWS("offset conv 512->18", "parameters")
+@DEFORM_ROWS.row("offset conv 512->18", "parameters")
 def _offset_parameters() -> int:
     unit = backbone("resnet50", deformable="v1").get_submodule("layer4.0.conv2.offset")
-    return parameters(unit)
+    return num_parameters(unit)

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from ...models.base import SegmentationModel
 from ...models.deeplabv3 import DeepLabV3
 from ...models.pspnet import PSPNet
-from .measure import images, macs, network, parameters
+from ..mult_adds import num_parameters
+from .measure import images, macs, network
 from .rows import Family
 
 V3_ROWS, PLUS_ROWS, PSP_ROWS = Family("DeepLabv3"), Family("DeepLabv3+"), Family("PSPNet")
@@ -46,7 +47,7 @@ def padded_macs(model: SegmentationModel, size: int) -> int:
 
 
 def _parameters(name: str, options: dict[str, Any]) -> int:
-    return parameters(network(name, **options))
+    return num_parameters(network(name, **options))
 
 
 def _macs(name: str, options: dict[str, Any], size: int = 513) -> int:
@@ -61,9 +62,9 @@ def _billions(name: str, options: dict[str, Any]) -> float:
     return padded_macs(network(name, **options), 513) / 1e9
 
 
-V3_ROWS.add(partial(_parameters, "deeplabv3_resnet101", {}), "ResNet-101 (7x7 stem", "parameters")
+V3_ROWS.row("ResNet-101 (7x7 stem", "parameters")(partial(_parameters, "deeplabv3_resnet101", {}))
 BETA = {"deep_stem": True, "stride_in": "last"}
-V3_ROWS.add(partial(_parameters, "deeplabv3_resnet101", BETA), "ResNet-101-beta OS16", "parameters")
+V3_ROWS.row("ResNet-101-beta OS16", "parameters")(partial(_parameters, "deeplabv3_resnet101", BETA))
 
 
 def _shapes(output_stride: int) -> list[list[int]]:
@@ -75,24 +76,22 @@ def _shapes(output_stride: int) -> list[list[int]]:
 
 
 for _stride in (16, 8):
-    V3_ROWS.add(
-        partial(_macs, "deeplabv3_resnet101", {"output_stride": _stride}),
-        f"ResNet-101 7x7 stem OS{_stride} MG(1,2,4)",
-        "MACs",
+    V3_ROWS.row(f"ResNet-101 7x7 stem OS{_stride} MG(1,2,4)", "MACs")(
+        partial(_macs, "deeplabv3_resnet101", {"output_stride": _stride})
     )
-    V3_ROWS.add(partial(_shapes, _stride), f"OS{_stride}", "encoder output")
-    V3_ROWS.add(
-        partial(_macs, "deeplabv3plus_mobilenetv2", {"output_stride": _stride}), f"MobileNetV2 OS{_stride}", "MACs"
+    V3_ROWS.row(f"OS{_stride}", "encoder output")(partial(_shapes, _stride))
+    V3_ROWS.row(f"MobileNetV2 OS{_stride}", "MACs")(
+        partial(_macs, "deeplabv3plus_mobilenetv2", {"output_stride": _stride})
     )
-V3_ROWS.add(partial(_parameters, "deeplabv3plus_mobilenetv2", {}), "MobileNetV2, image", "parameters")
-V3_ROWS.add(partial(_parameters, "deeplabv3plus_mobilenetv2", {"atrous": True}), "MobileNetV2 + ASPP", "parameters")
+V3_ROWS.row("MobileNetV2, image", "parameters")(partial(_parameters, "deeplabv3plus_mobilenetv2", {}))
+V3_ROWS.row("MobileNetV2 + ASPP", "parameters")(partial(_parameters, "deeplabv3plus_mobilenetv2", {"atrous": True}))
 
 
 def _add_table(name: str, variant: str, options: dict[str, Any]) -> None:
-    PLUS_ROWS.add(partial(_macs, name, options), variant, "MACs true")
-    PLUS_ROWS.add(partial(_padded, name, options), variant, "MACs counted")
+    PLUS_ROWS.row(variant, "MACs true")(partial(_macs, name, options))
+    PLUS_ROWS.row(variant, "MACs counted")(partial(_padded, name, options))
     reason = UNREPRODUCED if variant == "ResNet-101-beta OS16 +decoder" else ""
-    PLUS_ROWS.add(partial(_billions, name, options), variant, "Multiply-Adds", within=0.004, reason=reason)
+    PLUS_ROWS.row(variant, "Multiply-Adds", within=0.004, reason=reason)(partial(_billions, name, options))
 
 
 for _stride in (16, 8, 32):
@@ -104,10 +103,10 @@ for _stride in (16, 8):
         _options = {"output_stride": _stride, "decoder": _decoder, "separable": _separable}
         _add_table("deeplabv3plus_xception65", f"Xception-65 OS{_stride}{_suffix}", _options)
         if _stride == 16:
-            PLUS_ROWS.add(
-                partial(_parameters, "deeplabv3plus_xception65", _options), f"Xception-65 OS16{_suffix}", "parameters"
+            PLUS_ROWS.row(f"Xception-65 OS16{_suffix}", "parameters")(
+                partial(_parameters, "deeplabv3plus_xception65", _options)
             )
-PLUS_ROWS.add(partial(_parameters, "deeplabv3plus_resnet101", {}), "ResNet-101-beta OS16 +decoder", "parameters")
+PLUS_ROWS.row("ResNet-101-beta OS16 +decoder", "parameters")(partial(_parameters, "deeplabv3plus_resnet101", {}))
 
 
 @cache
@@ -135,19 +134,20 @@ TABLE5 = (
 for _stride in (16, 8):
     for _line in TABLE5:
         _variant = f"Xception-65 train/eval OS 16/{_stride} {_line}".rstrip()
-        PLUS_ROWS.add(
-            partial(_table5, _stride, _line.split()), _variant, "[mIoU VOC val, Multiply-Adds", within=0.004, part=1
+        PLUS_ROWS.row(_variant, "[mIoU VOC val, Multiply-Adds", within=0.004, part=1)(
+            partial(_table5, _stride, _line.split())
         )
 for _depth in (41, 65, 71):
-    PLUS_ROWS.add(
-        partial(_parameters, f"deeplabv3plus_xception{_depth}", {}), f"Xception-{_depth} OS16 decoder SC", "parameters"
+    PLUS_ROWS.row(f"Xception-{_depth} OS16 decoder SC", "parameters")(
+        partial(_parameters, f"deeplabv3plus_xception{_depth}", {})
     )
-    PLUS_ROWS.add(partial(_macs, f"deeplabv3plus_xception{_depth}", {}), f"Xception-{_depth} OS16 decoder SC", "MACs")
+    PLUS_ROWS.row(f"Xception-{_depth} OS16 decoder SC", "MACs")(partial(_macs, f"deeplabv3plus_xception{_depth}", {}))
 
 
 def _psp_parameters(depth: int, num_classes: int) -> list[int]:
     return [
-        parameters(network(f"pspnet_resnet{depth}", num_classes, auxiliary=auxiliary)) for auxiliary in (True, False)
+        num_parameters(network(f"pspnet_resnet{depth}", num_classes, auxiliary=auxiliary))
+        for auxiliary in (True, False)
     ]
 
 
@@ -159,6 +159,6 @@ def _psp_shapes(depth: int) -> list[list[int]]:
 
 for _depth in (50, 101):
     for _classes in (21, 150, 19):
-        PSP_ROWS.add(partial(_psp_parameters, _depth, _classes), f"{_depth} {_classes} classes", "parameters")
-    PSP_ROWS.add(partial(_macs, f"pspnet_resnet{_depth}", {"auxiliary": False}, 473), f"{_depth} 21 classes", "MACs")
-    PSP_ROWS.add(partial(_psp_shapes, _depth), f"{_depth}", "feature / output")
+        PSP_ROWS.row(f"{_depth} {_classes} classes", "parameters")(partial(_psp_parameters, _depth, _classes))
+    PSP_ROWS.row(f"{_depth} 21 classes", "MACs")(partial(_macs, f"pspnet_resnet{_depth}", {"auxiliary": False}, 473))
+    PSP_ROWS.row(f"{_depth}", "feature / output")(partial(_psp_shapes, _depth))

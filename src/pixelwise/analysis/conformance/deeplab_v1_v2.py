@@ -8,14 +8,15 @@ from typing import Any
 from torch import nn
 
 from ...models.deeplabv2 import DeepLabV2
-from .measure import macs, network, parameters, score_shape
+from ..mult_adds import num_parameters
+from .measure import low_res_shape, macs, network
 from .rows import Family
 
 V1_ROWS, V2_ROWS = Family("DeepLabv1"), Family("DeepLabv2")
 
 
 def _parameters(name: str, options: dict[str, Any]) -> int:
-    return parameters(network(name, **options))
+    return num_parameters(network(name, **options))
 
 
 def _macs(name: str, options: dict[str, Any], size: int) -> int:
@@ -23,7 +24,7 @@ def _macs(name: str, options: dict[str, Any], size: int) -> int:
 
 
 def _scores(name: str, options: dict[str, Any], size: int) -> list[int]:
-    return score_shape(network(name, **options), size)
+    return low_res_shape(network(name, **options), size)
 
 
 for _name, _variant in (
@@ -32,10 +33,10 @@ for _name, _variant in (
     ("deeplabv1_vgg16_4x4", "4x4 4096"),
     ("deeplabv1_msc_largefov_vgg16", "MSc-LargeFOV"),
 ):
-    V1_ROWS.add(partial(_parameters, _name, {}), _variant, "parameters")
+    V1_ROWS.row(_variant, "parameters")(partial(_parameters, _name, {}))
 for _size in (321, 513):
-    V1_ROWS.add(partial(_macs, "deeplabv1_largefov_vgg16", {}, _size), "LargeFOV", "MACs", f"3x{_size}")
-    V1_ROWS.add(partial(_scores, "deeplabv1_largefov_vgg16", {}, _size), "LargeFOV", "logit shape", f"1x3x{_size}")
+    V1_ROWS.row("LargeFOV", "MACs", f"3x{_size}")(partial(_macs, "deeplabv1_largefov_vgg16", {}, _size))
+    V1_ROWS.row("LargeFOV", "logit shape", f"1x3x{_size}")(partial(_scores, "deeplabv1_largefov_vgg16", {}, _size))
 
 
 def _rates(head: str) -> list[int]:
@@ -49,12 +50,12 @@ def _rates(head: str) -> list[int]:
 
 
 for _head, _variant in (("aspp_s", "VGG16 ASPP-S"), ("aspp_l", "VGG16 ASPP-L")):
-    V2_ROWS.add(partial(_parameters, "deeplabv2_vgg16", {"head": _head}), _variant, "parameters")
-    V2_ROWS.add(partial(_rates, _head), _variant, "rates")
-V2_ROWS.add(partial(_parameters, "deeplabv2_resnet101", {}), "ResNet-101 + ASPP-L", "parameters")
+    V2_ROWS.row(_variant, "parameters")(partial(_parameters, "deeplabv2_vgg16", {"head": _head}))
+    V2_ROWS.row(_variant, "rates")(partial(_rates, _head))
+V2_ROWS.row("ResNet-101 + ASPP-L", "parameters")(partial(_parameters, "deeplabv2_resnet101", {}))
 for _size in (321, 513):
     _one = {"scales": (1.0,)}
-    V2_ROWS.add(partial(_macs, "deeplabv2_resnet101", _one, _size), "ResNet-101 ASPP-L", "MACs", f"3x{_size}")
-    V2_ROWS.add(
-        partial(_scores, "deeplabv2_resnet101", _one, _size), "ResNet-101 ASPP-L", "logit shape", f"1x3x{_size}"
+    V2_ROWS.row("ResNet-101 ASPP-L", "MACs", f"3x{_size}")(partial(_macs, "deeplabv2_resnet101", _one, _size))
+    V2_ROWS.row("ResNet-101 ASPP-L", "logit shape", f"1x3x{_size}")(
+        partial(_scores, "deeplabv2_resnet101", _one, _size)
     )

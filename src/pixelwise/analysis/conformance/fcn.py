@@ -12,8 +12,8 @@ from ...models.fcn import FCN
 from ...nn.convolutionalize import convolutionalize
 from ...nn.geometry import Layer, layers_of, receptive_field
 from ...nn.upsampling import Upscore
-from ..mult_adds import multiply_adds
-from .measure import backbone, classifier, images, logit_shape, macs, network, parameters
+from ..mult_adds import multiply_adds, num_parameters
+from .measure import backbone, classifier, images, logit_shape, macs, network
 from .rows import Family
 
 FCN_ROWS = Family("FCN")
@@ -33,7 +33,7 @@ def _upscores(model: FCN) -> list[Upscore]:
 def _dense_parameters(name: str) -> int:
     """Caffe stores a kernel for each pair of classes, of which the diagonal is not zero."""
     kernels = sum(21 * 21 * layer.kernel**2 for layer in _upscores(_fcn(name, upsampling="learned")))
-    return parameters(_fcn(name)) + kernels
+    return num_parameters(_fcn(name)) + kernels
 
 
 def _dense_macs(name: str) -> int:
@@ -62,15 +62,15 @@ def _sizes(name: str, size: int) -> dict[str, int]:
 
 
 def _add_ladder(stride: int, name: str) -> None:
-    variant, add = f"FCN-{stride}s VGG16, 21 classes", FCN_ROWS.add
-    add(lambda: parameters(_fcn(name)), variant, "parameters, learnable")
-    add(lambda: _dense_parameters(name), variant, "parameters incl. dense")
-    add(lambda: parameters(_fcn(name, upsampling="learned")), variant, "parameters incl. grouped")
-    add(lambda: _dense_macs(name), variant, "MACs (dense")
-    add(lambda: macs(_fcn(name), 500), variant, "MACs (grouped")
-    add(lambda: logit_shape(_fcn(name), 500), variant, "output shape")
+    variant, row = f"FCN-{stride}s VGG16, 21 classes", FCN_ROWS.row
+    row(variant, "parameters, learnable")(lambda: num_parameters(_fcn(name)))
+    row(variant, "parameters incl. dense")(lambda: _dense_parameters(name))
+    row(variant, "parameters incl. grouped")(lambda: num_parameters(_fcn(name, upsampling="learned")))
+    row(variant, "MACs (dense")(lambda: _dense_macs(name))
+    row(variant, "MACs (grouped")(lambda: macs(_fcn(name), 500))
+    row(variant, "output shape")(lambda: logit_shape(_fcn(name), 500))
     for size in (500, 375, 256, 224, 1):
-        add(partial(_sizes, name, size), variant, "intermediate", f"1x3x{size}x{size}")
+        row(variant, "intermediate", f"1x3x{size}x{size}")(partial(_sizes, name, size))
 
 
 def _crop(name: str, place: int | None) -> int:
@@ -100,7 +100,7 @@ for _variant, _name, _place in (
     ("8s score crop", LADDER[8], None),
     ("AlexNet-32s score crop", "fcn32s_alexnet", None),
 ):
-    FCN_ROWS.add(partial(_crop, _name, _place), _variant, "crop offset")
+    FCN_ROWS.row(_variant, "crop offset")(partial(_crop, _name, _place))
 
 for _variant, _name, _place in (
     ("32s upscore", LADDER[32], None),
@@ -111,10 +111,10 @@ for _variant, _name, _place in (
     ("8s upscore8", LADDER[8], None),
     ("AlexNet upscore", "fcn32s_alexnet", None),
 ):
-    FCN_ROWS.add(partial(_kernel, _name, _place), _variant, "deconv [kernel")
+    FCN_ROWS.row(_variant, "deconv [kernel")(partial(_kernel, _name, _place))
 
 
-@FCN_ROWS("FCN-AlexNet", "intermediate")
+@FCN_ROWS.row("FCN-AlexNet", "intermediate")
 def _alexnet_sizes() -> dict[str, int]:
     model = _fcn("fcn32s_alexnet")
     fc7 = model.encoder(images(500))[0].shape[-1]
@@ -122,24 +122,24 @@ def _alexnet_sizes() -> dict[str, int]:
     return {"pool5": model.encoder.backbone(images(500))[-1].shape[-1], "fc7": fc7, "up": up}
 
 
-@FCN_ROWS("FCN-AlexNet", "MACs")
+@FCN_ROWS.row("FCN-AlexNet", "MACs")
 def _alexnet_macs() -> int:
     model = _fcn("fcn32s_alexnet")
     fc7: int = model.encoder(images(500))[0].shape[-1]
     return macs(model, 500) + fc7 * fc7 * 63 * 63 * 21 * 20
 
 
-FCN_ROWS.add(lambda: parameters(_fcn("fcn32s_alexnet")), "FCN-AlexNet (CaffeNet", "parameters")
-FCN_ROWS.add(lambda: parameters(_fcn("fcn32s_googlenet")), "FCN-GoogLeNet (BVLC", "parameters")
-FCN_ROWS.add(lambda: parameters(_fcn("fcn8s_vgg16", 60)), "PASCAL-Context FCN-8s", "parameters")
-FCN_ROWS.add(lambda: parameters(_fcn("fcn32s_vgg16", 40, in_channels=4)), "NYUDv2 FCN-32s early RGBD", "parameters")
-FCN_ROWS.add(lambda: parameters(network("fcn32s_late_fusion_vgg16", 40)), "NYUDv2 late RGB-HHA", "parameters")
-FCN_ROWS.add(lambda: parameters(network("fcn16s_two_heads_vgg16", 33)), "SIFT Flow FCN-16s (33", "parameters")
-FCN_ROWS.add(lambda: [*_fcn("fcn8s_atonce_vgg16").head.scales][1:], "at-once skip scale", "[pool4")
+FCN_ROWS.row("FCN-AlexNet (CaffeNet", "parameters")(lambda: num_parameters(_fcn("fcn32s_alexnet")))
+FCN_ROWS.row("FCN-GoogLeNet (BVLC", "parameters")(lambda: num_parameters(_fcn("fcn32s_googlenet")))
+FCN_ROWS.row("PASCAL-Context FCN-8s", "parameters")(lambda: num_parameters(_fcn("fcn8s_vgg16", 60)))
+FCN_ROWS.row("NYUDv2 FCN-32s early RGBD", "parameters")(lambda: num_parameters(_fcn("fcn32s_vgg16", 40, in_channels=4)))
+FCN_ROWS.row("NYUDv2 late RGB-HHA", "parameters")(lambda: num_parameters(network("fcn32s_late_fusion_vgg16", 40)))
+FCN_ROWS.row("SIFT Flow FCN-16s (33", "parameters")(lambda: num_parameters(network("fcn16s_two_heads_vgg16", 33)))
+FCN_ROWS.row("at-once skip scale", "[pool4")(lambda: [*_fcn("fcn8s_atonce_vgg16").head.scales][1:])
 
 
 def _millions(name: str) -> int:
-    return round(parameters(_fcn(name)) / 1e6)
+    return round(num_parameters(_fcn(name)) / 1e6)
 
 
 def _max_stride(name: str) -> int:
@@ -171,29 +171,29 @@ def _googlenet_field_with_pool() -> int:
 
 
 for _variant, _name in (("AlexNet", "fcn32s_alexnet"), ("VGG16", "fcn8s_vgg16")):
-    FCN_ROWS.add(partial(_field, _name, "fr"), _variant, "receptive field (px)")
-FCN_ROWS.add(partial(_field, "fcn32s_alexnet", "fr"), "AlexNet fc6", "receptive field")
-FCN_ROWS.add(partial(_field, "fcn8s_vgg16", "fr"), "VGG16 fc7", "receptive field")
-FCN_ROWS.add(partial(_field, "fcn32s_googlenet", "fr"), "GoogLeNet inception_5b", "receptive field")
-FCN_ROWS.add(_googlenet_field_with_pool, "GoogLeNet with 7x7", "receptive field")
-FCN_ROWS.add(_googlenet_field_with_pool, "GoogLeNet", "receptive field (px)")
+    FCN_ROWS.row(_variant, "receptive field (px)")(partial(_field, _name, "fr"))
+FCN_ROWS.row("AlexNet fc6", "receptive field")(partial(_field, "fcn32s_alexnet", "fr"))
+FCN_ROWS.row("VGG16 fc7", "receptive field")(partial(_field, "fcn8s_vgg16", "fr"))
+FCN_ROWS.row("GoogLeNet inception_5b", "receptive field")(partial(_field, "fcn32s_googlenet", "fr"))
+FCN_ROWS.row("GoogLeNet with 7x7", "receptive field")(_googlenet_field_with_pool)
+FCN_ROWS.row("GoogLeNet", "receptive field (px)")(_googlenet_field_with_pool)
 for _pool in ("pool3", "pool4"):
-    FCN_ROWS.add(partial(_field_and_stride, "fcn8s_vgg16", _pool), f"VGG16 {_pool}", "[receptive")
+    FCN_ROWS.row(f"VGG16 {_pool}", "[receptive")(partial(_field_and_stride, "fcn8s_vgg16", _pool))
 
 
-@FCN_ROWS("VGG16 pool5", "[receptive")
+@FCN_ROWS.row("VGG16 pool5", "[receptive")
 def _pool5_field() -> list[int]:
     field = receptive_field(layers_of(classifier("vgg16").path()))
     return [field.size, field.stride]
 
 
 for _variant, _name in (("AlexNet", "fcn32s_alexnet"), ("VGG16", "fcn32s_vgg16"), ("GoogLeNet", "fcn32s_googlenet")):
-    FCN_ROWS.add(partial(_millions, _name), _variant, "parameters (millions)")
-    FCN_ROWS.add(partial(_max_stride, _name), _variant, "max stride")
-    FCN_ROWS.add(partial(_chain_length, _name), _variant, "conv layers")
+    FCN_ROWS.row(_variant, "parameters (millions)")(partial(_millions, _name))
+    FCN_ROWS.row(_variant, "max stride")(partial(_max_stride, _name))
+    FCN_ROWS.row(_variant, "conv layers")(partial(_chain_length, _name))
 
 
-@FCN_ROWS("unpadded convolutionalised nets", "output grid")
+@FCN_ROWS.row("unpadded convolutionalised nets", "output grid")
 def _unpadded_grids() -> list[int]:
     """FCN drops GoogLeNet's average pooling."""
     alexnet, vgg = classifier("alexnet_caffe", num_classes=21), classifier("vgg16", num_classes=21, ceil_mode=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ...models.hypercolumns import Hypercolumns
-from .measure import network, parameters
+from ..mult_adds import num_parameters
+from .measure import network
 from .rows import Family
 
 HYPERCOLUMN_ROWS = Family("Hypercolumns")
@@ -15,11 +16,11 @@ def _alexnet(num_classes: int) -> Hypercolumns:
     return model
 
 
-@HYPERCOLUMN_ROWS("AlexNet pool2+conv4+fc7", "hypercolumn length")
+@HYPERCOLUMN_ROWS.row("AlexNet pool2+conv4+fc7", "hypercolumn length")
 def _length() -> int:
     return _alexnet(21).column
 
 
-@HYPERCOLUMN_ROWS("K=10, one class", "classifier parameters")
+@HYPERCOLUMN_ROWS.row("K=10, one class", "classifier parameters")
 def _classifier_parameters() -> int:
-    return parameters(_alexnet(1).scores)
+    return num_parameters(_alexnet(1).scores)

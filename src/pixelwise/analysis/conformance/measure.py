@@ -1,4 +1,4 @@
-"""The measures that all families share: networks without numbers, counted on the `meta` device."""
+"""Measurements that the systems share. Networks are built at full size on the `meta` device, without weights in memory."""
 
 from __future__ import annotations
 
@@ -6,61 +6,56 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...backbones import Backbone, create_backbone
 from ...backbones.classifier import ClassifierBackbone
 from ...models import create_model
 from ...models.base import SegmentationModel
-from ..mult_adds import multiply_adds, num_parameters
+from ..mult_adds import multiply_adds
 
 
 def network(name: str, num_classes: int = 21, in_channels: int | None = None, **options: Any) -> SegmentationModel:
-    """A model of the papers' size, in eval mode on the meta device."""
+    """Build a model of the paper's size, in eval mode on the meta device."""
     with torch.device("meta"):
         return create_model(name, num_classes, in_channels, **options).eval()
 
 
 def backbone(name: str, in_channels: int = 3, **options: Any) -> Backbone:
-    """A backbone of the papers' size, in eval mode on the meta device."""
+    """Build a backbone of the paper's size, in eval mode on the meta device."""
     with torch.device("meta"):
         return create_backbone(name, in_channels=in_channels, **options).eval()
 
 
 def classifier(name: str, num_classes: int = 0, **options: Any) -> ClassifierBackbone:
-    """A backbone that was an image classifier, with its head where num_classes is not 0."""
+    """Build the backbone of an image classifier; `num_classes` > 0 adds its classification head."""
     built = backbone(name, num_classes=num_classes, **options)
-    assert isinstance(built, ClassifierBackbone), f"{name} has no classifier"
+    assert isinstance(built, ClassifierBackbone), f"{name} has no classification head"
     return built
 
 
 def classifier_macs(name: str, size: int, num_classes: int = 1000) -> int:
-    """Multiply-adds from one square image to the logits of the classes."""
+    """Count the multiply-adds from one square image to the class logits."""
     net = classifier(name, num_classes)
     return multiply_adds(lambda: net.classify(images(size)))
 
 
 @cache
 def images(height: int, width: int | None = None, in_channels: int = 3) -> Tensor:
-    """One image (1, C, H, W) float without numbers."""
+    """Return one float image (1, C, H, W) on the meta device, square by default."""
     return torch.empty(1, in_channels, height, width or height, device="meta")
 
 
-def parameters(module: nn.Module) -> int:
-    """Learnable numbers."""
-    return num_parameters(module)
-
-
 def macs(model: SegmentationModel | Backbone, height: int, width: int | None = None, in_channels: int = 3) -> int:
-    """Multiply-adds of a call with one image of that size."""
+    """Count the multiply-adds of one forward pass with one image, square by default."""
     return multiply_adds(lambda: model(images(height, width, in_channels)))
 
 
 def logit_shape(model: SegmentationModel, size: int) -> list[int]:
-    """Shape of the logits for one square image."""
+    """Return the shape of the logits for one square image."""
     return [*model(images(size, in_channels=model.in_channels)).logits.shape]
 
 
-def score_shape(model: SegmentationModel, size: int) -> list[int]:
-    """Shape of the scores before the last upsampling, for one square image."""
+def low_res_shape(model: SegmentationModel, size: int) -> list[int]:
+    """Return the shape of the logits before the last upsampling, for one square image."""
     return [*model.forward_low_res(images(size, in_channels=model.in_channels)).logits.shape]

@@ -1,68 +1,71 @@
-"""The page: a table a family, the entries that no count can prove, and what is still open."""
+"""The page `docs/conformance.md`: one table per system, and a list of what a count cannot check."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
-from .published import Entry, entries
-from .rows import Family, Result
+from .published import PublishedValue, published_values
+from .rows import Comparison, Family
 
-HEAD = """# Conformance
+_HEAD = """# Conformance
 
-Every number of a paper, of its authors' code or of an independent count that concerns a network, beside what this project's
-network gives. Written by `python -m pixelwise.analysis.conformance docs/conformance.md`; the networks are built at full size on the meta
-device. Multiply-adds (MACs) are those of convolutions, transposed convolutions and matrix products at batch 1. The values
-to be met are in `src/pixelwise/analysis/conformance/published.json`; "computed" means: by another program than this one.
+This page compares our networks with the published numbers: parameters, multiply-adds, layer sizes and receptive fields from the
+papers, from the authors' code and from independent counts. `python -m pixelwise.analysis.conformance docs/conformance.md` writes it.
+The networks are built at full size on the meta device. Multiply-adds (MACs) are those of convolutions, transposed convolutions and
+matrix products for one image. The published numbers are in `src/pixelwise/analysis/conformance/published.json`; "computed" marks a
+number that a program other than this one computed.
 """
 
-OTHERS = """
-## What a count cannot prove
+_NOT_MEASURABLE = """
+## What a count cannot check
 
-The file's other {count} entries are published scores, timings, settings of training, filters and palettes ({systems}). Scores
-need the papers' data and pre-trained weights; `docs/results.md` holds those that were measured here. Palette, metrics, learning
-rates, loss weights and the fully connected CRF have tests of their own (`tests/`).
+The file holds {count} further entries: published scores, timings, training settings, filters and palettes ({systems}).
+Scores need the papers' data and pretrained weights; `docs/results.md` lists the scores measured here. The palette, the metrics,
+the learning rates, the loss weights and the fully connected CRF have their own tests in `tests/`.
 """
 
 
 def write_page(families: Sequence[Family]) -> tuple[str, int]:
-    """The page as Markdown, and the number of rows that differ without a reason."""
-    tables, num_equal, num_explained, wrong = [], 0, 0, 0
+    """Measure every row; return the page as Markdown and the number of wrong rows."""
+    tables, all_comparisons = [], []
     for family in families:
-        results = list(family.results())
-        num_equal += sum(result.is_equal for result in results)
-        num_explained += sum(not result.is_equal and bool(result.row.reason) for result in results)
-        wrong += sum(not result.is_equal and not result.row.reason for result in results)
-        tables.append(_table(family.system, results))
-    rest = missing(families)
-    counts = f"{num_equal} equal, {num_explained} different with the reason beside them, {wrong} wrong, {len(rest)} not measured"
-    return f"{HEAD}\n{counts}.\n" + "".join(tables) + _missing(rest) + _others(), wrong
+        comparisons = list(family.compare())
+        all_comparisons += comparisons
+        tables.append(_table(family.system, comparisons))
+    num_equal = sum(comparison.is_equal for comparison in all_comparisons)
+    num_wrong = sum(comparison.is_wrong for comparison in all_comparisons)
+    num_explained = len(all_comparisons) - num_equal - num_wrong
+    unmeasured = missing(families)
+    counts = (
+        f"{num_equal} equal, {num_explained} different with a reason, {num_wrong} wrong, {len(unmeasured)} not measured"
+    )
+    parts = [f"{_HEAD}\n{counts}.\n", *tables]
+    if unmeasured:
+        lines = [f"- {value.system}: {value.variant}: {value.quantity}" for value in unmeasured]
+        parts.append("\n## Not measured\n\n" + "\n".join(lines) + "\n")
+    others = Counter(value.system for value in published_values() if not value.is_of_a_network)
+    systems = ", ".join(f"{system} {count}" for system, count in others.items())
+    parts.append(_NOT_MEASURABLE.format(count=others.total(), systems=systems))
+    return "".join(parts), num_wrong
 
 
-def missing(families: Sequence[Family]) -> list[Entry]:
-    """Entries that concern a network and have no row."""
-    measured = {id(row.entry) for family in families for row in family.rows}
-    return [entry for entry in entries() if entry.is_of_a_network and id(entry) not in measured]
+def missing(families: Sequence[Family]) -> list[PublishedValue]:
+    """Return the published values of a network that have no row."""
+    measured = {id(row.published) for family in families for row in family.rows}
+    return [value for value in published_values() if value.is_of_a_network and id(value) not in measured]
 
 
-def _table(system: str, results: Iterable[Result]) -> str:
+def _table(system: str, comparisons: Sequence[Comparison]) -> str:
     lines = [f"\n## {system}\n", "| what | of | input | published | source | ours | |", "|---|---|---|--:|---|--:|---|"]
-    for result in results:
-        entry = result.row.entry
-        if result.is_equal:
-            verdict = f"equal within {100 * result.row.within:g} %" if result.row.within else "equal"
-        else:
-            verdict = result.row.reason or "**wrong**"
-        cells = (
-            entry.quantity,
-            entry.variant,
-            entry.input,
-            _text(result.row.value),
-            entry.source,
-            _text(result.ours),
-            verdict,
-        )
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    for comparison in comparisons:
+        row, published = comparison.row, comparison.row.published
+        equal = f"equal within {100 * row.within:g} %" if row.within else "equal"
+        verdict = equal if comparison.is_equal else row.reason or "**wrong**"
+        what = (published.quantity, published.variant, published.input)
+        columns = (*what, _text(row.expected), published.source, _text(comparison.ours), verdict)
+        lines.append("| " + " | ".join(column.replace("|", "\\|") for column in columns) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -74,19 +77,3 @@ def _text(value: Any) -> str:
     if isinstance(value, int) and abs(value) >= 10000:
         return f"{value:,}"
     return f"{value:.7g}" if isinstance(value, float) else str(value)
-
-
-def _missing(rest: Sequence[Entry]) -> str:
-    if not rest:
-        return ""
-    lines = [f"- {entry.system}: {entry.variant}: {entry.quantity}" for entry in rest]
-    return "\n## Not measured\n\n" + "\n".join(lines) + "\n"
-
-
-def _others() -> str:
-    others = [entry for entry in entries() if not entry.is_of_a_network]
-    systems: dict[str, int] = {}
-    for entry in others:
-        systems[entry.system] = systems.get(entry.system, 0) + 1
-    counts = ", ".join(f"{system} {count}" for system, count in systems.items())
-    return OTHERS.format(count=len(others), systems=counts)

@@ -13,17 +13,17 @@ KERNEL_ROWS, LRN_ROWS = Family("bilinear kernel"), Family("LRN")
 SIZES = (4, 16, 32, 64, 63)
 
 
-@KERNEL_ROWS("size 4", "1-D profile")
+@KERNEL_ROWS.row("size 4", "1-D profile")
 def _profile() -> list[float]:
     return [float(value) for value in bilinear_profile(4)]
 
 
-@KERNEL_ROWS("sizes 4", "1-D sum", within=1e-9)
+@KERNEL_ROWS.row("sizes 4", "1-D sum", within=1e-9)
 def _sums() -> list[float]:
     return [float(bilinear_profile(size).sum()) for size in SIZES]
 
 
-@KERNEL_ROWS("sizes 4", "2-D maximum", within=1e-6)
+@KERNEL_ROWS.row("sizes 4", "2-D maximum", within=1e-6)
 def _maxima() -> list[float]:
     return [float(bilinear_kernel(size, 1).max()) for size in SIZES]
 
@@ -33,12 +33,12 @@ def _normalised(layer: nn.LocalResponseNorm) -> list[float]:
     return [float(value) for value in layer(channels).flatten()]
 
 
-@LRN_ROWS("x=10", "Caffe", within=1e-6)
+@LRN_ROWS.row("x=10", "Caffe", within=1e-6)
 def _caffe() -> list[float]:
     return _normalised(caffe_lrn())
 
 
-@LRN_ROWS("x=10", "AlexNet paper", within=1e-6)
+@LRN_ROWS.row("x=10", "AlexNet paper", within=1e-6)
 def _paper() -> list[float]:
     # What the paper prints is torch's layer with alpha not divided; no network here uses it.
     return _normalised(nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0))

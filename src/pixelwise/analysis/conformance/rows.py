@@ -1,4 +1,4 @@
-"""What is measured for an entry, and how the two are compared."""
+"""A row of the page: a published value, the function that measures ours, and the comparison of the two."""
 
 from __future__ import annotations
 
@@ -6,55 +6,63 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from .published import Entry, find
+from .published import PublishedValue, find
+
+M = TypeVar("M", bound=Callable[[], Any])
 
 
 @dataclass(frozen=True)
-class Row:
-    """One entry with the function that measures ours.
+class ConformanceRow:
+    """A published value and the function that measures ours.
 
-    within  largest relative difference that counts as equal, 0 for equality to the last digit
-    reason  why the two differ, where they do; empty where they must not
-    part    which number of an entry that lists several is measured; None for all
+    within  largest relative difference that counts as equal; 0 demands equality to the last digit
+    reason  why the two differ, for the rows that may differ
+    part    index of the compared number in a published list; None compares the whole value
     """
 
-    entry: Entry
+    published: PublishedValue
     measure: Callable[[], Any]
     within: float = 0.0
     reason: str = ""
     part: int | None = None
 
     @property
-    def value(self) -> Any:
-        """What ours is compared with."""
-        return self.entry.value if self.part is None else self.entry.value[self.part]
+    def expected(self) -> Any:
+        """The value that ours is compared with."""
+        return self.published.value if self.part is None else self.published.value[self.part]
+
+    def compare(self) -> Comparison:
+        """Measure our value and compare it with the published one."""
+        ours = self.measure()
+        # Through JSON, as the published values are: tuples and torch.Size become lists.
+        return Comparison(self, ours, is_equal=_equal(self.expected, json.loads(json.dumps(ours)), self.within))
 
 
 @dataclass(frozen=True)
-class Result:
-    """A measured row."""
+class Comparison:
+    """A measured row. A row that differs without a reason is wrong."""
 
-    row: Row
+    row: ConformanceRow
     ours: Any
+    is_equal: bool
 
     @property
-    def is_equal(self) -> bool:
-        """Whether ours is the entry's value."""
-        return _agree(self.row.value, _plain(self.ours), self.row.within)
+    def is_wrong(self) -> bool:
+        """True where the two differ and nothing explains it."""
+        return not self.is_equal and not self.row.reason
 
 
 class Family:
-    """The rows of one file. Called as a decorator it adds one; `add` takes the function as an argument."""
+    """The rows of one system, in the order of the page."""
 
     def __init__(self, system: str) -> None:
         self.system = system
-        self.rows: list[Row] = []
+        self.rows: list[ConformanceRow] = []
 
-    def add(
+    def row(
         self,
-        measure: Callable[[], Any],
         variant: str,
         quantity: str,
         size: str = "",
@@ -62,39 +70,29 @@ class Family:
         within: float = 0.0,
         reason: str = "",
         part: int | None = None,
-    ) -> None:
-        """Compare what `measure` returns with the one entry that `find` gives for these words."""
-        self.rows.append(Row(find(variant, quantity, size, self.system), measure, within, reason, part))
+    ) -> Callable[[M], M]:
+        """Decorate the function that measures our value for one published entry, chosen as by `find`.
 
-    def __call__(
-        self, variant: str, quantity: str, size: str = "", *, within: float = 0.0, reason: str = ""
-    ) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
-        """As `add`, for a function definition."""
+        Raises LookupError if no entry, or more than one, matches.
+        """
 
-        def decorate(measure: Callable[[], Any]) -> Callable[[], Any]:
-            self.add(measure, variant, quantity, size, within=within, reason=reason)
+        def decorate(measure: M) -> M:
+            published = find(variant, quantity, size, self.system)
+            self.rows.append(ConformanceRow(published, measure, within, reason, part))
             return measure
 
         return decorate
 
-    def results(self) -> Iterator[Result]:
-        """Measure every row."""
-        for row in self.rows:
-            yield Result(row, row.measure())
+    def compare(self) -> Iterator[Comparison]:
+        """Measure and compare every row."""
+        return (row.compare() for row in self.rows)
 
 
-def _plain(value: Any) -> Any:
-    """Tuples and sizes as the lists that JSON has."""
-    return json.loads(json.dumps(value))
-
-
-def _agree(published: Any, ours: Any, within: float) -> bool:
-    if isinstance(published, list):
-        return (
-            isinstance(ours, list)
-            and len(ours) == len(published)
-            and all(map(lambda p, o: _agree(p, o, within), published, ours))
-        )
-    if isinstance(published, int | float) and isinstance(ours, int | float) and not isinstance(ours, bool):
-        return published == ours if within == 0 else math.isclose(published, ours, rel_tol=within)
-    return bool(published == ours)
+def _equal(expected: Any, ours: Any, within: float) -> bool:
+    """Compare two JSON values; numbers inside lists may differ by the relative tolerance."""
+    if isinstance(expected, list):
+        same_length = isinstance(ours, list) and len(ours) == len(expected)
+        return same_length and all(_equal(e, o, within) for e, o in zip(expected, ours, strict=True))
+    if within and isinstance(expected, int | float) and isinstance(ours, int | float):
+        return math.isclose(expected, ours, rel_tol=within)
+    return bool(expected == ours)

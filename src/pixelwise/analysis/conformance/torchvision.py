@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from .measure import macs, network, parameters
+from ..mult_adds import num_parameters
+from .measure import macs, network
 from .rows import Family
 
 TORCHVISION_ROWS = Family("torchvision 0.28")
@@ -12,7 +13,7 @@ NAMES = ("fcn_resnet50", "fcn_resnet101", "deeplabv3_resnet50", "deeplabv3_resne
 
 
 def _parameters(name: str, auxiliary: bool) -> int:
-    return parameters(network(f"torchvision_{name}", auxiliary=auxiliary))
+    return num_parameters(network(f"torchvision_{name}", auxiliary=auxiliary))
 
 
 def _macs(name: str, auxiliary: bool) -> int:
@@ -22,15 +23,15 @@ def _macs(name: str, auxiliary: bool) -> int:
 
 for _name in NAMES:
     for _auxiliary, _suffix in ((True, "aux"), (False, "no aux")):
-        TORCHVISION_ROWS.add(partial(_parameters, _name, _auxiliary), f"{_name} {_suffix}", "parameters")
-        TORCHVISION_ROWS.add(partial(_macs, _name, _auxiliary), f"{_name} {_suffix}", "MACs")
+        TORCHVISION_ROWS.row(f"{_name} {_suffix}", "parameters")(partial(_parameters, _name, _auxiliary))
+        TORCHVISION_ROWS.row(f"{_name} {_suffix}", "MACs")(partial(_macs, _name, _auxiliary))
 
 
-@TORCHVISION_ROWS("lraspp_mobilenet_v3_large", "parameters")
+@TORCHVISION_ROWS.row("lraspp_mobilenet_v3_large", "parameters")
 def _lraspp_parameters() -> int:
-    return parameters(network("torchvision_lraspp_mobilenet_v3_large"))
+    return num_parameters(network("torchvision_lraspp_mobilenet_v3_large"))
 
 
-@TORCHVISION_ROWS("lraspp_mobilenet_v3_large", "MACs")
+@TORCHVISION_ROWS.row("lraspp_mobilenet_v3_large", "MACs")
 def _lraspp_macs() -> int:
     return macs(network("torchvision_lraspp_mobilenet_v3_large"), 520)

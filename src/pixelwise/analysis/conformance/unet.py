@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...models.unet import UNet
-from ..mult_adds import multiply_adds
-from ..receptive_field import spans
-from .measure import images, macs, network, parameters
+from ..mult_adds import multiply_adds, num_parameters
+from ..receptive_field import receptive_field_extent
+from .measure import images, macs, network
 from .rows import Family
 
 UNET_ROWS = Family("U-Net")
@@ -24,25 +24,25 @@ def _unet(num_classes: int = 2, in_channels: int = 1) -> UNet:
 
 
 def _parameters(num_classes: int, in_channels: int) -> int:
-    return parameters(_unet(num_classes, in_channels))
+    return num_parameters(_unet(num_classes, in_channels))
 
 
 for _in, _out in ((1, 2), (3, 2), (1, 1), (3, 21)):
-    UNET_ROWS.add(partial(_parameters, _out, _in), f"{_in}->{_out} channels", "parameters")
+    UNET_ROWS.row(f"{_in}->{_out} channels", "parameters")(partial(_parameters, _out, _in))
 
 
-@UNET_ROWS("1->2", "MACs")
+@UNET_ROWS.row("1->2", "MACs")
 def _macs() -> int:
     model = _unet()
     return multiply_adds(lambda: model.valid(images(TILE, in_channels=1)))
 
 
-@UNET_ROWS("1->2", "output shape")
+@UNET_ROWS.row("1->2", "output shape")
 def _output_shape() -> list[int]:
     return [*_unet().valid(images(TILE, in_channels=1)).shape]
 
 
-@UNET_ROWS("1->2", "per-stage log")
+@UNET_ROWS.row("1->2", "per-stage log")
 def _stages() -> list[Any]:
     """(C, H, W) behind each stage and, on the way up, behind each up-convolution with the crop of the map that joins it."""
     model = _unet()
@@ -64,7 +64,7 @@ def _stages() -> list[Any]:
     return log
 
 
-@UNET_ROWS("valid", "valid square input sizes")
+@UNET_ROWS.row("valid", "valid square input sizes")
 def _input_sides() -> str:
     model = _unet()
     first, second = model.input_side(1), model.input_side(model.input_side(1) - 2 * model.context_px + 1)
@@ -73,21 +73,21 @@ def _input_sides() -> str:
     return f"n = {first} + {step}k (n mod {step} == {first % step}, n >= {first}); output = n - {2 * model.context_px}"
 
 
-@UNET_ROWS("valid", "receptive field")
+@UNET_ROWS.row("valid", "receptive field")
 def _fields() -> list[int]:
     """The two widths that the output pixels of one period of the poolings see, the rarer one first."""
     model = network("unet", 2, 1, width_mult=1 / 32).to_empty(device="cpu")
     assert isinstance(model, UNet)
-    ends = spans(model, 640, range(320, 320 + model.step))
+    ends = receptive_field_extent(model, 640, range(320, 320 + model.step))
     widths = [end - first for first, end in ends]
     return sorted(set(widths), key=widths.count)
 
 
-@UNET_ROWS("valid", "number of convolutional layers")
+@UNET_ROWS.row("valid", "number of convolutional layers")
 def _layers() -> int:
     return sum(isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) for layer in _unet().modules())
 
 
-@UNET_ROWS("same-padding variant", "MACs")
+@UNET_ROWS.row("same-padding variant", "MACs")
 def _padded_macs() -> int:
     return macs(network("unet_padded", 2, 1), 512, in_channels=1)
