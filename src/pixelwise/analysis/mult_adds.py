@@ -18,7 +18,7 @@ def multiply_adds(function: Callable[[], Any]) -> int:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         function()
     # torch counts a multiply-add as two floating-point operations.
-    return counter.get_total_flops() // 2
+    return int(counter.get_total_flops()) // 2
 
 
 def num_parameters(module: nn.Module) -> int:
