@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from numbers import Integral, Real
 from types import MappingProxyType, UnionType
-from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from .errors import ConfigError, UnknownNameError
 
@@ -47,6 +47,12 @@ class Entry(Generic[T]):
         bound = self.build.keywords if isinstance(self.build, partial) else {}
         parameters = inspect.signature(self.build, eval_str=True).parameters
         return {name: parameter for name, parameter in parameters.items() if name not in bound}
+
+    @cached_property
+    def product(self) -> Any:
+        """Class of the objects that `build` returns; of a function, its annotated return type."""
+        build = _unbound(self.build)
+        return build if isinstance(build, type) else get_type_hints(build)["return"]
 
     @property
     def module(self) -> str:

@@ -160,3 +160,19 @@ def test_values_of_the_right_type_are_accepted(polygons: Registry[Polygon]) -> N
     options: dict[str, Any] = {"fill": "hatched", "label": None, "corners": (1, 2), "closed": False}
     assert polygons.create("square", side=np.float32(2), **options).side == 2
     assert polygons.create("polygon", sides=np.int64(5), label="five").sides == 5
+
+
+class Triangle:
+    def __init__(self, side: int = 2) -> None:
+        self.side = side
+
+
+def triangle(side: int = 3) -> Triangle:
+    return Triangle(side)
+
+
+@pytest.mark.parametrize("build", [Triangle, partial(Triangle, side=5), triangle])
+def test_an_entry_knows_the_class_that_it_builds(build: Any) -> None:
+    registry: Registry[Triangle] = Registry("shape")
+    registry.register("triangle")(build)
+    assert registry["triangle"].product is Triangle

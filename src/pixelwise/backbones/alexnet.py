@@ -27,6 +27,8 @@ PAPER = "https://papers.nips.cc/paper/4824-imagenet-classification-with-deep-con
 class AlexNet(ChainBackbone):
     """The maps behind the three poolings (behind the normalisation, where one follows), strides 8, 16, 32."""
 
+    same_stem_padding = 5
+
     def _caffe_convs(self) -> list[str]:
         return [f"conv{i}" for i in range(1, 6)]
 

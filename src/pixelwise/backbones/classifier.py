@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -18,7 +19,11 @@ class ClassifierBackbone(Backbone):
     input_size  height and width in pixels that the classifier was made for
     map_names   the paper's name of each map that `forward` returns
     hidden      (kernel, channels) of the head's hidden layers, read as convolutions; empty behind a global average pool
+    same_stem_padding  padding of the first convolution that keeps its outputs centred on their pixels; None for backbones
+                       whose builder has no option for that padding, so that FCN cannot be built on them
     """
+
+    same_stem_padding: ClassVar[int | None] = None
 
     input_size: int
     map_names: tuple[str, ...]

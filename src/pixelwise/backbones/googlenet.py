@@ -124,6 +124,7 @@ class GoogLeNet(ClassifierBackbone):
 
     map_names = ("conv1", "conv3", "inception3b", "inception4e", "inception5b")
     input_size = 224
+    same_stem_padding = 3
 
     def __init__(
         self,

@@ -36,6 +36,8 @@ CHANNELS = (64, 128, 256, 512, 512)
 class VGG(ChainBackbone):
     """Maps pool1 to pool5, strides 2 to 32 or to `output_stride`; below 32 the poolings take 3x3, which have a middle cell."""
 
+    same_stem_padding = 1
+
     def __init__(
         self,
         depth: int,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -31,6 +31,9 @@ class SegmentationModel(nn.Module, ABC):
                       0 for padded networks
     num_heads         label maps that the network predicts; `forward` returns the first
     classifier_names  names of the submodules that turn features into class scores
+    import_format     published files that `pixelwise import` can load into the network: "caffe" for the nets of the FCN authors,
+                      "torchvision" for its segmentation nets, "backbone" for an image classifier in the submodule `backbone`,
+                      "" for none
     spec              name and options that the network was built with, set by `create_model`
     """
 
@@ -39,6 +42,7 @@ class SegmentationModel(nn.Module, ABC):
     context_px: int = 0
     num_heads: int = 1
     classifier_names: tuple[str, ...] = ("score",)
+    import_format: Literal["", "caffe", "torchvision", "backbone"] = ""
     spec: ModelSpec
 
     def __init__(self, num_classes: int, in_channels: int, preprocessing: str | Mapping[str, Any]) -> None:
@@ -76,6 +80,10 @@ class SegmentationModel(nn.Module, ABC):
 
     def receptive_fields(self) -> dict[str, ReceptiveField]:
         """Return the receptive field of named feature maps, for networks that are a chain of layers; else nothing."""
+        return {}
+
+    def caffe_names(self) -> dict[str, str]:
+        """Return layer name in the published .caffemodel -> submodule here; nothing for networks without such a file."""
         return {}
 
     def contributions(self, images: Tensor) -> dict[str, Tensor]:

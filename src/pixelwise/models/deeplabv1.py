@@ -94,6 +94,8 @@ class MultiScaleBranch(nn.Module):
 class DeepLabV1(SegmentationModel):
     """VGG16 at stride 8, fc6 with holes, fc7, scores; with `direct_channels` above 0 the direct paths of MSc beside them."""
 
+    import_format = "backbone"
+
     def __init__(
         self,
         num_classes: int,

@@ -73,6 +73,8 @@ class DeepLabV2(SegmentationModel):
     scales  the first is 1; a multiple of it by parts up to the eighth, as 0.75. Raises ConfigError for others
     """
 
+    import_format = "backbone"
+
     def __init__(
         self,
         num_classes: int,

@@ -40,6 +40,8 @@ def rates_at(output_stride: int) -> tuple[int, ...]:
 class DeepLabV3(SegmentationModel):
     """ResNet with rates for strides, then a pyramid or a cascade; scores at `output_stride`."""
 
+    import_format = "backbone"
+
     def __init__(
         self,
         depth: int,

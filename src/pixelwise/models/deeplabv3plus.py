@@ -55,6 +55,8 @@ class Decoder(nn.Module):
 class DeepLabV3Plus(SegmentationModel):
     """Backbone, pyramid, decoder over the map of stride 4; scores at stride 4 (at `output_stride` without a decoder)."""
 
+    import_format = "backbone"
+
     def __init__(
         self,
         backbone: str,

@@ -34,6 +34,8 @@ UPSAMPLE = Bilinear(align_corners=True)
 class PSPNet(SegmentationModel):
     """ResNet at output stride 8, pyramid pooling, scores at stride 8."""
 
+    import_format = "backbone"
+
     def __init__(
         self,
         depth: int,

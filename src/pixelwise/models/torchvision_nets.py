@@ -88,6 +88,8 @@ class DeepLabHead(nn.Sequential):
 class TorchvisionNet(SegmentationModel):
     """A backbone at output stride 8 (mobile: 16), `classifier` on its last map, `aux_classifier` in training on a middle one."""
 
+    import_format = "torchvision"
+
     def __init__(
         self,
         num_classes: int,
@@ -156,6 +158,8 @@ class LiteHead(nn.Module):
 
 class TorchvisionLRASPP(SegmentationModel):
     """MobileNetV3 at output stride 16 and LR-ASPP: scores at 1/8, those of the finer map."""
+
+    import_format = "torchvision"
 
     def __init__(
         self, num_classes: int, in_channels: int, hidden: int, width_mult: float, preprocessing: Preprocessing
