@@ -181,7 +181,7 @@ def test_classify_without_a_head_says_what_to_do() -> None:
 @pytest.mark.parametrize("name", ["googlenet", "googlenet_torchvision"])
 def test_auxiliary_heads_are_classifiers_of_inner_maps(name: str) -> None:
     backbone = tiny_classifier(name, aux_heads=True)
-    answers: tuple[Tensor, ...] = backbone.classify_deeply(torch.rand(2, 3, 224, 224))  # type: ignore[operator]
+    answers: tuple[Tensor, ...] = backbone.classify_with_aux(torch.rand(2, 3, 224, 224))  # type: ignore[operator]
     assert [tuple(a.shape) for a in answers] == [(2, 10)] * 3
     gradients = torch.autograd.grad(answers[1].sum(), list(backbone.parameters()), allow_unused=True)
     reached = {name for (name, _), g in zip(backbone.named_parameters(), gradients, strict=True) if g is not None}

@@ -40,7 +40,7 @@ def test_state_is_torchvisions(depth: int) -> None:
 @pytest.mark.parametrize("depth", [50, 101, 152])
 def test_receptive_field_depends_on_where_the_stride_lies(depth: int) -> None:
     places = ("3x3", "1x1", "last")
-    sizes = [receptive_field(layers_of(full(f"resnet{depth}", stride_in=p).path())).size for p in places]
+    sizes = [receptive_field(layers_of(full(f"resnet{depth}", stride_in=p).modules_to())).size for p in places]
     published = number(f"ResNet-{depth}", "receptive")
     # The sheet: TensorFlow's stride in the last unit sees what the first 1x1 sees.
     assert sizes == [*published, published[1]]

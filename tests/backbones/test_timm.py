@@ -28,12 +28,12 @@ class Features(nn.Module):
 
     def __init__(self, in_chans: int) -> None:
         super().__init__()
-        self.fine, self.coarse = nn.Conv2d(in_chans, 4, 3, 2, 1), nn.Conv2d(4, 6, 3, 2, 1)
+        self.fine, self.deep = nn.Conv2d(in_chans, 4, 3, 2, 1), nn.Conv2d(4, 6, 3, 2, 1)
         self.feature_info = Info()
 
     def forward(self, x: Tensor) -> list[Tensor]:
         fine = self.fine(x)
-        return [fine, self.forward_low_res(fine)]
+        return [fine, self.deep(fine)]
 
 
 @pytest.fixture

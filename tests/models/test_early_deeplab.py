@@ -73,7 +73,7 @@ def test_vgg_turns_its_last_strides_into_rates() -> None:
         k: v.shape for k, v in plain.state_dict().items()
     }
     for index in range(5):
-        assert coordinates(layers_of(net.path(index))) == coordinates([Layer(1, net.strides[index])]), (
+        assert coordinates(layers_of(net.modules_to(index))) == coordinates([Layer(1, net.strides[index])]), (
             "cells lie on pixels"
         )
     with pytest.raises(ConfigError, match="got 2 at output stride 8"):

@@ -292,11 +292,11 @@ def test_transplanted_net_computes_the_classifiers_last_hidden_layer(name: str, 
     scores = {n: v.clone() for n, v in model.head.state_dict().items()}
     model.transplant(classifier)
     sliding = convolutionalize(classifier, classifier.input_size)
-    hidden_chain = list(sliding.head)[:-1] if classifier.hidden else []
+    hidden_chain = list(sliding.head)[:-1] if classifier.fc_layers else []
     padded = torch.zeros(1, 3, 290, 290)
     pixels = torch.randn(1, 3, 90, 90)
     padded[..., 100:190, 100:190] = pixels
-    classifier_body = nn.Sequential(*classifier.path())
+    classifier_body = nn.Sequential(*classifier.modules_to())
     first = next(m for m in classifier_body.modules() if isinstance(m, nn.Conv2d))
     first.padding = (0, 0)
     with torch.no_grad():

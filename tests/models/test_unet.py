@@ -27,7 +27,7 @@ from pixelwise.errors import ConfigError
 from pixelwise.models import create_model
 from pixelwise.models.unet import UNet
 from pixelwise.models.unet_padded import UNetPadded
-from pixelwise.nn.reflect_pad import mirror
+from pixelwise.nn.reflect_pad import reflect_pad
 from pixelwise.train.callbacks import silence_lightning
 from pixelwise.train.module import TrainingModule
 from pixelwise.train.run import train
@@ -107,7 +107,7 @@ def mirrored_index(place: int, length: int) -> int:
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 12), st.integers(1, 20))
 def test_mirrors_are_walked_between(height: int, width: int, before: int, side: int) -> None:
     x = torch.arange(height * width).view(1, 1, height, width)
-    mirrored = mirror(x, before, (side, side + 1))
+    mirrored = reflect_pad(x, before, (side, side + 1))
     assert mirrored.shape == (1, 1, side, side + 1)
     for row, column in itertools.product(range(side), range(side + 1)):
         source = mirrored_index(row - before, height), mirrored_index(column - before, width)

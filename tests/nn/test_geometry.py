@@ -144,7 +144,7 @@ def test_receptive_fields_of_table_1() -> None:
         number("AlexNet", "receptive field (px)"),
         number("AlexNet", "max stride"),
     )
-    googlenet = layers_of(create_backbone("googlenet", tiny=True).path())  # type: ignore[operator]
+    googlenet = layers_of(create_backbone("googlenet", tiny=True).modules_to())  # type: ignore[operator]
     assert receptive_field(googlenet).size == number("GoogLeNet inception_5b", "receptive field") == 715
     assert receptive_field([*googlenet, Layer(7)])[:2] == (number("GoogLeNet", "receptive field (px)"), 32)
 

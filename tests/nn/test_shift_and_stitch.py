@@ -82,7 +82,7 @@ def test_larger_nets_both_ways(name: str, size: int) -> None:
     backbone = create_backbone(name, tiny=True, width_mult=1 / 32, num_classes=3).eval()
     assert isinstance(backbone, ClassifierBackbone)
     chain = (
-        backbone.path(2)[:8]
+        backbone.modules_to(2)[:8]
         if name == "googlenet"
         else list(convolutionalize(backbone, backbone.input_size).children())
     )

@@ -233,7 +233,7 @@ def test_activations_draw_a_row_a_layer(compact):
 
 def test_the_measured_field_is_the_one_of_the_arithmetic(fcn):
     # A pixel of FCN-8s sees two cells of stride 8, which see two of stride 16, which see three of stride 32.
-    field = arithmetic(layers_of([*fcn.model.encoder.backbone.path(), fcn.model.encoder.fc]))
+    field = arithmetic(layers_of([*fcn.model.encoder.backbone.modules_to(), fcn.model.encoder.fc]))
     assert (field.size, field.stride) == (404, 32)
     single = create_model("fcn32s_vgg16", 3, tiny=True).eval()
     length, position = 1200, 600

@@ -38,7 +38,7 @@ def alexnet_caffe(
     in_channels: int = 3,
     *,
     num_classes: int = 0,
-    margin: int = 0,
+    stem_padding: int = 0,
     ceil_mode: bool = True,
     pool_padding: int = 0,
     output_stride: int = 32,
@@ -48,7 +48,7 @@ def alexnet_caffe(
     """BVLC CaffeNet: groups of two, pooling before normalisation; norm1, norm2, pool5. Source: CaffeNet's prototxt."""
     c1, c2, c3, c4, c5, hidden = (scale_channels(c, width_mult) for c in (96, 256, 384, 384, 256, 4096))
     features = nn.Sequential(
-        nn.Conv2d(in_channels, c1, 11, 4, margin), nn.ReLU(inplace=True), pool(3, ceil_mode, pool_padding), caffe_lrn(),
+        nn.Conv2d(in_channels, c1, 11, 4, stem_padding), nn.ReLU(inplace=True), pool(3, ceil_mode, pool_padding), caffe_lrn(),
         nn.Conv2d(c1, c2, 5, padding=2, groups=2), nn.ReLU(inplace=True), pool(3, ceil_mode, pool_padding), caffe_lrn(),
         nn.Conv2d(c2, c3, 3, padding=1), nn.ReLU(inplace=True),
         nn.Conv2d(c3, c4, 3, padding=1, groups=2), nn.ReLU(inplace=True),
@@ -71,7 +71,7 @@ def alexnet(
     in_channels: int = 3,
     *,
     num_classes: int = 0,
-    margin: int = 2,
+    stem_padding: int = 2,
     ceil_mode: bool = False,
     pool_padding: int = 0,
     output_stride: int = 32,
@@ -81,7 +81,7 @@ def alexnet(
     """torchvision's AlexNet: no groups, no normalisation; pool1, pool2, pool5."""
     c1, c2, c3, c4, c5, hidden = (scale_channels(c, width_mult) for c in (64, 192, 384, 256, 256, 4096))
     features = nn.Sequential(
-        nn.Conv2d(in_channels, c1, 11, 4, margin), nn.ReLU(inplace=True), pool(3, ceil_mode, pool_padding),
+        nn.Conv2d(in_channels, c1, 11, 4, stem_padding), nn.ReLU(inplace=True), pool(3, ceil_mode, pool_padding),
         nn.Conv2d(c1, c2, 5, padding=2), nn.ReLU(inplace=True), pool(3, ceil_mode, pool_padding),
         nn.Conv2d(c2, c3, 3, padding=1), nn.ReLU(inplace=True),
         nn.Conv2d(c3, c4, 3, padding=1), nn.ReLU(inplace=True),

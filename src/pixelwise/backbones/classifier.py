@@ -18,7 +18,8 @@ class ClassifierBackbone(Backbone):
 
     input_size  height and width in pixels that the classifier was made for
     map_names   the paper's name of each map that `forward` returns
-    hidden      (kernel, channels) of the head's hidden layers, read as convolutions; empty behind a global average pool
+    fc_layers   (kernel, channels) of the head's hidden fully connected layers, read as convolutions; empty after a global
+                average pooling
     same_stem_padding  padding of the first convolution that keeps its outputs centred on their pixels; None for backbones
                        whose builder has no option for that padding, so that FCN cannot be built on them
     """
@@ -27,10 +28,10 @@ class ClassifierBackbone(Backbone):
 
     input_size: int
     map_names: tuple[str, ...]
-    hidden: tuple[tuple[int, int], ...] = ()
+    fc_layers: tuple[tuple[int, int], ...] = ()
 
     @abstractmethod
-    def path(self, index: int = -1) -> list[nn.Module]:
+    def modules_to(self, index: int = -1) -> list[nn.Module]:
         """The chain of modules from the image to map `index`."""
 
     @abstractmethod
@@ -46,18 +47,18 @@ class ClassifierBackbone(Backbone):
         head = self.head()
         if head is None:
             raise ConfigError("backbone", "was built without a classifier", "create it with num_classes=1000")
-        logits: Tensor = head(nn.Sequential(*self.path())(images))
+        logits: Tensor = head(nn.Sequential(*self.modules_to())(images))
         return logits
 
     def _read_strides(self) -> tuple[int, ...]:
-        return tuple(receptive_field(layers_of(self.path(i))).stride for i in range(len(self.map_names)))
+        return tuple(receptive_field(layers_of(self.modules_to(i))).stride for i in range(len(self.map_names)))
 
 
 class ChainBackbone(ClassifierBackbone):
     """A backbone that is one chain, `features`, with `avgpool` and `classifier` behind it: AlexNet and VGG, torchvision's names.
 
     taps    (name, position in `features`) of the maps, finest first
-    hidden  as in ClassifierBackbone; num_classes 0 leaves the classifier out
+    fc_layers  as in ClassifierBackbone; num_classes 0 leaves the classifier out
     """
 
     def __init__(
@@ -65,19 +66,19 @@ class ChainBackbone(ClassifierBackbone):
         features: nn.Sequential,
         taps: Sequence[tuple[str, int]],
         classifier: nn.Sequential | None,
-        hidden: tuple[tuple[int, int], ...],
+        fc_layers: tuple[tuple[int, int], ...],
         input_size: int,
     ) -> None:
         super().__init__()
         self.features = features
-        self.taps = tuple(position for _, position in taps)
+        self.out_indices = tuple(position for _, position in taps)
         self.map_names = tuple(name for name, _ in taps)
-        self.hidden = hidden
+        self.fc_layers = fc_layers
         self.input_size = input_size
         self.strides = self._read_strides()
-        self.channels = tuple(_last_channels(self.path(i)) for i in range(len(taps)))
+        self.channels = tuple(_last_channels(self.modules_to(i)) for i in range(len(taps)))
         if classifier is not None:
-            self.avgpool = nn.AdaptiveAvgPool2d(hidden[0][0])
+            self.avgpool = nn.AdaptiveAvgPool2d(fc_layers[0][0])
             self.classifier = classifier
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -85,13 +86,13 @@ class ChainBackbone(ClassifierBackbone):
         maps, cells = [], images
         for position, layer in enumerate(self.features):
             cells = layer(cells)
-            if position in self.taps:
+            if position in self.out_indices:
                 maps.append(cells)
         return maps
 
-    def path(self, index: int = -1) -> list[nn.Module]:
+    def modules_to(self, index: int = -1) -> list[nn.Module]:
         """The chain of modules from the image to map `index`."""
-        return list(self.features.children())[: self.taps[index] + 1]
+        return list(self.features.children())[: self.out_indices[index] + 1]
 
     def head(self) -> nn.Sequential | None:
         """Average pool to the classifier's map size, flatten, fully connected layers."""
@@ -121,26 +122,26 @@ class MobileBackbone(ClassifierBackbone):
 
     features: nn.Sequential
     classifier: nn.Module
-    positions: tuple[int, ...]
+    out_indices: tuple[int, ...]
 
     def _finish(self, layers: Sequence[nn.Module], ends: Sequence[tuple[int, int, int]]) -> None:
         """Keep the chain; ends are (position in it, channels, stride) of each map."""
         self.features = nn.Sequential(*layers)
-        self.positions, self.channels, self.strides = (tuple(column) for column in zip(*ends, strict=True))
-        self.map_names = tuple(f"features.{position}" for position in self.positions)
+        self.out_indices, self.channels, self.strides = (tuple(column) for column in zip(*ends, strict=True))
+        self.map_names = tuple(f"features.{position}" for position in self.out_indices)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Normalised images (B, C, H, W) float -> maps, finest first."""
         maps, cells = [], images
         for position, layer in enumerate(self.features):
             cells = layer(cells)
-            if position in self.positions:
+            if position in self.out_indices:
                 maps.append(cells)
         return maps
 
-    def path(self, index: int = -1) -> list[nn.Module]:
+    def modules_to(self, index: int = -1) -> list[nn.Module]:
         """The chain of modules from the image to map `index`."""
-        return list(self.features)[: self.positions[index] + 1]
+        return list(self.features)[: self.out_indices[index] + 1]
 
     def head(self) -> nn.Sequential | None:
         """Global average, then the classifier's layers."""

@@ -96,13 +96,13 @@ class DenseNet(ClassifierBackbone):
         features.add_module("relu0", nn.ReLU(inplace=True))
         features.add_module("pool0", nn.MaxPool2d(3, 2, 1))
         self.strides, self.channels = (2,), (channels,)
-        walk = StrideDilation(output_stride, stride=4)
+        tracker = StrideDilation(output_stride, stride=4)
         for i, num_layers in enumerate(counts, start=1):
-            features.add_module(f"denseblock{i}", DenseBlock(num_layers, channels, growth, walk.rate))
+            features.add_module(f"denseblock{i}", DenseBlock(num_layers, channels, growth, tracker.dilation))
             channels += num_layers * growth
-            self.strides, self.channels = (*self.strides, walk.stride), (*self.channels, channels)
+            self.strides, self.channels = (*self.strides, tracker.stride), (*self.channels, channels)
             if i < len(counts):
-                features.add_module(f"transition{i}", Transition(channels, walk.step(2)))
+                features.add_module(f"transition{i}", Transition(channels, tracker.step(2)))
                 channels //= 2
         features.add_module("norm5", nn.BatchNorm2d(channels))
         # Out of place: the block's own output is a map too.
@@ -122,7 +122,7 @@ class DenseNet(ClassifierBackbone):
                 maps.append(cells)
         return maps
 
-    def path(self, index: int = -1) -> list[nn.Module]:
+    def modules_to(self, index: int = -1) -> list[nn.Module]:
         """The chain of modules from the image to map `index`."""
         children = dict(self.features.named_children())
         last = list(children).index(self.map_names[index])

@@ -7,7 +7,7 @@ rounded up; squeeze and excitation to a quarter of a block's input channels; SiL
 (stochastic depth), the more the later. State names and shapes are torchvision's, so that its files load strictly.
 
 Deviations: paddings are symmetric, TensorFlow's are not at stride 2; norms as torchvision (eps 1e-5 and momentum 0.1 up to B4,
-the paper's 0.001 and 0.01 from B5). `output_stride` turns stride into rate; `width_mult` and `depth` can be given; `last` False
+the paper's 0.001 and 0.01 from B5). `output_stride` turns stride into rate; `width_mult` and `depth_mult` can be given; `last_conv` False
 leaves the 1x1 out.
 """
 
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ..nn.blocks import ConvNormAct
 from ..nn.channels import make_divisible
+from ..nn.geometry import MainPath
 from ..nn.init import init_kaiming_normal
 from ..nn.output_stride import StrideDilation
 from ..nn.squeeze_excitation import SqueezeExcitation
@@ -65,7 +66,7 @@ SCALES = {
 }
 
 
-class MBConv(nn.Module):
+class MBConv(MainPath):
     """1x1 to more channels, depthwise k x k, squeeze and excitation, linear 1x1; added to its input where the shape is kept."""
 
     def __init__(
@@ -102,7 +103,7 @@ class MBConv(nn.Module):
             added = added * kept / (1 - self.drop)
         return x + added
 
-    def path(self) -> list[nn.Module]:
+    def main_path(self) -> list[nn.Module]:
         """The branch with layers that move cells."""
         return [layer for layer in self.block if not isinstance(layer, SqueezeExcitation)]
 
@@ -120,29 +121,29 @@ class EfficientNet(MobileBackbone):
         scale: Scale,
         eps: float,
         momentum: float,
-        last: bool,
+        last_conv: bool,
     ) -> None:
         super().__init__()
         self.input_size = scale.resolution
         channels = make_divisible(32, width_mult)
         layers: list[nn.Module] = [ConvNormAct(in_channels, channels, 3, 2, act=nn.SiLU)]
         repeats = [math.ceil(stage[-1] * depth) for stage in STAGES]
-        walk, number = StrideDilation(output_stride, stride=2), 0
+        tracker, number = StrideDilation(output_stride, stride=2), 0
         ends: list[tuple[int, int, int]] = []
         for (expansion, kernel, nominal, base, _), count in zip(STAGES, repeats, strict=True):
             if nominal == 2:
-                ends.append((len(layers) - 1, channels, walk.stride))
+                ends.append((len(layers) - 1, channels, tracker.stride))
             out, units = make_divisible(base, width_mult), []
             for repeat in range(count):
-                wished, rate = nominal if repeat == 0 else 1, walk.rate
+                wished, rate = nominal if repeat == 0 else 1, tracker.dilation
                 drop = DROP * number / sum(repeats)
-                units.append(MBConv(channels, out, kernel, walk.step(wished), rate, expansion, wished == 1, drop))
+                units.append(MBConv(channels, out, kernel, tracker.step(wished), rate, expansion, wished == 1, drop))
                 channels, number = out, number + 1
             layers.append(nn.Sequential(*units))
-        if last or num_classes:
+        if last_conv or num_classes:
             layers.append(ConvNormAct(channels, make_divisible(1280, width_mult), 1, act=nn.SiLU))
             channels = make_divisible(1280, width_mult)
-        ends.append((len(layers) - 1, channels, walk.stride))
+        ends.append((len(layers) - 1, channels, tracker.stride))
         self._finish(layers, ends)
         if num_classes:
             self.classifier = nn.Sequential(nn.Dropout(scale.dropout), nn.Linear(channels, num_classes))
@@ -159,14 +160,18 @@ def _register(number: int, scale: Scale) -> None:
         num_classes: int = 0,
         output_stride: int = 32,
         width_mult: float = scale.width,
-        depth: float = scale.depth,
-        last: bool = True,
+        depth_mult: float = scale.depth,
+        last_conv: bool = True,
     ) -> EfficientNet:
         eps, momentum = (1e-5, 0.1) if number < 5 else (1e-3, 0.01)
-        return EfficientNet(in_channels, num_classes, output_stride, width_mult, depth, scale, eps, momentum, last)
+        return EfficientNet(
+            in_channels, num_classes, output_stride, width_mult, depth_mult, scale, eps, momentum, last_conv
+        )
 
     build.__doc__ = f"EfficientNet-B{number}: images of {scale.resolution} pixels, the last map at each stride."
-    BACKBONES.register(f"efficientnet_b{number}", tiny={"width_mult": 0.1, "depth": 0.4}, paper=PAPER, year=2019)(build)
+    BACKBONES.register(f"efficientnet_b{number}", tiny={"width_mult": 0.1, "depth_mult": 0.4}, paper=PAPER, year=2019)(
+        build
+    )
 
 
 for _number, _scale in SCALES.items():

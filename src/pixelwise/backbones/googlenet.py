@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..nn.blocks import caffe_lrn
 from ..nn.channels import scale_channels
+from ..nn.geometry import MainPath
 from ..nn.init import init_kaiming_normal
 from ..nn.output_stride import replace_stride_with_dilation
 from .base import BACKBONES
@@ -72,7 +73,7 @@ class ConvUnit(nn.Sequential):
         self.relu = nn.ReLU(inplace=True)
 
 
-class Inception(nn.Module):
+class Inception(MainPath):
     """Four branches side by side on one map, concatenated. Source: paper figure 2b."""
 
     def __init__(self, style: Style, in_channels: int, widths: tuple[int, ...]) -> None:
@@ -94,7 +95,7 @@ class Inception(nn.Module):
         """(B, in_channels, h, w) -> (B, one + three + five + project, h, w)."""
         return torch.cat([self.branch1(cells), self.branch2(cells), self.branch3(cells), self.branch4(cells)], 1)
 
-    def path(self) -> list[nn.Module]:
+    def main_path(self) -> list[nn.Module]:
         """The widest branch."""
         return [self.branch3]
 
@@ -132,7 +133,7 @@ class GoogLeNet(ClassifierBackbone):
         in_channels: int,
         num_classes: int,
         aux_heads: bool,
-        margin: int,
+        stem_padding: int,
         ceil_mode: bool,
         pool_padding: int,
         output_stride: int,
@@ -143,7 +144,7 @@ class GoogLeNet(ClassifierBackbone):
         if aux_heads and not num_classes:
             raise ConfigError("aux_heads", "are classifiers, and num_classes is 0", "set num_classes")
         stem1, stem2 = scale_channels(64, width_mult), scale_channels(192, width_mult)
-        self.conv1 = ConvUnit(style, in_channels, stem1, 7, 2, margin)
+        self.conv1 = ConvUnit(style, in_channels, stem1, 7, 2, stem_padding)
         self.maxpool1 = pool(3, ceil_mode, pool_padding)
         self.norm1 = nn.Identity() if style.batch_norm else caffe_lrn()
         self.conv2 = ConvUnit(style, stem1, stem1, 1)
@@ -154,7 +155,7 @@ class GoogLeNet(ClassifierBackbone):
         self.maxpool4 = pool(style.last_pool, ceil_mode, pool_padding)
         outputs = self._add_inceptions(style, stem2, width_mult)
         self.channels = (stem1, stem2, outputs["3b"], outputs["4e"], outputs["5b"])
-        replace_stride_with_dilation(self.path(), output_stride)
+        replace_stride_with_dilation(self.modules_to(), output_stride)
         self.strides = self._read_strides()
         if num_classes:
             if aux_heads:
@@ -187,7 +188,7 @@ class GoogLeNet(ClassifierBackbone):
                 cells = self.get_submodule(f"inception{name}")(cells)
         return cells
 
-    def path(self, index: int = -1) -> list[nn.Module]:
+    def modules_to(self, index: int = -1) -> list[nn.Module]:
         """The chain of modules from the image to map `index`."""
         return self._path_to(self.map_names[index])
 
@@ -203,7 +204,7 @@ class GoogLeNet(ClassifierBackbone):
             return None
         return nn.Sequential(self.avgpool, nn.Flatten(1), self.dropout, self.fc)
 
-    def classify_deeply(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def classify_with_aux(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Normalised images -> logits (B, num_classes) of the net and of both auxiliary heads (loss weights 1, 0.3, 0.3)."""
         if not hasattr(self, "aux1"):
             raise ConfigError("backbone", "was built without auxiliary heads", "create it with aux_heads=True")
@@ -242,7 +243,7 @@ def googlenet(
     *,
     num_classes: int = 0,
     aux_heads: bool = False,
-    margin: int = 3,
+    stem_padding: int = 3,
     ceil_mode: bool = True,
     pool_padding: int = 0,
     output_stride: int = 32,
@@ -255,7 +256,7 @@ def googlenet(
         in_channels,
         num_classes,
         aux_heads,
-        margin,
+        stem_padding,
         ceil_mode,
         pool_padding,
         output_stride,
@@ -270,7 +271,7 @@ def googlenet_torchvision(
     *,
     num_classes: int = 0,
     aux_heads: bool = False,
-    margin: int = 3,
+    stem_padding: int = 3,
     ceil_mode: bool = True,
     pool_padding: int = 0,
     output_stride: int = 32,
@@ -283,7 +284,7 @@ def googlenet_torchvision(
         in_channels,
         num_classes,
         aux_heads,
-        margin,
+        stem_padding,
         ceil_mode,
         pool_padding,
         output_stride,

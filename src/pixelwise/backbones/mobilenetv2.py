@@ -5,7 +5,7 @@ Paper: https://arxiv.org/abs/1801.04381
 Faithful: table 2; state names and shapes are torchvision's, so that its files load strictly.
 
 Deviations: `output_stride` turns stride into rate (the depthwise convolutions behind take it, as section 6.3 for DeepLab v3);
-`width_mult` is the paper's multiplier, rounded to multiples of 8. `last` False leaves the 1x1 to 1280 channels out, as DeepLab.
+`width_mult` is the paper's multiplier, rounded to multiples of 8. `last_conv` False leaves the 1x1 to 1280 channels out, as DeepLab.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..nn.blocks import ConvNormAct
 from ..nn.channels import make_divisible
+from ..nn.geometry import MainPath
 from ..nn.init import init_kaiming_normal
 from ..nn.output_stride import StrideDilation
 from .base import BACKBONES
@@ -25,7 +26,7 @@ PAPER = "https://arxiv.org/abs/1801.04381"
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
-class InvertedResidual(nn.Module):
+class InvertedResidual(MainPath):
     """1x1 to more channels, depthwise 3x3, linear 1x1; added to its input where the shape is kept. Source: paper table 1."""
 
     def __init__(
@@ -48,7 +49,7 @@ class InvertedResidual(nn.Module):
         added: Tensor = self.conv(x)
         return x + added if self.is_residual else added
 
-    def path(self) -> list[nn.Module]:
+    def main_path(self) -> list[nn.Module]:
         """The branch with layers."""
         return [self.conv]
 
@@ -58,26 +59,28 @@ class MobileNetV2(MobileBackbone):
 
     input_size = 224
 
-    def __init__(self, in_channels: int, num_classes: int, output_stride: int, width_mult: float, last: bool) -> None:
+    def __init__(
+        self, in_channels: int, num_classes: int, output_stride: int, width_mult: float, last_conv: bool
+    ) -> None:
         super().__init__()
         channels = make_divisible(32, width_mult)
         layers: list[nn.Module] = [ConvNormAct(in_channels, channels, 3, 2, act=nn.ReLU6)]
-        walk = StrideDilation(output_stride, stride=2)
+        tracker = StrideDilation(output_stride, stride=2)
         # Where a nominal stride stands, the map before it ends: its position, channels and true stride.
         ends: list[tuple[int, int, int]] = []
         for expansion, base, repeats, nominal in STAGES:
             for repeat in range(repeats):
                 wished = nominal if repeat == 0 else 1
                 if wished == 2:
-                    ends.append((len(layers) - 1, channels, walk.stride))
-                rate, out = walk.rate, make_divisible(base, width_mult)
-                layers.append(InvertedResidual(channels, out, walk.step(wished), rate, expansion, wished == 1))
+                    ends.append((len(layers) - 1, channels, tracker.stride))
+                rate, out = tracker.dilation, make_divisible(base, width_mult)
+                layers.append(InvertedResidual(channels, out, tracker.step(wished), rate, expansion, wished == 1))
                 channels = out
-        if last or num_classes:
+        if last_conv or num_classes:
             wide = make_divisible(1280, max(1.0, width_mult))
             layers.append(ConvNormAct(channels, wide, 1, act=nn.ReLU6))
             channels = wide
-        ends.append((len(layers) - 1, channels, walk.stride))
+        ends.append((len(layers) - 1, channels, tracker.stride))
         self._finish(layers, ends)
         if num_classes:
             self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(channels, num_classes))
@@ -86,7 +89,12 @@ class MobileNetV2(MobileBackbone):
 
 @BACKBONES.register("mobilenetv2", tiny={"width_mult": 0.25}, paper=PAPER, year=2018)
 def mobilenetv2(
-    in_channels: int = 3, *, num_classes: int = 0, output_stride: int = 32, width_mult: float = 1.0, last: bool = True
+    in_channels: int = 3,
+    *,
+    num_classes: int = 0,
+    output_stride: int = 32,
+    width_mult: float = 1.0,
+    last_conv: bool = True,
 ) -> MobileNetV2:
     """MobileNetV2: inverted residuals, the last map at each stride."""
-    return MobileNetV2(in_channels, num_classes, output_stride, width_mult, last)
+    return MobileNetV2(in_channels, num_classes, output_stride, width_mult, last_conv)

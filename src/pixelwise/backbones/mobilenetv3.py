@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..nn.blocks import ConvNormAct
 from ..nn.channels import make_divisible
+from ..nn.geometry import MainPath
 from ..nn.init import init_kaiming_normal
 from ..nn.output_stride import StrideDilation
 from ..nn.squeeze_excitation import SqueezeExcitation
@@ -73,7 +74,7 @@ SMALL = (
 )
 
 
-class InvertedResidual(nn.Module):
+class InvertedResidual(MainPath):
     """1x1 to more channels, depthwise, squeeze and excitation, linear 1x1; added to its input where the shape is kept."""
 
     def __init__(self, row: Row, in_channels: int, expanded: int, out_channels: int, stride: int, rate: int) -> None:
@@ -92,7 +93,7 @@ class InvertedResidual(nn.Module):
         added: Tensor = self.block(x)
         return x + added if self.is_residual else added
 
-    def path(self) -> list[nn.Module]:
+    def main_path(self) -> list[nn.Module]:
         """The branch with layers that move cells."""
         return [layer for layer in self.block if not isinstance(layer, SqueezeExcitation)]
 
@@ -115,18 +116,20 @@ class MobileNetV3(MobileBackbone):
         super().__init__()
         channels = make_divisible(16, width_mult)
         layers: list[nn.Module] = [ConvNormAct(in_channels, channels, 3, 2, act=nn.Hardswish)]
-        walk = StrideDilation(output_stride, stride=2)
+        tracker = StrideDilation(output_stride, stride=2)
         ends: list[tuple[int, int, int]] = []
         for row in rows:
             if row.stride == 2:
-                ends.append((len(layers) - 1, channels, walk.stride))
-            before, stride = walk.rate, walk.step(row.stride)
+                ends.append((len(layers) - 1, channels, tracker.stride))
+            before, stride = tracker.dilation, tracker.step(row.stride)
             expanded, out = make_divisible(row.expanded, width_mult), make_divisible(row.channels, width_mult)
-            layers.append(InvertedResidual(row, channels, expanded, out, stride, walk.rate if dilate_first else before))
+            layers.append(
+                InvertedResidual(row, channels, expanded, out, stride, tracker.dilation if dilate_first else before)
+            )
             channels = out
         layers.append(ConvNormAct(channels, 6 * channels, 1, act=nn.Hardswish))
         channels *= 6
-        ends.append((len(layers) - 1, channels, walk.stride))
+        ends.append((len(layers) - 1, channels, tracker.stride))
         self._finish(layers, ends)
         if num_classes:
             wide = make_divisible(hidden, width_mult)

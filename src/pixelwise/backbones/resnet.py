@@ -15,7 +15,7 @@ Caffe's has no padding and rounds up, so that its cells lie two pixels further. 
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..nn.channels import scale_channels
 from ..nn.deform_conv import DeformConv2d
+from ..nn.geometry import MainPath
 from ..nn.init import init_kaiming_normal
 from ..nn.output_stride import StrideDilation
 from .base import BACKBONES
@@ -42,8 +43,8 @@ DEPTHS: dict[int, tuple[int, int, int, int]] = {
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
 }
-Place = Literal["3x3", "1x1", "last"]
-Sampling = Literal["none", "v1", "v2"]
+StrideLocation = Literal["3x3", "1x1", "last"]
+DeformableVersion = Literal["none", "v1", "v2"]
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,11 @@ class BlockConfig:
     channels: int
     stride: int = 1
     rate: int = 1
-    place: Place = "3x3"
-    deformable: Sampling = "none"
+    place: StrideLocation = "3x3"
+    deformable: DeformableVersion = "none"
 
 
-class ResidualUnit(nn.Module, ABC):
+class ResidualUnit(MainPath):
     """A branch added to a shortcut, and a ReLU."""
 
     expansion: int
@@ -67,10 +68,6 @@ class ResidualUnit(nn.Module, ABC):
     @abstractmethod
     def residual(self, x: Tensor) -> Tensor:
         """What is added to the shortcut."""
-
-    @abstractmethod
-    def path(self) -> list[nn.Module]:
-        """The branch's layers that move cells."""
 
     def tapped(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The unit's output, and what it adds to the shortcut."""
@@ -100,7 +97,7 @@ class BasicBlock(ResidualUnit):
         added: Tensor = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         return added
 
-    def path(self) -> list[nn.Module]:
+    def main_path(self) -> list[nn.Module]:
         """The longer branch."""
         return [self.conv1, self.conv2]
 
@@ -128,7 +125,7 @@ class Bottleneck(ResidualUnit):
         added: Tensor = self.bn3(self.conv3(inner))
         return added
 
-    def path(self) -> list[nn.Module]:
+    def main_path(self) -> list[nn.Module]:
         """The longer branch."""
         return [self.conv1, self.conv2, self.conv3]
 
@@ -168,12 +165,12 @@ class ResNet(ClassifierBackbone):
         in_channels: int,
         num_classes: int,
         output_stride: int,
-        place: Place,
+        place: StrideLocation,
         deep_stem: bool,
         dilate_first: bool,
         multi_grid: Sequence[int],
         cascade: int,
-        deformable: Sampling,
+        deformable: DeformableVersion,
         width_mult: float,
     ) -> None:
         super().__init__()
@@ -181,20 +178,20 @@ class ResNet(ClassifierBackbone):
         self.place = place
         channels = self._build_stem(in_channels, deep_stem, width_mult)
         stem_channels = channels
-        walk = StrideDilation(output_stride, stride=4)
+        tracker = StrideDilation(output_stride, stride=4)
         strides, widths = [2], [stem_channels]
         stages = [*counts, *[counts[3]] * cascade]
         for i, count in enumerate(stages):
             inner = scale_channels(64 * 2 ** min(i, 3), width_mult)
             grid = tuple(multi_grid) if multi_grid and i >= 3 else (1,) * count
-            stride_before = walk.stride
-            sampling: Sampling = deformable if i == 3 else "none"
+            stride_before = tracker.stride
+            sampling: DeformableVersion = deformable if i == 3 else "none"
             units: list[ResidualUnit] = []
-            for stride, rate in _plan_stage(walk, i, i + 1 == len(stages), grid, place, dilate_first):
+            for stride, rate in _plan_stage(tracker, i, i + 1 == len(stages), grid, place, dilate_first):
                 units.append(unit(BlockConfig(channels, inner, stride, rate, place, sampling)))
                 channels = inner * units[-1].expansion
             self.add_module(f"layer{i + 1}", nn.Sequential(*units))
-            strides.append(stride_before if place == "last" else walk.stride)
+            strides.append(stride_before if place == "last" else tracker.stride)
             widths.append(channels)
         self.strides, self.channels = tuple(strides), tuple(widths)
         self.num_stages = len(stages)
@@ -205,7 +202,7 @@ class ResNet(ClassifierBackbone):
         init_kaiming_normal(self)
         for layer in self.modules():
             if isinstance(layer, DeformConv2d):
-                layer.rest()
+                layer.reset_offsets()
 
     def _build_stem(self, in_channels: int, deep: bool, width_mult: float) -> int:
         """Channels behind it. Source: paper table 1; PSPNet's and TensorFlow's three 3x3 convolutions."""
@@ -255,7 +252,7 @@ class ResNet(ClassifierBackbone):
                 maps.append(cells)
         return maps
 
-    def path(self, index: int = -1) -> list[nn.Module]:
+    def modules_to(self, index: int = -1) -> list[nn.Module]:
         """The chain of modules from the image to map `index`."""
         index %= len(self.map_names)
         behind: list[nn.Module] = [] if index == 0 else [self.maxpool]
@@ -277,13 +274,17 @@ class ResNet(ClassifierBackbone):
             for i, unit in enumerate(stage):
                 letter = "a" if i == 0 else f"b{i}" if deep else "abcdef"[i]
                 prefix = f"res{number + 1}{letter}_branch"
-                names |= {f"{prefix}2{'abc'[j]}": f"layer{number}.{i}.conv{j + 1}" for j in range(len(unit.path()))}  # type: ignore[operator]
+                names |= {
+                    f"{prefix}2{'abc'[j]}": f"layer{number}.{i}.conv{j + 1}" for j in range(len(unit.main_path()))  # type: ignore[operator]
+                }
                 if isinstance(unit.downsample, nn.Sequential):
                     names[f"{prefix}1"] = f"layer{number}.{i}.downsample.0"
         return names | ({"fc1000": "fc"} if hasattr(self, "fc") else {})
 
 
-def _check(place: Place, multi_grid: Sequence[int], counts: Sequence[int], deformable: Sampling) -> None:
+def _check(
+    place: StrideLocation, multi_grid: Sequence[int], counts: Sequence[int], deformable: DeformableVersion
+) -> None:
     if place not in ("3x3", "1x1", "last"):
         raise ConfigError(
             "stride_in", f"got {place!r}, allowed are 3x3, 1x1 and last", "3x3 is torchvision's, 1x1 the paper's"
@@ -299,17 +300,17 @@ def _check(place: Place, multi_grid: Sequence[int], counts: Sequence[int], defor
 
 
 def _plan_stage(
-    walk: StrideDilation, index: int, is_final: bool, grid: Sequence[int], place: Place, dilate_first: bool
+    tracker: StrideDilation, index: int, is_final: bool, grid: Sequence[int], place: StrideLocation, dilate_first: bool
 ) -> list[tuple[int, int]]:
-    """(stride, rate) of each unit of a stage; `walk` moves on behind it. `grid` multiplies the rates."""
-    before, count = walk.rate, len(grid)
+    """(stride, rate) of each unit of a stage; `tracker` moves on behind it. `grid` multiplies the rates."""
+    before, count = tracker.dilation, len(grid)
     if place == "last":
-        stride = walk.step(1 if is_final else 2)
+        stride = tracker.step(1 if is_final else 2)
         strides, rates = [1] * (count - 1) + [stride], [before] * count
     else:
-        stride = walk.step(1 if index == 0 else 2)
+        stride = tracker.step(1 if index == 0 else 2)
         strides = [stride] + [1] * (count - 1)
-        rates = [walk.rate if dilate_first else before] + [walk.rate] * (count - 1)
+        rates = [tracker.dilation if dilate_first else before] + [tracker.dilation] * (count - 1)
     return [(s, r * g) for s, r, g in zip(strides, rates, grid, strict=True)]
 
 
@@ -319,12 +320,12 @@ def _register(depth: int, unit: Unit) -> None:
         *,
         num_classes: int = 0,
         output_stride: int = 32,
-        stride_in: Place = "3x3",
+        stride_in: StrideLocation = "3x3",
         deep_stem: bool = False,
         dilate_first: bool = True,
         multi_grid: Sequence[int] = (),
         cascade: int = 0,
-        deformable: Sampling = "none",
+        deformable: DeformableVersion = "none",
         width_mult: float = 1.0,
     ) -> ResNet:
         return ResNet(

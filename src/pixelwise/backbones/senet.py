@@ -5,7 +5,7 @@ Paper: https://arxiv.org/abs/1709.01507
 Faithful: the block stands on the last 1x1 and its norm, before the addition (figure 3); reduction 16; the stride lies in the
 first 1x1 of a stage, as in the authors' released files.
 
-Deviations: `output_stride`, `deep_stem` and `width_mult` as in `resnet.py`; `bias=False` leaves the biases of the two 1x1 out, as
+Deviations: `output_stride`, `deep_stem` and `width_mult` as in `resnet.py`; `se_bias=False` leaves the biases of the two 1x1 out, as
 some ports do.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..nn.squeeze_excitation import SqueezeExcitation
 from .base import BACKBONES
-from .resnet import DEPTHS, BlockConfig, Bottleneck, Place, ResNet
+from .resnet import DEPTHS, BlockConfig, Bottleneck, ResNet, StrideLocation
 
 PAPER = "https://arxiv.org/abs/1709.01507"
 
@@ -42,15 +42,15 @@ def _register(depth: int) -> None:
         *,
         num_classes: int = 0,
         output_stride: int = 32,
-        stride_in: Place = "1x1",
+        stride_in: StrideLocation = "1x1",
         deep_stem: bool = False,
         dilate_first: bool = True,
         reduction: int = 16,
-        bias: bool = True,
+        se_bias: bool = True,
         width_mult: float = 1.0,
     ) -> ResNet:
         return ResNet(
-            partial(SEBottleneck, reduction=reduction, bias=bias),
+            partial(SEBottleneck, reduction=reduction, bias=se_bias),
             DEPTHS[depth],
             in_channels,
             num_classes,

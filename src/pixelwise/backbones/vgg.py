@@ -5,7 +5,7 @@ Paper: https://arxiv.org/abs/1409.1556
 Faithful: nets A (11), B (13), D (16), E (19): 3x3 convolutions, five 2x2 poolings, fc6, fc7, fc8; state names and shapes are
 torchvision's, so that its files load strictly.
 
-Deviations: batch normalisation (`_bn`, torchvision's variant), `width_mult`, the paddings that FCN changes (`margin`, `ceil_mode`),
+Deviations: batch normalisation (`_bn`, torchvision's variant), `width_mult`, the paddings that FCN changes (`stem_padding`, `ceil_mode`),
 and what DeepLab v1 changes: poolings over 3x3 (`pool_kernel`), strides turned into rates (`output_stride`). Fresh weights are
 He's, the paper's came from net A and a normal of 0.01.
 """
@@ -44,7 +44,7 @@ class VGG(ChainBackbone):
         in_channels: int,
         num_classes: int,
         batch_norm: bool,
-        margin: int,
+        stem_padding: int,
         ceil_mode: bool,
         pool_kernel: int,
         output_stride: int,
@@ -56,7 +56,7 @@ class VGG(ChainBackbone):
             raise ConfigError(
                 "pool_kernel", what, "2 is the paper's, 3 DeepLab's, which every output stride below 32 takes"
             )
-        walk = StrideDilation(output_stride)
+        tracker = StrideDilation(output_stride)
         layers: list[nn.Module] = []
         taps: list[tuple[str, int]] = []
         channels = in_channels
@@ -64,13 +64,18 @@ class VGG(ChainBackbone):
             for _ in range(num_convs):
                 layers.append(
                     nn.Conv2d(
-                        channels, scale_channels(base, width_mult), 3, 1, walk.rate if layers else margin, walk.rate
+                        channels,
+                        scale_channels(base, width_mult),
+                        3,
+                        1,
+                        tracker.dilation if layers else stem_padding,
+                        tracker.dilation,
                     )
                 )
                 channels = scale_channels(base, width_mult)
                 layers += [nn.BatchNorm2d(channels)] if batch_norm else []
                 layers.append(nn.ReLU(inplace=True))
-            layers.append(pool(pool_kernel, ceil_mode, 1, walk.step(2)))
+            layers.append(pool(pool_kernel, ceil_mode, 1, tracker.step(2)))
             taps.append((f"pool{stage}", len(layers) - 1))
         self.depth = depth
         hidden = scale_channels(4096, width_mult)
@@ -101,7 +106,7 @@ def _register(depth: int, batch_norm: bool) -> None:
         in_channels: int = 3,
         *,
         num_classes: int = 0,
-        margin: int = 1,
+        stem_padding: int = 1,
         ceil_mode: bool = False,
         pool_kernel: int = 2,
         output_stride: int = 32,
@@ -113,7 +118,7 @@ def _register(depth: int, batch_norm: bool) -> None:
             in_channels,
             num_classes,
             batch_norm,
-            margin,
+            stem_padding,
             ceil_mode,
             pool_kernel,
             output_stride,

@@ -15,9 +15,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..nn.channels import scale_channels
+from ..nn.geometry import MainPath
 from ..nn.init import init_kaiming_normal
 from ..nn.output_stride import StrideDilation
-from ..nn.separable_conv import separable_behind_relu, separable_with_relu
+from ..nn.separable_conv import relu_separable_conv, separable_conv_relu
 from .base import BACKBONES
 from .classifier import ClassifierBackbone
 
@@ -34,7 +35,7 @@ FLOWS: dict[int, tuple[tuple[tuple[int, int], ...], int]] = {
 }
 
 
-class Unit(nn.Module):
+class Unit(MainPath):
     """Three separable convolutions behind ReLUs, added to the unit's input, which passes a 1x1 where `shortcut` says so."""
 
     def __init__(
@@ -42,9 +43,9 @@ class Unit(nn.Module):
     ) -> None:
         super().__init__()
         first, second, third = channels
-        self.separable1 = separable_behind_relu(in_channels, first, 1, rate, EPS)
-        self.separable2 = separable_behind_relu(first, second, 1, rate, EPS)
-        self.separable3 = separable_behind_relu(second, third, stride, rate, EPS)
+        self.separable1 = relu_separable_conv(in_channels, first, 1, rate, EPS)
+        self.separable2 = relu_separable_conv(first, second, 1, rate, EPS)
+        self.separable3 = relu_separable_conv(second, third, stride, rate, EPS)
         self.shortcut: nn.Module = nn.Identity()
         if shortcut:
             self.shortcut = nn.Sequential(
@@ -60,7 +61,7 @@ class Unit(nn.Module):
         """(B, in_channels, H, W) -> (B, channels[2], about H / stride, about W / stride)."""
         return self.tapped(x)[0]
 
-    def path(self) -> list[nn.Module]:
+    def main_path(self) -> list[nn.Module]:
         """The longer branch."""
         return [self.separable1, self.separable2, self.separable3]
 
@@ -76,33 +77,33 @@ class Xception(ClassifierBackbone):
         entry, num_middle = FLOWS[depth]
         stem, channels = scale_channels(32, width_mult), scale_channels(64, width_mult)
         self.stem = nn.Sequential(*_conv3x3(in_channels, stem, 2), *_conv3x3(stem, channels, 1))
-        walk = StrideDilation(output_stride, stride=2)
+        tracker = StrideDilation(output_stride, stride=2)
         self.strides, self.channels = (2,), (channels,)
         entry_units: list[Unit] = []
         self.taps = tuple(i for i, (_, stride) in enumerate(entry) if stride == 2)[1:]
         for i, (base, nominal) in enumerate(entry):
             out = scale_channels(base, width_mult)
-            rate, stride_before = walk.rate, walk.stride
-            entry_units.append(Unit(channels, (out, out, out), walk.step(nominal), rate, shortcut=True))
+            rate, stride_before = tracker.dilation, tracker.stride
+            entry_units.append(Unit(channels, (out, out, out), tracker.step(nominal), rate, shortcut=True))
             channels = out
             if i in self.taps:
                 self.strides, self.channels = (*self.strides, stride_before), (*self.channels, out)
         self.entry = nn.Sequential(*entry_units)
         self.middle = nn.Sequential(
-            *(Unit(channels, (channels,) * 3, 1, walk.rate, shortcut=False) for _ in range(num_middle))
+            *(Unit(channels, (channels,) * 3, 1, tracker.dilation, shortcut=False) for _ in range(num_middle))
         )
-        self.strides, self.channels = (*self.strides, walk.stride), (*self.channels, channels)
+        self.strides, self.channels = (*self.strides, tracker.stride), (*self.channels, channels)
         wide, deep, last = (
             scale_channels(1024, width_mult),
             scale_channels(1536, width_mult),
             scale_channels(2048, width_mult),
         )
-        rate = walk.rate
-        self.exit1 = Unit(channels, (channels, wide, wide), walk.step(2), rate, shortcut=True)
+        rate = tracker.dilation
+        self.exit1 = Unit(channels, (channels, wide, wide), tracker.step(2), rate, shortcut=True)
         self.exit2 = nn.Sequential(
-            *(separable_with_relu(a, b, walk.rate, EPS) for a, b in ((wide, deep), (deep, deep), (deep, last)))
+            *(separable_conv_relu(a, b, tracker.dilation, EPS) for a, b in ((wide, deep), (deep, deep), (deep, last)))
         )
-        self.strides, self.channels = (*self.strides, walk.stride), (*self.channels, last)
+        self.strides, self.channels = (*self.strides, tracker.stride), (*self.channels, last)
         if num_classes:
             self.avgpool = nn.AdaptiveAvgPool2d(1)
             self.fc = nn.Linear(last, num_classes)
@@ -120,14 +121,14 @@ class Xception(ClassifierBackbone):
         maps.append(self.exit2(self.exit1(maps[-1])))
         return maps
 
-    def path(self, index: int = -1) -> list[nn.Module]:
+    def modules_to(self, index: int = -1) -> list[nn.Module]:
         """The chain of modules from the image to map `index`."""
         index %= len(self.map_names)
         if index == 0:
             return [self.stem]
         if index in (1, 2):
             tapped = self.entry[self.taps[index - 1]]
-            return [self.stem, *self.entry[: self.taps[index - 1]], *tapped.path()[:2]]  # type: ignore[misc,operator]
+            return [self.stem, *self.entry[: self.taps[index - 1]], *tapped.main_path()[:2]]  # type: ignore[misc,operator]
         flow: list[nn.Module] = [self.stem, *self.entry, *self.middle]
         return flow if index == 3 else [*flow, self.exit1, self.exit2]
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..core import LowResLogits
 from ..errors import ConfigError
-from ..nn.blocks import BasicBlock, ConvNormAct
+from ..nn.blocks import ConvNormAct, ResidualBlock
 from ..nn.upsampling import Bilinear
 from .base import MODELS, SegmentationModel
 
@@ -99,8 +99,8 @@ class Fusion(nn.Module):
 
 
 def _stage(in_channels: int, out_channels: int, dilations: Sequence[int]) -> nn.Sequential:
-    first = BasicBlock(in_channels, out_channels, stride=2, dilation=dilations[0])
-    return nn.Sequential(first, *(BasicBlock(out_channels, out_channels, dilation=d) for d in dilations[1:]))
+    first = ResidualBlock(in_channels, out_channels, stride=2, dilation=dilations[0])
+    return nn.Sequential(first, *(ResidualBlock(out_channels, out_channels, dilation=d) for d in dilations[1:]))
 
 
 @MODELS.register(

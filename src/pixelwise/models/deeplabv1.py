@@ -149,7 +149,7 @@ class DeepLabV1(SegmentationModel):
 
     def receptive_fields(self) -> dict[str, ReceptiveField]:
         """Of the map behind fc6 and fc7."""
-        return {"fc7": receptive_field(layers_of([*self.backbone.path(), self.average, self.fc]))}
+        return {"fc7": receptive_field(layers_of([*self.backbone.modules_to(), self.average, self.fc]))}
 
     def classifier_modules(self) -> list[nn.Module]:
         """What is new: the authors give the classifier ten times the learning rate, and of MSc they train these alone."""

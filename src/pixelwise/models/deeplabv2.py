@@ -104,7 +104,7 @@ class DeepLabV2(SegmentationModel):
 
     def receptive_fields(self) -> dict[str, ReceptiveField]:
         """Of the scores of each branch, at scale 1."""
-        path = self.backbone.path()
+        path = self.backbone.modules_to()
         return {name: receptive_field(layers_of([*path, *branch])) for name, branch in self.pyramid.paths()}
 
     def classifier_modules(self) -> list[nn.Module]:
@@ -183,5 +183,5 @@ def deeplabv2_resnet101(
     """DeepLab v2 on ResNet-101: four 3x3 at rates 6 to 24 summed, the maximum over three sizes of the image."""
     backbone = _backbone("resnet101", in_channels, stride_in="1x1", width_mult=width_mult)
     channels = backbone.channels[-1]
-    branches = {r: normal_conv(channels, num_classes, 3, std=0.01, padding=r, rate=r) for r in _rates(head)}
+    branches = {r: normal_conv(channels, num_classes, 3, std=0.01, padding=r, dilation=r) for r in _rates(head)}
     return DeepLabV2(num_classes, in_channels, backbone, Pyramid(branches), scales, preprocessing)

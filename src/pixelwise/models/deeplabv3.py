@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..backbones import create_backbone
-from ..backbones.resnet import Place
+from ..backbones.resnet import StrideLocation
 from ..core import LowResLogits
 from ..nn.channels import scale_channels
 from ..nn.pyramid_pooling import ASPP
@@ -50,7 +50,7 @@ class DeepLabV3(SegmentationModel):
         cascade: bool,
         output_stride: int,
         multi_grid: Sequence[int],
-        stride_in: Place,
+        stride_in: StrideLocation,
         deep_stem: bool,
         width_mult: float,
         preprocessing: str | Mapping[str, Any],
@@ -87,7 +87,7 @@ def _register(depth: int, name: str, cascade: bool, grid: tuple[int, ...], summa
         *,
         output_stride: int = 16,
         multi_grid: Sequence[int] = grid,
-        stride_in: Place = "3x3",
+        stride_in: StrideLocation = "3x3",
         deep_stem: bool = False,
         width_mult: float = 1.0,
         preprocessing: str | Mapping[str, Any] = "torchvision",

@@ -26,7 +26,7 @@ from ..core import LowResLogits
 from ..nn.blocks import ConvNormAct
 from ..nn.channels import scale_channels
 from ..nn.pyramid_pooling import ASPP
-from ..nn.separable_conv import separable_with_relu
+from ..nn.separable_conv import separable_conv_relu
 from ..nn.upsampling import Bilinear
 from .base import MODELS, SegmentationModel
 from .deeplabv3 import rates_at
@@ -41,7 +41,7 @@ class Decoder(nn.Module):
 
     def __init__(self, encoded: int, fine: int, reduced: int, separable: bool) -> None:
         super().__init__()
-        mix = separable_with_relu if separable else ConvNormAct
+        mix = separable_conv_relu if separable else ConvNormAct
         self.reduce = ConvNormAct(fine, reduced, 1)
         self.mix = nn.Sequential(mix(encoded + reduced, encoded), mix(encoded, encoded))
 
@@ -164,7 +164,7 @@ def deeplabv3plus_mobilenetv2(
     preprocessing: str | Mapping[str, Any] = "tensorflow",
 ) -> DeepLabV3Plus:
     """DeepLab v3+ code's small net: MobileNetV2 to 320 channels, image pooling and 1x1, as released."""
-    options = {"width_mult": width_mult, "last": False}
+    options = {"width_mult": width_mult, "last_conv": False}
     return DeepLabV3Plus(
         "mobilenetv2",
         options,

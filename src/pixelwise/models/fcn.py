@@ -71,15 +71,15 @@ class FCNEncoder(nn.Module):
         self.backbone = backbone
         self.skips = [backbone.strides.index(stride) for stride in strides]
         self.fc = _fully_connected(backbone, same, dropout, batch_norm)
-        last = backbone.hidden[-1][1] if backbone.hidden else backbone.channels[-1]
+        last = backbone.fc_layers[-1][1] if backbone.fc_layers else backbone.channels[-1]
         self.names = ("fr", *(backbone.map_names[i] for i in self.skips))
         self.channels = (last, *(backbone.channels[i] for i in self.skips))
         self.frames = tuple(coordinates(layers) for layers in self.layers())
 
     def layers(self) -> list[list[Layer]]:
         """For each map, the layers between the image and it."""
-        ends = [*self.backbone.path(), self.fc]
-        return [layers_of(ends), *(layers_of(self.backbone.path(i)) for i in self.skips)]
+        ends = [*self.backbone.modules_to(), self.fc]
+        return [layers_of(ends), *(layers_of(self.backbone.modules_to(i)) for i in self.skips)]
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """Normalised images (B, C, H, W) -> maps (B, channels[i], h, w), coarsest first."""
@@ -97,7 +97,7 @@ def _fully_connected(backbone: ClassifierBackbone, same: bool, dropout: float, b
     """fc6 and fc7 as convolutions; behind a global average pool there were none, and the classifier's dropout stays."""
     layers: list[nn.Module] = []
     channels = backbone.channels[-1]
-    for kernel, num_hidden in backbone.hidden:
+    for kernel, num_hidden in backbone.fc_layers:
         layers.append(nn.Conv2d(channels, num_hidden, kernel, padding=kernel // 2 if same else 0))
         layers += [nn.BatchNorm2d(num_hidden)] if batch_norm else []
         layers += [nn.ReLU(inplace=True), nn.Dropout(dropout)]
@@ -283,7 +283,7 @@ def build_encoder(
         known = [b for b in BACKBONES if b.startswith(tuple(SAME_MARGIN))]
         raise ConfigError("backbone", f"{full_name!r} does not exist", suggest(full_name, known))
     same = geometry == "same"
-    padding: dict[str, Any] = {"margin": SAME_MARGIN[family] if same else CAFFE_MARGIN, "ceil_mode": True}
+    padding: dict[str, Any] = {"stem_padding": SAME_MARGIN[family] if same else CAFFE_MARGIN, "ceil_mode": True}
     if family != "vgg":
         padding["pool_padding"] = int(same)
     backbone = BACKBONES.create(full_name, in_channels=in_channels, width_mult=width_mult, **padding)

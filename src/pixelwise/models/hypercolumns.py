@@ -116,7 +116,7 @@ class Hypercolumns(SegmentationModel):
         self.features = built.features
         self.taps = {tap.position: tap for tap in taps}
         self.fc = _fully_connected(built, side, dropout)
-        channels = [_channels_at(built, tap.position) for tap in taps] + [built.hidden[-1][1]]
+        channels = [_channels_at(built, tap.position) for tap in taps] + [built.fc_layers[-1][1]]
         self.names = (*(tap.name for tap in taps), "fc7")
         self.column = sum(channels)
         # Source: the fillers in the authors' file.
@@ -157,10 +157,10 @@ def _spread(cells: Tensor, heat: int) -> Tensor:
 
 def _fully_connected(backbone: ChainBackbone, side: int, dropout: float) -> nn.Sequential:
     """fc6 over all of the last map, and fc7: a single cell. Raises ConfigError for a side that leaves no last map."""
-    kernel = output_size(layers_of(backbone.path()), side)
+    kernel = output_size(layers_of(backbone.modules_to()), side)
     if kernel < 1:
         raise ConfigError("side", f"got {side}", "give the pixels that the backbone was made for, 227 or 224")
-    (_, hidden), (_, last) = backbone.hidden
+    (_, hidden), (_, last) = backbone.fc_layers
     fc = nn.Sequential(
         nn.Conv2d(backbone.channels[-1], hidden, kernel),
         nn.ReLU(inplace=True),

@@ -29,7 +29,7 @@ from ..nn.blocks import double_conv
 from ..nn.channels import scale_channels
 from ..nn.geometry import coordinates, layers_of
 from ..nn.init import init_kaiming_normal, init_kaiming_upconv
-from ..nn.reflect_pad import mirror
+from ..nn.reflect_pad import reflect_pad
 from ..nn.upsampling import Identity
 from .base import MODELS, SegmentationModel
 
@@ -97,14 +97,16 @@ class UNet(SegmentationModel):
     def forward_low_res(self, images: Tensor) -> LowResLogits:
         """images (B, C, H, W) -> scores at full size."""
         height, width = images.shape[-2:]
-        pixels = mirror(self.preprocess(images), self.context_px, (self.input_side(height), self.input_side(width)))
+        pixels = reflect_pad(
+            self.preprocess(images), self.context_px, (self.input_side(height), self.input_side(width))
+        )
         scores = self._tiled(pixels) if self.tile else self.valid(pixels)
         return LowResLogits(scores[..., :height, :width], Identity())
 
     def forward_with_context(self, images: Tensor) -> LowResLogits:
         """images (B, C, H + 2 context, W + 2 context), which bring their own surroundings -> scores (B, K, H, W)."""
         height, width = (side - 2 * self.context_px for side in images.shape[-2:])
-        pixels = mirror(self.preprocess(images), 0, (self.input_side(height), self.input_side(width)))
+        pixels = reflect_pad(self.preprocess(images), 0, (self.input_side(height), self.input_side(width)))
         return LowResLogits(self.valid(pixels)[..., :height, :width], Identity())
 
     def input_side(self, side: int) -> int:

@@ -27,7 +27,7 @@ from ..core import LowResLogits
 from ..errors import ConfigError
 from ..nn.blocks import double_conv
 from ..nn.init import init_kaiming_normal, init_kaiming_upconv
-from ..nn.reflect_pad import mirror
+from ..nn.reflect_pad import reflect_pad
 from ..nn.upsampling import Identity
 from .base import MODELS, SegmentationModel
 
@@ -93,7 +93,7 @@ class UNetPadded(SegmentationModel):
         multiple = self.backbone.strides[-1]
         # Two cells of the coarsest map at least: backbones without padding have none on fewer pixels.
         padded = tuple(max(-(-side // multiple), 2) * multiple for side in (height, width))
-        maps = self.backbone(mirror(self.preprocess(images), 0, (padded[0], padded[1])))
+        maps = self.backbone(reflect_pad(self.preprocess(images), 0, (padded[0], padded[1])))
         maps[-2:] = [self.dropout(cells) for cells in maps[-2:]]
         cells = maps.pop()
         for stage in self.stages:

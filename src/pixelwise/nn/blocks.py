@@ -40,7 +40,7 @@ def double_conv(in_channels: int, out_channels: int, padding: int = 0, batch_nor
     return nn.Sequential(*layers)
 
 
-class BasicBlock(nn.Module):
+class ResidualBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut; the shortcut is a 1x1 convolution where the shape changes.
 
     Source: He et al. 2016, "Deep residual learning for image recognition", figure 2 and option B.

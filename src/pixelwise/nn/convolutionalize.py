@@ -17,7 +17,7 @@ from ..errors import ConfigError
 class Classifier(Protocol):
     """What can be convolutionalised: a chain up to the last map, and a chain from there to the logits."""
 
-    def path(self, index: int = -1) -> list[nn.Module]:
+    def modules_to(self, index: int = -1) -> list[nn.Module]:
         """The chain from the image to map `index`."""
         ...
 
@@ -53,7 +53,7 @@ def convolutionalize(classifier: Classifier, input_size: int, in_channels: int =
         raise ConfigError(
             "convolutionalize", "the backbone was built without a classifier", "create it with num_classes=1000"
         )
-    body = nn.Sequential(*classifier.path())
+    body = nn.Sequential(*classifier.modules_to())
     return Convolutionalized(body, convolutionalize_head(head, _map_shape(body, input_size, in_channels)))
 
 

@@ -100,9 +100,9 @@ class DeformConv2d(nn.Conv2d):
         self.num_taps = groups * kernel * kernel
         num_maps = self.num_taps * (3 if modulated else 2)
         self.offset = nn.Conv2d(in_channels, num_maps, kernel, stride, padding, dilation)
-        self.rest()
+        self.reset_offsets()
 
-    def rest(self) -> None:
+    def reset_offsets(self) -> None:
         """Move no tap, as at the start of the paper's training."""
         nn.init.zeros_(self.offset.weight)
         nn.init.zeros_(self.offset.bias)  # type: ignore[arg-type]

@@ -6,15 +6,18 @@ layers are square. A cell is known by its centre, in pixels of the map it is cou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
 
 from ..core import Window
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+SpatialLayer = nn.Conv2d | nn.ConvTranspose2d | nn.MaxPool2d | nn.AvgPool2d
 
 
 @dataclass(frozen=True)
@@ -150,38 +153,45 @@ def upsampling_to(of: CoordMap, to: CoordMap) -> Upsampling:
     raise AssertionError(f"no bilinear kernel of factor {stride} aligns {of} with {to}")
 
 
-def layers_of(modules: Iterable[nn.Module]) -> list[Layer]:
-    """The layers of a chain of torch modules, in order.
+class MainPath(nn.Module, ABC):
+    """Base class of containers with branches, such as residual blocks and Inception modules."""
 
-    A container with a method `path()` names the widest chain through its branches; other containers count as chains;
-    what does not move cells (activations, norms, dropout) is left out.
+    @abstractmethod
+    def main_path(self) -> list[nn.Module]:
+        """Return the chain of modules with the widest receptive field."""
+
+
+def spatial_layers(modules: Iterable[nn.Module]) -> Iterator[SpatialLayer]:
+    """Yield the convolutions and poolings of a chain of modules, in order.
+
+    A `MainPath` contributes its widest branch; every other container counts as a chain of its children. Activations,
+    norms and dropout do not move positions and are left out.
     """
-    found: list[Layer] = []
     for module in modules:
-        path: Callable[[], Iterable[nn.Module]] = getattr(module, "path", module.children)
-        if hasattr(module, "kernel_size"):
-            found.append(_layer_of(module))
+        if isinstance(module, SpatialLayer):
+            yield module
         else:
-            found += layers_of(path())
-    return found
+            yield from spatial_layers(module.main_path() if isinstance(module, MainPath) else module.children())
 
 
-def _layer_of(module: Any) -> Layer:
-    def side(name: str, default: int) -> int:
-        value = getattr(module, name, default)
-        if not isinstance(value, Sequence):
-            return int(value)
-        assert len(set(value)) == 1, f"{name} {value} is not square"
-        return int(value[0])
+def layers_of(modules: Iterable[nn.Module]) -> list[Layer]:
+    """Return the geometry of the `spatial_layers` of a chain of modules. All kernels must be square."""
+    return [_layer_of(module) for module in spatial_layers(modules)]
 
-    return Layer(
-        side("kernel_size", 1),
-        side("stride", 1),
-        side("padding", 0),
-        side("dilation", 1),
-        transposed=getattr(module, "transposed", False),
-        ceil_mode=getattr(module, "ceil_mode", False),
-    )
+
+def _layer_of(module: SpatialLayer) -> Layer:
+    def side(value: int | str | tuple[int, ...]) -> int:
+        assert not isinstance(value, str), f"expected a padding in numbers, got {value!r}"
+        first, *others = (value,) if isinstance(value, int) else value
+        assert all(other == first for other in others), f"expected square kernels, got {value} in {module}"
+        return int(first)
+
+    kernel, stride, padding = side(module.kernel_size), side(module.stride), side(module.padding)
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        transposed = isinstance(module, nn.ConvTranspose2d)
+        return Layer(kernel, stride, padding, side(module.dilation), transposed=transposed)
+    dilation = side(module.dilation) if isinstance(module, nn.MaxPool2d) else 1
+    return Layer(kernel, stride, padding, dilation, ceil_mode=module.ceil_mode)
 
 
 def affected_outputs(
@@ -193,8 +203,6 @@ def affected_outputs(
     size, pixel  (height, width) of the image in pixels; (row, column) of the pixel
     The answer is the smallest window that holds them all; it is empty where the pixel reaches nothing.
     """
-    import torch
-
     images = torch.zeros(1, in_channels, *size)
     images[..., pixel[0], pixel[1]] = torch.nan
     with torch.no_grad():

@@ -36,10 +36,17 @@ def zero_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
 
 
 def normal_conv(
-    in_channels: int, out_channels: int, kernel: int, *, std: float, stride: int = 1, padding: int = 0, rate: int = 1
+    in_channels: int,
+    out_channels: int,
+    kernel: int,
+    *,
+    std: float,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
 ) -> nn.Conv2d:
     """A convolution with weights of a normal of `std` around 0 and zero biases: DeepLab's new layers, Caffe's gaussian filler."""
-    layer = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, rate)
+    layer = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation)
     nn.init.normal_(layer.weight, std=std)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     return layer

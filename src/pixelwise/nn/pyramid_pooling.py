@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import ConvNormAct
-from .separable_conv import separable_with_relu
+from .separable_conv import separable_conv_relu
 
 
 class BatchNorm2dSafe(nn.BatchNorm2d):
@@ -55,7 +55,7 @@ class ASPP(nn.Module):
         self, in_channels: int, out_channels: int, rates: Sequence[int], dropout: float = 0.1, separable: bool = False
     ) -> None:
         super().__init__()
-        at_rate = separable_with_relu if separable else _conv3x3
+        at_rate = separable_conv_relu if separable else _conv3x3
         self.branches = nn.ModuleList(
             [ConvNormAct(in_channels, out_channels, 1), *(at_rate(in_channels, out_channels, rate) for rate in rates)]
         )

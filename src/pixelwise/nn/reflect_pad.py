@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def mirror(x: Tensor, before: int, size: tuple[int, int]) -> Tensor:
+def reflect_pad(x: Tensor, before: int, size: tuple[int, int]) -> Tensor:
     """(B, C, H, W) -> (B, C, *size), which begins `before` rows and columns ahead of the image.
 
     The image is reflected at its first and last row and column, which are not repeated, as often as it takes; a side of one

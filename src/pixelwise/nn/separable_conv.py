@@ -19,7 +19,7 @@ def pointwise(in_channels: int, out_channels: int) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 1, bias=False)
 
 
-def separable_behind_relu(in_channels: int, out_channels: int, stride: int, rate: int, eps: float) -> nn.Sequential:
+def relu_separable_conv(in_channels: int, out_channels: int, stride: int, rate: int, eps: float) -> nn.Sequential:
     """ReLU, depthwise, norm, pointwise, norm: Xception's order. The ReLU leaves its input alone, a shortcut needs it."""
     return nn.Sequential(
         nn.ReLU(),
@@ -30,7 +30,7 @@ def separable_behind_relu(in_channels: int, out_channels: int, stride: int, rate
     )
 
 
-def separable_with_relu(in_channels: int, out_channels: int, rate: int = 1, eps: float = 1e-5) -> nn.Sequential:
+def separable_conv_relu(in_channels: int, out_channels: int, rate: int = 1, eps: float = 1e-5) -> nn.Sequential:
     """Depthwise, norm, ReLU, pointwise, norm, ReLU: the order of the last flow and of DeepLab v3+'s pyramid and decoder."""
     return nn.Sequential(
         depthwise(in_channels, rate=rate),

@@ -72,7 +72,9 @@ def _vgg_hidden() -> list[int]:
 
 def _resnet_fields(depth: int) -> list[int]:
     places = ("3x3", "1x1") if depth >= 50 else ("3x3", "3x3")
-    return [receptive_field(layers_of(classifier(f"resnet{depth}", stride_in=place).path())).size for place in places]
+    return [
+        receptive_field(layers_of(classifier(f"resnet{depth}", stride_in=place).modules_to())).size for place in places
+    ]
 
 
 def _strided_first(depth: int) -> int:
@@ -90,7 +92,7 @@ SENET_ROWS = Family("SENet")
 
 
 def _senet(depth: int, bias: bool) -> int:
-    return num_parameters(backbone(f"se_resnet{depth}", num_classes=1000, bias=bias))
+    return num_parameters(backbone(f"se_resnet{depth}", num_classes=1000, se_bias=bias))
 
 
 for _depth in (50, 101, 152):

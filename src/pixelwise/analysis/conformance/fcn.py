@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from ...models.fcn import FCN
 from ...nn.convolutionalize import convolutionalize
-from ...nn.geometry import Layer, layers_of, receptive_field
+from ...nn.geometry import Layer, layers_of, receptive_field, spatial_layers
 from ...nn.upsampling import Upscore
 from ..mult_adds import multiply_adds, num_parameters
 from .measure import backbone, classifier, images, logit_shape, macs, network
@@ -148,12 +147,9 @@ def _max_stride(name: str) -> int:
 
 def _chain_length(name: str) -> int:
     """Convolutions one behind the other from the image to the scores."""
-
-    def count(modules: Iterable[nn.Module]) -> int:
-        return sum(isinstance(m, nn.Conv2d) or count(getattr(m, "path", m.children)()) for m in modules)
-
     backbone_of = _fcn(name).encoder
-    return count([*backbone_of.backbone.path(), backbone_of.fc]) + 1
+    layers = spatial_layers([*backbone_of.backbone.modules_to(), backbone_of.fc])
+    return sum(isinstance(layer, nn.Conv2d) for layer in layers) + 1
 
 
 def _field(name: str, layer: str) -> int:
@@ -167,7 +163,7 @@ def _field_and_stride(name: str, layer: str) -> list[int]:
 
 def _googlenet_field_with_pool() -> int:
     """Its last map, then the 7x7 average pooling that FCN leaves out."""
-    return receptive_field([*layers_of(classifier("googlenet").path()), Layer(7, 1)]).size
+    return receptive_field([*layers_of(classifier("googlenet").modules_to()), Layer(7, 1)]).size
 
 
 for _variant, _name in (("AlexNet", "fcn32s_alexnet"), ("VGG16", "fcn8s_vgg16")):
@@ -183,7 +179,7 @@ for _pool in ("pool3", "pool4"):
 
 @FCN_ROWS.row("VGG16 pool5", "[receptive")
 def _pool5_field() -> list[int]:
-    field = receptive_field(layers_of(classifier("vgg16").path()))
+    field = receptive_field(layers_of(classifier("vgg16").modules_to()))
     return [field.size, field.stride]
 
 
