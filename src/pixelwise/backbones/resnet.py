@@ -275,7 +275,8 @@ class ResNet(ClassifierBackbone):
                 letter = "a" if i == 0 else f"b{i}" if deep else "abcdef"[i]
                 prefix = f"res{number + 1}{letter}_branch"
                 names |= {
-                    f"{prefix}2{'abc'[j]}": f"layer{number}.{i}.conv{j + 1}" for j in range(len(unit.main_path()))  # type: ignore[operator]
+                    f"{prefix}2{'abc'[j]}": f"layer{number}.{i}.conv{j + 1}"
+                    for j in range(len(unit.main_path()))  # type: ignore[operator]
                 }
                 if isinstance(unit.downsample, nn.Sequential):
                     names[f"{prefix}1"] = f"layer{number}.{i}.downsample.0"
