@@ -1,13 +1,26 @@
-"""The whole vocabulary. Every other file speaks in these types.
+"""The types that every other file speaks in: taxonomy, sample, batch, logits, prediction.
 
 Shape letters, used in all docstrings:
-    B batch   C image channels   K classes   H, W height and width of the image   h, w of a coarse map
-Sizes are always (height, width). Images are RGB uint8, masks are class ids or the taxonomy's `ignore_id`.
+
+    B       images per batch
+    C       channels of the input image; feature maps say `channels`
+    K       classes
+    H, W    height and width of the image, in pixels
+    h, w    height and width of a feature map or of low-resolution logits
+    N       anything else that is counted; the docstring says what
+
+Conventions, unless a docstring says otherwise:
+
+    sizes   (height, width); a point is (row, column)
+    images  uint8 RGB, (H, W, C) in NumPy and (B, C, H, W) in torch
+    masks   class ids 0..K-1, or the taxonomy's `ignore_id` for pixels that are neither trained on nor scored;
+            mask *files* hold file values, which `Taxonomy.encode` turns into ids
+    logits  (B, K, H, W), before the softmax
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import index
@@ -16,18 +29,20 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ConfigError, InputError, MaskError
+from .errors import ConfigError, InputError, MaskError, listed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+# Mask files have at most 16 bits; the highest number is the ignore id.
 MAX_CLASSES = 65535
 
 
 def voc_color(label: int) -> tuple[int, int, int]:
-    """RGB of a label: its bits dealt out to red, green and blue in turn, the lowest bits to the highest places.
+    """Return the RGB colour of a label in the VOC palette.
 
+    The bits of the label go to red, green and blue in turn, the lowest label bits to the highest colour bits.
     Source: VOC devkit, VOClabelcolormap.
     """
     red = green = blue = 0
@@ -37,6 +52,11 @@ def voc_color(label: int) -> tuple[int, int, int]:
         blue |= (label >> 2 & 1) << place
         label >>= 3
     return red, green, blue
+
+
+def size_text(size: Iterable[int]) -> str:
+    """Return a size or shape as text: (480, 640) -> "480x640", height before width."""
+    return "x".join(map(str, size))
 
 
 class Window(NamedTuple):
@@ -55,12 +75,14 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class Taxonomy:
-    """What the numbers of a mask mean: the one place that knows ids, names, colours and what is left out.
+    """The classes of a dataset: the one place that knows ids, names, colours, file values and ignored values.
 
     names     K class names; the position is the class id
-    colors    K RGB triples, 0..255
-    values    K numbers: `values[k]` is what class k is written as in mask files
-    ignored   further file values, left out of loss and score (void, border, unlabelled)
+    colors    K RGB triples, 0..255; the VOC palette if left out
+    values    K numbers: mask files hold `values[k]` for class k; 0..K-1 if left out
+    ignored   further file values, excluded from loss and scores (void, border, unlabelled)
+
+    Raises ConfigError for repeated names or values, unequal counts, and numbers out of range.
     """
 
     names: tuple[str, ...]
@@ -70,39 +92,31 @@ class Taxonomy:
 
     def __post_init__(self) -> None:
         count = len(self.names)
-        set_field = object.__setattr__
-        set_field(self, "names", tuple(str(name) for name in self.names))
-        set_field(self, "colors", tuple(_triple(c) for c in self.colors) or tuple(voc_color(k) for k in range(count)))
-        set_field(self, "values", tuple(index(v) for v in self.values) or tuple(range(count)))
-        # A class that is written as 255 takes the number away from the default ignore value.
-        ignored = tuple(index(v) for v in self.ignored)
-        if ignored == (255,) and 255 in self.values:
+        names = tuple(str(name) for name in self.names)
+        colors = tuple(_rgb(color) for color in self.colors) or tuple(voc_color(k) for k in range(count))
+        values = tuple(index(value) for value in self.values) or tuple(range(count))
+        ignored = tuple(index(value) for value in self.ignored)
+        if ignored == (255,) and 255 in values:
+            # 255 is the value of a class, so it cannot be the default ignore value too.
             ignored = ()
-        set_field(self, "ignored", ignored)
-        self._refuse_what_cannot_be_right(count)
+        for name, value in {"names": names, "colors": colors, "values": values, "ignored": ignored}.items():
+            object.__setattr__(self, name, value)
 
-    def _refuse_what_cannot_be_right(self, count: int) -> None:
         if not 1 <= count <= MAX_CLASSES:
-            raise ConfigError("classes", f"got {count}, allowed are 1 to {MAX_CLASSES}")
-        for word, items in (("name", self.names), ("value", self.values)):
-            twice = (
-                sorted({str(item) for item in items if items.count(item) > 1}) if len(set(items)) != len(items) else []
-            )
-            if twice:
-                raise ConfigError(
-                    "classes", f"{word} {', '.join(twice[:5])} is used twice", f"give each class its own {word}"
-                )
-        if len(self.colors) != count or len(self.values) != count:
+            raise ConfigError("classes", f"expected 1 to {MAX_CLASSES} classes, got {count}")
+        for word, items in (("name", names), ("value", values)):
+            if len(set(items)) < len(items):
+                repeated = sorted({str(item) for item in items if items.count(item) > 1})
+                raise ConfigError("classes", f"repeated {word}: {listed(repeated)}", f"give each class its own {word}")
+        if len(colors) != count or len(values) != count:
+            what = f"got {count} names, {len(colors)} colors, {len(values)} values"
+            raise ConfigError("classes", what, "give one of each per class")
+        if both := sorted(set(values) & set(ignored)):
             raise ConfigError(
-                "classes", f"{count} names, {len(self.colors)} colors, {len(self.values)} values", "give one each"
+                "classes", f"value {both[0]} is both a class and ignored", "remove it from one of the two"
             )
-        both = sorted(set(self.values) & set(self.ignored))
-        if both:
-            raise ConfigError(
-                "classes", f"value {both[0]} is a class and ignored at once", "remove it from one of the two"
-            )
-        if min((*self.values, *self.ignored), default=0) < 0 or max((*self.values, *self.ignored), default=0) > 65535:
-            raise ConfigError("classes", "values must lie in 0..65535, as mask files hold no others")
+        if min(*values, *ignored, 0) < 0 or max(*values, *ignored, 0) > 65535:
+            raise ConfigError("classes", "values must be in 0..65535, the range of a 16-bit mask file")
 
     @property
     def num_classes(self) -> int:
@@ -111,57 +125,56 @@ class Taxonomy:
 
     @property
     def ignore_id(self) -> int:
-        """The id that stands in masks for "not to be learned, not to be scored"; never a class."""
+        """The id of pixels that are neither trained on nor scored; never a class."""
         return 255 if self.num_classes <= 255 else 65535
 
     @property
     def dtype(self) -> type[np.uint8] | type[np.uint16]:
-        """The integer type of masks."""
+        """The integer type of masks of ids."""
         return np.uint8 if self.ignore_id == 255 else np.uint16
 
     @cached_property
-    def _lookup(self) -> NDArray[np.int32]:
+    def _id_of_value(self) -> NDArray[np.int32]:
+        """(65536,) class id of each file value; -1 where the value is unknown."""
         table = np.full(65536, -1, np.int32)
         table[list(self.ignored)] = self.ignore_id
         table[list(self.values)] = np.arange(self.num_classes)
         return table
 
     def encode(self, raw: NDArray[Any], source: object = "mask") -> NDArray[Any]:
-        """File values (H, W) uint8 or uint16 -> class ids (H, W); ignored values become `ignore_id`.
+        """Convert file values (H, W) uint8 or uint16 to class ids (H, W); ignored values become `ignore_id`.
 
-        Raises MaskError that names `source`, the unknown value, how many pixels have it and the first of them; also when
-        the array is not two-dimensional or of another type.
+        Raises MaskError naming `source` for an array of another type or shape, and for unknown values, with their pixel
+        counts and the position of the first.
         """
         if raw.ndim != 2 or raw.dtype.kind != "u" or raw.dtype.itemsize > 2:
-            shape = "x".join(map(str, raw.shape))
-            raise MaskError(
-                source, f"an array of {shape} {raw.dtype}", "a mask is height x width numbers, uint8 or uint16"
-            )
-        mask: NDArray[np.int32] = self._lookup[raw]
-        if (mask < 0).any():
-            raise self._unknown(raw, mask, source)
-        return mask.astype(self.dtype)
-
-    def _unknown(self, raw: NDArray[Any], mask: NDArray[np.int32], source: object) -> MaskError:
-        values, counts = np.unique(raw[mask < 0], return_counts=True)
+            what = f"expected a mask (height, width) of uint8 or uint16, got {size_text(raw.shape)} {raw.dtype}"
+            raise MaskError(source, what)
+        mask: NDArray[np.int32] = self._id_of_value[raw]
+        unknown = mask < 0
+        if not unknown.any():
+            return mask.astype(self.dtype)
+        values, counts = np.unique(raw[unknown], return_counts=True)
         row, column = np.argwhere(raw == values[0])[0]
-        listed = ", ".join(f"{v} ({n} px)" for v, n in zip(values[:5], counts[:5], strict=True))
-        known = ", ".join(str(v) for v in self.values[:12]) + (", ..." if self.num_classes > 12 else "")
-        what = f"value {listed}, first at row {row}, column {column}, is none of the classes' values {known}"
+        found = listed(f"{value} ({count} px)" for value, count in zip(values, counts, strict=True))
+        word = "value" if len(values) == 1 else "values"
+        what = (
+            f"unknown mask {word} {found}, first at row {row}, column {column}; known values: {listed(self.values, 12)}"
+        )
         if set(values) == {255} and self.num_classes == 2:
             fix = "in a 0/255 mask 255 is a class: set `value: 255` for it in classes.yaml"
         else:
             fix = "add the value to a class, or to `ignore`, in classes.yaml"
-        return MaskError(source, what, fix)
+        raise MaskError(source, what, fix)
 
     def decode(self, mask: NDArray[Any], ignore_value: int | None = None) -> NDArray[Any]:
-        """Class ids (H, W) -> the values that mask files hold; `ignore_id` becomes `ignore_value` or the first ignored one.
+        """Convert class ids (H, W) to file values; `ignore_id` becomes `ignore_value`, or the first ignored value.
 
-        The type is uint8 where no value of the taxonomy is above 255, else uint16. Raises MaskError when pixels are to be
-        ignored and no file value stands for that.
+        The result is uint8 if all values of the taxonomy fit, else uint16. Raises MaskError if the mask has ignored pixels
+        and there is no file value for them.
         """
         if ignore_value is None and not self.ignored and (mask == self.ignore_id).any():
-            what = "holds pixels of no class, and no file value stands for them"
+            what = "has ignored pixels, but the taxonomy has no file value for them"
             raise MaskError("mask", what, "add one to `ignore` in classes.yaml")
         fallback = (*self.ignored, self.ignore_id)[0] if ignore_value is None else ignore_value
         table = np.full(self.ignore_id + 1, fallback, np.uint16)
@@ -170,30 +183,25 @@ class Taxonomy:
         return raw.astype(np.uint8) if max(*self.values, *self.ignored, ignore_value or 0) <= 255 else raw
 
     def palette(self, by: Literal["id", "value"] = "id") -> NDArray[np.uint8]:
-        """Return the class colours as a table (n, 3) RGB, indexed by class id or by the values of mask files.
+        """Return the RGB colours (N, 3) indexed by class id, or by file value; unused rows are black.
 
-        by="id"     n = ignore_id + 1, so that `palette()[mask]` colours a mask; the ignore id gets `ignore_color`
-        by="value"  n = 256, the palette of a mask file; values above 255 do not fit a palette and are left out
-        Rows of unused numbers are black.
+        N is 256, or 65536 for ids or values that need 16 bits.
         """
-        if by == "value":
-            table = np.zeros((256, 3), np.uint8)
-            for value, color in zip(self.values, self.colors, strict=True):
-                if value < 256:
-                    table[value] = color
-            return table
-        table = np.zeros((self.ignore_id + 1, 3), np.uint8)
-        table[: self.num_classes] = self.colors
-        table[self.ignore_id] = self.ignore_color
+        by_value = by == "value"
+        classes = list(self.values) if by_value else list(range(self.num_classes))
+        ignored = list(self.ignored) if by_value else [self.ignore_id]
+        table = np.zeros((256 if max(*classes, *ignored) <= 255 else 65536, 3), np.uint8)
+        table[ignored] = self.ignore_color
+        table[classes] = self.colors
         return table
 
     @property
     def ignore_color(self) -> tuple[int, int, int]:
-        """RGB of what is not scored: black, or where a class is black the ignore id's in the VOC devkit's palette, a cream."""
+        """RGB of ignored pixels: black; if a class is black, the VOC palette's colour of the ignore id (255: cream)."""
         return voc_color(self.ignore_id) if (0, 0, 0) in self.colors else (0, 0, 0)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON and YAML form; `from_dict` reads it back."""
+        """Return the JSON and YAML form, which `from_dict` reads back."""
         rows = zip(self.names, self.colors, self.values, strict=True)
         return {
             "classes": [{"name": n, "color": list(c), "value": v} for n, c, v in rows],
@@ -206,64 +214,60 @@ class Taxonomy:
         unknown = set(data) - {"classes", "ignore"}
         rows = data.get("classes")
         if unknown or not isinstance(rows, Sequence) or isinstance(rows, str) or not rows:
-            what = f"unknown key {sorted(map(str, unknown))[0]!r}" if unknown else "holds no list `classes`"
+            what = f"unknown key {sorted(map(str, unknown))[0]!r}" if unknown else "has no list `classes`"
             example = "write `classes: [{name: road, color: [128, 64, 128], value: 0}, ...]` and `ignore: [255]`"
             raise ConfigError(source, what, example)
         names, colors, values = zip(*(_class_row(row, k, source) for k, row in enumerate(rows)), strict=True)
+        ignore = data.get("ignore", [255])
+        ignored = ignore if isinstance(ignore, list | tuple) else [] if ignore is None else [ignore]
         try:
-            return cls(names, colors, values, _ignored_values(data.get("ignore", [255])))
+            return cls(names, colors, values, tuple(_integer(value) for value in ignored))
+        except TypeError:
+            fix = "write a list of integers, `ignore: [255]`"
+            raise ConfigError(source, f"`ignore` must be integers, got {ignore!r}", fix) from None
         except ConfigError as error:
             raise ConfigError(source, error.what, error.fix) from None
 
 
 def _class_row(row: Any, k: int, source: object) -> tuple[str, tuple[int, int, int], int]:
+    """Return name, colour and file value of class k as written in classes.yaml."""
     entry = {"name": row} if isinstance(row, str) else row
-    if (
-        not isinstance(entry, Mapping)
-        or not isinstance(entry.get("name"), str)
-        or set(entry) - {"name", "color", "value"}
-    ):
-        fix = "write a name, or {name: ..., color: [r, g, b], value: ...}; quote a name that YAML takes for a number or a yes/no"
-        raise ConfigError(source, f"class {k} is {row!r}", fix)
+    known = {"name", "color", "value"}
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str) or set(entry) - known:
+        fix = "write a name, or {name: ..., color: [r, g, b], value: ...}; put names that look like numbers in quotes"
+        raise ConfigError(source, f"class {k}: expected a name, got {row!r}", fix)
     try:
-        return entry["name"], _triple(entry.get("color", voc_color(k))), _whole(entry.get("value", k))
+        return entry["name"], _rgb(entry.get("color", voc_color(k))), _integer(entry.get("value", k))
     except (TypeError, ConfigError):
-        raise ConfigError(
-            source, f"class {k} is {row!r}", "color is [r, g, b] of 0..255 and value a whole number"
-        ) from None
+        what = f"class {k}: expected a color [r, g, b] of 0..255 and an integer value, got {row!r}"
+        raise ConfigError(source, what) from None
 
 
-def _ignored_values(ignore: Any) -> tuple[int, ...]:
-    """One number, a list of them, or nothing."""
-    listed = ignore if isinstance(ignore, list | tuple) else [] if ignore is None else [ignore]
-    try:
-        return tuple(_whole(value) for value in listed)
-    except TypeError:
-        raise ConfigError(
-            "classes", f"ignore is {ignore!r}", "write a list of whole numbers, `ignore: [255]`"
-        ) from None
-
-
-def _whole(number: Any) -> int:
-    """The number as an int; TypeError for what would have to be cut or read: 1.5, "5", yes."""
+def _integer(number: Any) -> int:
+    """Return the number as an int; TypeError for 1.5, "5" and True, which would have to be converted."""
     if isinstance(number, bool | np.bool_):
         raise TypeError
     return index(number)
 
 
-def _triple(color: Any) -> tuple[int, int, int]:
+def _rgb(color: Any) -> tuple[int, int, int]:
     try:
-        red, green, blue = (_whole(c) for c in color)
+        red, green, blue = (_integer(c) for c in color)
     except (TypeError, ValueError):
         red = green = blue = -1
     if not all(0 <= c <= 255 for c in (red, green, blue)):
-        raise ConfigError("classes", f"color {color!r} is not three whole numbers of 0..255")
+        raise ConfigError("classes", f"a color must be three integers of 0..255, got {color!r}")
     return red, green, blue
 
 
 @dataclass
 class Sample:
-    """One labelled image: key (unique in its split), image (H, W, C) uint8 RGB, mask (H, W) class ids or None."""
+    """One labelled image.
+
+    key     its name, unique within the split
+    image   (H, W, C) uint8 RGB
+    mask    (H, W) class ids, or None for an image without labels
+    """
 
     key: str
     image: NDArray[np.uint8]
@@ -271,13 +275,17 @@ class Sample:
 
     def __post_init__(self) -> None:
         if self.mask is not None and self.mask.shape != self.image.shape[:2]:
-            image, mask = ("x".join(map(str, size)) for size in (self.image.shape[:2], self.mask.shape))
-            got = f"image is {image}, mask {mask} (height x width)"
-            raise MaskError(self.key, got, "export both at one size; masks are never resized silently")
+            what = f"image is {size_text(self.image.shape[:2])}, mask {size_text(self.mask.shape)} (height x width)"
+            raise MaskError(self.key, what, "export both at one size; masks are never resized silently")
 
 
 class Batch(NamedTuple):
-    """images (B, C, H, W) uint8, masks (B, H, W) int64 class ids with the taxonomy's ignore id, keys of the samples."""
+    """Samples of one size, stacked.
+
+    images   (B, C, H, W) uint8
+    masks    (B, H, W) int64 class ids, with the taxonomy's ignore id
+    keys     the B keys of the samples
+    """
 
     images: Tensor
     masks: Tensor
@@ -285,7 +293,11 @@ class Batch(NamedTuple):
 
 
 class Output(NamedTuple):
-    """logits (B, K, H, W) at input size; aux: further logits for the loss, empty in eval. One type in both modes."""
+    """What a network returns, in training and in eval mode alike.
+
+    logits   (B, K, H, W) at the size of the input
+    aux      further logits (B, K, H, W) for the training loss; empty in eval mode
+    """
 
     logits: Tensor
     aux: tuple[Tensor, ...] = ()
@@ -324,7 +336,10 @@ class LowResLogits(NamedTuple):
 class Prediction:
     """The labels of one image.
 
-    mask (H, W) class ids; taxonomy; image (H, W, 3) uint8 RGB that was labelled; probs (K, H, W) float32 or None.
+    mask       (H, W) class ids
+    taxonomy   what the ids mean
+    image      (H, W, 3) uint8 RGB, the image that was labelled
+    probs      (K, H, W) float32 softmax probabilities, or None if they were not asked for
     """
 
     mask: NDArray[Any]
@@ -333,23 +348,23 @@ class Prediction:
     probs: NDArray[np.float32] | None = field(default=None, repr=False)
 
     def class_fractions(self) -> dict[str, float]:
-        """Class name -> share of the image's pixels, of the classes that occur, largest first."""
+        """Return the fraction of the image's pixels per class that occurs, by class name, largest first."""
         counts = np.bincount(self.mask.ravel(), minlength=self.taxonomy.num_classes)[: self.taxonomy.num_classes]
         order = [k for k in np.argsort(-counts, kind="stable") if counts[k]]
         return {self.taxonomy.names[k]: float(counts[k]) / self.mask.size for k in order}
 
     def colorize(self) -> Image:
-        """The mask in the classes' colours, an RGB image."""
+        """Return the mask in the colours of the classes, an RGB image."""
         from PIL import Image
 
         return Image.fromarray(self.taxonomy.palette()[self.mask])
 
     def overlay(self, opacity: float = 0.5) -> Image:
-        """The image with the colours laid over it; opacity 0 is the image, 1 the colours."""
+        """Return the image blended with the colours of the classes: opacity 0 is the image, 1 the colours."""
         from PIL import Image
 
         if not 0 <= opacity <= 1:
-            raise InputError("opacity", f"got {opacity}, allowed are 0 to 1")
+            raise InputError("opacity", f"must be between 0 and 1, got {opacity}")
         colors = self.taxonomy.palette()[self.mask].astype(np.float32)
         mixed = self.image.astype(np.float32) * (1 - opacity) + colors * opacity
         return Image.fromarray(np.rint(mixed).astype(np.uint8))

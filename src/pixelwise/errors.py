@@ -1,24 +1,42 @@
-"""Every error that pixelwise raises on purpose, and the exit code of each.
+"""The errors that pixelwise raises on purpose, with the exit code of each, and the words that messages share.
 
     PixelwiseError
-    ├── InputError           2   a file, a folder, a config, an argument is wrong
-    │   ├── ImageError           an image cannot be read or would be read wrongly
-    │   ├── MaskError            a mask holds what the taxonomy does not know
-    │   ├── DatasetError         a dataset's files do not fit together
-    │   ├── ConfigError          a setting is unknown or out of range
-    │   ├── UnknownNameError     a model, backbone, dataset or recipe of that name is not registered
-    │   └── CheckpointError      a checkpoint or a foreign weight file does not fit
-    ├── ResourceError     3   disk, rights, memory, device, a missing optional package
-    └── Interrupted          4   stopped by the user or by a signal; state saved
+    ├── InputError           2   a file, folder, setting or argument is wrong
+    │   ├── ImageError           an image cannot be read, or would be read wrongly
+    │   ├── MaskError            a mask has unknown values or the wrong shape
+    │   ├── DatasetError         the files of a dataset do not fit together
+    │   ├── ConfigError          a setting is unknown, of the wrong type or out of range
+    │   ├── UnknownNameError     no model, backbone, dataset format or recipe has that name
+    │   └── CheckpointError      a checkpoint or weight file is damaged or does not fit the network
+    ├── ResourceError        3   disk full, no permission, no memory, no such device, package not installed
+    └── Interrupted          4   stopped by the user or by a signal; the state is saved
 
-A message has one form, `<subject>: <what, got, allowed>; fix: <how>`, so that one line is enough to act on.
+Every message is one line: `<subject>: <what is wrong: expected X, got Y>; fix: <how>`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+
+def listed(names: Iterable[object], limit: int = 5) -> str:
+    """Return "a, b, c": the first `limit` names, and after them how many there are in total if some are left out."""
+    words = [str(name) for name in names]
+    return ", ".join(words[:limit]) + (f", ... ({len(words)} in total)" if len(words) > limit else "")
+
+
+def os_reason(error: OSError) -> str:
+    """Return the operating system's reason without number and path, such as "No space left on device"."""
+    return error.strerror or str(error)
+
 
 class PixelwiseError(Exception):
-    """The base: `str(error)` is one line without a traceback, `exit_code` what the command ends with."""
+    """Base of all errors: `str(error)` is one line, `exit_code` is the exit status of the command.
+
+    subject   the file, option or argument at fault
+    what      what is wrong with it
+    fix       how to fix it; may be empty
+    """
 
     exit_code = 2
 
@@ -33,20 +51,20 @@ class PixelwiseError(Exception):
         return " ".join(line.split())
 
     def __reduce__(self) -> tuple[type[PixelwiseError], tuple[str, str, str]]:
-        """Keep the three parts when the error travels out of a loader's worker process."""
+        """Keep the three parts when the error is pickled on its way out of a DataLoader worker."""
         return type(self), (self.subject, self.what, self.fix)
 
 
 class InputError(PixelwiseError):
-    """What the user handed over is wrong."""
+    """A file, folder, setting or argument is wrong."""
 
 
 class ImageError(InputError):
-    """An image cannot be read, or reading it would give other pixels than its author meant."""
+    """An image cannot be read, or would be read with other pixels than its author meant."""
 
 
 class MaskError(InputError):
-    """A mask holds values that the taxonomy does not know, or has the wrong shape."""
+    """A mask has values that the taxonomy does not know, or the wrong shape."""
 
 
 class DatasetError(InputError):
@@ -58,20 +76,20 @@ class ConfigError(InputError):
 
 
 class UnknownNameError(InputError):
-    """No such name in a registry; the message lists the nearest ones."""
+    """No entry of a registry has that name; the message lists the nearest ones."""
 
 
 class CheckpointError(InputError):
-    """A checkpoint or a foreign weight file is damaged, or does not fit the network."""
+    """A checkpoint or a weight file of another library is damaged, or does not fit the network."""
 
 
 class ResourceError(PixelwiseError):
-    """The machine cannot do it: disk full, no rights, no memory, no such device, package not installed."""
+    """The machine lacks something: disk space, permission, memory, a device, an optional package."""
 
     exit_code = 3
 
 
 class Interrupted(PixelwiseError):
-    """The user or a signal stopped the work; what was done so far is saved."""
+    """The user or a signal stopped the work; everything finished so far is saved."""
 
     exit_code = 4

@@ -11,8 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pixelwise.core import Prediction, Sample, Taxonomy, Window, voc_color
-from pixelwise.errors import ConfigError, InputError, Interrupted, MaskError, PixelwiseError, ResourceError
+from pixelwise.core import Prediction, Sample, Taxonomy, Window, size_text, voc_color
+from pixelwise.errors import (
+    ConfigError,
+    InputError,
+    Interrupted,
+    MaskError,
+    PixelwiseError,
+    ResourceError,
+    listed,
+    os_reason,
+)
 
 ROAD_AND_CAR = Taxonomy(("road", "car"), ((128, 64, 128), (0, 0, 142)), (7, 26), (0, 255))
 
@@ -60,7 +69,7 @@ def test_decode_writes_the_ignored_pixels_as_asked() -> None:
 def test_decode_invents_no_value_for_pixels_of_no_class() -> None:
     binary = Taxonomy(("sky", "cloud"), (), (0, 255))
     assert binary.decode(np.array([[0, 1]], np.uint8)).tolist() == [[0, 255]]
-    with pytest.raises(MaskError, match="no file value stands for them"):
+    with pytest.raises(MaskError, match="has no file value for them"):
         binary.decode(np.array([[0, 255]], np.uint8))
 
 
@@ -71,7 +80,7 @@ def test_an_unknown_value_names_file_value_count_and_place() -> None:
     with pytest.raises(MaskError) as caught:
         ROAD_AND_CAR.encode(raw, "masks/a.png")
     assert str(caught.value) == (
-        "masks/a.png: value 9 (3 px), 200 (1 px), first at row 2, column 3, is none of the classes' values 7, 26; "
+        "masks/a.png: unknown mask values 9 (3 px), 200 (1 px), first at row 2, column 3; known values: 7, 26; "
         "fix: add the value to a class, or to `ignore`, in classes.yaml"
     )
 
@@ -96,7 +105,7 @@ def test_a_mask_of_0_and_255_leads_to_the_value_setting() -> None:
 )
 def test_encode_refuses_what_is_no_mask(raw: NDArray[Any]) -> None:
     taxonomy = Taxonomy(("a", "b"), (), (0, 65535))
-    with pytest.raises(MaskError, match=r"a\.png: an array of .*uint8 or uint16"):
+    with pytest.raises(MaskError, match=r"a\.png: expected a mask \(height, width\) of uint8 or uint16, got "):
         taxonomy.encode(raw, "a.png")
 
 
@@ -129,57 +138,57 @@ def test_what_is_not_scored_has_a_colour_of_its_own(
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
-        ({"names": ()}, "got 0, allowed are 1 to 65535"),
+        ({"names": ()}, "expected 1 to 65535 classes, got 0"),
         ({"names": ("a",) * 65536}, "got 65536"),
-        ({"names": ("a", "b", "a")}, "name a is used twice"),
-        ({"names": ("a", "b"), "values": (3, 3)}, "value 3 is used twice"),
+        ({"names": ("a", "b", "a")}, "repeated name: a"),
+        ({"names": ("a", "b"), "values": (3, 3)}, "repeated value: 3"),
         ({"names": ("a", "b"), "values": (3,)}, "2 names, 2 colors, 1 values"),
         ({"names": ("a", "b"), "colors": ((0, 0, 0),)}, "2 names, 1 colors, 2 values"),
-        ({"names": ("a", "b"), "ignored": (1,)}, "value 1 is a class and ignored at once"),
-        ({"names": ("a",), "values": (-1,)}, "values must lie in 0..65535"),
-        ({"names": ("a",), "ignored": (65536,)}, "values must lie in 0..65535"),
-        ({"names": ("a",), "colors": ((0, 0, 256),)}, r"color \(0, 0, 256\) is not three whole numbers"),
-        ({"names": ("a",), "colors": ((0, 0),)}, r"color \(0, 0\) is not three whole numbers"),
-        ({"names": ("a",), "colors": ((0, 0, 0.5),)}, "is not three whole numbers"),
+        ({"names": ("a", "b"), "ignored": (1,)}, "value 1 is both a class and ignored"),
+        ({"names": ("a",), "values": (-1,)}, "values must be in 0..65535"),
+        ({"names": ("a",), "ignored": (65536,)}, "values must be in 0..65535"),
+        ({"names": ("a",), "colors": ((0, 0, 256),)}, r"must be three integers of 0\.\.255, got \(0, 0, 256\)"),
+        ({"names": ("a",), "colors": ((0, 0),)}, r"must be three integers of 0\.\.255, got \(0, 0\)"),
+        ({"names": ("a",), "colors": ((0, 0, 0.5),)}, "must be three integers"),
     ],
 )
-def test_a_taxonomy_refuses(fields: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_a_taxonomy_refuses(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         Taxonomy(**fields)
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
-        ({}, "holds no list `classes`"),
-        ({"classes": []}, "holds no list `classes`"),
-        ({"classes": "road"}, "holds no list `classes`"),
-        ({"classes": {"road": 0}}, "holds no list `classes`"),
+        ({}, "has no list `classes`"),
+        ({"classes": []}, "has no list `classes`"),
+        ({"classes": "road"}, "has no list `classes`"),
+        ({"classes": {"road": 0}}, "has no list `classes`"),
         ({"classes": ["a"], "ignored": [0]}, "unknown key 'ignored'"),
         ({"classes": ["a"], 5: 0}, "unknown key '5'"),
-        ({"classes": ["a", 3]}, "class 1 is 3"),
-        ({"classes": ["a", False]}, "class 1 is False"),
-        ({"classes": [{"name": None}]}, "class 0 is {'name': None}"),
-        ({"classes": [{"color": [1, 2, 3]}]}, "class 0 is"),
-        ({"classes": [{"name": "a", "colour": [1, 2, 3]}]}, "class 0 is"),
-        ({"classes": [{"name": "a", "color": [1, 2]}]}, "color is"),
-        ({"classes": [{"name": "a", "color": [0, 0, 300]}]}, "color is"),
-        ({"classes": [{"name": "a", "color": [0.5, 0, 0]}]}, "color is"),
-        ({"classes": [{"name": "a", "color": 7}]}, "color is"),
-        ({"classes": [{"name": "a", "value": 1.5}]}, "value a whole number"),
-        ({"classes": [{"name": "a", "value": "5"}]}, "value a whole number"),
-        ({"classes": [{"name": "a", "value": True}]}, "value a whole number"),
-        ({"classes": ["a"], "ignore": "255"}, "ignore is '255'"),
-        ({"classes": ["a"], "ignore": [2.5]}, "ignore is"),
-        ({"classes": ["a"], "ignore": ["void"]}, "ignore is"),
-        ({"classes": ["a"], "ignore": [0]}, "value 0 is a class and ignored at once"),
-        ({"classes": ["a", "a"]}, "name a is used twice"),
+        ({"classes": ["a", 3]}, "class 1: expected a name, got 3"),
+        ({"classes": ["a", False]}, "class 1: expected a name, got False"),
+        ({"classes": [{"name": None}]}, "class 0: expected a name, got {'name': None}"),
+        ({"classes": [{"color": [1, 2, 3]}]}, "class 0: expected a name"),
+        ({"classes": [{"name": "a", "colour": [1, 2, 3]}]}, "class 0: expected a name"),
+        ({"classes": [{"name": "a", "color": [1, 2]}]}, "expected a color"),
+        ({"classes": [{"name": "a", "color": [0, 0, 300]}]}, "expected a color"),
+        ({"classes": [{"name": "a", "color": [0.5, 0, 0]}]}, "expected a color"),
+        ({"classes": [{"name": "a", "color": 7}]}, "expected a color"),
+        ({"classes": [{"name": "a", "value": 1.5}]}, "an integer value"),
+        ({"classes": [{"name": "a", "value": "5"}]}, "an integer value"),
+        ({"classes": [{"name": "a", "value": True}]}, "an integer value"),
+        ({"classes": ["a"], "ignore": "255"}, "`ignore` must be integers, got '255'"),
+        ({"classes": ["a"], "ignore": [2.5]}, "`ignore` must be integers"),
+        ({"classes": ["a"], "ignore": ["void"]}, "`ignore` must be integers"),
+        ({"classes": ["a"], "ignore": [0]}, "value 0 is both a class and ignored"),
+        ({"classes": ["a", "a"]}, "repeated name: a"),
     ],
 )
-def test_from_dict_refuses_and_names_the_file(data: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said) as caught:
+def test_from_dict_refuses_and_names_the_file(data: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
         Taxonomy.from_dict(data, "set/classes.yaml")
     assert str(caught.value).startswith("set/classes.yaml: ")
     assert "\n" not in str(caught.value)
@@ -223,6 +232,17 @@ def test_colors_of_the_voc_devkit(label: int, color: tuple[int, int, int]) -> No
     assert voc_color(label) == color
 
 
+def test_a_palette_by_file_value_colours_classes_and_ignored_values() -> None:
+    table = Taxonomy(("road", "car"), ((0, 0, 0), (0, 0, 142)), (7, 26), (3, 255)).palette(by="value")
+    assert table.shape == (256, 3)
+    assert {value: tuple(color) for value, color in enumerate(table.tolist()) if any(color)} == {
+        26: (0, 0, 142),
+        3: (224, 224, 192),
+        255: (224, 224, 192),
+    }
+    assert Taxonomy(("a", "b"), (), (0, 300)).palette(by="value")[300].tolist() == [128, 0, 0]
+
+
 def test_shares_count_pixels_and_leave_ignored_ones_nameless() -> None:
     mask = np.array([[0, 1, 1, 255]], np.uint8)
     shares = Prediction(mask, ROAD_AND_CAR, np.zeros((1, 4, 3), np.uint8)).class_fractions()
@@ -242,7 +262,7 @@ def test_overlay_and_colorize_by_hand() -> None:
 @pytest.mark.parametrize("opacity", [-0.1, 1.1, float("nan")])
 def test_overlay_refuses_an_opacity_outside_0_to_1(opacity: float) -> None:
     prediction = Prediction(np.zeros((1, 1), np.uint8), ROAD_AND_CAR, np.zeros((1, 1, 3), np.uint8))
-    with pytest.raises(InputError, match="opacity: got"):
+    with pytest.raises(InputError, match="opacity: must be between 0 and 1, got"):
         prediction.overlay(opacity)
 
 
@@ -271,3 +291,11 @@ def test_an_error_is_one_line_and_survives_a_worker_process(kind: type[Pixelwise
     assert type(error) is kind
     assert str(error) == "a.png: got 3 bands; fix: use one"
     assert (error.subject, error.fix, error.exit_code) == ("a.png", "use one", code)
+
+
+def test_the_words_that_messages_share() -> None:
+    assert listed(["a", "b"]) == "a, b"
+    assert listed(range(7), limit=3) == "0, 1, 2, ... (7 in total)"
+    assert os_reason(OSError(28, "No space left on device", "/x")) == "No space left on device"
+    assert os_reason(OSError("odd")) == "odd"
+    assert size_text((480, 640)) == "480x640"

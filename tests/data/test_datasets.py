@@ -288,7 +288,7 @@ def test_sizes_that_differ_name_both_files(tmp_path: Path) -> None:
 def test_an_unknown_value_names_the_mask(tmp_path: Path) -> None:
     root = _own_folder(tmp_path)
     _put(root / "masks/train/b0.png", _mask(0, 0, 7))
-    with pytest.raises(MaskError, match=r"b0\.png: value 7 \(8 px\), first at row 0, column 2"):
+    with pytest.raises(MaskError, match=r"b0\.png: unknown mask value 7 \(8 px\), first at row 0, column 2"):
         open_dataset(root).split("train")[1]
 
 

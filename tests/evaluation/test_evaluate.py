@@ -184,7 +184,7 @@ def test_other_size_and_unknown_values_name_the_file(split, predictions):
     with pytest.raises(MaskError, match=r"frame 2\.png: truth is 20x30, prediction 10x15 \(height x width\)"):
         evaluate_folder(predictions, split)
     write_mask(path, np.full((20, 30), 7, np.uint8))
-    with pytest.raises(MaskError, match=r"frame 2\.png: value 7 \(600 px\), first at row 0, column 0"):
+    with pytest.raises(MaskError, match=r"frame 2\.png: unknown mask value 7 \(600 px\), first at row 0, column 0"):
         evaluate_folder(predictions, split)
     write_mask(path, np.full((20, 30), 255, np.uint8))
     with pytest.raises(MaskError, match=r"frame 2\.png: prediction holds id 255 \(600 px\)"):

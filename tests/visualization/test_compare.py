@@ -213,6 +213,6 @@ def test_command_refuses_in_one_line_and_leaves_nothing(files, tmp_path):
     with pytest.raises(InputError, match=r"small\.png: is 4x4, the image 48x64"):
         command(files / "photo.png", model=model, truth=tmp_path / "small.png", out=out)
     write_mask(tmp_path / "odd.png", np.full((48, 64), 9, np.uint8))
-    with pytest.raises(MaskError, match=r"odd\.png: value 9"):
+    with pytest.raises(MaskError, match=r"odd\.png: unknown mask value 9"):
         command(files / "photo.png", model=model, truth=tmp_path / "odd.png", out=out)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["odd.png", "small.png"]
