@@ -14,14 +14,16 @@ import pytest
 from PIL import Image
 
 import pixelwise
-import pixelwise.inference.predict_files as batch
 from helpers.bad_inputs import encoded, make_bad_images, photo
 from helpers.command_line import TAXONOMY, call, files_below, refused, save_tiny
 from pixelwise.cli import main
 from pixelwise.core import Taxonomy
 from pixelwise.errors import InputError
 from pixelwise.images import Listing, read_image, read_mask
-from pixelwise.inference.predict_files import Job, OutputOptions, mask_path, plan
+from pixelwise.inference import jobs as job_planning
+from pixelwise.inference import predict_files
+from pixelwise.inference.jobs import LONGEST_ENDING, Job, plan
+from pixelwise.inference.predict_files import OutputOptions
 
 DATA = Path(__file__).parents[1] / "samples"
 
@@ -77,7 +79,7 @@ def test_sub_folders_stay_and_equal_stems_keep_their_suffix(tmp_path):
     names = ["day/a.png", "night/a.png", "b.png", "b.jpg", "b.png.jpg", "C.png", "c.jpg", "archive.tar.png"]
     for name in names:
         put(tmp_path / "in" / name)
-    jobs, _ = plan([tmp_path / "in"], tmp_path / "out", OutputOptions())
+    jobs, _ = plan([tmp_path / "in"], tmp_path / "out", [".png"])
     outputs = {str(job.source.relative_to(tmp_path / "in")): str(job.name) for job in jobs}
     assert outputs["day/a.png"] == "day/a"
     assert outputs["night/a.png"] == "night/a"
@@ -98,6 +100,8 @@ def test_names_of_255_bytes_get_all_their_files(checkpoint, tmp_path, capsys, st
     names = files_below(tmp_path / "out")
     assert len(names) == 8
     assert max(len(os.fsencode(name)) for name in names) <= 255
+    endings = OutputOptions(overlay=True, color=True, probs=True).endings
+    assert max(len(ending) for ending in endings) == LONGEST_ENDING
 
 
 def test_clashes_of_products_are_refused(checkpoint, tmp_path, capsys):
@@ -116,10 +120,10 @@ def test_no_output_is_written_over_an_input(checkpoint, tmp_path, capsys):
     (tmp_path / "alias").symlink_to(tmp_path / "in")
     common = "--model", checkpoint, "--overwrite"
     before = {path: path.read_bytes() for path in (tmp_path / "in").iterdir()}
-    assert "over an image" in refused(capsys, "predict", image, "--out", tmp_path / "in", *common, names="a.png")
-    assert "over an image" in refused(capsys, "predict", image, "--out", tmp_path / "alias", *common)
+    assert "over an input image" in refused(capsys, "predict", image, "--out", tmp_path / "in", *common, names="a.png")
+    assert "over an input image" in refused(capsys, "predict", image, "--out", tmp_path / "alias", *common)
     jpegs = tmp_path / "in/b.jpg", tmp_path / "in/b_overlay.jpg"
-    assert "over an image" in refused(capsys, "predict", *jpegs, "--out", tmp_path / "in", *common, "--overlay")
+    assert "over an input image" in refused(capsys, "predict", *jpegs, "--out", tmp_path / "in", *common, "--overlay")
     for folder in ("in", "alias"):
         assert "folder of the images" in refused(
             capsys, "predict", tmp_path / "in", "--out", tmp_path / folder, *common
@@ -162,20 +166,20 @@ def test_what_is_there_is_kept_done_again_or_gone_on_with(checkpoint, tmp_path, 
 
 def test_the_same_image_named_twice_is_one(tmp_path):
     image = put(tmp_path / "a.png")
-    assert plan([image, image], tmp_path / "out", OutputOptions())[0] == [Job(image, Path("a"))]
+    assert plan([image, image], tmp_path / "out", [".png"])[0] == [Job(image, Path("a"), (tmp_path / "out/a.png",))]
     other = put(tmp_path / "other/a.png")
     with pytest.raises(InputError, match="label them into different --out folders"):
-        plan([image, other], tmp_path / "out", OutputOptions())
+        plan([image, other], tmp_path / "out", [".png"])
 
 
 def test_ten_thousand_images_are_planned_in_seconds(tmp_path, monkeypatch):
     images = [tmp_path / f"in/p{n:05}.png" for n in range(10_000)]
     (tmp_path / "in").mkdir()
-    monkeypatch.setattr(batch, "list_images", lambda path: Listing(images, []))
+    monkeypatch.setattr(job_planning, "list_images", lambda path: Listing(images, []))
     started = time.thread_time()
-    jobs, _ = plan([tmp_path / "in"], tmp_path / "out", OutputOptions())
+    jobs, _ = plan([tmp_path / "in"], tmp_path / "out", [".png"])
     assert len(jobs) == 10_000
-    assert mask_path(tmp_path / "out", jobs[-1]) == tmp_path / "out/p09999.png"
+    assert jobs[-1].mask == tmp_path / "out/p09999.png"
     assert time.thread_time() - started < 5
 
 
@@ -254,7 +258,7 @@ def test_any_size_keeps_its_size(checkpoint, tmp_path, capsys, size):
 def test_300_classes_make_16_bit_masks(tmp_path, capsys):
     taxonomy = Taxonomy(tuple(f"c{k}" for k in range(300)), values=tuple(range(1000, 1300)))
     segmenter = pixelwise.load(save_tiny(tmp_path / "small ids", taxonomy))
-    segmenter.model.score.bias.data[256:] += 1000
+    segmenter.model.score.bias.data[256:] += 1e5
     checkpoint = tmp_path / "model"
     segmenter.save_pretrained(checkpoint)
     put(tmp_path / "a.png")
@@ -292,7 +296,7 @@ def test_interrupted_is_exit_4_and_can_go_on(checkpoint, tmp_path, capsys, monke
     for n in range(3):
         put(tmp_path / f"in/{n}.png", n)
     arguments = "predict", tmp_path / "in", "--out", tmp_path / "out", "--model", checkpoint
-    real, written = batch.write_mask, []
+    real, written = predict_files.write_mask, []
 
     def write(path, *rest):
         if len(written) == 2:
@@ -300,7 +304,7 @@ def test_interrupted_is_exit_4_and_can_go_on(checkpoint, tmp_path, capsys, monke
         written.append(path)
         real(path, *rest)
 
-    monkeypatch.setattr(batch, "write_mask", write)
+    monkeypatch.setattr(predict_files, "write_mask", write)
     assert "interrupted" in call(capsys, *arguments).err[-1]
     assert files_below(tmp_path / "out") == ["0.png", "1.png"]
     monkeypatch.undo()
@@ -318,7 +322,7 @@ def test_leftovers_of_a_killed_process_are_swept(checkpoint, tmp_path, capsys):
 def test_a_image_that_vanishes_is_a_line(checkpoint, tmp_path, capsys, monkeypatch):
     for n in range(2):
         put(tmp_path / f"in/{n}.png", n)
-    real = batch.plan
+    real = job_planning.plan
 
     def plan_and_lose(*arguments):
         found = real(*arguments)

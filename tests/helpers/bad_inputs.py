@@ -83,7 +83,7 @@ _ROTTED[len(_PNG) // 2] ^= 0x10
 BAD_IMAGES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "empty.png": (_bytes(b""), ("is empty (0 bytes)", "copy or download it again")),
     "cut.jpg": (_bytes(_JPEG[: len(_JPEG) // 2]), ("damaged or cut", "truncated", "copy or download it again")),
-    "cut.png": (_bytes(_PNG[: len(_PNG) // 2]), ("is cut", "the end of the PNG is missing")),
+    "cut.png": (_bytes(_PNG[: len(_PNG) // 2]), ("damaged or cut", "copy or download it again")),
     "head_only.jpg": (_bytes(_JPEG[:20]), ("begins as JPEG, but is damaged", "export")),
     "rotted.png": (_bytes(bytes(_ROTTED)), ("is damaged", "checksum")),
     "cut.webp": (_bytes(encoded(_NOISE, "WEBP", lossless=True)[:9000]), ("damaged",)),
@@ -103,10 +103,13 @@ BAD_IMAGES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "drawing.jpg": (_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n"), ("PostScript", "export")),
     "layers.png": (_bytes(b"8BPS\0\1"), ("Photoshop", "export")),
     "phone.jpg": (_bytes(b"\0\0\0\x18ftypheic\0\0\0\0"), ("heic", "export")),
-    "text.png": (_bytes(b"hello world, no image\n" * 9), ("no image of a known format", "PNG, JPEG, TIFF, WebP, BMP")),
+    "text.png": (
+        _bytes(b"hello world, no image\n" * 9),
+        ("not an image of a known format", "PNG, JPEG, TIFF, WebP, BMP"),
+    ),
     "nan.tif": (_float(float("nan")), ("20 pixels that are NaN", "replace them")),
-    "wide.tif": (_float(7.5), ("float pixels of 7.5 to 7.5", "allowed are 0 to 1", "scale them")),
-    "int32.tif": (_bytes(encoded(np.full((4, 5), 7, np.int32), "TIFF")), ("32-bit whole numbers", "8 or 16 bits")),
+    "wide.tif": (_float(7.5), ("expected float pixels of 0 to 1, got 7.5 to 7.5", "scale them")),
+    "int32.tif": (_bytes(encoded(np.full((4, 5), 7, np.int32), "TIFF")), ("32-bit integers", "8 or 16 bits")),
 }
 
 

@@ -304,7 +304,7 @@ def test_a_folder_gives_its_images_and_tells_what_it_skips(tmp_path: Path) -> No
 
 
 def test_nothing_to_find_says_what_was_sought(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"holds no images; fix: sought are \.png \.jpg"):
+    with pytest.raises(InputError, match=r"holds no images; fix: expected files \.png \.jpg"):
         find_images(tmp_path)
     with pytest.raises(InputError, match=r"nowhere: does not exist; fix: name an image"):
         find_images(tmp_path / "nowhere")
@@ -319,7 +319,7 @@ def test_a_written_image_is_read_by_another_library(tmp_path: Path, name: str, t
 
 
 def test_write_image_refuses(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"x\.gif: images are not written as \.gif; fix: name it \.png"):
+    with pytest.raises(InputError, match=r"x\.gif: images cannot be written as \.gif; fix: name it \.png"):
         write_image(tmp_path / "x.gif", photo())
     with pytest.raises(InputError, match=r"\(24, 40, 3\) float64"):
         write_image(tmp_path / "x.png", photo() / 2)

@@ -92,7 +92,7 @@ def test_32_bit_labels_that_fit_are_read(tmp_path: Path) -> None:
     values = np.array([[0, 70, 65535]], np.int32)
     np.testing.assert_array_equal(read_mask(_saved(tmp_path, encoded(values, "TIFF"), "x.tif")), values)
     with pytest.raises(
-        MaskError, match=r"x\.tif: holds labels of -1 to 65536, allowed are 0 to 65535; fix: number the classes"
+        MaskError, match=r"x\.tif: expected labels of 0 to 65535, got -1 to 65536; fix: number the classes"
     ):
         read_mask(_saved(tmp_path, encoded(np.array([[-1, 65536]], np.int32), "TIFF"), "x.tif"))
 
@@ -128,14 +128,14 @@ def _jpeg_in_tiff() -> bytes:
         (
             "m.jpg",
             encoded(photo()[..., 0], "JPEG"),
-            "is a lossy JPEG, whose values are not the labels that were drawn; fix:",
+            "is a lossy JPEG, which does not keep the labels exactly; fix:",
         ),
         ("m.webp", encoded(photo(), "WEBP"), "is a lossy WEBP"),
         ("m.tif", _jpeg_in_tiff(), "is a lossy TIFF"),
         (
             "f.tif",
             encoded(np.zeros((2, 2), np.float32), "TIFF"),
-            "has pixels of mode F, which are no labels; fix: save labels",
+            "has pixels of mode F, which cannot hold labels; fix: save labels",
         ),
         (
             "d.png",
@@ -192,9 +192,9 @@ def test_a_palette_of_ones_own_comes_first(tmp_path: Path) -> None:
 
 def test_write_mask_refuses(tmp_path: Path) -> None:
     labels = np.zeros((2, 2), np.uint8)
-    with pytest.raises(InputError, match=r"m\.jpg: masks are not written as \.jpg; fix: name it \.png"):
+    with pytest.raises(InputError, match=r"m\.jpg: masks cannot be written as \.jpg; fix: name it \.png"):
         write_mask(tmp_path / "m.jpg", labels)
-    with pytest.raises(InputError, match=r"a mask is \(H, W\) uint8 or uint16, got \(2, 2\) int64"):
+    with pytest.raises(InputError, match=r"expected a mask \(H, W\) uint8 or uint16, got \(2, 2\) int64"):
         write_mask(tmp_path / "m.png", labels.astype(np.int64))
     with pytest.raises(ResourceError, match="cannot be written"):
         write_mask(tmp_path / "no" / "m.png", labels)

@@ -99,7 +99,7 @@ def test_turned_photo_is_labelled_as_the_user_sees_it(segmenter, tmp_path, orien
 
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_pil_images_of_unknown_range_are_refused(segmenter, mode):
-    with pytest.raises(ImageError, match="which range they fill is unknown"):
+    with pytest.raises(ImageError, match="whose range is unknown"):
         segmenter(Image.new(mode, (8, 8)))
 
 
@@ -168,14 +168,16 @@ def test_a_file_is_no_model(tmp_path):
 
 @pytest.mark.parametrize("device", ["tpu", "", "cuda:x", "meta", "cpu:7", "CPU"])
 def test_unknown_devices_are_refused(checkpoint, device):
-    with pytest.raises(InputError, match=f"device {device}"):
+    with pytest.raises(InputError, match=f"device: unknown device {device!r}; available devices: cpu"):
         pixelwise.load(checkpoint, device=device)
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:9"])
 def test_missing_device_lists_those_there_are(checkpoint, device, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(ResourceError, match=f"device {device}: is not there; devices: cpu"):
+    with pytest.raises(
+        ResourceError, match=f"device: {device!r} is not available; available devices: cpu; fix: use --device auto"
+    ):
         pixelwise.load(checkpoint, device=device)
     assert pixelwise.load(checkpoint).device == torch.device("cpu")
 
@@ -183,7 +185,7 @@ def test_missing_device_lists_those_there_are(checkpoint, device, monkeypatch):
 def test_model_of_four_channels_names_the_image_it_cannot_take(tmp_path):
     segmenter = pixelwise.load(save_tiny(tmp_path / "rgbd", in_channels=4))
     (tmp_path / "photo.png").write_bytes(encoded(photo(), "PNG"))
-    with pytest.raises(InputError, match=r"photo\.png: has 3 channels, .* takes 4"):
+    with pytest.raises(InputError, match=r"photo\.png: has 3 channels, but .* expects 4"):
         segmenter(Path(tmp_path / "photo.png"))
     four = np.dstack([photo(), photo()[..., 0]])
     assert segmenter(four).overlay().size == (40, 24)

@@ -207,7 +207,7 @@ def test_command_refuses_in_one_line_and_leaves_nothing(files, tmp_path):
         command(files / "cut.png", model=model, out=out)
     with pytest.raises(CheckpointError, match="no such folder"):
         command(files / "photo.png", model=["nowhere"], out=out)
-    with pytest.raises(InputError, match=r"sheet\.gif: images are not written as \.gif"):
+    with pytest.raises(InputError, match=r"sheet\.gif: images cannot be written as \.gif"):
         command(files / "photo.png", model=model, out=tmp_path / "sheet.gif")
     write_mask(tmp_path / "small.png", np.zeros((4, 4), np.uint8))
     with pytest.raises(InputError, match=r"small\.png: is 4x4, the image 48x64"):

@@ -46,13 +46,13 @@ def fcn() -> Segmenter:
     model = create_model("fcn8s_vgg16", 3, tiny=True)
     for score in model.head.scores:
         nn.init.normal_(score.weight, std=0.1)
-    return Segmenter(Checkpoint(model.eval(), TAXONOMY), "fcn", "cpu")
+    return Segmenter(Checkpoint(model.eval(), TAXONOMY), "fcn", device="cpu")
 
 
 @pytest.fixture(scope="module")
 def compact() -> Segmenter:
     torch.manual_seed(0)
-    return Segmenter(Checkpoint(create_model("compact", 3, tiny=True).eval(), TAXONOMY), "compact", "cpu")
+    return Segmenter(Checkpoint(create_model("compact", 3, tiny=True).eval(), TAXONOMY), "compact", device="cpu")
 
 
 def tensor(image) -> torch.Tensor:
@@ -194,7 +194,7 @@ def test_the_sheet_of_skips_shows_each_stage_and_what_it_changed(fcn):
 def test_networks_that_are_no_sum_of_maps_have_no_image_of_skips(compact):
     assert skips(compact, IMAGE) is None
     model = create_model("fcn32s_vgg16", 3, tiny=True).eval()
-    assert skips(Segmenter(Checkpoint(model, TAXONOMY), "one map", "cpu"), IMAGE) is None
+    assert skips(Segmenter(Checkpoint(model, TAXONOMY), "one map", device="cpu"), IMAGE) is None
 
 
 def test_shallow_and_deep_layers_are_chosen(fcn, compact):

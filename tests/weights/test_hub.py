@@ -97,7 +97,7 @@ def test_a_hub_id_is_downloaded_and_loaded(
 
 
 def test_a_hub_id_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(CheckpointError, match="is neither a folder here nor to be had from the hub") as caught:
+    with pytest.raises(CheckpointError, match="no such local folder, and not found on the Hugging Face Hub") as caught:
         pixelwise.load("someone/street")
     assert len(str(caught.value).splitlines()) == 1
     for name in ("street", "a/b/c", "./street", "/none/such"):

@@ -50,7 +50,7 @@ def compare(
     """
     if out.suffix.lower() not in SUFFIXES:
         raise InputError(
-            out, f"images are not written as {out.suffix or 'a file without suffix'}", "name it .png or .jpg"
+            out, f"images cannot be written as {out.suffix or 'a file without suffix'}", "name it .png or .jpg"
         )
     pixels = read_image(image)
     segmenters: list[Segmenter] = []

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from ..core import Prediction
 from ..errors import InputError
-from ..inference.predict_files import Job, OutputOptions, plan
+from ..inference.jobs import Job, plan
+from ..inference.predict_files import OutputOptions, print_skipped, run_jobs
 from ..visualization.gallery import Photo, make_photo, write_gallery
-from .predict import print_skipped, run_jobs
 
 
 def demo(photos: Path = Path("samples"), /, *, out: Path = Path("demo"), model: str | None = None) -> int:
@@ -26,20 +26,20 @@ def demo(photos: Path = Path("samples"), /, *, out: Path = Path("demo"), model: 
     model
         A run, a checkpoint folder or a hub id; left out, it is the model that ships with pixelwise.
     """
-    products = OutputOptions(overlay=True, color=True)
-    jobs, skipped = plan([photos], out, products)
+    outputs = OutputOptions(overlay=True, color=True)
+    jobs, skipped = plan([photos], out, outputs.endings)
     print_skipped(skipped)
     from ..inference.segmenter import load
 
     segmenter = load(model)
     labelled: list[Photo] = []
 
-    def keep(job: Job, prediction: Prediction) -> None:
+    def add_photo(job: Job, prediction: Prediction) -> None:
         labelled.append(make_photo(str(job.name), prediction))
 
-    code = run_jobs(segmenter, jobs, out, products, keep)
+    code = run_jobs(segmenter, jobs, outputs, out, on_prediction=add_photo)
     if not labelled:
-        raise InputError(photos, "none of the photos could be labelled", "mend them, see the lines above")
+        raise InputError(photos, "none of the photos could be labelled", "fix or remove them, see the lines above")
     page = write_gallery(
         out / "index.html", labelled, segmenter.taxonomy, f"{photos.stem or 'Photos'}: a label for every pixel"
     )

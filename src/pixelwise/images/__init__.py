@@ -1,22 +1,24 @@
-"""The only door for pixels: images and masks are read and written here, so that every command sees the same ones.
+"""Read and write images and masks: all pixels enter and leave through this package.
 
-What an image becomes, always (H, W, 3) uint8 RGB, turned as its EXIF orientation says:
+Every image becomes (H, W, 3) uint8 RGB, upright according to its EXIF orientation:
     8-bit grey, 1-bit    the grey value three times; 1-bit is black 0 and white 255
     palette              the palette's colours
-    alpha                dropped, the colours stay as stored (transparent pixels keep theirs)
+    alpha                dropped; the colours of transparent pixels stay as stored
     CMYK, YCbCr          Pillow's plain conversion; colour profiles are not applied
     16-bit grey, colour  divided by 257 and rounded: 0..65535 fills 0..255
     float TIFF           0..1 times 255 and rounded; other ranges and NaN are refused
 A mask keeps the numbers of its file: palette indices, 1-, 2- and 4-bit ids, 16-bit ids.
 Refused: folders, pipes, empty, cut or damaged files, several pages or frames, more than MAX_PIXELS, and every format
-outside the list (PDF, EPS, PSD and their like have a history of harmful files).
+outside the list (PDF, EPS, PSD and similar formats have a history of harmful files).
+
+Reading order: `listing` (which files), `decode` (file to Pillow image), `read` (Pillow image to array), `write`.
 """
 
 from __future__ import annotations
 
 from .decode import MAX_PIXELS
 from .listing import IMAGE_SUFFIXES, Listing, find_images, list_images
-from .read import read_image, read_mask
+from .read import from_pil, read_image, read_mask
 from .write import encode_mask, write_image, write_mask
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "Listing",
     "encode_mask",
     "find_images",
+    "from_pil",
     "list_images",
     "read_image",
     "read_mask",

@@ -1,4 +1,4 @@
-"""From a path to pixels as the file stores them, or a refusal: what may be opened, and what is whole."""
+"""Open a file, check that it is a whole image of an allowed format, and decode it with Pillow."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from ..errors import ImageError
-from .listing import kind_of
+from .listing import file_kind
 
-# Twice Pillow's own warning limit, where Pillow begins to refuse: 512 MiB as RGB.
+# Twice Pillow's own warning limit, the size from which Pillow refuses an image: 512 MiB as RGB.
 MAX_PIXELS = 178_956_970
 MAX_BYTES = 2**31
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # TIFF tags, which EXIF shares.
 _BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 258, 259, 262, 274
 _JPEG_IN_TIFF = (6, 7)
 _EXPORT = "export the image again as PNG or JPEG"
 _AGAIN = "copy or download it again"
-# What Pillow's decoders raise on damaged bytes, found by mutating files; warnings count where a program made them errors.
-DECODER_FAULTS = (
+# Exceptions of Pillow's decoders on damaged bytes, found by mutating files. Warnings are listed because a program may
+# turn them into errors.
+DECODE_ERRORS = (
     OSError,
     SyntaxError,
     ValueError,
@@ -43,8 +43,17 @@ DECODER_FAULTS = (
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
-_SIGNATURES = ((b"\xff\xd8\xff", "JPEG"), (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"RIFF", "WebP"), (b"BM", "BMP"))
-_IMPOSTERS = (
+# First bytes of the allowed formats.
+_SIGNATURES = (
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"RIFF", "WebP"),
+    (b"BM", "BMP"),
+)
+# First bytes, in lower case, of other files that are often found under an image's name: (bytes, what it is, fix).
+_OTHER_KINDS = (
     (b"version https://git-lfs", "a Git LFS pointer, not the image itself", "run `git lfs pull`"),
     (b"<!doctype html", "an HTML page, not an image", "download the file again; the server answered with a page"),
     (b"<html", "an HTML page, not an image", "download the file again; the server answered with a page"),
@@ -61,137 +70,116 @@ _IMPOSTERS = (
 
 
 class Decoded(NamedTuple):
-    """An image as Pillow decoded it, and what Pillow does not tell.
+    """An image as Pillow decoded it, and the facts about its file that Pillow hides.
 
-    image        loaded, its orientation tag not applied unless `turned`
+    image        loaded; its orientation tag is not applied unless `turned`
     data         the bytes of the file
-    bits         per channel, as stored: Pillow stretches grey of 2 and 4 bits and halves colour of 16
+    bits         per channel, as stored: Pillow stretches grey of 2 and 4 bits to 8, and cuts colour of 16 to 8
     orientation  EXIF's, 1..8
     turned       True for TIFF, which Pillow turns while loading
     inverted     True for grey TIFF with white as zero, which Pillow inverts while loading
-    lossy        True where the stored values are near, not equal to, those that were saved
+    lossy        True where the decoded values may differ from the values that were saved (JPEG)
     """
 
     image: Image.Image
     data: bytes
     bits: int
     orientation: int
-    turned: bool
-    inverted: bool
-    lossy: bool
+    turned: bool = False
+    inverted: bool = False
+    lossy: bool = False
 
 
 def decode(path: str | Path) -> Decoded:
-    """Open, check and decode an image of an allowed format. Raises ImageError with the file, what is wrong and a fix."""
+    """Read, check and decode an image of an allowed format. Raises ImageError with the file, what is wrong and a fix."""
     data = _read_bytes(path)
-    _refuse_imposter(path, data)
-    if data.startswith(_PNG_SIGNATURE):
-        _refuse_damaged_png(path, data)
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        _refuse_bomb(path, image)
-        _refuse_pages(path, image)
-        # Pillow turns TIFF while loading and forgets the tag; in the other formats the tag may stand behind the pixels.
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            what = f"is too large: {height}x{width} (height x width), at most {MAX_PIXELS} pixels are allowed"
+            raise ImageError(path, what, "cut it into tiles")
+        # A stack of pages or an animation has no single meaning. A phone's MPO is a photo followed by a preview.
+        pages = getattr(image, "n_frames", 1)
+        if pages > 1 and image.format != "MPO":
+            raise ImageError(path, f"holds {pages} pages or frames", "save each as a file of its own")
+        if image.format == "PNG":
+            # `load` does not check the checksums of pixel chunks, so damaged pixels would pass. `verify` does, and
+            # leaves the image unusable.
+            image.verify()
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        # Pillow turns TIFF while loading and drops the tag; in the other formats the tag may stand after the pixels.
         orientation = _tiff_tag(image, _ORIENTATION, 1)
         image.load()
         if image.format != "TIFF":
             orientation = _exif_orientation(image)
     except UnidentifiedImageError:
-        raise ImageError(path, _unidentified(data), _EXPORT) from None
+        raise _unidentified(path, data) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(path, f"is too large: {str(error).partition(',')[0]}", "cut it into tiles") from None
-    except DECODER_FAULTS as error:
+    except DECODE_ERRORS as error:
         raise ImageError(path, f"is damaged or cut: {error or type(error).__name__}", _AGAIN) from None
-    return _with_facts(image, data, orientation if orientation in range(1, 9) else 1)
-
-
-def _with_facts(image: ImageFile.ImageFile, data: bytes, orientation: int) -> Decoded:
-    if image.format == "PNG":
-        return Decoded(image, data, data[24], orientation, turned=False, inverted=False, lossy=False)
-    if image.format == "TIFF":
-        inverted = image.mode in ("1", "L") and _tiff_tag(image, _PHOTOMETRIC, 1) == 0
-        lossy = _tiff_tag(image, _COMPRESSION, 1) in _JPEG_IN_TIFF
-        return Decoded(
-            image, data, _tiff_tag(image, _BITS_PER_SAMPLE, 1), orientation, turned=True, inverted=inverted, lossy=lossy
-        )
-    lossy = image.format in ("JPEG", "MPO") or (image.format == "WEBP" and _has_lossy_webp_chunk(data))
-    return Decoded(image, data, 8, orientation, turned=False, inverted=False, lossy=lossy)
+    decoded = Decoded(image, data, 8, orientation if orientation in range(1, 9) else 1)
+    match image.format:
+        case "PNG":
+            # Byte 24 is the bit depth in the IHDR chunk.
+            return decoded._replace(bits=data[24])
+        case "TIFF":
+            return decoded._replace(
+                bits=_tiff_tag(image, _BITS_PER_SAMPLE, 1),
+                turned=True,
+                inverted=image.mode in ("1", "L") and _tiff_tag(image, _PHOTOMETRIC, 1) == 0,
+                lossy=_tiff_tag(image, _COMPRESSION, 1) in _JPEG_IN_TIFF,
+            )
+        case "WEBP":
+            return decoded._replace(lossy=_has_lossy_webp_chunk(data))
+        case "JPEG" | "MPO":
+            return decoded._replace(lossy=True)
+    return decoded
 
 
 def _read_bytes(path: str | Path) -> bytes:
-    """The bytes of a regular file that may be an image; the kind is looked up first, as opening a pipe would wait for ever."""
-    kind = kind_of(path)
+    # The kind is looked up first: opening a named pipe would wait forever.
+    kind = file_kind(path)
+    if kind.startswith("a "):
+        raise ImageError(path, f"is {kind}", "name a regular image file")
     if kind != "file":
-        what = f"is {kind}" if kind.startswith("a ") else kind
-        raise ImageError(path, what, "name a regular image file" if kind.startswith("a ") else "check the path")
+        raise ImageError(path, kind, "check the path")
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_BYTES:
-                raise ImageError(path, f"has {size} bytes, allowed are {MAX_BYTES}", "cut it into tiles")
+                raise ImageError(path, f"has {size} bytes, at most {MAX_BYTES} are allowed", "cut it into tiles")
             data = file.read()
     except OSError as error:
-        raise ImageError(path, f"cannot be opened: {error.strerror or error}", "check its rights") from error
+        raise ImageError(path, f"cannot be opened: {error.strerror or error}", "check its permissions") from error
     if not data:
         raise ImageError(path, "is empty (0 bytes)", _AGAIN)
     return data
 
 
-def _refuse_imposter(path: str | Path, data: bytes) -> None:
+def _unidentified(path: str | Path, data: bytes) -> ImageError:
+    """Return the error for bytes that Pillow opens as none of the allowed formats."""
     head = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    for start, words, fix in _IMPOSTERS:
+    for start, words, fix in _OTHER_KINDS:
         if head.startswith(start):
-            raise ImageError(path, f"is {words}", fix)
+            return ImageError(path, f"is {words}", fix)
     if data[4:8] == b"ftyp":
-        raise ImageError(
-            path, f"is a {data[8:12].decode('ascii', 'replace').strip()} file (HEIC, AVIF or video)", _EXPORT
-        )
+        brand = data[8:12].decode("ascii", "replace").strip()
+        return ImageError(path, f"is a {brand} file (HEIC, AVIF or video)", _EXPORT)
+    for start, name in _SIGNATURES:
+        if data.startswith(start):
+            what = f"begins as {name}, but is damaged, or stores its pixels in an unsupported way"
+            return ImageError(path, what, _EXPORT)
+    return ImageError(path, "is not an image of a known format (PNG, JPEG, TIFF, WebP, BMP)", _EXPORT)
 
 
 def _exif_orientation(image: Image.Image) -> int:
-    """1 (upright) where the EXIF block is broken: its pixels are whole, and viewers show such an image as stored."""
+    """Return EXIF's orientation; 1 (upright) for a broken EXIF block, as viewers do: its pixels are whole."""
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except DECODER_FAULTS:
+    except DECODE_ERRORS:
         return 1
-
-
-def _unidentified(data: bytes) -> str:
-    kind = next((kind for start, kind in _SIGNATURES if data.startswith(start)), "")
-    if kind:
-        return f"begins as {kind}, but is damaged, or stores its pixels in a way that is not supported"
-    return "is no image of a known format (PNG, JPEG, TIFF, WebP, BMP)"
-
-
-def _refuse_damaged_png(path: str | Path, data: bytes) -> None:
-    """Walk the chunks: Pillow does not check the sums of pixel chunks, so rotted pixels would pass."""
-    view, place = memoryview(data), len(_PNG_SIGNATURE)
-    while place + 12 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, place)
-        end = place + 12 + length
-        if end > len(data):
-            break
-        if zlib.crc32(view[place + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
-            what = f"is damaged: the checksum of the PNG chunk at byte {place} does not fit"
-            raise ImageError(path, what, _AGAIN)
-        if kind == b"IEND":
-            return
-        place = end
-    raise ImageError(path, f"is cut: {len(data)} bytes, and the end of the PNG is missing", _AGAIN)
-
-
-def _refuse_bomb(path: str | Path, image: ImageFile.ImageFile) -> None:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        what = f"is too large: {height}x{width} (height x width), allowed are {MAX_PIXELS} pixels"
-        raise ImageError(path, what, "cut it into tiles")
-
-
-def _refuse_pages(path: str | Path, image: ImageFile.ImageFile) -> None:
-    """A stack of pages or an animation has no one meaning; a phone's MPO holds a preview behind the photo and is fine."""
-    pages = getattr(image, "n_frames", 1)
-    if pages > 1 and image.format != "MPO":
-        raise ImageError(path, f"holds {pages} pages or frames", "save each as a file of its own")
 
 
 def _tiff_tag(image: Image.Image, tag: int, default: int) -> int:
@@ -200,10 +188,11 @@ def _tiff_tag(image: Image.Image, tag: int, default: int) -> int:
 
 
 def _has_lossy_webp_chunk(data: bytes) -> bool:
-    place = 12
-    while place + 8 <= len(data):
-        kind, length = struct.unpack_from("<4sI", data, place)
+    """Return whether a RIFF file holds a "VP8 " chunk; lossless WebP holds "VP8L" instead."""
+    position = 12
+    while position + 8 <= len(data):
+        kind, length = struct.unpack_from("<4sI", data, position)
         if kind == b"VP8 ":
             return True
-        place += 8 + length + (length & 1)
+        position += 8 + length + (length & 1)
     return False

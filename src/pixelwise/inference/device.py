@@ -1,4 +1,4 @@
-"""Where a network computes: a device by name, proved to be there."""
+"""Find the device to compute on, by name."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from ..errors import InputError, ResourceError
 
 
 def find_device(name: str, option: str = "--device") -> torch.device:
-    """auto (a GPU where there is one), cpu, cuda or cuda:N; `option` is what a message tells to change.
+    """Return the device of a name: auto (a GPU if there is one), cpu, cuda or cuda:N.
 
-    Raises InputError for another word, ResourceError listing the devices for one that is not there.
+    option  the option that an error message asks to change
+    Raises InputError for an unknown name, ResourceError for a device that this machine does not have.
     """
-    there = ["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))]
+    available = ["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))]
     if name == "auto":
-        name = "cuda" if len(there) > 1 else "cpu"
+        name = "cuda" if len(available) > 1 else "cpu"
     if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
-        raise InputError(f"device {name}", "is not known", "choose auto, cpu, cuda or cuda:0")
-    if name not in there and not (name == "cuda" and len(there) > 1):
-        raise ResourceError(f"device {name}", f"is not there; devices: {', '.join(there)}", f"use {option} auto")
+        what = f"unknown device {name!r}; available devices: {', '.join(available)}"
+        raise InputError("device", what, "choose auto, cpu, cuda or cuda:0")
+    if name not in available and not (name == "cuda" and len(available) > 1):
+        what = f"{name!r} is not available; available devices: {', '.join(available)}"
+        raise ResourceError("device", what, f"use {option} auto")
     return torch.device(name)

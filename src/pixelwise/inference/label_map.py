@@ -1,4 +1,4 @@
-"""From one image to its label map: coarse scores, then upsampling and argmax."""
+"""From one image to its label map: low-resolution logits, then upsampling and argmax in one pass."""
 
 from __future__ import annotations
 
@@ -15,11 +15,16 @@ from ..core import LowResLogits, Upsample
 from ..models.base import SegmentationModel
 
 TILE = (64, 256)
-"""Height and width of what is upsampled at once; the full (K, H, W) tensor never exists."""
+"""Height and width of the tiles that are upsampled one by one, so that the full (K, H, W) tensor never exists."""
+
+
+def as_batch(image: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Return one image (H, W, C) uint8 as a batch (1, C, H, W) uint8 on the device."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None].to(device)
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """The arithmetic of a forward pass: float32 as it is, bfloat16 where the network allows."""
+    """Return the context of a forward pass: float32 computes as it is, bfloat16 where torch allows it."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
@@ -27,51 +32,58 @@ def low_res_logits(
     model: SegmentationModel, image: NDArray[np.uint8], device: torch.device, precision: str = "float32"
 ) -> LowResLogits:
     """Run the network on one image (H, W, C) uint8; the logits (1, K, h, w) are float32."""
-    images = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).to(device)[None]
+    images = as_batch(image, device).contiguous(memory_format=torch.channels_last)
     with autocast(precision, device):
-        low_res = model.forward_low_res(images.contiguous(memory_format=torch.channels_last))
+        low_res = model.forward_low_res(images)
     return low_res._replace(logits=low_res.logits.float())
 
 
 def label_map(
     model: SegmentationModel, image: NDArray[np.uint8], device: torch.device, precision: str = "float32"
 ) -> NDArray[Any]:
-    """image (H, W, C) uint8 -> class ids (H, W), uint8, or uint16 beyond 255 classes."""
+    """Label one image (H, W, C) uint8: class ids (H, W), uint8, or uint16 for more than 255 classes."""
     return argmax_upsampled(low_res_logits(model, image, device, precision), image.shape[:2])
 
 
 def argmax_upsampled(low_res: LowResLogits, size: tuple[int, ...]) -> NDArray[Any]:
-    """Class ids (H, W) of the upsampled scores, tile by tile: each axis of a tile is one small matrix product.
+    """Return the class ids (H, W) of the upsampled logits, uint8, or uint16 for more than 255 classes.
 
-    uint8, or uint16 beyond 255 classes; the first of equal scores wins.
+    Computed tile by tile. Upsampling is separable and linear, so a tile is rows (H', h') @ logits (K, h', w') @
+    columns (w', W'): two small matrix products. The first of equal logits wins.
     """
-    scores, upsample = low_res.logits[0], low_res.upsample
-    labels = torch.empty(size, dtype=torch.int64, device=scores.device)
-    rows = list(_bands(upsample, scores.shape[1], size[0], TILE[0], scores.device))
-    # Lower precision of the caller would round the scores, and with them the borders.
-    with torch.autocast(scores.device.type, enabled=False):
-        for columns, cells, mix_columns in _bands(upsample, scores.shape[2], size[1], TILE[1], scores.device):
-            wide = scores[:, :, cells] @ mix_columns.T
-            for pixels, near, mix_rows in rows:
-                # `max` finds the same places as `argmax`, four times as fast along this axis.
-                labels[pixels, columns] = (mix_rows @ wide[:, near]).max(0).indices
-    return labels.cpu().numpy().astype(np.uint8 if scores.shape[0] <= 255 else np.uint16)
+    logits, upsample = low_res.logits[0], low_res.upsample
+    labels = torch.empty(size, dtype=torch.int64, device=logits.device)
+    bands_of_rows = list(_bands(upsample, logits.shape[1], size[0], band=TILE[0], device=logits.device))
+    bands_of_columns = _bands(upsample, logits.shape[2], size[1], band=TILE[1], device=logits.device)
+    # A caller's autocast would round the logits, and move the borders between classes.
+    with torch.autocast(logits.device.type, enabled=False):
+        for columns, source_columns, column_weights in bands_of_columns:
+            wide = logits[:, :, source_columns] @ column_weights.T
+            for rows, source_rows, row_weights in bands_of_rows:
+                # `max` finds the same indices as `argmax`, four times as fast along this axis.
+                labels[rows, columns] = (row_weights @ wide[:, source_rows]).max(0).indices
+    return labels.cpu().numpy().astype(np.uint8 if logits.shape[0] <= 255 else np.uint16)
 
 
 def _bands(
-    upsample: Upsample, num_cells: int, num_pixels: int, step: int, device: torch.device
+    upsample: Upsample, in_size: int, out_size: int, *, band: int, device: torch.device
 ) -> Iterator[tuple[slice, slice, Tensor]]:
-    """One axis in bands: the band's pixels, the cells that they mix, and the weights (pixels, cells) float32."""
-    cells, weights = upsample.interpolation_table(num_cells, num_pixels)
-    for start in range(0, num_pixels, step):
-        near, shares = cells[start : start + step], weights[start : start + step]
-        low = int(near.min())
-        mix = np.zeros((len(near), int(near.max()) + 1 - low), np.float32)
-        np.add.at(mix, (np.arange(len(near))[:, None], near - low), shares)
-        yield slice(start, start + len(near)), slice(low, low + mix.shape[1]), torch.from_numpy(mix).to(device)
+    """Cut one axis into bands of pixels: (pixels of the band, logits they depend on, weights (pixels, logits) float32)."""
+    indices, weights = upsample.interpolation_table(in_size, out_size)
+    for start in range(0, out_size, band):
+        sources, shares = indices[start : start + band], weights[start : start + band]
+        low = int(sources.min())
+        matrix = np.zeros((len(sources), int(sources.max()) + 1 - low), np.float32)
+        # Both sources of a pixel may be the same at the border, so the weights are added, not assigned.
+        np.add.at(matrix, (np.arange(len(sources))[:, None], sources - low), shares)
+        yield (
+            slice(start, start + len(sources)),
+            slice(low, low + matrix.shape[1]),
+            torch.from_numpy(matrix).to(device),
+        )
 
 
 def probabilities(low_res: LowResLogits, size: tuple[int, int]) -> NDArray[np.float32]:
-    """Softmax of the upsampled scores, (K, H, W) float32."""
+    """Return the softmax of the upsampled logits, (K, H, W) float32."""
     full = low_res.upsample(low_res.logits, size)
     return np.asarray(full.softmax(1)[0].cpu().numpy(), np.float32)

@@ -1,0 +1,137 @@
+"""Plan the labelling of many images: which images, and the names of the files that are written for each."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from ..errors import InputError
+from ..images import list_images
+
+LONGEST_ENDING = len("_overlay.jpg")
+"""Bytes of the longest ending of an output's name. Names leave room for it whether it is asked for or not, so that a
+later run with other outputs finds the same names."""
+LONGEST_STEM = 255 - LONGEST_ENDING
+"""File systems allow names of 255 bytes."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to label.
+
+    source   its file
+    name     the name of its outputs: relative to the output folder, without ending
+    outputs  the files to write, one per ending, in the order of writing; the mask is the last
+    """
+
+    source: Path
+    name: Path
+    outputs: tuple[Path, ...]
+
+    @property
+    def mask(self) -> Path:
+        """The mask's file. It is written last: where it exists, the job is done."""
+        return self.outputs[-1]
+
+
+def plan(inputs: Sequence[str | Path], out: Path, endings: Sequence[str]) -> tuple[list[Job], list[str]]:
+    """Return one job per image of files and folders, each with output names of its own, and one line per skipped file.
+
+    endings  of the files that are written per image, the mask's last
+    A folder's images keep their subfolders; files below `out` are not among them. Images that differ only in their suffix
+    keep it in the name, and names too long for their endings are cut and numbered.
+    Raises InputError for inputs without an image, for two images with the same output, and for outputs over an input.
+    """
+    found: dict[tuple[Path, Path], None] = {}
+    skipped: list[str] = []
+    written = Path(os.path.realpath(out))
+    for given in map(Path, inputs):
+        if given.is_dir() and Path(os.path.realpath(given)) == written:
+            what = "is the folder of the images; masks written there would be taken for images"
+            raise InputError(out, what, "choose another --out")
+        listing = list_images(given)
+        skipped += [f"{path}: {kind}" for path, kind in listing.skipped]
+        inside = given.is_dir() and written.is_relative_to(os.path.realpath(given))
+        root = given if given.is_dir() else given.parent
+        images = [p for p in listing.images if not (inside and _real_path(p).is_relative_to(written))]
+        if not images:
+            raise InputError(given, f"holds no images except those in {out}", "name the folder of the photos")
+        found |= dict.fromkeys((path, path.relative_to(root)) for path in images)
+    names = _unique_names([name for _, name in found])
+    jobs = [
+        Job(source, name, tuple(out / name.with_name(name.name + ending) for ending in endings))
+        for (source, _), name in zip(found, names, strict=True)
+    ]
+    _check_outputs(jobs)
+    return jobs, skipped
+
+
+def unfinished(jobs: Sequence[Job], *, resume: bool, overwrite: bool) -> list[Job]:
+    """Return the jobs to do: with `resume` only those that lack an output, otherwise all.
+
+    Raises InputError for existing outputs, unless told to resume or to overwrite them.
+    """
+    if resume:
+        return [job for job in jobs if not all(path.exists() for path in job.outputs)]
+    existing = [] if overwrite else [path for job in jobs for path in job.outputs if path.exists()]
+    if existing:
+        what = f"exists already ({len(existing)} such files)"
+        raise InputError(existing[0], what, "add --resume to do the others, or --overwrite")
+    return list(jobs)
+
+
+def _unique_names(names: Sequence[Path]) -> list[Path]:
+    """Drop the suffix of each name unless two would become equal (also for file systems that ignore case)."""
+    chosen = [_shorten(name.with_suffix("")) for name in names]
+    while True:
+        counts = Counter(str(name).casefold() for name in chosen)
+        changed = [
+            _shorten(full) if counts[str(short).casefold()] > 1 else short
+            for short, full in zip(chosen, names, strict=True)
+        ]
+        # A name that got its suffix back may equal another one ("b.png" of b.png.jpg), so until nothing changes.
+        if changed == chosen:
+            return chosen
+        chosen = changed
+
+
+def _shorten(name: Path) -> Path:
+    """Cut a name that leaves no room for the endings, and add a number that keeps it apart from similar names."""
+    if len(os.fsencode(name.name)) <= LONGEST_STEM:
+        return name
+    number = "-" + hashlib.sha256(os.fsencode(name.name)).hexdigest()[:8]
+    kept = name.name
+    while len(os.fsencode(kept)) > LONGEST_STEM - len(number):
+        kept = kept[:-1]
+    return name.with_name(kept + number)
+
+
+def _check_outputs(jobs: Sequence[Job]) -> None:
+    """Raise InputError where an output would replace an input or another job's output."""
+    sources = {_real_path(job.source) for job in jobs}
+    sources |= {Path(os.path.realpath(job.source)) for job in jobs if job.source.is_symlink()}
+    writer: dict[str, Job] = {}
+    for job in jobs:
+        for path in job.outputs:
+            real = _real_path(path)
+            if real in sources:
+                raise InputError(path, "would be written over an input image", "choose another --out")
+            other = writer.setdefault(str(real).casefold(), job)
+            if other is not job:
+                what = f"and {other.source} would both be written to {path}"
+                raise InputError(job.source, what, "label them into different --out folders")
+
+
+def _real_path(path: Path) -> Path:
+    """Return the place that replacing the file would change: links of folders are followed, a link itself is not."""
+    return _real_folder(path.parent) / path.name
+
+
+@cache
+def _real_folder(folder: Path) -> Path:
+    return Path(os.path.realpath(folder))
