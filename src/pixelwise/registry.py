@@ -31,6 +31,7 @@ class Entry(Generic[T]):
     paper    address of the source
     year     year of publication of the source
     scores   published scores and where they stand, such as "VOC 2012 test 67.2 (table 3)"
+    defaults  options whose default under this name is not the builder's own
     """
 
     name: str
@@ -40,13 +41,15 @@ class Entry(Generic[T]):
     paper: str
     year: int
     scores: str
+    defaults: Mapping[str, Any]
 
     @cached_property
     def options(self) -> Mapping[str, inspect.Parameter]:
         """Parameters of the builder by name, with resolved annotations, without those that a partial has bound."""
         bound = self.build.keywords if isinstance(self.build, partial) else {}
         parameters = inspect.signature(self.build, eval_str=True).parameters
-        return {name: parameter for name, parameter in parameters.items() if name not in bound}
+        options = {name: parameter for name, parameter in parameters.items() if name not in bound}
+        return options | {name: options[name].replace(default=value) for name, value in self.defaults.items()}
 
     @cached_property
     def product(self) -> Any:
@@ -76,6 +79,7 @@ class Registry(Generic[T]):
         paper: str = "",
         year: int = 0,
         scores: str = "",
+        defaults: Mapping[str, Any] = NO_OPTIONS,
     ) -> Callable[[Builder], Builder]:
         """Return a decorator that registers a builder as `name`; the fields are those of `Entry`.
 
@@ -86,7 +90,7 @@ class Registry(Generic[T]):
         def decorate(build: Builder) -> Builder:
             assert name not in self._entries, f"{self.kind} {name} is registered twice"
             line = summary or (inspect.getdoc(_unbound(build)) or "").partition("\n")[0]
-            entry: Entry[T] = Entry(name, build, tiny, line, paper, year, scores)
+            entry: Entry[T] = Entry(name, build, tiny, line, paper, year, scores, defaults)
             unknown = set(tiny) - set(entry.options)
             assert not unknown, f"{name}: tiny options {sorted(unknown)} are not parameters of the builder"
             self._entries[name] = entry
@@ -120,7 +124,7 @@ class Registry(Generic[T]):
                 what = f"option {option}: expected {_in_words(parameter.annotation)}, got {value!r}"
                 default = "" if parameter.default is parameter.empty else f"the default is {parameter.default!r}"
                 raise ConfigError(f"{self.kind} {name}", what, default)
-        return entry.build(**{**(entry.tiny if tiny else {}), **options})
+        return entry.build(**{**entry.defaults, **(entry.tiny if tiny else {}), **options})
 
 
 def _unbound(build: Callable[..., Any]) -> Callable[..., Any]:

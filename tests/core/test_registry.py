@@ -176,3 +176,11 @@ def test_an_entry_knows_the_class_that_it_builds(build: Any) -> None:
     registry: Registry[Triangle] = Registry("shape")
     registry.register("triangle")(build)
     assert registry["triangle"].product is Triangle
+
+
+def test_a_name_has_defaults_of_its_own_that_options_override() -> None:
+    registry: Registry[Triangle] = Registry("shape")
+    registry.register("large triangle", defaults={"side": 9})(Triangle)
+    assert registry["large triangle"].options["side"].default == 9
+    assert registry.create("large triangle").side == 9
+    assert registry.create("large triangle", side=4).side == 4
