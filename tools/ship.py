@@ -1,9 +1,9 @@
-"""Put a run's best checkpoint into the package as the model that ships: float16 on disk, scores measured, card written.
+"""Make a run's best checkpoint the model that ships in the package: store float16, measure the scores, write the card.
 
     python tools/ship.py runs/compact --data CAMVID
 
-The weights are rounded first and scored afterwards, so that the card's numbers are those of the file that ships: on val
-and test, in float32 and in bfloat16. The test split is read here for the first time; nothing is chosen by it.
+The weights are rounded before they are scored, so the card's scores are those of the shipped file: on val and test, in float32
+and in bfloat16. This is the first time that the test split is read; nothing is chosen by it.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from pixelwise.weights.checkpoint import load_checkpoint, save_checkpoint
 CARD = {
     "license": "other",
     "title": "compact, street scenes in 11 classes",
-    "summary": "Labels street photos taken from a car. Ships inside pixelwise; what `pixelwise.load()` gives.",
-    "intended_use": "Research and demonstration only: CamVid was published for research, and its copy here is for "
-    "non-commercial use. Not for driving, nor for any decision about people.",
-    "limits": "Trained on 367 frames of four drives in one English city, by day and at dusk. Other cities, weather, nights, "
-    "camera heights and countries will be labelled worse. Poles, signs, fences and bicyclists are its weakest classes.",
+    "summary": "Labels street photos taken from a car. This is the model that `pixelwise.load()` returns; it is part of the package.",
+    "intended_use": "Research and demonstration only: CamVid was published for research, and the copy that the model was trained "
+    "on is for non-commercial use. Do not use it for driving or for any decision about people.",
+    "limits": "The training set has 367 frames of four drives in one English city, by day and at dusk. Expect worse labels in other "
+    "cities, countries and weather, at night, and at other camera heights. The weakest classes are pole, sign, fence and bicyclist.",
 }
 
 
 def main() -> None:
-    """Round, score, write the card."""
+    """Round the weights, score them, write the card."""
     parser = argparse.ArgumentParser(description="Put a run's best checkpoint into the package.")
     parser.add_argument("run", type=Path)
     parser.add_argument("--data", type=Path, required=True)
@@ -42,19 +42,21 @@ def main() -> None:
         card[key] = best.card[key]
     save_checkpoint(SHIPPED, best.model, best.taxonomy, card, dtype=torch.float16)
     dataset = open_dataset(arguments.data)
-    scores: dict[str, str] = {}
+    scores: list[dict[str, Any]] = []
     for split in ("val", "test"):
         for precision in Precision.__args__:
-            result = evaluate(
-                load(precision=precision), dataset.split(split), dataset=dataset.name, precision=precision
+            segmenter = load(precision=precision)
+            found = evaluate(segmenter, dataset.split(split), dataset=dataset.name, precision=precision).scores
+            scores.append(
+                {
+                    "dataset": dataset.name,
+                    "split": split,
+                    "precision": precision,
+                    "metrics": {name: round(value, 4) for name, value in found.means().items()},
+                    "class_iou": {row.name: round(row.iou, 3) for row in found.classes if row.iou is not None},
+                }
             )
-            means = {name.replace("_", " "): f"{100 * value:.2f}" for name, value in result.scores.means().items()}
-            scores[f"{split}, {precision}"] = ", ".join(f"{name} {value}" for name, value in means.items())
-            print(split, precision, scores[f"{split}, {precision}"], flush=True)
-            per_class = {row.name: f"{100 * row.iou:.1f}" for row in result.scores.classes if row.iou is not None}
-            scores[f"{split}, {precision}, IoU per class"] = ", ".join(
-                f"{name} {value}" for name, value in per_class.items()
-            )
+            print(split, precision, found.summary(), flush=True)
     save_checkpoint(SHIPPED, best.model, best.taxonomy, {**card, "scores": scores}, dtype=torch.float16)
     print(f"shipped {sum(f.stat().st_size for f in SHIPPED.iterdir()) / 1e6:.2f} MB in {SHIPPED}")
 

@@ -130,8 +130,8 @@ def test_global_pooling_sees_the_whole_image():
 def test_speed_is_the_median_of_the_counted_runs(monkeypatch):
     ticks = iter(np.cumsum([0, 9.0, 0, 0.001, 0, 0.005, 0, 0.002]))
     monkeypatch.setattr("pixelwise.analysis.profile.time.perf_counter", lambda: float(next(ticks)))
-    spec = ModelSpec("compact", 3, tiny=True)
-    speed = with_speed(profile_spec(spec, (16, 16)), spec.build(), num_runs=3).speed
+    model = create_model("compact", 3, tiny=True)
+    speed = with_speed(profile_spec(model.spec, (16, 16)), model, num_runs=3).speed
     assert speed.median_ms == pytest.approx(2)
     assert (speed.num_runs, speed.precision, speed.device) == (3, "float32", "cpu")
     assert speed.threads == torch.get_num_threads()
@@ -192,9 +192,8 @@ COARSEST = {
 
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_every_network_can_be_counted(name):
-    spec = ModelSpec(name, 3, 6 if "late_fusion" in name else 3, tiny=True)
     with torch.device("meta"):
-        net = spec.build().eval()
-    parts, _ = count_parts(net, torch.empty(1, spec.in_channels, 64, 64, dtype=torch.uint8, device="meta"))
-    assert sum(part.parameters for part in parts) == sum(p.numel() for p in spec.build().parameters())
+        net = create_model(name, 3, tiny=True).eval()
+    parts, _ = count_parts(net, torch.empty(1, net.in_channels, 64, 64, dtype=torch.uint8, device="meta"))
+    assert sum(part.parameters for part in parts) == sum(p.numel() for p in net.parameters())
     assert strides(net)[1] == next(stride for prefix, stride in COARSEST.items() if name.startswith(prefix))

@@ -105,7 +105,8 @@ def test_a_run_writes_its_folder(data: Path, tmp_path: Path) -> None:
     assert tuple(rows(out)[0]) == COLUMNS
     card = load_checkpoint(out / "checkpoints" / "last").card
     assert "pixelwise train x" in card["command"]
-    assert scores.mean_iou in card["scores"].values()
+    (measurement,) = card["scores"]
+    assert (measurement["split"], measurement["metrics"]["mean_iou"]) == ("val", scores.mean_iou)
     assert json.loads((out / "environment.json").read_text())["replaced_images"] == 0
 
 

@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from huggingface_hub import ModelCard
 
 import pixelwise.weights.checkpoint as checkpoint_module
 from helpers.tiny_data import NAMES, TINY_COMPACT
 from pixelwise.core import Taxonomy
 from pixelwise.errors import CheckpointError, ConfigError, ResourceError
-from pixelwise.models import create_model
-from pixelwise.models.base import SegmentationModel
+from pixelwise.inference.segmenter import SHIPPED
+from pixelwise.models import SegmentationModel, create_model
 from pixelwise.weights.checkpoint import (
     CARD,
     CONFIG,
@@ -29,15 +30,20 @@ from pixelwise.weights.checkpoint import (
     finish_save,
     is_checkpoint,
     load_checkpoint,
-    load_state,
+    load_weights,
     save_checkpoint,
 )
+from pixelwise.weights.model_card import render_card
 
 TAXONOMY = Taxonomy(NAMES)
-NUMBERS = {
+CARD_FIELDS = {
     "title": "Test",
     "license": "apache-2.0",
-    "scores": {"val mIoU": 0.5},
+    "scores": [
+        {"dataset": "shapes", "split": "val", "metrics": {"mean_iou": 0.5, "pixel_accuracy": 0.75}},
+        {"dataset": "shapes", "split": "test", "precision": "bfloat16", "metrics": {"mean_iou": 0.25}}
+        | {"class_iou": {"ground": 0.4, "disc": 0.1}},
+    ],
     "recipe": {"steps": 5},
     "command": "`x`",
 }
@@ -58,7 +64,7 @@ def equal(one: torch.nn.Module, other: torch.nn.Module) -> bool:
 
 
 def saved(folder: Path, seed: int = 0, **card: Any) -> Path:
-    return save_checkpoint(folder, model(seed), TAXONOMY, {**NUMBERS, **card})
+    return save_checkpoint(folder, model(seed), TAXONOMY, {**CARD_FIELDS, **card})
 
 
 def edit(folder: Path, **changes: Any) -> None:
@@ -70,7 +76,7 @@ def test_round_trip(tmp_path: Path) -> None:
     checkpoint = load_checkpoint(saved(tmp_path / "a"))
     assert equal(checkpoint.model, model())
     assert checkpoint.taxonomy == TAXONOMY
-    assert checkpoint.card == NUMBERS
+    assert checkpoint.card == CARD_FIELDS
     assert not checkpoint.model.training
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == sorted([CARD, CONFIG, WEIGHTS])
     images = torch.randint(0, 256, (1, 3, 20, 30), dtype=torch.uint8)
@@ -94,8 +100,9 @@ def test_other_options_are_taken_where_the_weights_fit(tmp_path: Path) -> None:
         load_checkpoint(tmp_path, {"width_mult": 0.5})
     for options, says in (
         ({"stride": 8}, "has no option 'stride'"),
-        ({"num_classes": 4}, "own"),
-        ({"multi_grid": 5}, "cannot be built"),
+        ({"num_classes": 4}, "num_classes is fixed by the checkpoint"),
+        ({"multi_grid": [1, 2]}, "multi_grid"),
+        ({"width_mult": -1.0}, "cannot be built"),
     ):
         with pytest.raises(ConfigError, match=says):
             load_checkpoint(tmp_path, options)
@@ -111,17 +118,48 @@ def test_half_precision_halves_the_file(tmp_path: Path) -> None:
     assert {t.dtype for t in loaded.parameters()} == {torch.float32}
 
 
-def test_the_card_names_what_matters(tmp_path: Path) -> None:
-    text = (saved(tmp_path / "a") / CARD).read_text()
-    for words in (
-        "license: apache-2.0",
+def test_the_card_shows_facts_and_scores(tmp_path: Path) -> None:
+    text = (saved(tmp_path) / CARD).read_text()
+    digest = json.loads((tmp_path / CONFIG).read_text())["weights"]["sha256"]
+    for line in (
         "# Test",
-        "ground, disc, bar",
-        "| val mIoU | 0.5000 |",
-        "library_name: pixelwise",
+        f"- weights: float32, SHA-256 `{digest}`",
+        "- classes: ground, disc, bar",
+        "| steps | 5 |",
+        "| dataset | split | precision | mean IoU | pixel accuracy |",
+        "| shapes | val |  | 50.00 | 75.00 |",
+        "| shapes | test | bfloat16 | 25.00 | - |",
+        "| dataset | split | precision | ground | disc |",
+        "| shapes | test | bfloat16 | 40.0 | 10.0 |",
     ):
-        assert words in text
-    assert json.loads((tmp_path / "a" / CONFIG).read_text())["weights"]["sha256"] in text
+        assert line in text.splitlines()
+
+
+def test_the_hub_reads_the_cards_metadata(tmp_path: Path) -> None:
+    """huggingface_hub's own reader finds licence, task and scores in the header, as the Hub shows them."""
+    data = ModelCard.load(saved(tmp_path) / CARD).data
+    assert (data.license, data.library_name, data.pipeline_tag) == ("apache-2.0", "pixelwise", "image-segmentation")
+    assert data.model_name == "Test"
+    assert [(r.dataset_type, r.dataset_split, r.metric_type, r.metric_value) for r in data.eval_results] == [
+        ("shapes", "val", "mean_iou", 50.0),
+        ("shapes", "val", "pixel_accuracy", 75.0),
+        ("shapes", "test", "mean_iou", 25.0),
+    ]
+
+
+def test_a_card_without_scores_is_valid(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, model(), TAXONOMY, {"scores": "as published"})
+    card = ModelCard.load(tmp_path / CARD)
+    assert card.data.license == "other"
+    assert card.data.eval_results is None
+    assert "# compact, 3 classes" in card.text
+    assert "## Scores\n\nas published\n" in card.text
+
+
+def test_the_shipped_card_is_that_of_its_configuration() -> None:
+    config = json.loads((SHIPPED / CONFIG).read_text(encoding="utf-8"))
+    num_parameters = sum(p.numel() for p in load_checkpoint(SHIPPED).model.parameters())
+    assert (SHIPPED / CARD).read_text(encoding="utf-8") == render_card(config, num_parameters)
 
 
 def cut(path: Path) -> None:
@@ -145,15 +183,15 @@ def flip(path: Path) -> None:
             "git lfs pull",
         ),
         (lambda f: (f / WEIGHTS).unlink(), "no such file"),
-        (lambda f: (f / CONFIG).unlink(), "this is no checkpoint"),
+        (lambda f: (f / CONFIG).unlink(), "fix: name a checkpoint"),
         (lambda f: cut(f / CONFIG), "is damaged"),
         (lambda f: (f / CONFIG).write_text("[]"), "is damaged"),
         (lambda f: (f / CONFIG).write_text("[" * 100_000), "is damaged"),
         (lambda f: (f / CONFIG).write_bytes(b"\xff\xff"), "is damaged"),
-        (lambda f: (f / CONFIG).write_text('{"model_type": "bert"}'), "another program"),
+        (lambda f: (f / CONFIG).write_text('{"model_type": "bert"}'), "from another program"),
         (
             lambda f: edit(f, format=FORMAT + 1),
-            f"is of format {FORMAT + 1}, this version reads {FORMAT}; fix: update pixelwise",
+            f"expected format {FORMAT}, got {FORMAT + 1}; fix: update pixelwise",
         ),
         (lambda f: edit(f, model={"name": "compact"}), "is damaged"),
         (lambda f: edit(f, model=5), "is damaged"),
@@ -164,7 +202,7 @@ def flip(path: Path) -> None:
         (lambda f: edit_model(f, num_classes=10**15), "cannot build"),
         (lambda f: edit_model(f, num_classes="3"), "cannot build"),
         (lambda f: edit_model(f, options={**TINY_COMPACT, "decoder": [8, 6, 4]}), "does not fit the network"),
-        (lambda f: edit_model(f, num_classes=4, taxonomy=4), "score.weight (3, 4, 1, 1) for (4, 4, 1, 1)"),
+        (lambda f: edit_model(f, num_classes=4, taxonomy=4), "score.weight: expected (4, 4, 1, 1), got (3, 4, 1, 1)"),
     ],
 )
 def test_damage_is_refused_in_one_line(tmp_path: Path, damage: Any, reason: str) -> None:
@@ -187,11 +225,11 @@ def test_weights_of_another_network_list_what_differs() -> None:
     wider = create_model("compact", 3, **{**TINY_COMPACT, "blocks": [2, 1]})
     own = model().state_dict()
     with pytest.raises(CheckpointError) as caught:
-        load_state(wider, own, "weights")
+        load_weights(wider, own, "weights")
     missing = sorted(set(wider.state_dict()) - set(own))
     assert f"{len(missing)} missing ({', '.join(missing[:5])})" in str(caught.value)
     with pytest.raises(CheckpointError, match="unexpected"):
-        load_state(model(), wider.state_dict(), "weights")
+        load_weights(model(), wider.state_dict(), "weights")
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
@@ -199,7 +237,7 @@ def test_weights_that_are_no_numbers(tmp_path: Path, number: float) -> None:
     broken = model()
     broken.state_dict()["score.bias"][1] = number
     with pytest.raises(CheckpointError, match=r"score\.bias holds numbers that are not finite"):
-        load_state(model(), broken.state_dict(), "weights")
+        load_weights(model(), broken.state_dict(), "weights")
     saved(tmp_path)
     with pytest.raises(CheckpointError, match=r"score\.bias holds numbers that are not finite"):
         save_checkpoint(tmp_path, broken, TAXONOMY)
@@ -219,7 +257,7 @@ def test_weights_are_read_back_before_the_old_ones_go(tmp_path: Path, monkeypatc
     monkeypatch.setattr(
         checkpoint_module, "write_bytes", lambda path, data: path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     )
-    with pytest.raises(ResourceError, match="did not read back"):
+    with pytest.raises(ResourceError, match="cannot be read back"):
         save_checkpoint(tmp_path, model(seed=1), TAXONOMY)
     assert equal(load_checkpoint(tmp_path).model, model()), "the old one has to stay"
 

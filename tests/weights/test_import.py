@@ -305,7 +305,7 @@ def test_a_published_name_is_taken_from_the_cache(tmp_path: Path, monkeypatch: p
 def test_a_refused_import_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "vgg16-397923af.pth").write_bytes(b"something else of that name")
     cases = {
-        "vgg16-397923af.pth": "has sha256",
+        "vgg16-397923af.pth": "expected the SHA-256 of vgg16.torchvision",
         "none.pth": "is no file and no published name",
         "vgg16.torchvison": r"did you mean .*vgg16\.torchvision",
     }

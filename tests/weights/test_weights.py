@@ -136,7 +136,7 @@ def test_a_damaged_copy_is_fetched_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT + b"x", b"", b"<html>not found</html>"])
 def test_a_wrong_digest_leaves_nothing(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(CheckpointError, match=f"published is {ENTRY.sha256}"):
+    with pytest.raises(CheckpointError, match=f"expected the published SHA-256 {ENTRY.sha256}"):
         download(ENTRY, tmp_path, opener(content))
     assert nothing_left(tmp_path)
 
@@ -178,7 +178,7 @@ def test_only_https_and_only_with_a_digest(tmp_path: Path) -> None:
 
 
 def test_a_redirect_away_from_https_is_not_followed() -> None:
-    handler = weights._HttpsOnly()
+    handler = weights.HttpsRedirectHandler()
     request = urllib.request.Request("https://example.org/a")
     with pytest.raises(urllib.error.URLError, match="not https"):
         handler.redirect_request(request, io.BytesIO(), 302, "Found", Message(), "http://example.org/b")

@@ -17,7 +17,7 @@ from ..weights.checkpoint import save_checkpoint
 from ..weights.importing import Imported, Report, import_model
 from ..weights.importing.safe_open import regular_file
 from ..weights.importing.torch_names import COUNTER
-from ..weights.published import WEIGHTS, PublishedWeights, cache_folder, download, published
+from ..weights.published import WEIGHTS, PublishedWeights, cache_folder, download, verify_published
 
 NUM_SHOWN = 6
 
@@ -52,7 +52,7 @@ def import_(
         Which upsampling kernels can be trained: none (fixed), all but the last (intermediate), all (learned).
     """
     path = _locate(file)
-    entry = published(path)
+    entry = verify_published(path)
     chosen = {"geometry": geometry, "upsampling": upsampling}
     options = {option: value for option, value in chosen.items() if value is not None}
     imported = import_model(path, as_, num_classes, in_channels=in_channels, options=options)

@@ -60,7 +60,6 @@ def _find(name: str, num_classes: int | None) -> tuple[ModelSpec, SegmentationMo
 
     model = load(name, device="cpu").model
     spec = model.spec
-    assert isinstance(spec, ModelSpec), "checkpoints hold models made by create_model"
     if num_classes not in (None, spec.num_classes):
         what = f"got {num_classes}, {name} has {spec.num_classes}"
         raise ConfigError("--num-classes", what, "leave it out for a trained network")

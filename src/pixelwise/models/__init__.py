@@ -8,23 +8,26 @@ from typing import Any
 
 from .base import MODELS, ModelSpec, SegmentationModel
 
-__all__ = ["MODELS", "ModelSpec", "create_model", "list_models"]
+__all__ = ["MODELS", "ModelSpec", "SegmentationModel", "create_model", "list_models"]
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
 
 def create_model(
-    name: str, num_classes: int = 21, in_channels: int | None = None, tiny: bool = False, **options: Any
+    name: str, num_classes: int = 21, in_channels: int | None = None, *, tiny: bool = False, **options: Any
 ) -> SegmentationModel:
     """Build a registered network with fresh weights; options default to the paper's.
 
-    in_channels defaults to the network's own: 3, or what a network of two images takes.
+    in_channels  of the images; None is the network's own default: 3, or 6 for networks that take two images
+    tiny         a version of the network that is small enough for a test; its options are recorded like any others
     Raises UnknownNameError for the name, ConfigError for an option that the network does not have or a value out of range.
     """
     if in_channels is None:
         in_channels = MODELS[name].options["in_channels"].default
-    return ModelSpec(name, num_classes, in_channels, tiny, options).build()
+    if tiny:
+        options = {**MODELS[name].tiny, **options}
+    return ModelSpec(name, num_classes, in_channels, options).build()
 
 
 def list_models() -> list[str]:

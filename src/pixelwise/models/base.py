@@ -101,14 +101,11 @@ class ModelSpec:
     name: str
     num_classes: int = 21
     in_channels: int = 3
-    tiny: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self) -> SegmentationModel:
         """Build the network with fresh weights and record this spec on it. Raises UnknownNameError or ConfigError."""
-        model = MODELS.create(
-            self.name, tiny=self.tiny, num_classes=self.num_classes, in_channels=self.in_channels, **self.options
-        )
+        model = MODELS.create(self.name, num_classes=self.num_classes, in_channels=self.in_channels, **self.options)
         model.spec = self
         return model
 

@@ -16,7 +16,7 @@ from ..data.dataset import Split
 from ..data.instances import InstanceCrops
 from ..data.transforms import Augment, Transform
 from ..errors import CheckpointError, ConfigError
-from ..models import MODELS, ModelSpec, create_model
+from ..models import MODELS, create_model
 from ..models.base import SegmentationModel
 from ..weights.checkpoint import find_checkpoint, load_checkpoint
 from .losses import class_weights_from_counts
@@ -77,7 +77,6 @@ def forward_of(model: SegmentationModel, config: Config) -> Callable[[Tensor], O
 def _preprocessing_of(model: SegmentationModel) -> Any:
     """The option that a network was built with, or its builder's default."""
     spec = model.spec
-    assert isinstance(spec, ModelSpec), "checkpoints hold models made by create_model"
     return spec.options.get("preprocessing", MODELS[spec.name].options["preprocessing"].default)
 
 

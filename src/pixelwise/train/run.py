@@ -24,8 +24,7 @@ from ..evaluation.metrics import Scores
 from ..files import write_text
 from ..inference.device import find_device
 from ..models import MODELS
-from ..weights.checkpoint import is_checkpoint, refuse_broken, save_checkpoint
-from ..weights.checkpoint import load_state as fill_model
+from ..weights.checkpoint import check_finite, is_checkpoint, load_weights, save_checkpoint
 from .build import build_model, class_weights, training_transform
 from .callbacks import StopSignals, make_loggers, make_progress_bar
 from .module import TrainingModule
@@ -154,7 +153,7 @@ class Run:
             )
         module.progress = state.progress
         module.step, module.num_bad = state.progress.step, state.progress.num_bad
-        fill_model(module.model, _named(state.tensors, "model."), self.folder.last)
+        load_weights(module.model, _named(state.tensors, "model."), self.folder.last)
         if module.average is not None:
             module.average.load(_named(state.tensors, "average."))
         restore_optimizer(module.optimizer, state.tensors)
@@ -235,7 +234,7 @@ class Run:
         last = step == settings.steps
         validates, saves = (step % every == 0 or last for every in (settings.validate_every, settings.save_every))
         if validates or saves or stop:
-            self._refuse_broken(module)
+            self._check_finite(module)
         if step % settings.log_every == 0 or last:
             rate = float(module.optimizer.param_groups[0]["lr"])
             self._log(module, {"split": self.config.data.train_split, "lr": rate, "loss": module.loss_of_step})
@@ -251,9 +250,9 @@ class Run:
         if stop:
             module.trainer.should_stop = True
 
-    def _refuse_broken(self, module: TrainingModule) -> None:
+    def _check_finite(self, module: TrainingModule) -> None:
         try:
-            refuse_broken(module.state_tensors(), "training")
+            check_finite(module.state_tensors(), "training")
         except CheckpointError as error:
             what = f"after step {module.step} {error.what}"
             raise InputError("training", what, "lower --optimizer.lr; the last checkpoint is whole") from error
@@ -304,7 +303,9 @@ class Run:
             "command": f"`{self.command}`",
         }
         if self.scores is not None and self.scored_step == module.step:
-            card["scores"] = {f"{self.val_split.name} {name}": value for name, value in self.scores.means().items()}
+            card["scores"] = [
+                {"dataset": self.dataset_name, "split": self.val_split.name, "metrics": self.scores.means()}
+            ]
         return card
 
 

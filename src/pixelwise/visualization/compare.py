@@ -18,7 +18,6 @@ from ..errors import InputError, MaskError
 from ..evaluation.evaluator import refuse_other_classes
 from ..evaluation.metrics import Scores, confusion_matrix
 from ..inference.segmenter import Segmenter
-from ..models import ModelSpec
 from .panels import GAP, Color, Panel, contact_sheet, fit, legend
 
 PANEL = 360
@@ -90,7 +89,6 @@ def _run_of(name: str) -> str:
 def _note(segmenter: Segmenter, prediction: Prediction, truth: NDArray[Any] | None) -> str:
     """The network's name, and its score on this image where there is truth."""
     spec = segmenter.model.spec
-    assert isinstance(spec, ModelSpec), "checkpoints hold models made by create_model"
     if truth is None:
         return spec.name
     taxonomy = segmenter.taxonomy

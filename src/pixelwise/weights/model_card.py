@@ -1,24 +1,15 @@
-"""The model card: a README.md that the model hub understands, rendered from a checkpoint's configuration."""
+"""The model card: a README.md with metadata that the Hugging Face Hub reads, rendered from a checkpoint's configuration."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+_TASK = "image-segmentation"
+# The sections of the card, in this order; a card that has no value for one leaves it out.
+_SECTIONS = ("data", "intended_use", "recipe", "command", "scores", "limits")
 
-_HEADER = """---
-library_name: pixelwise
-pipeline_tag: image-segmentation
-license: {license}
-tags: [semantic-segmentation, pixelwise]
----
-
-# {title}
-"""
-
-_USE = """
-## Use
+_USE = """## Use
 
 ```python
 import pixelwise
@@ -29,28 +20,106 @@ model("photo.jpg").overlay().save("overlay.png")
 """
 
 
-def render_card(config: Mapping[str, Any], model: nn.Module) -> str:
-    """Markdown. `config` is what config.json holds; of its card the known keys get a section each, in a fixed order."""
-    card, spec = config["card"], config["model"]
-    count = sum(p.numel() for p in model.parameters())
-    title = card.get("title", f"{spec['name']}, {spec['num_classes']} classes")
-    text = _HEADER.format(license=card.get("license", "other"), title=title)
-    text += f"\n{card['summary']}\n" if "summary" in card else ""
-    text += f"\n- network: `{spec['name']}`, options `{spec['options']}`, {count:,} parameters\n"
-    text += f"- weights: {config['weights']['dtype']}, SHA-256 `{config['weights']['sha256']}`\n"
-    text += f"- classes: {', '.join(row['name'] for row in config['taxonomy']['classes'])}\n"
-    for key in ("data", "intended_use", "recipe", "command", "scores", "limits"):
+def render_card(config: Mapping[str, Any], num_parameters: int) -> str:
+    """Return the card as Markdown with a YAML header. `config` is the content of config.json.
+
+    The keys of `config["card"]`, all optional:
+        title, summary, license                        strings
+        data, intended_use, recipe, command, limits    a string, or a mapping that becomes a table
+        scores                                         a string, a mapping, or a list of measurements
+
+    A measurement is {dataset, split, precision, metrics: {name: 0..1}, class_iou: {class: 0..1}}; `precision` and `class_iou`
+    are optional. Measurements also go into the header as the Hub's `model-index`, with their metrics in percent.
+    """
+    card, spec, weights = config["card"], config["model"], config["weights"]
+    options = ", ".join(f"`{name}: {value}`" for name, value in spec["options"].items()) or "the defaults"
+    classes = ", ".join(row["name"] for row in config["taxonomy"]["classes"])
+    parts = [
+        f"# {card.get('title', _default_title(config))}",
+        card.get("summary", ""),
+        f"- network: `{spec['name']}`, {num_parameters:,} parameters; options: {options}\n"
+        f"- weights: {weights['dtype']}, SHA-256 `{weights['sha256']}`\n"
+        f"- classes: {classes}",
+    ]
+    for key in _SECTIONS:
         if key in card:
-            text += f"\n## {key.replace('_', ' ').capitalize()}\n\n{_section(card[key])}\n"
-    return text + _USE
+            parts.append(f"## {key.replace('_', ' ').capitalize()}")
+            parts.append(_scores(card[key]) if key == "scores" else _text(card[key]))
+    return f"---\n{_metadata(config)}\n---\n\n" + "\n\n".join(filter(None, (*parts, _USE)))
 
 
-def _section(value: Any) -> str:
-    if isinstance(value, Mapping):
-        rows = "\n".join(f"| {key} | {_cell(item)} |" for key, item in value.items())
-        return f"| what | value |\n|---|---|\n{rows}"
-    return str(value)
+def _default_title(config: Mapping[str, Any]) -> str:
+    return f"{config['model']['name']}, {config['model']['num_classes']} classes"
 
 
-def _cell(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+def _metadata(config: Mapping[str, Any]) -> str:
+    """Return the YAML header that the Hub reads: licence, task, tags and the scores as its model index."""
+    # Imported here: it brings an HTTP client, 0.5 s at every start, and only saving a checkpoint needs it.
+    from huggingface_hub import EvalResult, ModelCardData
+
+    card = config["card"]
+    scores = card.get("scores")
+    results = [
+        EvalResult(
+            task_type=_TASK,
+            dataset_type=measurement["dataset"],
+            dataset_name=measurement["dataset"],
+            dataset_split=measurement["split"],
+            metric_type=name,
+            metric_name=_metric_name(name, measurement),
+            metric_value=round(100 * value, 2),
+        )
+        for measurement in (scores if isinstance(scores, Sequence) and not isinstance(scores, str) else ())
+        for name, value in measurement["metrics"].items()
+    ]
+    data = ModelCardData(
+        library_name="pixelwise",
+        pipeline_tag=_TASK,
+        license=card.get("license", "other"),
+        tags=["semantic-segmentation", "pixelwise"],
+        # The Hub demands a name for a model with results, and takes no name for one without.
+        model_name=card.get("title", _default_title(config)) if results else None,
+        eval_results=results or None,
+    )
+    return data.to_yaml()
+
+
+def _metric_name(name: str, measurement: Mapping[str, Any]) -> str:
+    precision = f", {measurement['precision']}" if "precision" in measurement else ""
+    return f"{_readable(name)}, %{precision}"
+
+
+def _scores(scores: Any) -> str:
+    """Return a table with one row per measurement, and one with their IoU per class; other values as `_text` does."""
+    if isinstance(scores, str | Mapping):
+        return _text(scores)
+    tables = [_measurement_table(scores, "metrics")]
+    per_class = [measurement for measurement in scores if "class_iou" in measurement]
+    if per_class:
+        tables += ["IoU per class:", _measurement_table(per_class, "class_iou")]
+    return "In percent.\n\n" + "\n\n".join(tables)
+
+
+def _measurement_table(measurements: Sequence[Mapping[str, Any]], key: str) -> str:
+    # A class that is absent from a split has no IoU there; keep the order in which the names first appear.
+    names = list(dict.fromkeys(name for measurement in measurements for name in measurement[key]))
+    digits = 2 if key == "metrics" else 1
+    rows = [
+        [measurement["dataset"], measurement["split"], measurement.get("precision", "")]
+        + [f"{100 * measurement[key][name]:.{digits}f}" if name in measurement[key] else "-" for name in names]
+        for measurement in measurements
+    ]
+    header = ["dataset", "split", "precision", *(_readable(name) if key == "metrics" else name for name in names)]
+    rule = ["---"] * 3 + ["--:"] * len(names)
+    return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
+
+
+def _readable(metric: str) -> str:
+    return metric.replace("_", " ").replace("iou", "IoU").replace("dice", "Dice")
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, Mapping):
+        return str(value)
+    rows = "\n".join(f"| {name} | {item} |" for name, item in value.items())
+    return f"| | |\n|---|---|\n{rows}"

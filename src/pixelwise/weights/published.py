@@ -1,7 +1,7 @@
-"""Published weights: where they lie, how they are proved, what they mean, and the one safe way to fetch them.
+"""Published weights: where they are, how a download is verified, what the numbers mean.
 
-Scores, digests and licences are as their sources state them; nothing here was measured by this project. A digest is as
-long as its publisher gives it: torchvision puts the first 8 hexadecimal digits of the SHA-256 into the file's name.
+Scores, digests and licences are as their sources state them; nothing here was measured by this project. A digest is as long as
+its publisher gives it: torchvision puts the first 8 hexadecimal digits of the SHA-256 into the file's name.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ..errors import CheckpointError, ResourceError, UnknownNameError
 from ..files import atomic_write, make_folder
@@ -23,20 +23,20 @@ from ..nn.preprocessing import NYUD_COLOR, NYUD_COLOR_HHA, NYUD_HHA, SIFT_FLOW
 from ..registry import suggest
 
 MAX_BYTES = 4 * 2**30
-_CHUNK = 1 << 20
+_CHUNK_BYTES = 1 << 20
 _TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True)
 class PublishedWeights:
-    """A published file of numbers with its meaning.
+    """A published weight file.
 
-    name           how this project calls it: network.publisher
-    url            where its publisher has it
-    sha256         the digest's first hexadecimal digits as the publisher states them; None: nobody stated one
-    licence        what the source says about use
-    preprocessing  what the numbers were trained with: a name of `pixelwise.nn.preprocessing.PREPROCESSING`, or {order, mean, std}
-    num_classes    how many classes its last layer scores; of two heads, the semantic one
+    name           our name for it: network.publisher
+    url            the publisher's address
+    sha256         first hexadecimal digits of the digest that the publisher states, or None
+    licence        terms of use, as the source states them
+    preprocessing  pixel normalisation of the training: a name of `pixelwise.nn.preprocessing.PREPROCESSING`, or {order, mean, std}
+    num_classes    classes of the last layer; of two heads, those of the semantic one
     score          the score that the source states
     source         where all of this was read
     """
@@ -62,78 +62,86 @@ _TORCHVISION_LICENCE = (
 )
 _BVLC_LICENCE = "unrestricted use (BVLC model license)"
 _FCN_LICENCE = "unrestricted use (its README: as Caffe, BSD-2-Clause, and the BVLC model license); the VGG16 start has its own terms"
-_NO_SCORE = "its source states no score"
 _VGG_LICENCE = "see http://www.robots.ox.ac.uk/~vgg/research/very_deep/"
+_NO_SCORE = "its source states no score"
 
 
-def _torchvision(
+def _torchvision(network: str, file: str, **fields: Any) -> PublishedWeights:
+    return PublishedWeights(
+        name=f"{network}.torchvision",
+        url=f"https://download.pytorch.org/models/{file}",
+        sha256=file.removesuffix(".pth").rpartition("-")[2],
+        **fields,
+    )
+
+
+def _torchvision_classifier(
     network: str, file: str, top1: float, top5: float, preprocessing: str = "torchvision"
 ) -> PublishedWeights:
-    return PublishedWeights(
-        f"{network}.torchvision",
-        f"https://download.pytorch.org/models/{file}",
-        file.removesuffix(".pth").rpartition("-")[2],
-        _TORCHVISION_LICENCE,
-        preprocessing,
-        1000,
-        f"ImageNet-1K top-1 {top1}, top-5 {top5}",
-        "torchvision 0.28, IMAGENET1K_V1",
+    return _torchvision(
+        network,
+        file,
+        licence=_TORCHVISION_LICENCE,
+        preprocessing=preprocessing,
+        num_classes=1000,
+        score=f"ImageNet-1K top-1 {top1}, top-5 {top5}",
+        source="torchvision 0.28, IMAGENET1K_V1",
     )
 
 
 def _torchvision_segmentation(network: str, file: str, miou: float, accuracy: float) -> PublishedWeights:
-    return PublishedWeights(
-        f"{network}.torchvision",
-        f"https://download.pytorch.org/models/{file}",
-        file.removesuffix(".pth").rpartition("-")[2],
-        _TORCHVISION_LICENCE.replace("ImageNet-1K", "COCO with VOC's classes, from an ImageNet-1K start"),
-        "torchvision",
-        21,
-        f"COCO val2017 with VOC's classes: mean IU {miou}, pixel accuracy {accuracy}",
-        "torchvision 0.28, COCO_WITH_VOC_LABELS_V1",
+    return _torchvision(
+        network,
+        file,
+        licence=_TORCHVISION_LICENCE.replace("ImageNet-1K", "COCO with VOC's classes, from an ImageNet-1K start"),
+        preprocessing="torchvision",
+        num_classes=21,
+        score=f"COCO val2017 with VOC's classes: mean IU {miou}, pixel accuracy {accuracy}",
+        source="torchvision 0.28, COCO_WITH_VOC_LABELS_V1",
     )
-
-
-def _caffe(
-    name: str,
-    url: str,
-    licence: str,
-    num_classes: int,
-    score: str,
-    source: str,
-    preprocessing: str | Mapping[str, Any] = "caffe",
-) -> PublishedWeights:
-    """Caffe's publishers state no sha256, so these are to be fetched by hand; the URLs are as published."""
-    return PublishedWeights(f"{name}.caffe", url, None, licence, preprocessing, num_classes, score, source)
 
 
 def _fcn(
     name: str, score: str, num_classes: int = 21, preprocessing: str | Mapping[str, Any] = "caffe"
 ) -> PublishedWeights:
-    url = f"http://dl.caffe.berkeleyvision.org/{name}.caffemodel"
-    source = "shelhamer/fcn.berkeleyvision.org, README and caffemodel-url"
-    return _caffe(name, url, _FCN_LICENCE, num_classes, score, source, preprocessing)
+    # Caffe's publishers state no sha256, so these files have to be downloaded by hand; the URLs are as published.
+    return PublishedWeights(
+        name=f"{name}.caffe",
+        url=f"http://dl.caffe.berkeleyvision.org/{name}.caffemodel",
+        sha256=None,
+        licence=_FCN_LICENCE,
+        preprocessing=preprocessing,
+        num_classes=num_classes,
+        score=score,
+        source="shelhamer/fcn.berkeleyvision.org, README and caffemodel-url",
+    )
 
 
 def _bvlc(network: str, file: str, score: str) -> PublishedWeights:
-    url = f"http://dl.caffe.berkeleyvision.org/{file}"
-    return _caffe(
-        network, url, _BVLC_LICENCE, 1000, score, f"BVLC/caffe, models/{file.removesuffix('.caffemodel')}/readme.md"
+    return PublishedWeights(
+        name=f"{network}.caffe",
+        url=f"http://dl.caffe.berkeleyvision.org/{file}.caffemodel",
+        sha256=None,
+        licence=_BVLC_LICENCE,
+        preprocessing="caffe",
+        num_classes=1000,
+        score=score,
+        source=f"BVLC/caffe, models/{file}/readme.md",
     )
 
 
 _TABLE = (
-    _torchvision("alexnet", "alexnet-owt-7be5be79.pth", 56.522, 79.066),
-    _torchvision("vgg11", "vgg11-8a719046.pth", 69.02, 88.628),
-    _torchvision("vgg11_bn", "vgg11_bn-6002323d.pth", 70.37, 89.81),
-    _torchvision("vgg13", "vgg13-19584684.pth", 69.928, 89.246),
-    _torchvision("vgg13_bn", "vgg13_bn-abd245e5.pth", 71.586, 90.374),
-    _torchvision("vgg16", "vgg16-397923af.pth", 71.592, 90.382),
-    _torchvision("vgg16_bn", "vgg16_bn-6c64b313.pth", 73.36, 91.516),
-    _torchvision("vgg19", "vgg19-dcbb9e9d.pth", 72.376, 90.876),
-    _torchvision("vgg19_bn", "vgg19_bn-c79401a0.pth", 74.218, 91.842),
+    _torchvision_classifier("alexnet", "alexnet-owt-7be5be79.pth", 56.522, 79.066),
+    _torchvision_classifier("vgg11", "vgg11-8a719046.pth", 69.02, 88.628),
+    _torchvision_classifier("vgg11_bn", "vgg11_bn-6002323d.pth", 70.37, 89.81),
+    _torchvision_classifier("vgg13", "vgg13-19584684.pth", 69.928, 89.246),
+    _torchvision_classifier("vgg13_bn", "vgg13_bn-abd245e5.pth", 71.586, 90.374),
+    _torchvision_classifier("vgg16", "vgg16-397923af.pth", 71.592, 90.382),
+    _torchvision_classifier("vgg16_bn", "vgg16_bn-6c64b313.pth", 73.36, 91.516),
+    _torchvision_classifier("vgg19", "vgg19-dcbb9e9d.pth", 72.376, 90.876),
+    _torchvision_classifier("vgg19_bn", "vgg19_bn-c79401a0.pth", 74.218, 91.842),
     # Ported from TensorFlow: torchvision re-maps its input to x * 2 / 255 - 1 (transform_input) before the first layer.
-    _torchvision("googlenet", "googlenet-1378be20.pth", 69.778, 89.53, "tensorflow"),
+    _torchvision_classifier("googlenet", "googlenet-1378be20.pth", 69.778, 89.53, "tensorflow"),
     _torchvision_segmentation("fcn_resnet50", "fcn_resnet50_coco-1167a1af.pth", 60.5, 91.4),
     _torchvision_segmentation("fcn_resnet101", "fcn_resnet101_coco-7ecb50ca.pth", 63.7, 91.9),
     _torchvision_segmentation("deeplabv3_resnet50", "deeplabv3_resnet50_coco-cd0a2569.pth", 66.4, 92.4),
@@ -151,135 +159,125 @@ _TABLE = (
     _fcn("nyud-fcn32s-color-hha-heavy", _NO_SCORE, 40, NYUD_COLOR_HHA),
     *(_fcn(f"siftflow-fcn{stride}s-heavy", _NO_SCORE, 33, SIFT_FLOW) for stride in (32, 16, 8)),
     *(_fcn(f"pascalcontext-fcn{stride}s-heavy", _NO_SCORE, 60) for stride in (32, 16, 8)),
-    _bvlc("caffenet", "bvlc_reference_caffenet.caffemodel", "ImageNet-1K top-1 57.4, top-5 80.4"),
-    _bvlc("googlenet", "bvlc_googlenet.caffemodel", "ImageNet-1K top-1 68.7, top-5 88.9"),
-    _caffe(
-        "vgg16",
-        "http://www.robots.ox.ac.uk/~vgg/software/very_deep/caffe/VGG_ILSVRC_16_layers.caffemodel",
-        _VGG_LICENCE,
-        1000,
-        "ILSVRC-2012 val top-5 error 8.1 (dense, smallest side 384)",
-        "VGG team's gist 211839e770f7b538e2d8",
+    _bvlc("caffenet", "bvlc_reference_caffenet", "ImageNet-1K top-1 57.4, top-5 80.4"),
+    _bvlc("googlenet", "bvlc_googlenet", "ImageNet-1K top-1 68.7, top-5 88.9"),
+    PublishedWeights(
+        name="vgg16.caffe",
+        url="http://www.robots.ox.ac.uk/~vgg/software/very_deep/caffe/VGG_ILSVRC_16_layers.caffemodel",
+        sha256=None,
+        licence=_VGG_LICENCE,
+        preprocessing="caffe",
+        num_classes=1000,
+        score="ILSVRC-2012 val top-5 error 8.1 (dense, smallest side 384)",
+        source="VGG team's gist 211839e770f7b538e2d8",
     ),
 )
 
 WEIGHTS: dict[str, PublishedWeights] = {weights.name: weights for weights in _TABLE}
 
+# Opens a URL as a context manager with `read(size)`.
 Opener = Callable[[str], AbstractContextManager[Any]]
 
 
 def find_weights(name: str) -> PublishedWeights:
-    """The entry of that name. Raises UnknownNameError that lists the nearest ones."""
+    """Return the weights of that name. Raises UnknownNameError that lists the nearest names."""
     try:
         return WEIGHTS[name]
     except KeyError:
         raise UnknownNameError(name, "no published weights of that name", suggest(name, WEIGHTS)) from None
 
 
-def download(weights: PublishedWeights, folder: str | Path, open_url: Opener | None = None) -> Path:
-    """Fetch the file into `folder`, unless it lies there with the right digest already, and return its path.
+def find_by_file_name(path: str | Path) -> PublishedWeights | None:
+    """Return the weights whose published file has the name of `path`, or None. The file itself is not read."""
+    return next((weights for weights in WEIGHTS.values() if weights.file_name == Path(path).name), None)
 
-    Only https is followed, redirects too; the digest is checked while the bytes arrive; the file appears whole or not at
-    all. `open_url` opens a URL as a context manager with `read(size)`. Raises CheckpointError where no digest is
-    published or it does not match, ResourceError when the network or the disk fails; both say what to do by hand.
+
+def verify_published(path: str | Path) -> PublishedWeights | None:
+    """Return the weights that a file claims by its name to be, after checking its digest, or None for any other file name.
+
+    Raises CheckpointError if the file's digest differs from the published one: the file is incomplete, damaged or misnamed.
     """
-    target = Path(folder) / weights.file_name
-    by_hand = f"download it yourself, save it as {target} and pass that file"
-    if weights.sha256 is None:
-        raise CheckpointError(weights.url, "has no published sha256, so that a download could not be proved", by_hand)
-    if not weights.url.startswith("https://"):
-        raise CheckpointError(weights.url, "is not an https address", by_hand)
-    if target.is_file() and _digest(_pieces_of_file(target)).startswith(weights.sha256):
-        return target
-    make_folder(folder)
-    with atomic_write(target) as file:
-        pieces = _pieces_of_url(weights.url, open_url or _open_https, by_hand)
-        digest = _digest(_written(pieces, file))
-        if not digest.startswith(weights.sha256):
-            what = f"arrived with sha256 {digest[: len(weights.sha256)]}..., published is {weights.sha256}...; nothing was kept"
-            raise CheckpointError(weights.url, what, "try again; if it stays so, do not use the file")
-    return target
-
-
-def named_as(path: str | Path) -> PublishedWeights | None:
-    """The entry whose file name `path` has, or None; the file itself is not looked at."""
-    return next((entry for entry in WEIGHTS.values() if entry.file_name == Path(path).name), None)
-
-
-def published(path: str | Path) -> PublishedWeights | None:
-    """The entry whose file name `path` has, or None.
-
-    Raises CheckpointError when the entry has a digest and the file another one: it is cut, damaged, or not what it is called.
-    """
-    weights = named_as(path)
+    weights = find_by_file_name(path)
     if weights is None or weights.sha256 is None:
         return weights
-    digest = _digest(_pieces_of_file(Path(path)))
+    digest = _sha256_of(Path(path))
     if not digest.startswith(weights.sha256):
-        what = f"has sha256 {digest[: len(weights.sha256)]}..., {weights.name} of that name has {weights.sha256}..."
+        what = f"expected the SHA-256 of {weights.name}, {weights.sha256}..., got {digest[: len(weights.sha256)]}..."
         raise CheckpointError(path, what, f"download it again from {weights.url}, or rename it if it is your own")
     return weights
 
 
-def cache_folder() -> Path:
-    """Where downloads are kept: `$PIXELWISE_CACHE`, or `pixelwise` in the user's cache folder."""
-    chosen = os.environ.get("PIXELWISE_CACHE")
-    if chosen:
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pixelwise"
+def download(weights: PublishedWeights, folder: str | Path, open_url: Opener | None = None) -> Path:
+    """Download the file into `folder` and return its path; a file that is there with the right digest is kept.
+
+    Only https is followed, redirects included. The digest is checked before the file gets its name. Raises CheckpointError if
+    no digest is published or the digest differs, ResourceError if the network or the disk fails; both explain how to
+    download the file by hand.
+    """
+    target = Path(folder) / weights.file_name
+    by_hand = f"download it yourself, save it as {target} and pass that file"
+    if weights.sha256 is None:
+        raise CheckpointError(weights.url, "has no published sha256, so a download cannot be verified", by_hand)
+    if not weights.url.startswith("https://"):
+        raise CheckpointError(weights.url, "is not an https address", by_hand)
+    if target.is_file() and _sha256_of(target).startswith(weights.sha256):
+        return target
+    make_folder(folder)
+    with atomic_write(target) as file:
+        sha256 = hashlib.sha256()
+        for chunk in _chunks(weights.url, open_url or open_https, by_hand):
+            sha256.update(chunk)
+            file.write(chunk)
+        digest = sha256.hexdigest()
+        if not digest.startswith(weights.sha256):
+            what = f"expected the published SHA-256 {weights.sha256}..., got {digest[: len(weights.sha256)]}...; nothing was kept"
+            raise CheckpointError(weights.url, what, "try again; if it happens again, do not use the file")
+    return target
 
 
-def _digest(pieces: Iterator[bytes]) -> str:
-    sha = hashlib.sha256()
-    for piece in pieces:
-        sha.update(piece)
-    return sha.hexdigest()
-
-
-def _written(pieces: Iterator[bytes], file: IO[bytes]) -> Iterator[bytes]:
-    for piece in pieces:
-        file.write(piece)
-        yield piece
-
-
-def _pieces_of_file(path: Path) -> Iterator[bytes]:
+def _chunks(url: str, open_url: Opener, by_hand: str) -> Iterator[bytes]:
+    """Yield the content of a URL; every network failure becomes a ResourceError that explains the way out."""
+    num_bytes = 0
     try:
-        with open(path, "rb") as file:
-            while piece := file.read(_CHUNK):
-                yield piece
-    except OSError as error:
-        raise CheckpointError(
-            path, f"cannot be read: {error.strerror or error}", "check the path and its rights"
-        ) from error
-
-
-def _pieces_of_url(url: str, open_url: Opener, by_hand: str) -> Iterator[bytes]:
-    """The bytes behind a URL; every way in which a network fails becomes one ResourceError with the way out."""
-    total = 0
-    try:
-        with open_url(url) as answer:
-            while piece := answer.read(_CHUNK):
-                total += len(piece)
-                if total > MAX_BYTES:
+        with open_url(url) as response:
+            while chunk := response.read(_CHUNK_BYTES):
+                num_bytes += len(chunk)
+                if num_bytes > MAX_BYTES:
                     raise CheckpointError(url, f"is longer than {MAX_BYTES} bytes; nothing was kept", by_hand)
-                yield piece
+                yield chunk
     except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise ResourceError(url, f"cannot be downloaded: {reason}", by_hand) from error
 
 
-class _HttpsOnly(urllib.request.HTTPRedirectHandler):
-    """Follows a redirect only where it stays on https."""
+def open_https(url: str) -> Any:
+    """Open an https URL; redirects are followed only to https."""
+    return urllib.request.build_opener(HttpsRedirectHandler).open(url, timeout=_TIMEOUT_S)
+
+
+class HttpsRedirectHandler(urllib.request.HTTPRedirectHandler):
+    """Follow a redirect only if it stays on https."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> Any:
-        """The request to follow. Raises URLError for another scheme."""
+        """Return the request to follow. Raises URLError for another scheme."""
         if not newurl.startswith("https://"):
             raise urllib.error.URLError(f"redirected to {newurl}, which is not https")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _open_https(url: str) -> Any:
-    opener = urllib.request.build_opener(_HttpsOnly)
-    return opener.open(url, timeout=_TIMEOUT_S)
+def cache_folder() -> Path:
+    """Return the folder of downloads: `$PIXELWISE_CACHE`, or `pixelwise` in the user's cache folder."""
+    if chosen := os.environ.get("PIXELWISE_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pixelwise"
+
+
+def _sha256_of(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        what = f"cannot be read: {error.strerror or error}"
+        raise CheckpointError(path, what, "check the path and its permissions") from error

@@ -17,7 +17,7 @@ from ...errors import CheckpointError, ConfigError
 from ...models import MODELS, ModelSpec
 from ...models.fcn import FCN
 from ...models.fcn_fusion import LateFusionFCN
-from ..published import named_as
+from ..published import find_by_file_name
 from . import caffe_names as caffenames
 from . import torch_names as torchnames
 from .assign import Imported, Report, SourceArray, fill
@@ -149,7 +149,8 @@ def _spec_for(
     said = (whole.num_classes, whole.in_channels) if whole is not None else (None, None)
     classes = _first(num_classes, said[0], VOC_CLASSES)
     channels = _first(in_channels, said[1], MODELS[name].options["in_channels"].default)
-    return ModelSpec(name, classes, channels, tiny=tiny, options={**derived, **options})
+    small = MODELS[name].tiny if tiny else {}
+    return ModelSpec(name, classes, channels, options={**small, **derived, **options})
 
 
 def _first(*values: int | None) -> int:
@@ -199,7 +200,7 @@ def _caffe_preprocessing(path: Path, whole: caffenames.WholeNet | None) -> str |
     """
     if whole is None:
         return None
-    entry = named_as(path)
+    entry = find_by_file_name(path)
     return whole.preprocessing or (entry.preprocessing if entry is not None else "caffe")
 
 

@@ -53,7 +53,12 @@ def import_whole(
     derived: dict[str, Any] = {}
     if "auxiliary" in MODELS[name].options:
         derived["auxiliary"] = any(key.startswith("aux_classifier.") for key in arrays)
-    spec = ModelSpec(name, num_classes or said, in_channels or 3, tiny=tiny, options={**derived, **(options or {})})
+    spec = ModelSpec(
+        name,
+        num_classes or said,
+        in_channels or 3,
+        options={**(MODELS[name].tiny if tiny else {}), **derived, **(options or {})},
+    )
     model = spec.build()
     plan = without_missing_counters(KeyMapping(moves={key: key for key in model.state_dict()}), arrays)
     fix = "choose the model that the file was made for, with the file's number of classes"
