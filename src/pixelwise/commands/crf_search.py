@@ -13,7 +13,7 @@ from ..data import open_dataset
 from ..errors import CheckpointError, InputError, Interrupted
 from ..evaluation.crf_search import search
 from ..evaluation.crf_search_cache import Tally
-from ..evaluation.evaluator import refuse_other_classes
+from ..evaluation.evaluator import check_same_classes
 from ..inference.crf_settings import write_crf
 from ..inference.segmenter import load
 from ._crf import compile_crf
@@ -61,7 +61,7 @@ def crf_search(
     segmenter = load(model, device=device)
     dataset = open_dataset(data, format)
     truth = dataset.split(split)
-    refuse_other_classes(segmenter.taxonomy, truth.taxonomy, str(model), f"{dataset.name} {split}")
+    check_same_classes(segmenter.taxonomy, truth.taxonomy, model_name=str(model), data_name=f"{dataset.name} {split}")
     tally = Tally(model / TALLY)
     if not tally.is_empty:
         print(f"going on with what {model / TALLY} holds of a search that was stopped", file=sys.stderr)

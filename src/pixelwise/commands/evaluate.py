@@ -17,8 +17,7 @@ from rich.text import Text
 from ..data import open_dataset
 from ..data.dataset import Split
 from ..errors import ConfigError
-from ..evaluation.evaluator import Evaluation, evaluate_folder, refuse_other_classes, write_scores
-from ..evaluation.evaluator import Progress as Report
+from ..evaluation.evaluator import Evaluation, OnProgress, check_same_classes, evaluate_folder, write_scores
 from ..evaluation.evaluator import evaluate as evaluate_model
 from ..evaluation.metrics import Scores
 from ..files import make_folder
@@ -118,7 +117,7 @@ def _evaluate_model(
         name += f" with {options}"
     if crf is not None and parameters is not None:
         segmenter, name = with_crf(segmenter, parameters), f"{name} with CRF {parameters}, {crf_origin(crf, model)}"
-    refuse_other_classes(segmenter.taxonomy, truth.taxonomy, name, f"{dataset} {truth.name}")
+    check_same_classes(segmenter.taxonomy, truth.taxonomy, model_name=name, data_name=f"{dataset} {truth.name}")
     with _progress() as report:
         return evaluate_model(
             segmenter, truth, dataset=dataset, model=name, precision=precision, boundary=boundary, progress=report
@@ -126,7 +125,7 @@ def _evaluate_model(
 
 
 @contextmanager
-def _progress() -> Iterator[Report]:
+def _progress() -> Iterator[OnProgress]:
     """A bar on standard error, so that standard output holds results alone; gone when done."""
     columns = TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:

@@ -1,11 +1,11 @@
 """Boundary IoU: how well the outlines agree, for any number of classes.
 
-The boundary region of a class is made of its pixels that lie at most d pixels from the class's outline; the score is
-intersection over union of the two regions. Large objects cannot hide a ragged outline in it, as they do in plain IoU.
+The boundary region of a class consists of its pixels at most d pixels from the class's outline; the score is
+intersection over union of the two regions. Plain IoU hides a ragged outline of a large object, boundary IoU does not.
 
-Source: Cheng, Girshick, Dollar, Berg, Kirillov, "Boundary IoU", CVPR 2021, sections 4 and 5; d is 2 % of the image
+Source: Cheng, Girshick, Dollar, Berg, Kirillov, "Boundary IoU", CVPR 2021, sections 4 and 5: d is 2 % of the image
 diagonal, distances are those of repeated 3x3 erosion (Chebyshev), and the edge of the image is an outline too.
-Ours is the rule for ignored pixels: they are counted nowhere, and they neither make nor hide an outline.
+Added here is the rule for ignored pixels: they are counted nowhere, and they neither make nor hide an outline.
 """
 
 from __future__ import annotations
@@ -17,27 +17,30 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core import Taxonomy
+
 DISTANCE_RATIO = 0.02
 
 
 def boundary_distance(size: tuple[int, int], ratio: float = DISTANCE_RATIO) -> int:
-    """d in pixels, at least 1, for an image of `size` (height, width); `ratio` is the share of its diagonal."""
+    """Return d in pixels, at least 1, for an image of `size` (height, width); `ratio` is the share of its diagonal."""
     return max(1, round(ratio * math.hypot(*size)))
 
 
 def boundary_counts(
-    truth: NDArray[Any], prediction: NDArray[Any], num_classes: int, ignore_id: int, ratio: float = DISTANCE_RATIO
+    truth: NDArray[Any], prediction: NDArray[Any], taxonomy: Taxonomy, *, ratio: float = DISTANCE_RATIO
 ) -> NDArray[np.int64]:
-    """Count, for each class, the pixels in both boundary regions and the pixels in either.
+    """Count, per class, the pixels in both boundary regions and the pixels in either: (K, 2) int64.
 
-    truth       (H, W) integers 0..K-1 or `ignore_id`
-    prediction  (H, W) integers 0..K-1; `confusion_matrix` has refused all others
-    returns     (K, 2) int64; add those of all images, then divide once (`Scores.from_matrix`)
+    truth       class ids (H, W), 0..K-1 or the taxonomy's ignore id
+    prediction  class ids (H, W), 0..K-1; `confusion_matrix` checks the ids of both
+    Add the counts of all images, then divide once (`Scores.from_matrix`).
     """
-    scored = truth != ignore_id
+    scored = truth != taxonomy.ignore_id
     distance = boundary_distance(truth.shape, ratio)
     true_region = _boundary_region(truth, scored, distance)
     predicted_region = _boundary_region(prediction, scored, distance)
+    num_classes = taxonomy.num_classes
     true = np.bincount(truth[true_region], minlength=num_classes)
     predicted = np.bincount(prediction[predicted_region], minlength=num_classes)
     both = np.bincount(truth[true_region & predicted_region & (truth == prediction)], minlength=num_classes)
@@ -45,13 +48,13 @@ def boundary_counts(
 
 
 def _boundary_region(ids: NDArray[Any], scored: NDArray[np.bool_], distance: int) -> NDArray[np.bool_]:
-    """(H, W) bool: the scored pixels whose surrounding square of 2 d + 1 pixels holds a second class or leaves the image.
+    """Mark the scored pixels whose surrounding square of 2 d + 1 pixels holds a second class or leaves the image.
 
-    Smallest and largest id of a square are equal exactly where it holds one class: two filters serve all classes at once.
+    The smallest and the largest id of a square are equal exactly if it holds one class, so two filters serve all classes.
     """
     kernel = np.ones((2 * distance + 1, 2 * distance + 1), np.uint8)
     dtype = np.uint8 if ids.dtype == np.uint8 else np.uint16
-    # What is ignored must win neither comparison; outside the image OpenCV's default border wins none either.
+    # Ignored pixels must be neither the smallest nor the largest; OpenCV's default border is neither as well.
     smallest = cv2.erode(np.where(scored, ids, np.iinfo(dtype).max).astype(dtype), kernel)
     largest = cv2.dilate(np.where(scored, ids, 0).astype(dtype), kernel)
     region = smallest != largest

@@ -156,6 +156,6 @@ def _confusions(
         )
     for number, refined in enumerate(chain([probs], refine_each(sample.image, probs, settings))):
         assert sample.mask is not None, "has_masks said so"
-        yield confusion_matrix(sample.mask, refined.argmax(0), taxonomy.num_classes, taxonomy.ignore_id)
+        yield confusion_matrix(sample.mask, refined.argmax(0), taxonomy)
         if number:
             tick()

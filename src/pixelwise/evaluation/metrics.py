@@ -1,18 +1,23 @@
 """Scores of a segmentation, from one integer confusion matrix over the whole set.
 
-The rules, written down because projects differ in them:
+n_ij is the number of pixels of class i that are predicted as class j, t_i = sum_j n_ij the number of pixels of class i:
+    pixel accuracy             sum_i n_ii / sum_i t_i
+    mean accuracy              mean_i n_ii / t_i
+    mean IoU                   mean_i n_ii / (t_i + sum_j n_ji - n_ii)
+    frequency weighted IoU     sum_i t_i IoU_i / sum_k t_k
+Source: Long, Shelhamer, Darrell, "Fully Convolutional Networks for Semantic Segmentation", CVPR 2015, section 5, "Metrics".
+Dice (F1) and precision are added. Masks are compared at the size of the image, never resized.
 
+The paper leaves open what happens to missing classes, and projects differ. The rules here:
 - Pixels whose truth is the ignore id are left out. Any other unknown id, in truth or prediction, is an error.
 - A class that occurs neither in truth nor in prediction is left out of every mean, and listed in `Scores.absent`.
 - A class that is predicted but never true has IoU and Dice 0, and these count in the means; its accuracy is undefined
   and left out of the mean accuracy.
 - A class that is true but never predicted has IoU, Dice and accuracy 0, which count; its precision is undefined.
-- A number that is undefined is None, never 0, 1 or NaN.
+- An undefined number is None, never 0, 1 or NaN.
 
 Counts are int64 and ratios are taken once, at the end. So a set may be split over batches, machines and ranks in any way:
-add the matrices (`numpy.sum`, or an all-reduce of int64) and the scores are equal to the last bit.
-
-Source: the four metrics of FCN (Long, Shelhamer, Darrell, CVPR 2015), section 5, "Metrics".
+add the matrices (`numpy.sum`, or an all-reduce of int64), and the scores are equal to the last bit.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core import Taxonomy
 from ..errors import ConfigError, MaskError
 
 # Pixels counted at once: bounds the memory of `numpy.bincount`, which widens its input to eight bytes.
@@ -33,78 +39,70 @@ _CHUNK = 1 << 20
 
 
 def confusion_matrix(
-    truth: NDArray[Any], prediction: NDArray[Any], num_classes: int, ignore_id: int, source: object = "mask"
+    truth: NDArray[Any], prediction: NDArray[Any], taxonomy: Taxonomy, *, source: object = "mask"
 ) -> NDArray[np.int64]:
-    """Count pixels by true class (rows) and predicted class (columns).
+    """Count pixels by true class (rows) and predicted class (columns): (K, K) int64.
 
-    truth       integers of any shape, 0..K-1 or `ignore_id`
-    prediction  integers of the same shape, 0..K-1 everywhere, also where truth is ignored
-    source      what an error message calls this image
-    returns     (K, K) int64
-
-    Raises MaskError when the shapes differ or an id is unknown (names the id and its pixel count).
+    truth       integer class ids of any shape, 0..K-1 or the taxonomy's ignore id
+    prediction  integer class ids of the same shape, 0..K-1 everywhere, also where truth is ignored
+    source      the image's name in error messages
+    Raises MaskError when the shapes differ or an id is unknown, naming the id and its pixel count.
     """
-    if 0 <= ignore_id < num_classes:
-        raise ConfigError(
-            source, f"ignore id {ignore_id} is also the id of a class", f"choose one outside 0..{num_classes - 1}"
-        )
     if truth.shape != prediction.shape:
         what = f"truth is {_size(truth)}, prediction {_size(prediction)} (height x width)"
         raise MaskError(source, what, "predict at the image's own size; masks are never resized silently")
     for word, ids in (("truth", truth), ("prediction", prediction)):
         if not np.issubdtype(ids.dtype, np.integer):
-            raise MaskError(source, f"{word} holds {ids.dtype} values", "hand over integer class ids")
-    count = _count_bytes if truth.dtype == prediction.dtype == np.uint8 else _count_integers
-    matrix = np.zeros((num_classes, num_classes), np.int64)
+            raise MaskError(source, f"expected integer class ids in {word}, got {ids.dtype}", "convert them first")
+    is_bytes = truth.dtype == prediction.dtype == taxonomy.dtype == np.uint8
+    count = _count_bytes if is_bytes else _count_integers
+    matrix = np.zeros((taxonomy.num_classes, taxonomy.num_classes), np.int64)
     flat_truth, flat_prediction = truth.reshape(-1), prediction.reshape(-1)
     for start in range(0, flat_truth.size, _CHUNK):
         part = slice(start, start + _CHUNK)
-        matrix += count(flat_truth[part], flat_prediction[part], num_classes, ignore_id, source)
+        matrix += count(flat_truth[part], flat_prediction[part], taxonomy, source)
     return matrix
 
 
 def _count_bytes(
-    truth: NDArray[np.uint8], prediction: NDArray[np.uint8], num_classes: int, ignore_id: int, source: object
+    truth: NDArray[np.uint8], prediction: NDArray[np.uint8], taxonomy: Taxonomy, source: object
 ) -> NDArray[np.int64]:
-    """Count all 256 x 256 pairs: the unknown ids are read off the table afterwards, at no cost a pixel."""
+    """Count all 256 x 256 pairs of bytes; unknown ids are found in the small table, at no cost per pixel."""
     codes = truth.astype(np.uint16)
     codes <<= 8
     codes |= prediction
     counts = np.bincount(codes, minlength=65536).reshape(256, 256)
-    _refuse_unknown("truth", counts.sum(1), num_classes, ignore_id, source)
-    _refuse_unknown("prediction", counts.sum(0), num_classes, None, source)
+    num_classes = taxonomy.num_classes
+    for word, totals, ignored in (
+        ("truth", counts.sum(1), taxonomy.ignore_id),
+        ("prediction", counts.sum(0), None),
+    ):
+        values = np.array([v for v in np.flatnonzero(totals) if v >= num_classes and v != ignored], np.int64)
+        if values.size:
+            raise _unknown(word, values, totals[values], num_classes, source)
     return counts[:num_classes, :num_classes]
 
 
 def _count_integers(
-    truth: NDArray[Any], prediction: NDArray[Any], num_classes: int, ignore_id: int, source: object
+    truth: NDArray[Any], prediction: NDArray[Any], taxonomy: Taxonomy, source: object
 ) -> NDArray[np.int64]:
     """Count wider integers: ids are checked first, then coded as true * K + predicted."""
-    scored = truth != ignore_id
+    num_classes = taxonomy.num_classes
+    scored = truth != taxonomy.ignore_id
     for word, ids in (("truth", truth[scored]), ("prediction", prediction)):
         if ids.size and (ids.min() < 0 or ids.max() >= num_classes):
-            unknown = ids[(ids < 0) | (ids >= num_classes)]
-            values, counts = np.unique(unknown, return_counts=True)
+            values, counts = np.unique(ids[(ids < 0) | (ids >= num_classes)], return_counts=True)
             raise _unknown(word, values, counts, num_classes, source)
     codes = truth[scored].astype(np.int64) * num_classes + prediction[scored].astype(np.int64)
     return np.bincount(codes, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def _refuse_unknown(
-    word: str, counts: NDArray[np.int64], num_classes: int, ignore_id: int | None, source: object
-) -> None:
-    values = np.array([v for v in np.flatnonzero(counts) if v >= num_classes and v != ignore_id], np.int64)
-    if values.size:
-        raise _unknown(word, values, counts[values], num_classes, source)
-
-
 def _unknown(word: str, values: NDArray[Any], counts: NDArray[Any], num_classes: int, source: object) -> MaskError:
     listed = ", ".join(f"{v} ({n} px)" for v, n in zip(values[:5], counts[:5], strict=True))
-    what = f"{word} holds id {listed}, allowed are 0..{num_classes - 1}"
     if word == "truth":
-        return MaskError(
-            source, what + " and the ignore id", "add the value to a class, or to `ignore`, in classes.yaml"
-        )
+        what = f"expected ids 0..{num_classes - 1} or the ignore id in the truth, got {listed}"
+        return MaskError(source, what, "add the value to a class, or to `ignore`, in classes.yaml")
+    what = f"expected ids 0..{num_classes - 1} in the prediction, got {listed}"
     return MaskError(source, what, "a prediction names a class at every pixel, also where truth is ignored")
 
 
@@ -113,24 +111,24 @@ def _size(mask: NDArray[Any]) -> str:
 
 
 def _ratio(part: int, whole: int) -> float | None:
-    """part / whole as the nearest float (whole Python numbers, so no count is too large), None for a whole of 0."""
+    """Return part / whole as the nearest float (exact for integers of any size), None for a whole of 0."""
     return part / whole if whole else None
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    """The mean of what is defined; `fsum` makes it independent of the order of the classes."""
+    """Return the mean of the defined values; `fsum` makes it independent of the order of the classes."""
     defined = [v for v in values if v is not None]
     return math.fsum(defined) / len(defined) if defined else None
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """The counts of one class, in pixels, and what follows from them.
+    """The pixel counts of one class, and the ratios derived from them.
 
     truth      pixels of the class in the truth
     predicted  pixels of the class in the prediction, where truth is not ignored
     correct    pixels of both
-    boundary   pixels of the class's boundary regions: (in both, in either), or None when not measured
+    boundary   pixels of the class's boundary regions (in both, in either), or None when not measured
     """
 
     name: str
@@ -151,7 +149,7 @@ class ClassScore:
 
     @property
     def accuracy(self) -> float | None:
-        """Share of the true pixels that were found, 0..1; also called recall."""
+        """Share of the true pixels that are predicted, 0..1; also called recall."""
         return _ratio(self.correct, self.truth)
 
     @property
@@ -167,7 +165,7 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Scores:
-    """All scores of one set; every number is derived from the integer counts when asked for.
+    """All scores of one set, derived from its integer counts.
 
     names     K class names
     matrix    K rows of K pixel counts, rows = truth
@@ -180,35 +178,28 @@ class Scores:
 
     @classmethod
     def from_matrix(cls, matrix: NDArray[Any], names: Sequence[str], boundary: NDArray[Any] | None = None) -> Scores:
-        """Scores of a confusion matrix (K, K) of integers, rows = truth, and boundary counts (K, 2) if measured.
+        """Return the scores of a confusion matrix (K, K) of integers, rows = truth, and of boundary counts (K, 2).
 
         Raises MaskError when the matrix counts no pixel at all.
         """
         num_classes = len(names)
-        if (
-            matrix.shape != (num_classes, num_classes)
-            or not np.issubdtype(matrix.dtype, np.integer)
-            or (matrix < 0).any()
-        ):
-            got = f"{_size(matrix)} {matrix.dtype}"
-            raise ConfigError(
-                "confusion matrix", f"got {got}, allowed are {num_classes}x{num_classes} counts", "one row a class"
-            )
+        is_square = matrix.shape == (num_classes, num_classes)
+        if not is_square or not np.issubdtype(matrix.dtype, np.integer) or (matrix < 0).any():
+            what = f"expected {num_classes}x{num_classes} counts, got {_size(matrix)} {matrix.dtype}"
+            raise ConfigError("confusion matrix", what, "give one row per class")
         if not matrix.any():
-            raise MaskError(
-                "scores", "no pixel to score: all are ignored, or there was no image", "check the split and `ignore`"
-            )
+            what = "nothing to score: every pixel is ignored or the split is empty"
+            raise MaskError("scores", what, "check the split and `ignore`")
         if boundary is not None and boundary.shape != (num_classes, 2):
-            raise ConfigError(
-                "boundary counts", f"got {_size(boundary)}, allowed are {num_classes}x2", "one row a class"
-            )
+            what = f"expected {num_classes}x2 counts, got {_size(boundary)}"
+            raise ConfigError("boundary counts", what, "give one row per class")
         rows = tuple(tuple(row) for row in matrix.tolist())
         pairs = () if boundary is None else tuple((both, either) for both, either in boundary.tolist())
         return cls(tuple(names), rows, pairs)
 
     @cached_property
     def classes(self) -> tuple[ClassScore, ...]:
-        """One row a class, in the order of the ids."""
+        """One row per class, in the order of the ids."""
         columns = [sum(column) for column in zip(*self.matrix, strict=True)]
         pairs = self.boundary or (None,) * len(self.names)
         return tuple(
@@ -218,7 +209,7 @@ class Scores:
 
     @property
     def num_pixels(self) -> int:
-        """Scored pixels: all whose truth is not ignored."""
+        """Number of scored pixels: those whose truth is not the ignore id."""
         return sum(c.truth for c in self.classes)
 
     @property
@@ -258,11 +249,31 @@ class Scores:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Sentences about what makes these scores implausible; empty for ordinary ones."""
-        return tuple(_implausible(self))
+        """Sentences about implausible scores, as an experienced reader would question them; empty for ordinary ones."""
+        found = []
+        true = [c for c in self.classes if c.truth]
+        predicted = [c for c in self.classes if c.predicted]
+        never = [c.name for c in true if not c.predicted]
+        invented = [c.name for c in predicted if not c.truth]
+        if len(true) == 1:
+            found.append(f"the truth holds only one class ({true[0].name}): these scores say little")
+        elif len(predicted) == 1:
+            found.append(f"every pixel is predicted as {predicted[0].name}: the model has collapsed to one class")
+        elif never:
+            found.append(f"never predicted, though in the truth: {_listed(never)}")
+        if invented:
+            found.append(f"predicted, though not in the truth (IoU 0): {_listed(invented)}")
+        if self.pixel_accuracy >= 0.99 and self.mean_iou < 0.7:
+            found.append(
+                f"pixel accuracy is {self.pixel_accuracy:.1%} but mean IoU {self.mean_iou:.1%}: "
+                "a frequent class hides the rare ones; judge by the per-class table"
+            )
+        if self.pixel_accuracy == 1 and len(true) > 1:
+            found.append("every pixel is right: check that the predictions are not the truth itself")
+        return tuple(found)
 
     def means(self) -> dict[str, float]:
-        """The paper's four metrics, mean Dice, and mean boundary IoU where measured, 0..1."""
+        """Return the paper's four metrics, mean Dice, and mean boundary IoU where measured, 0..1."""
         means = {
             "pixel_accuracy": self.pixel_accuracy,
             "mean_accuracy": self.mean_accuracy,
@@ -274,14 +285,14 @@ class Scores:
         return means if boundary is None else {**means, "mean_boundary_iou": boundary}
 
     def summary(self) -> str:
-        """The paper's four metrics in one line, in percent."""
+        """Return the paper's four metrics in one line, in percent."""
         return (
             f"pixel accuracy {self.pixel_accuracy:.1%}, mean accuracy {self.mean_accuracy:.1%}, "
             f"mean IoU {self.mean_iou:.1%}, frequency weighted IoU {self.frequency_weighted_iou:.1%}"
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON form: the means, a row a class, and the counts that `from_dict` reads back."""
+        """Return the JSON form: the means, one row per class, and the counts that `from_dict` reads back."""
         fields = ("name", "iou", "dice", "accuracy", "precision", "boundary_iou", "truth", "predicted")
         return {
             **self.means(),
@@ -295,39 +306,15 @@ class Scores:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], source: object = "scores") -> Scores:
-        """Read `to_dict`'s form: only names and counts are taken, the rest follows. Raises ConfigError naming `source`."""
+        """Read the form of `to_dict`: names and counts; all else is derived from them. Raises ConfigError naming `source`."""
         try:
             names = [str(row["name"]) for row in data["classes"]]
             matrix = np.array(data["confusion_matrix"], np.int64)
             boundary = np.array(data["boundary_counts"], np.int64) if data["boundary_counts"] else None
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            what = f"is no scores file: {type(error).__name__} {error}"
-            raise ConfigError(source, what, "write it anew with `pixelwise evaluate`") from None
+            what = f"is not a scores file: {type(error).__name__} {error}"
+            raise ConfigError(source, what, "write it again with `pixelwise evaluate`") from None
         return cls.from_matrix(matrix, names, boundary)
-
-
-def _implausible(scores: Scores) -> Iterable[str]:
-    """What an experienced reader would ask about, one sentence each."""
-    true = [c for c in scores.classes if c.truth]
-    predicted = [c for c in scores.classes if c.predicted]
-    if len(true) == 1:
-        yield f"the truth holds one class only ({true[0].name}): these scores say little"
-    elif len(predicted) == 1:
-        yield f"every pixel is predicted as {predicted[0].name}: the model sees one class only"
-    else:
-        never = [c.name for c in true if not c.predicted]
-        if never:
-            yield f"never predicted, though in the truth: {_listed(never)}"
-    invented = [c.name for c in predicted if not c.truth]
-    if invented:
-        yield f"predicted, though not in the truth (IoU 0): {_listed(invented)}"
-    if scores.pixel_accuracy >= 0.99 and scores.mean_iou < 0.7:
-        yield (
-            f"pixel accuracy is {scores.pixel_accuracy:.1%} but mean IoU {scores.mean_iou:.1%}: "
-            "a frequent class hides the rare ones; judge by the per-class table"
-        )
-    if scores.pixel_accuracy == 1 and len(true) > 1:
-        yield "every pixel is right: check that the predictions are not the truth itself"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -24,7 +24,7 @@ def validate(
         sample = split[index]
         assert sample.mask is not None, "splits without masks were refused"
         prediction = label_map(model, sample.image, device)
-        total += confusion_matrix(sample.mask, prediction, taxonomy.num_classes, taxonomy.ignore_id)
+        total += confusion_matrix(sample.mask, prediction, taxonomy)
     model.train(was_training)
     if world_size > 1:
         matrix = torch.from_numpy(total).to(device)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..core import Prediction, Sample, Taxonomy
 from ..errors import InputError, MaskError
-from ..evaluation.evaluator import refuse_other_classes
+from ..evaluation.evaluator import check_same_classes
 from ..evaluation.metrics import Scores, confusion_matrix
 from ..inference.segmenter import Segmenter
 from .panels import GAP, Color, Panel, contact_sheet, fit, legend
@@ -39,7 +39,7 @@ def compare(
         raise InputError("compare", "no model to compare", "give at least one")
     taxonomy = segmenters[0].taxonomy
     for other in segmenters[1:]:
-        refuse_other_classes(taxonomy, other.taxonomy, segmenters[0].name, other.name)
+        check_same_classes(taxonomy, other.taxonomy, model_name=segmenters[0].name, data_name=other.name)
     if truth is not None:
         Sample("truth", image, truth)
         if (truth == taxonomy.ignore_id).all():
@@ -92,7 +92,7 @@ def _note(segmenter: Segmenter, prediction: Prediction, truth: NDArray[Any] | No
     if truth is None:
         return spec.name
     taxonomy = segmenter.taxonomy
-    matrix = confusion_matrix(truth, prediction.mask, taxonomy.num_classes, taxonomy.ignore_id, segmenter.name)
+    matrix = confusion_matrix(truth, prediction.mask, taxonomy, source=segmenter.name)
     return f"{spec.name}, mean IoU {100 * Scores.from_matrix(matrix, taxonomy.names).mean_iou:.1f} %"
 
 
