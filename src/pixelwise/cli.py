@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _refuse_unknown(tokens)
         result = build_app()(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         if tokens[:1] == ["train"] and {"--help", "-h"} & set(tokens):
-            from .commands._settings import print_settings
+            from .commands.train import print_settings
 
             print_settings()
         if sys.stdout is not None:

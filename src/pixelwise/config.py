@@ -1,205 +1,211 @@
-"""One run, as one typed tree: YAML in and out, `--section.option value` on top, unknown keys refused.
+"""The settings of a run: one tree of dataclasses, read from YAML and from `--section.option value`.
 
-Each field carries its own sentence. A recipe file is this tree with the fields that it changes.
+Each field holds its default, its sentence and its limits in one place: `setting(default, "sentence", ge=0, le=1)`.
+Limits that involve two fields stand in `Config.check`. A recipe is a YAML file with the fields that it changes.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import difflib
 import math
-import types
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
-
-import yaml
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from .errors import ConfigError
+from .files import parse_yaml, read_yaml, to_yaml
 from .registry import suggest
+
+T = TypeVar("T")
+
+
+_BOUNDS = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
+
+
+def setting(
+    default: T,
+    doc: str,
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    length: int | None = None,
+) -> T:
+    """Declare a field: default, sentence for `--help` and config files, bounds of its numbers, length of its list."""
+    given = zip(_BOUNDS, (ge, gt, le, lt), strict=True)
+    metadata = {"doc": doc, "bounds": {sign: bound for sign, bound in given if bound is not None}, "length": length}
+    declared: Any = field(default_factory=lambda: copy.copy(default), metadata=metadata)
+    return declared  # type: ignore[no-any-return]
 
 
 @dataclass
 class DataConfig:
     """Where the images come from."""
 
-    path: str = ""
-    """Folder of the dataset."""
-    format: str | None = None
-    """DatasetFormat of the folder; None recognises it by looking."""
-    train_split: str = "train"
-    """Split that is learned from."""
-    val_split: str = "val"
-    """Split that chooses the best checkpoint; never the test split."""
-    batch_size: int = 8
-    """Images a step and rank."""
-    sampling: Literal["shuffle", "replacement"] = "shuffle"
-    """`shuffle` shows each image once an epoch; `replacement` draws any image each time, as FCN's data layer."""
-    workers: int = 1
-    """Processes that read and transform images; 0 does it in the training process."""
-    cache_mib: int = 2048
-    """MiB of decoded images that the workers of a rank keep in memory, all together."""
+    path: str = setting("", "Folder of the dataset.")
+    format: str | None = setting(None, "Format of the dataset, as `pixelwise datasets` lists it; null detects it.")
+    train_split: str = setting("train", "Split to train on.")
+    val_split: str = setting("val", "Split that chooses the best checkpoint; never the test split.")
+    batch_size: int = setting(8, "Images per step and device.", ge=1)
+    sampling: Literal["shuffle", "replacement"] = setting(
+        "shuffle",
+        "`shuffle` shows each image once per epoch; `replacement` draws each time from all, as FCN's data layer.",
+    )
+    workers: int = setting(
+        1, "Processes that load and augment images; 0 does it in the training process.", ge=0, le=256
+    )
+    cache_mib: int = setting(
+        2048, "MiB of decoded images kept in memory, all workers of a device together.", ge=0, lt=2**30
+    )
 
 
 @dataclass
 class AugmentConfig:
-    """Changes made to an image and its mask alike while training. Image border = mean, mask border = ignore."""
+    """Random changes of an image and its mask while training. Outside the image lies the mean colour, ignored by the loss."""
 
-    crop: list[int] = field(default_factory=lambda: [320, 448])
-    """Height and width of what the network sees; [0, 0] keeps the image whole (batch size 1)."""
-    scale: list[float] = field(default_factory=lambda: [0.6, 1.9])
-    """Range of the random zoom, drawn evenly in its logarithm."""
-    aspect: float = 1.0
-    """Largest random stretch of width against height; 1 keeps the shape."""
-    instance_crops: Literal["none", "ground_truth", "proposals"] = "none"
-    """DeconvNet's two stages: one object at a time (`ground_truth`), then boxes that overlap an object (`proposals`)."""
-    rotate: float = 0.0
-    """Largest rotation to either side, in degrees."""
-    flip: float = 0.5
-    """Probability of a left-right mirror."""
-    brightness: float = 0.0
-    """Largest relative change of brightness."""
-    contrast: float = 0.0
-    """Largest relative change of contrast."""
-    saturation: float = 0.0
-    """Largest relative change of saturation."""
-    hue: float = 0.0
-    """Largest shift of hue, in degrees."""
-    gamma: float = 0.0
-    """Largest change of the tone curve's exponent, in powers of two."""
-    classmix_prob: float = 0.0
-    """Probability that half of the classes of a second image are pasted over the crop (ClassMix)."""
-    elastic: float = 0.0
-    """Deviation, in pixels, of the random displacements of 3 x 3 points that the crop is bent by (U-Net: 10)."""
-    context_px: int = 0
-    """Pixels of true surroundings on each side of the crop, for a network that loses so many (`unet`: 92); mirrored at borders."""
-    tiled_crops: bool = False
-    """Cut images into crops side by side and show each once an epoch, in place of crops drawn anywhere."""
-    class_balanced_prob: float = 0.0
-    """Share of crops that are centred on a pixel of a class drawn evenly among those of the image."""
+    crop: list[int] = setting(
+        [320, 448], "Height and width of the crop; [0, 0] keeps whole images (batch size 1).", ge=0, le=2**15, length=2
+    )
+    scale: list[float] = setting(
+        [0.6, 1.9], "Range of the random zoom, uniform in its logarithm.", ge=0.01, le=100, length=2
+    )
+    aspect: float = setting(1.0, "Largest random change of the aspect ratio, as a factor; 1 keeps it.", ge=1, le=10)
+    instance_crops: Literal["none", "ground_truth", "proposals"] = setting(
+        "none",
+        "DeconvNet's two stages: `ground_truth` crops one object, all else is class 0; `proposals` crops boxes that overlap one.",
+    )
+    rotate: float = setting(0.0, "Largest rotation to either side, in degrees.", ge=0, le=180)
+    flip: float = setting(0.5, "Probability of a left-right flip.", ge=0, le=1)
+    brightness: float = setting(0.0, "Largest relative change of brightness.", ge=0, le=1)
+    contrast: float = setting(0.0, "Largest relative change of contrast.", ge=0, le=1)
+    saturation: float = setting(0.0, "Largest relative change of saturation.", ge=0, le=1)
+    hue: float = setting(0.0, "Largest shift of hue, in degrees.", ge=0, le=180)
+    gamma: float = setting(0.0, "Largest change of gamma, in powers of two.", ge=0, le=1)
+    classmix_prob: float = setting(
+        0.0, "Probability of ClassMix: half of the classes of a second image are pasted over the crop.", ge=0, le=1
+    )
+    elastic: float = setting(
+        0.0, "Standard deviation of the elastic deformation on a 3 x 3 grid, in pixels (U-Net: 10).", ge=0, le=1000
+    )
+    context_px: int = setting(
+        0, "Extra pixels on each side of the crop, for a network with valid convolutions (`unet`: 92).", ge=0, le=1000
+    )
+    tiled_crops: bool = setting(
+        False, "Cut each image into adjacent crops and show each once per epoch, instead of crops at random positions."
+    )
+    class_balanced_prob: float = setting(
+        0.0,
+        "Probability that a crop is centred on a pixel of a random class, so that rare classes are seen.",
+        ge=0,
+        le=1,
+    )
 
 
 @dataclass
 class ModelConfig:
-    """What is trained."""
+    """The network."""
 
-    name: str = "fcn8s_vgg16"
-    """A name that `pixelwise models` lists."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Options of the network's builder."""
-    init_from: str | None = None
-    """Checkpoint to start from; tensors that do not fit are listed."""
-    train_only: Literal["all", "classifier"] = "all"
-    """`classifier` freezes everything but the score layers."""
+    name: str = setting("fcn8s_vgg16", "Name of the network, as `pixelwise models` lists it.")
+    options: dict[str, Any] = setting({}, "Options of the network, such as {width_mult: 0.5}.")
+    init_from: str | None = setting(None, "Checkpoint to start from; tensors that do not fit are listed.")
+    train_only: Literal["all", "classifier"] = setting("all", "`classifier` freezes everything but the score layers.")
 
 
 @dataclass
 class LossConfig:
-    """What is minimised."""
+    """The loss."""
 
-    reduction: Literal["mean", "sum"] = "mean"
-    """`mean` over the pixels that count, on all ranks; `sum` over an image's pixels, mean over the batch (FCN, Caffe)."""
-    resolution: Literal["image", "logits"] = "image"
-    """`logits` computes the loss before the last upsampling, against the label under each logit's centre, as DeepLab v1: cheaper."""
-    class_weights: Literal["none", "log", "inverse"] | list[float] = "none"
-    """`log`: 1 / log(1.1 + share) of the training pixels; `inverse`: median frequency balancing; or K numbers."""
-    border_weight: float = 0.0
-    """U-Net's w0 (paper: 10): how much more a pixel of class 0 weighs that lies between two regions of the other classes."""
-    border_sigma: float = 5.0
-    """U-Net's sigma: over how many pixels between the two the weight falls."""
-    patch_keep_prob: float = 1.0
-    """FCN's patchwise training: each cell of the scores stays in the loss with this probability."""
-    bootstrap_top_k: int = 0
-    """FRRN's bootstrapping: the mean is over so many pixels of each image, those of the highest loss; 0 takes all."""
-    aux_weight: float = 0.4
-    """Weight of each auxiliary output."""
-    lovasz: float = 0.0
-    """Weight of the Lovász-softmax term, a surrogate of the mean IoU."""
-    lovasz_pixels: int = 65536
-    """Pixels of a batch that the term is taken over, drawn anew each step; 0 takes all, and sorts them all."""
+    reduction: Literal["mean", "sum"] = setting(
+        "mean",
+        "`mean` over all labelled pixels of the batch; `sum` over the pixels, mean over the images (FCN in Caffe).",
+    )
+    resolution: Literal["image", "logits"] = setting(
+        "image",
+        "`logits` computes the loss before the last upsampling, as DeepLab v1: against the label at each logit's centre.",
+    )
+    class_weights: Literal["none", "log", "inverse"] | list[float] = setting(
+        "none",
+        "`log`: 1 / log(1.1 + frequency); `inverse`: median frequency balancing; or a list with one number per class.",
+        ge=0,
+        le=1e30,
+    )
+    border_weight: float = setting(
+        0.0, "U-Net's w0 (paper: 10): extra weight of class-0 pixels between two touching objects.", ge=0
+    )
+    border_sigma: float = setting(5.0, "U-Net's sigma: width of that border, in pixels.", gt=0, le=1000)
+    patch_keep_prob: float = setting(
+        1.0, "FCN's patchwise training: probability that a position of the logits counts in the loss.", gt=0, le=1
+    )
+    bootstrap_top_k: int = setting(
+        0, "Bootstrapped loss (FRRN): the mean over the k pixels of highest loss of each image; 0 takes all.", ge=0
+    )
+    aux_weight: float = setting(0.4, "Weight of each auxiliary output.", ge=0)
+    lovasz: float = setting(0.0, "Weight of the Lovász-softmax loss, a surrogate of the mean IoU.", ge=0)
+    lovasz_pixels: int = setting(65536, "Pixels per batch sampled for the Lovász loss; 0 takes (and sorts) all.", ge=0)
 
 
 @dataclass
 class OptimizerConfig:
-    """How the weights move."""
+    """The optimizer and the learning rate schedule."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
-    """`sgd` with momentum, or `adamw`."""
-    lr: float = 0.01
-    """Learning rate at its highest."""
-    momentum: float = 0.9
-    """Momentum of `sgd`; first beta of `adamw`."""
-    weight_decay: float = 0.0005
-    """Decay of weights with two or more axes; never of biases, norms and bilinear kernels."""
-    bias_lr_factor: float = 1.0
-    """Learning rate of biases, relative (Caffe doubles it)."""
-    head_lr_factor: float = 1.0
-    """Learning rate of the layers that a trained backbone does not bring, relative (DeepLab, PSPNet: 10)."""
-    schedule: Literal["constant", "poly", "cosine", "step"] = "poly"
-    """How the learning rate falls over the steps."""
-    step_every: int = 2000
-    """Steps of `step` between two falls."""
-    step_factor: float = 0.1
-    """What the learning rate is multiplied with at each."""
-    power: float = 0.9
-    """Exponent of `poly`."""
-    warmup_steps: int = 0
-    """Steps over which the learning rate rises from 0."""
-    clip_norm: float = 1.0
-    """Largest norm of the gradient; 0 leaves it alone, as the papers' recipes do. A backbone without norms needs it from scratch."""
-    grad_accum_steps: int = 1
-    """Batches whose gradients are averaged into one step."""
+    name: Literal["sgd", "adamw"] = setting("sgd", "`sgd` with momentum, or `adamw`.")
+    lr: float = setting(0.01, "Peak learning rate.", gt=0)
+    momentum: float = setting(0.9, "Momentum of `sgd`; first beta of `adamw`.", ge=0, lt=1)
+    weight_decay: float = setting(0.0005, "Weight decay; not applied to biases, norms and bilinear kernels.", ge=0)
+    bias_lr_factor: float = setting(1.0, "Learning rate factor of biases (Caffe recipes: 2).", ge=0)
+    head_lr_factor: float = setting(
+        1.0, "Learning rate factor of the layers outside the pretrained backbone (DeepLab, PSPNet: 10).", ge=0
+    )
+    schedule: Literal["constant", "poly", "cosine", "step"] = setting("poly", "Learning rate schedule.")
+    step_every: int = setting(2000, "`step`: steps between two drops of the learning rate.", ge=1)
+    step_factor: float = setting(0.1, "`step`: factor of each drop.", gt=0, le=1)
+    power: float = setting(0.9, "`poly`: exponent.", ge=0)
+    warmup_steps: int = setting(0, "Steps over which the learning rate rises from 0.", ge=0)
+    clip_norm: float = setting(
+        1.0,
+        "Largest gradient norm; 0 does not clip, as in the papers. Needed to train a VGG without batch norm from scratch.",
+        ge=0,
+    )
+    grad_accum_steps: int = setting(1, "Batches whose gradients are averaged into one step.", ge=1)
 
 
 @dataclass
 class TrainConfig:
     """The run."""
 
-    steps: int = 10000
-    """Optimiser steps."""
-    validate_every: int = 500
-    """Steps between validations (and after the last step)."""
-    save_every: int = 250
-    """Steps between checkpoints `last`."""
-    log_every: int = 20
-    """Steps between lines of metrics.csv."""
-    seed: int = 0
-    """Everything random is a function of this number and the step."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """`auto` takes bfloat16 where the hardware computes it."""
-    ema: float = 0.0
-    """Decay of the moving average of weights that is validated and saved; 0 turns it off."""
-    compile: bool = False
-    """Compile the network with torch.compile: faster steps after a minute's start; on a CPU it needs a C++ compiler."""
-    freeze_norm: bool = False
-    """Keep batch-norm statistics as they are."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto` takes GPUs where there are any."""
-    devices: int = 1
-    """Devices of this node."""
-    nodes: int = 1
-    """Nodes; start one process group each with torchrun."""
-    loggers: list[str] = field(default_factory=list)
-    """Further loggers by name: tensorboard, wandb (wandb stays offline unless WANDB_MODE=online)."""
-    on_read_error: Literal["stop", "skip"] = "stop"
-    """What an image that cannot be read does: stop with its name, or be replaced by the next and counted."""
-
-
-_MOST_WORKERS = 256
-_LARGEST = 1e30
-_EVERY_PIXEL = "0 with --loss.resolution logits or --loss.bootstrap_top_k"
-_WINDOWS = "false with --augment.crop [0, 0] or --augment.instance_crops"
-_CROPS = "[height, width] of 1 to 32768, or [0, 0]"
-
-
-def _in_range(numbers: Sequence[float], low: float, high: float) -> bool:
-    return bool(numbers) and all(low <= number <= high for number in numbers)
+    steps: int = setting(10000, "Optimizer steps.", ge=1)
+    validate_every: int = setting(500, "Steps between validations (also after the last step).", ge=1)
+    save_every: int = setting(250, "Steps between checkpoints `last`.", ge=1)
+    log_every: int = setting(20, "Steps between lines of metrics.csv.", ge=1)
+    seed: int = setting(0, "Seed; all randomness is a function of the seed and the step.", ge=0, lt=2**31)
+    precision: Literal["auto", "float32", "bfloat16"] = setting(
+        "auto", "`auto` is bfloat16 where the hardware supports it."
+    )
+    ema: float = setting(
+        0.0, "Decay of the moving average of the weights, which is validated and saved; 0 is off.", ge=0, lt=1
+    )
+    compile: bool = setting(False, "Use torch.compile: faster steps after a minute; on a CPU it needs a C++ compiler.")
+    freeze_norm: bool = setting(False, "Keep the running statistics of batch norm fixed.")
+    device: Literal["auto", "cpu", "cuda"] = setting("auto", "`auto` uses GPUs if there are any.")
+    devices: int = setting(1, "Devices of this node.", ge=1)
+    nodes: int = setting(1, "Nodes; start one process group on each with torchrun.", ge=1)
+    loggers: list[str] = setting([], "Further loggers: tensorboard, wandb (offline unless WANDB_MODE=online).")
+    on_read_error: Literal["stop", "skip"] = setting(
+        "stop", "An unreadable image: `stop` with its name, or `skip` to the next image and count it."
+    )
 
 
 @dataclass
 class Config:
-    """One run."""
+    """The settings of one run. Raises ConfigError naming the first option that is wrong."""
 
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -212,220 +218,189 @@ class Config:
         self.check()
 
     def check(self) -> None:
-        """Raise ConfigError for the first number that cannot be meant, naming its option."""
-        for option, ok, allowed in self._rules():
-            if not ok:
-                section, name = option.split(".")
-                raise ConfigError(f"--{option}", f"got {getattr(getattr(self, section), name)!r}", f"give {allowed}")
-
-    def _rules(self) -> list[tuple[str, bool, str]]:
-        data, augment, loss, optimizer, train = self.data, self.augment, self.loss, self.optimizer, self.train
-        whole, weights = augment.crop == [0, 0], loss.class_weights
-        return [
-            ("data.batch_size", data.batch_size >= 1, "1 or more"),
+        """Raise ConfigError for the first value that has a wrong type, is out of range, or conflicts with another."""
+        for section, option, value in self.items():
+            checked(value, option, type(getattr(self, section)), f"--{section}.{option.name}")
+        augment, loss = self.augment, self.loss
+        whole = augment.crop == [0, 0]
+        for name, value, allowed, expected in (
+            ("augment.crop", augment.crop, whole or 0 not in augment.crop, "two sizes >= 1, or [0, 0]"),
+            ("loss.class_weights", loss.class_weights, loss.class_weights != [], "a word, or one number per class"),
+            ("augment.scale", augment.scale, augment.scale[0] <= augment.scale[1], "[low, high] with low <= high"),
             (
                 "data.batch_size",
-                not whole or data.batch_size == 1,
-                "1, as --augment.crop [0, 0] keeps images of many sizes",
+                self.data.batch_size,
+                self.data.batch_size == 1 or not whole,
+                "1 with --augment.crop [0, 0], as images differ in size",
             ),
-            ("data.workers", 0 <= data.workers <= _MOST_WORKERS, f"0 to {_MOST_WORKERS}"),
-            ("data.cache_mib", 0 <= data.cache_mib < 2**30, "0 or more"),
-            ("augment.crop", len(augment.crop) == 2 and (whole or _in_range(augment.crop, 1, 2**15)), _CROPS),
-            (
-                "augment.scale",
-                len(augment.scale) == 2 and _in_range(augment.scale, 0.01, 100),
-                "[low, high] of 0.01 to 100",
-            ),
-            ("augment.scale", augment.scale == sorted(augment.scale), "[low, high] with low <= high"),
-            ("augment.aspect", 1 <= augment.aspect <= 10, "1 to 10"),
-            ("augment.flip", 0 <= augment.flip <= 1, "0 to 1"),
-            ("augment.classmix_prob", 0 <= augment.classmix_prob <= 1, "0 to 1"),
             (
                 "augment.classmix_prob",
+                augment.classmix_prob,
                 not (augment.classmix_prob and whole),
-                "0, as --augment.crop [0, 0] keeps images of many sizes",
+                "0 with --augment.crop [0, 0], as images differ in size",
             ),
-            ("augment.class_balanced_prob", 0 <= augment.class_balanced_prob <= 1, "0 to 1"),
-            ("augment.elastic", 0 <= augment.elastic <= 1000, "0 to 1000"),
-            ("augment.context_px", 0 <= augment.context_px <= 1000, "0 to 1000"),
             (
                 "augment.tiled_crops",
-                not augment.tiled_crops or not (whole or augment.instance_crops != "none"),
-                _WINDOWS,
+                augment.tiled_crops,
+                not (augment.tiled_crops and (whole or augment.instance_crops != "none")),
+                "false with --augment.crop [0, 0] or --augment.instance_crops",
             ),
-            ("augment.rotate", 0 <= augment.rotate <= 180, "0 to 180"),
-            *(
-                (f"augment.{n}", 0 <= getattr(augment, n) <= 1, "0 to 1")
-                for n in ("brightness", "contrast", "saturation", "gamma")
-            ),
-            ("augment.hue", 0 <= augment.hue <= 180, "0 to 180"),
-            ("loss.border_weight", 0 <= loss.border_weight < math.inf, "0 or more"),
             (
                 "loss.border_weight",
-                not loss.border_weight or (loss.resolution == "image" and not loss.bootstrap_top_k),
-                _EVERY_PIXEL,
+                loss.border_weight,
+                not (loss.border_weight and (loss.resolution == "logits" or loss.bootstrap_top_k)),
+                "0 with --loss.resolution logits or --loss.bootstrap_top_k",
             ),
-            ("loss.border_sigma", 0 < loss.border_sigma <= 1000, "above 0, up to 1000"),
-            ("loss.patch_keep_prob", 0 < loss.patch_keep_prob <= 1, "above 0, up to 1"),
-            ("loss.aux_weight", 0 <= loss.aux_weight < math.inf, "0 or more"),
-            ("loss.class_weights", isinstance(weights, str) or _in_range(weights, 0, _LARGEST), "numbers of 0 or more"),
-            ("loss.lovasz", 0 <= loss.lovasz < math.inf, "0 or more"),
-            ("loss.bootstrap_top_k", loss.bootstrap_top_k >= 0, "0 or more"),
             (
                 "loss.bootstrap_top_k",
+                loss.bootstrap_top_k,
                 not loss.bootstrap_top_k or loss.reduction == "mean",
                 "0 with --loss.reduction sum",
             ),
-            ("loss.lovasz_pixels", loss.lovasz_pixels >= 0, "0 or more"),
-            ("optimizer.lr", 0 <= optimizer.lr < math.inf, "0 or more"),
-            ("optimizer.momentum", 0 <= optimizer.momentum < 1, "0 up to below 1"),
-            ("optimizer.weight_decay", 0 <= optimizer.weight_decay < math.inf, "0 or more"),
-            ("optimizer.bias_lr_factor", 0 <= optimizer.bias_lr_factor < math.inf, "0 or more"),
-            ("optimizer.head_lr_factor", 0 <= optimizer.head_lr_factor < math.inf, "0 or more"),
-            ("optimizer.power", 0 <= optimizer.power < math.inf, "0 or more"),
-            ("optimizer.step_every", optimizer.step_every >= 1, "1 or more"),
-            ("optimizer.step_factor", 0 < optimizer.step_factor <= 1, "above 0, up to 1"),
-            ("optimizer.warmup_steps", optimizer.warmup_steps >= 0, "0 or more"),
-            ("optimizer.clip_norm", 0 <= optimizer.clip_norm < math.inf, "0 or more"),
-            ("optimizer.grad_accum_steps", optimizer.grad_accum_steps >= 1, "1 or more"),
-            *(
-                (f"train.{n}", getattr(train, n) >= 1, "1 or more")
-                for n in ("steps", "validate_every", "save_every", "log_every")
-            ),
-            ("train.ema", 0 <= train.ema < 1, "0 up to below 1"),
-            *((f"train.{n}", getattr(train, n) >= 1, "1 or more") for n in ("devices", "nodes")),
-            ("train.seed", 0 <= train.seed < 2**31, "0 to 2147483647"),
-        ]
+        ):
+            if not allowed:
+                raise ConfigError(f"--{name}", f"must be {expected}, got {value!r}")
+
+    def items(self) -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
+        """Yield section, field and value of every setting, in order; `field.metadata["doc"]` is its sentence."""
+        for section in fields(self):
+            tree = getattr(self, section.name)
+            for option in fields(tree):
+                yield section.name, option, getattr(tree, option.name)
 
     def to_yaml(self) -> str:
-        """The whole tree as YAML; `from_yaml` reads it back."""
-        tree = dataclasses.asdict(self)
-        readable, exact = (
-            yaml.safe_dump(tree, sort_keys=False, allow_unicode=a, default_flow_style=None) for a in (True, False)
-        )
-        # Letters stay letters; control characters that YAML would read as spaces are escaped.
-        with suppress(yaml.YAMLError):
-            if yaml.safe_load(readable) == tree:
-                return readable
-        return exact
+        """Return all settings as YAML, each after its sentence; `from_yaml` reads it back."""
+        lines: list[str] = []
+        for section, option, value in self.items():
+            if f"{section}:" not in lines:
+                lines.append(f"{section}:")
+            lines += [f"  # {option.metadata['doc']}", f"  {option.name}: {to_yaml(value)}"]
+        return "\n".join(lines) + "\n"
 
-    def updated(self, changes: Mapping[str, Any], source: object = "config") -> Config:
-        """A copy with the nested `changes` applied. Raises ConfigError naming `source`, the key and the nearest known one."""
-        merged: Config = _merge(self, changes, source, "")
-        return merged
+    def updated(self, changes: Mapping[str, Any], source: object = None) -> Config:
+        """Return a copy with the nested `changes` applied.
+
+        Raises ConfigError naming the option, with the nearest known one for an unknown name. `source`, a file, is named too.
+        """
+        prefix = "--" if source is None else f"{source}: "
+        sections = {}
+        for section, options in changes.items():
+            if section not in (known := [f.name for f in fields(self)]):
+                raise ConfigError(f"{prefix}{section}", "unknown section", suggest(str(section), known))
+            if not isinstance(options, Mapping):
+                raise ConfigError(f"{prefix}{section}", f"expected a mapping of options, got {options!r}")
+            tree = getattr(self, section)
+            by_name = {option.name: option for option in fields(tree)}
+            values = {}
+            for key, value in options.items():
+                if key not in by_name:
+                    raise ConfigError(f"{prefix}{section}.{key}", "unknown option", suggest(str(key), by_name))
+                values[key] = checked(value, by_name[key], type(tree), f"{prefix}{section}.{key}")
+            sections[section] = dataclasses.replace(tree, **values)
+        return dataclasses.replace(self, **sections)
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Config:
-        """Read a recipe or a saved config. Raises ConfigError naming the file, the line or the key."""
+        """Read a recipe or a saved config. Raises ConfigError naming the file, the line or the option."""
         return cls().updated(read_yaml(path), path)
 
 
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises ConfigError naming the file and the line."""
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(path, f"cannot be read: {error.strerror or error}") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{path}:{mark.line + 1}" if mark else path
-        raise ConfigError(place, f"is not YAML: {getattr(error, 'problem', None) or error}") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError(path, f"holds a {type(content).__name__}", "write `key: value` lines")
-    return content
+@cache
+def _types(section: type) -> dict[str, Any]:
+    return get_type_hints(section)
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """Return the members of a union, or the type itself."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def checked(value: Any, option: dataclasses.Field[Any], section: type, subject: str) -> Any:
+    """Return `value` as the field's type. Raises ConfigError naming `subject` for a wrong type or a number out of range."""
+    kinds = _alternatives(_types(section)[option.name])
+    for kind in kinds:
+        with suppress(TypeError):
+            converted = _convert(value, kind)
+            break
+    else:
+        words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+        near = difflib.get_close_matches(str(value), words, n=1)
+        expected = " or ".join(filter(None, [", ".join(words), *(_NAMES.get(kind, "") for kind in kinds)]))
+        raise ConfigError(subject, f"expected {expected}, got {value!r}", f"did you mean {near[0]}?" if near else "")
+    numbers = [n for n in (converted if isinstance(converted, list) else [converted]) if isinstance(n, int | float)]
+    bounds = option.metadata["bounds"]
+    if not all(math.isfinite(number) for number in numbers):
+        raise ConfigError(subject, f"must be finite, got {value!r}")
+    if not all(_BOUNDS[sign](number, bound) for number in numbers for sign, bound in bounds.items()):
+        expected = " and ".join(f"{sign} {bound:.10g}" for sign, bound in bounds.items())
+        raise ConfigError(subject, f"must be {expected}, got {value!r}")
+    if isinstance(converted, list) and option.metadata["length"] not in (None, len(converted)):
+        raise ConfigError(subject, f"expected {option.metadata['length']} numbers, got {value!r}")
+    return converted
+
+
+_NAMES = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    NoneType: "null",
+    list[int]: "a list of integers",
+    list[float]: "a list of numbers",
+    list[str]: "a list of names",
+    dict[str, Any]: "a mapping like {name: value}",
+}
+
+
+def _convert(value: Any, kind: Any) -> Any:
+    """Return `value` as `kind`, integers as floats where floats are expected. Raises TypeError."""
+    if get_origin(kind) is Literal:
+        if value in get_args(kind):
+            return value
+    elif get_origin(kind) is list and isinstance(value, list):
+        return [_convert(item, get_args(kind)[0]) for item in value]
+    elif kind is float and type(value) is int:
+        return float(value) if abs(value) < 2**1000 else math.inf
+    elif type(value) is (get_origin(kind) or kind):
+        return value
+    raise TypeError
 
 
 def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
-    """`["--train.steps", "100"]` or `["--train.steps=100"]` -> `{"train": {"steps": 100}}`. Raises ConfigError."""
+    """Return `["--train.steps", "100"]` or `["--train.steps=100"]` as `{"train": {"steps": 100}}`.
+
+    Values of text options are taken as typed: a split may be called `0` or `no`. Other values are YAML. An empty value of
+    an option that may be null is null. Raises ConfigError.
+    """
+    hints: dict[str, Any] = {}
+    for section, kind in _types(Config).items():
+        hints |= {f"{section}.{name}": hint for name, hint in _types(kind).items()}
     changes: dict[str, Any] = {}
     rest = list(tokens)
     while rest:
         token = rest.pop(0)
         name, equals, text = token.partition("=")
-        if not name.startswith("--") or name.count(".") < 1:
+        if not name.startswith("--") or "." not in name:
             fix = "write `--section.option value`; `--print-config` lists them"
             raise ConfigError(token, "is not an option of this command", fix)
-        if not equals:
-            if not rest:
-                raise ConfigError(name, "has no value", f"write `{name} VALUE`")
-            text = rest.pop(0)
-        keys = name[2:].replace("-", "_").split(".")
+        if not equals and not rest:
+            raise ConfigError(name, "expected a value", f"write `{name} VALUE`")
+        text = text if equals else rest.pop(0)
+        path = name[2:].replace("-", "_")
+        kinds = _alternatives(hints.get(path))
+        words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+        value: Any
+        if NoneType in kinds and not text:
+            value = None
+        elif str in kinds or (words and (len(kinds) == 1 or text in words)):
+            value = text
+        else:
+            value = parse_yaml(text, name)
+        *parents, last = path.split(".")
         level = changes
-        for key in keys[:-1]:
+        for key in parents:
             level = level.setdefault(key, {})
             if not isinstance(level, dict):
-                raise ConfigError(name, f"`{key}` has a value already", "write each option once")
-        level[keys[-1]] = _parse_value(name, text)
+                raise ConfigError(name, f"`{key}` already has a value", "write each option once")
+        level[last] = value
     return changes
-
-
-def _parse_value(name: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(name, f"got {text!r}", "write a number, a word, or a list like [1, 2]") from None
-
-
-def _merge(tree: Any, changes: Any, source: object, prefix: str) -> Any:
-    fields = {f.name: f for f in dataclasses.fields(tree)}
-    if not isinstance(changes, Mapping):
-        raise ConfigError(source, f"`{prefix.rstrip('.')}` is {changes!r}", "write its options below it")
-    hints = get_type_hints(type(tree))
-    values: dict[str, Any] = {}
-    for key, value in changes.items():
-        if key not in fields:
-            raise ConfigError(source, f"unknown key `{prefix}{key}`", suggest(str(key), fields))
-        current = getattr(tree, key)
-        if dataclasses.is_dataclass(current):
-            values[key] = _merge(current, value, source, f"{prefix}{key}.")
-        else:
-            values[key] = _coerce(value, hints[key], source, prefix + key)
-    return dataclasses.replace(tree, **values)
-
-
-def _coerce(value: Any, hint: Any, source: object, key: str) -> Any:
-    """`value` as the field's type, or ConfigError; YAML's `1e-3` (a string) and whole numbers become floats."""
-    origin = get_origin(hint)
-    if origin in (Union, types.UnionType):
-        for option in get_args(hint):
-            if _fits(value, option):
-                return value
-        return _coerce(value, get_args(hint)[0], source, key)
-    if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        try:
-            number = float(value)
-        except (ValueError, OverflowError):
-            number = math.nan
-        if not math.isnan(number):
-            return number
-        raise ConfigError(source, f"`{key}` is {value!r}", "write a number")
-    if origin is list and isinstance(value, list):
-        return [_coerce(item, get_args(hint)[0], source, key) for item in value]
-    if _fits(value, hint):
-        return value
-    raise ConfigError(source, f"`{key}` is {value!r}", _expectation(value, hint))
-
-
-def _expectation(value: Any, hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return suggest(str(value), [str(option) for option in get_args(hint)])
-    return f"write a {getattr(hint, '__name__', hint)}"
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    origin = get_origin(hint)
-    if hint is type(None):
-        return value is None
-    if origin is Literal:
-        return value in get_args(hint)
-    if origin is list:
-        return isinstance(value, list) and all(_fits(item, get_args(hint)[0]) for item in value)
-    if origin is dict:
-        return isinstance(value, dict)
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint)

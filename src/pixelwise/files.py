@@ -1,19 +1,27 @@
-"""Files appear whole or not at all: a temporary file in the same folder, fsync, `os.replace`."""
+"""Files: written whole or not at all (temporary file, fsync, `os.replace`), and strict YAML.
+
+The YAML is the core schema of YAML 1.2, read more strictly: every key once, no anchors and aliases, decimal numbers only.
+Whatever is not null, true, false or a decimal number is text: `no`, `on`, `010`, `0x1F`, `1_000`, `1:30`, `2024-01-31`.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import math
 import os
+import re
 import secrets
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from .errors import ResourceError
+import yaml
 
-# What asks Windows for no more than whether a process is there.
+from .errors import ConfigError, ResourceError, os_reason
+
+# The access right with which Windows tells whether a process exists, and nothing else.
 _PROCESS_QUERY_LIMITED_INFORMATION = 0x1000
 
 
@@ -36,7 +44,7 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
         if error.filename not in (None, str(temporary), str(path.parent)):
             # The block failed at a file of its own.
             raise
-        what = f"cannot be written: {error.strerror or error}"
+        what = f"cannot be written: {os_reason(error)}"
         raise ResourceError(path, what, "free space, or choose a writable folder") from error
     finally:
         # Where the folder itself is missing or closed, so is the temporary file, and the first error is the one to tell.
@@ -64,7 +72,7 @@ def make_folder(path: str | Path) -> Path:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        what = f"cannot be used as a folder: {error.strerror or error}"
+        what = f"cannot be used as a folder: {os_reason(error)}"
         raise ResourceError(path, what, "choose a writable folder") from error
     return path
 
@@ -110,3 +118,85 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML 1.2 core schema without repeated keys and aliases."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012, as in yaml's own class
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        # An alias repeats what was read before; nested aliases grow exponentially (the "billion laughs").
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "aliases are not allowed", self.get_mark())
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        mapping = {}
+        for key_node, value_node in node.value:
+            key = self.construct_object(key_node, deep=True)
+            problem = "lists cannot be keys" if isinstance(key, list | dict) else f"repeated key {key!r}"
+            if isinstance(key, list | dict) or key in mapping:
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+            mapping[key] = self.construct_object(value_node, deep=deep)
+        return mapping
+
+
+class _StrictDumper(yaml.SafeDumper):
+    """Quote every text that one of the two, YAML 1.1 or `_StrictLoader`, would read as something else."""
+
+
+_FLOAT = (
+    r"[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+)
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?(?:0|[1-9][0-9]*)", list("-+0123456789")),
+    ("float", _FLOAT, list("-+.0123456789")),
+):
+    for _class in (_StrictLoader, _StrictDumper):
+        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), _first)
+
+
+def parse_yaml(text: str, subject: object) -> Any:
+    """Return what strict YAML text holds. Raises ConfigError naming `subject` and the line."""
+    try:
+        return yaml.load(text, _StrictLoader)  # noqa: S506, a subclass of SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        reason = getattr(error, "problem", None) or getattr(error, "reason", None) or error
+        reason = "nested too deeply" if isinstance(error, RecursionError) else reason
+        place = f"{subject}:{mark.line + 1}" if mark and "\n" in text else subject
+        raise ConfigError(place, f"invalid YAML: {reason}") from None
+
+
+def read_yaml(path: str | Path) -> dict[Any, Any]:
+    """Return the mapping in a YAML file, empty for an empty file. Raises ConfigError naming the file and the line."""
+    try:
+        content = parse_yaml(Path(path).read_text(encoding="utf-8-sig"), path)
+    except OSError as error:
+        raise ConfigError(path, f"cannot be read: {os_reason(error)}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(path, f"invalid YAML: not UTF-8 text (byte {error.start})") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(path, f"expected a mapping, got {type(content).__name__}", "write `key: value` lines")
+    return content
+
+
+def to_yaml(value: Any) -> str:
+    """Return a value as one line of YAML that `parse_yaml` reads back."""
+
+    def dump(allow_unicode: bool) -> str:
+        options: dict[str, Any] = {"default_flow_style": True, "width": math.inf, "allow_unicode": allow_unicode}
+        text: str = yaml.dump(value, Dumper=_StrictDumper, sort_keys=False, **options)
+        return text.removesuffix("\n...\n").rstrip("\n")
+
+    # Letters stay letters, but control characters that YAML folds into spaces are escaped.
+    readable = dump(True)
+    with suppress(ConfigError):
+        if "\n" not in readable and parse_yaml(readable, "") == value:
+            return readable
+    return dump(False)

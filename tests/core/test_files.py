@@ -1,4 +1,4 @@
-"""Files appear whole or not at all: under kill -9, on a full disk, without rights, and from several threads."""
+"""Files: whole or absent under kill -9, on a full disk, without rights and from several threads; and strict YAML."""
 
 from __future__ import annotations
 
@@ -11,11 +11,24 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pixelwise.errors import ResourceError
-from pixelwise.files import atomic_write, make_folder, sweep_temporaries, write_bytes, write_text
+from pixelwise.errors import ConfigError, ResourceError
+from pixelwise.files import (
+    atomic_write,
+    make_folder,
+    parse_yaml,
+    read_yaml,
+    sweep_temporaries,
+    to_yaml,
+    write_bytes,
+    write_text,
+)
 
 SIZE = 1_000_000
 NOBODY = 65534
@@ -191,3 +204,88 @@ def test_sweep_takes_only_what_the_dead_left(tmp_path: Path) -> None:
     assert sweep_temporaries(tmp_path) == [dead]
     assert sorted(tmp_path.iterdir()) == sorted([alive, *others])
     assert sweep_temporaries(tmp_path, is_alive=lambda pid: False) == [alive]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        # YAML 1.1 reads these as other things: false, 8, 31, 1000, 90 and a date.
+        ("no", "no"),
+        ("on", "on"),
+        ("010", "010"),
+        ("0x1F", "0x1F"),
+        ("1_000", "1_000"),
+        ("1:30", "1:30"),
+        ("2024-01-31", "2024-01-31"),
+        # And this as text.
+        ("1e-3", 0.001),
+        ("5", 5),
+        ("-5", -5),
+        (".5", 0.5),
+        ("1.", 1.0),
+        ("'5'", "5"),
+        ("true", True),
+        ("~", None),
+        ("", None),
+        ("[a, {b: 1}]", ["a", {"b": 1}]),
+        ("0", 0),
+    ],
+)
+def test_yaml_takes_only_plain_numbers_and_booleans(text: str, value: Any) -> None:
+    parsed = parse_yaml(text, "x")
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train:\n  steps: [1\n", "run.yaml:3: invalid YAML: expected ',' or ']'"),
+        ("train: {steps: 1\nx: 2\n", "run.yaml:2: invalid YAML: "),
+        ("a: b: c\n", "run.yaml:1: invalid YAML: mapping values are not allowed here"),
+        ("train:\n\tsteps: 1\n", "run.yaml:2: invalid YAML: found character"),
+        ("a: 1\nb: {c: 1,\n c: 2}\n", "run.yaml:3: invalid YAML: repeated key 'c'"),
+        ("a: 1\n\nb: 2\na: 3\n", "run.yaml:4: invalid YAML: repeated key 'a'"),
+        ("a: &x [1]\nb: [*x, *x]\n", "run.yaml:2: invalid YAML: aliases are not allowed"),
+        ("a: &a\n  b: *a\n", "run.yaml:2: invalid YAML: aliases are not allowed"),
+        ("? [1]\n: 2\n", "run.yaml:1: invalid YAML: lists cannot be keys"),
+        ("a: !!python/object/apply:os.getcwd []\n", "run.yaml:1: invalid YAML: could not determine a constructor"),
+        ("a: " + "[" * 5000, "run.yaml: invalid YAML: nested too deeply"),
+        ("a: " + "9" * 5000, "run.yaml: invalid YAML: Exceeds the limit"),
+        ("[1]", "run.yaml: expected a mapping, got list; fix: write `key: value` lines"),
+    ],
+)
+def test_yaml_that_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_yaml("run.yaml")
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_without_a_mapping(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read: No such file or directory"):
+        read_yaml(tmp_path / "none.yaml")
+    (tmp_path / "bytes.yaml").write_bytes(b"a: \xff")
+    with pytest.raises(ConfigError, match=r"bytes\.yaml: invalid YAML: not UTF-8 text \(byte 3\)"):
+        read_yaml(tmp_path / "bytes.yaml")
+    (tmp_path / "empty.yaml").write_text("# nothing\n")
+    assert read_yaml(tmp_path / "empty.yaml") == {}
+    (tmp_path / "bom.yaml").write_text("a: 1\n", encoding="utf-8-sig")
+    assert read_yaml(tmp_path / "bom.yaml") == {"a": 1}
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(VALUES)
+def test_one_line_of_yaml_is_read_back_by_us_and_by_yaml_1_1(value: Any) -> None:
+    text = to_yaml(value)
+    assert "\n" not in text
+    assert parse_yaml(text, "x") == value
+    assert yaml.safe_load(text) == value

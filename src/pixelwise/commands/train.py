@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from ..config import Config, parse_overrides, read_yaml
+from ..config import Config, parse_overrides
 from ..errors import ConfigError, InputError
 from ..recipes import recipe_file
 from ..registry import suggest
-from ._settings import commented_yaml
 
 Switch = Annotated[bool, Parameter(negative="", show_default=False)]
 OWN_OPTIONS = ("--out", "--model", "--resume", "--dry-run", "--print-config", "--help", "--debug")
@@ -53,7 +55,7 @@ def train(
     _refuse_unknown(overrides)
     config = resolve(source, list(overrides), model, out if resume else None)
     if print_config:
-        print(commented_yaml(config), end="")
+        print(config.to_yaml(), end="")
         return 0
     if not config.data.path:
         raise ConfigError("--data.path", "is not set, and the recipe names no data", "add --data.path FOLDER")
@@ -87,8 +89,8 @@ def resolve(source: str, overrides: list[str], model: str | None, resumed: Path 
         config = Config.from_yaml(saved)
     elif path.suffix in (".yaml", ".yml"):
         if not path.is_file():
-            raise ConfigError(path, "is no file", "name a YAML file with settings, a recipe or a dataset's folder")
-        config = config.updated(read_yaml(path), path)
+            raise ConfigError(path, "no such file", "name a YAML file with settings, a recipe or a dataset folder")
+        config = Config.from_yaml(path)
     elif not path.exists():
         config = Config.from_yaml(recipe_file(source))
     elif not path.is_dir():
@@ -97,7 +99,7 @@ def resolve(source: str, overrides: list[str], model: str | None, resumed: Path 
         )
     if path.is_dir():
         changes.setdefault("data", {}).setdefault("path", source)
-    return config.updated(changes, "command line")
+    return config.updated(changes)
 
 
 def _train(config: Config, out: Path, resume: bool) -> None:
@@ -146,3 +148,13 @@ def _dry_run(config: Config) -> int:
         f"{dataset.name}: all images of both splits can be read; {config.model.name} has {count:,} parameters; ready to train"
     )
     return 0
+
+
+def print_settings() -> None:
+    """Print a table of every setting: option, default, sentence."""
+    table = Table("setting", "default", "meaning", box=None, pad_edge=False)
+    table.columns[0].no_wrap = True
+    for section, option, value in Config().items():
+        shown = "" if value in ("", None, [], {}) else str(value)
+        table.add_row(Text(f"--{section}.{option.name}"), Text(shown), Text(option.metadata["doc"]))
+    Console().print(table)

@@ -14,10 +14,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import yaml
 
 from ...core import Taxonomy
 from ...errors import ConfigError, DatasetError, InputError
+from ...files import read_yaml
 from ...images import IMAGE_SUFFIXES, read_mask
 from ..dataset import Dataset, Item, MaskEncoding, Split, pack_colors
 from .base import DATASETS, DatasetFormat, existing, inner, pair_folders, read_lines, split_pair
@@ -83,15 +83,7 @@ def _read_classes(root: Path, parts: Mapping[str, list[Item]]) -> tuple[Taxonomy
 
 
 def _from_yaml(path: Path) -> tuple[Taxonomy, MaskEncoding]:
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(path, f"cannot be read: {error}", "write YAML: `classes: [road, car]`") from None
-    if not isinstance(data, Mapping):
-        raise ConfigError(
-            path, f"holds {type(data).__name__}, not names and values", "write YAML: `classes: [road, car]`"
-        )
-    rest = dict(data)
+    rest = read_yaml(path)
     kind, colors = rest.pop("masks", "value"), rest.pop("ignore_colors", [])
     if kind not in ("value", "color"):
         raise ConfigError(
