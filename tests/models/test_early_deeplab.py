@@ -1,4 +1,4 @@
-"""DeepLab v1 and v2: fields of view, cells on every eighth pixel, direct paths and scales against their parts written out."""
+"""DeepLab v1 and v2: fields of view, cells on every eighth pixel, MSc branches and scales against their parts written out."""
 
 from __future__ import annotations
 
@@ -15,21 +15,28 @@ from pixelwise.backbones import create_backbone
 from pixelwise.backbones.vgg import VGG
 from pixelwise.errors import ConfigError
 from pixelwise.models import create_model
-from pixelwise.models.deeplabv1 import DeepLabV1
-from pixelwise.models.deeplabv2 import HEADS, DeepLabV2
+from pixelwise.models.deeplabv1 import DeepLabV1, DeepLabV1MSc, MultiScaleBranch
+from pixelwise.models.deeplabv2 import ATROUS_RATES, DeepLabV2, Head
 from pixelwise.nn.geometry import Layer, coordinates, layers_of
 from pixelwise.nn.upsampling import AlignedBilinear, center_pixels, pad_to_stride
 
 V1 = ("deeplabv1_largefov_vgg16", "deeplabv1_vgg16_7x7", "deeplabv1_vgg16_4x4", "deeplabv1_msc_largefov_vgg16")
 
 
-def v1(name: str, **options: Any) -> DeepLabV1:
+def v1(name: str, **options: Any) -> DeepLabV1 | DeepLabV1MSc:
     torch.manual_seed(0)
     model = create_model(name, 5, tiny=True, **options).eval()
-    assert isinstance(model, DeepLabV1)
-    # The authors' fillers are so small that scores would not show what is wrong with them.
-    for parameter in (*model.score.parameters(), *model.direct.parameters()):
-        nn.init.normal_(parameter, std=0.1)
+    assert isinstance(model, DeepLabV1 | DeepLabV1MSc)
+    # The authors' fillers are so small that the logits would hide an error.
+    for layer in model.classifier_modules():
+        for parameter in layer.parameters():
+            nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def msc(**options: Any) -> DeepLabV1MSc:
+    model = v1(V1[3], **options)
+    assert isinstance(model, DeepLabV1MSc)
     return model
 
 
@@ -51,7 +58,7 @@ def test_a_grid_puts_cells_on_every_eighth_pixel() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (9, 8), (321, 10)])
-def test_an_image_is_covered_with_its_mean_colour(size: tuple[int, int]) -> None:
+def test_an_image_is_padded_with_its_mean_colour(size: tuple[int, int]) -> None:
     x = torch.randn(1, 3, *size)
     wide = pad_to_stride(x, 8)
     assert all(side % 8 == 1 and 0 <= side - given < 8 for side, given in zip(wide.shape[-2:], size, strict=True))
@@ -60,8 +67,8 @@ def test_an_image_is_covered_with_its_mean_colour(size: tuple[int, int]) -> None
     assert not wide[..., size[1] :].any()
 
 
-def test_vgg_turns_its_last_strides_into_rates() -> None:
-    """v1, section 3.1: conv5 at rate 2 behind a pooling of stride 1."""
+def test_vgg_replaces_its_last_strides_by_dilation() -> None:
+    """v1, section 3.1: conv5 at rate 2 after a pooling of stride 1."""
     with torch.device("meta"):
         net = create_backbone("vgg16", output_stride=8, pool_kernel=3)
         plain = create_backbone("vgg16")
@@ -86,12 +93,12 @@ def test_vgg_turns_its_last_strides_into_rates() -> None:
 )
 def test_fields_of_view(name: str, rate: int, view: int, field: int) -> None:
     """The paper's 224, 128 and 224 are names of classifiers' inputs: on the grid of stride 8 the kernels span these pixels."""
-    model = v1(name, rate=rate)
-    fc6 = layers_of([model.fc[0]])[0]
+    model = v1(name, dilation=rate)
+    fc6 = layers_of([model.fc.get_submodule("fc6")])[0]
     assert (fc6.extent - 1) * 8 + 8 == view
     assert model.receptive_fields()["fc7"] == (field, 8, -(field - 1) // 2)
     with pytest.raises(ConfigError, match="got 0"):
-        create_model(name, rate=0)
+        create_model(name, dilation=0)
 
 
 @pytest.mark.parametrize("name", V1)
@@ -101,55 +108,58 @@ def test_scores_lie_on_every_eighth_pixel(name: str) -> None:
         assert model.forward_low_res(images(side, 33)).logits.shape == (1, 5, cells, 5)
 
 
-def test_direct_paths_are_further_score_maps() -> None:
+def test_branches_of_msc_are_further_score_maps() -> None:
     """MSc: one classifier on the concatenation is the sum of the authors' six score layers."""
-    model, x = v1(V1[3]), images(33, 41)
+    model, x = msc(), images(33, 41)
     with torch.no_grad():
         pixels = model.preprocess(x)
         maps = model.backbone(pixels)
-        columns = [model.fc(model.average(maps[-1]))]
-        for path, cells, stride in zip(model.direct, (pixels, *maps[:4]), (8, 4, 2, 1, 1), strict=True):
-            near = functional.conv2d(cells, path.near.weight, path.near.bias, stride, 1).relu()
-            columns.append(path.mix(near).relu())
+        columns = [model.fc(model.pool5a(maps[-1]))]
+        for branch, fine, stride in zip(model.branches, (pixels, *maps[:4]), (8, 4, 2, 1, 1), strict=True):
+            assert isinstance(branch, MultiScaleBranch)
+            strided = functional.conv2d(fine, branch.conv3x3.weight, branch.conv3x3.bias, stride, 1).relu()
+            columns.append(branch.conv1x1(strided).relu())
         weights = torch.split(model.score.weight, [c.shape[1] for c in columns], 1)
         summed = torch.stack([functional.conv2d(c, w) for c, w in zip(columns, weights, strict=True)]).sum(0)
+        assert model.score.bias is not None
         torch.testing.assert_close(model.forward_low_res(x).logits, summed + model.score.bias[:, None, None])
 
 
-def test_fine_direct_paths_agree_on_the_grid() -> None:
-    """The authors' training file takes strides in the direct paths, their test file none: the same function on more pixels."""
-    model, x = v1(V1[3]), images(33, 41)
-    fine = v1(V1[3], fine=True)
-    fine.load_state_dict(model.state_dict())
+def test_dense_evaluation_agrees_on_the_grid() -> None:
+    """The authors' training file strides in the branches, their test file does not: the same function on more pixels."""
+    model, x = msc(), images(33, 41)
+    dense = msc(dense_eval=True)
+    dense.load_state_dict(model.state_dict())
     with torch.no_grad():
-        logits = fine(x).logits
+        logits = dense(x).logits
         torch.testing.assert_close(logits[..., ::8, ::8], model.forward_low_res(x).logits, atol=1e-4, rtol=1e-4)
         assert not torch.allclose(logits, model(x).logits, atol=1e-2)
-    assert fine.train().forward_low_res(x).logits.shape[-2:] == (5, 6), "training keeps stride 8"
+    assert dense.train().forward_low_res(x).logits.shape[-2:] == (5, 6), "training keeps stride 8"
 
 
 def v2(name: str = "deeplabv2_resnet101", **options: Any) -> DeepLabV2:
     torch.manual_seed(0)
     model = create_model(name, 5, tiny=True, **options).eval()
     assert isinstance(model, DeepLabV2)
-    for parameter in model.pyramid.branches.parameters():
+    for parameter in model.aspp.branches.parameters():
         nn.init.normal_(parameter, std=0.1)
     return model
 
 
-@pytest.mark.parametrize("head", list(HEADS))
-def test_branches_are_summed(head: str) -> None:
-    model, rates = v2(head=head, scales=(1,)), HEADS[head]
+@pytest.mark.parametrize("head", list(ATROUS_RATES))
+def test_branches_are_summed(head: Head) -> None:
+    model, rates = v2(head=head, scales=(1,)), ATROUS_RATES[head]
     x = torch.randn(1, model.backbone.channels[-1], 9, 7)
     with torch.no_grad():
         parts = [
             functional.conv2d(x, branch.weight, branch.bias, padding=rate, dilation=rate)  # type: ignore[arg-type]
-            for branch, rate in zip(model.pyramid.branches, rates, strict=True)
+            for branch, rate in zip(model.aspp.branches, rates, strict=True)
         ]
-        torch.testing.assert_close(model.pyramid(x), torch.stack(parts).sum(0))
+        torch.testing.assert_close(model.aspp(x), torch.stack(parts).sum(0))
     vgg = v2("deeplabv2_vgg16", head=head)
-    assert [branch[0][0].dilation for branch in vgg.pyramid.branches] == [(rate, rate) for rate in rates]  # type: ignore[index]
-    assert isinstance(vgg.pyramid.first, nn.AvgPool2d) == (head == "largefov")
+    fc6 = [branch.get_submodule("fc6") for branch in vgg.aspp.branches]
+    assert [layer.dilation for layer in fc6] == [(rate, rate) for rate in rates]
+    assert isinstance(vgg.aspp.pool5a, nn.AvgPool2d) == (head == "largefov")
 
 
 def test_largefov_on_vgg_is_v1s_net() -> None:
@@ -182,7 +192,7 @@ def test_cells_of_all_scales_lie_on_each_other() -> None:
     seen: list[Tensor] = []
     maps: list[Tensor] = []
     model.backbone.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
-    model.pyramid.register_forward_hook(lambda layer, inputs, output: maps.append(output))
+    model.aspp.register_forward_hook(lambda layer, inputs, output: maps.append(output))
     with torch.no_grad():
         model(images(321, 257))
         assert [cells.shape[-2:] for cells in seen] == [(321, 257), (241, 193), (161, 129)]
@@ -200,7 +210,7 @@ def test_the_maximum_over_scales_and_its_four_losses() -> None:
         each = []
         for size in ((65, 97), (49, 73), (33, 49)):
             small = functional.interpolate(pixels, size=size, mode="bilinear", align_corners=True)
-            scores = model.pyramid(model.backbone(small)[-1])
+            scores = model.aspp(model.backbone(small)[-1])
             each.append(functional.interpolate(scores, size=(9, 13), mode="bilinear", align_corners=True))
         torch.testing.assert_close(model.forward_low_res(x).logits, torch.stack(each).max(0).values)
         torch.testing.assert_close(alone.forward_low_res(x).logits, each[0])
@@ -214,13 +224,13 @@ def test_the_maximum_over_scales_and_its_four_losses() -> None:
 
 
 @pytest.mark.parametrize("scales", [(), (0.5, 1), (1, 0), (1, 0.77), (1, -0.5)])
-def test_scales_that_share_no_grid_are_refused(scales: tuple[float, ...]) -> None:
+def test_scales_without_a_common_grid_are_refused(scales: tuple[float, ...]) -> None:
     with pytest.raises(ConfigError, match="1 first"):
         create_model("deeplabv2_vgg16", tiny=True, scales=scales)
 
 
 def test_a_head_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(ConfigError, match="aspp_s, aspp_l, largefov"):
+    with pytest.raises(ConfigError, match="one of aspp_s, aspp_l, largefov"):
         create_model("deeplabv2_vgg16", head="aspp")
 
 

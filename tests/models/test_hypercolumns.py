@@ -46,7 +46,7 @@ def test_summed_score_maps_are_a_classifier_on_the_columns(name: str) -> None:
     with torch.no_grad():
         model(x)
         columns, weights = [], []
-        for cells, layer in zip(model.maps(x), model.scores, strict=True):
+        for cells, layer in zip(model.hypercolumn(x), model.scores, strict=True):
             assert isinstance(layer, nn.Conv2d)
             kernel = layer.kernel_size[0]
             around = functional.unfold(cells, kernel, padding=kernel // 2).unflatten(2, cells.shape[-2:])
@@ -57,58 +57,58 @@ def test_summed_score_maps_are_a_classifier_on_the_columns(name: str) -> None:
         expected = torch.einsum("kc,bchw->bkhw", weight, column) + bias[:, None, None]
     torch.testing.assert_close(seen[0], expected.view(2, 5, 4, 8, 8), atol=1e-4, rtol=1e-4)
     if name == NETS[0]:
-        assert column.shape[1] == model.column
+        assert column.shape[1] == 4736 // 16
 
 
-def mixed_by_loops(answers: Tensor, places: int) -> Tensor:
-    """The authors' local_layer.cpp for answers (K, places^2, h, w) of one image."""
-    heat = answers.shape[-1]
-    mixed = torch.zeros(answers.shape[0], heat, heat)
+def interpolated_by_loops(answers: Tensor, grid_size: int) -> Tensor:
+    """The authors' local_layer.cpp for answers (K, grid_size^2, h, w) of one image."""
+    size = answers.shape[-1]
+    mixed = torch.zeros(answers.shape[0], size, size)
 
     def around(pixel: int) -> list[tuple[int, float]]:
-        position = (pixel + 0.5) * places / heat - 0.5
+        position = (pixel + 0.5) * grid_size / size - 0.5
         low = math.floor(position)
-        return [(max(low, 0), low + 1 - position), (min(low + 1, places - 1), position - low)]
+        return [(max(low, 0), low + 1 - position), (min(low + 1, grid_size - 1), position - low)]
 
-    for y in range(heat):
-        for x in range(heat):
-            for row, row_share in around(y):
-                for column, column_share in around(x):
-                    mixed[:, y, x] += row_share * column_share * answers[:, row * places + column, y, x]
+    for y in range(size):
+        for x in range(size):
+            for row, row_weight in around(y):
+                for column, column_weight in around(x):
+                    mixed[:, y, x] += row_weight * column_weight * answers[:, row * grid_size + column, y, x]
     return mixed
 
 
-@pytest.mark.parametrize("places", [1, 2, 5])
-def test_answers_of_the_places_around_are_interpolated(places: int) -> None:
+@pytest.mark.parametrize("grid_size", [1, 2, 5])
+def test_answers_of_the_nearest_classifiers_are_interpolated(grid_size: int) -> None:
     torch.manual_seed(0)
-    scores = torch.randn(1, 3, places**2, 7, 7) * 3
-    linear, probable = ClassifierGrid(places, 7, "scores"), ClassifierGrid(places, 7, "probabilities")
-    torch.testing.assert_close(linear(scores)[0], mixed_by_loops(scores[0], places))
-    torch.testing.assert_close(probable(scores)[0].softmax(0), mixed_by_loops(scores[0].softmax(0), places))
+    scores = torch.randn(1, 3, grid_size**2, 7, 7) * 3
+    linear, probable = ClassifierGrid(grid_size, 7, "scores"), ClassifierGrid(grid_size, 7, "probabilities")
+    torch.testing.assert_close(linear(scores)[0], interpolated_by_loops(scores[0], grid_size))
+    torch.testing.assert_close(probable(scores)[0].softmax(0), interpolated_by_loops(scores[0].softmax(0), grid_size))
 
 
-def test_shares_are_whole_at_the_border_too() -> None:
-    for places, heat in ((10, 50), (5, 50), (3, 8)):
-        shares = ClassifierGrid(places, heat, "scores").shares
-        torch.testing.assert_close(shares.sum(0), torch.ones(heat, heat))
-        assert int((shares > 0).sum(0).max()) <= 4
-        assert float(shares[0, 0, 0]) == 1, "a corner has one classifier"
+def test_weights_sum_to_one_at_the_border_too() -> None:
+    for grid_size, heatmap_size in ((10, 50), (5, 50), (3, 8)):
+        weights = ClassifierGrid(grid_size, heatmap_size, "scores").weights
+        torch.testing.assert_close(weights.sum(0), torch.ones(heatmap_size, heatmap_size))
+        assert int((weights > 0).sum(0).max()) <= 4
+        assert float(weights[0, 0, 0]) == 1, "a corner has one classifier"
 
 
-def test_one_place_is_one_classifier() -> None:
-    model, x = tiny(NETS[0], places=1, mixing="scores"), images(67, 67)
+def test_a_grid_of_one_is_one_classifier() -> None:
+    model, x = tiny(NETS[0], grid_size=1, interpolate="scores"), images(67, 67)
     with torch.no_grad():
         parts = [
             functional.interpolate(layer(c), (8, 8), mode="bilinear")
-            for layer, c in zip(model.scores, model.maps(x), strict=True)
+            for layer, c in zip(model.scores, model.hypercolumn(x), strict=True)
         ]
         torch.testing.assert_close(model.forward_low_res(x).logits, torch.stack(parts).sum(0))
 
 
-@pytest.mark.parametrize("mixing", ["scores", "probabilities"])
-def test_a_classifier_learns_from_its_places_only(mixing: str) -> None:
-    """Classifier 0 of 2 x 2 has no share in the last column's cells."""
-    model, x = tiny(NETS[1], mixing=mixing), images(64, 64)
+@pytest.mark.parametrize("interpolate", ["scores", "probabilities"])
+def test_a_classifier_learns_from_its_cells_only(interpolate: str) -> None:
+    """Classifier 0 of 2 x 2 has no weight in the last column of the heat map."""
+    model, x = tiny(NETS[1], interpolate=interpolate), images(64, 64)
     model.forward_low_res(x).logits[..., -1].square().sum().backward()
     for layer in model.scores:
         gradient = layer.weight.grad.unflatten(0, (5, 2, 2))  # type: ignore[union-attr,operator]
@@ -132,22 +132,22 @@ def test_scores_far_apart_lose_no_probability() -> None:
 )
 def test_maps_of_the_papers_boxes(name: str, sizes: tuple[int, ...], channels: tuple[int, ...]) -> None:
     model = full(name)
-    maps = model.maps(torch.empty(1, 3, 300, 200, device="meta"))
+    maps = model.hypercolumn(torch.empty(1, 3, 300, 200, device="meta"))
     assert [(*cells.shape,) for cells in maps] == [(1, c, s, s) for c, s in zip(channels, sizes, strict=True)]
     assert model.forward_low_res(torch.empty(1, 3, 300, 200, device="meta")).logits.shape == (1, 21, 50, 50)
 
 
 def test_maps_are_the_papers_layers() -> None:
     alexnet, vgg = full(NETS[0]), full(NETS[1])
-    assert alexnet.names == ("pool2", "conv4", "fc7")
+    assert [layer.name for layer in alexnet.layers.values()] == ["pool2", "conv4"]
     assert isinstance(alexnet.features[6], nn.MaxPool2d)
     assert isinstance(alexnet.features[7], nn.LocalResponseNorm), "pool2 is taken before it is normalised"
     convs = [i for i, layer in enumerate(alexnet.features) if isinstance(layer, nn.Conv2d)]
     assert isinstance(alexnet.features[convs[3] + 1], nn.ReLU)
-    assert list(alexnet.taps) == [6, convs[3] + 1]
+    assert list(alexnet.layers) == [6, convs[3] + 1]
     pools = [i for i, layer in enumerate(vgg.features) if isinstance(layer, nn.MaxPool2d)]
-    assert vgg.names == ("pool3", "pool4", "fc7")
-    assert list(vgg.taps) == [pools[2], pools[3]]
+    assert [layer.name for layer in vgg.layers.values()] == ["pool3", "pool4"]
+    assert list(vgg.layers) == [pools[2], pools[3]]
     assert [(layer.out_channels, layer.kernel_size[0]) for layer in vgg.scores] == [(525, 3), (525, 1), (525, 1)]
 
 
@@ -165,10 +165,10 @@ def test_an_image_is_one_box() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"places": 0}, "places"),
-        ({"heat": 0}, "heat"),
-        ({"side": 10}, "side"),
-        ({"mixing": "labels"}, "probabilities, scores"),
+        ({"grid_size": 0}, "grid_size"),
+        ({"heatmap_size": 0}, "heatmap_size"),
+        ({"input_size": 10}, "input_size"),
+        ({"interpolate": "labels"}, "probabilities, scores"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], words: str) -> None:

@@ -1,13 +1,18 @@
-"""The contract of every registered network, in its tiny size: registering a network is what makes these tests run on it."""
+"""The contract of every registered network, in its tiny size. Registering a network makes these tests run on it.
+
+Networks of one builder differ in depth or field of view alone: the first runs on every push, the others under `slow`.
+"""
 
 from __future__ import annotations
 
+from functools import partial
 from inspect import Parameter
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from _pytest.mark import ParameterSet
 from torch import Tensor, nn
 
 from pixelwise.core import LowResLogits, Output
@@ -42,7 +47,17 @@ def make_images(name: str, batch: int, size: tuple[int, int]) -> Tensor:
     return torch.randint(0, 256, (batch, default_channels(name), *size), dtype=torch.uint8, generator=generator)
 
 
-every_model = pytest.mark.parametrize("name", list_models())
+def one_per_builder() -> list[ParameterSet]:
+    params, seen = [], set()
+    for name in list_models():
+        build = MODELS[name].build
+        builder = build.func if isinstance(build, partial) else build
+        params.append(pytest.param(name, marks=[pytest.mark.slow] if builder in seen else []))
+        seen.add(builder)
+    return params
+
+
+every_model = pytest.mark.parametrize("name", one_per_builder())
 
 
 @every_model
@@ -68,7 +83,7 @@ def test_train_and_eval_return_an_output(name: str) -> None:
 
 @every_model
 def test_one_image_trains(name: str) -> None:
-    """Also where a norm sees one value a channel: behind an image pooling, in fully connected layers."""
+    """Also if batch normalisation sees one value per channel: after an image pooling, in fully connected layers."""
     model = tiny(name).train()
     loss = model(make_images(name, 1, (40, 56))).logits.square().mean()
     loss.backward()
@@ -110,7 +125,7 @@ def test_a_fresh_net_and_its_state_are_finite(name: str) -> None:
 
 
 @every_model
-def test_bytes_and_floats_are_the_same_image(name: str) -> None:
+def test_uint8_and_float_images_give_the_same_logits(name: str) -> None:
     model, images = tiny(name).eval(), make_images(name, 1, (24, 30))
     with torch.no_grad():
         assert torch.equal(model(images).logits, model(images.float()).logits)
@@ -125,8 +140,8 @@ def test_images_of_a_batch_do_not_see_each_other(name: str) -> None:
 
 
 @every_model
-def test_taps_of_the_coarse_result_give_the_logits(name: str) -> None:
-    """Inference upsamples with the table of taps, training with the layer: one map, two forms."""
+def test_the_interpolation_table_gives_the_logits(name: str) -> None:
+    """Inference upsamples with the table, training with the layer: one map, two forms."""
     model, size = tiny(name).eval(), (37, 50)
     images = make_images(name, 1, size)
     with torch.no_grad():
@@ -134,8 +149,8 @@ def test_taps_of_the_coarse_result_give_the_logits(name: str) -> None:
     assert isinstance(low_res, LowResLogits)
     scores = low_res.logits[0].double().numpy()
     (rows, row_weights), (columns, column_weights) = (
-        low_res.upsample.interpolation_table(cells, pixels)
-        for cells, pixels in zip(scores.shape[1:], size, strict=True)
+        low_res.upsample.interpolation_table(in_size, out_size)
+        for in_size, out_size in zip(scores.shape[1:], size, strict=True)
     )
     mixed = np.zeros_like(logits)
     for i in range(2):

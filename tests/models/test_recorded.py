@@ -45,5 +45,5 @@ def test_segmentation_nets(name: str) -> None:
         agree(model(make_image()).logits, f"{name} out")
         if isinstance(model, TorchvisionNet):
             assert model.aux_classifier is not None
-            scores = model.aux_classifier(model._maps(make_image())[0])
+            scores = model.aux_classifier(model.features(make_image())[0])
             agree(functional.interpolate(scores, size=make_image().shape[-2:], mode="bilinear"), f"{name} aux")

@@ -61,10 +61,10 @@ def test_the_mobile_backbone_has_rate_two_in_its_last_stage() -> None:
     assert [m.stride[0] for m in depthwise].count(2) == 3
 
 
-def unit(state: dict[str, Tensor], conv: str, norm: str, x: Tensor, rate: int = 1) -> Tensor:
+def unit(state: dict[str, Tensor], conv: str, norm: str, x: Tensor, dilation: int = 1) -> Tensor:
     """Convolution, norm and ReLU from bare numbers."""
     weight = state[f"{conv}.weight"]
-    x = functional.conv2d(x, weight, padding=rate * (weight.shape[-1] // 2), dilation=rate)
+    x = functional.conv2d(x, weight, padding=dilation * (weight.shape[-1] // 2), dilation=dilation)
     scale = state[f"{norm}.weight"] / (state[f"{norm}.running_var"] + 1e-5).sqrt()
     return (
         (x - state[f"{norm}.running_mean"][:, None, None]) * scale[:, None, None] + state[f"{norm}.bias"][:, None, None]
@@ -95,7 +95,7 @@ def test_the_heads_written_out(name: str) -> None:
     model: Any = tiny(name)
     state, x = dict(model.state_dict()), torch.randn(1, 3, 97, 65)
     with torch.no_grad():
-        middle, last = model._maps(model.preprocess(x))
+        middle, last = model.features(model.preprocess(x))
         expected = two_layers(state, "classifier", last) if "fcn" in name else pyramid_head(state, last)
         torch.testing.assert_close(model.forward_low_res(x).logits, expected, atol=1e-2, rtol=1e-3)
         aux = two_layers(state, "aux_classifier", middle)

@@ -1,4 +1,4 @@
-"""U-Net: the paper's counts and sizes, its layers written out, tiles against the whole, and its padded kin on every backbone."""
+"""U-Net: the paper's counts and sizes, its layers written out, training with context, and the padded U-Net on every backbone."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from pixelwise.errors import ConfigError
 from pixelwise.models import create_model
 from pixelwise.models.unet import UNet
 from pixelwise.models.unet_padded import UNetPadded
+from pixelwise.nn.geometry import coordinates, layers_of
 from pixelwise.nn.reflect_pad import reflect_pad
 from pixelwise.train.callbacks import silence_lightning
 from pixelwise.train.module import TrainingModule
@@ -55,45 +56,57 @@ def images(*size: int, channels: int = 1, seed: int = 1) -> torch.Tensor:
 
 def test_the_papers_sizes() -> None:
     model = full()
-    assert list(model.valid(torch.empty(1, 1, 572, 572, device="meta")).shape) == number("1->2", "output shape")
+    assert list(model.forward_valid(torch.empty(1, 1, 572, 572, device="meta")).shape) == number("1->2", "output shape")
     assert num_parameters(model) == number("1->2 channels, base 64", "parameters")
-    assert model.input_side(388) == 572, "a crop of 388 pixels is mirrored to the paper's tile"
+    assert model.input_size(388) == 572, "a crop of 388 pixels is reflected to the paper's tile"
 
 
-def test_which_sides_the_net_takes() -> None:
+def test_valid_input_sizes() -> None:
     """Every pooling sees an even side exactly for n = 12 modulo 16 from 188 on; there the output has n - 184."""
     model = full()
-    assert (model.context_px, model.step) == (92, 16)
-    for wanted in (*range(1, 24), 100, 101, 388, 389):
-        side = model.input_side(wanted)
+    assert (model.context_px, model.tile_step) == (92, 16)
+    for size in (*range(1, 24), 100, 101, 388, 389):
+        side = model.input_size(size)
         assert side % 16 == 12
-        assert side - 184 - 16 < wanted <= side - 184 or side == 188
-        assert model.valid(torch.empty(1, 1, side, 188, device="meta")).shape[-2:] == (side - 184, 4)
+        assert side - 184 - 16 < size <= side - 184 or side == 188
+        assert model.forward_valid(torch.empty(1, 1, side, 188, device="meta")).shape[-2:] == (side - 184, 4)
+
+
+def test_context_is_that_of_the_layers() -> None:
+    """The first logit lies 92 pixels inside the input, by the geometry of the longest chain of layers."""
+    model = full()
+    chain: list[nn.Module] = [model.down1]
+    for level in (model.down2, model.down3, model.down4, model.bottom):
+        chain += [nn.MaxPool2d(2), level]
+    for number in (4, 3, 2, 1):
+        chain += [model.get_submodule(f"upconv{number}"), model.get_submodule(f"up{number}")]
+    assert int(coordinates(layers_of([*chain, model.score])).inverse()(0)) == model.context_px
 
 
 def test_the_figure_written_out() -> None:
     model, x = tiny(), torch.randn(1, 1, 188, 204)
     state = dict(model.named_parameters())
 
-    def twice(cells: torch.Tensor, name: str) -> torch.Tensor:
+    def twice(x: torch.Tensor, name: str) -> torch.Tensor:
         for place in (0, 2):
-            cells = functional.conv2d(cells, state[f"{name}.{place}.weight"], state[f"{name}.{place}.bias"]).relu()
-        return cells
+            x = functional.conv2d(x, state[f"{name}.{place}.weight"], state[f"{name}.{place}.bias"]).relu()
+        return x
 
     with torch.no_grad():
-        maps, cells = [], x
-        for i in range(5):
-            cells = twice(functional.max_pool2d(cells, 2) if i else cells, f"down.{i}")
-            maps.append(cells)
-        for i, crop in enumerate((4, 16, 40, 88)):
-            skip = maps[3 - i][..., crop:-crop, crop:-crop]
-            up = functional.conv_transpose2d(cells, state[f"up.{i}.weight"], state[f"up.{i}.bias"], stride=2)
-            cells = twice(torch.cat([skip, up], 1), f"merge.{i}")
-        expected = functional.conv2d(cells, state["score.weight"], state["score.bias"])
-        torch.testing.assert_close(model.valid(x), expected)
+        maps = [twice(x, "down1")]
+        for name in ("down2", "down3", "down4", "bottom"):
+            maps.append(twice(functional.max_pool2d(maps[-1], 2), name))
+        y = maps[4]
+        for level, crop in ((4, 4), (3, 16), (2, 40), (1, 88)):
+            skip = maps[level - 1][..., crop:-crop, crop:-crop]
+            weight, bias = state[f"upconv{level}.weight"], state[f"upconv{level}.bias"]
+            up = functional.conv_transpose2d(y, weight, bias, stride=2)
+            y = twice(torch.cat([skip, up], 1), f"up{level}")
+        expected = functional.conv2d(y, state["score.weight"], state["score.bias"])
+        torch.testing.assert_close(model.forward_valid(x), expected)
 
 
-def mirrored_index(place: int, length: int) -> int:
+def reflected_index(place: int, length: int) -> int:
     """Walk from pixel 0, turning round at both ends."""
     position, direction = 0, 1 if place >= 0 else -1
     for _ in range(abs(place)):
@@ -105,57 +118,21 @@ def mirrored_index(place: int, length: int) -> int:
 
 @settings(max_examples=25)
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 12), st.integers(1, 20))
-def test_mirrors_are_walked_between(height: int, width: int, before: int, side: int) -> None:
+def test_reflections_walk_back_and_forth(height: int, width: int, before: int, side: int) -> None:
     x = torch.arange(height * width).view(1, 1, height, width)
-    mirrored = reflect_pad(x, before, (side, side + 1))
-    assert mirrored.shape == (1, 1, side, side + 1)
+    padded = reflect_pad(x, before, (side, side + 1))
+    assert padded.shape == (1, 1, side, side + 1)
     for row, column in itertools.product(range(side), range(side + 1)):
-        source = mirrored_index(row - before, height), mirrored_index(column - before, width)
-        assert mirrored[0, 0, row, column] == x[0, 0, source[0], source[1]]
+        source = reflected_index(row - before, height), reflected_index(column - before, width)
+        assert padded[0, 0, row, column] == x[0, 0, source[0], source[1]]
 
 
-def test_mirrored_context_is_numpys_reflection() -> None:
+def test_reflected_context_is_numpys_reflection() -> None:
     model, image = tiny(), images(196, 100)
     reflected = np.pad(image[0, 0].numpy(), 92, mode="reflect")
     with torch.no_grad():
-        whole = model.valid(model.preprocess(torch.from_numpy(reflected)[None, None]))
+        whole = model.forward_valid(model.preprocess(torch.from_numpy(reflected)[None, None]))
         assert torch.equal(model(image).logits, whole)
-
-
-@pytest.mark.parametrize("tile", [20, 36, 68, 1044])
-@pytest.mark.parametrize("size", [(1, 1), (52, 53), (53, 20), (100, 70), (36, 37)])
-def test_tiles_equal_the_whole(tile: int, size: tuple[int, int]) -> None:
-    whole, tiled, image = tiny(), tiny(tile=tile), images(*size)
-    with torch.no_grad():
-        torch.testing.assert_close(tiled(image).logits, whole(image).logits, atol=1e-4, rtol=1e-4)
-
-
-def test_a_pixel_of_a_tile_depends_on_its_surroundings_alone() -> None:
-    """Pieces cut with 92 pixels of the true image around them, at a step of the poolings, give the whole's scores."""
-    model, image = tiny(), images(320, 280)
-    with torch.no_grad():
-        whole = model(image).logits
-        for top, left in ((96, 112), (112, 96)):
-            piece = image[..., top - 92 : top + 100 + 92, left - 92 : left + 68 + 92]
-            inner = model.forward_with_context(piece).logits
-            torch.testing.assert_close(inner, whole[..., top : top + 100, left : left + 68], atol=1e-4, rtol=1e-4)
-
-
-def test_tiles_edge_to_edge_as_in_the_paper_are_not_quite_the_whole() -> None:
-    """Sides of 388 move the poolings' grid by 4 pixels: the reason why `tile` steps by multiples of 16."""
-    model, image = tiny(), images(320, 200)
-    with torch.no_grad():
-        whole = model(image).logits
-        for top, equal in ((96, True), (100, False)):
-            inner = model.forward_with_context(image[..., top - 92 : top + 112, 4:192]).logits
-            difference = float((inner - whole[..., top : top + 20, 96:100]).abs().max())
-            assert difference < 1e-4 if equal else difference > 1e-2
-
-
-@pytest.mark.parametrize("tile", [-4, 4, 16, 19, 388 + 8, 1])
-def test_tiles_that_the_net_cannot_score(tile: int) -> None:
-    with pytest.raises(ConfigError, match=r"allowed are 0 and 20 \+ 16 k; fix: take"):
-        tiny(tile=tile)
 
 
 def test_fresh_weights_are_normal_of_two_over_the_incoming_nodes() -> None:
@@ -176,18 +153,18 @@ def test_fresh_weights_are_normal_of_two_over_the_incoming_nodes() -> None:
 
 
 def test_dropout_ends_the_contracting_path() -> None:
-    """The last two stages' maps, which lose half of their cells in training and nothing later."""
+    """The last two levels lose half of their activations in training, nothing after them does."""
     model = tiny().train()
     seen: list[torch.Tensor] = []
     model.dropout.register_forward_hook(
         lambda m, inputs, output: seen.append((output == 0).float().mean() - (inputs[0] == 0).float().mean())
     )
-    model.valid(torch.randn(1, 1, 188, 188))
+    model.forward_valid(torch.randn(1, 1, 188, 188))
     assert len(seen) == 2
     model.eval()
     with torch.no_grad():
         x = torch.randn(1, 1, 188, 188)
-        assert torch.equal(model.valid(x), model.valid(x))
+        assert torch.equal(model.forward_valid(x), model.forward_valid(x))
 
 
 def one_of_each_paper() -> list[Any]:
@@ -200,7 +177,7 @@ def one_of_each_paper() -> list[Any]:
 
 
 @pytest.mark.parametrize("backbone", one_of_each_paper())
-def test_the_padded_kin_takes_every_backbone(backbone: str) -> None:
+def test_the_padded_net_takes_every_backbone(backbone: str) -> None:
     torch.manual_seed(0)
     width = BACKBONES[backbone].tiny["width_mult"]
     model = create_model("unet_padded", 3, 3, backbone=backbone, width_mult=width, batch_norm=True).train()
@@ -211,6 +188,8 @@ def test_the_padded_kin_takes_every_backbone(backbone: str) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     with torch.no_grad():
         assert model(images(1, 1, channels=3)).logits.shape == (1, 3, 1, 1), "one image of one pixel trains"
+        # AlexNet's unpadded poolings leave a map that is too short for the image.
+        assert model(images(64, 48, channels=3)).logits.shape == (1, 3, 64, 48)
 
 
 def test_the_padded_net_has_the_papers_parameters() -> None:
@@ -219,12 +198,12 @@ def test_the_padded_net_has_the_papers_parameters() -> None:
     assert counts == [number(f"{c}->{k} channels", "parameters") for k, c in ((2, 1), (2, 3), (21, 3))]
 
 
-def test_stages_of_the_padded_net_can_be_narrowed() -> None:
-    model = create_model("unet_padded", 3, 3, backbone="resnet18", width_mult=0.25, channels=(32, 16, 8, 8, 4))
+def test_the_decoder_of_the_padded_net_can_be_narrowed() -> None:
+    model = create_model("unet_padded", 3, 3, backbone="resnet18", width_mult=0.25, decoder_channels=(32, 16, 8, 8, 4))
     assert isinstance(model, UNetPadded)
-    assert [stage.up.out_channels for stage in model.stages] == [32, 16, 8, 8, 4]  # type: ignore[union-attr]
-    with pytest.raises(ConfigError, match="resnet18 has 5 stages"):
-        create_model("unet_padded", 3, 3, backbone="resnet18", width_mult=0.25, channels=(32, 16))
+    assert [block.up.out_channels for block in model.blocks] == [32, 16, 8, 8, 4]  # type: ignore[union-attr]
+    with pytest.raises(ConfigError, match="resnet18 takes 5 blocks"):
+        create_model("unet_padded", 3, 3, backbone="resnet18", width_mult=0.25, decoder_channels=(32, 16))
 
 
 SMALL = {"name": "unet", "options": {"width_mult": 1 / 16, "dropout": 0.0}}

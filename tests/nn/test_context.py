@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from pixelwise.models import create_model
 from pixelwise.models.base import SegmentationModel
-from pixelwise.models.deeplabv3 import DeepLabV3, rates_at
+from pixelwise.models.deeplabv3 import DeepLabV3, DeepLabV3Cascade, atrous_rates_at
 from pixelwise.models.deeplabv3plus import Decoder, DeepLabV3Plus
 from pixelwise.models.pspnet import PSPNet
 from pixelwise.nn.pyramid_pooling import ASPP, BatchNorm2dSafe, ImagePooling, PyramidPooling
@@ -34,11 +34,10 @@ def randomise_norms(module: nn.Module) -> None:
 @pytest.mark.parametrize(("output_stride", "rates"), [(16, (6, 12, 18)), (8, (12, 24, 36)), (32, (3, 6, 9))])
 def test_the_pyramid_sees_the_same_pixels_at_every_output_stride(output_stride: int, rates: tuple[int, ...]) -> None:
     """v3, section 3.3: doubled at 8; the counts of v3+'s table 3 only fit halves at 32."""
-    assert rates_at(output_stride) == rates
+    assert atrous_rates_at(output_stride) == rates
     model = tiny("deeplabv3_resnet50", output_stride=output_stride)
     assert isinstance(model, DeepLabV3)
-    assert model.context is not None
-    assert [branch[0].dilation[0] for branch in model.context.branches] == [1, *rates]  # type: ignore[index]
+    assert [branch[0].dilation[0] for branch in model.aspp.branches] == [1, *rates]  # type: ignore[index]
 
 
 def test_the_pyramid_written_out() -> None:
@@ -133,8 +132,7 @@ def test_the_same_weights_serve_every_output_stride(name: str) -> None:
 
 def test_cascade_has_three_more_blocks_and_no_pyramid() -> None:
     model = tiny("deeplabv3_cascade_resnet50")
-    assert isinstance(model, DeepLabV3)
-    assert model.context is None
+    assert isinstance(model, DeepLabV3Cascade)
     assert model.backbone.map_names[-1] == "layer7"  # type: ignore[union-attr]
     rates = [unit.conv2.dilation[0] for unit in model.backbone.stage(7)]  # type: ignore[operator]
     assert rates == [16, 32, 16], "base rate 16 of block 7, multi-grid (1, 2, 1)"
@@ -154,7 +152,7 @@ def test_the_decoder_reads_the_map_of_stride_four() -> None:
     model = tiny("deeplabv3plus_resnet50").eval()
     assert isinstance(model, DeepLabV3Plus)
     assert model.decoder is not None
-    assert model.backbone.map_names[model.fine] == "layer1"  # type: ignore[index]
+    assert model.backbone.map_names[model.low_level_index] == "layer1"  # type: ignore[index]
     scores = model.forward_low_res(torch.rand(1, 3, 65, 65) * 255).logits
     assert scores.shape == (1, 5, 17, 17)
     full = create_model("deeplabv3plus_xception65", 21)
@@ -208,14 +206,14 @@ def test_the_decoder_written_out() -> None:
     """v3+, section 3.1: the encoder's map with aligned corners first, the reduced fine map behind it, two convolutions."""
     torch.manual_seed(0)
     decoder, encoded, fine = (
-        Decoder(6, 5, 4, separable=False).eval(),
+        Decoder(6, 5, reduced_channels=4).eval(),
         torch.randn(1, 6, 4, 5),
         torch.randn(1, 5, 13, 17),
     )
     randomise_norms(decoder)
     with torch.no_grad():
         reduced = decoder.reduce(fine)
-        mixed = decoder.mix(torch.cat([aligned(encoded, (13, 17)), reduced], 1))
+        mixed = decoder.refine(torch.cat([aligned(encoded, (13, 17)), reduced], 1))
         torch.testing.assert_close(decoder(encoded, fine), mixed, atol=1e-5, rtol=1e-4)
 
 

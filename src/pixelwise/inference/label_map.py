@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..core import LowResLogits, Upsample
 from ..models.base import SegmentationModel
+from .tiles import tiled_logits
 
 TILE = (64, 256)
 """Height and width of the tiles that are upsampled one by one, so that the full (K, H, W) tensor never exists."""
@@ -29,12 +30,20 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
 
 
 def low_res_logits(
-    model: SegmentationModel, image: NDArray[np.uint8], device: torch.device, precision: str = "float32"
+    model: SegmentationModel,
+    image: NDArray[np.uint8],
+    device: torch.device,
+    precision: str = "float32",
+    *,
+    tile: int | None = None,
 ) -> LowResLogits:
-    """Run the network on one image (H, W, C) uint8; the logits (1, K, h, w) are float32."""
+    """Run the network on one image (H, W, C) uint8; the logits (1, K, h, w) are float32.
+
+    tile  compute in tiles of that many pixels per side, see `tiled_logits`; None for the whole image at once
+    """
     images = as_batch(image, device).contiguous(memory_format=torch.channels_last)
     with autocast(precision, device):
-        low_res = model.forward_low_res(images)
+        low_res = model.forward_low_res(images) if tile is None else tiled_logits(model, images, tile)
     return low_res._replace(logits=low_res.logits.float())
 
 

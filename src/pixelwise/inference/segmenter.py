@@ -66,9 +66,12 @@ class Segmenter(ModelHubMixin):
         *,
         probs: bool = False,
         source: str | Path | None = None,
+        tile: int | None = None,
     ) -> Prediction:
         """Label one image, and keep the probabilities (K, H, W) float32 if `probs`.
 
+        tile    label in tiles of that many pixels per side, for images that do not fit in memory as a whole; only networks of
+                valid convolutions (`unet`) take one, and their labels stay the same
         source  the name of the image in error messages; by default its path, or "image"
         Raises the errors of a call.
         """
@@ -77,7 +80,7 @@ class Segmenter(ModelHubMixin):
             name = source or (image if isinstance(image, str | Path) else "image")
             what = f"has {pixels.shape[2]} channels, but {self.name} expects {self.model.in_channels}"
             raise InputError(name, what, "choose a model for such images")
-        low_res = low_res_logits(self.model, pixels, self.device, self.precision)
+        low_res = low_res_logits(self.model, pixels, self.device, self.precision, tile=tile)
         size = (pixels.shape[0], pixels.shape[1])
         # Channels beyond the third (depth, infrared) are neither drawn nor seen by the CRF.
         rgb = pixels[..., :3] if pixels.shape[2] > 3 else pixels

@@ -1,4 +1,4 @@
-"""Systems of the papers: one family, one file. Importing this package registers every file in it."""
+"""Networks of the papers, one family per file. Importing this package registers every file in it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def create_model(
 
     in_channels  of the images; None is the network's own default: 3, or 6 for networks that take two images
     tiny         a version of the network that is small enough for a test; its options are recorded like any others
-    Raises UnknownNameError for the name, ConfigError for an option that the network does not have or a value out of range.
+    Raises UnknownNameError for an unknown name, ConfigError for an unknown option or a value out of range.
     """
     if in_channels is None:
         in_channels = MODELS[name].options["in_channels"].default
@@ -31,5 +31,5 @@ def create_model(
 
 
 def list_models() -> list[str]:
-    """The registered names, in order."""
+    """Return the registered names, sorted."""
     return sorted(MODELS)

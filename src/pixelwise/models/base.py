@@ -1,4 +1,4 @@
-"""The interface of every network: any image size in, logits of that size out, pixels normalized inside.
+"""The interface of every network: images of any size in, logits of that size out, pixel normalisation inside.
 
 Training, profiling, explanation and weight import ask a network for nothing that is not declared on `SegmentationModel`.
 """
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core import LowResLogits, Output
@@ -20,7 +21,9 @@ from ..registry import Registry
 
 
 class SegmentationModel(nn.Module, ABC):
-    """Base class of all networks: a subclass implements `forward_low_res`, which reads like the figure of its paper.
+    """Base class of all networks. A subclass implements `forward_low_res`, which reads like the figure of its paper.
+
+    The base class normalises pixels (`preprocess`), upsamples to the image size (`forward`) and lists the classifier layers.
 
     num_classes       K
     in_channels       C of the images
@@ -29,6 +32,7 @@ class SegmentationModel(nn.Module, ABC):
     fixed_input_size  side in pixels of the square that every image is resized to; None for networks of any size
     context_px        pixels beyond each border of its output that the network needs to see (valid convolutions, U-Net's 92);
                       0 for padded networks
+    tile_step         pixels between two positions at which a network with context computes the same function
     num_heads         label maps that the network predicts; `forward` returns the first
     classifier_names  names of the submodules that turn features into class scores
     import_format     published files that `pixelwise import` can load into the network: "caffe" for the nets of the FCN authors,
@@ -40,6 +44,7 @@ class SegmentationModel(nn.Module, ABC):
     logits_stride: int
     fixed_input_size: int | None = None
     context_px: int = 0
+    tile_step: int = 1
     num_heads: int = 1
     classifier_names: tuple[str, ...] = ("score",)
     import_format: Literal["", "caffe", "torchvision", "backbone"] = ""
@@ -65,13 +70,24 @@ class SegmentationModel(nn.Module, ABC):
     def forward_with_context(self, images: Tensor) -> LowResLogits:
         """Compute the logits of images that bring `context_px` further pixels on each side.
 
-        images (B, C, H + 2 * context_px, W + 2 * context_px) -> logits that upsample to (B, K, H, W). Networks with `context_px` 0
-        need no surroundings.
+        images (B, C, H + 2 * context_px, W + 2 * context_px) -> logits that upsample to (B, K, H, W). Networks with
+        `context_px` 0 need no surroundings.
         """
         return self.forward_low_res(images)
 
+    def input_size(self, size: int) -> int:
+        """Return the input size, along one axis, that gives the logits of `size` pixels or slightly more, context included."""
+        return size + 2 * self.context_px
+
+    def resize_to_input(self, x: Tensor) -> Tensor:
+        """Resize (B, C, H, W) bilinearly to the square of `fixed_input_size`, if the network has one."""
+        if self.fixed_input_size is None or x.shape[-2:] == (self.fixed_input_size, self.fixed_input_size):
+            return x
+        size = (self.fixed_input_size, self.fixed_input_size)
+        return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
     def classifier_modules(self) -> list[nn.Module]:
-        """Return the layers that turn features into class scores: all that `train.train_only: classifier` trains."""
+        """Return the layers that turn features into class scores; `train.train_only: classifier` trains only these."""
         return [self.get_submodule(name) for name in self.classifier_names]
 
     def new_modules(self) -> list[nn.Module]:
@@ -79,7 +95,7 @@ class SegmentationModel(nn.Module, ABC):
         return self.classifier_modules()
 
     def receptive_fields(self) -> dict[str, ReceptiveField]:
-        """Return the receptive field of named feature maps, for networks that are a chain of layers; else nothing."""
+        """Return the receptive field of named feature maps if the network is a chain of layers, else an empty dict."""
         return {}
 
     def caffe_names(self) -> dict[str, str]:
@@ -87,9 +103,9 @@ class SegmentationModel(nn.Module, ABC):
         return {}
 
     def contributions(self, images: Tensor) -> dict[str, Tensor]:
-        """Return what each feature map adds to the logits, name -> (B, K, H, W), coarsest first.
+        """Return the part of each feature map in the logits, name -> (B, K, H, W), coarsest first.
 
-        Only networks whose logits are a sum over several maps (FCN's skips) implement it; others return nothing.
+        Only networks whose logits are a sum over several maps (FCN's skips) implement it; others return an empty dict.
         """
         return {}
 

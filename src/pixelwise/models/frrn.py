@@ -1,20 +1,24 @@
 """FRRN: Pohlen et al., "Full-Resolution Residual Networks for Semantic Segmentation in Street Scenes", CVPR 2017.
 
+Two streams run side by side: a residual stream that never leaves full resolution and carries the borders, and a pooling stream that is
+downsampled and upsampled like an encoder-decoder and recognises. Every unit reads both and adds its result back to both.
+
 Paper: https://arxiv.org/abs/1611.08323
 
-Faithful: nets A and B (table 1): a residual stream of 32 channels that never leaves full size, and a pooling stream that reads it
-through max pooling and answers by a 1x1 convolution, enlarged by repetition. Legend, as in the paper: y is the pooling stream's
-map, z the residual stream's. The bootstrapped loss is `loss.bootstrap_top_k`. `shrink` makes the images smaller (A 4, B 2 on
-Cityscapes, section 5) and the scores larger again, so that the net is trained and scored at one size.
+Faithful: networks A and B (table 1). As in the paper, y is the pooling stream, z the residual stream of 32 channels; RU is a residual
+unit, FRRU a full-resolution residual unit, which reads z through max pooling and answers by a 1x1 convolution, upsampled by
+repetition. The bootstrapped loss is `loss.bootstrap_top_k`. `subsample` downsamples the images (A 4, B 2 on Cityscapes, section 5)
+and upsamples the logits, so that training and scoring happen at one size.
 
-Deviations: sides that are no multiple of 16 (A) or 32 (B) are padded by repeating the border at the bottom and right, and the
-scores cropped. Images shrink by the mean of each square of pixels. `base` and `lanes` scale the net. Pixels are normalised
+Deviations: sizes that are not a multiple of 16 (A) or 32 (B) are padded by repeating the border at the bottom and right, and the
+logits cropped. Images are subsampled by averaging. `base_channels` and `residual_channels` scale the network. Pixels are normalised
 (the authors scale them to 0..1). Fresh weights are He's normal ones (theirs: uniform).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,18 +32,16 @@ from ..nn.init import init_kaiming_normal
 from ..nn.upsampling import BilinearByFactor
 from .base import MODELS, SegmentationModel
 
-PAPER = "https://arxiv.org/abs/1611.08323"
-SCORES = "Cityscapes test 71.8 (B)"
-
-# (factor of the pooling stream, channels over the base, units) on the way down and up. Source: table 1; the authors' code.
-DOWN_A = ((2, 2, 3), (4, 4, 4), (8, 8, 2), (16, 8, 2))
-UP_A = ((8, 4, 2), (4, 4, 2), (2, 2, 2))
+# Stages of FRRUs: (stride of the pooling stream, channels / base channels, number of units). Source: table 1; the authors' code.
+Stage = tuple[int, int, int]
+DOWN_A: tuple[Stage, ...] = ((2, 2, 3), (4, 4, 4), (8, 8, 2), (16, 8, 2))
+UP_A: tuple[Stage, ...] = ((8, 4, 2), (4, 4, 2), (2, 2, 2))
 DOWN_B = (*DOWN_A, (32, 8, 2))
 UP_B = ((16, 4, 2), *UP_A)
 
 
-class ResidualUnit(nn.Module):
-    """x plus two convolutions of it, without a ReLU behind the sum; a bare 1x1 where the channels change. Source: figure 2."""
+class RU(nn.Module):
+    """Residual unit: x plus two 3x3 convolutions of it, no ReLU after the sum; a 1x1 shortcut where channels change (figure 2b)."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -55,103 +57,107 @@ class ResidualUnit(nn.Module):
         return summed
 
 
-class FullResolutionUnit(nn.Module):
-    """Both streams in, both out: y is computed from y and the pooled z; what it adds to z is enlarged. Source: figures 2 and 3."""
+class FRRU(nn.Module):
+    """Full-resolution residual unit: computes y from y and the pooled z, and adds y, upsampled, to z (figures 2c and 3)."""
 
-    def __init__(self, in_channels: int, channels: int, lanes: int, factor: int) -> None:
+    def __init__(self, in_channels: int, channels: int, *, residual_channels: int, stride: int) -> None:
         super().__init__()
-        self.factor = factor
-        self.conv1 = ConvNormAct(in_channels + lanes, channels)
+        self.stride = stride
+        self.conv1 = ConvNormAct(in_channels + residual_channels, channels)
         self.conv2 = ConvNormAct(channels, channels)
-        self.to_residual = nn.Conv2d(channels, lanes, 1)
+        self.to_residual = nn.Conv2d(channels, residual_channels, 1)
 
     def forward(self, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """y (B, in_channels, H / factor, W / factor), z (B, lanes, H, W) -> the new y, the new z."""
-        new_y = self.conv2(self.conv1(torch.cat([y, F.max_pool2d(z, self.factor)], 1)))
-        return new_y, z + F.interpolate(self.to_residual(new_y), scale_factor=self.factor, mode="nearest")
+        """y (B, in_channels, H / stride, W / stride), z (B, residual_channels, H, W) -> the new y, the new z."""
+        y = self.conv2(self.conv1(torch.cat([y, F.max_pool2d(z, self.stride)], 1)))
+        return y, z + F.interpolate(self.to_residual(y), scale_factor=self.stride, mode="nearest")
 
 
 class FRRN(SegmentationModel):
-    """Scores at the size of the images, or a `shrink`-th of it."""
+    """Table 1 from top to bottom; logits at the size of the images divided by `subsample`.
+
+    down, up           stages of FRRUs, before and after the coarsest
+    base_channels      of conv1 and the first and last RUs
+    residual_channels  of the residual stream
+    subsample          factor by which images are downsampled first
+    """
 
     def __init__(
         self,
-        num_classes: int,
-        in_channels: int,
-        down: Sequence[tuple[int, int, int]],
-        up: Sequence[tuple[int, int, int]],
-        base: int,
-        lanes: int,
-        shrink: int,
-        preprocessing: str | Mapping[str, Any],
-    ) -> None:
-        super().__init__(num_classes, in_channels, preprocessing)
-        if shrink < 1:
-            raise ConfigError("shrink", f"is {shrink}", "choose 1, for images as they are, or more")
-        self.shrink = shrink
-        self.logits_stride = shrink
-        self.coarsest = down[-1][0]
-        self.first = ConvNormAct(in_channels, base, 5)
-        self.head = nn.Sequential(*(ResidualUnit(base, base) for _ in range(3)))
-        self.split = nn.Sequential(nn.Conv2d(base, lanes, 1, bias=False), nn.BatchNorm2d(lanes))
-        self.stages = nn.ModuleList()
-        channels = base
-        for factor, widening, num_units in (*down, *up):
-            units = nn.ModuleList()
-            for _ in range(num_units):
-                units.append(FullResolutionUnit(channels, base * widening, lanes, factor))
-                channels = base * widening
-            self.stages.append(units)
-        self.num_down = len(down)
-        self.tail = nn.Sequential(
-            ResidualUnit(channels + lanes, base), ResidualUnit(base, base), ResidualUnit(base, base)
-        )
-        self.score = nn.Conv2d(base, num_classes, 1)
-        init_kaiming_normal(self)
-
-    def forward_low_res(self, images: Tensor) -> LowResLogits:
-        """images (B, C, H, W) -> scores of squares of `shrink` pixels."""
-        height, width = images.shape[-2:]
-        x = _pad_to_multiple(self.preprocess(images), self.shrink * self.coarsest)
-        x = F.avg_pool2d(x, self.shrink)
-        y = self.head(self.first(x))
-        z = self.split(y)
-        for i, stage in enumerate(self.stages):
-            y = F.max_pool2d(y, 2) if i < self.num_down else _double(y)
-            for unit in stage.children():
-                y, z = unit(y, z)
-        scores = self.score(self.tail(torch.cat([_double(y), z], 1)))
-        rows, columns = (-(-side // self.shrink) for side in (height, width))
-        return LowResLogits(scores[..., :rows, :columns], BilinearByFactor(self.shrink))
-
-
-def _double(y: Tensor) -> Tensor:
-    return F.interpolate(y, scale_factor=2, mode="bilinear", align_corners=False)
-
-
-def _pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Repeat the last row and column until both sides are multiples."""
-    down, right = (-x.shape[-2] % multiple, -x.shape[-1] % multiple)
-    return F.pad(x, (0, right, 0, down), mode="replicate") if down or right else x
-
-
-def _register(letter: str, down: Sequence[tuple[int, int, int]], up: Sequence[tuple[int, int, int]]) -> None:
-    def build(
         num_classes: int = 19,
         in_channels: int = 3,
         *,
-        base: int = 48,
-        lanes: int = 32,
-        shrink: int = 1,
+        down: Sequence[Stage],
+        up: Sequence[Stage],
+        base_channels: int = 48,
+        residual_channels: int = 32,
+        subsample: int = 1,
         preprocessing: str | Mapping[str, Any] = "torchvision",
-    ) -> FRRN:
-        return FRRN(num_classes, in_channels, down, up, base, lanes, shrink, preprocessing)
+    ) -> None:
+        super().__init__(num_classes, in_channels, preprocessing)
+        if subsample < 1:
+            raise ConfigError("subsample", f"must be >= 1, got {subsample}", "1 keeps the size of the images")
+        self.subsample = subsample
+        self.logits_stride = subsample
+        self.coarsest_stride = down[-1][0]
+        self.conv1 = ConvNormAct(in_channels, base_channels, 5)
+        self.first_units = nn.Sequential(*(RU(base_channels, base_channels) for _ in range(3)))
+        # The bare 1x1 that starts the residual stream.
+        self.split = nn.Sequential(
+            nn.Conv2d(base_channels, residual_channels, 1, bias=False), nn.BatchNorm2d(residual_channels)
+        )
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        channels = base_channels
+        for stages, path in ((down, self.down), (up, self.up)):
+            for stride, multiple, num_units in stages:
+                units = nn.ModuleList()
+                for _ in range(num_units):
+                    out_channels = multiple * base_channels
+                    units.append(FRRU(channels, out_channels, residual_channels=residual_channels, stride=stride))
+                    channels = out_channels
+                path.append(units)
+        self.last_units = nn.Sequential(
+            RU(channels + residual_channels, base_channels),
+            RU(base_channels, base_channels),
+            RU(base_channels, base_channels),
+        )
+        self.score = nn.Conv2d(base_channels, num_classes, 1)
+        init_kaiming_normal(self)
 
-    build.__doc__ = f"FRRN {letter}: a full-size residual stream beside a pooling stream of stride {down[-1][0]}."
-    MODELS.register(f"frrn_{letter.lower()}", tiny={"base": 4, "lanes": 4}, paper=PAPER, year=2017, scores=SCORES)(
-        build
-    )
+    def forward_low_res(self, images: Tensor) -> LowResLogits:
+        """Compute logits (B, K, H / subsample, W / subsample), rounded up, of images (B, C, H, W)."""
+        height, width = images.shape[-2:]
+        multiple = self.subsample * self.coarsest_stride
+        x = self.preprocess(images)
+        if height % multiple or width % multiple:
+            x = F.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+        x = F.avg_pool2d(x, self.subsample)
+        y = self.first_units(self.conv1(x))
+        z = self.split(y)
+        for stage in self.down:
+            y = F.max_pool2d(y, 2)
+            for unit in stage.children():
+                y, z = unit(y, z)
+        for stage in self.up:
+            y = upsample_by_two(y)
+            for unit in stage.children():
+                y, z = unit(y, z)
+        logits = self.score(self.last_units(torch.cat([upsample_by_two(y), z], 1)))
+        rows, columns = -(-height // self.subsample), -(-width // self.subsample)
+        return LowResLogits(logits[..., :rows, :columns], BilinearByFactor(self.subsample))
 
 
-_register("A", DOWN_A, UP_A)
-_register("B", DOWN_B, UP_B)
+def upsample_by_two(y: Tensor) -> Tensor:
+    """Upsample (B, C, h, w) bilinearly to (B, C, 2 h, 2 w)."""
+    return F.interpolate(y, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+for _letter, _down, _up, _scores in (("A", DOWN_A, UP_A, ""), ("B", DOWN_B, UP_B, "Cityscapes test 71.8")):
+    MODELS.register(
+        f"frrn_{_letter.lower()}",
+        summary=f"FRRN {_letter}: a full-size residual stream beside a pooling stream of stride {_down[-1][0]}.",
+        tiny={"base_channels": 4, "residual_channels": 4},
+        paper="https://arxiv.org/abs/1611.08323",
+        year=2017,
+        scores=_scores,
+    )(partial(FRRN, down=_down, up=_up))

@@ -1,19 +1,24 @@
 """PSPNet: Zhao, Shi, Qi, Wang and Jia, "Pyramid Scene Parsing Network", CVPR 2017.
 
+A dilated ResNet followed by pyramid pooling: averages over the whole image and over 2x2, 3x3 and 6x6 regions are upsampled and
+concatenated with the feature map, so that every pixel knows the scene it is in.
+
 Paper: https://arxiv.org/abs/1612.01105
 
 Faithful: dilated ResNet with a stem of three 3x3 convolutions, output stride 8; pyramid of 1, 2, 3 and 6 bins, each reduced to a
-quarter of the channels; 3x3 and 1x1 head; auxiliary scores from the fourth stage (`loss.aux_weight` 0.4); bilinear with aligned
-corners. Images of 8 n + 1 pixels a side have their corners on cells.
+quarter of the channels (figure 3); 3x3 and 1x1 head; auxiliary scores from the fourth stage (`loss.aux_weight` 0.4); bilinear
+upsampling with aligned corners. With 8 n + 1 pixels per side the corners of the image lie on cells.
 
-Deviations: any size is taken whole, by aligned interpolation between whatever cells there are; the authors slide windows of 473 (or
-713) pixels. Norms average over ten steps (torch's momentum of 0.1). With a single image in training the norm behind the 1-bin
-level uses its running statistics (there is one value a channel). `width_mult` is ours.
+Deviations: images of any size are labelled whole; the authors slide windows of 473 (or 713) pixels. Batch normalisation averages over
+ten steps (torch's momentum of 0.1). With a single image in training, batch normalisation of the 1-bin level, which sees one value per
+channel, uses its running statistics. `width_mult` is ours.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -26,74 +31,72 @@ from ..nn.pyramid_pooling import PyramidPooling
 from ..nn.upsampling import Bilinear
 from .base import MODELS, SegmentationModel
 
-PAPER = "https://arxiv.org/abs/1612.01105"
-SCORES = "VOC 2012 test 85.4 (ResNet-101, COCO), ADE20K val 41.68 (ResNet-50)"
-UPSAMPLE = Bilinear(align_corners=True)
+
+def head(in_channels: int, hidden: int, num_classes: int, dropout: float) -> nn.Sequential:
+    """Return 3x3 convolution, dropout and scores."""
+    return nn.Sequential(
+        OrderedDict[str, nn.Module](
+            conv=ConvNormAct(in_channels, hidden),
+            dropout=nn.Dropout(dropout),
+            score=nn.Conv2d(hidden, num_classes, 1),
+        )
+    )
 
 
 class PSPNet(SegmentationModel):
-    """ResNet at output stride 8, pyramid pooling, scores at stride 8."""
+    """ResNet at output stride 8, pyramid pooling, head (figure 3); logits at stride 8.
+
+    bins       cells per side of the pyramid's levels
+    auxiliary  a second head on the fourth stage, computed in training only (section 4)
+    """
+
+    logits_stride = 8
 
     import_format = "backbone"
 
     def __init__(
         self,
-        depth: int,
-        num_classes: int,
-        in_channels: int,
-        bins: Sequence[int],
-        dropout: float,
-        auxiliary: bool,
-        width_mult: float,
-        preprocessing: str | Mapping[str, Any],
-    ) -> None:
-        super().__init__(num_classes, in_channels, preprocessing)
-        self.logits_stride = 8
-        self.backbone = create_backbone(
-            f"resnet{depth}", in_channels=in_channels, output_stride=8, deep_stem=True, width_mult=width_mult
-        )
-        *_, stage4, stage5 = self.backbone.channels
-        self.pyramid = PyramidPooling(stage5, bins)
-        self.head = _head(self.pyramid.out_channels, scale_channels(512, width_mult), num_classes, dropout)
-        self.aux_head = _head(stage4, scale_channels(256, width_mult), num_classes, dropout) if auxiliary else None
-
-    def forward_low_res(self, images: Tensor) -> LowResLogits:
-        """images (B, C, H, W) -> scores at stride 8; in training the auxiliary ones too."""
-        *_, stage4, stage5 = self.backbone(self.preprocess(images))
-        scores = self.head(self.pyramid(stage5))
-        if self.aux_head is None or not self.training:
-            return LowResLogits(scores, UPSAMPLE)
-        return LowResLogits(scores, UPSAMPLE, aux=(self.aux_head(stage4),))
-
-    def classifier_modules(self) -> list[nn.Module]:
-        """The layers that turn features into class scores."""
-        return [head[-1] for head in (self.head, self.aux_head) if head is not None]
-
-    def new_modules(self) -> list[nn.Module]:
-        """What is new beside the backbone: the authors give it ten times the learning rate."""
-        return [self.pyramid, *(head for head in (self.head, self.aux_head) if head is not None)]
-
-
-def _head(in_channels: int, hidden: int, num_classes: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(ConvNormAct(in_channels, hidden), nn.Dropout(dropout), nn.Conv2d(hidden, num_classes, 1))
-
-
-def _register(depth: int) -> None:
-    def build(
         num_classes: int = 21,
         in_channels: int = 3,
         *,
+        depth: int,
         bins: Sequence[int] = (1, 2, 3, 6),
         dropout: float = 0.1,
         auxiliary: bool = True,
         width_mult: float = 1.0,
         preprocessing: str | Mapping[str, Any] = "torchvision",
-    ) -> PSPNet:
-        return PSPNet(depth, num_classes, in_channels, bins, dropout, auxiliary, width_mult, preprocessing)
+    ) -> None:
+        super().__init__(num_classes, in_channels, preprocessing)
+        self.backbone = create_backbone(
+            f"resnet{depth}", in_channels=in_channels, output_stride=8, deep_stem=True, width_mult=width_mult
+        )
+        *_, stage4_channels, stage5_channels = self.backbone.channels
+        # 2048 channels and four levels of 512: 4096 to the head.
+        self.pyramid = PyramidPooling(stage5_channels, bins)
+        self.head = head(self.pyramid.out_channels, scale_channels(512, width_mult), num_classes, dropout)
+        self.aux_head = (
+            head(stage4_channels, scale_channels(256, width_mult), num_classes, dropout) if auxiliary else None
+        )
+        self.classifier_names = ("head.score", "aux_head.score") if auxiliary else ("head.score",)
 
-    build.__doc__ = f"PSPNet on ResNet-{depth}: pyramid pooling over a map of stride 8."
-    MODELS.register(f"pspnet_resnet{depth}", tiny={"width_mult": 1 / 16}, paper=PAPER, year=2017, scores=SCORES)(build)
+    def forward_low_res(self, images: Tensor) -> LowResLogits:
+        """Compute logits at stride 8 (60 x 60 for crops of 473); in training also the auxiliary ones."""
+        *_, stage4, stage5 = self.backbone(self.preprocess(images))
+        logits = self.head(self.pyramid(stage5))
+        aux = (self.aux_head(stage4),) if self.training and self.aux_head is not None else ()
+        return LowResLogits(logits, Bilinear(align_corners=True), aux)
+
+    def new_modules(self) -> list[nn.Module]:
+        """Return pyramid and heads: the authors give all layers after the backbone ten times the learning rate."""
+        return [self.pyramid, self.head] if self.aux_head is None else [self.pyramid, self.head, self.aux_head]
 
 
-for _depth in (50, 101):
-    _register(_depth)
+for _depth, _scores in ((50, "ADE20K val 41.68 (table 1)"), (101, "VOC 2012 test 85.4 with COCO")):
+    MODELS.register(
+        f"pspnet_resnet{_depth}",
+        summary=f"PSPNet on ResNet-{_depth}: pyramid pooling over a map of stride 8.",
+        tiny={"width_mult": 1 / 16},
+        paper="https://arxiv.org/abs/1612.01105",
+        year=2017,
+        scores=_scores,
+    )(partial(PSPNet, depth=_depth))

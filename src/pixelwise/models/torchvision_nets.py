@@ -1,4 +1,7 @@
-"""torchvision's segmentation nets under their own state names, so that its COCO/VOC weights load and label alike.
+"""torchvision's segmentation networks under their own state names, so that its COCO/VOC weights load and give the same labels.
+
+FCN and DeepLab v3 on a dilated ResNet or MobileNetV3, and LR-ASPP, a light head on MobileNetV3. They carry the papers' names but differ
+from the papers; compare with `fcn.py` and `deeplabv3.py`.
 
 Paper: https://arxiv.org/abs/1706.05587 (DeepLab v3), https://arxiv.org/abs/1411.4038 (FCN),
 https://arxiv.org/abs/1905.02244 (LR-ASPP)
@@ -6,22 +9,23 @@ https://arxiv.org/abs/1905.02244 (LR-ASPP)
 Faithful: to torchvision 0.28 (`models/segmentation`), name for name: output stride 8 (MobileNetV3: 16), the heads, the auxiliary
 head on the third stage (MobileNetV3: the first layer of stride 8).
 
-Deviations: of torchvision from the papers, the FCN has two layers on a dilated ResNet and no skips; the first unit of each dilated
-stage keeps the rate of the stage before (ResNet); no multi-grid; a further 3x3 convolution behind the pyramid; dropout 0.5 in it;
-corners are not aligned. Ours from torchvision: `width_mult`; with a single image in training the norm behind the image pooling uses
-its running statistics; the auxiliary head is not computed in evaluation.
+Deviations: of torchvision from the papers: the FCN has two layers on a dilated ResNet and no skips; the first unit of each dilated
+stage keeps the rate of the stage before (ResNet); no multi-grid; one more 3x3 convolution after the ASPP, with dropout 0.5; corners are
+not aligned. Ours from torchvision: `width_mult`; with a single image in training, batch normalisation after the image pooling uses its
+running statistics; the auxiliary head is not computed in evaluation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbones import create_backbone
+from ..backbones import Backbone, create_backbone
 from ..backbones.mobilenetv3 import MobileNetV3
 from ..core import LowResLogits
 from ..nn.blocks import ConvNormAct
@@ -30,43 +34,30 @@ from ..nn.pyramid_pooling import ImagePooling
 from ..nn.upsampling import Bilinear
 from .base import MODELS, SegmentationModel
 
-FCN_PAPER = "https://arxiv.org/abs/1411.4038"
-DEEPLAB_PAPER = "https://arxiv.org/abs/1706.05587"
-LRASPP_PAPER = "https://arxiv.org/abs/1905.02244"
-# At every output stride. Source: torchvision, `deeplabv3.py`.
-RATES = (12, 24, 36)
-# The layer of the 40 channels at stride 8 that the auxiliary head and LR-ASPP read. Source: torchvision, `deeplabv3.py`.
-MOBILE_MIDDLE = 4
-
-# COCO val2017 with VOC's classes, by torchvision's metadata.
-SCORES = {
-    "fcn_resnet50": 60.5,
-    "fcn_resnet101": 63.7,
-    "deeplabv3_resnet50": 66.4,
-    "deeplabv3_resnet101": 67.4,
-    "deeplabv3_mobilenet_v3_large": 60.3,
-    "lraspp_mobilenet_v3_large": 57.9,
-}
-
-Preprocessing = str | Mapping[str, Any]
-
 
 class FCNHead(nn.Sequential):
-    """3x3 to a quarter of the channels, norm, ReLU, dropout, scores."""
+    """3x3 to a quarter of the channels, batch normalisation, ReLU, dropout, scores."""
 
     def __init__(self, in_channels: int, num_classes: int) -> None:
-        inner = in_channels // 4
-        conv = nn.Conv2d(in_channels, inner, 3, padding=1, bias=False)
-        norm, act = nn.BatchNorm2d(inner), nn.ReLU(inplace=True)
-        super().__init__(conv, norm, act, nn.Dropout(0.1), nn.Conv2d(inner, num_classes, 1))
+        hidden = in_channels // 4
+        super().__init__(
+            nn.Conv2d(in_channels, hidden, 3, padding=1, bias=False),
+            nn.BatchNorm2d(hidden),
+            nn.ReLU(inplace=True),
+            nn.Dropout(0.1),
+            nn.Conv2d(hidden, num_classes, 1),
+        )
 
 
-class Pyramid(nn.Module):
-    """DeepLab v3's pyramid under torchvision's names: the image pooling is the last of `convs`."""
+class TorchvisionASPP(nn.Module):
+    """DeepLab v3's ASPP under torchvision's names: the image pooling is the last of `convs`."""
+
+    # At every output stride. Source: torchvision, `deeplabv3.py`.
+    ATROUS_RATES = (12, 24, 36)
 
     def __init__(self, in_channels: int, hidden: int) -> None:
         super().__init__()
-        atrous = [ConvNormAct(in_channels, hidden, dilation=rate) for rate in RATES]
+        atrous = [ConvNormAct(in_channels, hidden, dilation=rate) for rate in self.ATROUS_RATES]
         self.convs = nn.ModuleList([ConvNormAct(in_channels, hidden, 1), *atrous, ImagePooling(in_channels, hidden)])
         self.project = nn.Sequential(*ConvNormAct(len(self.convs) * hidden, hidden, 1), nn.Dropout(0.5))
 
@@ -77,71 +68,141 @@ class Pyramid(nn.Module):
 
 
 class DeepLabHead(nn.Sequential):
-    """The pyramid, a 3x3, norm, ReLU, scores."""
+    """ASPP, 3x3, batch normalisation, ReLU, scores."""
 
     def __init__(self, in_channels: int, num_classes: int, hidden: int) -> None:
         conv = nn.Conv2d(hidden, hidden, 3, padding=1, bias=False)
-        norm, act = nn.BatchNorm2d(hidden), nn.ReLU(inplace=True)
-        super().__init__(Pyramid(in_channels, hidden), conv, norm, act, nn.Conv2d(hidden, num_classes, 1))
+        norm, relu = nn.BatchNorm2d(hidden), nn.ReLU(inplace=True)
+        super().__init__(TorchvisionASPP(in_channels, hidden), conv, norm, relu, nn.Conv2d(hidden, num_classes, 1))
 
 
 class TorchvisionNet(SegmentationModel):
-    """A backbone at output stride 8 (mobile: 16), `classifier` on its last map, `aux_classifier` in training on a middle one."""
+    """A backbone, `classifier` on its last map and, in training, `aux_classifier` on a middle one. Subclasses set all three."""
 
     import_format = "torchvision"
+    backbone: nn.Module
+    classifier: nn.Sequential
+    aux_classifier: FCNHead | None
 
-    def __init__(
-        self,
-        num_classes: int,
-        in_channels: int,
-        backbone: str,
-        head: Callable[[int], nn.Sequential],
-        auxiliary: bool,
-        width_mult: float,
-        preprocessing: Preprocessing,
-    ) -> None:
-        super().__init__(num_classes, in_channels, preprocessing)
-        mobile = backbone == "mobilenetv3_large"
-        self.logits_stride = stride = 16 if mobile else 8
-        found = create_backbone(
-            backbone, in_channels=in_channels, output_stride=stride, dilate_first=mobile, width_mult=width_mult
-        )
-        # torchvision keeps the chain alone of the mobile backbone.
-        self.backbone = found.features if isinstance(found, MobileNetV3) else found
-        # Channels of the mobile backbone at stride 8 (its third map), of ResNet's layer3 (its fourth).
-        self.classifier = head(found.channels[-1])
-        self.aux_classifier = FCNHead(found.channels[2 if mobile else 3], num_classes) if auxiliary else None
+    def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the middle map, which the auxiliary head reads, and the last map; of a ResNet layer3 and layer4."""
+        *_, layer3, layer4 = self.backbone(x)
+        return layer3, layer4
 
     def forward_low_res(self, images: Tensor) -> LowResLogits:
-        """images (B, C, H, W) -> scores at the output stride; in training with the auxiliary ones at full size."""
-        middle, last = self._maps(self.preprocess(images))
-        aux: tuple[Tensor, ...] = ()
-        if self.training and self.aux_classifier is not None:
-            aux = (self.aux_classifier(middle),)
+        """Compute logits at the output stride; in training also the auxiliary ones."""
+        middle, last = self.features(self.preprocess(images))
+        aux = (self.aux_classifier(middle),) if self.training and self.aux_classifier is not None else ()
         return LowResLogits(self.classifier(last), Bilinear(), aux)
 
-    def _maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        if isinstance(self.backbone, nn.Sequential):
-            return mobile_maps(self.backbone, images)
-        maps = self.backbone(images)
-        return maps[3], maps[4]
-
     def classifier_modules(self) -> list[nn.Module]:
-        """The layers that turn features into class scores."""
+        """Return the last layer of each head."""
         heads = [self.classifier] if self.aux_classifier is None else [self.classifier, self.aux_classifier]
         return [head[-1] for head in heads]
 
 
-def mobile_maps(chain: nn.Sequential, images: Tensor) -> tuple[Tensor, Tensor]:
-    """The map of 40 channels at stride 8, and the last one."""
-    middle = chain[: MOBILE_MIDDLE + 1](images)
-    return middle, chain[MOBILE_MIDDLE + 1 :](middle)
+class TorchvisionFCN(TorchvisionNet):
+    """A dilated ResNet and two layers; logits at stride 8."""
+
+    logits_stride = 8
+
+    def __init__(
+        self,
+        num_classes: int = 21,
+        in_channels: int = 3,
+        *,
+        depth: int,
+        auxiliary: bool = True,
+        width_mult: float = 1.0,
+        preprocessing: str | Mapping[str, Any] = "torchvision",
+    ) -> None:
+        super().__init__(num_classes, in_channels, preprocessing)
+        backbone = dilated_resnet(depth, in_channels, width_mult)
+        self.backbone = backbone
+        *_, layer3_channels, layer4_channels = backbone.channels
+        self.classifier = FCNHead(layer4_channels, num_classes)
+        self.aux_classifier = FCNHead(layer3_channels, num_classes) if auxiliary else None
 
 
-class LiteHead(nn.Module):
-    """LR-ASPP: the last map gated by its own average, enlarged; its scores and those of the finer map are summed."""
+class TorchvisionDeepLabV3(TorchvisionNet):
+    """A dilated ResNet and ASPP; logits at stride 8."""
 
-    def __init__(self, middle_channels: int, channels: int, num_classes: int, hidden: int) -> None:
+    logits_stride = 8
+
+    def __init__(
+        self,
+        num_classes: int = 21,
+        in_channels: int = 3,
+        *,
+        depth: int,
+        auxiliary: bool = True,
+        width_mult: float = 1.0,
+        preprocessing: str | Mapping[str, Any] = "torchvision",
+    ) -> None:
+        super().__init__(num_classes, in_channels, preprocessing)
+        backbone = dilated_resnet(depth, in_channels, width_mult)
+        self.backbone = backbone
+        *_, layer3_channels, layer4_channels = backbone.channels
+        self.classifier = DeepLabHead(layer4_channels, num_classes, scale_channels(256, width_mult))
+        self.aux_classifier = FCNHead(layer3_channels, num_classes) if auxiliary else None
+
+
+def dilated_resnet(depth: int, in_channels: int, width_mult: float) -> Backbone:
+    """Return a ResNet at output stride 8 whose first unit of a dilated stage keeps the rate of the stage before."""
+    return create_backbone(
+        f"resnet{depth}", in_channels=in_channels, output_stride=8, dilate_first=False, width_mult=width_mult
+    )
+
+
+# The layer with 40 channels at stride 8 that the auxiliary head and LR-ASPP read. Source: torchvision, `deeplabv3.py`.
+MOBILENET_MIDDLE = 4
+
+
+def dilated_mobilenet(in_channels: int, width_mult: float) -> tuple[nn.Sequential, int, int]:
+    """Return MobileNetV3-Large at output stride 16 as torchvision keeps it, the chain alone, with middle and last channels."""
+    backbone = create_backbone(
+        "mobilenetv3_large", in_channels=in_channels, output_stride=16, dilate_first=True, width_mult=width_mult
+    )
+    assert isinstance(backbone, MobileNetV3)
+    # Layers 4 to 6 have stride 8 and the same channels; the backbone describes the last of them.
+    return backbone.features, backbone.channels[2], backbone.channels[-1]
+
+
+def mobilenet_features(chain: nn.Sequential, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the middle map at stride 8, and the last one at stride 16."""
+    middle = chain[: MOBILENET_MIDDLE + 1](x)
+    return middle, chain[MOBILENET_MIDDLE + 1 :](middle)
+
+
+class TorchvisionDeepLabV3MobileNet(TorchvisionNet):
+    """MobileNetV3-Large and ASPP; logits at stride 16."""
+
+    logits_stride = 16
+    backbone: nn.Sequential
+
+    def __init__(
+        self,
+        num_classes: int = 21,
+        in_channels: int = 3,
+        *,
+        auxiliary: bool = True,
+        width_mult: float = 1.0,
+        preprocessing: str | Mapping[str, Any] = "torchvision",
+    ) -> None:
+        super().__init__(num_classes, in_channels, preprocessing)
+        self.backbone, middle_channels, last_channels = dilated_mobilenet(in_channels, width_mult)
+        self.classifier = DeepLabHead(last_channels, num_classes, scale_channels(256, width_mult))
+        self.aux_classifier = FCNHead(middle_channels, num_classes) if auxiliary else None
+
+    def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the map of 40 channels at stride 8, which the auxiliary head reads, and the last map."""
+        return mobilenet_features(self.backbone, x)
+
+
+class LRASPPHead(nn.Module):
+    """LR-ASPP: the last map gated by its own average and upsampled; its scores and those of the finer map are summed."""
+
+    def __init__(self, middle_channels: int, channels: int, *, num_classes: int, hidden: int) -> None:
         super().__init__()
         self.cbr = ConvNormAct(channels, hidden, 1)
         self.scale = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, hidden, 1, bias=False), nn.Sigmoid())
@@ -149,99 +210,70 @@ class LiteHead(nn.Module):
         self.high_classifier = nn.Conv2d(hidden, num_classes, 1)
 
     def forward(self, middle: Tensor, last: Tensor) -> Tensor:
-        """Two maps -> scores of the finer one's size."""
+        """Compute scores (B, K, H, W) of a middle map (B, middle_channels, H, W) and the last (B, channels, h, w)."""
         gated = self.cbr(last) * self.scale(last)
-        wide = F.interpolate(gated, size=middle.shape[-2:], mode="bilinear", align_corners=False)
-        scores: Tensor = self.low_classifier(middle) + self.high_classifier(wide)
+        gated = F.interpolate(gated, size=middle.shape[-2:], mode="bilinear", align_corners=False)
+        scores: Tensor = self.low_classifier(middle) + self.high_classifier(gated)
         return scores
 
 
 class TorchvisionLRASPP(SegmentationModel):
-    """MobileNetV3 at output stride 16 and LR-ASPP: scores at 1/8, those of the finer map."""
+    """MobileNetV3-Large at output stride 16 and LR-ASPP; logits at stride 8, that of the finer map."""
 
     import_format = "torchvision"
+    logits_stride = 8
+    classifier_names = ("classifier.low_classifier", "classifier.high_classifier")
 
     def __init__(
-        self, num_classes: int, in_channels: int, hidden: int, width_mult: float, preprocessing: Preprocessing
+        self,
+        num_classes: int = 21,
+        in_channels: int = 3,
+        *,
+        hidden: int = 128,
+        width_mult: float = 1.0,
+        preprocessing: str | Mapping[str, Any] = "torchvision",
     ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
-        self.logits_stride = 8
-        found = create_backbone(
-            "mobilenetv3_large", in_channels=in_channels, output_stride=16, dilate_first=True, width_mult=width_mult
-        )
-        assert isinstance(found, MobileNetV3)
-        self.backbone = found.features
-        self.classifier = LiteHead(found.channels[2], found.channels[-1], num_classes, hidden)
+        self.backbone, middle_channels, last_channels = dilated_mobilenet(in_channels, width_mult)
+        self.classifier = LRASPPHead(middle_channels, last_channels, num_classes=num_classes, hidden=hidden)
 
     def forward_low_res(self, images: Tensor) -> LowResLogits:
-        """images (B, C, H, W) -> scores at 1/8."""
-        scores = self.classifier(*mobile_maps(self.backbone, self.preprocess(images)))
-        return LowResLogits(scores, Bilinear())
-
-    def classifier_modules(self) -> list[nn.Module]:
-        """The layers that turn features into class scores."""
-        return [self.classifier.low_classifier, self.classifier.high_classifier]
+        """Compute logits at stride 8."""
+        middle, last = mobilenet_features(self.backbone, self.preprocess(images))
+        return LowResLogits(self.classifier(middle, last), Bilinear())
 
 
-def _register(name: str, paper: str, year: int, tiny: dict[str, Any], build: Callable[..., SegmentationModel]) -> None:
-    scores = f"COCO val, VOC's classes {SCORES[name]}"
-    MODELS.register(f"torchvision_{name}", tiny=tiny, paper=paper, year=year, scores=scores)(build)
-
-
-def _register_fcn(depth: int) -> None:
-    def build(
-        num_classes: int = 21,
-        in_channels: int = 3,
-        *,
-        auxiliary: bool = True,
-        width_mult: float = 1.0,
-        preprocessing: Preprocessing = "torchvision",
-    ) -> TorchvisionNet:
-        def head(channels: int) -> nn.Sequential:
-            return FCNHead(channels, num_classes)
-
-        return TorchvisionNet(num_classes, in_channels, f"resnet{depth}", head, auxiliary, width_mult, preprocessing)
-
-    build.__doc__ = f"torchvision's fcn_resnet{depth}: a dilated ResNet and two layers, no skips."
-    _register(f"fcn_resnet{depth}", FCN_PAPER, 2015, {"width_mult": 1 / 8}, build)
-
-
-def _register_deeplab(name: str, backbone: str) -> None:
-    def build(
-        num_classes: int = 21,
-        in_channels: int = 3,
-        *,
-        auxiliary: bool = True,
-        width_mult: float = 1.0,
-        preprocessing: Preprocessing = "torchvision",
-    ) -> TorchvisionNet:
-        def head(channels: int) -> nn.Sequential:
-            return DeepLabHead(channels, num_classes, scale_channels(256, width_mult))
-
-        return TorchvisionNet(num_classes, in_channels, backbone, head, auxiliary, width_mult, preprocessing)
-
-    build.__doc__ = f"torchvision's deeplabv3_{name}: rates 12, 24, 36 and a further 3x3."
-    _register(f"deeplabv3_{name}", DEEPLAB_PAPER, 2017, {"width_mult": 1 / 8}, build)
-
-
-for _depth in (50, 101):
-    _register_fcn(_depth)
-    _register_deeplab(f"resnet{_depth}", f"resnet{_depth}")
-_register_deeplab("mobilenet_v3_large", "mobilenetv3_large")
-
-
-def lraspp_mobilenet_v3_large(
-    num_classes: int = 21,
-    in_channels: int = 3,
-    *,
-    hidden: int = 128,
-    width_mult: float = 1.0,
-    preprocessing: Preprocessing = "torchvision",
-) -> TorchvisionLRASPP:
-    """torchvision's lraspp_mobilenet_v3_large: a light head on MobileNetV3."""
-    return TorchvisionLRASPP(num_classes, in_channels, hidden, width_mult, preprocessing)
-
-
-_register(
-    "lraspp_mobilenet_v3_large", LRASPP_PAPER, 2019, {"width_mult": 1 / 8, "hidden": 16}, lraspp_mobilenet_v3_large
-)
+# Scores on COCO val2017 with VOC's classes, by torchvision's metadata.
+for _depth, _fcn_score, _deeplab_score in ((50, 60.5, 66.4), (101, 63.7, 67.4)):
+    MODELS.register(
+        f"torchvision_fcn_resnet{_depth}",
+        summary=f"torchvision's fcn_resnet{_depth}: a dilated ResNet and two layers, no skips.",
+        tiny={"width_mult": 1 / 8},
+        paper="https://arxiv.org/abs/1411.4038",
+        year=2015,
+        scores=f"COCO val, VOC's classes {_fcn_score}",
+    )(partial(TorchvisionFCN, depth=_depth))
+    MODELS.register(
+        f"torchvision_deeplabv3_resnet{_depth}",
+        summary=f"torchvision's deeplabv3_resnet{_depth}: rates 12, 24, 36 and one more 3x3.",
+        tiny={"width_mult": 1 / 8},
+        paper="https://arxiv.org/abs/1706.05587",
+        year=2017,
+        scores=f"COCO val, VOC's classes {_deeplab_score}",
+    )(partial(TorchvisionDeepLabV3, depth=_depth))
+MODELS.register(
+    "torchvision_deeplabv3_mobilenet_v3_large",
+    summary="torchvision's deeplabv3_mobilenet_v3_large: rates 12, 24, 36 and one more 3x3.",
+    tiny={"width_mult": 1 / 8},
+    paper="https://arxiv.org/abs/1706.05587",
+    year=2017,
+    scores="COCO val, VOC's classes 60.3",
+)(TorchvisionDeepLabV3MobileNet)
+MODELS.register(
+    "torchvision_lraspp_mobilenet_v3_large",
+    summary="torchvision's lraspp_mobilenet_v3_large: a light head on MobileNetV3.",
+    tiny={"width_mult": 1 / 8, "hidden": 16},
+    paper="https://arxiv.org/abs/1905.02244",
+    year=2019,
+    scores="COCO val, VOC's classes 57.9",
+)(TorchvisionLRASPP)

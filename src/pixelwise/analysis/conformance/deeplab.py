@@ -70,8 +70,7 @@ V3_ROWS.row("ResNet-101-beta OS16", "parameters")(partial(_parameters, "deeplabv
 def _shapes(output_stride: int) -> list[list[int]]:
     model = network("deeplabv3_resnet101", output_stride=output_stride)
     assert isinstance(model, DeepLabV3)
-    assert model.context is not None, "this one has a pyramid"
-    encoded = model.context(model.backbone(images(513))[-1])
+    encoded = model.aspp(model.backbone(images(513))[-1])
     return [[*encoded.shape], [*model.forward_low_res(images(513)).logits.shape]]
 
 

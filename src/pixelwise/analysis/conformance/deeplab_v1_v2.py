@@ -44,7 +44,7 @@ def _rates(head: str) -> list[int]:
     assert isinstance(model, DeepLabV2)
     return [
         layer.dilation[0]
-        for layer in model.pyramid.modules()
+        for layer in model.aspp.modules()
         if isinstance(layer, nn.Conv2d) and layer.kernel_size[0] == 3
     ]
 

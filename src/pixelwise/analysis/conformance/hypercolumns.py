@@ -1,6 +1,8 @@
-"""Hypercolumns: how many numbers describe a pixel, and what their classifiers take."""
+"""Hypercolumns: numbers per pixel, and parameters of their classifiers."""
 
 from __future__ import annotations
+
+from torch import nn
 
 from ...models.hypercolumns import Hypercolumns
 from ..mult_adds import num_parameters
@@ -18,7 +20,7 @@ def _alexnet(num_classes: int) -> Hypercolumns:
 
 @HYPERCOLUMN_ROWS.row("AlexNet pool2+conv4+fc7", "hypercolumn length")
 def _length() -> int:
-    return _alexnet(21).column
+    return sum(layer.in_channels for layer in _alexnet(21).scores.children() if isinstance(layer, nn.Conv2d))
 
 
 @HYPERCOLUMN_ROWS.row("K=10, one class", "classifier parameters")

@@ -1,4 +1,4 @@
-"""DeconvNet and FRRN: their units written out, sizes that do not fit, the mirror's shapes."""
+"""DeconvNet and FRRN: their units written out, sizes that do not fit, unpooling by switches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional
 from pixelwise.errors import ConfigError
 from pixelwise.models import create_model
 from pixelwise.models.deconvnet import DeconvNet
-from pixelwise.models.frrn import FRRN, FullResolutionUnit, ResidualUnit
+from pixelwise.models.frrn import FRRN, FRRU, RU
 
 
 def frrn(name: str = "frrn_a") -> FRRN:
@@ -41,7 +41,7 @@ def plain_unit(layers: nn.Module, x: torch.Tensor) -> torch.Tensor:
 def test_a_unit_of_two_streams_written_out() -> None:
     """FRRN, figure 2c: pooled by maxima, answered by a bare 1x1 convolution, enlarged by repetition."""
     torch.manual_seed(0)
-    unit, y, z = FullResolutionUnit(3, 6, 4, 4).eval(), torch.randn(2, 3, 5, 7), torch.randn(2, 4, 20, 28)
+    unit, y, z = FRRU(3, 6, residual_channels=4, stride=4).eval(), torch.randn(2, 3, 5, 7), torch.randn(2, 4, 20, 28)
     with torch.no_grad():
         new_y, new_z = unit(y, z)
         pooled = z.unfold(2, 4, 4).unfold(3, 4, 4).amax((4, 5))
@@ -56,9 +56,9 @@ def test_a_unit_of_two_streams_written_out() -> None:
         )
 
 
-def test_a_residual_unit_has_no_rectifier_behind_the_sum() -> None:
+def test_a_residual_unit_has_no_relu_after_the_sum() -> None:
     torch.manual_seed(0)
-    unit, x = ResidualUnit(3, 3).eval(), torch.full((1, 3, 6, 6), -5.0)
+    unit, x = RU(3, 3).eval(), torch.full((1, 3, 6, 6), -5.0)
     assert float(unit(x).detach().min()) < -1
 
 
@@ -71,26 +71,27 @@ def test_frrn_meets_other_sizes_by_repeating_the_border(name: str, multiple: int
         torch.testing.assert_close(model(x).logits, model(padded).logits[..., : multiple + 3, : 2 * multiple - 5])
 
 
-def test_frrn_shrinks_images_and_enlarges_scores_itself() -> None:
-    plain, shrinking = frrn().eval().double(), create_model("frrn_a", 5, base=4, lanes=4, shrink=4).eval().double()
-    shrinking.load_state_dict(plain.state_dict())
+def test_frrn_subsamples_images_and_upsamples_logits_itself() -> None:
+    plain = frrn().eval().double()
+    subsampling = create_model("frrn_a", 5, tiny=True, subsample=4).eval().double()
+    subsampling.load_state_dict(plain.state_dict())
     x = images(128, 192).double()
     with torch.no_grad():
         small = plain(functional.interpolate(x, scale_factor=0.25, mode="area")).logits
         torch.testing.assert_close(
-            shrinking(x).logits, functional.interpolate(small, scale_factor=4.0, mode="bilinear", align_corners=False)
+            subsampling(x).logits, functional.interpolate(small, scale_factor=4.0, mode="bilinear", align_corners=False)
         )
-        assert shrinking(images(35, 50)).logits.shape[-2:] == (35, 50)
-    with pytest.raises(ConfigError, match="shrink"):
-        create_model("frrn_b", 5, shrink=0)
+        assert subsampling(images(35, 50)).logits.shape[-2:] == (35, 50)
+    with pytest.raises(ConfigError, match="subsample"):
+        create_model("frrn_b", 5, subsample=0)
 
 
-def test_deconvnet_puts_cells_back_where_they_were_found() -> None:
+def test_deconvnet_unpools_to_the_places_of_the_maxima() -> None:
     """All other cells of an unpooled map are zero."""
     model = deconvnet().eval()
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
-    pairs = zip(model.conv, reversed(list(model.deconv)), strict=True)
-    for block, mirror in pairs:
+    for level in range(1, 6):
+        block, mirror = model.get_submodule(f"conv{level}"), model.get_submodule(f"deconv{level}")
         maps: list[torch.Tensor] = []
         block.register_forward_hook(lambda m, inputs, output, maps=maps: maps.append(output))
         mirror.register_forward_pre_hook(lambda m, inputs, maps=maps: seen.append((maps[0], inputs[0])))
@@ -106,18 +107,17 @@ def test_deconvnet_puts_cells_back_where_they_were_found() -> None:
         assert not others.any()
 
 
-@pytest.mark.parametrize("side", [0, 16, 100])
-def test_deconvnet_takes_squares_that_the_poolings_halve(side: int) -> None:
-    with pytest.raises(ConfigError, match=f"got {side}, allowed are multiples of 32"):
-        deconvnet(side=side)
+@pytest.mark.parametrize("input_size", [0, 16, 100])
+def test_deconvnet_takes_squares_that_the_poolings_halve(input_size: int) -> None:
+    with pytest.raises(ConfigError, match=f"must be a multiple of 32, got {input_size}"):
+        deconvnet(input_size=input_size)
 
 
-def test_frrn_enlarges_the_pooling_stream_bilinearly() -> None:
+def test_frrn_upsamples_the_pooling_stream_bilinearly() -> None:
     """The paper's figure 1: repetition in the units, interpolation between the stages."""
     model, seen = frrn().eval(), []
-    stage = model.stages[model.num_down]
-    stage[0].register_forward_pre_hook(lambda m, inputs: seen.append(inputs[0]))  # type: ignore[index]
-    model.stages[model.num_down - 1][-1].register_forward_hook(lambda m, i, output: seen.append(output[0]))  # type: ignore[index]
+    model.up[0][0].register_forward_pre_hook(lambda m, inputs: seen.append(inputs[0]))  # type: ignore[index]
+    model.down[-1][-1].register_forward_hook(lambda m, i, output: seen.append(output[0]))  # type: ignore[index]
     with torch.no_grad():
         model(images(64, 64))
     before, after = seen
@@ -125,23 +125,23 @@ def test_frrn_enlarges_the_pooling_stream_bilinearly() -> None:
     left_of_the_border = after[..., 3]
     # Between the second and the third cell lie pixels 3 and 4; their mean is the two cells' mean.
     torch.testing.assert_close(
-        after[..., ::2, 3:5].mean(-1) + after[..., 1::2, 3:5].mean(-1), 2 * _smoothed(middle), atol=1e-4, rtol=1e-3
+        after[..., ::2, 3:5].mean(-1) + after[..., 1::2, 3:5].mean(-1), 2 * smoothed(middle), atol=1e-4, rtol=1e-3
     )
     assert not torch.equal(left_of_the_border, after[..., 2])
 
 
-def _smoothed(rows: torch.Tensor) -> torch.Tensor:
+def smoothed(rows: torch.Tensor) -> torch.Tensor:
     """The mean of the two pixels that bilinear doubling makes of each row: 1/8 of the neighbours, 3/4 of itself."""
     padded = torch.cat([rows[..., :1], rows, rows[..., -1:]], -1)
     return (padded[..., :-2] + 6 * rows + padded[..., 2:]) / 8
 
 
-def test_deconvnet_resizes_a_image_to_its_square_and_the_scores_back() -> None:
+def test_deconvnet_resizes_an_image_to_its_square_and_the_logits_back() -> None:
     model, x = deconvnet().eval(), images(50, 90)
     square = functional.interpolate(x, size=(64, 64), mode="bilinear", align_corners=False)
     with torch.no_grad():
         scores = model.forward_low_res(square).logits
         back = functional.interpolate(scores, size=(50, 90), mode="bilinear", align_corners=False)
-        # Normalising is linear: before or behind the resizing is the same.
+        # Normalising is linear: before or after the resizing is the same.
         torch.testing.assert_close(model(x).logits, back, atol=1e-3, rtol=1e-3)
     assert model.fc6(torch.zeros(1, 16, 2, 2)).shape[-2:] == (1, 1)
