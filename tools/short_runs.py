@@ -68,11 +68,11 @@ SHOWN_FIELDS = (
 PANEL = 256
 # Where a quarter of the width is not to be had, or too slow on two cores.
 NARROW: dict[str, dict[str, Any]] = {
-    "frrn_a": {"base": 12, "lanes": 8},
-    "frrn_b": {"base": 12, "lanes": 8},
+    "frrn_a": {"base_channels": 12, "residual_channels": 8},
+    "frrn_b": {"base_channels": 12, "residual_channels": 8},
     "compact": {},
     "deconvnet": {"width_mult": 0.125},
-    "hypercolumns_alexnet": {"width_mult": 0.25, "places": 5},
+    "hypercolumns_alexnet": {"width_mult": 0.25, "grid_size": 5},
 }
 
 

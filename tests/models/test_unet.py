@@ -78,8 +78,8 @@ def test_context_is_that_of_the_layers() -> None:
     chain: list[nn.Module] = [model.down1]
     for level in (model.down2, model.down3, model.down4, model.bottom):
         chain += [nn.MaxPool2d(2), level]
-    for number in (4, 3, 2, 1):
-        chain += [model.get_submodule(f"upconv{number}"), model.get_submodule(f"up{number}")]
+    for i in (4, 3, 2, 1):
+        chain += [model.get_submodule(f"upconv{i}"), model.get_submodule(f"up{i}")]
     assert int(coordinates(layers_of([*chain, model.score])).inverse()(0)) == model.context_px
 
 
