@@ -1,12 +1,13 @@
-"""pixelwise: a label for every pixel.
+"""pixelwise: semantic segmentation, from FCN to DeepLab v3+.
 
     import pixelwise
 
-    m = pixelwise.load()                     # the shipped street-scene model; or a run, a checkpoint folder, a hub id
-    p = m("photo.jpg")
-    p.overlay().save("o.png")
+    model = pixelwise.load()                 # the shipped street-scene model; or a run, a checkpoint folder, a Hub id
+    prediction = model("photo.jpg")
+    prediction.overlay().save("overlay.png")
 
-Names are imported when they are first used, so that `import pixelwise` costs nothing and needs no torch.
+The packages are there as attributes: `pixelwise.data.open_dataset(...)`, `pixelwise.crf.refine(...)`. Everything is imported when it
+is first used, so that `import pixelwise` is quick and needs no torch.
 """
 
 from __future__ import annotations
@@ -15,7 +16,23 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from ._lazy import lazy_modules
+
 if TYPE_CHECKING:
+    from . import (
+        analysis,
+        backbones,
+        crf,
+        data,
+        evaluation,
+        images,
+        inference,
+        models,
+        nn,
+        train,
+        visualization,
+        weights,
+    )
     from .backbones import create_backbone, list_backbones
     from .core import Prediction, Taxonomy
     from .errors import PixelwiseError
@@ -24,36 +41,50 @@ if TYPE_CHECKING:
 
 __version__ = version("pixelwise")
 
-_HOMES = {
-    "load": "inference.segmenter",
-    "Segmenter": "inference.segmenter",
-    "create_model": "models",
-    "list_models": "models",
-    "create_backbone": "backbones",
-    "list_backbones": "backbones",
-    "Prediction": "core",
-    "Taxonomy": "core",
-    "PixelwiseError": "errors",
-}
-
 __all__ = [
     "PixelwiseError",
     "Prediction",
     "Segmenter",
     "Taxonomy",
     "__version__",
+    "analysis",
+    "backbones",
     "create_backbone",
     "create_model",
+    "crf",
+    "data",
+    "evaluation",
+    "images",
+    "inference",
     "list_backbones",
     "list_models",
     "load",
+    "models",
+    "nn",
+    "train",
+    "visualization",
+    "weights",
 ]
+
+# The module of each function and class above.
+_MODULES = {
+    "PixelwiseError": "errors",
+    "Prediction": "core",
+    "Segmenter": "inference.segmenter",
+    "Taxonomy": "core",
+    "create_backbone": "backbones",
+    "create_model": "models",
+    "list_backbones": "backbones",
+    "list_models": "models",
+    "load": "inference.segmenter",
+}
+_import_package = lazy_modules(__name__, __all__)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _MODULES:
+        return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    return _import_package(name)
 
 
 def __dir__() -> list[str]:

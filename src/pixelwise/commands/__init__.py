@@ -1,1 +1,21 @@
-"""One file a command: the function is the command, its signature the options, its docstring the help."""
+"""The commands, one per module: the function is the command, its signature the options, its docstring the help."""
+
+from __future__ import annotations
+
+from .._lazy import lazy_modules
+
+__all__ = [
+    "compare",
+    "crf_search",
+    "demo",
+    "evaluate",
+    "explain",
+    "import_",
+    "listings",
+    "predict",
+    "profile",
+    "report",
+    "train",
+]
+
+__getattr__ = lazy_modules(__name__, __all__)

@@ -2,3 +2,18 @@
 
 Reading order: `metrics` (one confusion matrix and its ratios), `boundary_iou`, `evaluator` (a model or a folder on a split).
 """
+
+from __future__ import annotations
+
+from .._lazy import lazy_modules
+
+__all__ = [
+    "boundary_iou",
+    "crf_search",
+    "crf_search_cache",
+    "evaluator",
+    "metrics",
+    "voc_submission",
+]
+
+__getattr__ = lazy_modules(__name__, __all__)

@@ -11,3 +11,20 @@ The way of one image through `pixelwise predict photo.jpg`, eight files from the
 7. `images/write.py`              class ids in file values -> PNG
 8. `files.py`                     the file appears whole or not at all
 """
+
+from __future__ import annotations
+
+from .._lazy import lazy_modules
+
+__all__ = [
+    "crf_settings",
+    "device",
+    "jobs",
+    "label_map",
+    "predict_files",
+    "proposals",
+    "segmenter",
+    "tiles",
+]
+
+__getattr__ = lazy_modules(__name__, __all__)

@@ -1,1 +1,24 @@
-"""Layers and parts that several networks stand on; each file is one idea."""
+"""Layers that several networks share, and the arithmetic of their geometry. Each module is one idea."""
+
+from __future__ import annotations
+
+from .._lazy import lazy_modules
+
+__all__ = [
+    "blocks",
+    "channels",
+    "convolutionalize",
+    "deform_conv",
+    "geometry",
+    "init",
+    "output_stride",
+    "preprocessing",
+    "pyramid_pooling",
+    "reflect_pad",
+    "separable_conv",
+    "shift_and_stitch",
+    "squeeze_excitation",
+    "upsampling",
+]
+
+__getattr__ = lazy_modules(__name__, __all__)

@@ -7,6 +7,8 @@ from pathlib import Path
 from ..errors import UnknownNameError
 from ..registry import suggest
 
+__all__ = ["recipe_file", "recipe_files", "recipe_summary"]
+
 _FOLDER = Path(__file__).parent
 
 

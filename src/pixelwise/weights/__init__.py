@@ -1,1 +1,17 @@
-"""TODO."""
+"""Weights on disk: checkpoints, model cards, downloads of published weights, and the import of weights from other libraries.
+
+Reading order: `checkpoint` (safetensors and JSON, never pickle), `model_card`, `published` (addresses and digests), `importing`.
+"""
+
+from __future__ import annotations
+
+from .._lazy import lazy_modules
+
+__all__ = [
+    "checkpoint",
+    "importing",
+    "model_card",
+    "published",
+]
+
+__getattr__ = lazy_modules(__name__, __all__)

@@ -4,3 +4,5 @@
 
 prints the page `docs/conformance.md`, or writes it to FILE. Each module here holds the rows of one system.
 """
+
+__all__: list[str] = []
