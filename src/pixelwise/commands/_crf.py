@@ -1,4 +1,4 @@
-"""A model with a CRF behind it, its code compiled before the first image, so that no image's time holds the compiler's."""
+"""A model followed by a CRF, compiled before the first image, so that no image's time includes the compiler's."""
 
 from __future__ import annotations
 
@@ -6,30 +6,29 @@ import sys
 from threading import Timer
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ..crf import Parameters, refine
+from ..crf import Parameters
+from ..crf.refinement import compile_ahead
 
 if TYPE_CHECKING:
     from ..inference.segmenter import Segmenter
 
-# Code that was compiled before is there sooner than this, and then nothing is said.
+# Code that was compiled before loads faster than this, and then nothing is printed.
 NOTICE_DELAY_S = 2.0
 
 
 def with_crf(segmenter: Segmenter, parameters: Parameters) -> Segmenter:
-    """The model's twin that refines its labels; whoever must wait for the compiler is told what for."""
-    compile_crf(segmenter.taxonomy.num_classes)
+    """Return a copy of the model that refines its labels, ready to run."""
+    compile_with_notice(segmenter.taxonomy.num_classes)
     return segmenter.with_crf(parameters)
 
 
-def compile_crf(num_classes: int) -> None:
-    """Refine four pixels, for which everything is compiled that an image of so many classes needs."""
-    words = "getting the CRF's loops ready; compiling them takes some seconds, once on this machine"
-    notice = Timer(NOTICE_DELAY_S, print, (words,), {"file": sys.stderr, "flush": True})
-    notice.daemon = True
-    notice.start()
+def compile_with_notice(num_classes: int) -> None:
+    """Compile the CRF's loops for so many classes; print why the user waits, if it takes long."""
+    notice = "compiling the CRF's loops; this takes some seconds, once per machine"
+    timer = Timer(NOTICE_DELAY_S, print, (notice,), {"file": sys.stderr, "flush": True})
+    timer.daemon = True
+    timer.start()
     try:
-        refine(np.zeros((2, 2, 3), np.uint8), np.full((num_classes, 2, 2), 1 / num_classes, np.float32))
+        compile_ahead(num_classes)
     finally:
-        notice.cancel()
+        timer.cancel()

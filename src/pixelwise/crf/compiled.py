@@ -1,21 +1,29 @@
-"""How this package's loops are compiled, and how they are spread over threads.
+"""How the loops are compiled, and how they are spread over threads.
 
 Compiled code is kept beside the source (or in the user's cache folder) and found again by later processes, so that the
-seconds of compiling are paid once a machine. numba's own parallel loops are not used: their thread pool dies in forked
-processes and under calls from two threads. The loops give up the interpreter's lock instead, and plain threads run them.
+seconds of compiling are paid once per machine. numba's own parallel loops are not used: their thread pool dies in forked
+processes and under calls from two threads. The loops release the interpreter's lock instead, and plain threads run them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
 
 Loop = TypeVar("Loop", bound=Callable[..., Any])
+
+# What the code of a loop depends on beside its own file, the only one that numba's cache asks for changes: the instructions
+# in simd.py and the options below. Their hash becomes part of the names under which compiled loops are kept.
+_VERSION = hashlib.sha256(Path(__file__).with_name("simd.py").read_bytes() + Path(__file__).read_bytes()).hexdigest()[
+    :8
+]
 
 
 def compiled(function: Loop) -> Loop:
@@ -24,6 +32,7 @@ def compiled(function: Loop) -> Loop:
     Floating point stays strict: nothing is reordered or fused, so that the same numbers come out on every machine, unless
     a function asks for a fused multiply-add itself.
     """
+    function.__qualname__ += f"_{_VERSION}"
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     try:
         return cast(Loop, numba.njit(cache=True, **options)(function))
@@ -33,7 +42,7 @@ def compiled(function: Loop) -> Loop:
 
 
 def available_threads() -> int:
-    """OMP_NUM_THREADS where it is set, as for torch; else the cores that this process may use."""
+    """Return OMP_NUM_THREADS where it is set, as torch does; else the number of cores that this process may use."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     if wanted.isdecimal() and int(wanted) > 0:
         return int(wanted)
@@ -41,7 +50,7 @@ def available_threads() -> int:
 
 
 class Workers(AbstractContextManager["Workers"]):
-    """A handful of threads for one image. One thread means none: everything runs in the caller's."""
+    """The threads for one image. With one thread, everything runs in the caller's."""
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads or available_threads()
@@ -52,7 +61,7 @@ class Workers(AbstractContextManager["Workers"]):
             self._pool.shutdown()
 
     def run(self, function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> list[Any]:
-        """Call function(*task) for every task and wait; results in the tasks' order. The first error is raised here."""
+        """Call function(*task) for every task and wait; results are in the tasks' order. The first error is raised here."""
         tasks = list(tasks)
         if self._pool is None or len(tasks) == 1:
             return [function(*task) for task in tasks]

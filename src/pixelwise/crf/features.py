@@ -1,17 +1,19 @@
-"""What the CRF knows of each pixel: its features in units of the kernels' standard deviations, and the kernels themselves.
+"""The features of each pixel in units of the kernels' standard deviations, the kernels, and their parameters.
 
 Source: Kraehenbuehl, Koltun, "Efficient inference in fully connected CRFs with Gaussian edge potentials" (NIPS 2011,
 https://arxiv.org/abs/1210.5644), equation 3:
 
-    k(f_i, f_j) = w1 exp(-|p_i - p_j|^2 / 2 theta_alpha^2 - |I_i - I_j|^2 / 2 theta_beta^2)
-                + w2 exp(-|p_i - p_j|^2 / 2 theta_gamma^2)
+    k(f_i, f_j) = w1 exp(-|p_i - p_j|^2 / 2 theta_alpha^2 - |I_i - I_j|^2 / 2 theta_beta^2)     appearance
+                + w2 exp(-|p_i - p_j|^2 / 2 theta_gamma^2)                                      smoothness
+
+Divided by their thetas, positions p and colours I make both kernels exp(-|f_i - f_j|^2 / 2) with features of 5 and of 2 numbers.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import KW_ONLY, dataclass, fields
 from numbers import Real
 from typing import Any
 
@@ -23,10 +25,10 @@ from ..registry import suggest
 
 Floats = NDArray[np.float32]
 
-# Probabilities below this count as this, as in pydensecrf: a sure classifier can still be outvoted.
 LEAST_PROBABILITY = 1e-5
-# How far the probabilities of a pixel may add up from 1: a softmax in half precision stays within.
+"""Probabilities are raised to this, as in pydensecrf: a certain classifier can still be outvoted."""
 SUM_TOLERANCE = 1e-2
+"""How far the sum of a pixel's probabilities may be from 1: a softmax in half precision stays within."""
 NORMALIZATIONS = ("symmetric", "after", "before", "none")
 
 
@@ -36,23 +38,23 @@ def check_normalization(name: str) -> None:
         raise UnknownNameError(name, "no such CRF normalization", suggest(str(name), NORMALIZATIONS))
 
 
-def check_number(name: str, value: Any, above_zero: bool = False) -> None:
-    """Raise ConfigError for what is no finite number or below 0."""
-    least = "above 0" if above_zero else "0 or more"
+def check_number(name: str, value: Any, *, above_zero: bool = False) -> None:
+    """Raise ConfigError for anything but a finite number >= 0, or > 0."""
     if not isinstance(value, Real) or not math.isfinite(value) or value < 0 or (above_zero and value == 0):
-        shown = f"{value:g}" if isinstance(value, Real) else repr(value)
-        raise ConfigError(f"crf {name}", f"is {shown}, allowed is {least}", "see pixelwise.crf.PRESETS")
+        got = f"{value:g}" if isinstance(value, Real) else repr(value)
+        what = f"must be {'>' if above_zero else '>='} 0, got {got}"
+        raise ConfigError(f"crf {name}", what, "see pixelwise.crf.PRESETS")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Parameters:
-    """The two kernels of the paper, in its letters, and how often and how they are applied.
+    """The two kernels of the paper, in its letters, how they are normalised, and the number of iterations.
 
     w1, theta_alpha (pixels), theta_beta (steps of 0..255)  weight and standard deviations of the appearance kernel
     w2, theta_gamma (pixels)                                weight and standard deviation of the smoothness kernel
     iterations                                              mean-field steps
-    normalization     what a kernel is divided by, n_i = sum_j k(f_i, f_j): `symmetric` sqrt(n_i n_j), `after` n_i, `before` n_j,
-                      `none` nothing. `after` is the NIPS 2011 code and DeepLab's binary, `symmetric` the later library's default
+    normalization     the divisor of k(f_i, f_j), with n_i = sum_j k(f_i, f_j): `symmetric` sqrt(n_i n_j), `after` n_i, `before` n_j,
+                      `none` 1. `after` is the NIPS 2011 code and DeepLab's binary, `symmetric` the later library's default
     A weight of 0 leaves its kernel out. Raises ConfigError for a value out of range.
     """
 
@@ -68,7 +70,7 @@ class Parameters:
         for field in fields(self)[:-1]:
             check_number(field.name, getattr(self, field.name), above_zero=field.name.startswith("theta"))
         if self.iterations != int(self.iterations):
-            raise ConfigError("crf iterations", f"is {self.iterations:g}", "choose a whole number")
+            raise ConfigError("crf iterations", f"expected an integer, got {self.iterations:g}", "use a number like 10")
         object.__setattr__(self, "iterations", int(self.iterations))
         check_normalization(self.normalization)
 
@@ -84,23 +86,23 @@ PRESETS = {
 
 
 def as_numbers(name: str, values: Any) -> NDArray[Any]:
-    """An array of real numbers from an array, a list or a tensor. Raises ConfigError naming what it is instead."""
+    """Return an array of real numbers from an array, a list or a tensor. Raises ConfigError for anything else."""
     try:
         array = np.asarray(values)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise ConfigError(name, f"cannot be made an array: {error}", "hand over a numpy array") from None
+        raise ConfigError(name, f"cannot be converted to an array: {error}", "pass a numpy array") from None
     if array.dtype.kind not in "buif":
-        raise ConfigError(name, f"holds {array.dtype}", "hand over real numbers")
+        raise ConfigError(name, f"expected real numbers, got {array.dtype}", "convert them to floats")
     return array
 
 
 def find_parameters(parameters: Any) -> Parameters:
-    """A preset by name, or the parameters as they are. Raises UnknownNameError listing the nearest."""
+    """Return a preset by name, or the parameters as they are. Raises UnknownNameError listing the nearest."""
     if isinstance(parameters, Parameters):
         return parameters
     if not isinstance(parameters, str):
-        what = f"are a {type(parameters).__name__}"
-        raise ConfigError("crf parameters", what, "name a preset, or hand over pixelwise.crf.Parameters")
+        what = f"expected a preset's name or Parameters, got {type(parameters).__name__}"
+        raise ConfigError("crf parameters", what, "pass pixelwise.crf.Parameters(...)")
     if parameters not in PRESETS:
         raise UnknownNameError(parameters, "no such CRF preset", suggest(parameters, PRESETS))
     return PRESETS[parameters]
@@ -110,14 +112,16 @@ def find_parameters(parameters: Any) -> Parameters:
 class Kernel:
     """One pairwise kernel, weight * exp(-|f_i - f_j|^2 / 2), over any features.
 
-    features       (N, d) float, one row for each pixel in row-major order, in standard deviations
-    weight         how much it counts against the unary scores
-    compatibility  (C, C): row l, column l' what label l pays for a neighbour l'; None leaves it to the call (Potts: [l != l'])
+    features       (N, d) float, one row per pixel in row-major order, in standard deviations
+    weight         its factor beside the unary scores
+    compatibility  (C, C), row l, column l': the penalty of label l beside a neighbour l'; None leaves it to the call (Potts: [l != l'])
     normalization  as in `Parameters`
+    Raises ConfigError for features that are not numbers or a weight that is not finite.
     """
 
     features: NDArray[Any]
     weight: float = 1
+    _: KW_ONLY
     compatibility: NDArray[Any] | None = None
     normalization: str = "symmetric"
 
@@ -125,12 +129,12 @@ class Kernel:
         check_normalization(self.normalization)
         weight: Any = self.weight
         if not isinstance(weight, Real) or not math.isfinite(weight):
-            raise ConfigError("crf kernel", f"has weight {weight!r}", "choose a finite number")
+            raise ConfigError("crf kernel weight", f"expected a finite number, got {weight!r}", "use a number like 1")
         object.__setattr__(self, "features", as_numbers("crf features", self.features))
 
 
 def position_features(size: tuple[int, int], theta: float) -> Floats:
-    """(H * W, 2) columns and rows over theta pixels, for an image of `size` (height, width)."""
+    """Return (H * W, 2): column and row of each pixel over theta pixels, for an image of `size` (height, width)."""
     check_number("theta", theta, above_zero=True)
     height, width = size
     features = np.empty((height, width, 2), np.float32)
@@ -140,22 +144,21 @@ def position_features(size: tuple[int, int], theta: float) -> Floats:
 
 
 def appearance_features(image: NDArray[Any], theta_position: float, theta_values: float | Sequence[float]) -> Floats:
-    """(H * W, 2 + c): positions over theta_position pixels, and the c values of each pixel over theirs.
+    """Return (H * W, 2 + c): positions over theta_position pixels, and the c values of each pixel over theta_values.
 
-    image (H, W, c) or (H, W) of any number type: colour, depth, time, an embedding. One theta serves all values, or one each.
+    image (H, W, c) or (H, W) of any number type: colour, depth, time, an embedding. theta_values: one for all values, or c.
     """
     image = as_numbers("crf image", image)
     if image.ndim not in (2, 3) or not image.size:
-        raise ConfigError(
-            "crf image", f"has shape {image.shape}", "hand over (height, width) or (height, width, values)"
-        )
+        what = f"expected shape (height, width) or (height, width, values), got {image.shape}"
+        raise ConfigError("crf image", what, "pass an image with pixels")
     values = image.reshape(*image.shape[:2], -1)
     thetas = np.ravel(theta_values).tolist()
     for theta in thetas:
         check_number("theta_values", theta, above_zero=True)
     if len(thetas) not in (1, values.shape[2]):
-        what = f"are {len(thetas)}, the image has {values.shape[2]} values a pixel"
-        raise ConfigError("crf theta_values", what, "give one for all, or one each")
+        what = f"expected 1 or {values.shape[2]} (the image's values per pixel), got {len(thetas)}"
+        raise ConfigError("crf theta_values", what, "pass one for all, or one each")
     features = np.empty((*values.shape[:2], 2 + values.shape[2]), np.float32)
     features[..., :2] = position_features(values.shape[:2], theta_position).reshape(*values.shape[:2], 2)
     features[..., 2:] = values
@@ -164,7 +167,7 @@ def appearance_features(image: NDArray[Any], theta_position: float, theta_values
 
 
 def paper_kernels(image: NDArray[np.uint8], parameters: Parameters) -> list[Kernel]:
-    """The smoothness and the appearance kernel of an image (H, W, 3); those of weight 0 are left out."""
+    """Return the smoothness and the appearance kernel of an image (H, W, 3); those of weight 0 are left out."""
     size = (image.shape[0], image.shape[1])
     kernels = []
     if parameters.w2:
@@ -177,5 +180,5 @@ def paper_kernels(image: NDArray[np.uint8], parameters: Parameters) -> list[Kern
 
 
 def paper_weights(parameters: Parameters) -> list[float]:
-    """The weights of `paper_kernels`."""
+    """Return the weights of `paper_kernels`."""
     return [weight for weight in (parameters.w2, parameters.w1) if weight]

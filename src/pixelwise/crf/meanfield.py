@@ -1,10 +1,18 @@
-"""Mean-field inference of the fully connected CRF, on the permutohedral lattice.
+"""Algorithm 1 on the permutohedral lattice: mean-field inference of the fully connected CRF in time linear in the pixels.
 
-Source: Kraehenbuehl, Koltun 2011, algorithm 1. A step is Q_i(l) = softmax_l(-psi_u(l) - sum_k w_k sum_l' mu(l, l') (F_k Q_l')_i),
-where F_k filters with kernel k and divides by its normalisation. As in the authors' code, a pixel's message to itself stays in.
+Source: Kraehenbuehl, Koltun 2011, algorithm 1 and section 3.2. As in the authors' code, a pixel's message to itself stays in.
 
-Filtering is linear, and the lattice has far fewer points than the image has pixels: weights, the scaling constant and the
-compatibility matrix are applied there, between blurring and reading back.
+    algorithm 1                          here                           where
+    ---------------------------------    ---------------------------    --------------------------------------------
+    Q_i(l) <- exp(-psi_u(l)) / Z_i       `initialise`                   pixels: softmax, then splat
+    repeat
+      Q~_i(l)  <- sum_j k(f_i, f_j) Q_j  `message_passing`              splat above, blur here, slice below
+      Q^_i(l)  <- sum_l' mu(l, l') w Q~  `compatibility_transform`      lattice points
+      Q_i(l)   <- exp(-psi_u(l) - Q^)    `local_update`, `normalise`    pixels: slice, add, softmax, then splat again
+
+A kernel's message passing is splat, blur, slice (`lattice.py`). All three are linear, and the lattice has far fewer points than
+the image has pixels: so weights, the scaling constant and the compatibility matrix are applied between blur and slice. What
+then remains per pixel is one pass, in which Q never goes through memory (`loops.update`).
 """
 
 from __future__ import annotations
@@ -15,55 +23,41 @@ from itertools import pairwise, product
 import numpy as np
 from numpy.typing import NDArray
 
-from . import sweeps
+from . import loops
 from .compiled import Workers
 from .features import LEAST_PROBABILITY, Kernel
-from .lattice import Field, Floats, Lattice
+from .lattice import Floats, Lattice, LatticeValues
 
-# Height and width of a tile at most. Fewer colours meet in it than in as many pixels of long rows, so that a core's cache
-# holds its lattice points.
-_TILE = (96, 64)
+TILE = (96, 64)
+"""The largest height and width of a tile. Fewer colours meet in it than in as many pixels of long rows, so that a core's cache
+holds its lattice points."""
 
 
-class Inference:
-    """Mean field over one image: its lattice and tables, for any scores and any weights of its kernels.
+class CRFTables:
+    """Everything that mean field needs of one image, for any probabilities and any weights of its kernels.
 
     size     (height, width); kernels as in `refine`, at least one
 
-    tiles                 (rows, columns) of each, in the order of the lattice's bands
-    weigh_in, weigh_out   (N, V): the lattice's weights with the normalisation in them, for spreading and for reading back
-    compatibilities       (C, C) of each kernel, or None
+    tiles            (rows, columns) of each, in the order of the lattice's bands
+    bands            the lattice's tables, its weights times the kernels' normalisation
+    compatibilities  (C, C) of each kernel, or None
     Raises ConfigError for features that are not finite or too large.
     """
 
-    def __init__(self, size: tuple[int, int], kernels: Sequence[Kernel], workers: Workers) -> None:
-        self.tiles = _tiles(size)
+    def __init__(self, size: tuple[int, int], kernels: Sequence[Kernel], *, workers: Workers) -> None:
         self.size = size
         self.workers = workers
+        # Tiles of nearly equal size: 375x500 makes 4 rows of 94 by 8 columns of 63.
+        edges = [
+            np.linspace(0, length, -(-length // most) + 1).astype(int).tolist()
+            for length, most in zip(size, TILE, strict=True)
+        ]
+        rows, columns = ([slice(*ends) for ends in pairwise(along)] for along in edges)
+        self.tiles = list(product(rows, columns))
         areas = [(rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in self.tiles]
-        self.lattice = Lattice([self._in_tiles(kernel.features) for kernel in kernels], workers, areas)
-        self.weigh_in, self.weigh_out = _weigh(self.lattice, kernels, workers)
+        self.lattice = Lattice([self._in_tiles(kernel.features) for kernel in kernels], workers, band_lengths=areas)
+        self.bands = self.lattice.tables(*_normalised_weights(self.lattice, kernels, workers))
         self.compatibilities = [kernel.compatibility for kernel in kernels]
-
-    def run(
-        self,
-        probs: NDArray[np.floating],
-        weights: Sequence[float],
-        iterations: int,
-        compatibility: NDArray[np.floating] | None = None,
-    ) -> Floats:
-        """probs (C, H, W) of a classifier -> (C, H, W) float32, the marginals after `iterations` steps, at least one.
-
-        weights        one for each kernel
-        compatibility  (C, C) for the kernels without one of their own; None is Potts, [l != l']
-        """
-        steps = _Steps(self, len(probs))
-        steps.take_scores(probs)
-        steps.update(with_messages=False, last=False)
-        for done in range(1, iterations + 1):
-            steps.send_messages(weights, compatibility)
-            steps.update(with_messages=True, last=done == iterations)
-        return steps.give_marginals()
 
     def _in_tiles(self, features: NDArray[np.floating]) -> NDArray[np.floating]:
         """Rows (N, d) in the order of the image, brought into that of the tiles."""
@@ -71,112 +65,132 @@ class Inference:
         return np.concatenate([image[tile].reshape(-1, image.shape[2]) for tile in self.tiles])
 
 
-class _Steps:
-    """The arrays of one inference; all that is as large as the image, but for the result."""
+def mean_field(
+    probs: NDArray[np.floating],
+    tables: CRFTables,
+    *,
+    weights: Sequence[float],
+    iterations: int,
+    compatibility: NDArray[np.floating] | None = None,
+) -> Floats:
+    """Return the marginals (C, H, W) float32 after `iterations` steps, at least one, for a classifier's probs (C, H, W).
 
-    def __init__(self, inference: Inference, num_classes: int) -> None:
-        self.inference = inference
-        self.workers = inference.workers
+    weights        one per kernel
+    compatibility  (C, C) for the kernels without one of their own; None is Potts, [l != l']
+    """
+    step = _Step(tables, len(probs))
+    step.initialise(probs)
+    for done in range(1, iterations + 1):
+        step.message_passing(weights)
+        step.compatibility_transform(compatibility)
+        if done < iterations:
+            step.local_update_and_normalise()
+    step.last_update()
+    return step.marginals()
+
+
+class _Step:
+    """The steps of algorithm 1 and their arrays: all that is as large as the image, but for the result.
+
+    unary  (N * L,) class vectors of the log-probabilities, -psi_u, pixels in the order of the tiles
+    field  Q, then the messages, on the lattice
+    """
+
+    def __init__(self, tables: CRFTables, num_classes: int) -> None:
+        self.tables = tables
+        self.workers = tables.workers
         self.num_classes = num_classes
-        self.field = Field(inference.lattice, num_classes, inference.workers)
-        self.rows: Floats = np.empty(inference.lattice.num_points * self.field.width, np.float32)
+        self.field = LatticeValues(tables.lattice, num_classes, workers=tables.workers, bands=tables.bands)
+        self.unary: Floats = np.empty(tables.lattice.num_points * self.field.width, np.float32)
 
-    def take_scores(self, probs: NDArray[np.floating]) -> None:
-        """Keep the log of the probabilities (C, H, W), a row for each pixel."""
+    def initialise(self, probs: NDArray[np.floating]) -> None:
+        """Set psi_u = -log P and Q = softmax(-psi_u), and splat Q."""
+        blocks = self.field.blocks
 
-        def take(tile: tuple[slice, slice], band: slice) -> None:
-            planes = (
-                np.maximum(probs[:, *tile], LEAST_PROBABILITY, order="C")
-                .astype(np.float32)
-                .reshape(self.num_classes, -1)
-            )
+        def initialise(tile: tuple[slice, slice], band: loops.Band, unary: Floats, sums: Floats) -> None:
+            planes = np.maximum(probs[:, *tile], LEAST_PROBABILITY, order="C").astype(np.float32)
+            planes = planes.reshape(self.num_classes, -1)
             np.log(planes, out=planes)
-            sweeps.to_rows(planes, self.num_classes, sweeps.NOTHING, self.field.of_band(self.rows, band))
+            loops.to_vectors(planes, self.num_classes, loops.NEG_INF, unary)
+            loops.initialise(band, unary, sums, blocks)
 
-        self.workers.run(take, zip(self.inference.tiles, self.inference.lattice.bands, strict=True))
+        self.workers.run(initialise, zip(self.tables.tiles, *self._per_band(), strict=True))
 
-    def update(self, with_messages: bool, last: bool) -> None:
-        """Softmax of scores and messages in every band; Q goes to the lattice, or in the last step to the rows."""
-        tables, values = self.inference.lattice, self.field.values.reshape(-1)
-        tasks = [
-            (
-                self.field.of_band(self.rows, band),
-                tables.ids[band],
-                tables.points[rows],
-                self.inference.weigh_in[band],
-                self.inference.weigh_out[band],
-                values,
-                self.field.sums[rows].reshape(-1),
-                self.field.blocks,
-                with_messages,
-                last,
-            )
-            for band, rows in zip(tables.bands, tables.rows, strict=True)
-        ]
-        self.workers.run(sweeps.update, tasks)
+    def message_passing(self, weights: Sequence[float]) -> None:
+        """Blur the splatted Q: w_k (F_k Q) at each lattice point, but for the slice."""
+        kernels = self.tables.lattice.kernels
+        self.field.blur([kernel.alpha * float(weight) for kernel, weight in zip(kernels, weights, strict=True)])
 
-    def send_messages(self, weights: Sequence[float], compatibility: NDArray[np.floating] | None) -> None:
-        """Blur what the pixels spread, and turn it into what they read: -w_k mu F_k Q at each lattice point."""
-        tables = self.inference.lattice
-        self.field.blur([part.alpha * float(weight) for part, weight in zip(tables.parts, weights, strict=True)])
-        for part, own in zip(tables.parts, self.inference.compatibilities, strict=True):
+    def compatibility_transform(self, compatibility: NDArray[np.floating] | None) -> None:
+        """Replace the messages of each kernel by -mu times them; Potts costs nothing, as -[l != l'] and [l == l'] differ by 1."""
+        for kernel, own in zip(self.tables.lattice.kernels, self.tables.compatibilities, strict=True):
             matrix = compatibility if own is None else own
-            if matrix is not None:
-                self._pay(self.field.values[:, part.points], np.asarray(matrix, np.float32))
+            if matrix is None:
+                continue
+            mu = np.asarray(matrix, np.float32)
+            values = self.field.values[:, kernel.points]  # (L / 8, m, 8)
+            messages = values.transpose(1, 0, 2).reshape(-1, self.field.width)
+            messages[:, : self.num_classes] = messages[:, : self.num_classes] @ -mu.T
+            values[:] = messages.reshape(-1, *values.shape[::2]).transpose(1, 0, 2)
 
-    def _pay(self, values: Floats, matrix: Floats) -> None:
-        """Replace a kernel's blurred Q (L / 8, m, 8) by -mu Q; Potts needs none of it, as -[l != l'] and [l == l'] differ by 1."""
-        classes = values.transpose(1, 0, 2).reshape(-1, self.field.width)
-        classes[:, : self.num_classes] = classes[:, : self.num_classes] @ -matrix.T
-        values[:] = classes.reshape(-1, *values.shape[::2]).transpose(1, 0, 2)
+    def local_update_and_normalise(self) -> None:
+        """Set Q = softmax(-psi_u + sliced messages), and splat it."""
+        values, blocks = self.field.values.reshape(-1), self.field.blocks
+        self.workers.run(
+            lambda band, unary, sums: loops.update(band, values, unary, sums, blocks),
+            zip(*self._per_band(), strict=True),
+        )
 
-    def give_marginals(self) -> Floats:
-        """Q, (C, H, W), after the last step."""
-        planes = np.empty((self.num_classes, *self.inference.size), np.float32)
+    def last_update(self) -> None:
+        """Set Q as `local_update_and_normalise` does, and keep it in `unary`."""
+        values, blocks = self.field.values.reshape(-1), self.field.blocks
+        self.workers.run(
+            lambda band, unary, _: loops.last_update(band, values, unary, blocks), zip(*self._per_band(), strict=True)
+        )
 
-        def give(tile: tuple[slice, slice], band: slice) -> None:
+    def marginals(self) -> Floats:
+        """Return Q (C, H, W) after the last update."""
+        planes = np.empty((self.num_classes, *self.tables.size), np.float32)
+
+        def copy(tile: tuple[slice, slice], q: Floats) -> None:
             rows, columns = tile
-            ends = rows.start, rows.stop, columns.start, columns.stop
-            sweeps.to_planes(self.field.of_band(self.rows, band), *ends, planes)
+            loops.to_planes(q, rows.start, rows.stop, columns.start, columns.stop, planes)
 
-        self.workers.run(give, zip(self.inference.tiles, self.inference.lattice.bands, strict=True))
+        self.workers.run(copy, zip(self.tables.tiles, self.field.of_bands(self.unary), strict=True))
         return planes
 
-
-def _tiles(size: tuple[int, int]) -> list[tuple[slice, slice]]:
-    """The image cut into tiles of nearly equal size."""
-    edges = [
-        np.linspace(0, length, -(-length // most) + 1).astype(int).tolist()
-        for length, most in zip(size, _TILE, strict=True)
-    ]
-    rows, columns = ([slice(*ends) for ends in pairwise(along)] for along in edges)
-    return list(product(rows, columns))
+    def _per_band(self) -> tuple[Sequence[loops.Band], list[Floats], list[Floats]]:
+        """The tables, the unary scores and the sums of each band."""
+        return self.tables.bands, self.field.of_bands(self.unary), self.field.sums_of_bands()
 
 
-def _weigh(lattice: Lattice, kernels: Sequence[Kernel], workers: Workers) -> tuple[Floats, Floats]:
-    """The lattice's weights with the normalisation in them: (N, V) for spreading and (N, V) for reading back."""
+def _normalised_weights(lattice: Lattice, kernels: Sequence[Kernel], workers: Workers) -> tuple[Floats, Floats]:
+    """The lattice's weights with the normalisation in them: (N, V) to splat with and (N, V) to slice with.
+
+    n_i is the filter of ones. `symmetric` divides by sqrt(n_i n_j): both sides by the square root of their own.
+    """
     if all(kernel.normalization == "none" for kernel in kernels):
         return lattice.weights, lattice.weights
     norms = lattice.norms(workers)
-    if all(kernel.normalization == "symmetric" for kernel in kernels):
-        return (both := _times(lattice, 1 / np.sqrt(norms + np.float32(1e-20)), workers)), both
-    ins, outs = np.ones_like(norms), np.ones_like(norms)
-    for kernel, norm, inward, outward in zip(kernels, norms, ins, outs, strict=True):
+    splats, slices = np.ones_like(norms), np.ones_like(norms)
+    for kernel, norm, before, after in zip(kernels, norms, splats, slices, strict=True):
         if kernel.normalization == "symmetric":
-            inward[:] = outward[:] = 1 / np.sqrt(norm + np.float32(1e-20))
+            before[:] = after[:] = 1 / np.sqrt(norm + np.float32(1e-20))
         elif kernel.normalization != "none":
-            (inward if kernel.normalization == "before" else outward)[:] = 1 / (norm + np.float32(1e-20))
-    return _times(lattice, ins, workers), _times(lattice, outs, workers)
+            (before if kernel.normalization == "before" else after)[:] = 1 / (norm + np.float32(1e-20))
 
+    def times(factors: Floats) -> Floats:
+        """Multiply the lattice's weights (N, V) by the factor (K, N) of each vertex's kernel."""
+        result = np.empty_like(lattice.weights)
 
-def _times(lattice: Lattice, factors: Floats, workers: Workers) -> Floats:
-    """The lattice's weights (N, V) times the factor (K, N) of each vertex's kernel."""
-    result = np.empty_like(lattice.weights)
+        def multiply(band: slice) -> None:
+            for kernel, factor in zip(lattice.kernels, factors, strict=True):
+                weights = lattice.weights[band, kernel.vertices]
+                np.multiply(weights, factor[band, None], out=result[band, kernel.vertices])
 
-    def multiply(band: slice) -> None:
-        for part, factor in zip(lattice.parts, factors, strict=True):
-            weights = lattice.weights[band, part.vertices]
-            np.multiply(weights, factor[band, None], out=result[band, part.vertices])
+        workers.run(multiply, [(band,) for band in lattice.bands])
+        return result
 
-    workers.run(multiply, [(band,) for band in lattice.bands])
-    return result
+    splat_weights = times(splats)
+    shared = all(kernel.normalization == "symmetric" for kernel in kernels)  # saves the memory of a second table
+    return splat_weights, splat_weights if shared else times(slices)

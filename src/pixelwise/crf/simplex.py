@@ -1,9 +1,14 @@
-"""Loops that build a permutohedral lattice: the simplex around each point, its vertices, their neighbours and lines.
+"""The compiled loops that build a permutohedral lattice: the simplex around each point, its vertices, their neighbours and lines.
 
-Arithmetic is single precision, in the order of the authors' C++ code with ties rounded to even: a point on the border of
-two simplices then lands in the same one as there, and so the same vertices exist, which a comparison to the last digits needs.
+Source: Adams, Baek, Davis 2010, sections 3.1 to 3.3. Arithmetic is single precision, in the order of the authors' C++ code with
+ties rounded to even: a point on the border of two simplices then lands in the same one as there, and so the same vertices
+exist, which a comparison to the last digits needs.
 
-Rows are copied item by item: numba compiles a copy of slices twenty times slower, for the sake of its error message.
+Rows are copied item by item: numba takes twenty times as long to compile a copy of slices, for the sake of its error message.
+
+`torchcrf.py` has the geometry of `enclose` once more, for whole tensors. Shared are the constants (`codes.py`) and a test that
+compares both vertex by vertex; one text for both would be slow in both. Here a point's coordinates stay in a few registers and
+its vertices go into a hash table at once; there every step must be one operation on all points, on the points' device.
 """
 
 from __future__ import annotations
@@ -19,47 +24,62 @@ _EMPTY = np.int64(-1)
 
 
 @compiled
-def _slot(table: Any, code: Any) -> Any:
-    """Where in the table of (code, number) the code stands, or would stand: open addressing, a power of two long."""
-    mask = len(table) - 1
-    mixed = np.uint64(code) * np.uint64(0x9E3779B97F4A7C15)
-    slot = np.int64(mixed >> np.uint64(32)) & mask
-    while table[slot, 1] >= 0 and table[slot, 0] != code:
-        slot = (slot + 1) & mask
-    return slot
+def enclose(features: Any, factors: Any, steps: Any, first_id: int, column: int, ids: Any, weights: Any) -> Any:
+    """Find the simplex around each point, number the vertices in the order of their first use, and weigh them.
 
-
-@compiled
-def _grown(table: Any) -> Any:
-    """The same table, four times as long."""
-    larger = np.full((4 * len(table), 2), _EMPTY, np.int64)
-    for old in range(len(table)):
-        if table[old, 1] >= 0:
-            slot = _slot(larger, table[old, 0])
-            larger[slot, 0] = table[old, 0]
-            larger[slot, 1] = table[old, 1]
-    return larger
-
-
-@compiled
-def _codes_of(table: Any, count: int) -> Any:
-    """(count,) int64: the codes in the order of their numbers."""
-    codes = np.empty(count, np.int64)
+    features (n, d) float32; factors (d,) of `elevation_factors`; steps (d + 1,), the first of `code_strides`.
+    Fills d + 1 columns, from `column` on, of ids (n, V) int32, numbered from first_id on, and of weights (n, V) float32,
+    barycentric, summing to 1. Returns the codes (m,) int64 of the vertices.
+    """
+    num, d = features.shape
+    elevated, corner, rank = np.empty(d + 1, np.float32), np.empty(d + 1, np.float32), np.empty(d + 1, np.int64)
+    axis, offset, codes = np.empty(d + 1, np.int64), np.empty(d + 1, np.float32), np.zeros(d + 1, np.int64)
+    table, count, whole = np.full((4096, 2), _EMPTY, np.int64), 0, steps.sum()
+    for i in range(num):
+        locate(features[i], factors, elevated, corner, rank)
+        code = np.int64(0)
+        for j in range(d + 1):  # coordinates in rising order of their offset from the corner
+            axis[d - rank[j]] = j
+            offset[d - rank[j]] = elevated[j]
+            code += np.int64(corner[j]) * steps[j]
+        # Vertex r is the corner plus 1 on all coordinates, less d + 1 on the r axes of the least offsets. Its barycentric
+        # weight is the difference of two offsets that follow each other.
+        same = i > 0
+        for r in range(d + 1):
+            weights[i, column + r] = offset[r] - offset[r - 1] if r else offset[0] + (_ONE - offset[d])
+            same = same and codes[r] == code
+            codes[r] = code
+            code += whole - (d + 1) * steps[axis[r]]
+        if same:  # neighbouring pixels mostly share a simplex; no need to look its vertices up again
+            for r in range(d + 1):
+                ids[i, column + r] = ids[i - 1, column + r]
+            continue
+        if 2 * (count + d + 1) > len(table):
+            table = enlarged(table)
+        for r in range(d + 1):
+            slot = find_slot(table, codes[r])
+            if table[slot, 1] < 0:
+                table[slot, 0] = codes[r]
+                table[slot, 1] = count
+                count += 1
+            ids[i, column + r] = first_id + table[slot, 1]
+    vertices = np.empty(count, np.int64)
     for slot in range(len(table)):
         if table[slot, 1] >= 0:
-            codes[table[slot, 1]] = table[slot, 0]
-    return codes
+            vertices[table[slot, 1]] = table[slot, 0]
+    return vertices
 
 
 @compiled
-def _locate(point: Any, factors: Any, elevated: Any, corner: Any, rank: Any) -> None:
-    """The simplex around a point (d,): its corner on a multiple of d + 1, and how its coordinates rank within.
+def locate(point: Any, factors: Any, elevated: Any, corner: Any, rank: Any) -> None:
+    """Find the simplex around a point (d,): its corner whose coordinates are multiples of d + 1, and the order of the others.
 
-    Fills corner (d + 1,) float32, elevated (d + 1,) float32 with the point's place from there over d + 1, rank (d + 1,) int64.
+    Fills corner (d + 1,) float32, elevated (d + 1,) float32 with the point's offset from the corner over d + 1, and rank
+    (d + 1,) int64, the place of each offset among them, 0 for the largest.
     """
     d = len(point)
     above = np.float32(0)
-    for j in range(d, 0, -1):
+    for j in range(d, 0, -1):  # elevate the point into the plane of d + 1 coordinates that add up to zero
         scaled = point[j - 1] * factors[j - 1]
         elevated[j] = above - np.float32(j) * scaled
         above += scaled
@@ -77,7 +97,7 @@ def _locate(point: Any, factors: Any, elevated: Any, corner: Any, rank: Any) -> 
             below = np.int64(elevated[i] - corner[i] < elevated[j] - corner[j])
             rank[i] += below
             rank[j] += 1 - below
-    for i in range(d + 1):  # back to the plane where coordinates add up to zero
+    for i in range(d + 1):  # rounding may have left the plane: go back where it costs least
         shift = (d + 1) * (np.int64(rank[i] < 0) - np.int64(rank[i] > d))
         rank[i] += shift
         corner[i] += np.float32(shift)
@@ -85,53 +105,36 @@ def _locate(point: Any, factors: Any, elevated: Any, corner: Any, rank: Any) -> 
 
 
 @compiled
-def enclose(features: Any, factors: Any, steps: Any, first_id: int, column: int, ids: Any, weights: Any) -> Any:
-    """Find the simplex of each point, number the vertices in the order of their first use, and weigh them.
+def find_slot(table: Any, code: Any) -> Any:
+    """Return where in the hash table of (code, number) the code is, or belongs: open addressing, a power of two long."""
+    mask = len(table) - 1
+    mixed = np.uint64(code) * np.uint64(0x9E3779B97F4A7C15)
+    slot = np.int64(mixed >> np.uint64(32)) & mask
+    while table[slot, 1] >= 0 and table[slot, 0] != code:
+        slot = (slot + 1) & mask
+    return slot
 
-    features (n, d) float32; factors (d,) of `scales`; steps (d + 1,), the first of `strides`; first_id numbers the first vertex.
-    Fills d + 1 columns, from `column` on, of ids (n, V) int32 and weights (n, V) float32, barycentric, summing to 1.
-    Returns the codes (m,) int64.
-    """
-    num, d = features.shape
-    elevated, corner, rank = np.empty(d + 1, np.float32), np.empty(d + 1, np.float32), np.empty(d + 1, np.int64)
-    axis, place, codes = np.empty(d + 1, np.int64), np.empty(d + 1, np.float32), np.zeros(d + 1, np.int64)
-    table, count, whole = np.full((4096, 2), _EMPTY, np.int64), 0, steps.sum()
-    for i in range(num):
-        _locate(features[i], factors, elevated, corner, rank)
-        code = np.int64(0)
-        for j in range(d + 1):
-            axis[d - rank[j]] = j
-            place[d - rank[j]] = elevated[j]
-            code += np.int64(corner[j]) * steps[j]
-        same = i > 0
-        for r in range(d + 1):
-            weights[i, column + r] = place[r] - place[r - 1] if r else place[0] + (_ONE - place[d])
-            same = same and codes[r] == code
-            codes[r] = code
-            code += whole - (d + 1) * steps[axis[r]]
-        if same:  # neighbouring pixels mostly share a simplex; the table need not be asked again
-            for r in range(d + 1):
-                ids[i, column + r] = ids[i - 1, column + r]
-            continue
-        if 2 * (count + d + 1) > len(table):
-            table = _grown(table)
-        for r in range(d + 1):
-            slot = _slot(table, codes[r])
-            if table[slot, 1] < 0:
-                table[slot, 0] = codes[r]
-                table[slot, 1] = count
-                count += 1
-            ids[i, column + r] = first_id + table[slot, 1]
-    return _codes_of(table, count)
+
+@compiled
+def enlarged(table: Any) -> Any:
+    """Return the same hash table, four times as long."""
+    larger = np.full((4 * len(table), 2), _EMPTY, np.int64)
+    for old in range(len(table)):
+        if table[old, 1] >= 0:
+            slot = find_slot(larger, table[old, 0])
+            larger[slot, 0] = table[old, 0]
+            larger[slot, 1] = table[old, 1]
+    return larger
 
 
 @compiled
 def neighbours_along(codes: Any, step: Any, neighbours: Any) -> Any:
-    """Find the vertices' neighbours along one direction, whose codes are `step` less and `step` more; how far off they are at most.
+    """Find the points' neighbours along one direction, whose codes are `step` less and `step` more.
 
-    codes (M,) int64, ascending. Fills neighbours (2, M) int32 with the numbers of those before and after, -1 where none is.
+    codes (m,) int64, ascending. Fills neighbours (2, m) int32 with the numbers of those before and after, -1 for none.
+    Returns the largest difference of a point's number and its neighbour's.
     """
-    reach, k, wanted = 0, 0, codes[0] + step
+    max_offset, k, wanted = 0, 0, codes[0] + step
     for i in range(len(codes)):
         neighbours[0, i] = neighbours[1, i] = -1
     for i in range(len(codes)):
@@ -142,15 +145,15 @@ def neighbours_along(codes: Any, step: Any, neighbours: Any) -> Any:
             k += 1
         if k < len(codes) and codes[k] == wanted:
             neighbours[1, i], neighbours[0, k] = k, i
-            reach = max(reach, abs(k - i))
-    return reach
+            max_offset = max(max_offset, abs(k - i))
+    return max_offset
 
 
 @compiled
 def lines_of(neighbours: Any, order: Any, links: Any) -> None:
-    """Order the vertices by the lines that they form along one direction; neighbours (2, M) of `neighbours_along`.
+    """Order the points by the lines that they form along one direction; neighbours (2, m) of `neighbours_along`.
 
-    Fills order (M,) int32 with the vertices' numbers, line after line, and links (M,) float32 with the weight of the vertex
+    Fills order (m,) int32 with the points' numbers, line after line, and links (m,) float32 with the weight of the point
     before in the blur: 1/2, or 0 where a line begins.
     """
     done = 0
@@ -158,26 +161,26 @@ def lines_of(neighbours: Any, order: Any, links: Any) -> None:
         if neighbours[0, i] < 0:
             order[done], links[done] = i, 0
             done += 1
-            vertex = neighbours[1, i]
-            while vertex >= 0:
-                order[done], links[done] = vertex, 0.5
+            following = neighbours[1, i]
+            while following >= 0:
+                order[done], links[done] = following, 0.5
                 done += 1
-                vertex = neighbours[1, vertex]
+                following = neighbours[1, following]
 
 
 @compiled
-def members_of(points: Any, num_points: int) -> Any:
-    """Turn a list of points (R,) into, for each point, the places where it stands.
+def copies_of(points: Any, num_points: int) -> Any:
+    """Return where each lattice point stands in the list `points` (R,) of all bands' own points.
 
-    Returns starts (num_points + 1,) and places (R,) int32: point p stands at places[starts[p] : starts[p + 1]], in order.
+    Returns starts (num_points + 1,) and copies (R,) int32: point p stands at copies[starts[p] : starts[p + 1]], in order.
     """
-    starts, places = np.zeros(num_points + 1, np.int32), np.empty(len(points), np.int32)
-    for row in range(len(points)):
-        starts[points[row] + 1] += 1
+    starts, copies = np.zeros(num_points + 1, np.int32), np.empty(len(points), np.int32)
+    for i in range(len(points)):
+        starts[points[i] + 1] += 1
     for point in range(num_points):
         starts[point + 1] += starts[point]
     cursor = starts.copy()
-    for row in range(len(points)):
-        places[cursor[points[row]]] = row
-        cursor[points[row]] += 1
-    return starts, places
+    for i in range(len(points)):
+        copies[cursor[points[i]]] = i
+        cursor[points[i]] += 1
+    return starts, copies

@@ -1,4 +1,4 @@
-"""What a CRF search has counted, in a file: a search that was stopped, whatever stopped it, goes on where it was."""
+"""The counts of a CRF search, in a file: a search that was stopped for any reason resumes from there."""
 
 from __future__ import annotations
 
@@ -12,29 +12,38 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ResourceError
+from ..errors import ResourceError, os_reason
 
 Matrices = NDArray[np.int64]
 
 
-class Tally:
-    """Counts by a key that tells all that they depend on, a line of JSON each, on disk as soon as they are made.
+class SearchCache:
+    """Confusion matrices by a key that identifies everything they depend on; one line of JSON each, on disk at once.
 
-    path  the file; None keeps nothing. Counts of other searches may stand in it too: their keys are others
-    Raises ResourceError where the file cannot be read.
+    path  the file; None keeps nothing. It may hold counts of other searches: their keys differ
+    Raises ResourceError for a file that cannot be read.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
-        self._packed = {} if path is None else _read(path)
+        self._packed: dict[str, str] = {}
+        try:
+            lines = path.read_bytes().splitlines() if path is not None and path.exists() else []
+        except OSError as error:
+            raise ResourceError(path, f"cannot be read: {os_reason(error)}", "remove it") from error
+        for line in lines:
+            try:
+                self._packed |= json.loads(line)
+            except (ValueError, TypeError):  # cut off when the search was stopped
+                continue
 
     @property
     def is_empty(self) -> bool:
-        """True where no earlier search left counts."""
+        """True unless an earlier search left counts."""
         return not self._packed
 
     def find(self, key: str, shape: tuple[int, ...]) -> Matrices | None:
-        """What an earlier search counted under that key; None where there is nothing, or nothing of that shape."""
+        """Return the counts of an earlier search; None if there are none of that key and shape."""
         try:
             counts = np.frombuffer(zlib.decompress(base64.b64decode(self._packed[key])), np.int64)
             return counts.reshape(shape)
@@ -42,40 +51,25 @@ class Tally:
             return None
 
     def add(self, key: str, matrices: Matrices) -> None:
-        """Write counts to the file; raises ResourceError where that fails."""
+        """Append counts to the file. Raises ResourceError if that fails."""
         if self.path is None:
             return
         packed = base64.b64encode(zlib.compress(matrices.astype(np.int64).tobytes())).decode()
         try:
             with open(self.path, "ab") as file:
-                # The line break first: the line before may have been cut.
+                # The line break first: the line before may have been cut off.
                 file.write(f"\n{json.dumps({key: packed})}".encode())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise ResourceError(
-                self.path, f"cannot be written: {error.strerror or error}", "free space, then go on"
-            ) from error
+            what = f"cannot be written: {os_reason(error)}"
+            raise ResourceError(self.path, what, "free space and run the command again") from error
 
     def discard(self) -> None:
-        """Remove the file of a search that is done."""
-        if self.path is not None:
-            try:
-                self.path.unlink(missing_ok=True)
-            except OSError as error:
-                raise ResourceError(self.path, f"cannot be removed: {error.strerror or error}", "remove it") from error
-
-
-def _read(path: Path) -> dict[str, str]:
-    """Keys and packed counts of all lines that are whole."""
-    try:
-        lines = path.read_bytes().splitlines() if path.exists() else []
-    except OSError as error:
-        raise ResourceError(path, f"cannot be read: {error.strerror or error}", "remove it") from error
-    packed: dict[str, str] = {}
-    for line in lines:
+        """Remove the file of a finished search. Raises ResourceError if that fails."""
+        if self.path is None:
+            return
         try:
-            packed |= json.loads(line)
-        except (ValueError, TypeError):  # cut by what stopped the search
-            continue
-    return packed
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise ResourceError(self.path, f"cannot be removed: {os_reason(error)}", "remove it") from error

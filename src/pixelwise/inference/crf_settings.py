@@ -1,4 +1,4 @@
-"""Which CRF stands behind a network: a preset by name, or the parameters that `crf-search` left in the run."""
+"""The CRF that follows a network: a preset by name, or the parameters that `crf-search` wrote into the run."""
 
 from __future__ import annotations
 
@@ -13,59 +13,60 @@ from ..files import write_text
 from ..registry import suggest
 
 FILE = "crf.json"
-FOUND = "run"
-"""The word for the parameters that lie in the run."""
+RUN = "run"
+"""The value of `--crf` that stands for the parameters in the run."""
 
 
 def find_crf(name: str | None, model: str | Path | None) -> Parameters | None:
-    """What `--crf NAME` means for a model's folder; None where no CRF is asked for.
+    """Return the parameters that `--crf NAME` means for a model's folder; None without a CRF.
 
-    Raises UnknownNameError for a name that is no preset, CheckpointError where `run` is asked for and no search has been made.
+    Raises UnknownNameError for an unknown preset, CheckpointError for `run` without a search's result.
     """
     if name is None:
         return None
     if name in PRESETS:
         return PRESETS[name]
-    if name != FOUND:
-        raise UnknownNameError(f"--crf {name}", "no such CRF preset", suggest(name, [*PRESETS, FOUND]))
-    path = _file_of(model or ".")
-    if model is None or not path.is_file():
-        fix = "run `pixelwise crf-search --model RUN --data DATA` first, or name a preset: " + ", ".join(PRESETS)
-        raise CheckpointError(
-            path if model else "--crf run", "holds no CRF parameters" if model else "needs --model", fix
-        )
+    if name != RUN:
+        raise UnknownNameError(f"--crf {name}", "no such CRF preset", suggest(name, [*PRESETS, RUN]))
+    fix = "run `pixelwise crf-search --model RUN --data DATA` first, or name a preset: " + ", ".join(PRESETS)
+    if model is None:
+        raise CheckpointError("--crf run", "needs --model", fix)
+    path = _find_file(model)
+    if not path.is_file():
+        raise CheckpointError(path, "contains no CRF parameters", fix)
     return read_crf(path)
 
 
 def crf_origin(name: str, model: str | Path | None) -> str:
-    """Where the parameters of `--crf NAME` come from, for the protocol: scores on the split that was searched flatter them."""
+    """Return where the parameters of `--crf NAME` come from, for the protocol: on the split of the search, scores are biased."""
     if name in PRESETS:
         return f"preset {name}"
-    found = json.loads(_file_of(model or ".").read_text(encoding="utf-8")).get("found", {})
+    found = json.loads(_find_file(model or ".").read_text(encoding="utf-8")).get("found", {})
     return f"found on {found.get('dataset', 'an unknown dataset')} {found.get('split', '')}".strip()
 
 
-def _file_of(model: str | Path) -> Path:
-    """The file in a folder; a checkpoint inside a run shares the run's."""
-    folder = Path(model)
-    run = folder.resolve().parent.parent
-    shared = folder.resolve().parent.name == "checkpoints" and not (folder / FILE).is_file()
-    return (run if shared and (run / FILE).is_file() else folder) / FILE
-
-
 def read_crf(path: Path) -> Parameters:
-    """The parameters in a file that `write_crf` wrote. Raises CheckpointError for another file."""
+    """Return the parameters in a file that `write_crf` wrote. Raises CheckpointError for any other file."""
     fix = "run `pixelwise crf-search` again"
     try:
         return Parameters(**json.loads(path.read_text(encoding="utf-8"))["parameters"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(path, f"is no file of CRF parameters: {error}", fix) from None
+        raise CheckpointError(path, f"cannot be read as CRF parameters: {error}", fix) from None
     except InputError as error:
-        raise CheckpointError(path, f"{error.subject} {error.what}", fix) from None
+        raise CheckpointError(path, f"{error.subject}: {error.what}", fix) from None
 
 
-def write_crf(folder: Path, parameters: Parameters, how: dict[str, Any]) -> Path:
-    """Write the parameters, and how they were found, into a run or checkpoint folder, whole or not at all."""
+def write_crf(folder: Path, parameters: Parameters, found: dict[str, Any]) -> Path:
+    """Write the parameters, and how they were found, into a run or checkpoint folder, atomically."""
     path = folder / FILE
-    write_text(path, json.dumps({"parameters": asdict(parameters), "found": how}, indent=1) + "\n")
+    write_text(path, json.dumps({"parameters": asdict(parameters), "found": found}, indent=1) + "\n")
     return path
+
+
+def _find_file(model: str | Path) -> Path:
+    """The file in a folder; a checkpoint inside a run shares the run's file unless it has its own."""
+    folder = Path(model)
+    run = folder.resolve().parent.parent
+    is_checkpoint = folder.resolve().parent.name == "checkpoints"
+    own = (folder / FILE).is_file() or not is_checkpoint or not (run / FILE).is_file()
+    return (folder if own else run) / FILE

@@ -1,0 +1,70 @@
+"""The blur of Adams et al. along the lattice's d + 1 directions: for points that lie anywhere, and for points that lie in rows.
+
+Points are numbered in the order of their codes, in which the last feature counts most. With colours among the features,
+neighbours lie anywhere in memory: `LineBlur` follows the lines of each direction one by one, so that every point is read once
+and nothing is copied. With pixel positions alone the points lie in rows, as pixels do, and neighbours a row or two apart:
+`WindowBlur` slides over them once for all directions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import loops, simplex
+from .compiled import Workers
+
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int32]
+Longs = NDArray[np.int64]
+
+MAX_WINDOW_FEATURES = 2
+"""A window is for features of a plane, where nearly all points have neighbours. With colours every second has none, and what the
+window gains is lost to mispredicted branches."""
+MAX_WINDOW_OFFSET = 4096
+"""A window is for neighbours at most so many points off, so that it fits a core's cache."""
+# Shorter chunks of points would not be worth a loop's start.
+_MIN_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class LineBlur:
+    """orders (d + 1, m) int32: the points along the lines of each direction; links (d + 1, m) float32: see `lines_of`."""
+
+    orders: Integers
+    links: Floats
+
+    def __call__(self, plane: Floats, *, reverse: bool) -> None:
+        """Blur one block of classes of all points, plane (m * 8,), in place along every direction; `reverse`: the last one first."""
+        step = -1 if reverse else 1
+        for order, links in zip(self.orders[::step], self.links[::step], strict=True):
+            loops.blur_lines(plane, order, links)
+
+
+@dataclass(frozen=True)
+class WindowBlur:
+    """neighbours (d + 1, 2, m) int32: those before and after each point, -1 for none; max_offset: none is further off."""
+
+    neighbours: Integers
+    max_offset: int
+
+    def __call__(self, plane: Floats, *, reverse: bool) -> None:
+        """Do as `LineBlur` does."""
+        loops.blur_window(plane, self.neighbours[:: -1 if reverse else 1], self.max_offset)
+
+
+def choose_blur(codes: Longs, steps: Longs, workers: Workers) -> LineBlur | WindowBlur:
+    """Return the blur for points with these codes (m,), ascending; steps (d + 1,) are the first of `code_strides`."""
+    # One step along direction j: d more on coordinate j, 1 less on all others.
+    directions = len(steps) * steps - steps.sum()
+    neighbours: Integers = np.empty((len(steps), 2, len(codes)), np.int32)
+    tasks = [(codes, *task) for task in zip(directions, neighbours, strict=True)]
+    offsets = workers.run(simplex.neighbours_along, tasks)
+    if len(steps) - 1 <= MAX_WINDOW_FEATURES and max(offsets) <= MAX_WINDOW_OFFSET:
+        return WindowBlur(neighbours, max(_MIN_CHUNK, *offsets))
+    orders: Integers = np.empty((len(steps), len(codes)), np.int32)
+    links: Floats = np.empty(orders.shape, np.float32)
+    workers.run(simplex.lines_of, zip(neighbours, orders, links, strict=True))
+    return LineBlur(orders, links)

@@ -1,0 +1,243 @@
+"""The compiled loops over pixels and lattice points: what mean field does tens of times per image.
+
+Arrays are flat here, in class vectors (`simd.py`) of L floats, the C classes padded to a multiple of eight:
+
+    pixels  (n * L,)      of a band: vector i begins at i * L
+    sums    (r * L,)      of a band's own lattice points, likewise
+    values  (L / 8, M, 8) of all lattice points: block 0 of all points, then block 1, so that what is blurred together fits a cache
+
+n pixels of a band, V vertices per pixel (d + 1 for each kernel), r lattice points that the band touches, M lattice points in all.
+`blocks` is a tuple of length L / 8: its length tells the compiler the size of class vectors.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .compiled import compiled
+from .simd import LANES, load, plus_times, softmax, store, times
+
+NEG_INF = np.float32(-1e30)
+"""The log-probability of the classes that pad a vector. Finite, as a difference of infinities is NaN."""
+
+
+class Band(NamedTuple):
+    """The tables of one band of pixels.
+
+    ids            (n, V) int32: the band's own points around each pixel, 0..r
+    points         (r,) int32: the lattice point that each of these is, 0..M
+    splat_weights  (n, V) float32: what a point takes of a pixel
+    slice_weights  (n, V) float32: what a pixel takes of a point
+    """
+
+    ids: Any
+    points: Any
+    splat_weights: Any
+    slice_weights: Any
+
+
+# Algorithm 1, pixel by pixel. A pass does several of its steps at once, so that Q and the messages of a pixel stay in registers.
+
+
+@compiled
+def initialise(band: Band, unary: Any, sums: Any, blocks: Any) -> None:
+    """Set Q to the softmax of the log-probabilities `unary` (n * L,), and splat it into `sums`."""
+    width = len(blocks) * LANES
+    clear(sums)
+    for i in range(len(band.ids)):
+        q = softmax(load(unary, i * width, LANES, blocks))
+        splat_pixel(q, band.ids, band.splat_weights, i, blocks, sums)
+
+
+@compiled
+def update(band: Band, values: Any, unary: Any, sums: Any, blocks: Any) -> None:
+    """Slice the messages `values`, add the unary scores, normalise, and splat the new Q into `sums`."""
+    width, end = len(blocks) * LANES, band.ids.shape[1]
+    messages = fetch(values, band.points, blocks)
+    clear(sums)
+    for i in range(len(band.ids)):
+        scores = load(unary, i * width, LANES, blocks)
+        scores = slice_pixel(scores, messages, band.ids, band.slice_weights, i, 0, end, blocks)  # local update
+        q = softmax(scores)  # normalise
+        splat_pixel(q, band.ids, band.splat_weights, i, blocks, sums)  # the next message passing begins
+
+
+@compiled
+def last_update(band: Band, values: Any, unary: Any, blocks: Any) -> None:
+    """Slice the messages, add the unary scores, normalise, and leave Q in `unary`."""
+    width, end = len(blocks) * LANES, band.ids.shape[1]
+    messages = fetch(values, band.points, blocks)
+    for i in range(len(band.ids)):
+        scores = load(unary, i * width, LANES, blocks)
+        scores = slice_pixel(scores, messages, band.ids, band.slice_weights, i, 0, end, blocks)
+        store(unary, i * width, LANES, softmax(scores))
+
+
+# Adams et al.: splat, blur, slice.
+
+
+@compiled
+def splat_pixel(pixel: Any, ids: Any, weights: Any, i: int, blocks: Any, sums: Any) -> None:
+    """Add the class vector of pixel i to the points around it."""
+    width = len(blocks) * LANES
+    for v in range(ids.shape[1]):
+        point = ids[i, v] * width
+        store(sums, point, LANES, plus_times(load(sums, point, LANES, blocks), pixel, weights[i, v]))
+
+
+@compiled
+def slice_pixel(pixel: Any, messages: Any, ids: Any, weights: Any, i: int, first: int, stop: int, blocks: Any) -> Any:
+    """Return the class vector `pixel` plus what the points of its vertices first..stop hold; the counterpart of `splat_pixel`."""
+    width = len(blocks) * LANES
+    for v in range(first, stop):
+        pixel = plus_times(pixel, load(messages, ids[i, v] * width, LANES, blocks), weights[i, v])
+    return pixel
+
+
+@compiled
+def splat(band: Band, pixels: Any, blocks: Any, sums: Any) -> None:
+    """Set `sums` to what the pixels (n * L,) give to the points around them."""
+    width = len(blocks) * LANES
+    clear(sums)
+    for i in range(len(band.ids)):
+        splat_pixel(load(pixels, i * width, LANES, blocks), band.ids, band.splat_weights, i, blocks, sums)
+
+
+@compiled
+def merge(sums: Any, starts: Any, copies: Any, first: int, stop: int, factor: float, blocks: Any, values: Any) -> None:
+    """Add up the bands' sums at the lattice points first..stop, times `factor`, into `values`.
+
+    sums (R * L,) of all bands; point p stands there at copies[starts[p] : starts[p + 1]].
+    """
+    width, plane, scale = len(blocks) * LANES, len(values) // len(blocks), np.float32(factor)
+    for point in range(first, stop):
+        total = times(load(sums, copies[starts[point]] * width, LANES, blocks), scale)
+        for k in range(starts[point] + 1, starts[point + 1]):
+            total = plus_times(total, load(sums, copies[k] * width, LANES, blocks), scale)
+        store(values, point * LANES, plane, total)
+
+
+@compiled
+def blur_lines(plane: Any, order: Any, links: Any) -> None:
+    """Blur by 1/2 1 1/2 along one direction, in place: plane (m * 8,), one block of classes; order, links (m,) of `lines_of`.
+
+    A line's ends have one neighbour. Following the lines, each point is read once and nothing has to be copied. Where a line
+    ends, the link is 0: most lines of an image's colours are two points long, and a branch would be mispredicted there.
+    """
+    point = order[0] * LANES
+    here = load(plane, point, LANES, (0,))
+    result = here
+    for k in range(1, len(order)):
+        following, link = order[k] * LANES, links[k]
+        after = load(plane, following, LANES, (0,))
+        store(plane, point, LANES, plus_times(result, after, link))
+        result = plus_times(after, here, link)
+        here, point = after, following
+    store(plane, point, LANES, result)
+
+
+@compiled
+def blur_window(plane: Any, neighbours: Any, max_offset: int) -> None:
+    """Blur along every direction in one pass, in place: plane (m * 8,), one block of classes; neighbours (D, 2, m), -1 for none.
+
+    No neighbour is further than `max_offset` points away. So the points are cut into chunks of that length, and each direction
+    follows the one before at a distance of one chunk: between them lie few enough points for a cache.
+
+        chunk            0   1   2   3   4  ...
+        direction 0  ->              *              reads the plane, writes the ring
+        direction 1  ->          *                  reads the ring, writes the plane
+        direction 2  ->      *                      reads the plane, writes the ring
+        copy back    ->  *                          after an odd number of directions
+    """
+    directions, _, num = neighbours.shape
+    stages = directions + directions % 2
+    length = 1
+    while length < (stages + 1) * max_offset:
+        length *= 2
+    ring, everywhere, around = np.empty(length * LANES, np.float32), ~0, length - 1
+    for start in range(0, num + stages * max_offset, max_offset):
+        for stage in range(stages):
+            first = start - stage * max_offset
+            if first < 0 or first >= num:
+                continue
+            stop = min(first + max_offset, num)
+            if stage == directions:
+                for i in range(first, stop):
+                    store(plane, i * LANES, LANES, load(ring, (i & around) * LANES, LANES, (0,)))
+            elif stage % 2:
+                blur_chunk(ring, around, neighbours[stage], first, stop, plane, everywhere)
+            else:
+                blur_chunk(plane, everywhere, neighbours[stage], first, stop, ring, around)
+
+
+@compiled
+def blur_chunk(
+    source: Any, source_mask: int, neighbours: Any, first: int, stop: int, target: Any, target_mask: int
+) -> None:
+    """Blur points first..stop along one direction; a mask keeps the part of a point's number that is its index in an array."""
+    half = np.float32(0.5)
+    for i in range(first, stop):
+        blurred = load(source, (i & source_mask) * LANES, LANES, (0,))
+        before, after = neighbours[0, i], neighbours[1, i]
+        if before >= 0:
+            blurred = plus_times(blurred, load(source, (before & source_mask) * LANES, LANES, (0,)), half)
+        if after >= 0:
+            blurred = plus_times(blurred, load(source, (after & source_mask) * LANES, LANES, (0,)), half)
+        store(target, (i & target_mask) * LANES, LANES, blurred)
+
+
+@compiled
+def slice_(band: Band, values: Any, first: int, stop: int, blocks: Any, pixels: Any) -> None:
+    """Set the pixels (n * L,) to the weighted sum of their vertices first..stop in `values`; the counterpart of `splat`."""
+    width = len(blocks) * LANES
+    own = fetch(values, band.points, blocks)
+    clear(pixels)
+    for i in range(len(band.ids)):
+        zero = load(pixels, i * width, LANES, blocks)
+        sliced = slice_pixel(zero, own, band.ids, band.slice_weights, i, first, stop, blocks)
+        store(pixels, i * width, LANES, sliced)
+
+
+@compiled
+def fetch(values: Any, points: Any, blocks: Any) -> Any:
+    """Return the values of these lattice points (r * L,), in the order in which a band's pixels first use them."""
+    width, plane = len(blocks) * LANES, len(values) // len(blocks)
+    own = np.empty(len(points) * width, np.float32)
+    for i in range(len(points)):
+        store(own, i * width, LANES, load(values, points[i] * LANES, plane, blocks))
+    return own
+
+
+@compiled
+def clear(numbers: Any) -> None:
+    """Set all to 0, item by item: numba takes twenty times as long to compile an assignment to a slice."""
+    for k in range(len(numbers)):
+        numbers[k] = 0
+
+
+# Between planes, one image of each class, and class vectors.
+
+
+@compiled
+def to_vectors(planes: Any, num_classes: int, padding: Any, pixels: Any) -> None:
+    """Turn planes (C, n) into class vectors (n * L,); the classes beyond C hold `padding`."""
+    num = planes.shape[1]
+    width = len(pixels) // num
+    for i in range(num):
+        for c in range(num_classes):
+            pixels[i * width + c] = planes[c, i]
+        for c in range(num_classes, width):
+            pixels[i * width + c] = padding
+
+
+@compiled
+def to_planes(pixels: Any, top: int, bottom: int, left: int, right: int, planes: Any) -> None:
+    """Turn the class vectors (h * w * L,) of the tile top..bottom, left..right back into planes (C, H, W)."""
+    width = right - left
+    padded = len(pixels) // ((bottom - top) * width)
+    for y in range(top, bottom):
+        for x in range(left, right):
+            for c in range(len(planes)):
+                planes[c, y, x] = pixels[((y - top) * width + x - left) * padded + c]
