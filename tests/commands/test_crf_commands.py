@@ -1,10 +1,10 @@
-"""The CRF behind a model: in predict, evaluate and compare, and the search for its parameters."""
+"""The CRF after a model: in predict, evaluate and compare, and the search for its parameters."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-import time
 import weakref
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,14 @@ from PIL import Image
 import pixelwise
 from helpers.command_line import call, refused
 from helpers.tiny_data import NAMES, TINY_COMPACT, make_image, write_dataset
-from pixelwise.commands import _crf as _refined
-from pixelwise.commands import crf_search
+from pixelwise.commands import crf_search as command
 from pixelwise.core import Taxonomy
 from pixelwise.crf import Parameters, refine, refine_each
+from pixelwise.crf.refinement import compile_ahead
 from pixelwise.data import open_dataset
-from pixelwise.evaluation import crf_search as crfsearch
-from pixelwise.evaluation.crf_search import Found, search
-from pixelwise.evaluation.crf_search_cache import Tally
+from pixelwise.evaluation import crf_search
+from pixelwise.evaluation.crf_search import SearchResult, search
+from pixelwise.evaluation.crf_search_cache import SearchCache
 from pixelwise.evaluation.evaluator import evaluate
 from pixelwise.images import read_mask, write_mask
 from pixelwise.inference.crf_settings import find_crf, read_crf, write_crf
@@ -85,7 +85,7 @@ def test_mistakes_are_one_line(model: Path, data: Path, tmp_path: Path, capsys: 
     refused(capsys, "evaluate", "--data", data, "--predictions", tmp_path, "--crf", "deeplabv1", names="probabilities")
     refused(capsys, "crf-search", "--model", tmp_path / "none", "--data", data, names="no such folder")
     refused(capsys, "crf-search", "--model", model, "--data", data, "--images", "0", names="--images")
-    refused(capsys, "crf-search", "--model", model, "--data", data, "--split", "test", names="flatter")
+    refused(capsys, "crf-search", "--model", model, "--data", data, "--split", "test", names="bias")
     (model / "crf.json").write_text('{"parameters": {"w1": -1}}')
     refused(
         capsys,
@@ -97,7 +97,7 @@ def test_mistakes_are_one_line(model: Path, data: Path, tmp_path: Path, capsys: 
         "run",
         "--out",
         tmp_path / "o",
-        names="crf.json: crf w1 is -1",
+        names="crf.json: crf w1: must be >= 0, got -1",
     )
     (model / "crf.json").write_text("[]")
     refused(capsys, "predict", photo, "--model", model, "--crf", "run", "--out", tmp_path / "o", names="crf-search")
@@ -106,7 +106,7 @@ def test_mistakes_are_one_line(model: Path, data: Path, tmp_path: Path, capsys: 
 
 def test_the_search_finds_the_best_of_what_it_tried(model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every setting scored once more, by `evaluate`."""
-    monkeypatch.setattr("pixelwise.evaluation.crf_search.COARSE", ((3.0,), (20.0, 50.0), (3.0, 6.0)))
+    monkeypatch.setattr(crf_search, "COARSE", ((3.0,), (20.0, 50.0), (3.0, 6.0)))
     segmenter, split = pixelwise.load(model), open_dataset(data).split("val")
     calls: list[tuple[int, int]] = []
     found = search(
@@ -122,15 +122,19 @@ def test_the_search_finds_the_best_of_what_it_tried(model: Path, data: Path, mon
 
     assert score(None) == pytest.approx(found.mean_iou_before, abs=0.01)
     assert score(found.parameters) == pytest.approx(found.mean_iou)
-    grid = [score(Parameters(3.0, alpha, beta, iterations=2)) for alpha in (20.0, 50.0) for beta in (3.0, 6.0)]
+    grid = [
+        score(Parameters(w1=3.0, theta_alpha=alpha, theta_beta=beta, iterations=2))
+        for alpha in (20.0, 50.0)
+        for beta in (3.0, 6.0)
+    ]
     assert found.mean_iou >= max(grid) - 1e-9
     assert found.parameters.w2 == 3
 
 
 def test_the_search_holds_one_image_at_a_time(model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred images with the scores of a network that labels at full size are more than a machine's memory."""
-    monkeypatch.setattr(crfsearch, "COARSE", ((3.0,), (20.0,), (3.0,)))
-    monkeypatch.setattr(crfsearch, "FINE", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(crf_search, "COARSE", ((3.0,), (20.0,), (3.0,)))
+    monkeypatch.setattr(crf_search, "FINE", (0.0, 0.0, 0.0))
     scores: list[weakref.ref[Any]] = []
     alive: list[int] = []
 
@@ -148,9 +152,9 @@ def test_the_search_holds_one_image_at_a_time(model: Path, data: Path, monkeypat
         alive.append(sum(each() is not None for each in scores))
         return refine_each(*args)
 
-    monkeypatch.setattr(crfsearch, "low_res_logits", watched)
-    monkeypatch.setattr(crfsearch, "probabilities", kept)
-    monkeypatch.setattr(crfsearch, "refine_each", counting)
+    monkeypatch.setattr(crf_search, "low_res_logits", watched)
+    monkeypatch.setattr(crf_search, "probabilities", kept)
+    monkeypatch.setattr(crf_search, "refine_each", counting)
     search(pixelwise.load(model), open_dataset(data).split("val"))
     assert alive
     assert max(alive) <= 1
@@ -190,8 +194,8 @@ def test_a_stopped_search_goes_on(
     counted_again: int,
 ) -> None:
     """Stopped at the second image, and once more in the middle of a line; the same result as in one go."""
-    monkeypatch.setattr(crfsearch, "COARSE", ((3.0, 6.0), (20.0,), (3.0,)))
-    monkeypatch.setattr(crfsearch, "FINE", (1.5, 0.0, 0.0))
+    monkeypatch.setattr(crf_search, "COARSE", ((3.0, 6.0), (20.0,), (3.0,)))
+    monkeypatch.setattr(crf_search, "FINE", (1.5, 0.0, 0.0))
     data = write_dataset(tmp_path / "data", num_train=1, num_val=2, size=(24, 32))
     arguments = "crf-search", "--model", model, "--data", data, "--images", "3"
     refined: list[Any] = []
@@ -202,17 +206,17 @@ def test_a_stopped_search_goes_on(
             raise KeyboardInterrupt
         return refine_each(image, *rest)
 
-    monkeypatch.setattr(crfsearch, "refine_each", stopping)
+    monkeypatch.setattr(crf_search, "refine_each", stopping)
     left = model / "crf-search.jsonl"
     stopped = call(capsys, *arguments)
     assert stopped.code == 4
-    assert stopped.err[-1].endswith(f"{left}; fix: give the command again")
+    assert stopped.err[-1].endswith(f"{left}; fix: run the command again to resume")
     with open(left, "a") as file:
         file.write('\n{"cut')
     if change is not None:
         change(model, data)
     again = call(capsys, *arguments)
-    assert any("going on" in line for line in again.err)
+    assert any("resuming" in line for line in again.err)
     assert len(refined) == 2 + counted_again + 2, "before the stop, what is left of the coarse grid, the fine one"
     assert not left.exists()
     found = (model / "crf.json").read_text()
@@ -223,11 +227,11 @@ def test_a_stopped_search_goes_on(
 
 def test_counts_survive_a_line_that_was_cut(tmp_path: Path) -> None:
     counts = np.arange(18).reshape(2, 3, 3)
-    Tally(tmp_path / "t").add("a", counts)
+    SearchCache(tmp_path / "t").add("a", counts)
     with open(tmp_path / "t", "ab") as file:
         file.write(b'\n{"b": "eJxj')
-    Tally(tmp_path / "t").add("c", 2 * counts)
-    again = Tally(tmp_path / "t")
+    SearchCache(tmp_path / "t").add("c", 2 * counts)
+    again = SearchCache(tmp_path / "t")
     np.testing.assert_array_equal(again.find("a", (2, 3, 3)), counts)
     np.testing.assert_array_equal(again.find("c", (2, 3, 3)), 2 * counts)
     assert again.find("b", (2, 3, 3)) is None
@@ -243,16 +247,16 @@ def test_a_search_without_gain_says_so(
     after: float,
     says: bool,
 ) -> None:
-    monkeypatch.setattr(crf_search, "search", lambda *_, **__: Found(Parameters(), after, 0.5, 53, 2))
+    monkeypatch.setattr(command, "search", lambda *_, **__: SearchResult(Parameters(), after, 0.5, 53, 2))
     result = call(capsys, "crf-search", "--model", model, "--data", data)
-    assert ("leave --crf out" in result.out) == says
+    assert ("do not use --crf" in result.out) == says
 
 
 def test_the_command_leaves_its_result_in_the_run(
     model: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pixelwise.evaluation.crf_search.COARSE", ((3.0,), (20.0,), (3.0,)))
-    monkeypatch.setattr("pixelwise.evaluation.crf_search.FINE", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(crf_search, "COARSE", ((3.0,), (20.0,), (3.0,)))
+    monkeypatch.setattr(crf_search, "FINE", (0.0, 0.0, 0.0))
     result = call(capsys, "crf-search", "--model", model, "--data", data, "--images", "1")
     assert result.code == 0
     assert "mean IoU without a CRF" in result.out
@@ -271,44 +275,25 @@ def test_parameters_round_trip(tmp_path: Path) -> None:
     assert read_crf(write_crf(tmp_path, parameters, {"images": 3})) == parameters
 
 
-def test_who_waits_for_the_compiler_is_told(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _refined.compile_crf(3)
-    capsys.readouterr()
-    _refined.compile_crf(3)
-    assert capsys.readouterr().err == "", "compiled already"
-    monkeypatch.setattr(_refined, "NOTICE_DELAY_S", 0.01)
-    monkeypatch.setattr(_refined, "refine", lambda *_: time.sleep(1))
-    _refined.compile_crf(3)
-    assert "compiling" in capsys.readouterr().err
+@pytest.mark.slow
+def test_waiting_for_the_compiler_is_explained(model: Path, tmp_path: Path) -> None:
+    """In a process that finds no compiled code."""
+    photo = tmp_path / "photo.png"
+    Image.fromarray(make_image(5, (24, 32))[0]).save(photo)
+    arguments = ["predict", photo, "--model", model, "--crf", "deeplabv1", "--out", tmp_path / "out"]
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "compiled")}
+    command = [sys.executable, "-m", "pixelwise", *map(str, arguments)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "compiling the CRF's loops" in result.stderr
 
 
-COMPILED = """
-import numpy as np
-from pixelwise.commands._refined import compile_crf
-from pixelwise.crf import refine, simplex, sweeps
-
-def compiled():
-    loops = [loop for module in (simplex, sweeps) for loop in vars(module).values() if hasattr(loop, "signatures")]
-    return sum(len(loop.signatures) for loop in loops)
-
-compile_crf(5)
-before = compiled()
-rng = np.random.default_rng(0)
-for size in ((3, 4), (100, 130)):
-    for preset in ("deeplabv1", "deeplabv2", "pydensecrf"):
-        refine(rng.integers(0, 256, (*size, 3), np.uint8), rng.dirichlet(np.ones(5), size).transpose(2, 0, 1), preset)
-print(before, compiled())
-"""
-
-
-def test_four_pixels_compile_what_any_image_needs() -> None:
-    """Probabilities are doubles with their classes last in memory, as other libraries give them."""
-    command = [sys.executable, "-c", COMPILED]
-    before, after = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    assert int(before) > 10
-    assert before == after
+def test_compiled_loops_are_not_announced(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compile_ahead(3)
+    photo = tmp_path / "photo.png"
+    Image.fromarray(make_image(5, (24, 32))[0]).save(photo)
+    result = call(capsys, "predict", photo, "--model", model, "--crf", "deeplabv1", "--out", tmp_path / "out")
+    assert result.code == 0
+    assert not any("compiling" in line for line in result.err)
 
 
 def test_a_checkpoint_inside_a_run_shares_its_parameters(tmp_path: Path) -> None:

@@ -9,14 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.crf_scene import RECORDED_SIZE as SIZE
 from helpers.crf_scene import Array
 from helpers.papers import number
-from pixelwise.crf import paths, position_features
+from pixelwise.crf import blur, position_features
 from pixelwise.crf.lattice import Lattice
 from pixelwise.errors import ConfigError
-
-# The grid of the recorded numbers: 8 wide, 6 high.
-SIZE = (6, 8)
 
 
 def test_the_filter_of_ones_is_the_originals() -> None:
@@ -79,7 +77,7 @@ def test_the_lattice_is_the_one_of_the_paper(d: int, spread: float, reverse: boo
     features = (rng.normal(size=(60, d)) * spread).astype(np.float32)
     values = rng.normal(size=(2, 60))
     expected = [lattice_in_a_dictionary(features, row, reverse) for row in values]
-    np.testing.assert_allclose(Lattice([features]).filter(values, reverse), expected, atol=1e-5 + 1e-6 * spread)
+    np.testing.assert_allclose(Lattice([features]).filter(values, reverse=reverse), expected, atol=1e-5 + 1e-6 * spread)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -88,14 +86,14 @@ def test_the_lattice_is_the_one_of_the_paper(d: int, spread: float, reverse: boo
 def test_points_in_rows_are_blurred_as_any(
     monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], theta: float, nearest: int, reverse: bool
 ) -> None:
-    monkeypatch.setattr(paths, "_NEAR", nearest)
+    monkeypatch.setattr(blur, "MAX_WINDOW_OFFSET", nearest)
     features = position_features(size, theta)
     values = np.random.default_rng(1).normal(size=(1, len(features)))
     lattice = Lattice([features])
-    assert isinstance(lattice.parts[0].paths, paths.Window if nearest else paths.Lines)
+    assert isinstance(lattice.kernels[0].blur, blur.WindowBlur if nearest else blur.LineBlur)
     expected = lattice_in_a_dictionary(features, values[0], reverse)
     # single precision places points a hundred standard deviations away to 1e-5 of one
-    np.testing.assert_allclose(lattice.filter(values, reverse)[0], expected, atol=1e-4)
+    np.testing.assert_allclose(lattice.filter(values, reverse=reverse)[0], expected, atol=1e-4)
 
 
 @given(st.integers(0, 9999), st.integers(1, 6))
@@ -112,5 +110,5 @@ def test_the_filter_is_linear_and_reverse_is_its_transpose(seed: int, d: int) ->
 
 
 def test_tables_of_unequal_length_are_named() -> None:
-    with pytest.raises(ConfigError, match=r"\[3, 4\] rows"):
+    with pytest.raises(ConfigError, match=r"got \[3, 4\]"):
         Lattice([np.ones((3, 1)), np.ones((4, 1))])

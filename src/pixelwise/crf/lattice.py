@@ -40,6 +40,7 @@ from .blur import LineBlur, WindowBlur, choose_blur
 from .codes import alpha, code_strides, elevation_factors
 from .compiled import Workers
 from .loops import Band
+from .simd import LANES
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int32]
@@ -124,7 +125,7 @@ class Lattice:
             codes: list[Longs] = []
             for table, column, step in zip(tables, columns, steps, strict=True):
                 first, factors = sum(map(len, codes)), elevation_factors(table.shape[1])
-                tasks = factors, step, first, column.start, self.ids[band], self.weights[band]
+                tasks = factors, step.view(np.uint64), first, column.start, self.ids[band], self.weights[band]
                 codes.append(simplex.enclose(table[band], *tasks))
             return codes
 
@@ -200,9 +201,9 @@ class LatticeValues:
         self.lattice = lattice
         self.workers = workers
         self.bands = lattice.tables() if bands is None else bands
-        self.blocks = (0,) * -(-num_channels // loops.LANES)
-        self.width = len(self.blocks) * loops.LANES
-        self.values: Floats = np.empty((len(self.blocks), lattice.size, loops.LANES), np.float32)
+        self.blocks = (0,) * -(-num_channels // LANES)
+        self.width = len(self.blocks) * LANES
+        self.values: Floats = np.empty((len(self.blocks), lattice.size, LANES), np.float32)
         self.sums: Floats = np.empty((len(lattice.points), self.width), np.float32)
 
     def splat(self, pixels: Floats) -> None:

@@ -23,14 +23,16 @@ Doubles = NDArray[np.float64]
 def gaussian(features: NDArray[Any]) -> Doubles:
     """Return k(f_i, f_j) = exp(-|f_i - f_j|^2 / 2) of features (N, d), as a matrix (N, N)."""
     f = features.astype(np.float64)
-    return np.asarray(np.exp(-((f[:, None] - f[None, :]) ** 2).sum(2) / 2))
+    distances: Doubles = ((f[:, None] - f[None, :]) ** 2).sum(2)
+    return np.exp(-distances / 2)
 
 
 def normalised(k: Doubles, normalization: str) -> Doubles:
     """Return the kernel matrix (N, N) divided as the name says, by n_i = sum_j k(f_i, f_j), the filter of ones."""
     n = k.sum(1)
     divisors = {"symmetric": np.sqrt(np.outer(n, n)), "after": n[:, None], "before": n[None, :], "none": np.ones(1)}
-    return k / divisors[normalization]
+    normalised: Doubles = k / divisors[normalization]
+    return normalised
 
 
 def mean_field(
@@ -62,4 +64,5 @@ def mean_field(
         energy = psi_u + penalty
         q = np.exp(energy.min(0) - energy)  # local update; the least energy only keeps exp in range, Z cancels it
         q = q / q.sum(0)  # normalise
-    return q.reshape(probs.shape)
+    marginals: Doubles = q.reshape(probs.shape)
+    return marginals

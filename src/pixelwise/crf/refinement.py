@@ -67,16 +67,7 @@ def refine_each(
     The tables and the threads live until the last result, or until the generator is closed. Raises what `refine` raises
     before the first result; only a kernel too narrow for single precision raises at its turn.
     """
-    if isinstance(settings, str | Parameters):
-        raise ConfigError(
-            "crf settings", f"expected a list of settings, got {settings!r}", "pass a list, or call refine"
-        )
-    if not isinstance(kernels, Sequence) or not all(isinstance(kernel, Kernel) for kernel in kernels):
-        got = next((type(kernel).__name__ for kernel in kernels), "") if isinstance(kernels, Sequence) else ""
-        what = f"expected a sequence of Kernel, got {type(kernels).__name__}" + (f" of {got}" if got else "")
-        raise ConfigError("crf kernels", what, "write kernels=[Kernel(features)]")
-    if threads is not None and (not isinstance(threads, Integral) or threads < 1):
-        raise ConfigError("crf threads", f"must be an integer >= 1, got {threads!r}", "use None for all cores")
+    _check_call(settings, kernels, threads)
     parameters = [find_parameters(each) for each in settings]
     image, probs = as_numbers("crf image", image), as_numbers("crf probabilities", probs)
     _check_image_and_probs(image, probs)
@@ -127,6 +118,20 @@ def _refine_each(
 def compile_ahead(num_classes: int) -> None:
     """Compile everything that refining images with so many classes needs, by refining one of four pixels."""
     refine(np.zeros((2, 2, 3), np.uint8), np.full((num_classes, 2, 2), 1 / num_classes, np.float32))
+
+
+def _check_call(settings: Any, kernels: Any, threads: Any) -> None:
+    if isinstance(settings, str | Parameters):
+        what = f"expected a list of settings, got {settings!r}"
+        raise ConfigError("crf settings", what, "pass a list, or call refine")
+    kinds = {type(kernel) for kernel in kernels} if isinstance(kernels, Sequence) else set()
+    if not isinstance(kernels, Sequence) or kinds - {Kernel}:
+        got = type(kernels).__name__ + "".join(f" of {kind.__name__}" for kind in kinds - {Kernel})
+        raise ConfigError(
+            "crf kernels", f"expected a sequence of Kernel, got {got}", "write kernels=[Kernel(features)]"
+        )
+    if threads is not None and (not isinstance(threads, Integral) or int(threads) < 1):
+        raise ConfigError("crf threads", f"must be an integer >= 1, got {threads!r}", "use None for all cores")
 
 
 def _check_image_and_probs(image: NDArray[np.uint8], probs: NDArray[Any]) -> None:

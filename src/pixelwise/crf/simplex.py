@@ -4,6 +4,9 @@ Source: Adams, Baek, Davis 2010, sections 3.1 to 3.3. Arithmetic is single preci
 ties rounded to even: a point on the border of two simplices then lands in the same one as there, and so the same vertices
 exist, which a comparison to the last digits needs.
 
+Codes are added as unsigned integers, which wrap around where random strides exceed 64 bits: numba lets LLVM assume that signed
+ones never do, and then sums that did are compared wrongly.
+
 Rows are copied item by item: numba takes twenty times as long to compile a copy of slices, for the sake of its error message.
 
 `torchcrf.py` has the geometry of `enclose` once more, for whole tensors. Shared are the constants (`codes.py`) and a test that
@@ -27,21 +30,21 @@ _EMPTY = np.int64(-1)
 def enclose(features: Any, factors: Any, steps: Any, first_id: int, column: int, ids: Any, weights: Any) -> Any:
     """Find the simplex around each point, number the vertices in the order of their first use, and weigh them.
 
-    features (n, d) float32; factors (d,) of `elevation_factors`; steps (d + 1,), the first of `code_strides`.
+    features (n, d) float32; factors (d,) of `elevation_factors`; steps (d + 1,) uint64, the first of `code_strides`.
     Fills d + 1 columns, from `column` on, of ids (n, V) int32, numbered from first_id on, and of weights (n, V) float32,
     barycentric, summing to 1. Returns the codes (m,) int64 of the vertices.
     """
     num, d = features.shape
     elevated, corner, rank = np.empty(d + 1, np.float32), np.empty(d + 1, np.float32), np.empty(d + 1, np.int64)
-    axis, offset, codes = np.empty(d + 1, np.int64), np.empty(d + 1, np.float32), np.zeros(d + 1, np.int64)
+    axis, offset, codes = np.empty(d + 1, np.int64), np.empty(d + 1, np.float32), np.zeros(d + 1, np.uint64)
     table, count, whole = np.full((4096, 2), _EMPTY, np.int64), 0, steps.sum()
     for i in range(num):
         locate(features[i], factors, elevated, corner, rank)
-        code = np.int64(0)
+        code = np.uint64(0)
         for j in range(d + 1):  # coordinates in rising order of their offset from the corner
             axis[d - rank[j]] = j
             offset[d - rank[j]] = elevated[j]
-            code += np.int64(corner[j]) * steps[j]
+            code += np.uint64(np.int64(corner[j])) * steps[j]
         # Vertex r is the corner plus 1 on all coordinates, less d + 1 on the r axes of the least offsets. Its barycentric
         # weight is the difference of two offsets that follow each other.
         same = i > 0
@@ -49,7 +52,7 @@ def enclose(features: Any, factors: Any, steps: Any, first_id: int, column: int,
             weights[i, column + r] = offset[r] - offset[r - 1] if r else offset[0] + (_ONE - offset[d])
             same = same and codes[r] == code
             codes[r] = code
-            code += whole - (d + 1) * steps[axis[r]]
+            code += whole - np.uint64(d + 1) * steps[axis[r]]
         if same:  # neighbouring pixels mostly share a simplex; no need to look its vertices up again
             for r in range(d + 1):
                 ids[i, column + r] = ids[i - 1, column + r]
@@ -57,9 +60,9 @@ def enclose(features: Any, factors: Any, steps: Any, first_id: int, column: int,
         if 2 * (count + d + 1) > len(table):
             table = enlarged(table)
         for r in range(d + 1):
-            slot = find_slot(table, codes[r])
+            slot = find_slot(table, np.int64(codes[r]))
             if table[slot, 1] < 0:
-                table[slot, 0] = codes[r]
+                table[slot, 0] = np.int64(codes[r])
                 table[slot, 1] = count
                 count += 1
             ids[i, column + r] = first_id + table[slot, 1]
@@ -134,13 +137,14 @@ def neighbours_along(codes: Any, step: Any, neighbours: Any) -> Any:
     codes (m,) int64, ascending. Fills neighbours (2, m) int32 with the numbers of those before and after, -1 for none.
     Returns the largest difference of a point's number and its neighbour's.
     """
-    max_offset, k, wanted = 0, 0, codes[0] + step
+    max_offset, k, wanted, unsigned_step = 0, 0, codes[0], np.uint64(step)
     for i in range(len(codes)):
         neighbours[0, i] = neighbours[1, i] = -1
     for i in range(len(codes)):
-        if codes[i] + step < wanted:  # the sum has passed the largest of 64 bits, as random strides let it
+        following = np.int64(np.uint64(codes[i]) + unsigned_step)
+        if i == 0 or following < wanted:  # the start, or the sum has wrapped around
             k = 0
-        wanted = codes[i] + step
+        wanted = following
         while k < len(codes) and codes[k] < wanted:
             k += 1
         if k < len(codes) and codes[k] == wanted:
