@@ -122,7 +122,7 @@ def test_images_tensors_and_lists_are_arrays_too() -> None:
     expected = refine(IMAGE, PROBS)
     found = refine(Image.fromarray(IMAGE), torch.from_numpy(PROBS))  # type: ignore[arg-type]
     np.testing.assert_array_equal(found, expected)
-    np.testing.assert_allclose(refine(IMAGE, PROBS.tolist()), expected, atol=1e-5)  # type: ignore[arg-type]
+    np.testing.assert_allclose(refine(IMAGE, PROBS.tolist()), expected, atol=1e-5)
     expected = refine(IMAGE, PROBS, kernels=[Kernel(appearance_features(IMAGE, 3, 9))])
-    features = appearance_features(IMAGE.tolist(), 3, 9).tolist()  # type: ignore[arg-type]
+    features = appearance_features(IMAGE.tolist(), 3, 9).tolist()
     np.testing.assert_allclose(refine(IMAGE, PROBS, kernels=[Kernel(features)]), expected, atol=1e-5)

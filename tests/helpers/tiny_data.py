@@ -11,7 +11,13 @@ from PIL import Image
 from pixelwise.config import Config
 
 NAMES = ("ground", "disc", "bar")
-TINY_COMPACT = {"widths": [8, 8, 8, 8], "blocks": [1, 1], "dilations": [1], "rates": [2], "decoder": [8, 4, 4]}
+TINY_COMPACT: dict[str, Any] = {
+    "channels": [8, 8, 8, 8],
+    "num_blocks": [1, 1],
+    "dilations": [1],
+    "atrous_rates": [2],
+    "decoder_channels": [8, 4, 4],
+}
 TINY_FCN = {"width_mult": 0.0625, "geometry": "same"}
 
 

@@ -201,7 +201,7 @@ def flip(path: Path) -> None:
         (lambda f: edit_model(f, options={"widht": 3}), "has no option"),
         (lambda f: edit_model(f, num_classes=10**15), "cannot build"),
         (lambda f: edit_model(f, num_classes="3"), "cannot build"),
-        (lambda f: edit_model(f, options={**TINY_COMPACT, "decoder": [8, 6, 4]}), "does not fit the network"),
+        (lambda f: edit_model(f, options={**TINY_COMPACT, "decoder_channels": [8, 6, 4]}), "does not fit the network"),
         (lambda f: edit_model(f, num_classes=4, taxonomy=4), "score.weight: expected (4, 4, 1, 1), got (3, 4, 1, 1)"),
     ],
 )
@@ -222,7 +222,7 @@ def edit_model(folder: Path, taxonomy: int = 0, **changes: Any) -> None:
 
 
 def test_weights_of_another_network_list_what_differs() -> None:
-    wider = create_model("compact", 3, **{**TINY_COMPACT, "blocks": [2, 1]})
+    wider = create_model("compact", 3, **{**TINY_COMPACT, "num_blocks": [2, 1]})
     own = model().state_dict()
     with pytest.raises(CheckpointError) as caught:
         load_weights(wider, own, "weights")
