@@ -28,27 +28,28 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..core import LowResLogits
-from ..nn.model import SegmentationModel
-from ..nn.resample import Bilinear
-from .contract import MODELS
+from ..nn.upsampling import Bilinear
+from .base import MODELS, SegmentationModel
 
 
 class Toy(SegmentationModel):
-    """Scores at stride 2."""
+    """Two convolutions; logits at stride 2."""
 
-    def __init__(self, num_classes: int, in_channels: int, width: int, preprocessing: str) -> None:
+    logits_stride = 2
+
+    def __init__(
+        self, num_classes: int = 3, in_channels: int = 3, *, width: int = 8, preprocessing: str = "torchvision"
+    ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
-        self.layers = nn.Sequential(nn.Conv2d(in_channels, width, 3, 2, 1), nn.ReLU(), nn.Conv2d(width, num_classes, 1))
+        self.features = nn.Sequential(nn.Conv2d(in_channels, width, 3, 2, 1), nn.ReLU())
+        self.score = nn.Conv2d(width, num_classes, 1)
 
     def forward_low_res(self, images: Tensor) -> LowResLogits:
-        """images (B, C, H, W) -> scores at stride 2."""
-        return LowResLogits(self.layers(self.preprocess(images)), Bilinear(), (images.shape[-2], images.shape[-1]))
+        """Compute logits at stride 2."""
+        return LowResLogits(self.score(self.features(self.preprocess(images))), Bilinear())
 
 
-@MODELS.register("toy", tiny={"width": 2}, paper="https://example.org", year=2026)
-def toy(num_classes: int = 3, in_channels: int = 3, *, width: int = 8, preprocessing: str = "torchvision") -> Toy:
-    """Two convolutions."""
-    return Toy(num_classes, in_channels, width, preprocessing)
+MODELS.register("toy", summary="Two convolutions.", tiny={"width": 2}, paper="https://example.org", year=2026)(Toy)
 '''
 
 
