@@ -7,8 +7,9 @@ from pathlib import Path
 from ..core import Prediction
 from ..errors import InputError
 from ..inference.jobs import Job, plan
-from ..inference.predict_files import OutputOptions, print_skipped, run_jobs
+from ..inference.predict_files import OutputOptions
 from ..visualization.gallery import Photo, make_photo, write_gallery
+from ._labelling import print_skipped, run_jobs
 
 
 def demo(photos: Path = Path("samples"), /, *, out: Path = Path("demo"), model: str | None = None) -> int:

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json as json_format
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from ..data import open_dataset
 from ..data.dataset import Split
 from ..errors import ConfigError
-from ..evaluation.evaluator import Evaluation, OnProgress, check_same_classes, evaluate_folder, write_scores
+from ..evaluation.evaluator import Evaluation, check_same_classes, evaluate_folder, write_scores
 from ..evaluation.evaluator import evaluate as evaluate_model
 from ..evaluation.metrics import Scores
 from ..files import make_folder
 from ._options import parse_options
+from ._progress import progress_bar
 
 
 def evaluate(
@@ -83,7 +80,7 @@ def evaluate(
     truth = dataset.split(split)
     if predictions is not None:
         # No model, no torch: scoring a folder starts at once.
-        with _progress() as report:
+        with progress_bar("scoring") as report:
             result = evaluate_folder(predictions, truth, dataset=dataset.name, boundary=boundary, progress=report)
     else:
         result = _evaluate_model(model, parse_options(options), crf, truth, dataset.name, precision, device, boundary)
@@ -118,19 +115,10 @@ def _evaluate_model(
     if crf is not None and parameters is not None:
         segmenter, name = with_crf(segmenter, parameters), f"{name} with CRF {parameters}, {crf_origin(crf, model)}"
     check_same_classes(segmenter.taxonomy, truth.taxonomy, model_name=name, data_name=f"{dataset} {truth.name}")
-    with _progress() as report:
+    with progress_bar("scoring") as report:
         return evaluate_model(
             segmenter, truth, dataset=dataset, model=name, precision=precision, boundary=boundary, progress=report
         )
-
-
-@contextmanager
-def _progress() -> Iterator[OnProgress]:
-    """A bar on standard error, so that standard output holds results alone; gone when done."""
-    columns = TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("scoring", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:

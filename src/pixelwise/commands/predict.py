@@ -9,7 +9,8 @@ from cyclopts import Parameter
 
 from ..errors import InputError
 from ..inference.jobs import plan, unfinished
-from ..inference.predict_files import OutputOptions, print_skipped, run_jobs
+from ..inference.predict_files import OutputOptions
+from ._labelling import print_skipped, run_jobs
 from ._options import parse_options
 
 Switch = Annotated[bool, Parameter(negative="", show_default=False)]

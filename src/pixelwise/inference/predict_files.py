@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
 from ..core import Prediction
 from ..errors import InputError, PixelwiseError
@@ -129,52 +123,3 @@ def predict_files(
         if on_prediction:
             on_prediction(job, prediction)
         yield PredictionResult(job, prediction.class_fractions(), milliseconds)
-
-
-def run_jobs(
-    segmenter: Segmenter,
-    jobs: Sequence[Job],
-    outputs: OutputOptions,
-    out: Path,
-    *,
-    on_prediction: Callable[[Job, Prediction], None] | None = None,
-) -> int:
-    """Label the images, print each failure as it happens, then a table; return the exit code: 0, 1 some failed, 2 all failed."""
-    results = []
-    with _progress(len(jobs)) as advance:
-        for result in predict_files(segmenter, jobs, outputs, on_prediction=on_prediction):
-            results.append(result)
-            if result.error is not None:
-                print(f"error: {result.error}", file=sys.stderr, flush=True)
-            advance()
-    num_failed = sum(result.error is not None for result in results)
-    table = Table("file", "classes found", box=None, pad_edge=False)
-    table.add_column("ms", justify="right")
-    for result in results:
-        if result.error is None:
-            shown = [f"{name} {share:.0%}" for name, share in result.class_fractions.items() if share >= 0.005]
-            # Text, because rich would read brackets in a plain string as markup.
-            table.add_row(Text(str(result.job.name)), Text(", ".join(shown)), f"{result.milliseconds:.0f}")
-    console = Console()
-    if table.row_count:
-        console.print(table)
-    failures = f", {num_failed} failed" if num_failed else ""
-    console.print(Text(f"{len(results) - num_failed} labelled into {out}{failures}"), soft_wrap=True)
-    return 0 if not num_failed else 1 if num_failed < len(results) else 2
-
-
-def print_skipped(lines: Sequence[str]) -> None:
-    """Print the first skipped files to standard error, and how many there are."""
-    for line in lines[:2]:
-        print(f"skipped: {line}", file=sys.stderr)
-    if len(lines) > 2:
-        print(f"skipped: {len(lines) - 2} more like these", file=sys.stderr)
-
-
-@contextmanager
-def _progress(num_jobs: int) -> Iterator[Callable[[], None]]:
-    """Show a bar on standard error, so that standard output holds only the table."""
-    columns = TextColumn("labelling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("labelling", total=num_jobs)
-        yield lambda: bar.advance(task)
