@@ -5,9 +5,9 @@ The names are in the order of the publishers' prototxt files, not taken from the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from helpers.caffe_file import Layer
-from pixelwise.weights.importing import import_fcn
+from pixelwise.models import MODELS
+from pixelwise.weights.importing import Imported, import_model
 
 # Convolutions in the order of the published prototxt files.
 VGG16 = [f"conv{stage}_{i}" for stage, count in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, count + 1)]
@@ -41,9 +42,8 @@ OFFICIAL = {
     ),
     "fcn32s_late_fusion_vgg16": (
         [
-            *[layer + "color" for layer in (*VGG16, *FC)],
-            *[layer + "hha" for layer in (*VGG16, *FC)],
-            *("score_frcolor", "score_frhha"),
+            *[layer + "color" for layer in (*VGG16, *FC, "score_fr")],
+            *[layer + "hha" for layer in (*VGG16, *FC, "score_fr")],
         ],
         [("upscore", 64)],
     ),
@@ -52,7 +52,7 @@ OFFICIAL = {
         [("upscore_sem", 64), ("upscore_geo", 64)],
     ),
     "fcn16s_two_heads_vgg16": (
-        [*VGG16, *FC, *[f"score_{part}_{task}" for task in ("sem", "geo") for part in ("fr", "pool4")]],
+        [*VGG16, *FC, *[f"score_{part}_{task}" for part in ("fr", "pool4") for task in ("sem", "geo")]],
         [
             (f"{upscore}_{task}", kernel)
             for task in ("sem", "geo")
@@ -60,7 +60,7 @@ OFFICIAL = {
         ],
     ),
     "fcn8s_two_heads_vgg16": (
-        [*VGG16, *FC, *[f"score_{part}_{task}" for task in ("sem", "geo") for part in ("fr", "pool4", "pool3")]],
+        [*VGG16, *FC, *[f"score_{part}_{task}" for part in ("fr", "pool4", "pool3") for task in ("sem", "geo")]],
         [
             (f"{upscore}_{task}", kernel)
             for task in ("sem", "geo")
@@ -130,9 +130,22 @@ def images(size: tuple[int, int] = (33, 40), num_channels: int = 3) -> Tensor:
     )
 
 
+def import_tiny(
+    path: Path,
+    name: str,
+    num_classes: int | None = None,
+    *,
+    in_channels: int | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Imported:
+    """`import_model` with the network in its test size."""
+    small = {**MODELS[name].tiny, **(options or {})}
+    return import_model(path, name, num_classes, in_channels=in_channels, options=small)
+
+
 def make_imports_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """`pixelwise import` builds its networks in their test size."""
-    monkeypatch.setattr("pixelwise.weights.importing.import_fcn", partial(import_fcn, tiny=True))
+    monkeypatch.setattr("pixelwise.commands.import_.import_model", import_tiny)
 
 
 def save(path: Path, state: dict[str, Tensor]) -> Path:

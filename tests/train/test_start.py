@@ -34,6 +34,16 @@ def data(tmp_path: Path) -> Path:
     return write_dataset(tmp_path / "data")
 
 
+def scores_and_logits(model: FCN, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The output of each score layer, and the logits before the last upsampling."""
+    seen: dict[str, torch.Tensor] = {}
+    for name in model.classifier_names:
+        layer = model.get_submodule(name)
+        layer.register_forward_hook(lambda _, __, output, name=name: seen.__setitem__(name, output))
+    seen["logits"] = model.forward_low_res(images).logits
+    return seen
+
+
 def test_stages_go_on_where_the_one_before_stopped(data: Path, tmp_path: Path) -> None:
     """At the start of 16s the score of fc7 is 32s' bit for bit, pool4 adds nothing, and so on up the ladder."""
     images = torch.randint(0, 256, (1, 3, 48, 64), dtype=torch.uint8)
@@ -45,14 +55,13 @@ def test_stages_go_on_where_the_one_before_stopped(data: Path, tmp_path: Path) -
         model = build_model(config.model, open_dataset(data).taxonomy).eval()
         assert isinstance(model, FCN)
         if previous is not None:
-            maps, before = (m.encoder(m.preprocess(images)) for m in (model, previous))
-            scores, coarser = model.head.score(maps), previous.head.score(before)
-            assert all(torch.equal(a, b) for a, b in zip(scores, coarser, strict=False))
-            assert bool((scores[-1] == 0).all())
-            up = model.head.upscores[-1](model.head._extend(previous.head.fuse(coarser)))
-            alone = model.head.fuse([*coarser, torch.zeros_like(scores[-1])])
-            assert torch.equal(model.head.fuse(scores), alone)
-            assert bool(torch.isin(alone.unique(), up.unique()).all())
+            before, now = (scores_and_logits(m, images) for m in (previous, model))
+            *old, new = model.classifier_names
+            assert all(torch.equal(now[name], before[name]) for name in old)
+            assert bool((now[new] == 0).all())
+            # As the new skip adds nothing, the sum holds the upsampled scores of the rung before.
+            upscore = model.get_submodule({"score_pool4": "upscore2", "score_pool3": "upscore_pool4"}[new])
+            assert bool(torch.isin(now["logits"].unique(), upscore(before["logits"]).unique()).all())
         if net != "fcn8s_vgg16":
             out = tmp_path / f"run_{net}"
             train(config, out)
@@ -60,7 +69,8 @@ def test_stages_go_on_where_the_one_before_stopped(data: Path, tmp_path: Path) -
             # As `build_model` lays its weights out: another layout rounds differently.
             loaded = load_checkpoint(start).model.to(memory_format=torch.channels_last)
             assert isinstance(loaded, FCN)
-            assert bool((loaded.head.scores[-1].weight != 0).any()), "the new score layer has learned"
+            newest = loaded.classifier_names[-1]
+            assert bool((loaded.get_parameter(f"{newest}.weight") != 0).any()), "the new score layer has learned"
             previous = loaded
 
 
@@ -129,7 +139,7 @@ def test_a_start_that_fits_nowhere(tmp_path: Path) -> None:
 
 def test_what_has_no_place_in_the_network_is_told() -> None:
     line = start_from(create_model("fcn32s_vgg16", 3, **TINY_FCN), create_model("fcn16s_vgg16", 3, **TINY_FCN), "x")
-    assert line.endswith("0 fresh; 2 of the checkpoint have no place: head.scores.1.weight, head.scores.1.bias")
+    assert line.endswith("0 fresh; 2 of the checkpoint have no place: score_pool4.weight, score_pool4.bias")
 
 
 @pytest.mark.parametrize(("options", "order", "std"), [({}, "rgb", 58.395), ({"preprocessing": "caffe"}, "bgr", 1.0)])

@@ -44,7 +44,7 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)
 def fcn() -> Segmenter:
     torch.manual_seed(0)
     model = create_model("fcn8s_vgg16", 3, tiny=True)
-    for score in model.head.scores:
+    for score in model.classifier_modules():
         nn.init.normal_(score.weight, std=0.1)
     return Segmenter(Checkpoint(model.eval(), TAXONOMY), "fcn", device="cpu")
 
@@ -137,13 +137,12 @@ def test_the_heat_map_is_bright_where_the_probability_is():
 def by_hand(model, images) -> list[torch.Tensor]:
     """FCN-8s at its published geometry with the paper's crops 5, 9, 31: logits from fr, + pool4, + pool3."""
     x, maps = model.preprocess(images), {}
-    for n, layer in enumerate(model.encoder.backbone.features):
+    for n, layer in enumerate(model.backbone.features):
         x = layer(x)
         maps[n] = x
-    pools = [maps[n] for n, layer in enumerate(model.encoder.backbone.features) if isinstance(layer, nn.MaxPool2d)]
-    fr, pool4, pool3 = (
-        score(x) for score, x in zip(model.head.scores, (model.encoder.fc(x), pools[3], pools[2]), strict=True)
-    )
+    pools = [maps[n] for n, layer in enumerate(model.backbone.features) if isinstance(layer, nn.MaxPool2d)]
+    fr = model.score_fr(model.fc7(model.fc6(x)))
+    pool4, pool3 = model.score_pool4(pools[3]), model.score_pool3(pools[2])
 
     def up(scores, kernel):
         return F.conv_transpose2d(scores, bilinear_kernel(kernel, 3), stride=kernel // 2, groups=3)
@@ -201,20 +200,20 @@ def test_shallow_and_deep_layers_are_chosen(fcn, compact):
     maps = feature_maps(fcn.model, tensor(IMAGE))
     assert list(maps) == ["pool1", "pool5"]
     with torch.no_grad():
-        backbone = fcn.model.encoder.backbone(fcn.model.preprocess(tensor(IMAGE)))
+        backbone = fcn.model.backbone(fcn.model.preprocess(tensor(IMAGE)))
     assert torch.equal(maps["pool1"], backbone[0][0])
     assert torch.equal(maps["pool5"], backbone[-1][0])
     assert list(feature_maps(compact.model, tensor(IMAGE))) == ["stem", "project"]
 
 
 def test_a_named_convolution_is_seen_before_the_rectifier_in_place_behind_it(fcn):
-    first = fcn.model.encoder.backbone.features[0]
+    first = fcn.model.backbone.features[0]
     with torch.no_grad():
         expected = first(fcn.model.preprocess(tensor(IMAGE)))[0]
-    seen = feature_maps(fcn.model, tensor(IMAGE), ["encoder.backbone.features.0", "pool4"])
-    assert list(seen) == ["encoder.backbone.features.0", "pool4"]
+    seen = feature_maps(fcn.model, tensor(IMAGE), ["backbone.features.0", "pool4"])
+    assert list(seen) == ["backbone.features.0", "pool4"]
     assert (expected < 0).any()
-    assert torch.equal(seen["encoder.backbone.features.0"], expected)
+    assert torch.equal(seen["backbone.features.0"], expected)
 
 
 def test_unknown_layers_are_refused(fcn, compact):
@@ -233,7 +232,7 @@ def test_activations_draw_a_row_a_layer(compact):
 
 def test_the_measured_field_is_the_one_of_the_arithmetic(fcn):
     # A pixel of FCN-8s sees two cells of stride 8, which see two of stride 16, which see three of stride 32.
-    field = arithmetic(layers_of([*fcn.model.encoder.backbone.modules_to(), fcn.model.encoder.fc]))
+    field = arithmetic(layers_of([*fcn.model.backbone.modules_to(), fcn.model.fc6, fcn.model.fc7]))
     assert (field.size, field.stride) == (404, 32)
     single = create_model("fcn32s_vgg16", 3, tiny=True).eval()
     length, position = 1200, 600

@@ -17,17 +17,20 @@ import torch
 from torch import Tensor, nn
 
 from helpers.caffe_file import write
-from helpers.foreign_nets import GOOGLENET, filled, images, layers_of, make_imports_tiny, save
+from helpers.foreign_nets import GOOGLENET, filled, images, import_tiny, layers_of, make_imports_tiny, save
 from helpers.papers import torchvision_state
 from pixelwise.backbones import BACKBONES, create_backbone
 from pixelwise.backbones.classifier import ClassifierBackbone
 from pixelwise.commands.import_ import import_
 from pixelwise.errors import CheckpointError
-from pixelwise.models import create_model
+from pixelwise.models import MODELS, create_model
+from pixelwise.models.base import SegmentationModel
+from pixelwise.models.fcn import FCN, FullyConnected
 from pixelwise.weights.checkpoint import load_checkpoint
-from pixelwise.weights.importing import assign, import_fcn, load_classifier
-from pixelwise.weights.importing import torch_names as torchnames
-from pixelwise.weights.importing.assign import SourceArray, fits
+from pixelwise.weights.importing import load, load_classifier
+from pixelwise.weights.importing.classifiers import backbone_in
+from pixelwise.weights.importing.fcn_nets import map_classifier_to_fcn
+from pixelwise.weights.importing.load import KeyMapping, SourceArray, WeightFile, fits, load_mapped
 from pixelwise.weights.published import WEIGHTS
 
 NETWORKS = ("alexnet", "vgg13", "vgg16", "vgg16_bn", "vgg19", "googlenet")
@@ -60,25 +63,29 @@ def test_only_reshapes_that_keep_the_meaning_fit(
 
 
 def test_arrays_longer_than_a_piece_arrive_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(assign, "PIECE", 7)
+    monkeypatch.setattr(load, "PIECE", 7)
     values = torch.arange(60.0).reshape(5, 12)
     network = nn.Conv2d(3, 5, 2, bias=False)
-    assign.fill(
-        network, {"w": SourceArray.of_array(values.numpy())}, assign.KeyMapping(moves={"weight": "w"}), "made", ""
-    )
+    mapping = KeyMapping(moves={"weight": "w"})
+    load_mapped(network, WeightFile(Path("made"), {"w": SourceArray.of_array(values.numpy())}), mapping, "")
     assert torch.equal(network.weight, values.reshape(5, 3, 2, 2))
     values[4, 11] = float("nan")
     with pytest.raises(CheckpointError, match=r"1 not finite \(w\)"):
-        assign.fill(network, {"w": SourceArray.of_tensor(values)}, assign.KeyMapping(moves={"weight": "w"}), "made", "")
+        load_mapped(network, WeightFile(Path("made"), {"w": SourceArray.of_tensor(values)}), mapping, "")
     assert network.weight.isfinite().all(), "nothing is copied when something is wrong"
 
 
-def published_arrays(network: str) -> dict[str, SourceArray]:
+def published_file(network: str) -> WeightFile:
     """torchvision's names and shapes, without numbers."""
-    return {
-        name: SourceArray(tuple(shape), lambda start, stop: torch.zeros(0))
-        for name, shape in torchvision_state(network).items()
-    }
+    shapes = torchvision_state(network)
+    arrays = {name: SourceArray(tuple(shape), lambda start, stop: torch.zeros(0)) for name, shape in shapes.items()}
+    return WeightFile(Path("made.pth"), arrays)
+
+
+def fcn(network: str, *, tiny: bool = False) -> FCN:
+    model = create_model(f"fcn32s_{family_of(network)}", tiny=tiny, backbone=DEFAULTS.get(network, network))
+    assert isinstance(model, FCN)
+    return model
 
 
 def family_of(network: str) -> str:
@@ -87,10 +94,10 @@ def family_of(network: str) -> str:
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_published_torchvision_key_has_its_place(network: str) -> None:
-    arrays, backbone = published_arrays(network), DEFAULTS.get(network, network)
-    assert torchnames.backbone_in(arrays) == backbone
-    model = create_model(f"fcn32s_{family_of(network)}", 21, tiny=True, backbone=backbone)
-    plan = torchnames.plan_fcn(model, arrays, backbone)  # type: ignore[arg-type]
+    file = published_file(network)
+    assert backbone_in(file) == DEFAULTS.get(network, network)
+    model = fcn(network, tiny=True)
+    plan = map_classifier_to_fcn(model, file)
     own = model.state_dict()
     used = list(plan.moves.values())
     assert len(set(used)) == len(used)
@@ -104,11 +111,10 @@ def test_every_published_torchvision_key_has_its_place(network: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_published_torchvision_shape_fits_in_full_size(network: str) -> None:
-    arrays, backbone = published_arrays(network), DEFAULTS.get(network, network)
     with torch.device("meta"):
-        model = create_model(f"fcn32s_{family_of(network)}", 21, backbone=backbone)
+        model = fcn(network)
     own = model.state_dict()
-    for key, name in torchnames.plan_fcn(model, arrays, backbone).moves.items():  # type: ignore[arg-type]
+    for key, name in map_classifier_to_fcn(model, published_file(network)).moves.items():
         assert fits(torchvision_state(network)[name], own[key].shape), f"{name} for {key}"
 
 
@@ -124,7 +130,7 @@ def test_a_torchvision_file_becomes_an_fcn(tmp_path: Path, backbone: str, ending
     classifier = filled(create_backbone(backbone, tiny=True, num_classes=7, **heads))
     path = save(tmp_path / f"net{ending}", classifier.state_dict())
     family = family_of(backbone)
-    imported = import_fcn(path, f"fcn32s_{family}", 4, tiny=True)
+    imported = import_tiny(path, f"fcn32s_{family}", 4)
     assert imported.spec.options["preprocessing"] == ("tensorflow" if family == "googlenet" else "torchvision")
     state, given = imported.model.state_dict(), classifier.state_dict()
     linears = [
@@ -132,11 +138,11 @@ def test_a_torchvision_file_becomes_an_fcn(tmp_path: Path, backbone: str, ending
         for name, layer in classifier.named_modules()
         if isinstance(layer, nn.Linear) and not name.startswith("aux")
     ]
-    convs = [f"encoder.fc.{i}" for i, layer in enumerate(imported.model.encoder.fc) if isinstance(layer, nn.Conv2d)]
+    convs = [f"{name}.conv" for name, layer in imported.model.named_children() if isinstance(layer, FullyConnected)]
     for linear, conv in zip(linears[:-1], convs, strict=True):
         assert torch.equal(state[f"{conv}.weight"].flatten(1), given[f"{linear}.weight"])
-    for name in imported.model.encoder.backbone.state_dict():
-        assert torch.equal(state[f"encoder.backbone.{name}"], given[name])
+    for name in imported.model.get_submodule("backbone").state_dict():
+        assert torch.equal(state[f"backbone.{name}"], given[name])
     assert all(name in given for name in imported.report.dropped)
     fresh = classifier_backbone(backbone, heads)
     assert len(load_classifier(fresh, path).loaded) == len(given)
@@ -162,18 +168,18 @@ def vgg_state() -> dict[str, Tensor]:
 
 def test_files_older_than_the_counter_are_read(tmp_path: Path) -> None:
     state = {name: value for name, value in vgg_state().items() if not name.endswith("num_batches_tracked")}
-    report = import_fcn(save(tmp_path / "old.pth", state), "fcn32s_vgg16", tiny=True).report
-    assert "encoder.backbone.features.1.num_batches_tracked" in report.fresh
+    report = import_tiny(save(tmp_path / "old.pth", state), "fcn32s_vgg16").report
+    assert "backbone.features.1.num_batches_tracked" in report.fresh
     del state["features.1.running_mean"]
     with pytest.raises(CheckpointError, match=r"1 missing \(features\.1\.running_mean"):
-        import_fcn(save(tmp_path / "cut.pth", state), "fcn32s_vgg16", tiny=True)
+        import_tiny(save(tmp_path / "cut.pth", state), "fcn32s_vgg16")
 
 
 def test_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     state = vgg_state()
     state["classifier.0.bias"][3] = float("inf")
     with pytest.raises(CheckpointError, match=r"1 not finite \(classifier\.0\.bias\)"):
-        import_fcn(save(tmp_path / "x.pth", state), "fcn32s_vgg16", tiny=True)
+        import_tiny(save(tmp_path / "x.pth", state), "fcn32s_vgg16")
 
 
 class Payload:
@@ -195,7 +201,7 @@ def test_a_malicious_pickle_is_refused_without_a_way_around(tmp_path: Path, plai
     else:
         torch.save(content, path)
     with pytest.raises(CheckpointError) as caught:
-        import_fcn(path, "fcn8s_vgg16", tiny=True)
+        import_tiny(path, "fcn8s_vgg16")
     assert not sentinel.exists()
     message = str(caught.value)
     assert len(message) < 400
@@ -217,21 +223,21 @@ def test_wrong_torch_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "weights.h5").write_bytes(b"x")
     (tmp_path / "empty.pth").write_bytes(b"")
     words = {
-        "wrapped.pth": "no flat table of tensors: 'state_dict' is a dict",
-        "list.pth": "holds a list",
+        "wrapped.pth": "expected a flat table of tensors, got 'state_dict' of type dict",
+        "list.pth": "expected a table of tensors, got a list",
         "sparse.pth": "sparse",
-        "cut.pth": "cut, damaged",
+        "cut.pth": "truncated, damaged",
         "noise.pth": "damaged",
-        "cut.safetensors": "no whole .safetensors file",
+        "cut.safetensors": "not a complete .safetensors file",
         "pointer.pth": "Git LFS pointer",
         "page.safetensors": "HTML page",
-        "weights.h5": "known are .caffemodel, .pth",
+        "weights.h5": "expected .caffemodel, .pth",
         "empty.pth": "is empty",
         "none.pth": "cannot be opened",
     }
     for name, expected in words.items():
         with pytest.raises(CheckpointError) as caught:
-            import_fcn(tmp_path / name, "fcn8s_vgg16", tiny=True)
+            import_tiny(tmp_path / name, "fcn8s_vgg16")
         message = str(caught.value)
         assert expected in message
         assert message.startswith(str(tmp_path / name))
@@ -250,7 +256,7 @@ def test_damage_of_a_torch_file_never_escapes_as_another_error(tmp_path: Path) -
             content[place] = random.integers(0, 256)
         (tmp_path / "x.pth").write_bytes(bytes(content[: random.integers(1, len(content) + 1)]))
         with pytest.raises(CheckpointError):
-            import_fcn(tmp_path / "x.pth", "fcn32s_vgg16", tiny=True)
+            import_tiny(tmp_path / "x.pth", "fcn32s_vgg16")
 
 
 @pytest.mark.parametrize(
@@ -276,12 +282,12 @@ def test_the_command_writes_a_checkpoint_and_says_what_it_did(
     assert f"loaded {num_loaded or f'{held:,}'} numbers" in printed
     assert "published as googlenet.caffe" in printed
     assert "left out: loss3/classifier.weight, loss3/classifier.bias (the classifier's last layer" in printed
-    assert "started fresh, so train before use: head.scores.0.weight, head.scores.0.bias" in printed
+    assert "started fresh, so train before use: score_fr.weight, score_fr.bias" in printed
     checkpoint = load_checkpoint(tmp_path / "out")
     assert checkpoint.taxonomy.names[15] == "person"
     assert checkpoint.model.preprocess.order == "bgr"
     name = "inception4e.branch3.1.conv.weight"
-    assert torch.equal(checkpoint.model.state_dict()[f"encoder.backbone.{name}"], classifier.state_dict()[name])
+    assert torch.equal(checkpoint.model.state_dict()[f"backbone.{name}"], classifier.state_dict()[name])
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "unrestricted use" in card
     assert "train before predicting" in card
@@ -316,3 +322,25 @@ def test_a_refused_import_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no published sha256.*download it yourself"):
         import_("fcn8s-heavy-pascal.caffe", as_="fcn8s_vgg16", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_networks_on_a_classifier_declare_that_it_can_be_imported() -> None:
+    for name in MODELS:
+        with torch.device("meta"):
+            model: SegmentationModel = create_model(name, tiny=True)
+        on_classifier = isinstance(dict(model.named_children()).get("backbone"), ClassifierBackbone)
+        if model.import_format not in ("caffe", "torchvision"):
+            assert model.import_format == ("backbone" if on_classifier else ""), name
+        assert bool(model.caffe_names()) == (model.import_format == "caffe"), name
+        assert MODELS[name].product is type(model)
+
+
+def test_a_torch_file_without_a_fully_connected_layer_is_refused(tmp_path: Path) -> None:
+    state = {
+        name: value for name, value in vgg_state().items() if not name.startswith(("classifier.3", "classifier.6"))
+    }
+    with pytest.raises(CheckpointError, match="expected 2 fully connected layers for fc6 and fc7, got 1"):
+        import_tiny(save(tmp_path / "x.pth", state), "fcn32s_vgg16")
+    state = {name: value for name, value in vgg_state().items() if not name.startswith("classifier.3")}
+    with pytest.raises(CheckpointError, match=r"mis-shaped \(classifier\.6\.weight"):
+        import_tiny(save(tmp_path / "x.pth", state), "fcn32s_vgg16")

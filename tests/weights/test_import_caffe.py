@@ -23,6 +23,7 @@ from helpers.foreign_nets import (
     dense_bilinear,
     filled,
     images,
+    import_tiny,
     layers_of,
     official_layers,
 )
@@ -30,8 +31,10 @@ from pixelwise.backbones import create_backbone
 from pixelwise.backbones.classifier import ClassifierBackbone
 from pixelwise.errors import CheckpointError, ConfigError, UnknownNameError
 from pixelwise.models import create_model
+from pixelwise.models.base import SegmentationModel
+from pixelwise.models.fcn import FCN
 from pixelwise.nn.preprocessing import Preprocess
-from pixelwise.weights.importing import import_fcn, load_classifier
+from pixelwise.weights.importing import load_classifier
 
 BILINEAR_4 = np.outer([0.25, 0.75, 0.75, 0.25], [0.25, 0.75, 0.75, 0.25])
 
@@ -59,7 +62,7 @@ def position(layers: list[Layer], name: str) -> int:
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_an_official_net_comes_back_with_its_function(tmp_path: Path, name: str) -> None:
     network, layers = made(name)
-    imported = import_fcn(write(tmp_path / "net.caffemodel", layers), name, tiny=True)
+    imported = import_tiny(write(tmp_path / "net.caffemodel", layers), name)
     assert imported.model.num_classes == 5
     assert imported.report.fresh == ()
     assert imported.report.num_values == sum(p.numel() for p in network.parameters())
@@ -75,7 +78,7 @@ def test_an_official_net_comes_back_with_its_function(tmp_path: Path, name: str)
 def test_v1_layers_with_old_sizes_come_back(tmp_path: Path) -> None:
     network, made_layers = made("fcn8s_vgg16")
     layers = [layer for layer in made_layers if layer[2]]
-    imported = import_fcn(write(tmp_path / "v1.caffemodel", layers, v1=True), "fcn8s_vgg16", tiny=True)
+    imported = import_tiny(write(tmp_path / "v1.caffemodel", layers, v1=True), "fcn8s_vgg16")
     for key, value in network.state_dict().items():
         assert torch.equal(imported.model.state_dict()[key], value)
 
@@ -90,11 +93,11 @@ def test_learned_upsampling_is_loaded(tmp_path: Path) -> None:
 
     path = caffe_8s(tmp_path, change)
     with pytest.raises(CheckpointError, match=r"upscore2\.weight is learned, not bilinear"):
-        import_fcn(path, "fcn8s_vgg16", tiny=True)
-    state = import_fcn(path, "fcn8s_vgg16", tiny=True, options={"upsampling": "learned"}).model.state_dict()
+        import_tiny(path, "fcn8s_vgg16")
+    state = import_tiny(path, "fcn8s_vgg16", options={"upsampling": "learned"}).model.state_dict()
     for k in range(5):
         np.testing.assert_allclose(
-            state["head.upscores.0.weight"][k, 0], BILINEAR_4 * (k + 1) * [[1], [2], [3], [4]], rtol=1e-6
+            state["upscore2.weight"][k, 0], BILINEAR_4 * (k + 1) * [[1], [2], [3], [4]], rtol=1e-6
         )
 
 
@@ -114,7 +117,7 @@ def test_numbers_that_cannot_be_right_are_refused(tmp_path: Path, layer: str, bl
         layers[place] = (layer, layers[place][1], [blob, *layers[place][2][1:]])
 
     with pytest.raises(CheckpointError) as caught:
-        import_fcn(caffe_8s(tmp_path, change), "fcn8s_vgg16", tiny=True)
+        import_tiny(caffe_8s(tmp_path, change), "fcn8s_vgg16")
     assert words in str(caught.value)
 
 
@@ -124,14 +127,14 @@ def test_scales_of_at_once_are_proved(tmp_path: Path) -> None:
 
     path = caffe_8s(tmp_path, change, "fcn8s_atonce_vgg16")
     with pytest.raises(CheckpointError, match=r"scale_pool3\.weight is not 0\.0001 everywhere"):
-        import_fcn(path, "fcn8s_atonce_vgg16", tiny=True)
+        import_tiny(path, "fcn8s_atonce_vgg16")
 
 
 def test_staged_and_at_once_are_not_mistaken_for_each_other(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"2 unexpected \(scale_pool4\.weight, scale_pool3\.weight\)"):
-        import_fcn(caffe_8s(tmp_path, name="fcn8s_atonce_vgg16"), "fcn8s_vgg16", tiny=True)
+        import_tiny(caffe_8s(tmp_path, name="fcn8s_atonce_vgg16"), "fcn8s_vgg16")
     with pytest.raises(CheckpointError, match=r"2 missing \(scale_pool4\.weight, scale_pool3\.weight\)"):
-        import_fcn(caffe_8s(tmp_path), "fcn8s_atonce_vgg16", tiny=True)
+        import_tiny(caffe_8s(tmp_path), "fcn8s_atonce_vgg16")
 
 
 def test_one_error_lists_what_is_missing_unexpected_and_misshaped(tmp_path: Path) -> None:
@@ -143,7 +146,7 @@ def test_one_error_lists_what_is_missing_unexpected_and_misshaped(tmp_path: Path
 
     path = caffe_8s(tmp_path, change)
     with pytest.raises(CheckpointError) as caught:
-        import_fcn(path, "fcn8s_vgg16", tiny=True)
+        import_tiny(path, "fcn8s_vgg16")
     message = str(caught.value)
     assert message.startswith(f"{path}: does not fit the network: 2 missing (conv5_3.weight (for ")
     assert "; 1 unexpected (extra.weight)" in message
@@ -159,7 +162,7 @@ def test_one_fault_is_enough(tmp_path: Path, kind: str) -> None:
         layers[position(layers, name)] = (name, layer_type, blobs)
 
     with pytest.raises(CheckpointError, match=rf"the network: 1 {kind} \(score_pool3"):
-        import_fcn(caffe_8s(tmp_path, change), "fcn8s_vgg16", tiny=True)
+        import_tiny(caffe_8s(tmp_path, change), "fcn8s_vgg16")
 
 
 def test_long_lists_are_counted_and_cut(tmp_path: Path) -> None:
@@ -168,7 +171,7 @@ def test_long_lists_are_counted_and_cut(tmp_path: Path) -> None:
         [("score_fr", "Convolution", [np.ones((5, 256, 1, 1), np.float32), np.ones(5, np.float32)])],
     )
     with pytest.raises(CheckpointError, match=r"37 missing \(conv1_1\.weight \(for \S+\), ([^,]+, ){4}\.\.\.\)"):
-        import_fcn(path, "fcn8s_vgg16", tiny=True)
+        import_tiny(path, "fcn8s_vgg16")
 
 
 def test_a_score_layer_without_axes_is_misshaped(tmp_path: Path) -> None:
@@ -180,30 +183,30 @@ def test_a_score_layer_without_axes_is_misshaped(tmp_path: Path) -> None:
         )
 
     with pytest.raises(CheckpointError, match=r"score_fr\.weight scalar for 5x256x1x1"):
-        import_fcn(caffe_8s(tmp_path, change), "fcn8s_vgg16", 5, tiny=True)
+        import_tiny(caffe_8s(tmp_path, change), "fcn8s_vgg16", 5)
 
 
 def test_another_number_of_classes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"score_fr\.weight 5x256x1x1 for 7x256x1x1.*number of classes"):
-        import_fcn(caffe_8s(tmp_path), "fcn8s_vgg16", 7, tiny=True)
+        import_tiny(caffe_8s(tmp_path), "fcn8s_vgg16", 7)
 
 
 def test_a_file_of_another_family_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         CheckpointError,
-        match=r"holds vgg16, and fcn32s_alexnet is built on alexnet_caffe; fix: import it as fcn16s_vgg16",
+        match=r"expected alexnet_caffe, the backbone of fcn32s_alexnet, got vgg16; fix: import it as fcn16s_vgg16",
     ):
-        import_fcn(caffe_8s(tmp_path), "fcn32s_alexnet", tiny=True)
+        import_tiny(caffe_8s(tmp_path), "fcn32s_alexnet")
 
 
 def test_other_models_and_unknown_names_are_refused(tmp_path: Path) -> None:
     path = caffe_8s(tmp_path)
     with pytest.raises(UnknownNameError, match="fcn8s_vgg16"):
-        import_fcn(path, "fcn8s_vgg15")
+        import_tiny(path, "fcn8s_vgg15")
     with pytest.raises(ConfigError, match="no published weights fit"):
-        import_fcn(path, "compact")
+        import_tiny(path, "compact")
     with pytest.raises(ConfigError, match="widht"):
-        import_fcn(path, "fcn8s_vgg16", tiny=True, options={"widht": 1})
+        import_tiny(path, "fcn8s_vgg16", options={"widht": 1})
 
 
 def bgr(pixels: Tensor) -> Tensor:
@@ -288,16 +291,22 @@ def test_a_caffe_classifier_gives_its_logits(
     assert (swapped - expected).abs().max() > 1e-3 * expected.abs().max(), "the test would not see swapped colours"
 
 
+def fc7_of(model: SegmentationModel, pixels: Tensor) -> Tensor:
+    assert isinstance(model, FCN)
+    x: Tensor = model.fc7(model.fc6(model.backbone(model.preprocess(pixels))[-1]))
+    return x
+
+
 def test_a_caffe_classifier_becomes_an_fcn(tmp_path: Path) -> None:
     path, blobs = classifier_file(tmp_path, "vgg16", VGG16)
-    imported = import_fcn(path, "fcn32s_vgg16", tiny=True)
+    imported = import_tiny(path, "fcn32s_vgg16")
     assert imported.model.num_classes == 21
     assert set(imported.report.dropped) == {"fc8.weight", "fc8.bias"}
-    assert set(imported.report.fresh) == {"head.scores.0.weight", "head.scores.0.bias"}
+    assert set(imported.report.fresh) == {"score_fr.weight", "score_fr.bias"}
     pixels = images((60, 47))
     maps = plain_vgg16_maps(pixels, blobs, margin=100)
     with torch.no_grad():
-        hidden = imported.model.encoder(imported.model.preprocess(pixels))[0].double()
+        hidden = fc7_of(imported.model, pixels).double()
         assert not imported.model(pixels).logits.any(), "score layers start at zero"
     for row, column in ((0, 0), (1, 0), (hidden.shape[2] - 1, hidden.shape[3] - 1)):
         window = maps[:, :, row : row + 7, column : column + 7].flatten(1)
@@ -315,7 +324,7 @@ def test_googlenets_auxiliary_heads_are_left_out_and_said(tmp_path: Path) -> Non
         for part in ("conv", "fc", "classifier")
     ]
     path = write(tmp_path / "x.caffemodel", layers)
-    report = import_fcn(path, "fcn32s_googlenet", 3, tiny=True).report
+    report = import_tiny(path, "fcn32s_googlenet", 3).report
     assert len(report.loaded) == 2 * len(GOOGLENET)
     assert {name for name, reason in report.dropped.items() if "auxiliary" in reason} == {
         layer[0] + ".weight" for layer in layers[-6:]

@@ -15,15 +15,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helpers.caffe_file import Layer, write
-from helpers.foreign_nets import FC, NUM_GEOMETRIC, VGG16, filled, images, layers_of, make_imports_tiny, official_layers
+from helpers.foreign_nets import (
+    FC,
+    NUM_GEOMETRIC,
+    VGG16,
+    filled,
+    images,
+    import_tiny,
+    layers_of,
+    make_imports_tiny,
+    official_layers,
+)
 from pixelwise.backbones import create_backbone
 from pixelwise.commands.import_ import import_
 from pixelwise.errors import CheckpointError
 from pixelwise.models import create_model
-from pixelwise.models.fcn import FCN
-from pixelwise.models.fcn_fusion import TwoHeadFCN
+from pixelwise.models.fcn import FCN, FullyConnected
+from pixelwise.models.fcn_fusion import LateFusionFCN, TwoHeadFCN
 from pixelwise.weights.checkpoint import load_checkpoint
-from pixelwise.weights.importing import import_fcn
 
 LATE = "fcn32s_late_fusion_vgg16"
 TWO_HEADS = {32: "fcn32s_two_heads_vgg16", 16: "fcn16s_two_heads_vgg16", 8: "fcn8s_two_heads_vgg16"}
@@ -99,7 +108,7 @@ def assert_same(got: Tensor, expected: Tensor) -> None:
 
 def test_late_fusion_averages_the_scores_of_its_streams(tmp_path: Path) -> None:
     layers = made(LATE, 5)
-    model = import_fcn(write(tmp_path / "x.caffemodel", layers), LATE, tiny=True).model
+    model = import_tiny(write(tmp_path / "x.caffemodel", layers), LATE).model
     assert (model.num_classes, model.in_channels) == (5, 6)
     image, blobs = images(num_channels=6), blobs_of(layers)
     color = stream(centred(image[:, :3], NYUD_BGR, flip=True), blobs, "color")["fc7"]
@@ -112,7 +121,7 @@ def test_late_fusion_averages_the_scores_of_its_streams(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stride", TWO_HEADS)
 def test_two_heads_label_twice(tmp_path: Path, stride: int) -> None:
     layers = made(TWO_HEADS[stride], 5)
-    model = import_fcn(write(tmp_path / "x.caffemodel", layers), TWO_HEADS[stride], tiny=True).model
+    model = import_tiny(write(tmp_path / "x.caffemodel", layers), TWO_HEADS[stride]).model
     assert isinstance(model, TwoHeadFCN)
     assert (model.num_classes, model.num_geometric) == (5, NUM_GEOMETRIC)
     image, blobs = images(), blobs_of(layers)
@@ -128,15 +137,15 @@ def test_two_heads_label_twice(tmp_path: Path, stride: int) -> None:
 def test_early_fusion_takes_depth_as_its_fourth_plane(tmp_path: Path) -> None:
     layers = made("fcn32s_vgg16", 5, 4)
     path = write(tmp_path / "x.caffemodel", layers)
-    model = import_fcn(path, "fcn32s_vgg16", tiny=True).model
+    model = import_tiny(path, "fcn32s_vgg16").model
     assert model.in_channels == 4
     image, blobs = images(num_channels=4), blobs_of(layers)
     maps = stream(centred(image, (*NYUD_BGR, 7.844), flip=True), blobs, first="conv1_1_bgrd")
     with torch.no_grad():
         assert_same(model(image).logits, head(maps, blobs, 32, image))
-    assert import_fcn(path, "fcn32s_vgg16", in_channels=4, tiny=True).model.in_channels == 4
-    with pytest.raises(CheckpointError, match=r"takes images of 4 channels, asked for are 3; fix: leave"):
-        import_fcn(path, "fcn32s_vgg16", in_channels=3, tiny=True)
+    assert import_tiny(path, "fcn32s_vgg16", in_channels=4).model.in_channels == 4
+    with pytest.raises(CheckpointError, match=r"takes images of 4 channels, got in_channels=3; fix: leave"):
+        import_tiny(path, "fcn32s_vgg16", in_channels=3)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +163,7 @@ def test_nets_that_look_alike_are_told_apart_by_their_files_name(
     tmp_path: Path, file: str, stride: int, mean: tuple[float, ...], flip: bool
 ) -> None:
     layers = made(PLAIN[stride], 6)
-    model = import_fcn(write(tmp_path / f"{file}.caffemodel", layers), PLAIN[stride], tiny=True).model
+    model = import_tiny(write(tmp_path / f"{file}.caffemodel", layers), PLAIN[stride]).model
     image, blobs = images(), blobs_of(layers)
     with torch.no_grad():
         assert_same(model(image).logits, head(stream(centred(image, mean, flip), blobs), blobs, stride, image))
@@ -174,7 +183,7 @@ def test_one_fault_is_enough(tmp_path: Path, name: str, in_channels: int | None,
             blobs = {"missing": [weight], "unexpected": [weight, bias, bias], "mis-shaped": [weight, bias[:-1]]}[kind]
         faulty.append((layer, layer_type, blobs))
     with pytest.raises(CheckpointError, match=rf"the network: 1 {kind} \({TWICE[name]}\."):
-        import_fcn(write(tmp_path / "x.caffemodel", faulty), name, tiny=True)
+        import_tiny(write(tmp_path / "x.caffemodel", faulty), name)
 
 
 @pytest.mark.parametrize(("name", "in_channels"), NETS)
@@ -182,12 +191,12 @@ def test_every_layer_is_needed_and_no_other_allowed(tmp_path: Path, name: str, i
     layers = [layer for layer in made(name, 5, in_channels) if layer[2]]
     for i in range(1, len(layers), 8):
         with pytest.raises(CheckpointError, match=rf"missing \({layers[i][0]}"):
-            import_fcn(write(tmp_path / "x.caffemodel", layers[:i] + layers[i + 1 :]), name, tiny=True)
+            import_tiny(write(tmp_path / "x.caffemodel", layers[:i] + layers[i + 1 :]), name)
     extra = ("conv1_1", *layers[0][1:])
     with pytest.raises(
         CheckpointError, match=r"2 unexpected \(conv1_1\.weight, conv1_1\.bias\)" if name != TWO_HEADS[16] else "twice"
     ):
-        import_fcn(write(tmp_path / "x.caffemodel", [*layers, extra]), name, tiny=True)
+        import_tiny(write(tmp_path / "x.caffemodel", [*layers, extra]), name)
 
 
 def test_the_second_heads_upsampling_is_proved_and_loaded(tmp_path: Path) -> None:
@@ -197,47 +206,53 @@ def test_the_second_heads_upsampling_is_proved_and_loaded(tmp_path: Path) -> Non
     ]
     path = write(tmp_path / "x.caffemodel", layers)
     with pytest.raises(CheckpointError, match=r"upscore2_geo\.weight is learned, not bilinear"):
-        import_fcn(path, TWO_HEADS[16], tiny=True)
-    state = import_fcn(path, TWO_HEADS[16], tiny=True, options={"upsampling": "learned"}).model.state_dict()
+        import_tiny(path, TWO_HEADS[16])
+    state = import_tiny(path, TWO_HEADS[16], options={"upsampling": "learned"}).model.state_dict()
     expected = 1.5 * np.outer([0.25, 0.75, 0.75, 0.25], [0.25, 0.75, 0.75, 0.25])
-    for kernel in state["geometric_head.upscores.0.weight"]:
+    # The kernels of five semantic classes, then of the geometric ones.
+    assert len(state["upscore2.weight"]) == 5 + NUM_GEOMETRIC
+    for kernel in state["upscore2.weight"][5:]:
         np.testing.assert_allclose(kernel[0], expected, rtol=1e-6)
-    np.testing.assert_allclose(state["head.upscores.0.weight"][4, 0], expected / 1.5, rtol=1e-6)
+    for kernel in state["upscore2.weight"][:5]:
+        np.testing.assert_allclose(kernel[0], expected / 1.5, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("held", "asked", "words"),
     [
-        (LATE, "fcn32s_vgg16", f"holds a net of two streams, .* fix: import it as {LATE}$"),
-        (TWO_HEADS[16], "fcn16s_vgg16", "holds a net of two heads, .* import it as fcn16s_two_heads_vgg16 or"),
         (
-            "fcn16s_vgg16",
-            TWO_HEADS[16],
-            "one stream and one head, fcn16s_two_heads_vgg16 has two heads; .*fcn16s_vgg16",
+            LATE,
+            "fcn32s_vgg16",
+            f"with one stream and one head for .*, got one with two streams; fix: import it as {LATE}$",
         ),
+        (TWO_HEADS[16], "fcn16s_vgg16", "got one with two heads; fix: import it as fcn16s_two_heads_vgg16 or"),
+        ("fcn16s_vgg16", TWO_HEADS[16], "with two heads for .*, got one with one stream and one head; .*fcn16s_vgg16"),
         (TWO_HEADS[16], TWO_HEADS[32], r"6 unexpected|unexpected \("),
     ],
 )
 def test_nets_of_another_layout_are_named(tmp_path: Path, held: str, asked: str, words: str) -> None:
     with pytest.raises(CheckpointError, match=words):
-        import_fcn(write(tmp_path / "x.caffemodel", made(held, 5)), asked, tiny=True)
+        import_tiny(write(tmp_path / "x.caffemodel", made(held, 5)), asked)
 
 
 @pytest.mark.parametrize("name", [LATE, TWO_HEADS[16]])
 def test_an_image_classifier_fills_every_stream(tmp_path: Path, name: str) -> None:
     classifier = filled(create_backbone("vgg16", tiny=True, num_classes=7))
     path = write(tmp_path / "x.caffemodel", layers_of(classifier, [*VGG16, *FC, "fc8"], (nn.Conv2d, nn.Linear)))
-    imported = import_fcn(path, name, tiny=True)
+    imported = import_tiny(path, name)
     given = classifier.state_dict()
-    backbones = (
-        [imported.model.encoder] if isinstance(imported.model, FCN) else [imported.model.color, imported.model.other]
-    )
-    for backbone in backbones:
-        assert all(torch.equal(value, given[key]) for key, value in backbone.backbone.state_dict().items())
-        assert torch.equal(backbone.fc[0].weight.flatten(1), given["classifier.0.weight"])
-    assert {key.partition(".")[0] for key in imported.report.fresh} == (
-        {"color_head", "other_score"} if name == LATE else {"head", "geometric_head"}
-    )
+    model = imported.model
+    for stream in [model.color, model.hha] if isinstance(model, LateFusionFCN) else [model]:
+        assert isinstance(stream, FCN)
+        assert isinstance(stream.fc6, FullyConnected)
+        assert all(torch.equal(value, given[key]) for key, value in stream.backbone.state_dict().items())
+        assert torch.equal(stream.fc6.conv.weight.flatten(1), given["classifier.0.weight"])
+    parts = ["semantic", "geometric"]
+    layers = {
+        LATE: ["color.score_fr", "hha.score_fr"],
+        TWO_HEADS[16]: [f"{score}.{part}" for score in ("score_fr", "score_pool4") for part in parts],
+    }
+    assert {key.rpartition(".")[0] for key in imported.report.fresh} == {*layers[name]}
     means = imported.model.preprocess.mean.flatten().tolist()
     assert means == pytest.approx((*NYUD_BGR, *HHA) if name == LATE else VOC_BGR, rel=1e-6)
 
@@ -263,7 +278,7 @@ def test_the_command_takes_them(
     chosen = {key: value for key, value in options.items() if key != "in_channels"}
     assert chosen.items() <= dict(model.spec.options).items()
     image = images(num_channels=model.in_channels)
-    plain = import_fcn(path, name, tiny=True).model
+    plain = import_tiny(path, name).model
     with torch.no_grad():
         same = torch.allclose(model(image).logits, plain(image).logits, atol=1e-4)
     assert same is (options.get("geometry") != "same")

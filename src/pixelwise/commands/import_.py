@@ -15,8 +15,8 @@ from ..errors import CheckpointError
 from ..registry import suggest
 from ..weights.checkpoint import save_checkpoint
 from ..weights.importing import Imported, Report, import_model
+from ..weights.importing.classifiers import COUNTER
 from ..weights.importing.safe_open import regular_file
-from ..weights.importing.torch_names import COUNTER
 from ..weights.published import WEIGHTS, PublishedWeights, cache_folder, download, verify_published
 
 NUM_SHOWN = 6

@@ -1,24 +1,31 @@
-"""FCN: Shelhamer, Long and Darrell, "Fully Convolutional Networks for Semantic Segmentation", CVPR 2015 and PAMI 2017.
+"""FCN: an image classifier turned into a network of convolutions alone, so that it labels every pixel of an image of any size.
 
-Paper: https://arxiv.org/abs/1411.4038, https://arxiv.org/abs/1605.06211
+Its coarse class scores, one per 32 pixels, are upsampled to the image; FCN-16s and FCN-8s first add the scores of finer,
+shallower feature maps (the skips of figure 3).
 
-Faithful (geometry="caffe"): a classifier without its last layer, its fully connected layers read as convolutions; 100 pixels of
-padding at the first convolution, ceil poolings; 1x1 score layers that start at zero; skips from stride 16 and 8, summed;
-bilinear transposed convolutions, one kernel per class; crops. Kernels, crops and strides come from `geometry.py`.
-AlexNet is CaffeNet; GoogLeNet loses its average pooling (its margin and upsampling were never published: 63/32 follows
-from its odd poolings). At once: pool4 times 0.01, pool3 times 0.0001 before their score layers.
+Paper: Shelhamer, Long and Darrell, "Fully Convolutional Networks for Semantic Segmentation", CVPR 2015 and PAMI 2017,
+https://arxiv.org/abs/1411.4038, https://arxiv.org/abs/1605.06211
 
-Deviations: without a published net to start from (`transplant`), the backbone starts from He's weights. All upsampling kernels are
-fixed, as in the authors' code; the text learns all but the last (`upsampling` "intermediate"). Only VGG has skips in the paper; the
-other backbones take their own maps of stride 16 and 8. GoogLeNet sees 715 pixels; the 907 of table 1 are with the average pooling that
-it lost. geometry="same" pads every layer so that no margin is needed, and repeats the scores' border cells so that border pixels
-are interpolated, not faded out. `width_mult` narrows all layers, `batch_norm` adds it to the backbone and behind fc6 and fc7.
+Faithful (geometry "caffe"): the classifier's last layer is dropped and fc6, fc7 become convolutions; the first convolution is
+padded by 100 pixels and poolings round up; 1x1 score layers start at zero; upsampling is a bilinear transposed convolution
+per class; crops align the maps. Kernels and crops are computed by `nn/geometry.py` and equal the authors' (the numbers beside
+the code are theirs, for VGG16). AlexNet is CaffeNet. GoogLeNet loses its average pooling; its padding and upsampling were
+never published, a kernel of 63 and stride 32 follow from its odd poolings. At once: pool4 times 0.01, pool3 times 0.0001.
+
+Deviations: without a pretrained classifier (`transplant`, `pixelwise import`) training starts from He's weights. All upsampling
+kernels are fixed, as in the authors' code; the paper learns all but the last (`upsampling` "intermediate"). Only VGG16 has
+skips in the paper; the other backbones use their own maps of stride 16 and 8 under the names pool4 and pool3. GoogLeNet's
+receptive field is 715 pixels; the 907 of table 1 include the dropped average pooling. geometry "same" pads every layer instead
+of padding the image by 100, and repeats the outermost scores so that border pixels are interpolated, not faded out.
+`width_mult` scales all channel counts, `batch_norm` adds a norm to the backbone and after fc6 and fc7.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,11 +36,11 @@ from ..backbones.classifier import ClassifierBackbone
 from ..core import LowResLogits
 from ..errors import CheckpointError, ConfigError
 from ..nn.channels import inflate_first_conv
-from ..nn.convolutionalize import convolutionalize
 from ..nn.geometry import (
     CoordMap,
     Layer,
     ReceptiveField,
+    Upsampling,
     coordinates,
     crop_offset,
     layers_of,
@@ -46,290 +53,334 @@ from ..registry import suggest
 from .base import MODELS, SegmentationModel
 
 PAPER = "https://arxiv.org/abs/1411.4038"
-SCORES = "VOC 2012 test 62.2 (8s on VGG16); tables 1 to 3"
 
-# First convolution's padding that keeps its cells on the pixels, by backbone family.
-SAME_MARGIN = {"vgg": 1, "alexnet": 5, "googlenet": 3}
-CAFFE_MARGIN = 100
-UPSAMPLINGS = ("fixed", "intermediate", "learned")
-# Source: voc-fcn8s-atonce, layers scale_pool4 and scale_pool3.
-AT_ONCE_SCALES = (0.01, 0.0001)
+Geometry = Literal["caffe", "same"]
+Kernels = Literal["fixed", "intermediate", "learned"]
+
+# Padding of the first convolution in the authors' nets: even an image of 1x1 pixels leaves fc6 a map of 7x7.
+CAFFE_PADDING = 100
+# Positions in the backbone's list of feature maps: VGG16's pool3, pool4, pool5, of stride 8, 16, 32.
+POOL3, POOL4, POOL5 = -3, -2, -1
 
 
-class FCNEncoder(nn.Module):
-    """A convolutionalised classifier without its last layer: images -> the map behind fc7, then the skip maps, coarsest first.
-
-    strides   pixels per cell of the skip maps, as (16, 8)
-    names, channels, frames  of all maps: "fr", then the backbone's own name; a frame is where a map's cells lie on the image
-    """
+class FullyConnected(nn.Sequential):
+    """A fully connected layer as a convolution over the map that it was made for, then norm (optional), ReLU and dropout."""
 
     def __init__(
-        self, backbone: ClassifierBackbone, strides: Sequence[int], same: bool, dropout: float, batch_norm: bool
+        self, in_channels: int, out_channels: int, *, kernel: int, padding: int, norm: bool, dropout: float
     ) -> None:
         super().__init__()
-        self.same = same
-        self.backbone = backbone
-        self.skips = [backbone.strides.index(stride) for stride in strides]
-        self.fc = _fully_connected(backbone, same, dropout, batch_norm)
-        last = backbone.fc_layers[-1][1] if backbone.fc_layers else backbone.channels[-1]
-        self.names = ("fr", *(backbone.map_names[i] for i in self.skips))
-        self.channels = (last, *(backbone.channels[i] for i in self.skips))
-        self.frames = tuple(coordinates(layers) for layers in self.layers())
-
-    def layers(self) -> list[list[Layer]]:
-        """For each map, the layers between the image and it."""
-        ends = [*self.backbone.modules_to(), self.fc]
-        return [layers_of(ends), *(layers_of(self.backbone.modules_to(i)) for i in self.skips)]
-
-    def forward(self, pixels: Tensor) -> list[Tensor]:
-        """Normalised images (B, C, H, W) -> maps (B, channels[i], h, w), coarsest first."""
-        maps = self.backbone(pixels)
-        return [self.fc(maps[-1]), *(maps[i] for i in self.skips)]
-
-    def caffe_names(self) -> dict[str, str]:
-        """Layer name in the published .caffemodel -> module here: the backbone's convolutions, fc6 and fc7."""
-        convs = [f"fc.{i}" for i, layer in enumerate(self.fc) if isinstance(layer, nn.Conv2d)]
-        names = {layer: f"backbone.{module}" for layer, module in self.backbone.caffe_names().items()}
-        return names | dict(zip(("fc6", "fc7"), convs, strict=False))
-
-
-def _fully_connected(backbone: ClassifierBackbone, same: bool, dropout: float, batch_norm: bool) -> nn.Sequential:
-    """fc6 and fc7 as convolutions; behind a global average pool there were none, and the classifier's dropout stays."""
-    layers: list[nn.Module] = []
-    channels = backbone.channels[-1]
-    for kernel, num_hidden in backbone.fc_layers:
-        layers.append(nn.Conv2d(channels, num_hidden, kernel, padding=kernel // 2 if same else 0))
-        layers += [nn.BatchNorm2d(num_hidden)] if batch_norm else []
-        layers += [nn.ReLU(inplace=True), nn.Dropout(dropout)]
-        channels = num_hidden
-    fc = nn.Sequential(*layers) if layers else nn.Sequential(nn.Dropout(dropout))
-    init_kaiming_normal(fc)
-    return fc
-
-
-class SkipHead(nn.Module):
-    """Score layers on the backbone's maps, and the way from the coarsest score through the skips to the image.
-
-    upsampling  one of UPSAMPLINGS: all kernels fixed (the authors' code), the intermediate ones learned (CVPR), all learned
-    scales      what each skip map is multiplied with before its score layer; none stands for 1
-    """
-
-    def __init__(self, encoder: FCNEncoder, num_classes: int, upsampling: str, scales: Sequence[float] = ()) -> None:
-        super().__init__()
-        if upsampling not in UPSAMPLINGS:
-            raise ConfigError("upsampling", f"got {upsampling!r}, allowed are {', '.join(UPSAMPLINGS)}")
-        self.edge = 1 if encoder.same else 0
-        self.scales = (1.0, *(scales or [1.0] * len(encoder.skips)))
-        self.scores = nn.ModuleList(zero_conv(channels, num_classes) for channels in encoder.channels)
-        self.upscores = nn.ModuleList()
-        self.shifts: list[int] = []
-        frame = self._with_edge(encoder.frames[0])
-        for skip in encoder.frames[1:]:
-            kernel, stride, _ = upsampling_to(frame, skip)
-            self.upscores.append(Upscore(num_classes, kernel, stride, learned=upsampling != "fixed"))
-            frame = frame.then(Layer(kernel, stride, transposed=True).coordinates)
-            self.shifts.append(crop_offset(of=skip, to=frame))
-            # What is cut off at the front moves the first cell: the sum starts where the later of the two starts.
-            frame = self._with_edge(frame if self.shifts[-1] >= 0 else skip)
-        self.final = upsampling_to(frame, CoordMap())
-        self.upscore = (
-            Upscore(num_classes, self.final.kernel, self.final.stride, learned=True)
-            if upsampling == "learned"
-            else None
-        )
-
-    def _with_edge(self, frame: CoordMap) -> CoordMap:
-        return frame.then(Layer(1, padding=self.edge).coordinates)
-
-    def score(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """The backbone's maps -> class scores (B, K, h, w) of each, coarsest first."""
-        scaled = [cells if scale == 1 else cells * scale for cells, scale in zip(maps, self.scales, strict=True)]
-        return [layer(cells) for layer, cells in zip(self.scores, scaled, strict=True)]
-
-    def fuse(self, scores: Sequence[Tensor]) -> Tensor:
-        """Scores of each map, coarsest first -> their sum at the finest map's stride."""
-        fused = self._extend(scores[0])
-        for upscore, skip, shift in zip(self.upscores, scores[1:], self.shifts, strict=True):
-            fused = self._extend(_add_overlap(upscore(fused), skip, shift))
-        return fused
-
-    def finish(self, fused: Tensor, size: tuple[int, int]) -> LowResLogits:
-        """The summed scores, and the last upsampling: fixed ones are left to the caller."""
-        kernel, stride, offset = self.final
-        if self.upscore is None:
-            return LowResLogits(fused, TransposedBilinear(kernel, stride, offset))
-        full = self.upscore(fused)[..., offset : offset + size[0], offset : offset + size[1]]
-        return LowResLogits(full, Identity())
-
-    def _extend(self, scores: Tensor) -> Tensor:
-        return F.pad(scores, (self.edge,) * 4, mode="replicate") if self.edge else scores
-
-
-def _add_overlap(up: Tensor, skip: Tensor, shift: int) -> Tensor:
-    """Sum of two maps of one stride where both exist; `shift` is the cell of `skip` on which the first cell of `up` lies."""
-    up, skip = up[..., max(-shift, 0) :, max(-shift, 0) :], skip[..., max(shift, 0) :, max(shift, 0) :]
-    height, width = min(up.shape[-2], skip.shape[-2]), min(up.shape[-1], skip.shape[-1])
-    return up[..., :height, :width] + skip[..., :height, :width]
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, padding=padding)
+        if norm:
+            self.norm = nn.BatchNorm2d(out_channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.dropout = nn.Dropout(dropout)
 
 
 class FCN(SegmentationModel):
-    """FCN-32s, 16s and 8s: a backbone, score layers, skips, upsampling. Options as in SkipHead; raises ConfigError for them."""
+    """Base of the rungs FCN-32s, 16s and 8s: the classifier up to fc7, and what their layers after it have in common.
+
+    backbone    name of an image classifier that can be padded as FCN needs it: VGG, AlexNet or GoogLeNet
+    geometry    "caffe": the image padded by 100 pixels, as published; "same": every layer padded by itself
+    upsampling  kernels that are trained: none ("fixed", the authors' code), all but the last ("intermediate", the paper), all
+                ("learned")
+    batch_norm  the variant of the backbone with batch norm, and norms after fc6 and fc7
+    width_mult  factor on all channel counts
+    dropout     after fc6 and fc7; GoogLeNet: before the score layer
+    Raises ConfigError for a backbone that does not exist or is not one of these, and for values out of range.
+    """
+
+    import_format = "caffe"
+    # Name of the layer that upsamples to the image; a module only where it is learned.
+    last_upscore: str
 
     def __init__(
         self,
         num_classes: int,
-        in_channels: int,
-        preprocessing: str | Mapping[str, Any],
-        encoder: FCNEncoder,
-        upsampling: str = "fixed",
-        scales: Sequence[float] = (),
-    ) -> None:
-        super().__init__(num_classes, in_channels, preprocessing)
-        self.encoder = encoder
-        self.head = SkipHead(encoder, num_classes, upsampling, scales)
-        self.logits_stride = 1 if upsampling == "learned" else self.head.final.stride
-
-    def forward_low_res(self, images: Tensor) -> LowResLogits:
-        """images (B, C, H, W), uint8 or float 0..255, RGB -> scores before the last upsampling."""
-        maps = self.encoder(self.preprocess(images))
-        fused = self.head.fuse(self.head.score(maps))
-        return self.head.finish(fused, (images.shape[-2], images.shape[-1]))
-
-    def contributions(self, images: Tensor) -> dict[str, Tensor]:
-        """What each map adds: its name -> logits (B, K, H, W); their sum is `forward`'s, since all behind the scores is linear."""
-        scores = self.head.score(self.encoder(self.preprocess(images)))
-        size = (images.shape[-2], images.shape[-1])
-        added = {}
-        for i, name in enumerate(self.encoder.names):
-            alone = [score if j == i else torch.zeros_like(score) for j, score in enumerate(scores)]
-            added[name] = self.head.finish(self.head.fuse(alone), size).upsample_to(size).logits
-        return added
-
-    def receptive_fields(self) -> dict[str, ReceptiveField]:
-        """Map name -> receptive field of its cells, in pixels."""
-        return {
-            name: receptive_field(layers)
-            for name, layers in zip(self.encoder.names, self.encoder.layers(), strict=True)
-        }
-
-    def classifier_modules(self) -> list[nn.Module]:
-        """What stays trainable when only the classifier is trained: the score layers."""
-        return list(self.head.scores)
-
-    def transplant(self, classifier: ClassifierBackbone) -> None:
-        """Start from an image classifier: everything but its last layer, which the score layers at zero replace.
-
-        Further input channels than its three get the mean of its colour planes. Raises CheckpointError for another net.
-        """
-        transplant(self.encoder, classifier)
-
-    def caffe_names(self) -> dict[str, str]:
-        """Layer name in the authors' .caffemodel -> module here; upsampling kernels are not listed, they are bilinear."""
-        names = {layer: f"encoder.{module}" for layer, module in self.encoder.caffe_names().items()}
-        return names | {f"score_{name}": f"head.scores.{i}" for i, name in enumerate(self.encoder.names)}
-
-
-def transplant(encoder: FCNEncoder, classifier: ClassifierBackbone) -> None:
-    """Copy a classifier into a backbone: its convolutions, and its hidden fully connected layers read as convolutions.
-
-    Raises CheckpointError when a layer is missing or has another shape.
-    """
-    given, mine = classifier.state_dict(), encoder.backbone.state_dict()
-    first = next(iter(mine))
-    if first in given and given[first].shape[1] < mine[first].shape[1]:
-        given[first] = inflate_first_conv(given[first], mine[first].shape[1])
-    wrong = [name for name, value in mine.items() if name not in given or given[name].shape != value.shape]
-    hidden = [layer for layer in encoder.fc if isinstance(layer, nn.Conv2d)]
-    sliding = convolutionalize(classifier, classifier.input_size, next(classifier.parameters()).shape[1]).head
-    convs = [layer for layer in sliding if isinstance(layer, nn.Conv2d)][:-1]
-    if wrong or [c.weight.shape for c in convs] != [h.weight.shape for h in hidden]:
-        what = f"layers do not fit: {', '.join(wrong[:6]) or 'the fully connected ones'}"
-        raise CheckpointError("transplant", what, "use a classifier of the same backbone and width")
-    encoder.backbone.load_state_dict({name: given[name] for name in mine})
-    for target, source in zip(hidden, convs, strict=True):
-        target.load_state_dict(source.state_dict())
-
-
-def load_from(module: nn.Module, source: nn.Module) -> None:
-    """Copy the state of an equal module. Raises CheckpointError that lists what is missing, unexpected or mis-shaped."""
-    mine, given = module.state_dict(), source.state_dict()
-    wrong = [n for n in mine | given if n not in mine or n not in given or mine[n].shape != given[n].shape]
-    if wrong:
-        raise CheckpointError(
-            "init_from", f"layers do not fit: {', '.join(wrong[:6])}", "use one backbone, width and class list"
-        )
-    module.load_state_dict(given)
-
-
-def build_encoder(
-    name: str,
-    in_channels: int,
-    strides: Sequence[int],
-    geometry: str,
-    batch_norm: bool,
-    width_mult: float,
-    dropout: float,
-) -> FCNEncoder:
-    """A registered classifier as FCN's backbone. Raises ConfigError for a backbone, geometry or norm that does not exist."""
-    if geometry not in ("caffe", "same"):
-        raise ConfigError("geometry", f"got {geometry!r}, allowed are caffe, same")
-    if in_channels < 1:
-        raise ConfigError("in_channels", f"got {in_channels}, allowed are 1 and more")
-    if not 0 <= dropout < 1:
-        raise ConfigError("dropout", f"got {dropout}, allowed are 0 to below 1")
-    family = next((f for f in SAME_MARGIN if name.startswith(f)), None)
-    full_name = name + "_bn" if batch_norm and not name.endswith("_bn") else name
-    if family is None or full_name not in BACKBONES:
-        known = [b for b in BACKBONES if b.startswith(tuple(SAME_MARGIN))]
-        raise ConfigError("backbone", f"{full_name!r} does not exist", suggest(full_name, known))
-    same = geometry == "same"
-    padding: dict[str, Any] = {"stem_padding": SAME_MARGIN[family] if same else CAFFE_MARGIN, "ceil_mode": True}
-    if family != "vgg":
-        padding["pool_padding"] = int(same)
-    backbone = BACKBONES.create(full_name, in_channels=in_channels, width_mult=width_mult, **padding)
-    assert isinstance(backbone, ClassifierBackbone)
-    return FCNEncoder(backbone, strides, same, dropout, full_name.endswith("_bn"))
-
-
-def _register(
-    name: str, summary: str, default_backbone: str, strides: tuple[int, ...], scales: tuple[float, ...] = ()
-) -> None:
-    own_dropout = 0.4 if default_backbone == "googlenet" else 0.5
-
-    def build(
-        num_classes: int,
         in_channels: int = 3,
         *,
-        backbone: str = default_backbone,
-        geometry: str = "caffe",
-        upsampling: str = "fixed",
+        backbone: str = "vgg16",
+        geometry: Geometry = "caffe",
+        upsampling: Kernels = "fixed",
         batch_norm: bool = False,
         width_mult: float = 1.0,
-        dropout: float = own_dropout,
+        dropout: float = 0.5,
         preprocessing: str | Mapping[str, Any] = "caffe",
-    ) -> FCN:
-        body = build_encoder(backbone, in_channels, strides, geometry, batch_norm, width_mult, dropout)
-        return FCN(num_classes, in_channels, preprocessing, body, upsampling, scales)
+    ) -> None:
+        super().__init__(num_classes, in_channels, preprocessing)
+        if not 0 <= dropout < 1:
+            raise ConfigError("dropout", f"must be at least 0 and below 1, got {dropout}")
+        self.geometry = geometry
+        self.upsampling = upsampling
+        name = f"{backbone}_bn" if batch_norm and not backbone.endswith("_bn") else backbone
+        self.backbone = build_backbone(name, in_channels, geometry=geometry, width_mult=width_mult)
+        channels = self.backbone.channels[POOL5]
+        self.fc6: nn.Module = nn.Identity()
+        self.fc7: nn.Module = nn.Dropout(dropout)
+        # GoogLeNet ends in an average pooling, so it has neither fc6 nor fc7; its dropout stays.
+        if self.backbone.fc_layers:
+            (kernel6, width6), (kernel7, width7) = self.backbone.fc_layers  # VGG16: 7x7 and 1x1, 4096 channels each
+            same, norm = geometry == "same", name.endswith("_bn")
+            layer = partial(FullyConnected, norm=norm, dropout=dropout)
+            self.fc6 = layer(channels, width6, kernel=kernel6, padding=kernel6 // 2 if same else 0)
+            self.fc7 = layer(width6, width7, kernel=kernel7, padding=kernel7 // 2 if same else 0)
+            channels = width7
+        init_kaiming_normal(self.fc6)
+        init_kaiming_normal(self.fc7)
+        self.score_fr = self.score_layer(channels)
+        # Where the scores lie on the image; `add_skip` moves it on.
+        self.grid = self._pad_grid(coordinates(self.layers_to("fr")))
+        self.add_skips()
+        self.to_image = upsampling_to(self.grid, CoordMap())
+        self.logits_stride = self.to_image.stride
+        if upsampling == "learned":
+            self.logits_stride = 1
+            last = Upscore(self.num_maps, self.to_image.kernel, self.to_image.stride, learned=True)
+            self.add_module(self.last_upscore, last)
 
-    build.__doc__ = summary
-    MODELS.register(
-        name,
-        tiny={"width_mult": 1 / 16 if default_backbone != "googlenet" else 1 / 8},
-        paper=PAPER,
-        year=2015,
-        scores=SCORES,
-    )(build)
+    @abstractmethod
+    def add_skips(self) -> None:
+        """Create the score layers of the skips, and the upsampling layers and crops on the way to them."""
+
+    @property
+    def num_maps(self) -> int:
+        """Number of score maps."""
+        return self.num_classes
+
+    def score_layer(self, in_channels: int) -> nn.Module:
+        """Return a 1x1 convolution to class scores that starts at zero."""
+        return zero_conv(in_channels, self.num_classes)
+
+    def add_skip(self, skip: int) -> tuple[Upscore, int]:
+        """Return the layer that upsamples the scores to the stride of backbone map `skip`, and where that map is cropped.
+
+        The crop is the position on the map, along both axes, of the first upsampled score.
+        """
+        skip_grid = coordinates(layers_of(self.backbone.modules_to(skip)))
+        kernel, stride, _ = upsampling_to(self.grid, skip_grid)
+        upsampled_grid = self.grid.then(Layer(kernel, stride, transposed=True).coordinates)
+        crop = crop_offset(of=skip_grid, to=upsampled_grid)
+        # A negative crop is one of the upsampled scores: their sum then begins where the skip does.
+        self.grid = self._pad_grid(upsampled_grid if crop >= 0 else skip_grid)
+        return Upscore(self.num_maps, kernel, stride, learned=self.upsampling != "fixed"), crop
+
+    def _pad_grid(self, grid: CoordMap) -> CoordMap:
+        return grid.then(Layer(1, padding=1).coordinates) if self.geometry == "same" else grid
+
+    def pad(self, scores: Tensor) -> Tensor:
+        """Repeat the outermost scores once on each side; geometry "caffe" needs no such border."""
+        return F.pad(scores, (1, 1, 1, 1), mode="replicate") if self.geometry == "same" else scores
+
+    def upsample(self, fused: Tensor, size: tuple[int, int]) -> LowResLogits:
+        """Return the scores (B, K, h, w) with the last upsampling to `size`, done here where it is learned."""
+        upscore = self.get_submodule(self.last_upscore) if self.upsampling == "learned" else None
+        return upsample_to_image(fused, self.to_image, upscore, size)
+
+    def upscore_kernels(self) -> dict[str, int]:
+        """Return the kernel size of each upsampling layer by name, the last one included."""
+        inner = {name: layer.kernel for name, layer in self.named_children() if isinstance(layer, Upscore)}
+        return inner | {self.last_upscore: self.to_image.kernel}
+
+    def layers_to(self, name: str) -> list[Layer]:
+        """Return the layers between the image and the map that is scored: "fr" (fc7), "pool4" or "pool3"."""
+        if name == "fr":
+            return layers_of([*self.backbone.modules_to(), self.fc6, self.fc7])
+        return layers_of(self.backbone.modules_to({"pool4": POOL4, "pool3": POOL3}[name]))
+
+    def receptive_fields(self) -> dict[str, ReceptiveField]:
+        """Return the receptive field of each map that is scored: fr (fc7), pool4, pool3."""
+        names = [layer.removeprefix("score_") for layer in self.classifier_names]
+        return {name: receptive_field(self.layers_to(name)) for name in names}
+
+    def contributions(self, images: Tensor) -> dict[str, Tensor]:
+        """Return what each map that is scored adds to the logits: fr, pool4, pool3 -> (B, K, H, W).
+
+        Everything after the score layers is linear, so the logits are the sum over runs with all score layers but one at zero.
+        """
+        added = {}
+        for kept in self.classifier_names:
+            silent = [self.get_submodule(name) for name in self.classifier_names if name != kept]
+            hooks = [layer.register_forward_hook(lambda _, __, scores: torch.zeros_like(scores)) for layer in silent]
+            try:
+                added[kept.removeprefix("score_")] = self(images).logits
+            finally:
+                for hook in hooks:
+                    hook.remove()
+        return added
+
+    def transplant(self, classifier: ClassifierBackbone) -> None:
+        """Copy an image classifier: all convolutions, and fc6 and fc7 reshaped; its last layer has no place.
+
+        Input channels after the third start as the mean of the three colour channels. Raises CheckpointError for a
+        classifier of another architecture or width, ConfigError for a backbone without its classifier.
+        """
+        head = classifier.head()
+        if head is None:
+            raise ConfigError(
+                "transplant", "the backbone was built without a classifier", "create it with num_classes=1000"
+            )
+        given, own = classifier.state_dict(), self.backbone.state_dict()
+        first = next(iter(own))
+        if first in given and given[first].shape[1] < own[first].shape[1]:
+            given[first] = inflate_first_conv(given[first], own[first].shape[1])
+        wrong = [name for name, value in own.items() if name not in given or given[name].shape != value.shape]
+        linears = [layer for layer in head if isinstance(layer, nn.Linear)][:-1]
+        targets = [layer.conv for layer in (self.fc6, self.fc7) if isinstance(layer, FullyConnected)]
+        sizes = [(layer.out_features, layer.in_features) for layer in linears]
+        if wrong or sizes != [tuple(target.weight.flatten(1).shape) for target in targets]:
+            what = f"shape mismatch in {', '.join(wrong[:6]) or 'the fully connected layers'}"
+            raise CheckpointError("transplant", what, "use a classifier of the same backbone and width")
+        self.backbone.load_state_dict({name: given[name] for name in own})
+        with torch.no_grad():
+            for target, linear in zip(targets, linears, strict=True):
+                # A fully connected layer flattens its (C, h, w) input in this order, so a reshape makes it a convolution.
+                target.load_state_dict({"weight": linear.weight.view_as(target.weight), "bias": linear.bias})
+
+    def caffe_names(self) -> dict[str, str]:
+        """Return layer name in the authors' .caffemodel -> submodule here, without the upsampling layers."""
+        names = {layer: f"backbone.{module}" for layer, module in self.backbone.caffe_names().items()}
+        if self.backbone.fc_layers:
+            names |= {"fc6": "fc6.conv", "fc7": "fc7.conv"}
+        return names | {name: name for name in self.classifier_names}
 
 
-_BACKBONES = (
-    ("vgg16", "vgg16", "VGG16"),
-    ("alexnet", "alexnet_caffe", "CaffeNet"),
-    ("googlenet", "googlenet", "GoogLeNet"),
-)
-for _short, _backbone, _title in _BACKBONES:
-    _register(f"fcn32s_{_short}", f"FCN-32s on {_title}: one score map of stride 32.", _backbone, ())
-    _register(f"fcn16s_{_short}", f"FCN-16s on {_title}: with a skip of stride 16.", _backbone, (16,))
-    _register(f"fcn8s_{_short}", f"FCN-8s on {_title}: with skips of stride 16 and 8.", _backbone, (16, 8))
-_register(
-    "fcn8s_atonce_vgg16", "FCN-8s on VGG16 trained in one go: skip maps scaled down.", "vgg16", (16, 8), AT_ONCE_SCALES
-)
+class FCN32s(FCN):
+    """FCN-32s: the scores of fc7, one per 32 pixels, upsampled in one step."""
+
+    classifier_names = ("score_fr",)
+    last_upscore = "upscore32"
+
+    def add_skips(self) -> None:
+        """Create nothing: there is no skip."""
+
+    def forward_low_res(self, images: Tensor) -> LowResLogits:
+        """Compute scores of stride 32; images (B, C, H, W), uint8 or float 0..255, RGB."""
+        # Sizes in this and the other rungs: VGG16 on an image of 500x500 pixels.
+        *_, pool5 = self.backbone(self.preprocess(images))  # 22x22, 512 channels
+        fc7 = self.fc7(self.fc6(pool5))  # 16x16, 4096 channels
+        score = self.pad(self.score_fr(fc7))
+        # upscore32: kernel 64, stride 32 -> 544x544, crop 19 -> 500x500; AlexNet and GoogLeNet: kernel 63, crop 18
+        return self.upsample(score, (images.shape[-2], images.shape[-1]))
+
+
+class FCN16s(FCN):
+    """FCN-16s: the scores of fc7, upsampled twice, plus those of pool4 make one per 16 pixels."""
+
+    classifier_names = ("score_fr", "score_pool4")
+    last_upscore = "upscore16"
+
+    def add_skips(self) -> None:
+        """Create the skip from pool4."""
+        self.upscore2, self.crop_pool4 = self.add_skip(POOL4)  # VGG16: kernel 4, stride 2; crop 5
+        self.score_pool4 = self.score_layer(self.backbone.channels[POOL4])
+
+    def forward_low_res(self, images: Tensor) -> LowResLogits:
+        """Compute scores of stride 16; images (B, C, H, W), uint8 or float 0..255, RGB."""
+        *_, pool4, pool5 = self.backbone(self.preprocess(images))  # 44x44 and 22x22, 512 channels each
+        fc7 = self.fc7(self.fc6(pool5))  # 16x16, 4096 channels
+        score = self.pad(self.score_fr(fc7))
+        score = self.pad(add_cropped(self.upscore2(score), self.score_pool4(pool4), self.crop_pool4))  # 34x34
+        # upscore16: kernel 32, stride 16 -> 560x560, crop 27 -> 500x500
+        return self.upsample(score, (images.shape[-2], images.shape[-1]))
+
+
+class FCN8s(FCN):
+    """FCN-8s: the scores of fc7 and pool4, upsampled twice, plus those of pool3 make one per 8 pixels."""
+
+    classifier_names = ("score_fr", "score_pool4", "score_pool3")
+    last_upscore = "upscore8"
+    scale_pool4, scale_pool3 = 1.0, 1.0
+
+    def add_skips(self) -> None:
+        """Create the skips from pool4 and pool3."""
+        self.upscore2, self.crop_pool4 = self.add_skip(POOL4)  # VGG16: kernel 4, stride 2; crop 5
+        self.score_pool4 = self.score_layer(self.backbone.channels[POOL4])
+        self.upscore_pool4, self.crop_pool3 = self.add_skip(POOL3)  # VGG16: kernel 4, stride 2; crop 9
+        self.score_pool3 = self.score_layer(self.backbone.channels[POOL3])
+
+    def forward_low_res(self, images: Tensor) -> LowResLogits:
+        """Compute scores of stride 8; images (B, C, H, W), uint8 or float 0..255, RGB."""
+        *_, pool3, pool4, pool5 = self.backbone(self.preprocess(images))  # 88x88, 44x44, 22x22; 256, 512, 512 channels
+        fc7 = self.fc7(self.fc6(pool5))  # 16x16, 4096 channels
+        score_pool4 = self.score_pool4(pool4 * self.scale_pool4)
+        score_pool3 = self.score_pool3(pool3 * self.scale_pool3)
+        score = self.pad(self.score_fr(fc7))
+        score = self.pad(add_cropped(self.upscore2(score), score_pool4, self.crop_pool4))  # 34x34
+        score = self.pad(add_cropped(self.upscore_pool4(score), score_pool3, self.crop_pool3))  # 70x70
+        # upscore8: kernel 16, stride 8 -> 568x568, crop 31 -> 500x500
+        return self.upsample(score, (images.shape[-2], images.shape[-1]))
+
+
+class FCN8sAtOnce(FCN8s):
+    """FCN-8s trained in one stage: scaling the skips down stands for adding them one after the other.
+
+    Source: the authors' voc-fcn8s-atonce, layers scale_pool4 and scale_pool3.
+    """
+
+    scale_pool4, scale_pool3 = 0.01, 0.0001
+
+
+def add_cropped(upsampled: Tensor, skip: Tensor, crop: int) -> Tensor:
+    """Return the sum of two maps of one stride where both exist.
+
+    crop  row and column of `skip` on which the first element of `upsampled` lies; negative where `skip` starts later
+    """
+    upsampled = upsampled[..., max(-crop, 0) :, max(-crop, 0) :]
+    skip = skip[..., max(crop, 0) :, max(crop, 0) :]
+    height, width = min(upsampled.shape[-2], skip.shape[-2]), min(upsampled.shape[-1], skip.shape[-1])
+    return upsampled[..., :height, :width] + skip[..., :height, :width]
+
+
+def upsample_to_image(
+    fused: Tensor, to_image: Upsampling, upscore: nn.Module | None, size: tuple[int, int]
+) -> LowResLogits:
+    """Return scores with the last upsampling: fixed bilinear, or done by `upscore` and cropped to the image's `size`."""
+    kernel, stride, crop = to_image
+    if upscore is None:
+        return LowResLogits(fused, TransposedBilinear(kernel, stride, crop))
+    full = upscore(fused)[..., crop : crop + size[0], crop : crop + size[1]]
+    return LowResLogits(full, Identity())
+
+
+def build_backbone(name: str, in_channels: int, *, geometry: Geometry, width_mult: float) -> ClassifierBackbone:
+    """Return a classifier's convolutions, padded for FCN. Raises ConfigError for a backbone that cannot be."""
+    known = [b for b in BACKBONES if issubclass(BACKBONES[b].product, ClassifierBackbone)]
+    known = [b for b in known if BACKBONES[b].product.same_stem_padding is not None]
+    if name not in known:
+        raise ConfigError("backbone", f"unknown FCN backbone {name!r}", suggest(name, known))
+    entry, same = BACKBONES[name], geometry == "same"
+    padding: dict[str, Any] = {"stem_padding": entry.product.same_stem_padding if same else CAFFE_PADDING}
+    # AlexNet's and GoogLeNet's poolings are 3x3, so that "same" pads them too; VGG's are 2x2.
+    if "pool_padding" in entry.options:
+        padding["pool_padding"] = int(same)
+    built = BACKBONES.create(name, in_channels=in_channels, ceil_mode=True, width_mult=width_mult, **padding)
+    assert isinstance(built, ClassifierBackbone)
+    assert built.strides[POOL3:] == (8, 16, 32), f"{name} has maps of strides {built.strides}"
+    return built
+
+
+# Mean IU of the papers on VOC 2012's test set, and of the released nets by the authors' README.
+SCORES = {
+    "fcn32s_vgg16": "VOC seg11valid 63.6 (released net)",
+    "fcn16s_vgg16": "VOC seg11valid 65.0 (released net)",
+    "fcn8s_vgg16": "VOC 2012 test 62.2 (CVPR, table 3), 67.2 (released net)",
+    "fcn8s_atonce_vgg16": "VOC seg11valid 65.4 (released net)",
+    "fcn32s_alexnet": "VOC seg11valid 48.0 (released net)",
+}
+
+
+def _register(name: str, rung: type[FCN], summary: str, *, width_mult: float = 1 / 16, **defaults: Any) -> None:
+    scores, tiny = SCORES.get(name, ""), {"width_mult": width_mult}
+    MODELS.register(name, summary=summary, tiny=tiny, paper=PAPER, year=2015, scores=scores, defaults=defaults)(rung)
+
+
+for _rung, _title, _stride, _skips in (
+    (FCN32s, "FCN-32s", "32s", "one score map of stride 32"),
+    (FCN16s, "FCN-16s", "16s", "with a skip of stride 16"),
+    (FCN8s, "FCN-8s", "8s", "with skips of stride 16 and 8"),
+):
+    _register(f"fcn{_stride}_vgg16", _rung, f"{_title} on VGG16: {_skips}.")
+    _register(f"fcn{_stride}_alexnet", _rung, f"{_title} on CaffeNet: {_skips}.", backbone="alexnet_caffe")
+    _summary = f"{_title} on GoogLeNet: {_skips}."
+    _register(f"fcn{_stride}_googlenet", _rung, _summary, width_mult=1 / 8, backbone="googlenet", dropout=0.4)
+_register("fcn8s_atonce_vgg16", FCN8sAtOnce, "FCN-8s on VGG16 trained in one stage: skips scaled down.")

@@ -1,14 +1,17 @@
-"""FCN with two inputs or two tasks: late fusion (RGB-HHA, NYUDv2) and two heads (semantic and geometric, SIFT Flow).
+"""FCN with two inputs or two outputs: late fusion of colour and depth, and one network for two label maps.
 
-Paper: Shelhamer, Long and Darrell, https://arxiv.org/abs/1411.4038, section 5; the numbers are those of the authors' code.
+Late fusion runs one FCN-32s on the colour image and one on the HHA image (depth encoded in three channels) and averages their
+scores. A network with two heads labels each pixel with a semantic and a geometric class from the same features.
 
-Faithful: late fusion is two whole backbones up to score_fr, fused as half and half (the paper's text says summed; the code halves),
-one upsampling. Two heads share the backbone through fc7 and the skips, and have score layers, upsampling and crops of their own.
-Early fusion needs no net of its own: `in_channels=4` on any FCN, and `transplant` gives the fourth plane the mean of the
-colour planes.
+Paper: Shelhamer, Long and Darrell, section 5 (NYUDv2 and SIFT Flow), https://arxiv.org/abs/1411.4038; numbers of the authors' code.
 
-Deviations: those of `fcn.py`. The authors add the two heads' losses with weight 1; here that is the caller's, through
-`forward_low_res_all`: the train command knows one mask an image.
+Faithful: both streams of late fusion are complete up to score_fr and share one upsampling; scores are averaged (the paper's
+text says summed, the code halves). Two heads share the backbone, fc6, fc7 and the maps of the skips; each has its own score
+layers. Early fusion needs no network of its own: it is any FCN with `in_channels=4`, and `transplant` starts the fourth
+channel as the mean of the colour channels.
+
+Deviations: those of `fcn.py`. The authors add the losses of the two heads with weight 1; here the caller does so, through
+`forward_low_res_all`: the train command reads one mask per image.
 """
 
 from __future__ import annotations
@@ -16,84 +19,123 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..backbones.classifier import ClassifierBackbone
 from ..core import LowResLogits
-from ..errors import ConfigError
+from ..errors import CheckpointError, ConfigError
 from ..nn.init import zero_conv
 from ..nn.preprocessing import NYUD_COLOR_HHA
+from ..nn.upsampling import Upscore
 from .base import MODELS, SegmentationModel
-from .fcn import FCN, PAPER, FCNEncoder, SkipHead, build_encoder, load_from, transplant
+from .fcn import FCN, PAPER, FCN8s, FCN16s, FCN32s, Geometry, Kernels, upsample_to_image
 
 NUM_COLOR = 3
 
 
 class LateFusionFCN(SegmentationModel):
-    """Two FCN-32s streams whose scores are averaged before the upsampling: colour, and what else there is (HHA, depth)."""
+    """Two FCN-32s, one on colour and one on HHA (or other further channels), whose scores are averaged before the upsampling.
+
+    in_channels  3 of colour and at least one more; the other options are those of `FCN`
+    """
+
+    import_format = "caffe"
+    classifier_names = ("color.score_fr", "hha.score_fr")
 
     def __init__(
         self,
         num_classes: int,
-        in_channels: int,
-        preprocessing: str | Mapping[str, Any],
-        color: FCNEncoder,
-        other: FCNEncoder,
-        upsampling: str = "fixed",
+        in_channels: int = 6,
+        *,
+        backbone: str = "vgg16",
+        geometry: Geometry = "caffe",
+        upsampling: Kernels = "fixed",
+        batch_norm: bool = False,
+        width_mult: float = 1.0,
+        dropout: float = 0.5,
+        preprocessing: str | Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(num_classes, in_channels, preprocessing)
-        self.color = color
-        self.other = other
-        self.color_head = SkipHead(color, num_classes, upsampling)
-        self.logits_stride = 1 if upsampling == "learned" else self.color_head.final.stride
-        # One upsampling serves both streams, so the second has a score layer only.
-        self.other_score = zero_conv(other.channels[0], num_classes)
+        num_further = in_channels - NUM_COLOR
+        if num_further < 1:
+            what = f"expected 3 colour channels and at least one more, got {in_channels}"
+            raise ConfigError("in_channels", what, "create the model with in_channels=6 (RGB and HHA)")
+        default = NYUD_COLOR_HHA if in_channels == 6 else "caffe"
+        super().__init__(num_classes, in_channels, preprocessing or default)
+
+        def stream(channels: int) -> FCN32s:
+            # The two inputs are normalized together, before they are split.
+            unchanged = {"order": "rgb", "mean": [0.0] * channels, "std": [1.0] * channels}
+            return FCN32s(
+                num_classes,
+                channels,
+                backbone=backbone,
+                geometry=geometry,
+                batch_norm=batch_norm,
+                width_mult=width_mult,
+                dropout=dropout,
+                preprocessing=unchanged,
+            )
+
+        self.color = stream(NUM_COLOR)
+        self.hha = stream(num_further)
+        # One upsampling serves both: kernel 64, stride 32, crop 19 for VGG16.
+        self.to_image = self.color.to_image
+        self.upscore32 = (
+            Upscore(num_classes, self.to_image.kernel, self.to_image.stride, learned=True)
+            if upsampling == "learned"
+            else None
+        )
+        self.logits_stride = 1 if upsampling == "learned" else self.to_image.stride
 
     def forward_low_res(self, images: Tensor) -> LowResLogits:
-        """images (B, 3 + D, H, W), uint8 or float 0..255, RGB and D further channels -> scores before the last upsampling."""
-        color_scores, other_scores = self.stream_scores(images)
-        fused = self.color_head.fuse([0.5 * color_scores + 0.5 * other_scores])
-        return self.color_head.finish(fused, (images.shape[-2], images.shape[-1]))
-
-    def stream_scores(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """score_fr (B, K, h, w) of the colour stream and of the other one."""
-        pixels = self.preprocess(images)
-        [color] = self.color_head.score(self.color(pixels[:, :NUM_COLOR]))
-        [other] = self.other(pixels[:, NUM_COLOR:])
-        return color, self.other_score(other)
-
-    def classifier_modules(self) -> list[nn.Module]:
-        """What stays trainable when only the classifier is trained: the score layers."""
-        return [*self.color_head.scores, self.other_score]
+        """Compute averaged scores of stride 32; images (B, 3 + D, H, W), uint8 or float 0..255: RGB, then D further channels."""
+        x = self.preprocess(images)
+        color = self.color.forward_low_res(x[:, :NUM_COLOR]).logits
+        hha = self.hha.forward_low_res(x[:, NUM_COLOR:]).logits
+        fused = 0.5 * color + 0.5 * hha
+        return upsample_to_image(fused, self.to_image, self.upscore32, (images.shape[-2], images.shape[-1]))
 
     def transplant(self, classifier: ClassifierBackbone) -> None:
-        """Start both streams from an image classifier, all but its last layer. Raises CheckpointError for another net."""
-        transplant(self.color, classifier)
-        transplant(self.other, classifier)
+        """Start both streams from an image classifier. Errors are those of `FCN.transplant`."""
+        self.color.transplant(classifier)
+        self.hha.transplant(classifier)
 
-    def init_from(self, color: FCN, other: FCN) -> None:
-        """Start from two FCN-32s, one per stream, score layers included. Raises CheckpointError where they do not fit."""
-        for backbone, score, source in (
-            (self.color, self.color_head.scores[0], color),
-            (self.other, self.other_score, other),
-        ):
-            load_from(backbone, source.encoder)
-            load_from(score, source.head.scores[0])
+    def init_from(self, color: FCN32s, hha: FCN32s) -> None:
+        """Start from two trained FCN-32s, one per stream. Raises CheckpointError where layers do not fit."""
+        for stream, source in ((self.color, color), (self.hha, hha)):
+            given = {key: value for key, value in source.state_dict().items() if not key.startswith("upscore32.")}
+            _load(stream, given)
+
+    def upscore_kernels(self) -> dict[str, int]:
+        """Return the kernel size of the one upsampling layer by its name."""
+        return {"upscore32": self.to_image.kernel}
 
     def caffe_names(self) -> dict[str, str]:
-        """Layer name in the authors' .caffemodel -> module here: every name carries its stream as suffix."""
-        names: dict[str, str] = {}
-        for suffix, stream, score in (("color", "color", "color_head.scores.0"), ("hha", "other", "other_score")):
-            encoder: FCNEncoder = getattr(self, stream)
-            names |= {f"{layer}{suffix}": f"{stream}.{module}" for layer, module in encoder.caffe_names().items()}
-            names[f"score_fr{suffix}"] = score
-        return names
+        """Return layer name in the authors' .caffemodel -> submodule here: every layer has its stream as suffix."""
+        names = {f"{layer}color": f"color.{module}" for layer, module in self.color.caffe_names().items()}
+        return names | {f"{layer}hha": f"hha.{module}" for layer, module in self.hha.caffe_names().items()}
+
+
+class TwoTaskScores(nn.Module):
+    """The score layers of both tasks side by side, (B, C, h, w) -> (B, K + num_geometric, h, w)."""
+
+    def __init__(self, in_channels: int, num_classes: int, num_geometric: int) -> None:
+        super().__init__()
+        self.semantic = zero_conv(in_channels, num_classes)
+        self.geometric = zero_conv(in_channels, num_geometric)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return semantic scores, then geometric ones."""
+        return torch.cat([self.semantic(x), self.geometric(x)], 1)
 
 
 class TwoHeadFCN(FCN):
-    """One backbone, two labellings: `forward` gives the first (semantic), `forward_low_res_all` both.
+    """A rung with two label maps: `forward` returns the semantic one, `forward_low_res_all` both.
 
-    num_geometric  classes of the second head
+    After the score layers every map is treated by itself, so the maps of both tasks take the same way to the image.
+
+    num_geometric  classes of the second head; the other options are those of `FCN`
     """
 
     num_heads = 2
@@ -101,91 +143,116 @@ class TwoHeadFCN(FCN):
     def __init__(
         self,
         num_classes: int,
-        in_channels: int,
-        preprocessing: str | Mapping[str, Any],
-        encoder: FCNEncoder,
-        num_geometric: int,
-        upsampling: str = "fixed",
-    ) -> None:
-        super().__init__(num_classes, in_channels, preprocessing, encoder, upsampling)
-        if num_geometric < 1:
-            raise ConfigError("num_geometric", f"got {num_geometric}, allowed are 1 and more")
-        self.num_geometric = num_geometric
-        self.geometric_head = SkipHead(encoder, num_geometric, upsampling)
-
-    def forward_low_res_all(self, images: Tensor) -> tuple[LowResLogits, LowResLogits]:
-        """images (B, C, H, W), uint8 or float 0..255, RGB -> semantic and geometric scores before the last upsampling."""
-        maps = self.encoder(self.preprocess(images))
-        size = (images.shape[-2], images.shape[-1])
-        semantic, geometric = (
-            head.finish(head.fuse(head.score(maps)), size) for head in (self.head, self.geometric_head)
-        )
-        return semantic, geometric
-
-    def classifier_modules(self) -> list[nn.Module]:
-        """What stays trainable when only the classifier is trained: the score layers of both heads."""
-        return [*self.head.scores, *self.geometric_head.scores]
-
-    def caffe_names(self) -> dict[str, str]:
-        """Layer name in the authors' .caffemodel -> module here: score layers carry their task as suffix."""
-        names = {layer: f"encoder.{module}" for layer, module in self.encoder.caffe_names().items()}
-        for suffix, head in (("sem", "head"), ("geo", "geometric_head")):
-            names |= {f"score_{name}_{suffix}": f"{head}.scores.{i}" for i, name in enumerate(self.encoder.names)}
-        return names
-
-
-@MODELS.register(
-    "fcn32s_late_fusion_vgg16", tiny={"width_mult": 1 / 16}, paper=PAPER, year=2015, scores="NYUDv2 34.0 (16s, table 4)"
-)
-def fcn32s_late_fusion_vgg16(
-    num_classes: int,
-    in_channels: int = 6,
-    *,
-    backbone: str = "vgg16",
-    geometry: str = "caffe",
-    upsampling: str = "fixed",
-    batch_norm: bool = False,
-    width_mult: float = 1.0,
-    dropout: float = 0.5,
-    preprocessing: str | Mapping[str, Any] | None = None,
-) -> LateFusionFCN:
-    """Two FCN-32s streams (colour, HHA) with averaged scores; in_channels is 3 + those of the second image."""
-    num_other = in_channels - NUM_COLOR
-    if num_other < 1:
-        what = f"got {in_channels}; late fusion takes 3 colour channels and at least one more"
-        raise ConfigError("in_channels", what, "create the model with in_channels=6 (RGB and HHA)")
-    streams = [
-        build_encoder(backbone, n, (), geometry, batch_norm, width_mult, dropout) for n in (NUM_COLOR, num_other)
-    ]
-    spec = preprocessing or (NYUD_COLOR_HHA if in_channels == 6 else "caffe")
-    return LateFusionFCN(num_classes, in_channels, spec, streams[0], streams[1], upsampling)
-
-
-def _register_two_heads(name: str, summary: str, strides: tuple[int, ...]) -> None:
-    def build(
-        num_classes: int,
         in_channels: int = 3,
         *,
         num_geometric: int = 3,
         backbone: str = "vgg16",
-        geometry: str = "caffe",
-        upsampling: str = "fixed",
+        geometry: Geometry = "caffe",
+        upsampling: Kernels = "fixed",
         batch_norm: bool = False,
         width_mult: float = 1.0,
         dropout: float = 0.5,
         preprocessing: str | Mapping[str, Any] = "caffe",
-    ) -> TwoHeadFCN:
-        body = build_encoder(backbone, in_channels, strides, geometry, batch_norm, width_mult, dropout)
-        return TwoHeadFCN(num_classes, in_channels, preprocessing, body, num_geometric, upsampling)
+    ) -> None:
+        if num_geometric < 1:
+            raise ConfigError("num_geometric", f"must be >= 1, got {num_geometric}")
+        # Before the base class builds the score layers.
+        self.num_geometric = num_geometric
+        super().__init__(
+            num_classes,
+            in_channels,
+            backbone=backbone,
+            geometry=geometry,
+            upsampling=upsampling,
+            batch_norm=batch_norm,
+            width_mult=width_mult,
+            dropout=dropout,
+            preprocessing=preprocessing,
+        )
 
-    build.__doc__ = summary
-    MODELS.register(name, tiny={"width_mult": 1 / 16}, paper=PAPER, year=2015, scores="SIFT Flow 39.5 (16s, table 5)")(
-        build
-    )
+    @property
+    def num_maps(self) -> int:
+        """Number of score maps of both tasks."""
+        return self.num_classes + self.num_geometric
+
+    def score_layer(self, in_channels: int) -> nn.Module:
+        """Return the 1x1 convolutions of both tasks."""
+        return TwoTaskScores(in_channels, self.num_classes, self.num_geometric)
+
+    def forward_low_res(self, images: Tensor) -> LowResLogits:
+        """Compute the semantic scores; images (B, C, H, W), uint8 or float 0..255, RGB."""
+        return self.forward_low_res_all(images)[0]
+
+    def forward_low_res_all(self, images: Tensor) -> tuple[LowResLogits, LowResLogits]:
+        """Compute the semantic and the geometric scores; images (B, C, H, W), uint8 or float 0..255, RGB."""
+        # The next class in line is a rung.
+        scores, upsample, _ = super().forward_low_res(images)  # type: ignore[safe-super]
+        semantic, geometric = scores[:, : self.num_classes], scores[:, self.num_classes :]
+        return LowResLogits(semantic, upsample), LowResLogits(geometric, upsample)
+
+    def init_from(self, single: FCN) -> None:
+        """Start from a trained rung with the semantic head alone. Raises CheckpointError where layers do not fit."""
+        own = self.state_dict()
+        given: dict[str, Tensor] = {}
+        for key, value in single.state_dict().items():
+            layer, _, kind = key.partition(".")
+            if layer in self.classifier_names:
+                given[f"{layer}.semantic.{kind}"] = value
+            elif layer.startswith("upscore") and key in own:
+                given[key] = torch.cat([value, own[key][self.num_classes :]])
+            else:
+                given[key] = value
+        _load(self, given | {key: value for key, value in own.items() if ".geometric." in key})
+
+    def caffe_names(self) -> dict[str, str]:
+        """Return layer name in the authors' .caffemodel -> submodule here: score layers have their task as suffix."""
+        names = super().caffe_names()
+        for score in self.classifier_names:
+            names |= {f"{score}_sem": f"{score}.semantic", f"{score}_geo": f"{score}.geometric"}
+            del names[score]
+        return names
 
 
-_register_two_heads("fcn32s_two_heads_vgg16", "FCN-32s on VGG16 with a semantic and a geometric head.", ())
-_register_two_heads(
-    "fcn16s_two_heads_vgg16", "FCN-16s on VGG16 with a semantic and a geometric head, as for SIFT Flow.", (16,)
-)
-_register_two_heads("fcn8s_two_heads_vgg16", "FCN-8s on VGG16 with a semantic and a geometric head.", (16, 8))
+class TwoHeadFCN32s(TwoHeadFCN, FCN32s):
+    """FCN-32s with two heads."""
+
+
+class TwoHeadFCN16s(TwoHeadFCN, FCN16s):
+    """FCN-16s with two heads: the authors' SIFT Flow net."""
+
+
+class TwoHeadFCN8s(TwoHeadFCN, FCN8s):
+    """FCN-8s with two heads."""
+
+
+def _load(module: nn.Module, given: Mapping[str, Tensor]) -> None:
+    own = module.state_dict()
+    wrong = [n for n in own | dict(given) if n not in own or n not in given or own[n].shape != given[n].shape]
+    if wrong:
+        what = f"shape mismatch or missing layers: {', '.join(wrong[:6])}"
+        raise CheckpointError("init_from", what, "use networks of one backbone, width and class list")
+    module.load_state_dict(dict(given))
+
+
+MODELS.register(
+    "fcn32s_late_fusion_vgg16",
+    summary="Two FCN-32s streams (colour, HHA) with averaged scores; in_channels is 3 + those of the second image.",
+    tiny={"width_mult": 1 / 16},
+    paper=PAPER,
+    year=2015,
+    scores="NYUDv2 34.0 (16s, table 4)",
+)(LateFusionFCN)
+
+for _name, _net, _end in (
+    ("fcn32s_two_heads_vgg16", TwoHeadFCN32s, "."),
+    ("fcn16s_two_heads_vgg16", TwoHeadFCN16s, ", as for SIFT Flow."),
+    ("fcn8s_two_heads_vgg16", TwoHeadFCN8s, "."),
+):
+    MODELS.register(
+        _name,
+        summary=f"{_net.__name__.removeprefix('TwoHead')} on VGG16 with a semantic and a geometric head{_end}",
+        tiny={"width_mult": 1 / 16},
+        paper=PAPER,
+        year=2015,
+        scores="SIFT Flow 39.5 (16s, table 5)",
+    )(_net)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from ...models.fcn import FCN
+from ...models.fcn import FCN, FCN8s, FCN16s
 from ...nn.convolutionalize import convolutionalize
-from ...nn.geometry import Layer, layers_of, receptive_field, spatial_layers
+from ...nn.geometry import Layer, Upsampling, layers_of, receptive_field, spatial_layers
 from ...nn.upsampling import Upscore
 from ..mult_adds import multiply_adds, num_parameters
 from .measure import backbone, classifier, images, logit_shape, macs, network
@@ -30,32 +31,30 @@ def _upscores(model: FCN) -> list[Upscore]:
 
 
 def _dense_parameters(name: str) -> int:
-    """Caffe stores a kernel for each pair of classes, of which the diagonal is not zero."""
+    """Return the count with a kernel for each pair of classes, as Caffe stores them; only the diagonal is not zero."""
     kernels = sum(21 * 21 * layer.kernel**2 for layer in _upscores(_fcn(name, upsampling="learned")))
     return num_parameters(_fcn(name)) + kernels
 
 
 def _dense_macs(name: str) -> int:
-    """As above: each input of a transposed convolution meets the kernels of all 21 classes."""
+    """Return the count for these dense kernels: each input of a transposed convolution meets the kernels of 21 classes."""
     model = _fcn(name, upsampling="learned")
-    met: list[int] = []
+    further: list[int] = []
     for layer in _upscores(model):
-        layer.register_forward_pre_hook(lambda up, inputs: met.append(inputs[0].numel() * up.kernel**2 * 20))
+        layer.register_forward_pre_hook(lambda up, inputs: further.append(inputs[0].numel() * up.kernel**2 * 20))
     grouped = multiply_adds(lambda: model(images(500)))
-    return grouped + sum(met)
+    return grouped + sum(further)
 
 
 def _sizes(name: str, size: int) -> dict[str, int]:
-    """Side of every map on the way, under the names of the authors' file."""
+    """Return the side of every map between the image and the logits, under the names of the authors' net."""
     model = _fcn(name, upsampling="learned")
-    names = {layer: f"upscore{2 if i == 0 else '_pool4'}" for i, layer in enumerate(model.head.upscores)}
-    assert model.head.upscore is not None, "learned upsampling is a layer"
-    names[model.head.upscore] = {32: "upscore", 16: "upscore16", 8: "upscore8"}[model.head.final.stride]
-    maps: list[Tensor] = model.encoder.backbone(images(size))
-    seen = dict(zip(model.encoder.backbone.map_names, (cells.shape[-1] for cells in maps), strict=True))
-    seen["fc7"] = model.encoder(images(size))[0].shape[-1]
-    for layer, word in names.items():
-        layer.register_forward_hook(lambda _, __, output, word=word: seen.__setitem__(word, output.shape[-1]))
+    seen: dict[str, int] = {}
+    names = {layer: "upscore" if path == "upscore32" else path for path, layer in model.named_children()}
+    for layer in (model.fc7, *_upscores(model)):
+        layer.register_forward_hook(lambda layer, _, output: seen.update({names[layer]: output.shape[-1]}))
+    maps = model.backbone(images(size))
+    seen.update(zip(model.backbone.map_names, (x.shape[-1] for x in maps), strict=True))
     model(images(size))
     return seen
 
@@ -72,60 +71,68 @@ def _add_ladder(stride: int, name: str) -> None:
         row(variant, "intermediate", f"1x3x{size}x{size}")(partial(_sizes, name, size))
 
 
-def _crop(name: str, place: int | None) -> int:
-    """Of the last upsampling (None), or of a skip map."""
-    head = _fcn(name).head
-    return head.final.offset if place is None else head.shifts[place]
-
-
-def _kernel(name: str, place: int | None) -> list[int]:
-    head = _fcn(name).head
-    if place is None:
-        return [head.final.kernel, head.final.stride]
-    layer = head.upscores[place]
-    assert isinstance(layer, Upscore)
-    return [layer.kernel, layer.stride]
-
-
 for _stride, _name in LADDER.items():
     _add_ladder(_stride, _name)
 
-for _variant, _name, _place in (
-    ("32s score crop", LADDER[32], None),
-    ("16s score_pool4 crop", LADDER[16], 0),
-    ("16s score crop", LADDER[16], None),
-    ("8s score_pool4 crop", LADDER[8], 0),
-    ("8s score_pool3 crop", LADDER[8], 1),
-    ("8s score crop", LADDER[8], None),
-    ("AlexNet-32s score crop", "fcn32s_alexnet", None),
-):
-    FCN_ROWS.row(_variant, "crop offset")(partial(_crop, _name, _place))
 
-for _variant, _name, _place in (
-    ("32s upscore", LADDER[32], None),
-    ("16s upscore2", LADDER[16], 0),
-    ("16s upscore16", LADDER[16], None),
-    ("8s upscore2", LADDER[8], 0),
-    ("8s upscore_pool4", LADDER[8], 1),
-    ("8s upscore8", LADDER[8], None),
-    ("AlexNet upscore", "fcn32s_alexnet", None),
-):
-    FCN_ROWS.row(_variant, "deconv [kernel")(partial(_kernel, _name, _place))
+def _16s() -> FCN16s:
+    model = _fcn("fcn16s_vgg16")
+    assert isinstance(model, FCN16s)
+    return model
+
+
+def _8s(name: str = "fcn8s_vgg16") -> FCN8s:
+    model = _fcn(name)
+    assert isinstance(model, FCN8s)
+    return model
+
+
+def _kernel(upscore: Callable[[], Upscore | Upsampling]) -> list[int]:
+    layer = upscore()
+    return [layer.kernel, layer.stride]
+
+
+CROPS: dict[str, Callable[[], int]] = {
+    "32s score crop": lambda: _fcn("fcn32s_vgg16").to_image.offset,
+    "16s score_pool4 crop": lambda: _16s().crop_pool4,
+    "16s score crop": lambda: _16s().to_image.offset,
+    "8s score_pool4 crop": lambda: _8s().crop_pool4,
+    "8s score_pool3 crop": lambda: _8s().crop_pool3,
+    "8s score crop": lambda: _8s().to_image.offset,
+    "AlexNet-32s score crop": lambda: _fcn("fcn32s_alexnet").to_image.offset,
+}
+UPSCORES: dict[str, Callable[[], Upscore | Upsampling]] = {
+    "32s upscore": lambda: _fcn("fcn32s_vgg16").to_image,
+    "16s upscore2": lambda: _16s().upscore2,
+    "16s upscore16": lambda: _16s().to_image,
+    "8s upscore2": lambda: _8s().upscore2,
+    "8s upscore_pool4": lambda: _8s().upscore_pool4,
+    "8s upscore8": lambda: _8s().to_image,
+    "AlexNet upscore": lambda: _fcn("fcn32s_alexnet").to_image,
+}
+for _variant, _crop in CROPS.items():
+    FCN_ROWS.row(_variant, "crop offset")(_crop)
+for _variant, _upscore in UPSCORES.items():
+    FCN_ROWS.row(_variant, "deconv [kernel")(partial(_kernel, _upscore))
+
+
+def _fc7_size(model: FCN) -> int:
+    """Return the side of fc7 for an image of 500x500; the stride of the scores is that of fc7 in FCN-32s."""
+    return model.forward_low_res(images(500)).logits.shape[-1]
 
 
 @FCN_ROWS.row("FCN-AlexNet", "intermediate")
 def _alexnet_sizes() -> dict[str, int]:
     model = _fcn("fcn32s_alexnet")
-    fc7 = model.encoder(images(500))[0].shape[-1]
+    fc7 = _fc7_size(model)
     up = Layer(63, 32, transposed=True).output_size(fc7)
-    return {"pool5": model.encoder.backbone(images(500))[-1].shape[-1], "fc7": fc7, "up": up}
+    return {"pool5": model.backbone(images(500))[-1].shape[-1], "fc7": fc7, "up": up}
 
 
 @FCN_ROWS.row("FCN-AlexNet", "MACs")
 def _alexnet_macs() -> int:
     model = _fcn("fcn32s_alexnet")
-    fc7: int = model.encoder(images(500))[0].shape[-1]
-    return macs(model, 500) + fc7 * fc7 * 63 * 63 * 21 * 20
+    return macs(model, 500) + _fc7_size(model) ** 2 * 63 * 63 * 21 * 20
 
 
 FCN_ROWS.row("FCN-AlexNet (CaffeNet", "parameters")(lambda: num_parameters(_fcn("fcn32s_alexnet")))
@@ -134,7 +141,12 @@ FCN_ROWS.row("PASCAL-Context FCN-8s", "parameters")(lambda: num_parameters(_fcn(
 FCN_ROWS.row("NYUDv2 FCN-32s early RGBD", "parameters")(lambda: num_parameters(_fcn("fcn32s_vgg16", 40, in_channels=4)))
 FCN_ROWS.row("NYUDv2 late RGB-HHA", "parameters")(lambda: num_parameters(network("fcn32s_late_fusion_vgg16", 40)))
 FCN_ROWS.row("SIFT Flow FCN-16s (33", "parameters")(lambda: num_parameters(network("fcn16s_two_heads_vgg16", 33)))
-FCN_ROWS.row("at-once skip scale", "[pool4")(lambda: [*_fcn("fcn8s_atonce_vgg16").head.scales][1:])
+
+
+@FCN_ROWS.row("at-once skip scale", "[pool4")
+def _at_once_scales() -> list[float]:
+    model = _8s("fcn8s_atonce_vgg16")
+    return [model.scale_pool4, model.scale_pool3]
 
 
 def _millions(name: str) -> int:
@@ -142,13 +154,13 @@ def _millions(name: str) -> int:
 
 
 def _max_stride(name: str) -> int:
-    return _fcn(name).encoder.backbone.strides[-1]
+    return _fcn(name).backbone.strides[-1]
 
 
 def _chain_length(name: str) -> int:
-    """Convolutions one behind the other from the image to the scores."""
-    backbone_of = _fcn(name).encoder
-    layers = spatial_layers([*backbone_of.backbone.modules_to(), backbone_of.fc])
+    """Return the number of convolutions in a row from the image to the scores."""
+    model = _fcn(name)
+    layers = spatial_layers([*model.backbone.modules_to(), model.fc6, model.fc7])
     return sum(isinstance(layer, nn.Conv2d) for layer in layers) + 1
 
 
@@ -162,7 +174,7 @@ def _field_and_stride(name: str, layer: str) -> list[int]:
 
 
 def _googlenet_field_with_pool() -> int:
-    """Its last map, then the 7x7 average pooling that FCN leaves out."""
+    """Return that of the last map after the 7x7 average pooling, which FCN drops."""
     return receptive_field([*layers_of(classifier("googlenet").modules_to()), Layer(7, 1)]).size
 
 
@@ -191,7 +203,7 @@ for _variant, _name in (("AlexNet", "fcn32s_alexnet"), ("VGG16", "fcn32s_vgg16")
 
 @FCN_ROWS.row("unpadded convolutionalised nets", "output grid")
 def _unpadded_grids() -> list[int]:
-    """FCN drops GoogLeNet's average pooling."""
+    """Return the sides of the score maps of a 500x500 image; FCN drops GoogLeNet's average pooling."""
     alexnet, vgg = classifier("alexnet_caffe", num_classes=21), classifier("vgg16", num_classes=21, ceil_mode=True)
     sliding = [convolutionalize(net, net.input_size)(images(500)).shape[-1] for net in (alexnet, vgg)]
     return [*sliding, backbone("googlenet", num_classes=21)(images(500))[-1].shape[-1]]
