@@ -1,8 +1,8 @@
-"""The README's first image: photos of `samples/` with the shipped model's labels.
+"""Draw the README's first figure: images of `samples/` with the labels of the shipped model.
 
     python tools/images.py
 
-The other images of `docs/images/` are made by the commands that docs/results.md names.
+The commands that docs/results.md names make the other files of `docs/images/`.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ import numpy as np
 
 from pixelwise.images import write_image
 from pixelwise.inference.segmenter import load
-from pixelwise.visualization.compare import occurring
-from pixelwise.visualization.panels import Panel, contact_sheet, fit, legend
+from pixelwise.visualization.panels import GAP, Panel, contact_sheet, fit, legend, legend_entries
 
 ROOT = Path(__file__).resolve().parent.parent
-PHOTOS = ("camvid_seq05vd_f00270", "camvid_0001tp_010350", "camvid_seq05vd_f00840")
+IMAGES = ("camvid_seq05vd_f00270", "camvid_0001tp_010350", "camvid_seq05vd_f00840")
+WIDTH = 480
 
 
 def main() -> None:
-    """Photos above, labels laid over them below, and the classes that occur."""
+    """Draw the images in the upper row, their labels laid over them in the lower row, and a legend."""
     segmenter = load()
-    predictions = [segmenter(ROOT / "samples" / f"{name}.jpg") for name in PHOTOS]
-    panels = [Panel(fit(p.image, 480)) for p in predictions]
-    panels += [Panel(fit(np.asarray(p.overlay(0.6)), 480)) for p in predictions]
-    width = 3 * 480 + 2 * 14
-    names = occurring([p.mask for p in predictions], segmenter.taxonomy)
-    sheet = contact_sheet(panels, len(PHOTOS), footer=legend(names, width))
+    predictions = [segmenter(ROOT / "samples" / f"{name}.jpg") for name in IMAGES]
+    panels = [Panel(fit(p.image, WIDTH)) for p in predictions]
+    panels += [Panel(fit(np.asarray(p.overlay(0.6)), WIDTH)) for p in predictions]
+    entries = legend_entries([p.mask for p in predictions], segmenter.taxonomy)
+    footer = legend(entries, 3 * WIDTH + 2 * GAP)
+    sheet = contact_sheet(panels, len(IMAGES), footer=footer)
     write_image(ROOT / "docs" / "images" / "hero.jpg", np.asarray(sheet))
 
 

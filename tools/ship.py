@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from pixelwise.data import open_dataset
-from pixelwise.evaluation.evaluator import evaluate
+from pixelwise.evaluation.evaluator import evaluate_model
 from pixelwise.inference.segmenter import SHIPPED, Precision, load
 from pixelwise.weights.checkpoint import load_checkpoint, save_checkpoint
 
@@ -46,7 +46,7 @@ def main() -> None:
     for split in ("val", "test"):
         for precision in Precision.__args__:
             segmenter = load(precision=precision)
-            found = evaluate(segmenter, dataset.split(split), dataset=dataset.name, precision=precision).scores
+            found = evaluate_model(segmenter, dataset.split(split), dataset=dataset.name, precision=precision).scores
             scores.append(
                 {
                     "dataset": dataset.name,

@@ -26,9 +26,8 @@ from pixelwise.data import open_dataset
 from pixelwise.images import write_image
 from pixelwise.models import MODELS
 from pixelwise.train.run import train
-from pixelwise.visualization.compare import occurring
-from pixelwise.visualization.explain import receptive_field
-from pixelwise.visualization.panels import Panel, contact_sheet, fit, legend
+from pixelwise.visualization.explain import draw_receptive_field
+from pixelwise.visualization.panels import Panel, contact_sheet, fit, legend, legend_entries
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / "short"
@@ -146,7 +145,7 @@ def draw_field(name: str, data: Path) -> None:
     path = ROOT / "docs" / "images" / "systems" / f"{name}.jpg"
     path.parent.mkdir(parents=True, exist_ok=True)
     image = open_dataset(data).split("val")[2].image
-    drawn = receptive_field(pixelwise.load(RUNS / name), np.repeat(np.repeat(image, 3, 0), 3, 1))
+    drawn = draw_receptive_field(pixelwise.load(RUNS / name), np.repeat(np.repeat(image, 3, 0), 3, 1))
     write_image(path, np.asarray(drawn))
 
 
@@ -169,9 +168,9 @@ def draw_sheet(names: list[str], data: Path) -> None:
             Panel(fit(colors[prediction.mask], PANEL, labels=True), name.replace("torchvision_", "tv_"), note)
         )
     columns = 6
-    footer = legend(occurring(masks, split.taxonomy), columns * (PANEL + 14) - 14)
+    footer = legend(legend_entries(masks, split.taxonomy), columns * (PANEL + 14) - 14)
     heading = f"Every system after {STEPS} steps from scratch, a quarter of its width or less, on {SIZE[1]} x {SIZE[0]} pixels"
-    sheet = contact_sheet(panels, columns, heading, footer=footer)
+    sheet = contact_sheet(panels, columns, heading=heading, footer=footer)
     write_image(ROOT / "docs" / "images" / "systems.jpg", np.asarray(sheet))
 
 

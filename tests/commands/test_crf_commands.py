@@ -24,7 +24,7 @@ from pixelwise.data import open_dataset
 from pixelwise.evaluation import crf_search
 from pixelwise.evaluation.crf_search import SearchResult, search
 from pixelwise.evaluation.crf_search_cache import SearchCache
-from pixelwise.evaluation.evaluator import evaluate
+from pixelwise.evaluation.evaluator import evaluate_model
 from pixelwise.images import read_mask, write_mask
 from pixelwise.inference.crf_settings import find_crf, read_crf, write_crf
 from pixelwise.inference.label_map import low_res_logits, probabilities
@@ -118,7 +118,7 @@ def test_the_search_finds_the_best_of_what_it_tried(model: Path, data: Path, mon
 
     def score(parameters: Parameters | None) -> float:
         twin = segmenter if parameters is None else segmenter.with_crf(parameters)
-        return evaluate(twin, split, boundary=False).scores.mean_iou
+        return evaluate_model(twin, split, boundary=False).scores.mean_iou
 
     assert score(None) == pytest.approx(found.mean_iou_before, abs=0.01)
     assert score(found.parameters) == pytest.approx(found.mean_iou)

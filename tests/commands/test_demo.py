@@ -22,7 +22,7 @@ import pixelwise
 from helpers.bad_inputs import encoded, photo
 from helpers.command_line import TAXONOMY, call, files_below, refused, save_tiny
 from pixelwise.core import Prediction, Taxonomy
-from pixelwise.visualization.gallery import LONGEST_SIDE, make_photo, pack_runs, write_gallery
+from pixelwise.visualization.gallery import LONGEST_SIDE, gallery_image, pack_runs, write_gallery
 
 EVIL = "</script><img src=x onerror=alert(1)>"
 
@@ -111,7 +111,7 @@ def test_page_loads_nothing_and_every_control_has_a_name(demo, capsys):
 def test_names_cannot_leave_their_place(tmp_path):
     taxonomy = Taxonomy((EVIL, "b"))
     prediction = Prediction(np.zeros((4, 5), np.uint8), taxonomy, np.zeros((4, 5, 3), np.uint8))
-    path = write_gallery(tmp_path / "index.html", [make_photo(EVIL, prediction)], taxonomy, EVIL)
+    path = write_gallery(tmp_path / "index.html", [gallery_image(EVIL, prediction)], taxonomy=taxonomy, title=EVIL)
     text = path.read_text("utf-8")
     page = Page(text)
     assert text.count("</script>") == 1
@@ -131,10 +131,10 @@ def test_large_photos_are_shrunk_and_labels_not_mixed():
     taxonomy = Taxonomy(("a", "b", "c"))
     mask = np.zeros((300, 2 * LONGEST_SIDE), np.uint8)
     mask[:, LONGEST_SIDE:] = 2
-    shown = make_photo("wide", Prediction(mask, taxonomy, np.zeros((*mask.shape, 3), np.uint8)))
+    shown = gallery_image("wide", Prediction(mask, taxonomy, np.zeros((*mask.shape, 3), np.uint8)))
     assert (shown.height, shown.width) == (150, LONGEST_SIDE)
     assert (unpack(shown.runs, (150, LONGEST_SIDE)) == mask[::2, ::2]).all()
-    assert shown.shares == [(0, 0.5), (2, 0.5)]
+    assert shown.class_fractions == [(0, 0.5), (2, 0.5)]
 
 
 def test_nothing_to_show_is_exit_2(tmp_path, capsys):
@@ -153,7 +153,7 @@ def test_a_browser_paints_the_colours(tmp_path):
     taxonomy = Taxonomy(("a", "b"), ((255, 0, 0), (0, 255, 0)))
     mask = np.repeat([[0], [1]], 200, axis=0).repeat(600, axis=1).astype(np.uint8)
     prediction = Prediction(mask, taxonomy, np.full((400, 600, 3), 255, np.uint8))
-    page = write_gallery(tmp_path / "index.html", [make_photo("a", prediction)], taxonomy, "t")
+    page = write_gallery(tmp_path / "index.html", [gallery_image("a", prediction)], taxonomy=taxonomy, title="t")
     shot = tmp_path / "shot.png"
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     command += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=3000", "--window-size=900,900"]

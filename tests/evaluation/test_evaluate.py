@@ -14,7 +14,7 @@ from pixelwise.commands.evaluate import evaluate as command
 from pixelwise.core import Prediction, Taxonomy
 from pixelwise.data.dataset import Item, MaskEncoding, Split
 from pixelwise.errors import ConfigError, DatasetError, InputError, MaskError
-from pixelwise.evaluation.evaluator import evaluate, evaluate_folder, read_scores, write_scores
+from pixelwise.evaluation.evaluator import evaluate_folder, evaluate_model, read_scores, write_scores
 from pixelwise.images import read_mask, write_image, write_mask
 
 # Class values that differ from the class ids, two ignored values: a mistake in either direction changes the scores.
@@ -62,7 +62,7 @@ def predictions(split, tmp_path):
 
 
 def test_counts_are_those_of_loops_over_the_files(split):
-    result = evaluate(label, split, dataset="toy", model="shifted")
+    result = evaluate_model(label, split, dataset="toy", model="shifted")
     matrix = [[0] * 4 for _ in range(4)]
     ignored = 0
     for index in range(5):
@@ -84,11 +84,11 @@ def test_counts_are_those_of_loops_over_the_files(split):
 
 
 def test_rows_of_images_are_their_own_scores(split):
-    result = evaluate(label, split, boundary=False)
+    result = evaluate_model(label, split, boundary=False)
     assert [row.key for row in result.images] == [item.key for item in split.items]
     assert sum(row.num_pixels for row in result.images) == result.scores.num_pixels
     for index, row in enumerate(result.images):
-        alone = evaluate(label, split[index : index + 1]).scores
+        alone = evaluate_model(label, split[index : index + 1]).scores
         ious = {c.name: c.iou for c in alone.classes if c.iou is not None}
         assert row.mean_iou == pytest.approx(alone.mean_iou, abs=1e-12)
         assert row.pixel_accuracy == alone.pixel_accuracy
@@ -96,7 +96,7 @@ def test_rows_of_images_are_their_own_scores(split):
 
 
 def test_model_and_folder_give_the_same_numbers(split, predictions):
-    by_model = evaluate(label, split)
+    by_model = evaluate_model(label, split)
     by_folder = evaluate_folder(predictions, split)
     assert by_model.scores == by_folder.scores
     assert by_model.images == by_folder.images
@@ -106,11 +106,11 @@ def test_model_and_folder_give_the_same_numbers(split, predictions):
 
 def test_order_of_the_images_does_not_matter(split):
     turned = Split("test", split.items[::-1], TAXONOMY)
-    assert evaluate(label, turned).scores == evaluate(label, split).scores
+    assert evaluate_model(label, turned).scores == evaluate_model(label, split).scores
 
 
 def test_boundaries_can_be_left_out(split):
-    result = evaluate(label, split, boundary=False)
+    result = evaluate_model(label, split, boundary=False)
     assert result.scores.boundary == ()
     assert result.scores.mean_boundary_iou is None
     assert len(result.protocol_lines()) == 4
@@ -118,7 +118,7 @@ def test_boundaries_can_be_left_out(split):
 
 def test_progress_counts_every_image(split, predictions):
     seen: list[tuple[int, int]] = []
-    evaluate(label, split, progress=lambda done, total: seen.append((done, total)))
+    evaluate_model(label, split, progress=lambda done, total: seen.append((done, total)))
     evaluate_folder(predictions, split, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(n, 5) for n in range(1, 6)] * 2
 
@@ -127,8 +127,8 @@ def test_an_image_that_is_all_ignored_is_listed_and_changes_nothing(split, tmp_p
     mask = tmp_path / "void.png"
     write_mask(mask, np.full(SIZES[0], 255, np.uint8))
     longer = Split("test", [*split.items, Item("void", split.items[0].image, mask)], TAXONOMY)
-    result = evaluate(label, longer)
-    assert result.scores == evaluate(label, split).scores
+    result = evaluate_model(label, longer)
+    assert result.scores == evaluate_model(label, split).scores
     assert result.images[-1] == ("void", 0, None, None, None, None)
     assert result.protocol.num_images == 6
 
@@ -143,13 +143,13 @@ def test_the_worst_class_is_one_that_the_image_holds(split, tmp_path):
         labels[:15] = 2
         return Prediction(labels, TAXONOMY, pixels)
 
-    (row,) = evaluate(half, Split("test", [Item("cars", image, mask)], TAXONOMY)).images
+    (row,) = evaluate_model(half, Split("test", [Item("cars", image, mask)], TAXONOMY)).images
     # Road does not occur; of car a quarter is found, and sky is invented.
     assert row == ("cars", 600, 0.125, 0.25, "sky", 0.0)
 
 
 def test_scores_file_reads_back(split, tmp_path):
-    result = evaluate(label, split, dataset="toy")
+    result = evaluate_model(label, split, dataset="toy")
     write_scores(tmp_path / "scores.json", result)
     assert read_scores(tmp_path / "scores.json") == result
     data = json.loads((tmp_path / "scores.json").read_text("utf-8"))
@@ -209,15 +209,15 @@ def test_colour_predictions_follow_the_data(split, predictions):
         write_image(mask, np.vstack([colors, [[9, 9, 9]]]).astype(np.uint8)[np.minimum(split.read_labels(item), 4)])
         drawn.append(Item(item.key, item.image, mask))
     colored = Split("test", drawn, TAXONOMY, MaskEncoding(by_color=True, ignored=((9, 9, 9),)))
-    assert evaluate_folder(predictions, colored).scores == evaluate(label, split).scores
+    assert evaluate_folder(predictions, colored).scores == evaluate_model(label, split).scores
 
 
 def test_nothing_to_score_is_an_error(split):
     with pytest.raises(DatasetError, match="test: 0 images to evaluate"):
-        evaluate(label, split[:0])
+        evaluate_model(label, split[:0])
     bare = Split("test", [split.items[0], *(Item(item.key, item.image) for item in split.items[1:])], TAXONOMY)
     with pytest.raises(DatasetError, match="4 of 5 images have no mask: seq/1, frame 2, frame 3, frame 4;"):
-        evaluate(label, bare)
+        evaluate_model(label, bare)
     with pytest.raises(DatasetError, match="4 of 5 images have no mask"):
         evaluate_folder("anywhere", bare)
 
@@ -234,7 +234,7 @@ def test_models_of_other_classes_are_refused(split, names, message):
         return Prediction(np.zeros(image.shape[:2], np.uint8), Taxonomy(names), image)
 
     with pytest.raises(DatasetError) as caught:
-        evaluate(other, split, dataset="toy", model="net")
+        evaluate_model(other, split, dataset="toy", model="net")
     assert str(caught.value).startswith(message)
 
 
@@ -243,7 +243,7 @@ def test_a_mask_of_another_size_names_the_image(split):
         return Prediction(np.zeros((5, 5), np.uint8), TAXONOMY, image)
 
     with pytest.raises(MaskError, match="frame 0: truth is 20x30, prediction 5x5"):
-        evaluate(small, split)
+        evaluate_model(small, split)
 
 
 # --- the command

@@ -23,7 +23,7 @@ from pixelwise.config import Config, ModelConfig
 from pixelwise.core import Output, Taxonomy
 from pixelwise.data import open_dataset
 from pixelwise.errors import CheckpointError, ConfigError, DatasetError, ImageError, InputError, Interrupted
-from pixelwise.evaluation.evaluator import evaluate, read_scores
+from pixelwise.evaluation.evaluator import evaluate_model, read_scores
 from pixelwise.models import create_model
 from pixelwise.train.build import build_model, class_weights
 from pixelwise.train.callbacks import make_loggers, silence_lightning
@@ -118,7 +118,7 @@ def test_the_logged_score_is_that_of_the_checkpoint(data: Path, tmp_path: Path) 
     split = open_dataset(data).split("val")
     for name in ("last", "best"):
         segmenter = pixelwise.load(tmp_path / "run" / "checkpoints" / name, device="cpu")
-        again = evaluate(segmenter, split, boundary=False).scores
+        again = evaluate_model(segmenter, split, boundary=False).scores
         assert scores is not None
         assert np.array_equal(again.matrix, scores.matrix)
         assert f"{again.mean_iou:.6g}" == rows(tmp_path / "run")[-1]["miou"]

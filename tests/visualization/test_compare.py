@@ -16,9 +16,9 @@ from pixelwise.core import Prediction, Taxonomy
 from pixelwise.errors import CheckpointError, DatasetError, ImageError, InputError, MaskError
 from pixelwise.images import write_image, write_mask
 from pixelwise.models import ModelSpec, create_model
-from pixelwise.visualization import panels as sheet
-from pixelwise.visualization.compare import PANEL, compare, occurring, short_names
-from pixelwise.visualization.panels import MARGIN, Panel, contact_sheet, elide, fit, grid, heat, legend
+from pixelwise.visualization import panels
+from pixelwise.visualization.compare import PANEL, draw_comparison, short_names
+from pixelwise.visualization.panels import MARGIN, Panel, contact_sheet, elide, fit, grid, heat, legend, legend_entries
 from pixelwise.weights.checkpoint import save_checkpoint
 
 TAXONOMY = Taxonomy(("road", "car", "sky"), ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
@@ -51,20 +51,25 @@ IMAGE = np.full((90, 120, 3), 77, np.uint8)
 def test_the_ladder_is_image_then_models_as_given_then_truth():
     truth = np.full((90, 120), 1, np.uint8)
     models = [Says("runs/32s", 2), Says("runs/16s", 0), Says("runs/8s", 1)]
-    drawn = compare(IMAGE, models, truth)
+    drawn = draw_comparison(IMAGE, models, truth=truth)
     row = MARGIN + PANEL // 3
     assert column_colors(drawn, row) == [(77, 77, 77), (0, 0, 255), (255, 0, 0), (0, 255, 0)]
     # Two green panels, divided by the gap: 8s and the truth.
     green = (np.asarray(drawn)[row] == (0, 255, 0)).all(1)
     assert green.sum() == 2 * PANEL
     assert np.diff(green.astype(int)).tolist().count(1) == 2
-    assert column_colors(compare(IMAGE, models[::-1]), row) == [(77, 77, 77), (0, 255, 0), (255, 0, 0), (0, 0, 255)]
+    assert column_colors(draw_comparison(IMAGE, models[::-1]), row) == [
+        (77, 77, 77),
+        (0, 255, 0),
+        (255, 0, 0),
+        (0, 0, 255),
+    ]
 
 
 def written(monkeypatch) -> list[str]:
     """All text that the sheet writes, in order."""
     texts: list[str] = []
-    monkeypatch.setattr(sheet, "_write", lambda draw, place, text, size, color, width: texts.append(text))
+    monkeypatch.setattr(panels, "draw_text", lambda draw, position, text, **style: texts.append(text))
     return texts
 
 
@@ -73,7 +78,7 @@ def test_titles_tell_the_run_and_its_score_on_this_image(monkeypatch):
     truth = np.zeros((90, 120), np.uint8)
     truth[:30] = 1
     truth[80:] = TAXONOMY.ignore_id
-    compare(IMAGE, [Says("runs/a", 0), Says("runs/b/checkpoints/best", 1)], truth)
+    draw_comparison(IMAGE, [Says("runs/a", 0), Says("runs/b/checkpoints/best", 1)], truth=truth)
     # All road: 50 of 80 scored rows are right, car is missed: (50 / 80 + 0) / 2. All car: (30 / 80 + 0) / 2.
     assert [t for t in texts if t] == [
         *("road", "car", "not scored"),
@@ -83,7 +88,7 @@ def test_titles_tell_the_run_and_its_score_on_this_image(monkeypatch):
 
 def test_without_truth_there_is_no_score(monkeypatch):
     texts = written(monkeypatch)
-    compare(IMAGE, [Says("runs/a", 2)])
+    draw_comparison(IMAGE, [Says("runs/a", 2)])
     assert [t for t in texts if t] == ["sky", "image", "90 x 120 pixels", "a", "compact"]
 
 
@@ -94,7 +99,7 @@ def test_runs_of_one_name_are_told_apart():
 
 def test_the_legend_lists_what_occurs_in_the_order_of_the_ids():
     masks = [np.array([[2, 255]], np.uint8), np.array([[0, 0]], np.uint8)]
-    assert occurring(masks, TAXONOMY) == [("road", (255, 0, 0)), ("sky", (0, 0, 255)), ("not scored", (0, 0, 0))]
+    assert legend_entries(masks, TAXONOMY) == [("road", (255, 0, 0)), ("sky", (0, 0, 255)), ("not scored", (0, 0, 0))]
 
 
 @given(
@@ -103,7 +108,7 @@ def test_the_legend_lists_what_occurs_in_the_order_of_the_ids():
     st.integers(0, 40),
 )
 def test_images_of_a_grid_lie_apart_in_reading_order_with_room_for_captions(sizes, columns, caption):
-    boxes = grid(sizes, columns, 30, caption)
+    boxes = grid(sizes, columns, top=30, caption=caption)
     assert [box.size for box in boxes] == sizes
     taken = np.zeros((1000, 400), np.uint8)
     for box in boxes:
@@ -119,8 +124,10 @@ def test_images_of_a_grid_lie_apart_in_reading_order_with_room_for_captions(size
 def test_a_sheet_holds_its_panels_untouched_inside_a_margin():
     rng = np.random.default_rng(1)
     images = [rng.integers(0, 255, (40, 60, 3), np.uint8) for _ in range(3)]
-    drawn = np.asarray(contact_sheet([Panel(Image.fromarray(p), "t") for p in images], 2, "heading", "note"))
-    boxes = grid([(40, 60)] * 3, 2, MARGIN + 30 + 24, 26)
+    drawn = np.asarray(
+        contact_sheet([Panel(Image.fromarray(p), "t") for p in images], 2, heading="heading", note="note")
+    )
+    boxes = grid([(40, 60)] * 3, 2, top=MARGIN + 30 + 24, caption=26)
     for image, box in zip(images, boxes, strict=True):
         assert (drawn[box.top : box.bottom, box.left : box.right] == image).all()
     for edge in (drawn[:MARGIN], drawn[-MARGIN:], drawn[:, :MARGIN], drawn[:, -MARGIN:]):
@@ -140,12 +147,12 @@ def test_fitted_images_keep_their_shape_and_labels_their_colours(height, width, 
 
 
 def test_heat_is_the_published_table_and_grows_brighter():
-    ends = heat(np.array([[-5.0, 0, 1, 9]]), 0, 1)
+    ends = heat(np.array([[-5.0, 0, 1, 9]]), low=0, high=1)
     # Viridis from (68, 1, 84) to (253, 231, 37), in RGB.
     assert np.abs(ends[0].astype(int) - ([(68, 1, 84)] * 2 + [(253, 231, 37)] * 2)).max() <= 1
-    light = heat(np.linspace(0, 1, 50)[None], 0, 1)[0].astype(float) @ (0.299, 0.587, 0.114)
+    light = heat(np.linspace(0, 1, 50)[None], low=0, high=1)[0].astype(float) @ (0.299, 0.587, 0.114)
     assert (np.diff(light) > -1).all()
-    assert heat(np.ones((2, 2)), 3, 3).shape == (2, 2, 3)
+    assert heat(np.ones((2, 2)), low=3, high=3).shape == (2, 2, 3)
 
 
 def test_long_names_lose_their_middle():
@@ -165,13 +172,13 @@ def test_a_long_legend_breaks_into_lines():
 
 def test_models_of_other_classes_and_a_truth_of_another_size_are_refused():
     with pytest.raises(DatasetError, match="b: has 2 classes, a has 3"):
-        compare(IMAGE, [Says("a", 0), Says("b", 0, Taxonomy(("road", "car")))])
+        draw_comparison(IMAGE, [Says("a", 0), Says("b", 0, Taxonomy(("road", "car")))])
     with pytest.raises(MaskError, match="image is 90x120, mask 5x5"):
-        compare(IMAGE, [Says("a", 0)], np.zeros((5, 5), np.uint8))
-    with pytest.raises(MaskError, match="every pixel is to be ignored"):
-        compare(IMAGE, [Says("a", 0)], np.full((90, 120), 255, np.uint8))
+        draw_comparison(IMAGE, [Says("a", 0)], truth=np.zeros((5, 5), np.uint8))
+    with pytest.raises(MaskError, match="nothing to score: every pixel is ignored"):
+        draw_comparison(IMAGE, [Says("a", 0)], truth=np.full((90, 120), 255, np.uint8))
     with pytest.raises(InputError, match="no model"):
-        compare(IMAGE, [])
+        draw_comparison(IMAGE, [])
 
 
 @pytest.fixture(scope="module")

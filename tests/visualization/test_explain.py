@@ -22,17 +22,16 @@ from pixelwise.nn.geometry import layers_of
 from pixelwise.nn.geometry import receptive_field as arithmetic
 from pixelwise.nn.upsampling import bilinear_kernel
 from pixelwise.visualization.explain import (
-    activations,
     class_probability,
-    classifier_heat_map,
     classifier_probability,
     core_window,
+    cumulative_labels,
+    draw_activations,
+    draw_heat_map,
+    draw_receptive_field,
+    draw_skips,
     feature_maps,
-    gradient,
-    heat_map,
-    receptive_field,
-    skips,
-    stages,
+    input_gradient,
 )
 from pixelwise.weights.checkpoint import Checkpoint, save_checkpoint
 
@@ -86,7 +85,7 @@ def test_the_heat_map_of_a_classifier_peaks_where_the_red_patch_is():
     for (row, column), elsewhere in zip(places, places[::-1], strict=True):
         image = np.full((448, 544, 3), 128, np.uint8)
         image[row - 40 : row + 40, column - 40 : column + 40] = (255, 0, 0)
-        probability = classifier_probability(net, image, 1)
+        probability = classifier_probability(net, image, class_index=1)
         assert probability.shape == (448, 544)
         peak = np.argwhere(probability == probability.max()).mean(0)
         # One cell of the map is 32 pixels wide.
@@ -94,8 +93,7 @@ def test_the_heat_map_of_a_classifier_peaks_where_the_red_patch_is():
         assert probability.max() > 0.9
         assert probability[row, column] > 0.9
         assert probability[elsewhere] < 0.1
-        assert np.allclose(classifier_probability(net, image, 0), 1 - probability, atol=1e-6)
-    assert classifier_heat_map(net, image, 1).width > 400
+        assert np.allclose(classifier_probability(net, image, class_index=0), 1 - probability, atol=1e-6)
 
 
 def test_at_its_own_size_the_classifier_gives_its_own_probability():
@@ -106,17 +104,18 @@ def test_at_its_own_size_the_classifier_gives_its_own_probability():
     with torch.no_grad():
         whole = net.classify((tensor(image).float() - torch.tensor(mean)) / torch.tensor(std)).softmax(1)[0]
     for k in range(4):
-        assert np.allclose(classifier_probability(net, image, k), float(whole[k]), atol=1e-5)
+        assert np.allclose(classifier_probability(net, image, class_index=k), float(whole[k]), atol=1e-5)
 
 
 def test_a_classifier_refuses_small_images_and_unknown_classes():
     net = red_classifier()
-    with pytest.raises(InputError, match="is 70x90, the classifier looks at 224x224"):
-        classifier_probability(net, IMAGE, 0)
-    with pytest.raises(InputError, match="class: got 2, allowed are 0 to 1"):
-        classifier_probability(net, np.zeros((224, 224, 3), np.uint8), 2)
+    with pytest.raises(InputError, match="expected at least 224x224 pixels, the classifier's window, got 70x90"):
+        classifier_probability(net, IMAGE, class_index=0)
+    with pytest.raises(InputError, match="class: must be 0 to 1, got 2"):
+        classifier_probability(net, np.zeros((224, 224, 3), np.uint8), class_index=2)
     with pytest.raises(ConfigError, match="without a classifier"):
-        classifier_probability(create_backbone("vgg11", width_mult=1 / 16), np.zeros((224, 224, 3), np.uint8), 0)
+        backbone = create_backbone("vgg11", width_mult=1 / 16)
+        classifier_probability(backbone, np.zeros((224, 224, 3), np.uint8), class_index=0)
 
 
 def test_probability_is_the_softmax():
@@ -128,7 +127,7 @@ def test_probability_is_the_softmax():
 def test_the_heat_map_is_bright_where_the_probability_is():
     probability = np.zeros((40, 40), np.float32)
     probability[:, 20:] = 1
-    drawn = np.asarray(heat_map(np.full((40, 40, 3), 9, np.uint8), probability, "car")).astype(int).sum(2)
+    drawn = np.asarray(draw_heat_map(np.full((40, 40, 3), 9, np.uint8), probability, name="car")).astype(int).sum(2)
     # Two panels of 400, margin 20, gap 14: the second one's left half is black, its right half nearly white.
     assert drawn[100, 20 + 400 + 14 + 100] < 20
     assert drawn[100, 20 + 400 + 14 + 300] > 600
@@ -168,7 +167,7 @@ def test_what_the_maps_add_sums_up_to_the_models_output(fcn):
         total = total + logits
         assert torch.allclose(total, stage, atol=1e-4 * float(stage.abs().max()))
     assert torch.allclose(total, fcn.model(images).logits, atol=1e-4 * float(total.abs().max()))
-    labels = stages(added)
+    labels = cumulative_labels(added)
     for mask, stage in zip(labels, expected, strict=True):
         assert (mask == stage.argmax(1)[0].numpy()).mean() > 0.999
     assert any((labels[0] != later).any() for later in labels[1:])
@@ -176,8 +175,8 @@ def test_what_the_maps_add_sums_up_to_the_models_output(fcn):
 
 @torch.no_grad()
 def test_the_sheet_of_skips_shows_each_stage_and_what_it_changed(fcn):
-    drawn = np.asarray(skips(fcn, IMAGE))
-    labels = stages(fcn.model.contributions(tensor(IMAGE)))
+    drawn = np.asarray(draw_skips(fcn, IMAGE))
+    labels = cumulative_labels(fcn.model.contributions(tensor(IMAGE)))
     # Panels of 90 x 70 grow four times; captions are 4 + 22 + 18 high.
     panel = lambda row, column: drawn[20 + row * (280 + 44 + 14) :, 20 + column * 374 :][:280:4, :360:4]  # noqa: E731
     for column, mask in enumerate(labels):
@@ -191,9 +190,9 @@ def test_the_sheet_of_skips_shows_each_stage_and_what_it_changed(fcn):
 
 
 def test_networks_that_are_no_sum_of_maps_have_no_image_of_skips(compact):
-    assert skips(compact, IMAGE) is None
+    assert draw_skips(compact, IMAGE) is None
     model = create_model("fcn32s_vgg16", 3, tiny=True).eval()
-    assert skips(Segmenter(Checkpoint(model, TAXONOMY), "one map", device="cpu"), IMAGE) is None
+    assert draw_skips(Segmenter(Checkpoint(model, TAXONOMY), "one map", device="cpu"), IMAGE) is None
 
 
 def test_shallow_and_deep_layers_are_chosen(fcn, compact):
@@ -217,14 +216,14 @@ def test_a_named_convolution_is_seen_before_the_rectifier_in_place_behind_it(fcn
 
 
 def test_unknown_layers_are_refused(fcn, compact):
-    with pytest.raises(ConfigError, match="layer pool6: is no layer of this network; fix: did you mean pool"):
-        activations(fcn, IMAGE, ["pool6"])
-    with pytest.raises(ConfigError, match="layer stem4: is no layer"):
-        activations(compact, IMAGE, ["stem4"])
+    with pytest.raises(ConfigError, match="layer pool6: is not a layer of this network; fix: did you mean pool"):
+        draw_activations(fcn, IMAGE, layers=["pool6"])
+    with pytest.raises(ConfigError, match="layer stem4: is not a layer"):
+        draw_activations(compact, IMAGE, layers=["stem4"])
 
 
 def test_activations_draw_a_row_a_layer(compact):
-    drawn = activations(compact, IMAGE, ["stem", "project"])
+    drawn = draw_activations(compact, IMAGE, layers=["stem", "project"])
     # Six tiles of 160 x 124 with 44 of caption, twice; the colour scale below.
     assert drawn.width == 6 * 160 + 5 * 14 + 40
     assert drawn.height == 40 + 2 * (124 + 44) + 14 + 14 + 32
@@ -245,7 +244,7 @@ def test_the_measured_field_is_the_one_of_the_arithmetic(fcn):
 
 
 def test_the_gradient_stays_inside_the_field_and_the_core_holds_its_share(compact):
-    strength = gradient(compact.model, tensor(IMAGE), (20, 30))
+    strength = input_gradient(compact.model, tensor(IMAGE), (20, 30))
     window = receptive_field_window(compact.model, (70, 90), (20, 30))
     outside = np.ones((70, 90), bool)
     outside[window.top : window.bottom, window.left : window.right] = False
@@ -265,7 +264,7 @@ def test_the_core_is_the_smallest_square_around_the_pixel():
 
 def test_the_drawn_box_is_the_field(monkeypatch, compact):
     monkeypatch.setattr("pixelwise.visualization.explain.receptive_field_window", lambda *args: Window(10, 20, 50, 80))
-    drawn = np.asarray(receptive_field(compact, IMAGE, (30, 40)))
+    drawn = np.asarray(draw_receptive_field(compact, IMAGE, pixel=(30, 40)))
     framed = (drawn[:, : 20 + 360] == (0, 215, 255)).all(2)
     # The image grows four times; the heading takes 30 pixels above the margin.
     rows, columns = (np.flatnonzero(framed.sum(axis) > 150) for axis in (1, 0))
@@ -276,7 +275,7 @@ def test_the_drawn_box_is_the_field(monkeypatch, compact):
 def test_pixels_outside_the_image_are_refused(compact):
     for pixel in ((70, 0), (0, 90), (-1, 5)):
         with pytest.raises(InputError, match=rf"pixel: got row {pixel[0]}, column {pixel[1]}, the image is 70x90"):
-            receptive_field(compact, IMAGE, pixel)
+            draw_receptive_field(compact, IMAGE, pixel=pixel)
 
 
 def test_classes_go_by_name_or_number():

@@ -16,7 +16,7 @@ from pixelwise.commands.report import report as command
 from pixelwise.core import Prediction, Taxonomy
 from pixelwise.data.dataset import Item, Split
 from pixelwise.errors import ConfigError, InputError
-from pixelwise.evaluation.evaluator import Evaluation, ImageScore, ScoringProtocol, evaluate, write_scores
+from pixelwise.evaluation.evaluator import Evaluation, ImageScore, ScoringProtocol, evaluate_model, write_scores
 from pixelwise.evaluation.metrics import Scores
 from pixelwise.images import write_image, write_mask
 from pixelwise.visualization.charts import read_charts
@@ -76,9 +76,9 @@ def label(image):
 def run(split, tmp_path):
     folder = tmp_path / "run <a>"
     folder.mkdir()
-    result = evaluate(label, split, dataset="toy & co", model="runs/<b>")
+    result = evaluate_model(label, split, dataset="toy & co", model="runs/<b>")
     write_scores(folder / "scores.json", result)
-    write_examples(folder / "samples", collect_examples(label, split, result.images, num=2))
+    write_examples(folder / "samples", collect_examples(label, split, scores=result.images, num=2))
     (folder / "config.yaml").write_text("model:\n  name: <i>fcn</i>\n")
     (folder / "environment.json").write_text(
         json.dumps({"python": "3.11", "gpu": {"name": "<none>"}, "packages": ["a", "b"]})
@@ -129,7 +129,7 @@ def test_every_name_is_escaped_and_shown(run):
 
 def test_numbers_on_the_page_are_the_scores(run, split):
     page = Page(write_report(run).read_text("utf-8"))
-    scores = evaluate(label, split).scores
+    scores = evaluate_model(label, split).scores
     for value in scores.means().values():
         assert f"{100 * value:.1f}" in page.text
     assert "6 images at native resolution (300x400" in page.text
@@ -160,12 +160,12 @@ def test_images_are_small_and_show_the_masks(run):
 def test_few_images_are_shown_once_each(split):
     for count in (1, 2, 3):
         part = split[:count]
-        sheet = collect_examples(label, part, evaluate(label, part).images)
+        sheet = collect_examples(label, part, scores=evaluate_model(label, part).images)
         assert sorted(example.score.key for example in sheet.examples) == sorted(item.key for item in part.items)
 
 
 def test_images_without_a_score_are_not_shown(split):
-    assert collect_examples(label, split, [ImageScore(split.items[0].key, 0)]).examples == ()
+    assert collect_examples(label, split, scores=[ImageScore(split.items[0].key, 0)]).examples == ()
 
 
 @pytest.mark.parametrize("kept", ["config.yaml", "environment.json", "metrics.csv", "scores.json"])
@@ -220,7 +220,7 @@ def test_many_classes_stay_readable(tmp_path):
     protocol = ScoringProtocol("toy", "val", 1, ((5, 5),), 0, "net")
     write_scores(tmp_path / "scores.json", Evaluation(scores, (), protocol))
     page = Page(write_report(tmp_path).read_text("utf-8"))
-    assert "The 40 most frequent of 150 classes" in page.text
+    assert "Shown are the 40 most frequent of 150 classes" in page.text
     assert page.tags.count("td") == 150 * 6 + 40 * 40
 
 

@@ -16,7 +16,7 @@ from ..files import make_folder
 from ..images import read_image, read_mask, write_image
 from ..inference.crf_settings import find_crf
 from ..inference.segmenter import Segmenter, load
-from ..visualization.compare import compare as draw
+from ..visualization.compare import draw_comparison
 from ._crf import with_crf
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -61,7 +61,7 @@ def compare(
         if parameters is not None:
             segmenters.append(with_crf(segmenters[-1], parameters))
     labels = None if truth is None else read_truth(truth, segmenters[0].taxonomy, pixels)
-    sheet = draw(pixels, segmenters, labels)
+    sheet = draw_comparison(pixels, segmenters, truth=labels)
     make_folder(out.parent)
     write_image(out, np.asarray(sheet))
     print(out)

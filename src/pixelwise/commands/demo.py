@@ -8,7 +8,7 @@ from ..core import Prediction
 from ..errors import InputError
 from ..inference.jobs import Job, plan
 from ..inference.predict_files import OutputOptions
-from ..visualization.gallery import Photo, make_photo, write_gallery
+from ..visualization.gallery import GalleryImage, gallery_image, write_gallery
 from ._labelling import print_skipped, run_jobs
 
 
@@ -33,16 +33,15 @@ def demo(photos: Path = Path("samples"), /, *, out: Path = Path("demo"), model: 
     from ..inference.segmenter import load
 
     segmenter = load(model)
-    labelled: list[Photo] = []
+    labelled: list[GalleryImage] = []
 
-    def add_photo(job: Job, prediction: Prediction) -> None:
-        labelled.append(make_photo(str(job.name), prediction))
+    def add_image(job: Job, prediction: Prediction) -> None:
+        labelled.append(gallery_image(str(job.name), prediction))
 
-    code = run_jobs(segmenter, jobs, outputs, out, on_prediction=add_photo)
+    code = run_jobs(segmenter, jobs, outputs, out, on_prediction=add_image)
     if not labelled:
         raise InputError(photos, "none of the photos could be labelled", "fix or remove them, see the lines above")
-    page = write_gallery(
-        out / "index.html", labelled, segmenter.taxonomy, f"{photos.stem or 'Photos'}: a label for every pixel"
-    )
+    title = f"{photos.stem or 'Photos'}: a label for every pixel"
+    page = write_gallery(out / "index.html", labelled, taxonomy=segmenter.taxonomy, title=title)
     print(f"open {page}")
     return code

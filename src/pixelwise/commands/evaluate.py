@@ -13,8 +13,7 @@ from rich.text import Text
 from ..data import open_dataset
 from ..data.dataset import Split
 from ..errors import ConfigError
-from ..evaluation.evaluator import Evaluation, check_same_classes, evaluate_folder, write_scores
-from ..evaluation.evaluator import evaluate as evaluate_model
+from ..evaluation.evaluator import Evaluation, check_same_classes, evaluate_folder, evaluate_model, write_scores
 from ..evaluation.metrics import Scores
 from ..files import make_folder
 from ._options import parse_options

@@ -21,12 +21,12 @@ from ..inference.label_map import low_res_logits
 from ..inference.segmenter import Segmenter, load
 from ..registry import suggest
 from ..visualization.explain import (
-    activations,
     class_probability,
-    classifier_heat_map,
-    heat_map,
-    receptive_field,
-    skips,
+    classifier_probability,
+    draw_activations,
+    draw_heat_map,
+    draw_receptive_field,
+    draw_skips,
 )
 from ..weights.importing import load_classifier
 
@@ -100,17 +100,18 @@ def _explain_model(
         )
     if not wanted:
         wanted = [int(scores.argmax(0).flatten().bincount().argmax())]
-    images = {
-        f"heatmap_{safe_name(names[k])}.png": heat_map(pixels, class_probability(scores, k), names[k]) for k in wanted
+    figures = {
+        f"heatmap_{safe_name(names[k])}.png": draw_heat_map(pixels, class_probability(scores, k), name=names[k])
+        for k in wanted
     }
-    added = skips(segmenter, pixels)
-    if added is None:
+    skips = draw_skips(segmenter, pixels)
+    if skips is None:
         print("skips.png is left out: the network does not sum the scores of several maps")
     else:
-        images["skips.png"] = added
-    images["activations.png"] = activations(segmenter, pixels, layers)
-    images["receptive_field.png"] = receptive_field(segmenter, pixels, pixel)
-    return images
+        figures["skips.png"] = skips
+    figures["activations.png"] = draw_activations(segmenter, pixels, layers=layers)
+    figures["receptive_field.png"] = draw_receptive_field(segmenter, pixels, pixel=pixel)
+    return figures
 
 
 def _explain_classifier(
@@ -132,7 +133,11 @@ def _explain_classifier(
         if name == "googlenet_torchvision"
         else "torchvision"
     )
-    return {f"heatmap_class_{k}.png": classifier_heat_map(backbone, pixels, k, f"class {k}", spec) for k in numbers}
+    figures = {}
+    for k in numbers:
+        probability = classifier_probability(backbone, pixels, class_index=k, preprocessing=spec)
+        figures[f"heatmap_class_{k}.png"] = draw_heat_map(pixels, probability, name=f"class {k}")
+    return figures
 
 
 def class_number(word: str, names: tuple[str, ...]) -> int:

@@ -185,7 +185,7 @@ class ScoreAccumulator:
         return Evaluation(scores, tuple(self.images), protocol)
 
 
-def evaluate(
+def evaluate_model(
     segmenter: Callable[[NDArray[np.uint8]], Prediction],
     split: Split,
     *,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..config import Config
 from ..data import open_dataset
-from ..evaluation.evaluator import evaluate, write_scores
+from ..evaluation.evaluator import evaluate_model, write_scores
 from ..inference.segmenter import load
 from ..visualization.examples import collect_examples, write_examples
 from ..visualization.report import write_report
@@ -23,7 +23,7 @@ def finish(config: Config, out: str | Path) -> Path:
     dataset = open_dataset(config.data.path, config.data.format)
     split = dataset.split(config.data.val_split)
     segmenter = load(folder, device=config.train.device, precision="float32")
-    evaluation = evaluate(segmenter, split, dataset=dataset.name, model=str(folder))
+    evaluation = evaluate_model(segmenter, split, dataset=dataset.name, model=str(folder))
     write_scores(Path(out) / "scores.json", evaluation)
-    write_examples(Path(out) / "samples", collect_examples(segmenter, split, evaluation.images))
+    write_examples(Path(out) / "samples", collect_examples(segmenter, split, scores=evaluation.images))
     return write_report(out)

@@ -1,6 +1,8 @@
-"""Images and pages that show what a network does: comparisons, explanations, galleries and reports of runs.
+"""Draw results: figures of panels, and pages of one file.
 
-Reading order: `panels` (a labelled grid of images) under `compare` and `explain`; `charts` and `examples` under `report`; `gallery`.
+Figures (PNG or JPEG) are `panels` in a grid: `compare` (models side by side) and `explain` (why a model labels as it does).
+Pages (HTML, by `pages` and `templates/`) are `gallery` (of `pixelwise demo`) and `report` (of a run), which shows `charts` of
+its metrics and `examples` of its best and worst images.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ __all__ = [
     "examples",
     "explain",
     "gallery",
+    "pages",
     "panels",
     "report",
 ]

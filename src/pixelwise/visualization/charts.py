@@ -1,4 +1,4 @@
-"""A run's `metrics.csv` as curves: numbers turned into the coordinates of small line drawings (SVG)."""
+"""Turn a run's `metrics.csv` into curves: coordinates of small line drawings (SVG), which the report's template draws."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Curve:
-    """One line: the split it belongs to, its last value, and its coordinates as SVG wants them; gaps begin a new line.
+    """One line: its split, its last value, and its coordinates in SVG's form; a gap begins a new line.
 
     color  number of the page's colour: a split has the same one in all charts
     """
@@ -56,9 +56,9 @@ class Chart:
 
 
 def read_charts(path: Path) -> list[Chart]:
-    """One chart a column of `metrics.csv`, one curve a split; none where there is no file or no number yet.
+    """Return one chart per column of `metrics.csv` with one curve per split; none without a file or a number.
 
-    A killed run may leave half a line: cells that are no numbers are passed over.
+    A killed run may leave half a line, so cells that are not numbers are skipped.
     """
     if not path.exists():
         return []
@@ -85,31 +85,25 @@ def _number(cell: str | None) -> float | None:
 
 
 def _chart(title: str, by_split: dict[str, list[Point]]) -> Chart | None:
-    ordered = {
-        split: sorted(by_split[split], key=lambda point: point[0]) for split in sorted(by_split, key=_training_first)
-    }
+    """Scale all splits of one column to the same axes; None if no value is finite."""
+    splits = sorted(by_split, key=lambda split: (split != "train", split))
+    ordered = {split: sorted(by_split[split], key=lambda point: point[0]) for split in splits}
     finite = [point for points in ordered.values() for point in points if math.isfinite(point[1])]
     if not finite:
         return None
-    frame = _Frame(*_span(x for x, _ in finite), *_span(y for _, y in finite))
-    curves = tuple(_curve(split, points, frame) for split, points in ordered.items())
-    x_ticks = tuple((frame.x(value), _label(value)) for value in _ticks(frame.x_low, frame.x_high))
-    y_ticks = tuple((frame.y(value), _label(value)) for value in _ticks(frame.y_low, frame.y_high))
-    return Chart(title, curves, x_ticks, y_ticks)
-
-
-def _curve(split: str, points: Sequence[Point], frame: _Frame) -> Curve:
-    color = _COLORS.index(split) if split in _COLORS else len(_COLORS)
-    return Curve(split, color, f"{points[-1][1]:.4g}", tuple(frame.lines(_thin(points))))
-
-
-def _training_first(split: str) -> tuple[bool, str]:
-    return split != "train", split
+    axes = _Axes(*_span(x for x, _ in finite), *_span(y for _, y in finite))
+    curves = []
+    for split, points in ordered.items():
+        color = _COLORS.index(split) if split in _COLORS else len(_COLORS)
+        curves.append(Curve(split, color, f"{points[-1][1]:.4g}", tuple(axes.lines(_thin(points)))))
+    x_ticks = tuple((axes.x(value), _label(value)) for value in _ticks(axes.x_low, axes.x_high))
+    y_ticks = tuple((axes.y(value), _label(value)) for value in _ticks(axes.y_low, axes.y_high))
+    return Chart(title, tuple(curves), x_ticks, y_ticks)
 
 
 @dataclass(frozen=True)
-class _Frame:
-    """From values to coordinates of the drawing; y points down there."""
+class _Axes:
+    """The ranges of values, and their scale to coordinates of the drawing, in which y points down."""
 
     x_low: float
     x_high: float
@@ -123,7 +117,7 @@ class _Frame:
         return round(_TOP + (self.y_high - value) / (self.y_high - self.y_low) * (HEIGHT - _TOP - _BOTTOM), 1)
 
     def lines(self, points: Sequence[Point]) -> Iterable[str]:
-        """Runs of finite points as "x,y x,y"; a lone point becomes a dot of two equal ends."""
+        """Yield runs of finite points as "x,y x,y"; a single point becomes a dot, a line with two equal ends."""
         run: list[str] = []
         for x, y in (*points, (0.0, math.nan)):
             if math.isfinite(y):
@@ -134,14 +128,14 @@ class _Frame:
 
 
 def _thin(points: Sequence[Point]) -> list[Point]:
-    """At most _MAX_POINTS points, each the mean of a stretch of equally many; a stretch with NaN is NaN, and seen as a gap."""
+    """Average stretches of equally many points, to at most _MAX_POINTS; a stretch with NaN is NaN, and drawn as a gap."""
     size = math.ceil(len(points) / _MAX_POINTS)
     stretches = [points[start : start + size] for start in range(0, len(points), size)]
     return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in stretches]
 
 
 def _span(values: Iterable[float]) -> tuple[float, float]:
-    """Smallest and largest value, set apart where they are equal."""
+    """Return the smallest and the largest value, moved apart if they are equal."""
     known = list(values)
     low, high = min(known), max(known)
     if high > low:
@@ -151,7 +145,7 @@ def _span(values: Iterable[float]) -> tuple[float, float]:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Three to seven round numbers between low and high: multiples of 1, 2 or 5 times a power of ten."""
+    """Return three to seven round numbers between low and high: multiples of 1, 2 or 5 times a power of ten."""
     rough = (high - low) / 4
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)

@@ -1,11 +1,12 @@
-"""Images that show why a network labels as it does: heat maps, what each skip adds, activations, receptive fields.
+"""Figures that show why a network labels as it does: heat maps, the share of each skip, activations, receptive fields.
 
 Source: FCN (https://arxiv.org/abs/1411.4038), figure 2 (heat maps of a classifier) and section 4.2 (skips).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -19,122 +20,114 @@ from torch import Tensor, nn
 from ..analysis.receptive_field import receptive_field_size, receptive_field_window
 from ..backbones import Backbone
 from ..backbones.classifier import ClassifierBackbone
-from ..core import Taxonomy, Window
+from ..core import Window
 from ..errors import ConfigError, InputError
+from ..inference.label_map import as_batch
 from ..inference.segmenter import Segmenter
 from ..models.base import SegmentationModel
 from ..nn.convolutionalize import convolutionalize
 from ..nn.geometry import coordinates, layers_of
 from ..nn.preprocessing import Preprocess
 from ..registry import suggest
-from .panels import GAP, INFERNO, VIRIDIS, Panel, color_scale, contact_sheet, fit, gray, heat, legend
+from .panels import GAP, INFERNO, VIRIDIS, Panel, color_scale, contact_sheet, fit, gray, heat, legend, legend_entries
 
-PANEL = 400
-FIELD = 380
-TILE = 160
-# Above this percentile a map is drawn in the brightest colour: a few border cells would darken all others.
+# Longest side in pixels of a panel, of a panel with a receptive field, and of a feature map.
+PANEL, FIELD, TILE = 400, 380, 160
+# Feature maps reach the brightest colour at this percentile: a few large values at the border would darken all others.
 BRIGHTEST = 99.5
+# Channels drawn per layer.
 NUM_CHANNELS = 5
-# What changes no map, or only while training.
-_UNSEEN = (Preprocess, nn.Dropout, nn.Dropout2d)
-# The share of the gradient that the inner box of a receptive field holds.
+# The share of the gradient inside the inner box of a receptive field.
 CORE = 0.95
 # Powers of ten that the colours of a gradient span.
 DECADES = 4
-# Outer box, inner box. Neither is a colour of the heat; white would end in the paper where a box meets the border.
+# (colour, line width) of the outer and the inner box: neither is a colour of the heat map. The outer box is not white,
+# because the box of a large receptive field lies at the border of the panel, on white.
 BOXES = (((0, 215, 255), 3), ((255, 255, 255), 1))
 
 
-def heat_map(image: NDArray[np.uint8], probability: NDArray[np.float32], name: str) -> Image.Image:
-    """The image beside the probability of one class at each of its pixels, with a colour scale.
+def draw_heat_map(image: NDArray[np.uint8], probability: NDArray[np.float32], *, name: str) -> Image.Image:
+    """Draw the image beside the probability of one class at each of its pixels, with a colour scale.
 
     image (H, W, 3) uint8 RGB; probability (H, W) 0..1; name of the class.
     """
     row, column = np.unravel_index(int(probability.argmax()), probability.shape)
     note = f"mean {probability.mean():.1%}, largest {probability.max():.1%} at row {row}, column {column}"
     fitted = fit(image, PANEL)
-    panels = [
-        Panel(fitted, "image"),
-        Panel(fit(heat(probability, 0, 1, INFERNO), PANEL), f"probability of {name}", note),
-    ]
-    return contact_sheet(panels, 2, footer=color_scale("0", "1", 2 * fitted.width + GAP, INFERNO, "probability"))
+    colored = fit(heat(probability, low=0, high=1, colormap=INFERNO), PANEL)
+    panels = [Panel(fitted, "image"), Panel(colored, f"probability of {name}", note)]
+    scale = color_scale("0", "1", width=2 * fitted.width + GAP, colormap=INFERNO, label="probability")
+    return contact_sheet(panels, 2, footer=scale)
 
 
-def class_probability(scores: Tensor, class_index: int) -> NDArray[np.float32]:
-    """Scores (K, H, W) -> softmax probability (H, W) float32 of one class. Raises InputError for a class beyond K."""
-    if not 0 <= class_index < scores.shape[0]:
-        raise InputError("class", f"got {class_index}, allowed are 0 to {scores.shape[0] - 1}")
-    return np.asarray(scores.float().softmax(0)[class_index].cpu().numpy(), np.float32)
-
-
-def classifier_heat_map(
-    classifier: ClassifierBackbone,
-    image: NDArray[np.uint8],
-    class_index: int,
-    name: str = "",
-    preprocessing: str = "torchvision",
-) -> Image.Image:
-    """The heat map of an image classifier that was made to slide over the image; arguments as in `classifier_probability`."""
-    probability = classifier_probability(classifier, image, class_index, preprocessing)
-    return heat_map(image, probability, name or f"class {class_index}")
+def class_probability(logits: Tensor, class_index: int) -> NDArray[np.float32]:
+    """Return the softmax probability (H, W) float32 of one class of logits (K, H, W). Raises InputError beyond K."""
+    if not 0 <= class_index < logits.shape[0]:
+        raise InputError("class", f"must be 0 to {logits.shape[0] - 1}, got {class_index}")
+    return np.asarray(logits.float().softmax(0)[class_index].cpu().numpy(), np.float32)
 
 
 @torch.inference_mode()
 def classifier_probability(
-    classifier: ClassifierBackbone, image: NDArray[np.uint8], class_index: int, preprocessing: str = "torchvision"
+    classifier: ClassifierBackbone,
+    image: NDArray[np.uint8],
+    *,
+    class_index: int,
+    preprocessing: str = "torchvision",
 ) -> NDArray[np.float32]:
-    """(H, W) float32: the probability of one class, where the centre of the classifier's window lies on the pixel.
+    """Slide an image classifier over the image: the probability (H, W) float32 of one class in the window around each pixel.
 
-    image          (H, W, 3) uint8 RGB, no smaller than the classifier's own input
-    preprocessing  how the classifier wants its pixels, a name of `nn.model.PREPROCESSING`
-    Between the windows that the net looks at the map is interpolated; beyond the outermost ones it goes on as they are.
+    The fully connected layers become convolutions (figure 2), which evaluate windows one stride apart. Between the window
+    centres the map is interpolated; beyond the outermost centres it keeps their values.
+
+    image          (H, W, 3) uint8 RGB, at least as large as the classifier's own input
+    preprocessing  of the classifier, a name of `nn.preprocessing.PREPROCESSING`
     """
     side = classifier.input_size
     if min(image.shape[:2]) < side:
-        what = f"is {image.shape[0]}x{image.shape[1]}, the classifier looks at {side}x{side} pixels"
+        what = f"expected at least {side}x{side} pixels, the classifier's window, got {image.shape[0]}x{image.shape[1]}"
         raise InputError("image", what, "enlarge it")
     sliding = convolutionalize(classifier.eval(), side, image.shape[2]).eval()
-    normalised = Preprocess(preprocessing, image.shape[2])(_images(image, torch.device("cpu")))
-    cells = class_probability(sliding(normalised)[0], class_index)
-    where = coordinates(layers_of([sliding]))
+    normalized = Preprocess(preprocessing, image.shape[2])(as_batch(image, torch.device("cpu")))
+    probability = class_probability(sliding(normalized)[0], class_index)
+    # Pixel p lies at scale * p + shift on the map.
+    to_map = coordinates(layers_of([sliding]))
+    scale, shift = np.float32(float(to_map.scale)), float(to_map.shift)
     rows, columns = (
-        np.float32(float(where.scale)) * np.arange(n, dtype=np.float32) + float(where.shift) for n in image.shape[:2]
+        np.clip(scale * np.arange(pixels, dtype=np.float32) + shift, 0, cells - 1)
+        for pixels, cells in zip(image.shape[:2], probability.shape, strict=True)
     )
-    x, y = np.meshgrid(np.clip(columns, 0, cells.shape[1] - 1), np.clip(rows, 0, cells.shape[0] - 1))
-    spread = cv2.remap(
-        cells, x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
-    return np.asarray(spread, np.float32)
+    x, y = (axis.astype(np.float32) for axis in np.meshgrid(columns, rows))
+    return np.asarray(cv2.remap(probability, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
 
 
 @torch.inference_mode()
-def skips(segmenter: Segmenter, image: NDArray[np.uint8]) -> Image.Image | None:
-    """What each skip adds: labels from the coarsest map alone, then with one map more, and the pixels that each changes.
+def draw_skips(segmenter: Segmenter, image: NDArray[np.uint8]) -> Image.Image | None:
+    """Draw the labels from the coarsest map alone, then with one more map each, and the pixels that each map changes.
 
-    image (H, W, 3) uint8 RGB. None for a network that is no sum of several maps.
+    image (H, W, 3) uint8 RGB. Returns None for a network whose logits are not a sum over several maps.
     """
-    model = segmenter.model
-    added = model.contributions(_images(image, segmenter.device))
+    added = segmenter.model.contributions(as_batch(image, segmenter.device))
     if len(added) < 2:
         return None
-    labels = stages(added)
-    names = list(added)
-    first = Panel(fit(image, PANEL), "image")
-    above = [
-        _labels(mask, segmenter.taxonomy, f"{names[0]} alone" if n == 0 else f"+ {names[n]}")
-        for n, mask in enumerate(labels)
-    ]
-    below = [
-        _changed(image, *pair, segmenter.taxonomy, name) for pair, name in zip(pairwise(labels), names[1:], strict=True)
-    ]
-    present = sorted({int(k) for mask in labels for k in np.unique(mask)})
-    entries = [(segmenter.taxonomy.names[k], segmenter.taxonomy.colors[k]) for k in present]
-    width = len(above) * (first.image.width + GAP) - GAP
-    return contact_sheet([*above, first, *below], len(above), footer=legend(entries, width))
+    palette = segmenter.taxonomy.palette()
+    labels = cumulative_labels(added)
+    first, *others = added
+    titles = [f"{first} alone", *(f"+ {name}" for name in others)]
+    above = [Panel(fit(palette[mask], PANEL, labels=True), title) for mask, title in zip(labels, titles, strict=True)]
+    below = [Panel(fit(image, PANEL), "image")]
+    for name, (before, after) in zip(others, pairwise(labels), strict=True):
+        changed = before != after
+        drawn = np.where(changed[..., None], palette[after], gray(image, 0.35))
+        note = f"{changed.mean():.1%} of the pixels, in their new colour"
+        below.append(Panel(fit(drawn, PANEL, labels=True), f"changed by {name}", note))
+    width = len(above) * (below[0].image.width + GAP) - GAP
+    entries = legend_entries(labels, segmenter.taxonomy)
+    return contact_sheet([*above, *below], len(above), footer=legend(entries, width))
 
 
-def stages(added: dict[str, Tensor]) -> list[NDArray[np.int64]]:
-    """What each map adds, coarsest first (1, K, H, W) -> labels (H, W) from the first alone, the first two, and so on."""
+def cumulative_labels(added: dict[str, Tensor]) -> list[NDArray[np.int64]]:
+    """Return labels (H, W) from the first map alone, the first two, and so on; `added` as `contributions` returns it."""
     total = torch.zeros(())
     labels = []
     for logits in added.values():
@@ -143,81 +136,87 @@ def stages(added: dict[str, Tensor]) -> list[NDArray[np.int64]]:
     return labels
 
 
-def activations(segmenter: Segmenter, image: NDArray[np.uint8], layers: Sequence[str] = ()) -> Image.Image:
-    """A row a layer: the mean of its channels' magnitudes, and its strongest channels.
+def draw_activations(segmenter: Segmenter, image: NDArray[np.uint8], *, layers: Sequence[str] = ()) -> Image.Image:
+    """Draw one row per layer: the mean magnitude over its channels, then its strongest channels.
 
-    layers  names of modules as `named_modules()` gives them, or of the backbone's maps (pool4); left out, a shallow and a deep one
-    Raises ConfigError for a name that the network does not have, or that is no map.
+    layers  names of modules as `named_modules()` gives them, or of the backbone's maps (pool4); by default a shallow and
+            a deep one
+    Raises ConfigError for an unknown name, or a module that returns no map.
     """
-    maps = feature_maps(segmenter.model, _images(image, segmenter.device), layers)
+    maps = feature_maps(segmenter.model, as_batch(image, segmenter.device), layers)
     panels: list[Panel] = []
-    for name, cells in maps.items():
-        strength = cells.abs().mean((1, 2))
+    for name, features in maps.items():
+        strength = features.abs().mean((1, 2))
         strongest = strength.argsort(descending=True)[:NUM_CHANNELS].tolist()
-        size = f"{cells.shape[0]} maps of {cells.shape[1]} x {cells.shape[2]}"
-        panels.append(Panel(_tile(cells.abs().mean(0), image), f"{name}: mean", size))
-        panels += [Panel(_tile(cells[k], image), f"map {k}", f"mean {float(strength[k]):.3g}") for k in strongest]
-        # Layers with few channels leave the rest of their row free.
+        size = f"{features.shape[0]} maps of {features.shape[1]} x {features.shape[2]}"
+        panels.append(Panel(_tile(features.abs().mean(0), image), f"{name}: mean", size))
+        panels += [Panel(_tile(features[k], image), f"map {k}", f"mean {float(strength[k]):.3g}") for k in strongest]
+        # Layers with few channels leave the rest of their row empty.
         panels += [Panel(Image.new("RGB", (1, 1), "white"))] * (NUM_CHANNELS - len(strongest))
-    footer = color_scale("low", "high", 2 * panels[0].image.width + GAP, VIRIDIS, "each map by itself")
+    footer = color_scale("low", "high", width=2 * panels[0].image.width + GAP, label="each map by itself")
     return contact_sheet(panels, NUM_CHANNELS + 1, footer=footer)
+
+
+def _tile(features: Tensor, image: NDArray[np.uint8]) -> Image.Image:
+    """Draw one map (h, w) in the shape of the image, from its smallest value to nearly its largest."""
+    values = features.cpu().numpy()
+    scale = TILE / max(image.shape[:2])
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    high = float(np.percentile(values, BRIGHTEST))
+    colors = heat(values, low=float(values.min()), high=high, colormap=VIRIDIS)
+    return Image.fromarray(cv2.resize(colors, size, interpolation=cv2.INTER_NEAREST_EXACT))
 
 
 @torch.inference_mode()
 def feature_maps(model: SegmentationModel, images: Tensor, layers: Sequence[str] = ()) -> dict[str, Tensor]:
-    """Layer name -> its map (C, h, w) for images (1, C, H, W); layers as in `activations`."""
+    """Return layer name -> feature map (C, h, w) for images (1, C, H, W); `layers` as in `draw_activations`."""
     modules = dict(model.named_modules())
-    own_layers = [name for name, layer in model.named_children() if not isinstance(layer, _UNSEEN)]
-    watched = [name for name in layers if name in modules] or own_layers
-    seen: dict[str, Tensor] = {}
-    handles = [modules[name].register_forward_hook(_keep(seen, name)) for name in watched]
     backbone = next((module for module in modules.values() if isinstance(module, Backbone)), None)
-    names: Sequence[str] = (
-        () if backbone is None else getattr(backbone, "map_names", [f"map{i}" for i in range(len(backbone.strides))])
-    )
+    map_names: Sequence[str] = ()
     if backbone is not None:
-        handles.append(backbone.register_forward_hook(_keep_all(seen, names)))
+        map_names = getattr(backbone, "map_names", [f"map{i}" for i in range(len(backbone.strides))])
+    # Preprocessing and dropout make no map of their own.
+    own_layers = [
+        name for name, layer in model.named_children() if not isinstance(layer, Preprocess | nn.Dropout | nn.Dropout2d)
+    ]
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str, module: nn.Module, args: Any, output: Any) -> None:
+        # Cloned, because an in-place activation would change it afterwards.
+        if isinstance(output, Tensor) and output.ndim == 4:
+            seen[name] = output[0].float().clone()
+
+    def keep_maps(module: nn.Module, args: Any, outputs: list[Tensor]) -> None:
+        for name, output in zip(map_names, outputs, strict=True):
+            keep(name, module, args, output)
+
+    watched = [name for name in layers if name in modules] or own_layers
+    handles = [modules[name].register_forward_hook(partial(keep, name)) for name in watched]
+    if backbone is not None:
+        handles.append(backbone.register_forward_hook(keep_maps))
     try:
         model.forward_low_res(images)
     finally:
         for handle in handles:
             handle.remove()
     if not layers:
-        own = names or _ends(seen)
-        return {name: seen[name] for name in dict.fromkeys((own[0], own[-1]))}
+        if map_names:
+            layers = (map_names[0], map_names[-1])
+        else:
+            # The first layer, and the last one at the lowest resolution: the shallow and the deep end of the network.
+            coarsest = min(features.shape[1] for features in seen.values())
+            layers = (next(iter(seen)), [name for name in seen if seen[name].shape[1] == coarsest][-1])
     unknown = next((name for name in layers if name not in seen), None)
     if unknown is not None:
-        what = "gives no map" if unknown in modules else "is no layer of this network"
-        raise ConfigError(f"layer {unknown}", what, suggest(unknown, [*names, *(name for name in modules if name)]))
+        what = "returns no feature map" if unknown in modules else "is not a layer of this network"
+        raise ConfigError(f"layer {unknown}", what, suggest(unknown, [*map_names, *(name for name in modules if name)]))
     return {name: seen[name] for name in layers}
 
 
-def _ends(seen: dict[str, Tensor]) -> list[str]:
-    """The first layer, and the last of those at the lowest resolution: the shallow and the deep end of a network."""
-    coarsest = min(cells.shape[1] for cells in seen.values())
-    return [next(iter(seen)), [name for name, cells in seen.items() if cells.shape[1] == coarsest][-1]]
-
-
-def _keep(seen: dict[str, Tensor], name: str) -> Any:
-    def hook(module: nn.Module, args: Any, output: Any) -> None:
-        # Cloned: a rectifier that works in place would change it afterwards.
-        if isinstance(output, Tensor) and output.ndim == 4:
-            seen[name] = output[0].float().clone()
-
-    return hook
-
-
-def _keep_all(seen: dict[str, Tensor], names: Iterable[str]) -> Any:
-    def hook(module: nn.Module, args: Any, output: list[Tensor]) -> None:
-        seen.update((name, cells[0].float().clone()) for name, cells in zip(names, output, strict=True))
-
-    return hook
-
-
-def receptive_field(
-    segmenter: Segmenter, image: NDArray[np.uint8], pixel: tuple[int, int] | None = None
+def draw_receptive_field(
+    segmenter: Segmenter, image: NDArray[np.uint8], *, pixel: tuple[int, int] | None = None
 ) -> Image.Image:
-    """The pixels that influence the label at `pixel` (row, column; the centre when left out), drawn on the image.
+    """Draw the pixels that the label at `pixel` (row, column; by default the centre) depends on.
 
     Outer box: all pixels that can count, from the network's structure. Colour: how much they count here, measured by the
     gradient of the winning class's logit. Inner box: the central pixels that hold 95 % of the gradient.
@@ -228,103 +227,69 @@ def receptive_field(
     if not (0 <= row < height and 0 <= column < width):
         what = f"got row {row}, column {column}, the image is {height}x{width}"
         raise InputError("pixel", what, "rows and columns count from 0")
-    strength = gradient(segmenter.model, _images(image, segmenter.device), (row, column))
-    outer, size = _reach(segmenter.model, (height, width), (row, column))
+    model = segmenter.model
+    strength = input_gradient(model, as_batch(image, segmenter.device), (row, column))
+    if model.fixed_input_size:
+        outer, size = Window(0, 0, height, width), "the whole image"
+    else:
+        outer = receptive_field_window(model, (height, width), (row, column))
+        high, wide = (receptive_field_size(model, n, [at]) for n, at in ((height, row), (width, column)))
+        size = "the whole image" if high is None or wide is None else f"{high} x {wide} pixels"
     inner = core_window(strength, (row, column))
+
+    faded = gray(image, 0.3)
+    inside = np.s_[outer.top : outer.bottom, outer.left : outer.right]
+    faded[inside] = image[inside]
+    # Blurred a little, because strides leave a lattice in the gradient.
+    blurred = cv2.GaussianBlur(strength.astype(np.float64), (0, 0), max(height, width) / 200)
+    share = np.maximum(blurred / max(float(blurred.max()), 1e-300), 10.0**-DECADES)
+    colored = heat(np.log10(share), low=-DECADES, high=0, colormap=INFERNO)
+
     heading = f"Receptive field of the output at row {row}, column {column}: {size}"
     seen = f"{outer.size[0]} x {outer.size[1]} of them inside the image"
     held = f"{CORE:.0%} of it in the central {inner.size[0]} x {inner.size[1]}"
     panels = [
-        Panel(_boxed(_pale_outside(image, outer), (outer,), (row, column)), "pixels that can count", seen),
-        Panel(_boxed(_log_heat(strength), (outer, inner), (row, column)), "how much they count: the gradient", held),
+        Panel(_boxed(faded, (outer,), (row, column)), "pixels that can count", seen),
+        Panel(_boxed(colored, (outer, inner), (row, column)), "how much they count: the gradient", held),
     ]
-    width = 2 * panels[0].image.width + GAP
-    scale = color_scale(f"1 / {10**DECADES:,} and less", "most", width, INFERNO, "influence, logarithmic")
-    return contact_sheet(panels, 2, heading, footer=scale)
+    footer = color_scale(
+        f"1 / {10**DECADES:,} and less",
+        "most",
+        width=2 * panels[0].image.width + GAP,
+        colormap=INFERNO,
+        label="influence, logarithmic",
+    )
+    return contact_sheet(panels, 2, heading=heading, footer=footer)
 
 
-def _reach(model: SegmentationModel, size: tuple[int, int], pixel: tuple[int, int]) -> tuple[Window, str]:
-    """The pixels of an image of `size` that can count at `pixel`, and how many a side could, were the image endless."""
-    if model.fixed_input_size:
-        return Window(0, 0, *size), "the whole image"
-    high, wide = (receptive_field_size(model, length, [at]) for length, at in zip(size, pixel, strict=True))
-    words = "the whole image" if wide is None or high is None else f"{high} x {wide} pixels"
-    return receptive_field_window(model, size, pixel), words
-
-
-def gradient(model: SegmentationModel, images: Tensor, pixel: tuple[int, int]) -> NDArray[np.float32]:
-    """|d logit / d input| summed over channels, (H, W) float32: the logit of the class that wins at `pixel`."""
+def input_gradient(model: SegmentationModel, images: Tensor, pixel: tuple[int, int]) -> NDArray[np.float32]:
+    """Return |d logit / d input| summed over channels, (H, W) float32, for the logit of the class that wins at `pixel`."""
     pixels = images.float().requires_grad_(True)
     at_pixel = model(pixels).logits[0, :, pixel[0], pixel[1]]
-    (slope,) = torch.autograd.grad(at_pixel.max(), pixels)
-    return np.asarray(slope[0].abs().sum(0).cpu().numpy(), np.float32)
+    (gradient,) = torch.autograd.grad(at_pixel.max(), pixels)
+    return np.asarray(gradient[0].abs().sum(0).cpu().numpy(), np.float32)
 
 
 def core_window(strength: NDArray[np.float32], pixel: tuple[int, int], share: float = CORE) -> Window:
-    """The smallest window around `pixel`, of one reach to all sides and cut at the border, that holds `share` of the sum."""
+    """Return the smallest square window around `pixel`, cut at the border, that holds `share` of the sum of `strength`."""
     rows, columns = (np.abs(np.arange(n) - at) for n, at in zip(strength.shape, pixel, strict=True))
     distance = np.maximum(rows[:, None], columns[None])
     held = np.cumsum(np.bincount(distance.ravel(), strength.ravel().astype(np.float64)))
-    reach = int(np.searchsorted(held, share * held[-1]))
+    half = int(np.searchsorted(held, share * held[-1]))
     (row, column), (height, width) = pixel, strength.shape
-    return Window(
-        max(row - reach, 0), max(column - reach, 0), min(row + reach + 1, height), min(column + reach + 1, width)
-    )
-
-
-def _pale_outside(image: NDArray[np.uint8], window: Window) -> NDArray[np.uint8]:
-    pale = gray(image, 0.3)
-    inside = np.s_[window.top : window.bottom, window.left : window.right]
-    pale[inside] = image[inside]
-    return pale
-
-
-def _log_heat(strength: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Gradients (H, W) as colours over DECADES powers of ten, a little blurred: strides leave a lattice in them."""
-    blurred = cv2.GaussianBlur(strength.astype(np.float64), (0, 0), max(strength.shape) / 200)
-    share = blurred / max(float(blurred.max()), 1e-300)
-    return heat(np.log10(np.maximum(share, 10.0**-DECADES)), -DECADES, 0, INFERNO)
+    return Window(max(row - half, 0), max(column - half, 0), min(row + half + 1, height), min(column + half + 1, width))
 
 
 def _boxed(pixels: NDArray[np.uint8], windows: Sequence[Window], pixel: tuple[int, int]) -> Image.Image:
-    """The image with boxes, the first one drawn stronger, and a cross on the pixel."""
+    """Draw boxes on the image, the first one stronger, and a cross on the pixel."""
     image = fit(pixels, FIELD)
     scale = image.width / pixels.shape[1]
     draw = ImageDraw.Draw(image)
-    for window, (color, width) in zip(windows, BOXES, strict=False):
+    for window, (color, line_width) in zip(windows, BOXES, strict=False):
         corners = [window.left, window.top, window.right, window.bottom]
         left, top, right, bottom = (round(corner * scale) for corner in corners)
-        draw.rectangle((left, top, right - 1, bottom - 1), outline=color, width=width)
+        draw.rectangle((left, top, right - 1, bottom - 1), outline=color, width=line_width)
     y, x = (round((at + 0.5) * scale) for at in pixel)
     draw.line((x - 7, y, x + 7, y), BOXES[0][0], 1)
     draw.line((x, y - 7, x, y + 7), BOXES[0][0], 1)
     return image
-
-
-def _images(image: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """(H, W, C) uint8 -> (1, C, H, W) uint8."""
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None].to(device)
-
-
-def _labels(mask: NDArray[Any], taxonomy: Taxonomy, title: str) -> Panel:
-    return Panel(fit(taxonomy.palette()[mask], PANEL, labels=True), title)
-
-
-def _changed(
-    image: NDArray[np.uint8], before: NDArray[Any], after: NDArray[Any], taxonomy: Taxonomy, name: str
-) -> Panel:
-    """The pixels that got another label, in its colour, on the pale image."""
-    changed = before != after
-    drawn = np.where(changed[..., None], taxonomy.palette()[after], gray(image, 0.35))
-    return Panel(
-        fit(drawn, PANEL, labels=True), f"changed by {name}", f"{changed.mean():.1%} of the pixels, in their new colour"
-    )
-
-
-def _tile(cells: Tensor, image: NDArray[np.uint8]) -> Image.Image:
-    """One map (h, w) in the shape of the image, from its smallest value to nearly its largest."""
-    values = cells.cpu().numpy()
-    scale = TILE / max(image.shape[:2])
-    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
-    colors = heat(values, float(values.min()), float(np.percentile(values, BRIGHTEST)), VIRIDIS)
-    return Image.fromarray(cv2.resize(colors, size, interpolation=cv2.INTER_NEAREST_EXACT))
