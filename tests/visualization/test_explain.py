@@ -113,8 +113,8 @@ def test_a_classifier_refuses_small_images_and_unknown_classes():
         classifier_probability(net, IMAGE, class_index=0)
     with pytest.raises(InputError, match="class: must be 0 to 1, got 2"):
         classifier_probability(net, np.zeros((224, 224, 3), np.uint8), class_index=2)
+    backbone = create_backbone("vgg11", width_mult=1 / 16)
     with pytest.raises(ConfigError, match="without a classifier"):
-        backbone = create_backbone("vgg11", width_mult=1 / 16)
         classifier_probability(backbone, np.zeros((224, 224, 3), np.uint8), class_index=0)
 
 
