@@ -102,7 +102,7 @@ def test_other_options_are_taken_where_the_weights_fit(tmp_path: Path) -> None:
         ({"stride": 8}, "has no option 'stride'"),
         ({"num_classes": 4}, "num_classes is fixed by the checkpoint"),
         ({"multi_grid": [1, 2]}, "multi_grid"),
-        ({"width_mult": -1.0}, "cannot be built"),
+        ({"width_mult": 1e9}, "cannot be built"),
     ):
         with pytest.raises(ConfigError, match=says):
             load_checkpoint(tmp_path, options)

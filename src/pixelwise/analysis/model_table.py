@@ -1,6 +1,7 @@
-"""Size, cost and reach of every registered network, measured once and kept beside the networks.
+"""A cache of what every registered network costs, for `pixelwise models`.
 
-Measuring a receptive field takes seconds a network, too long for a list; `python -m pixelwise.analysis.model_table` measures all anew.
+Measuring a receptive field takes seconds per network, too long for a list, so `model_table.json` keeps the results. A network
+without a row is listed without its costs. `python -m pixelwise.analysis.model_table` measures all networks anew.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ _FILE = "model_table.json"
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a network costs with its default options, for an image of 512 x 512 pixels and 21 classes.
+class ModelCost:
+    """The costs of a network with its default options and 21 classes, for an image of 512 x 512 pixels.
 
-    receptive_field  pixels a side that an output pixel can depend on; None where it is the whole image
-    stride           pixels per cell of the coarsest map
+    receptive_field  pixels per side that an output pixel can depend on; None for the whole image
+    stride           image pixels per position of the coarsest feature map
     """
 
     parameters: int
@@ -30,20 +31,21 @@ class Facts:
     stride: int
 
 
-def measure(name: str) -> Facts:
-    """Build the network without numbers and count. Raises UnknownNameError."""
+def measure_cost(name: str) -> ModelCost:
+    """Measure a registered network. Raises UnknownNameError."""
+    # Reading the table must not import torch, so that `pixelwise models` starts fast.
     from ..models import MODELS, ModelSpec
     from .profile import profile_spec
 
     channels = MODELS[name].options["in_channels"].default
-    found = profile_spec(ModelSpec(name, 21, channels), SIZE)
-    return Facts(found.parameters, found.multiply_adds, found.receptive_field, found.coarsest_stride)
+    profile = profile_spec(ModelSpec(name, 21, channels), SIZE)
+    return ModelCost(profile.parameters, profile.multiply_adds, profile.receptive_field, profile.coarsest_stride)
 
 
-def read_table() -> dict[str, Facts]:
-    """Name -> facts, as they were measured last."""
-    text = resources.files("pixelwise.analysis").joinpath(_FILE).read_text(encoding="utf-8")
-    return {name: Facts(**facts) for name, facts in json.loads(text).items()}
+def read_table() -> dict[str, ModelCost]:
+    """Return the measured costs by name of the network."""
+    text = resources.files(__package__).joinpath(_FILE).read_text(encoding="utf-8")
+    return {name: ModelCost(**costs) for name, costs in json.loads(text).items()}
 
 
 def write_table(path: Path) -> None:
@@ -52,9 +54,10 @@ def write_table(path: Path) -> None:
 
     rows = []
     for name in list_models():
-        facts = measure(name)
-        print(name, facts, flush=True)
-        rows.append(f'  "{name}": {json.dumps(asdict(facts))}')
+        cost = measure_cost(name)
+        print(name, cost, flush=True)
+        # One line per network, so that a change shows as one line.
+        rows.append(f'  "{name}": {json.dumps(asdict(cost))}')
     write_text(path, "{\n" + ",\n".join(rows) + "\n}\n")
 
 

@@ -1,42 +1,42 @@
-"""What a network costs: parameters, multiply-adds, memory of activations, strides, receptive field, speed on this machine.
+"""The costs of a network: parameters, multiply-adds, memory of activations, strides, receptive field, speed on this machine.
 
-Counting, source: `nn/count.py`; parameters are the learnable numbers, buffers (running statistics, fixed kernels) are
-told apart; multiply-adds are those of convolutions, transposed convolutions and matrix products at batch 1.
-Counts are taken on the `meta` device, where a network has shapes but no numbers and takes no memory.
+Everything but the speed is counted on the `meta` device, where tensors have shapes but no values and take no memory.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import ConfigError
 from ..inference.label_map import label_map
-from ..models import ModelSpec
-from ..models.base import SegmentationModel
-from .mult_adds import multiply_adds, num_parameters
+from ..models import ModelSpec, SegmentationModel
+from .mult_adds import num_parameters
 from .receptive_field import receptive_field_size
 
-# Lengths of image on which strides are measured: their difference is a multiple of every usual stride.
-_LENGTHS = (512, 1024)
-# Output pixels whose fields are compared: a pixel between two cells sees more than one on a cell.
-_POSITIONS = (240, 253, 266)
+# Heights of the two images on which strides are measured; their difference is a multiple of every usual stride.
+_HEIGHTS = (512, 1024)
+# Output pixels whose receptive fields are compared: a pixel between two positions of the feature map sees more than one on it.
+_PIXELS = (240, 253, 266)
 FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
-class Part:
-    """One top-level module; the part named "functions" holds what belongs to no module.
+class ModuleCost:
+    """The costs of one top-level module; the entry named "functions" is the computation outside any module.
 
-    activations  numbers that its layers put out at batch 1, in-place layers not counted again
+    parameters     learnable numbers
+    buffers        numbers that are stored or built but not learned: running statistics, fixed kernels
+    multiply_adds  of one image
+    activations    numbers in the outputs of its layers for one image; layers that work in place do not count again
     """
 
     name: str
@@ -48,7 +48,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Speed:
-    """Time from the image's array to its label map: the median of `num_runs` runs after one that is not counted."""
+    """Time from the image array to the label map: the median of `num_runs` runs, after one warm-up run."""
 
     median_ms: float
     num_runs: int
@@ -61,159 +61,185 @@ class Speed:
 class Profile:
     """The costs of a network for one image of `size` (height, width) in pixels.
 
-    score_stride      pixels of the image per cell of the scores before the last upsampling
-    coarsest_stride   the same for the network's coarsest map
-    receptive_field   pixels a side that an output pixel can depend on; None where it is the whole image
-    map_fields        the same for single maps, where the network describes them
+    logits_stride             image pixels per position of the logits before the last upsampling
+    coarsest_stride           the same for the network's coarsest feature map
+    receptive_field           pixels per side that an output pixel can depend on; None for the whole image
+    feature_receptive_fields  the same for named feature maps, where the network describes them
+    largest_activation        numbers in the largest output of a layer
     """
 
     name: str
     num_classes: int
     size: tuple[int, int]
-    parts: tuple[Part, ...]
-    score_stride: int
+    modules: tuple[ModuleCost, ...]
+    logits_stride: int
     coarsest_stride: int
     receptive_field: int | None
-    map_fields: dict[str, int]
+    feature_receptive_fields: Mapping[str, int]
     largest_activation: int
     speed: Speed | None = None
 
     @property
     def parameters(self) -> int:
         """Learnable numbers."""
-        return sum(part.parameters for part in self.parts)
+        return sum(module.parameters for module in self.modules)
 
     @property
     def buffers(self) -> int:
         """Numbers that are stored or built but not learned."""
-        return sum(part.buffers for part in self.parts)
+        return sum(module.buffers for module in self.modules)
 
     @property
     def multiply_adds(self) -> int:
-        """Of one image, at batch 1."""
-        return sum(part.multiply_adds for part in self.parts)
+        """Multiply-adds of one image: convolutions, transposed convolutions and matrix products."""
+        return sum(module.multiply_adds for module in self.modules)
+
+    @property
+    def activations(self) -> int:
+        """Numbers in the outputs of all layers for one image."""
+        return sum(module.activations for module in self.modules)
 
     @property
     def training_bytes(self) -> int:
-        """Estimate of what a training step keeps for one image: every layer's output in float32."""
-        return FLOAT_BYTES * sum(part.activations for part in self.parts)
+        """Estimated memory of a training step per image: every layer's output in float32."""
+        return FLOAT_BYTES * self.activations
 
     @property
     def inference_bytes(self) -> int:
-        """Estimate of what prediction holds at once: twice the largest output in float32, as input and output of a layer."""
+        """Estimated memory of prediction: the input and output of the largest layer in float32."""
         return 2 * FLOAT_BYTES * self.largest_activation
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON form."""
-        totals = ("parameters", "buffers", "multiply_adds", "training_bytes", "inference_bytes")
-        return asdict(self) | {name: getattr(self, name) for name in totals}
+        """Return the profile and its totals as JSON values."""
+        return asdict(self) | {
+            "parameters": self.parameters,
+            "buffers": self.buffers,
+            "multiply_adds": self.multiply_adds,
+            "training_bytes": self.training_bytes,
+            "inference_bytes": self.inference_bytes,
+        }
 
 
 def profile_spec(spec: ModelSpec, size: tuple[int, int]) -> Profile:
-    """Count a network for an image of `size` (height, width), without building its numbers. Raises ConfigError for a size of 0."""
+    """Count the costs of a network for an image of `size` (height, width), without allocating its weights.
+
+    Raises ConfigError for a size below 1 pixel.
+    """
     if min(size) < 1:
-        raise ConfigError("size", f"got {size[0]}x{size[1]}, allowed are 1 pixel and more", "give height and width")
+        raise ConfigError("size", f"must be >= 1 x 1 pixels, got {size[0]} x {size[1]}", "give height and width")
     with torch.device("meta"):
         model = spec.build().eval()
     images = torch.empty(1, spec.in_channels, *size, dtype=torch.uint8, device="meta")
-    parts, largest = count_parts(model, images)
+    modules, largest_activation = count_modules(model, images)
+    logits_stride, coarsest_stride = measure_strides(model)
+    # A network that resizes every image to one square sees the whole image.
+    field = None if model.fixed_input_size else receptive_field_size(model, _HEIGHTS[0], _PIXELS)
     return Profile(
-        spec.name,
-        spec.num_classes,
-        size,
-        parts,
-        *strides(model),
-        None if model.fixed_input_size else receptive_field_size(model, _LENGTHS[0], _POSITIONS),
-        {name: field.size for name, field in model.receptive_fields().items()},
-        largest,
+        name=spec.name,
+        num_classes=spec.num_classes,
+        size=size,
+        modules=modules,
+        logits_stride=logits_stride,
+        coarsest_stride=coarsest_stride,
+        receptive_field=field,
+        feature_receptive_fields={name: field.size for name, field in model.receptive_fields().items()},
+        largest_activation=largest_activation,
     )
 
 
 def with_speed(profile: Profile, model: SegmentationModel, num_runs: int = 5) -> Profile:
-    """The profile with the speed of `model`, in eval mode with real numbers, on this machine's CPU in float32."""
+    """Return the profile with the speed of `model` on this machine's CPU, in eval mode and float32."""
     image = np.random.default_rng(0).integers(0, 256, (*profile.size, model.in_channels), np.uint8)
     device = torch.device("cpu")
     model = model.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    times = []
+    times_ms = []
     with torch.inference_mode():
         for _ in range(num_runs + 1):
             start = time.perf_counter()
             label_map(model, image, device)
-            times.append(1000 * (time.perf_counter() - start))
-    return replace(
-        profile, speed=Speed(statistics.median(times[1:]), num_runs, torch.get_num_threads(), "float32", "cpu")
-    )
+            times_ms.append(1000 * (time.perf_counter() - start))
+    speed = Speed(statistics.median(times_ms[1:]), num_runs, torch.get_num_threads(), "float32", "cpu")
+    return replace(profile, speed=speed)
 
 
-def count_parts(model: SegmentationModel, images: Tensor) -> tuple[tuple[Part, ...], int]:
-    """Parts of a network on the meta device for images (1, C, H, W), and the numbers of the largest output."""
-    adds: dict[str, int] = {}
-    cells: dict[str, int] = {}
+def count_modules(model: SegmentationModel, images: Tensor) -> tuple[tuple[ModuleCost, ...], int]:
+    """Count the costs of each top-level module for images (1, C, H, W), and the numbers in the largest output of a layer.
+
+    The model and the images may lie on the meta device.
+    """
+    flops = dict.fromkeys((name for name, _ in model.named_children()), 0)
+    activations = dict.fromkeys(flops, 0)
     largest = 0
+    counter = FlopCounterMode(display=False)
+    flops_before: dict[nn.Module, int] = {}
 
-    def count(name: str, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def before(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+        flops_before[layer] = counter.get_total_flops()
+
+    def after(name: str, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         nonlocal largest
-        adds[name] = adds.get(name, 0) + multiply_adds(lambda: layer.forward(*inputs))
-        if isinstance(output, Tensor) and not any(output is given for given in inputs):
-            cells[name] = cells.get(name, 0) + output.numel()
+        flops[name] += counter.get_total_flops() - flops_before[layer]
+        if isinstance(output, Tensor) and not any(output is each for each in inputs):
+            activations[name] += output.numel()
             largest = max(largest, output.numel())
 
-    with torch.no_grad():
-        total = multiply_adds(lambda: model(images))
-        with _watched(model, count):
-            model(images)
-    names = [name for name, _ in model.named_children()]
-    parts = [Part(name, *_numbers(model.get_submodule(name)), adds.get(name, 0), cells.get(name, 0)) for name in names]
-    rest = total - sum(adds.values())
-    return tuple(parts + ([Part("functions", 0, 0, rest, 0)] if rest else [])), largest
+    handles = []
+    for path, layer in _leaf_layers(model):
+        top_level = path.partition(".")[0]
+        handles.append(layer.register_forward_pre_hook(before))
+        handles.append(layer.register_forward_hook(lambda *call, name=top_level: after(name, *call)))
+    with torch.no_grad(), counter:
+        model(images)
+    for handle in handles:
+        handle.remove()
+
+    costs = []
+    for name, module in model.named_children():
+        buffers = sum(buffer.numel() for buffer in module.buffers() if buffer.is_floating_point())
+        # torch counts a multiply-add as two floating-point operations.
+        costs.append(ModuleCost(name, num_parameters(module), buffers, flops[name] // 2, activations[name]))
+    in_functions = counter.get_total_flops() - sum(flops.values())
+    if in_functions:
+        costs.append(ModuleCost("functions", 0, 0, in_functions // 2, 0))
+    return tuple(costs), largest
 
 
-def strides(model: SegmentationModel) -> tuple[int, int]:
-    """Pixels per cell of the scores, and of the coarsest map; measured by how many cells a longer image adds.
+def measure_strides(model: SegmentationModel) -> tuple[int, int]:
+    """Return the image pixels per position of the logits, and of the coarsest feature map.
 
-    For a network of one size only they are pixels of its own square.
+    They are measured by the rows that a feature map gains on a taller image, which padding and cropping do not change. For a
+    network that resizes every image to one square they are pixels of that square.
     """
     if model.fixed_input_size:
-        cells_of = _heights(model, model.fixed_input_size)
-        return model.fixed_input_size // cells_of[""], model.fixed_input_size // min(cells_of.values())
-    heights = [_heights(model, length) for length in _LENGTHS]
-    added = {name: heights[1][name] - heights[0][name] for name in heights[0]}
-    per_cell = {name: round((_LENGTHS[1] - _LENGTHS[0]) / cells) for name, cells in added.items() if cells > 0}
-    return per_cell[""], max(per_cell.values())
+        heights = _feature_heights(model, model.fixed_input_size)
+        return model.fixed_input_size // heights["logits"], model.fixed_input_size // min(heights.values())
+    low, high = (_feature_heights(model, height) for height in _HEIGHTS)
+    # The output of a global pooling gains no rows and has no stride.
+    gained = {name: high[name] - low[name] for name in low if high[name] > low[name]}
+    strides = {name: round((_HEIGHTS[1] - _HEIGHTS[0]) / rows) for name, rows in gained.items()}
+    return strides["logits"], max(strides.values())
 
 
-def _heights(model: SegmentationModel, length: int) -> dict[str, int]:
-    """Rows of every layer's map for an image of `length` rows; those of the scores under the empty name."""
-    paths = {layer: path for path, layer in model.named_modules()}
-    seen: dict[str, int] = {}
+def _feature_heights(model: SegmentationModel, height: int) -> dict[str, int]:
+    """Return the rows of every layer's output for an image of `height` rows, by the layer's path; and of the "logits"."""
+    heights: dict[str, int] = {}
 
-    def note(name: str, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def note(path: str, output: Any) -> None:
         if isinstance(output, Tensor) and output.ndim == 4:
-            seen[paths[layer]] = output.shape[-2]
+            heights[path] = output.shape[-2]
 
-    images = torch.empty(1, model.in_channels, length, 64, dtype=torch.uint8, device="meta")
-    with torch.no_grad(), _watched(model, note):
-        seen[""] = model.forward_low_res(images).logits.shape[-2]
-    return seen
-
-
-@contextmanager
-def _watched(model: nn.Module, note: Callable[[str, nn.Module, tuple[Any, ...], Any], None]) -> Iterator[None]:
-    """While it lasts, `note(top-level name, layer, inputs, output)` hears of every call of a layer without children."""
-    handles = []
-    for path, layer in model.named_modules():
-        if path and not any(True for _ in layer.children()):
-            name = path.partition(".")[0]
-            handles.append(
-                layer.register_forward_hook(lambda m, inputs, output, name=name: note(name, m, inputs, output))
-            )
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    handles = [
+        layer.register_forward_hook(lambda layer, inputs, output, path=path: note(path, output))
+        for path, layer in _leaf_layers(model)
+    ]
+    with torch.no_grad():
+        images = torch.empty(1, model.in_channels, height, 64, dtype=torch.uint8, device="meta")
+        heights["logits"] = model.forward_low_res(images).logits.shape[-2]
+    for handle in handles:
+        handle.remove()
+    return heights
 
 
-def _numbers(module: nn.Module) -> tuple[int, int]:
-    """Learnable numbers, and those in floating-point buffers."""
-    return num_parameters(module), sum(b.numel() for b in module.buffers() if b.is_floating_point())
+def _leaf_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the layers without children, with their paths."""
+    return ((path, layer) for path, layer in model.named_modules() if path and next(layer.children(), None) is None)

@@ -41,21 +41,21 @@ def models(name: str | None = None, /) -> None:
 
 
 def _cost(name: str) -> tuple[str, str, str, str]:
-    """Parameters, multiply-adds, receptive field and stride."""
+    """Return parameters, multiply-adds, receptive field and stride; dashes for a network that the table does not have."""
     from ..analysis.model_table import read_table
 
-    facts = read_table().get(name)
-    if facts is None:
-        return "", "", "", ""
-    field = "whole image" if facts.receptive_field is None else f"{facts.receptive_field} px"
-    return f"{facts.parameters / 1e6:.1f} M", f"{facts.multiply_adds / 1e9:.1f} G", field, str(facts.stride)
+    cost = read_table().get(name)
+    if cost is None:
+        return "-", "-", "-", "-"
+    field = "whole image" if cost.receptive_field is None else f"{cost.receptive_field} px"
+    return f"{cost.parameters / 1e6:.1f} M", f"{cost.multiply_adds / 1e9:.1f} G", field, str(cost.stride)
 
 
 def _describe(entry: Entry[Any]) -> None:
     """A network's account of itself, which is its module's."""
     print(f"{entry.name}: {entry.summary}")
     parameters, multiply_adds, field, stride = _cost(entry.name)
-    if parameters:
+    if parameters != "-":
         print(
             f"{parameters} parameters, {multiply_adds} multiply-adds (512 x 512 pixels, 21 classes); sees {field}, stride {stride}"
         )

@@ -72,15 +72,15 @@ def print_profile(result: Profile, console: Console) -> None:
         Text(f"{result.name}, {result.num_classes} classes, one image of {result.size[0]} x {result.size[1]} pixels")
     )
     console.print()
-    table = Table("part", box=None, pad_edge=False)
+    table = Table("module", box=None, pad_edge=False)
     for heading in ("parameters", "buffers", "multiply-adds", "activations"):
         table.add_column(heading, justify="right")
-    for part in result.parts:
+    for module in result.modules:
         table.add_row(
-            Text(part.name), *map(_grouped, (part.parameters, part.buffers, part.multiply_adds, part.activations))
+            Text(module.name),
+            *map(_grouped, (module.parameters, module.buffers, module.multiply_adds, module.activations)),
         )
-    activations = sum(part.activations for part in result.parts)
-    totals = map(_grouped, (result.parameters, result.buffers, result.multiply_adds, activations))
+    totals = map(_grouped, (result.parameters, result.buffers, result.multiply_adds, result.activations))
     table.add_row("total", *totals, style="bold")
     console.print(table)
     console.print()
@@ -90,13 +90,13 @@ def print_profile(result: Profile, console: Console) -> None:
 
 def _properties(result: Profile) -> list[tuple[str, str]]:
     side = result.receptive_field
-    fields = "".join(f"; {name} {size}" for name, size in result.map_fields.items())
+    fields = "".join(f"; {name} {size}" for name, size in result.feature_receptive_fields.items())
     rows = [
         (
             "receptive field",
             ("the whole image" if side is None else f"{side} x {side} pixels of an output pixel") + fields,
         ),
-        ("stride", f"{result.score_stride} of the scores, {result.coarsest_stride} of the coarsest map"),
+        ("stride", f"{result.logits_stride} of the scores, {result.coarsest_stride} of the coarsest map"),
         (
             "memory, training",
             f"about {result.training_bytes / 2**20:,.0f} MiB an image: all layers' outputs in float32",
