@@ -30,13 +30,21 @@ LEFTOVERS = (
     ".hypothesis",
 )
 
+LINT = (
+    ("ruff", "check", "."),
+    ("ruff", "format", "--check", "."),
+    ("mypy",),
+    ("lint-imports",),
+    ("python", "tools/check_words.py"),
+)
+
 # Task -> the extra that holds its packages, and its commands. All commands run; the first failure is the result.
 TASKS = {
     "setup": ("dev", ()),
     "demo": ("", (("pixelwise", "demo", "samples", "--out", "demo"),)),
     "test": ("dev", ((*PYTEST, "-m", "not slow"),)),
     "test-all": ("dev", (PYTEST,)),
-    "lint": ("dev", (("ruff", "check", "."), ("mypy",), ("lint-imports",))),
+    "lint": ("dev", LINT),
     "wheel": ("dev", (("python", "-m", "build", "--wheel"),)),
 }
 

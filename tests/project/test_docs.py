@@ -45,7 +45,9 @@ def unknown(piece: str) -> Iterator[str]:
     """Yield the names in a piece of code that the project does not have."""
     for name in re.findall(r"(?<![\w./*-])((?:\w+/)*\w+\.py)\b", piece):
         # A name without a folder may stand below its folder in a tree.
-        found = any((folder / name).exists() for folder in (ROOT, SOURCE)) or ("/" not in name and any(SOURCE.rglob(name)))
+        found = any((folder / name).exists() for folder in (ROOT, SOURCE)) or (
+            "/" not in name and any(SOURCE.rglob(name))
+        )
         if not found:
             yield name
     yield from (name for name in SETTING.findall(piece) if name not in SETTINGS)
