@@ -131,7 +131,7 @@ def test_scores_are_merged_by_their_maximum() -> None:
     assert (merged[:, :20, 30:] > 0).any()
     small = proposal_scores(model, image[:100], grid_proposals((100, 200)), CPU)
     assert (small > 0).any(), "an image below the least side is one large proposal itself"
-    with pytest.raises(InputError, match="leaves the image"):
+    with pytest.raises(InputError, match="expected boxes inside the image of 150x200"):
         proposal_scores(model, image, [Window(0, 0, 151, 200)], CPU)
 
 

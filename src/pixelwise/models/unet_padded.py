@@ -43,7 +43,7 @@ class UpBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.up = nn.ConvTranspose2d(in_channels, out_channels, factor, factor)
-        self.conv = double_conv(skip_channels + out_channels, out_channels, 1, batch_norm)
+        self.conv = double_conv(skip_channels + out_channels, out_channels, padding=1, batch_norm=batch_norm)
         init_kaiming_normal(self.conv)
         init_kaiming_upconv(self.up)
 

@@ -12,13 +12,23 @@ from ...backbones import Backbone, create_backbone
 from ...backbones.classifier import ClassifierBackbone
 from ...models import create_model
 from ...models.base import SegmentationModel
-from ..mult_adds import multiply_adds
+from ..mult_adds import multiply_adds, num_parameters
 
 
 def network(name: str, num_classes: int = 21, in_channels: int | None = None, **options: Any) -> SegmentationModel:
     """Build a model of the paper's size, in eval mode on the meta device."""
     with torch.device("meta"):
         return create_model(name, num_classes, in_channels, **options).eval()
+
+
+def network_parameters(name: str, num_classes: int = 21, **options: Any) -> int:
+    """Count the learnable numbers of a model of the paper's size."""
+    return num_parameters(network(name, num_classes, **options))
+
+
+def network_macs(name: str, height: int, width: int | None = None, *, num_classes: int = 21, **options: Any) -> int:
+    """Count the multiply-adds of a model of the paper's size for one image, square by default."""
+    return macs(network(name, num_classes, **options), height, width)
 
 
 def backbone(name: str, in_channels: int = 3, **options: Any) -> Backbone:

@@ -1,37 +1,33 @@
-"""torchvision's segmentation nets: parameters and multiply-adds, with and without the auxiliary head."""
+"""torchvision's segmentation networks: parameters and multiply-adds, with and without the auxiliary head."""
 
 from __future__ import annotations
 
 from functools import partial
 
-from ..mult_adds import num_parameters
-from .measure import macs, network
+from .measure import macs, network, network_parameters
 from .rows import Family
 
 TORCHVISION_ROWS = Family("torchvision 0.28")
 NAMES = ("fcn_resnet50", "fcn_resnet101", "deeplabv3_resnet50", "deeplabv3_resnet101", "deeplabv3_mobilenet_v3_large")
+LRASPP = "lraspp_mobilenet_v3_large"
 
 
-def _parameters(name: str, auxiliary: bool) -> int:
-    return num_parameters(network(f"torchvision_{name}", auxiliary=auxiliary))
+def training_macs(name: str) -> int:
+    """Return the multiply-adds of one image of 520 x 520 in training, when the auxiliary head is computed too."""
+    return macs(network(f"torchvision_{name}").train(), 520)
 
 
-def _macs(name: str, auxiliary: bool) -> int:
-    # The auxiliary head runs in training only.
-    return macs(network(f"torchvision_{name}", auxiliary=auxiliary).train(auxiliary), 520)
+def macs_without_aux(name: str) -> int:
+    """Return the multiply-adds of one image of 520 x 520 in evaluation, without the auxiliary head."""
+    return macs(network(f"torchvision_{name}"), 520)
 
 
 for _name in NAMES:
-    for _auxiliary, _suffix in ((True, "aux"), (False, "no aux")):
-        TORCHVISION_ROWS.row(f"{_name} {_suffix}", "parameters")(partial(_parameters, _name, _auxiliary))
-        TORCHVISION_ROWS.row(f"{_name} {_suffix}", "MACs")(partial(_macs, _name, _auxiliary))
-
-
-@TORCHVISION_ROWS.row("lraspp_mobilenet_v3_large", "parameters")
-def _lraspp_parameters() -> int:
-    return num_parameters(network("torchvision_lraspp_mobilenet_v3_large"))
-
-
-@TORCHVISION_ROWS.row("lraspp_mobilenet_v3_large", "MACs")
-def _lraspp_macs() -> int:
-    return macs(network("torchvision_lraspp_mobilenet_v3_large"), 520)
+    TORCHVISION_ROWS.row(f"{_name} aux", "parameters")(partial(network_parameters, f"torchvision_{_name}"))
+    TORCHVISION_ROWS.row(f"{_name} aux", "MACs")(partial(training_macs, _name))
+    TORCHVISION_ROWS.row(f"{_name} no aux", "parameters")(
+        partial(network_parameters, f"torchvision_{_name}", auxiliary=False)
+    )
+    TORCHVISION_ROWS.row(f"{_name} no aux", "MACs")(partial(macs_without_aux, _name))
+TORCHVISION_ROWS.row(LRASPP, "parameters")(partial(network_parameters, f"torchvision_{LRASPP}"))
+TORCHVISION_ROWS.row(LRASPP, "MACs")(partial(macs_without_aux, LRASPP))
