@@ -1,4 +1,4 @@
-"""`python -m pixelwise`: the command line, also as torchrun starts it (`torchrun --nproc_per_node 2 -m pixelwise train ...`)."""
+"""`python -m pixelwise` is the command line, also under `torchrun --nproc_per_node 2 -m pixelwise train ...`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The command line: a table from commands to functions, and the one place where errors become a line and an exit code.
+"""The command line: the table of commands, and the one place where errors become one line and an exit code.
 
-Exit codes: 0 done; 1 done, but some inputs failed; 2 bad input, config or usage; 3 environment; 4 interrupted, state saved.
-Commands are imported when they are called, so that `pixelwise --help` needs no torch.
+Exit codes: 0 done; 1 done, but some inputs failed; 2 wrong input, setting or usage; 3 the machine lacks something; 4 interrupted,
+state saved. Commands are imported when they are called, so that `pixelwise --help` needs no torch.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ from cyclopts.exceptions import UnusedCliTokensError
 from .errors import Interrupted, PixelwiseError, ResourceError, UnknownNameError
 from .registry import suggest
 
-# Command -> its function and the line that `--help` shows, here so that help has to import nothing.
+# Command -> its function, and the line of `pixelwise --help`, which therefore imports no command.
 COMMANDS = {
     "train": ("train:train", "Train a network on a folder of images and masks."),
-    "evaluate": ("evaluate:evaluate", "Score a model, or a folder of predicted masks, on a split with truth."),
-    "predict": ("predict:predict", "Label images: masks, overlays, probabilities."),
-    "compare": ("compare:compare", "Several models side by side on one image."),
-    "explain": ("explain:explain", "Show why: heat maps, what each skip adds, activations, receptive field."),
-    "crf-search": ("crf_search:crf_search", "Find the fully connected CRF's parameters for a model."),
-    "profile": ("profile:profile", "Parameters, multiply-adds, receptive field, stride, speed of a network."),
-    "import": ("import_:import_", "Turn published weights (Caffe, torchvision) into a checkpoint."),
-    "report": ("report:report", "Write a run's report.html anew."),
-    "demo": ("demo:demo", "Label a folder of photos and show them on one page."),
-    "models": ("listings:models", "List the networks that can be trained, or tell about one."),
-    "backbones": ("listings:backbones", "List the backbones that networks stand on."),
-    "datasets": ("listings:datasets", "List the dataset formats that are recognised."),
+    "evaluate": ("evaluate:evaluate", "Score a model, or a folder of predicted masks, on a labelled split."),
+    "predict": ("predict:predict", "Label images: write masks, overlays, probabilities."),
+    "compare": ("compare:compare", "Draw several models side by side on one image."),
+    "explain": ("explain:explain", "Explain a model: heat maps, skip contributions, activations, receptive field."),
+    "crf-search": ("crf_search:crf_search", "Find the parameters of the fully connected CRF for a model."),
+    "profile": ("profile:profile", "Measure a network: parameters, multiply-adds, receptive field, stride, speed."),
+    "import": ("import_:import_", "Convert published weights (Caffe, torchvision) to a checkpoint."),
+    "report": ("report:report", "Write the report.html of a run again."),
+    "demo": ("demo:demo", "Label a folder of photos and show them on one HTML page."),
+    "models": ("listings:models", "List the networks, or describe one."),
+    "backbones": ("listings:backbones", "List the backbones."),
+    "datasets": ("listings:datasets", "List the dataset formats."),
     "recipes": ("listings:recipes", "List the recipes that `train` takes by name."),
 }
 ALIASES = {"evaluate": ("eval", "val", "test")}
 
 
 def build_app() -> App:
-    """The application; each command is a dotted path that is imported when it is called."""
+    """Return the application; a command is imported when it is called."""
     app = App(
         name="pixelwise",
-        help="A label for every pixel: train, score, predict, compare and explain semantic segmentation.",
-        help_epilogue="Add --debug to any command for the traceback of an error.",
+        help="Train, evaluate, apply, compare and explain semantic segmentation networks, FCN to DeepLab v3+.",
+        help_epilogue="Add --debug to any command to see the traceback of an error.",
         version_flags=["--version"],
         suppress_keyboard_interrupt=False,
     )
@@ -56,7 +56,7 @@ def build_app() -> App:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; returns the exit code. Every failure is one line on standard error."""
+    """Run one command line and return the exit code. Every failure is one line on standard error."""
     tokens = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in tokens
     tokens = [token for token in tokens if token != "--debug"]
@@ -70,10 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
     except (BrokenPipeError, SystemExit):
-        # Whoever read our output has gone (`| head`); rich then asks for the end of the process.
+        # The reader of a pipe has closed it (`| head`); rich then raises SystemExit.
         _close_stdout()
         return 0
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001, here every error becomes a line and a code
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001, every error becomes a line and an exit code
         if debug:
             traceback.print_exc()
         line, code = describe(error)
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _close_stdout() -> None:
-    """Send the rest of the output nowhere, or Python would complain once more when it ends."""
+    """Discard the rest of the output, or Python would print a second error at exit."""
     with suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -98,27 +98,30 @@ def _close_stdout_if_stuck() -> None:
 
 
 def _printable(line: str) -> str:
-    """The line without what would move the terminal's cursor: a file may be called anything."""
+    """Escape the characters that would move the cursor of the terminal: a file may have any name."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in line)
 
 
 def _refuse_unknown(tokens: Sequence[str]) -> None:
-    """Name the nearest command; the library would import every command to find it."""
+    """Raise UnknownNameError with the nearest command; cyclopts would import every command to find it."""
     known = [*COMMANDS, *(alias for names in ALIASES.values() for alias in names)]
     if tokens and not tokens[0].startswith("-") and tokens[0] not in known:
         raise UnknownNameError(tokens[0], "no such command", suggest(tokens[0], known))
 
 
 def describe(error: BaseException) -> tuple[str, int]:
-    """The line and the exit code of an error; an unforeseen one is ours, and says so."""
+    """Return the line and the exit code of an error; an unexpected one is reported as a bug of pixelwise."""
     if isinstance(error, PixelwiseError):
         return str(error), error.exit_code
     if isinstance(error, CycloptsError):
         return _usage(error), 2
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted; what was finished is on disk", Interrupted.exit_code
+        return "interrupted; finished files are on disk", Interrupted.exit_code
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error):
-        return "memory: not enough for this; fix: smaller images, batch size or network", ResourceError.exit_code
+        return (
+            "memory: not enough; fix: use smaller images, a smaller batch or a smaller network",
+            ResourceError.exit_code,
+        )
     if isinstance(error, OSError):
         what = os.strerror(error.errno) if error.errno else _one_line(error)
         code = ResourceError.exit_code if error.errno in _ENVIRONMENT else 2
@@ -130,10 +133,10 @@ def describe(error: BaseException) -> tuple[str, int]:
 
 
 def _usage(error: CycloptsError) -> str:
-    """The library's sentence in our form: the command, what is wrong with which option, where to read on."""
+    """Return the sentence of cyclopts in our form: command, what is wrong with which option, fix."""
     command = " ".join(["pixelwise", *(error.command_chain or ())])
     if isinstance(error, UnusedCliTokensError):
-        what = f"takes no further argument, got {' '.join(error.unused_tokens or ())}"
+        what = f"unexpected argument {' '.join(error.unused_tokens or ())}"
     else:
         what = re.sub(r'^Command "[^"]*" parameter ', "", _one_line(error)).rstrip(".")
         what = what if what[:2].isupper() else what[:1].lower() + what[1:]
@@ -157,7 +160,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def run() -> None:
-    """The console script; what the terminal's encoding cannot show is written as its number."""
+    """Run the console script; characters that the terminal cannot show are written as escapes."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(main())

@@ -82,7 +82,7 @@ def test_mistakes_are_one_line(model: Path, data: Path, tmp_path: Path, capsys: 
     refused(capsys, "predict", photo, "--model", model, "--crf", "deeplabv3", "--out", tmp_path / "o", names="deeplabv")
     refused(capsys, "predict", photo, "--model", model, "--crf", "run", "--out", tmp_path / "o", names="crf-search")
     refused(capsys, "predict", photo, "--crf", "run", "--out", tmp_path / "o", names="--model")
-    refused(capsys, "evaluate", "--data", data, "--predictions", tmp_path, "--crf", "deeplabv1", names="probabilities")
+    refused(capsys, "evaluate", "--data", data, "--predictions", tmp_path, "--crf", "deeplabv1", names="--crf")
     refused(capsys, "crf-search", "--model", tmp_path / "none", "--data", data, names="no such folder")
     refused(capsys, "crf-search", "--model", model, "--data", data, "--images", "0", names="--images")
     refused(capsys, "crf-search", "--model", model, "--data", data, "--split", "test", names="bias")

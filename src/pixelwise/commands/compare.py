@@ -9,7 +9,7 @@ import numpy as np
 from cyclopts import Parameter
 from numpy.typing import NDArray
 
-from ..core import Taxonomy
+from ..core import Taxonomy, size_text
 from ..data.dataset import MaskEncoding
 from ..errors import InputError
 from ..files import make_folder
@@ -38,15 +38,15 @@ def compare(
     image
         The image to label.
     model
-        A run, a checkpoint folder or a hub id; once for each model, in the order of the panels. Left out, it is the model
-        that ships with pixelwise.
+        A run, a checkpoint folder or a Hugging Face Hub id; repeat it for several models, in the order of the panels. The
+        shipped street-scene model by default.
     truth
-        The image's mask, in file values or class colours; with it the mean IoU of each model on this image is shown.
+        The true mask of the image, in file values or class colours; adds the mean IoU of each model.
     crf
-        Beside each model, what the fully connected CRF makes of its labels: a preset such as deeplabv2, or run for what
+        Add a panel with the fully connected CRF after each model: a preset such as deeplabv2, or `run` for the parameters that
         `pixelwise crf-search` found.
     out
-        The image to write, .png or .jpg.
+        The image file to write, .png or .jpg.
     """
     if out.suffix.lower() not in SUFFIXES:
         raise InputError(
@@ -69,11 +69,10 @@ def compare(
 
 
 def read_truth(path: Path, taxonomy: Taxonomy, image: NDArray[np.uint8]) -> NDArray[Any]:
-    """A mask file (H, W) as class ids: numbers, or the classes' colours. Raises MaskError naming the file."""
+    """Read a mask file, in file values or class colours, as class ids (H, W). Raises MaskError naming the file."""
     raw = read_mask(path)
     if raw.shape[:2] != image.shape[:2]:
-        sizes = [f"{height}x{width}" for height, width in (raw.shape[:2], image.shape[:2])]
-        what = f"is {sizes[0]}, the image {sizes[1]} (height x width)"
-        raise InputError(path, what, "give the mask of this image; masks are never resized silently")
+        what = f"is {size_text(raw.shape[:2])}, the image {size_text(image.shape[:2])} (height x width)"
+        raise InputError(path, what, "give the mask of this image; masks are never resized")
     by_color = raw.ndim == 3 and bool((raw != raw[..., :1]).any())
     return MaskEncoding(by_color).encode(raw, taxonomy, path)

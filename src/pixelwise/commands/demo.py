@@ -13,19 +13,19 @@ from ._labelling import print_skipped, run_jobs
 
 
 def demo(photos: Path = Path("samples"), /, *, out: Path = Path("demo"), model: str | None = None) -> int:
-    """Label a folder of photos and show them on one page.
+    """Label a folder of photos and show them on one HTML page.
 
-    Writes masks and overlays, and index.html: one file with a before/after slider, a legend with class toggles,
-    and the share that each class takes. Opens in any browser, without a network.
+    Writes masks, overlays and index.html, a single file with a before/after slider, a legend to switch classes on and off,
+    and the area fraction of each class. It opens in any browser, offline.
 
     Parameters
     ----------
     photos
         A folder of photos, or one photo.
     out
-        Folder of masks, overlays and the page; written over.
+        Folder for masks, overlays and the page; existing files are overwritten.
     model
-        A run, a checkpoint folder or a hub id; left out, it is the model that ships with pixelwise.
+        A run, a checkpoint folder or a Hugging Face Hub id; the shipped street-scene model by default.
     """
     outputs = OutputOptions(overlay=True, color=True)
     jobs, skipped = plan([photos], out, outputs.endings)

@@ -1,17 +1,17 @@
-"""`pixelwise evaluate`: the scores of a model, or of a folder of predicted masks, on a split of a dataset."""
+"""`pixelwise evaluate`: score a model, or a folder of predicted masks, on a split of a dataset."""
 
 from __future__ import annotations
 
 import json as json_format
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
+from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ..data import open_dataset
-from ..data.dataset import Split
 from ..errors import ConfigError
 from ..evaluation.evaluator import Evaluation, check_same_classes, evaluate_folder, evaluate_model, write_scores
 from ..evaluation.metrics import Scores
@@ -33,56 +33,74 @@ def evaluate(
     format: str | None = None,
     boundary: bool = True,
     out: Path | None = None,
-    json: bool = False,
+    json: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> int:
-    """Score a model, or a folder of predicted masks, on a split with truth.
+    """Score a model, or a folder of predicted masks, on a labelled split.
 
     Parameters
     ----------
     data
-        The dataset's folder.
+        Folder of the dataset.
     split
         The split to score, such as val or test.
     model
-        A run, a checkpoint folder or a hub id; left out, it is the model that ships with pixelwise.
+        A run, a checkpoint folder or a Hugging Face Hub id; the shipped street-scene model by default.
     options
-        Options of the network in place of those of its training, such as "{output_stride: 8}"; its weights must fit.
+        Network options that replace those of training, such as "{output_stride: 8}"; the weights must fit.
     predictions
-        Score the masks <key>.png of this folder instead of a model; one for every image of the split.
+        Score the masks KEY.png of this folder instead of a model; one per image of the split.
     crf
-        Score what the fully connected CRF makes of the model's labels: a preset such as deeplabv2, or run for what
+        Score the model followed by the fully connected CRF: a preset such as deeplabv2, or `run` for the parameters that
         `pixelwise crf-search` found.
     precision
-        The arithmetic of the model.
+        Floating-point precision of the network.
     device
         auto, cpu or cuda.
     format
-        The format of the dataset's folder; left out, it is recognised by looking.
+        Format of the dataset, as `pixelwise datasets` lists it; detected by default.
     boundary
-        Also measure boundary IoU.
+        Also compute boundary IoU.
     out
-        Write the scores and the protocol to this JSON file.
+        Also write the scores and the protocol to this JSON file.
     json
         Print JSON instead of tables.
     """
-    if model is not None and predictions is not None:
-        raise ConfigError("evaluate", "--model and --predictions exclude each other", "give one of the two")
-    if options is not None and predictions is not None:
-        raise ConfigError("evaluate", "--options are a model's, --predictions are labels", "leave one of the two out")
-    if crf is not None and predictions is not None:
-        raise ConfigError(
-            "evaluate", "--crf needs a model's probabilities, --predictions are labels", "leave one of the two out"
-        )
+    for option, given in {"--model": model, "--options": options, "--crf": crf}.items():
+        if given is not None and predictions is not None:
+            what = "--predictions are finished labels, which need no model"
+            raise ConfigError(f"evaluate {option}", what, f"leave out --predictions or {option}")
     if out is not None:
         make_folder(out.parent)
     dataset = open_dataset(data, format)
     truth = dataset.split(split)
     if predictions is not None:
-        # No model, no torch: scoring a folder starts at once.
         with progress_bar("scoring") as report:
             result = evaluate_folder(predictions, truth, dataset=dataset.name, boundary=boundary, progress=report)
     else:
-        result = _evaluate_model(model, parse_options(options), crf, truth, dataset.name, precision, device, boundary)
+        # Only here, as importing torch takes seconds.
+        from ..inference.crf_settings import crf_origin, find_crf
+        from ..inference.segmenter import load
+        from ._crf import with_crf
+
+        network_options = parse_options(options)
+        parameters = find_crf(crf, model)
+        segmenter = load(model, device=device, precision=precision, options=network_options)
+        name = (model or "the shipped model") + (f" with {network_options}" if network_options else "")
+        if crf is not None and parameters is not None:
+            segmenter = with_crf(segmenter, parameters)
+            name += f" with CRF {parameters}, {crf_origin(crf, model)}"
+        data_name = f"{dataset.name} {truth.name}"
+        check_same_classes(segmenter.taxonomy, truth.taxonomy, model_name=name, data_name=data_name)
+        with progress_bar("scoring") as report:
+            result = evaluate_model(
+                segmenter,
+                truth,
+                dataset=dataset.name,
+                model=name,
+                precision=precision,
+                boundary=boundary,
+                progress=report,
+            )
     if out is not None:
         write_scores(out, result)
     if json:
@@ -92,36 +110,8 @@ def evaluate(
     return 0
 
 
-def _evaluate_model(
-    model: str | None,
-    options: dict[str, Any],
-    crf: str | None,
-    truth: Split,
-    dataset: str,
-    precision: Literal["float32", "bfloat16"],
-    device: str,
-    boundary: bool,
-) -> Evaluation:
-    from ..inference.crf_settings import crf_origin, find_crf
-    from ..inference.segmenter import load
-    from ._crf import with_crf
-
-    name = model or "the shipped model"
-    parameters = find_crf(crf, model)
-    segmenter = load(model, device=device, precision=precision, options=options)
-    if options:
-        name += f" with {options}"
-    if crf is not None and parameters is not None:
-        segmenter, name = with_crf(segmenter, parameters), f"{name} with CRF {parameters}, {crf_origin(crf, model)}"
-    check_same_classes(segmenter.taxonomy, truth.taxonomy, model_name=name, data_name=f"{dataset} {truth.name}")
-    with progress_bar("scoring") as report:
-        return evaluate_model(
-            segmenter, truth, dataset=dataset, model=name, precision=precision, boundary=boundary, progress=report
-        )
-
-
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:
-    """The protocol, the table a class, the means, and what looks implausible."""
+    """Print the protocol, the scores per class, the means, and warnings about implausible scores."""
     for line in evaluation.protocol_lines():
         console.print(Text(line), soft_wrap=True)
     console.print()
@@ -133,7 +123,7 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
 
 
 def class_table(scores: Scores) -> Table:
-    """One row a class, in percent; a dash is a number that is undefined."""
+    """Return the scores per class in percent; a dash is an undefined score."""
     table = Table("in percent", box=None, pad_edge=False)
     measured = bool(scores.boundary)
     for heading in ("IoU", *(("boundary IoU",) if measured else ()), "Dice", "accuracy", "precision", "share of truth"):
@@ -147,7 +137,7 @@ def class_table(scores: Scores) -> Table:
 
 
 def means_table(scores: Scores) -> Table:
-    """The paper's four metrics and the further means, in percent."""
+    """Return the four metrics of the FCN paper and further means, in percent."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column()
     table.add_column(justify="right", style="bold")

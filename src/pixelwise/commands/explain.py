@@ -1,4 +1,4 @@
-"""`pixelwise explain`: images that show why a network labels an image as it does."""
+"""`pixelwise explain`: draw why a network labels an image as it does."""
 
 from __future__ import annotations
 
@@ -40,37 +40,37 @@ def explain(
     out: Path,
     model: str | None = None,
     class_: Annotated[list[str] | None, Parameter(name="--class", negative="")] = None,
-    pixel: tuple[int, int] | None = None,
+    pixel: Annotated[tuple[int, int] | None, Parameter(negative="")] = None,
     layer: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)] = None,
     classifier: str | None = None,
     weights: Path | None = None,
 ) -> int:
-    """Show why: heat maps, what each skip adds, activations, receptive field.
+    """Explain a model: heat maps, skip contributions, activations, receptive field.
 
     Parameters
     ----------
     image
         The image to explain.
     out
-        Folder of the images that are written: heatmap_CLASS.png, skips.png, activations.png, receptive_field.png.
+        Folder for the images: heatmap_CLASS.png, skips.png, activations.png, receptive_field.png.
     model
-        A run, a checkpoint folder or a hub id; left out, it is the model that ships with pixelwise.
+        A run, a checkpoint folder or a Hugging Face Hub id; the shipped street-scene model by default.
     class_
-        A class to draw the heat map of, by name or number; may be repeated. Left out, it is the most frequent one.
+        Class of the heat map, by name or number; may be repeated. The most frequent one by default.
     pixel
-        Row and column of the output whose receptive field is drawn; left out, the centre.
+        Row and column of the output pixel whose receptive field is drawn; the centre by default.
     layer
-        Layers to draw activations of, such as backbone.backbone.features.4 or pool4; left out, a shallow and a deep one.
+        Layers whose activations are drawn, such as pool4; a shallow and a deep one by default.
     classifier
-        Instead of a model: an image classifier such as vgg16, made to slide over the image; gives its heat map alone.
+        Instead of a model, an image classifier such as vgg16, applied convolutionally; draws its heat maps only.
     weights
-        The classifier's file, .pth, .safetensors or .caffemodel of 1000 classes.
+        Weight file of the classifier with 1000 classes: .pth, .safetensors or .caffemodel.
     """
     pixels = read_image(image)
     if classifier is not None or weights is not None:
         if model is not None or classifier is None or weights is None:
             raise ConfigError(
-                "explain", "--classifier and --weights belong together, without --model", "give the two, or neither"
+                "explain", "--classifier and --weights must be given together, without --model", "give both, or neither"
             )
         figures = _explain_classifier(pixels, classifier, weights, class_ or [])
     else:
@@ -119,20 +119,16 @@ def _explain_classifier(
 ) -> dict[str, Image.Image]:
     numbers = [int(word) for word in classes if word.isdecimal()]
     if not classes or len(numbers) < len(classes):
-        what = f"got {', '.join(classes) or 'none'}, a classifier's classes go by number"
+        what = f"expected class numbers of the classifier, got {', '.join(classes) or 'none'}"
         raise InputError("--class", what, "write it as --class 281")
     backbone = BACKBONES.create(name, num_classes=IMAGENET_CLASSES)
     if not isinstance(backbone, ClassifierBackbone):
-        raise ConfigError(name, "is no image classifier", "choose one of vgg16, alexnet, googlenet")
+        raise ConfigError(name, "is not an image classifier", "choose one of vgg16, alexnet, googlenet")
     load_classifier(backbone, weights)
-    # Caffe's files want BGR; torchvision undoes its own normalisation in front of its GoogLeNet.
-    spec = (
-        "caffe"
-        if weights.suffix == ".caffemodel"
-        else "tensorflow"
-        if name == "googlenet_torchvision"
-        else "torchvision"
-    )
+    # Caffe files expect BGR; torchvision's GoogLeNet was trained with the normalisation of TensorFlow.
+    spec = "caffe" if weights.suffix == ".caffemodel" else "torchvision"
+    if name == "googlenet_torchvision" and spec == "torchvision":
+        spec = "tensorflow"
     figures = {}
     for k in numbers:
         probability = classifier_probability(backbone, pixels, class_index=k, preprocessing=spec)
@@ -141,14 +137,14 @@ def _explain_classifier(
 
 
 def class_number(word: str, names: tuple[str, ...]) -> int:
-    """A class given by name or number. Raises InputError that names the nearest classes."""
+    """Return the class id of a name or number. Raises InputError with the nearest names."""
     if word in names:
         return names.index(word)
     if word.isdecimal() and int(word) < len(names):
         return int(word)
-    raise InputError(f"class {word}", "is none of the model's classes", suggest(word, names))
+    raise InputError(f"class {word}", "unknown class", suggest(word, names))
 
 
 def safe_name(name: str) -> str:
-    """A class's name as part of a file's name."""
+    """Return a class name as part of a file name."""
     return re.sub(r"[^\w.-]+", "_", name).strip(".") or "class"

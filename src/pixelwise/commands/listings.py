@@ -1,4 +1,4 @@
-"""`pixelwise models [NAME] | backbones | datasets | recipes`: what there is, by name."""
+"""`pixelwise models [NAME]`, `backbones`, `datasets` and `recipes`: list what is registered."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 
 
 def models(name: str | None = None, /) -> None:
-    """List the networks that can be trained, or tell about one.
+    """List the networks, or describe one.
 
-    Costs are those at 512 x 512 pixels and 21 classes.
+    Costs are for one image of 512 x 512 pixels and 21 classes.
 
     Parameters
     ----------
     name
-        Of a network: tell what it follows of its paper and what not, and its options with their defaults.
+        A network: show what is implemented as in its paper, what deviates, and the options with their defaults.
     """
     from ..models import MODELS, list_models
 
     if name is not None:
         _describe(MODELS[name])
         return
-    headings = ("name", "paper", "year", "parameters", "multiply-adds", "sees", "stride", "published scores")
-    rows = [
-        (each, _short(MODELS[each].paper), str(MODELS[each].year or ""), *_cost(each), MODELS[each].scores)
-        for each in list_models()
-    ]
-    # As wide as it is: on a narrower terminal lines go on below, and nothing is cut.
+    headings = ("name", "paper", "year", "parameters", "multiply-adds", "receptive field", "stride", "published scores")
+    rows = []
+    for entry in map(MODELS.__getitem__, list_models()):
+        cited = entry.paper.replace("https://arxiv.org/abs/", "arXiv ").removeprefix("https://")
+        rows.append((entry.name, cited, str(entry.year or ""), *_cost(entry.name), entry.scores))
+    # As wide as the content: a narrow terminal wraps the lines, and nothing is cut.
     _print(headings, rows, whole=True)
 
 
@@ -52,12 +52,12 @@ def _cost(name: str) -> tuple[str, str, str, str]:
 
 
 def _describe(entry: Entry[Any]) -> None:
-    """A network's account of itself, which is its module's."""
+    """Print what a network is: its costs, the docstring of its module, its options."""
     print(f"{entry.name}: {entry.summary}")
     parameters, multiply_adds, field, stride = _cost(entry.name)
     if parameters != "-":
         print(
-            f"{parameters} parameters, {multiply_adds} multiply-adds (512 x 512 pixels, 21 classes); sees {field}, stride {stride}"
+            f"{parameters} parameters, {multiply_adds} multiply-adds (512 x 512 pixels, 21 classes); receptive field {field}, stride {stride}"
         )
     if entry.scores:
         print(f"published: {entry.scores}")
@@ -72,17 +72,12 @@ def _describe(entry: Entry[Any]) -> None:
 
 
 def _written(value: Any) -> str:
-    """A value as a command line takes it."""
+    """Return a value as it is typed on a command line."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _short(paper: str) -> str:
-    """An address as it is cited."""
-    return paper.replace("https://arxiv.org/abs/", "arXiv ").removeprefix("https://")
-
-
 def backbones() -> None:
-    """List the backbones that networks stand on."""
+    """List the backbones."""
     from ..backbones import BACKBONES, list_backbones
 
     _print(
@@ -92,10 +87,10 @@ def backbones() -> None:
 
 
 def datasets() -> None:
-    """List the dataset formats that are recognised."""
+    """List the dataset formats."""
     from ..data import DATASETS
 
-    _print(("format", "what its folder holds"), [(name, DATASETS.create(name).needs) for name in sorted(DATASETS)])
+    _print(("format", "what the folder contains"), [(name, DATASETS.create(name).needs) for name in sorted(DATASETS)])
 
 
 def recipes() -> None:

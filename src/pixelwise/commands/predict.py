@@ -31,45 +31,45 @@ def predict(
     precision: Literal["float32", "bfloat16"] = "float32",
     device: str = "auto",
 ) -> int:
-    """Label images: masks, overlays, probabilities.
+    """Label images: write masks, overlays, probabilities.
 
-    Each image gives a mask of its own size: a palette PNG that holds the classes' file values.
-    Images that cannot be read are listed, the rest is done, and the exit code is 1.
+    Each mask has the size of its image and is a palette PNG with the file values of the classes.
+    Images that cannot be read are reported, the others are labelled, and the exit code is 1.
 
     Parameters
     ----------
     inputs
         Images and folders of images.
     out
-        Folder of the masks.
+        Folder for the masks.
     model
-        A run, a checkpoint folder or a hub id; left out, it is the model that ships with pixelwise.
+        A run, a checkpoint folder or a Hugging Face Hub id; the shipped street-scene model by default.
     options
-        Options of the network in place of those of its training, such as "{output_stride: 8}"; its weights must fit.
+        Network options that replace those of training, such as "{output_stride: 8}"; the weights must fit.
     overlay
-        Also write NAME_overlay.jpg, the colours laid over the image.
+        Also write NAME_overlay.jpg, the image blended with the class colours.
     color
-        Also write NAME_color.png, the mask in the classes' colours.
+        Also write NAME_color.png, the mask in class colours.
     probs
-        Also write NAME_probs.npy, probabilities (classes, height, width) as float16.
+        Also write NAME_probs.npy, the probabilities (classes, height, width) as float16.
     opacity
-        Of the colours in overlays, 0 to 1.
+        Opacity of the colours in overlays, 0 to 1.
     resume
-        Leave out images whose files are all there.
+        Skip images whose output files all exist.
     overwrite
-        Write over files that are there.
+        Overwrite existing files.
     crf
-        Refine the labels by the fully connected CRF: deeplabv1, deeplabv2, deconvnet, pydensecrf, or run for what
-        `pixelwise crf-search` found.
+        Refine the labels with the fully connected CRF: the preset deeplabv1, deeplabv2, deconvnet or pydensecrf, or `run` for
+        the parameters that `pixelwise crf-search` found.
     precision
-        The arithmetic of the model.
+        Floating-point precision of the network.
     device
         auto, cpu, cuda or cuda:N.
     """
     if not inputs:
-        raise InputError("predict", "no input", "name images or folders of images")
+        raise InputError("predict", "no input", "give images or folders of images")
     if not 0 <= opacity <= 1:
-        raise InputError("--opacity", f"got {opacity}, allowed are 0 to 1", "write a number like 0.5")
+        raise InputError("--opacity", f"must be between 0 and 1, got {opacity}")
     wanted = parse_options(options)
     outputs = OutputOptions(overlay=overlay, color=color, probs=probs, opacity=opacity)
     jobs, skipped = plan(inputs, out, outputs.endings)

@@ -1,10 +1,12 @@
-"""`pixelwise profile`: what a network costs."""
+"""`pixelwise profile`: measure what a network costs."""
 
 from __future__ import annotations
 
 import json as json_format
 from pathlib import Path
+from typing import Annotated
 
+from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -19,23 +21,23 @@ def profile(
     name: str,
     /,
     *,
-    size: tuple[int, int] = (512, 512),
+    size: Annotated[tuple[int, int], Parameter(negative="")] = (512, 512),
     num_classes: int | None = None,
     speed: bool = True,
-    json: bool = False,
+    json: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> int:
-    """Parameters, multiply-adds, receptive field, stride, speed of a network.
+    """Measure a network: parameters, multiply-adds, receptive field, stride, speed.
 
     Parameters
     ----------
     name
-        A registered network, a run, a checkpoint folder or a hub id.
+        A network of `pixelwise models`, a run, a checkpoint folder or a Hugging Face Hub id.
     size
         Height and width of the image in pixels.
     num_classes
-        Number of classes of a registered network, 21 when left out; a run has its own.
+        Number of classes of a network of `pixelwise models`, 21 by default; a run has its own.
     speed
-        Also run the network on this machine; without, it is never built, and takes no memory.
+        Also time the network on this machine; --no-speed only counts, and needs no memory for the weights.
     json
         Print JSON instead of tables.
     """
@@ -51,7 +53,7 @@ def profile(
 
 
 def _find(name: str, num_classes: int | None) -> tuple[ModelSpec, SegmentationModel | None]:
-    """What a registered network is built from, or a stored network with its numbers. Raises UnknownNameError, ConfigError."""
+    """Return the spec of a network, and the network itself if it is a stored one. Raises UnknownNameError or ConfigError."""
     if name in MODELS:
         return ModelSpec(name, 21 if num_classes is None else num_classes), None
     if not Path(name).exists() and "/" not in name:
@@ -67,7 +69,7 @@ def _find(name: str, num_classes: int | None) -> tuple[ModelSpec, SegmentationMo
 
 
 def print_profile(result: Profile, console: Console) -> None:
-    """A table of the parts, then one line a property."""
+    """Print a table of the parts, then one line per property."""
     console.print(
         Text(f"{result.name}, {result.num_classes} classes, one image of {result.size[0]} x {result.size[1]} pixels")
     )
@@ -107,9 +109,9 @@ def _properties(result: Profile) -> list[tuple[str, str]]:
         ),
     ]
     if result.speed is not None:
-        told = result.speed
-        how = f"median of {told.num_runs} runs, {told.precision}, {told.device}, {told.threads} threads, array to label map"
-        rows.append(("speed", f"{told.median_ms:.1f} ms an image ({how})"))
+        speed = result.speed
+        how = f"median of {speed.num_runs} runs, {speed.precision}, {speed.device}, {speed.threads} threads, array to label map"
+        rows.append(("speed", f"{speed.median_ms:.1f} ms an image ({how})"))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""`pixelwise report`: one page that shows a run."""
+"""`pixelwise report`: write the page that shows a run."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from ..visualization.report import write_report
 
 
 def report(run: Path, /) -> int:
-    """Write RUN/report.html anew from what the run folder holds: one file, readable offline.
+    """Write the report.html of a run again, a single file that opens offline.
 
     Parameters
     ----------
     run
-        The run's folder; a run that is not finished yet gives a page of what there is.
+        Folder of the run; it may still be training.
     """
     print(write_report(run))
     return 0

@@ -1,4 +1,4 @@
-"""`pixelwise train`: from a folder of images and masks, or a recipe, to a run folder."""
+"""`pixelwise train`: train a network on a dataset, with the settings of a recipe and the command line."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ def train(
 ) -> int:
     """Train a network on a folder of images and masks.
 
-    Every setting is an option: --section.option value, such as --train.steps 2000 or --augment.crop "[256, 256]".
-    They are listed below; --print-config shows them with the values of this command line.
+    Every setting is an option, --section.option value, such as --train.steps 2000 or --augment.crop "[256, 256]".
+    All are listed below; --print-config shows their values for this command line.
 
     Parameters
     ----------
     source
-        A dataset's folder, a recipe's name, or a YAML file with settings.
+        A dataset folder, the name of a recipe, or a YAML file with settings.
     out
-        The run's folder: checkpoints, metrics.csv, report.html.
+        Folder of the run: checkpoints, metrics.csv, report.html.
     model
-        A name that `pixelwise models` lists; short for --model.name.
+        A network of `pixelwise models`; short for --model.name.
     resume
-        Go on from the newest whole state in --out.
+        Continue the run in --out from its last saved state.
     dry_run
-        Read every image and mask of the data, build the network, and stop before the first step.
+        Check every image and mask, build the network, and stop before the first step.
     print_config
-        Print the settings as YAML and stop.
+        Print all settings as YAML and stop.
     """
     _refuse_unknown(overrides)
     config = resolve(source, list(overrides), model, out if resume else None)
@@ -58,7 +58,7 @@ def train(
         print(config.to_yaml(), end="")
         return 0
     if not config.data.path:
-        raise ConfigError("--data.path", "is not set, and the recipe names no data", "add --data.path FOLDER")
+        raise ConfigError("--data.path", "is not set", "add --data.path FOLDER")
     if dry_run:
         return _dry_run(config)
     if out is None:
@@ -68,17 +68,17 @@ def train(
 
 
 def _refuse_unknown(overrides: Sequence[str]) -> None:
-    """An option without a section is a slip in the name of one of the command's own."""
+    """Raise ConfigError for an option without a section, a misspelled option of the command itself."""
     for token in overrides:
         name = token.partition("=")[0]
         if name.startswith("--") and "." not in name:
-            raise ConfigError(name, "is not an option of `pixelwise train`", suggest(name, OWN_OPTIONS))
+            raise ConfigError(name, "unknown option of `pixelwise train`", suggest(name, OWN_OPTIONS))
 
 
 def resolve(source: str, overrides: list[str], model: str | None, resumed: Path | None) -> Config:
-    """The configuration of a command line: recipe or data folder, on top of the resumed run's, options on top of both."""
+    """Return the settings of a command line: those of the resumed run or the recipe, with the given options on top."""
     if not source:
-        raise ConfigError("train", "the source is empty", "name a dataset's folder, a recipe or a YAML file")
+        raise ConfigError("train", "SOURCE is empty", "give a dataset folder, a recipe or a YAML file")
     changes = parse_overrides(overrides)
     if model is not None:
         changes.setdefault("model", {})["name"] = model
@@ -89,13 +89,13 @@ def resolve(source: str, overrides: list[str], model: str | None, resumed: Path 
         config = Config.from_yaml(saved)
     elif path.suffix in (".yaml", ".yml"):
         if not path.is_file():
-            raise ConfigError(path, "no such file", "name a YAML file with settings, a recipe or a dataset folder")
+            raise ConfigError(path, "no such file", "give a dataset folder, a recipe or a YAML file")
         config = Config.from_yaml(path)
     elif not path.exists():
         config = Config.from_yaml(recipe_file(source))
     elif not path.is_dir():
         raise ConfigError(
-            source, "is neither a folder nor a .yaml file", "name a dataset's folder, a recipe or a YAML file"
+            source, "is neither a folder nor a .yaml file", "give a dataset folder, a recipe or a YAML file"
         )
     if path.is_dir():
         changes.setdefault("data", {}).setdefault("path", source)
@@ -137,7 +137,7 @@ def _dry_run(config: Config) -> int:
         print(f"error: {line}", file=sys.stderr)
     if failures:
         what = f"{len(failures)} images or masks cannot be used (listed above)"
-        raise InputError(config.data.path, what, "mend or remove them")
+        raise InputError(config.data.path, what, "fix or remove them")
     train_split = dataset.split(config.data.train_split)
     for line in check_classes(train_split):
         print(f"warning: {line}", file=sys.stderr)
