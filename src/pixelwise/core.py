@@ -280,16 +280,20 @@ class Sample:
 
 
 class Batch(NamedTuple):
-    """Samples of one size, stacked.
+    """One batch of training data, as the loader makes it.
 
-    images   (B, C, H, W) uint8
-    masks    (B, H, W) int64 class ids, with the taxonomy's ignore id
-    keys     the B keys of the samples
+    images         (B, C, H, W) uint8; for a network with `context_px`, larger than the masks by that on each side
+    masks          (B, H, W) int64 class ids with the taxonomy's ignore id
+    keys           names of the B samples
+    pixel_weights  (B, H, W) float32, added to the weight that each pixel has in the loss (U-Net's border weights), or None
+    num_replaced   samples that stand in for images that could not be read
     """
 
     images: Tensor
     masks: Tensor
     keys: tuple[str, ...]
+    pixel_weights: Tensor | None = None
+    num_replaced: int = 0
 
 
 class Output(NamedTuple):

@@ -1,10 +1,12 @@
-"""U-Net's weight map: background between two cells that nearly touch counts more, so that a net learns to part them.
+"""U-Net's weight map: background between two objects that nearly touch counts more, so that the network learns to separate them.
 
-w(x) = w_c(x) + w0 exp(-(d1 + d2)^2 / (2 sigma^2)), where w_c balances the classes and d1, d2 are the distances to the nearest
-and the second nearest cell. Source: Ronneberger et al. 2015 (https://arxiv.org/abs/1505.04597), equation 2; w0 10, sigma 5.
+    w(x) = w_c(x) + w0 * exp(-(d1(x) + d2(x))^2 / (2 sigma^2))
 
-Ours, where the paper is silent: a distance is Euclidean, from a background pixel's centre to that of the nearest pixel of a cell;
-pixels of cells get no second term.
+w_c balances the classes; d1 and d2 are the distances from pixel x to the nearest and to the second nearest instance (a biological cell
+in the paper). Source: Ronneberger et al. 2015 (https://arxiv.org/abs/1505.04597), equation 2; w0 = 10, sigma about 5 pixels.
+
+Ours, where the paper is silent: a distance is Euclidean, from the centre of a background pixel to that of the nearest pixel of an
+instance; pixels of instances get no second term.
 """
 
 from __future__ import annotations
@@ -16,74 +18,81 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# Beyond so many sigmas the term is below 1e-10 of its largest value: nothing beside a weight in single precision.
-_REACH = 7
+# At a distance of 7 sigma the second term is exp(-24.5) = 2e-11 of w0: nothing beside a weight in single precision.
+_CUTOFF_SIGMAS = 7
 
 
-def label_cells(mask: NDArray[Any], ignore_id: int, background: int = 0) -> NDArray[np.int32]:
-    """mask (H, W) class ids -> cells (H, W): 0 on background and ignored pixels, a number of its own on each connected region.
+def label_instances(mask: NDArray[Any], ignore_id: int, background: int = 0) -> NDArray[np.int32]:
+    """Number the connected regions of a mask (H, W) of class ids, 1, 2, ...; background and ignored pixels are 0.
 
-    Regions are of one class and hang together by sides, not by corners.
+    A region has one class. Its pixels are connected by their sides, not by their corners.
     """
-    cells = np.zeros(mask.shape, np.int32)
+    instances = np.zeros(mask.shape, np.int32)
     for k in np.unique(mask):
         if k not in (ignore_id, background):
             _, regions = cv2.connectedComponents((mask == k).astype(np.uint8), connectivity=4)
-            cells[regions > 0] = regions[regions > 0] + cells.max()
-    return cells
+            instances[regions > 0] = regions[regions > 0] + instances.max()
+    return instances
 
 
-def separate_cells(cells: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Cells (H, W) that touch, apart: a pixel with a neighbour, corners included, of a higher number becomes background.
+def separate_instances(instances: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Insert background between touching instances: a pixel with a higher-numbered neighbour, corners included, becomes 0.
 
-    For masks that number each cell: the line of one pixel that it draws is what the network is to label as background, and what
-    `border_weights` then weighs.
+    For masks (H, W) that number each object. The network learns to label the resulting line of one pixel as background, and
+    `border_weights` gives it the largest weight.
     """
-    highest = cv2.dilate(cells.astype(np.float64), np.ones((3, 3), np.uint8))
-    return np.where((cells > 0) & (highest > cells), 0, cells).astype(np.int32)
+    highest = cv2.dilate(instances.astype(np.float64), np.ones((3, 3), np.uint8))
+    return np.where((instances > 0) & (highest > instances), 0, instances).astype(np.int32)
 
 
-def border_weights(cells: NDArray[np.int32], w0: float = 10, sigma: float = 5) -> NDArray[np.float32]:
-    """cells (H, W) of 0 and positive numbers -> the second term of w, (H, W) float32; 0 on cells and where there are not two."""
-    nearest, second = np.full((2, *cells.shape), np.inf, np.float32)
-    reach = math.ceil(_REACH * sigma)
-    for number, (top, left, bottom, right) in _boxes(cells).items():
-        around = slice(max(top - reach, 0), bottom + reach), slice(max(left - reach, 0), right + reach)
-        distance = cv2.distanceTransform((cells[around] != number).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        second[around] = np.minimum(second[around], np.maximum(nearest[around], distance))
-        nearest[around] = np.minimum(nearest[around], distance)
+def border_weights(instances: NDArray[np.int32], w0: float = 10, sigma: float = 5) -> NDArray[np.float32]:
+    """Compute the second term of the weight map, (H, W) float32, from instances (H, W) numbered from 1.
+
+    The term is 0 on instances, and everywhere if there are fewer than two.
+    """
+    height, width = instances.shape
+    nearest, second = np.full((2, height, width), np.inf, np.float32)
+    margin = math.ceil(_CUTOFF_SIGMAS * sigma)
+    rows, columns = np.nonzero(instances)
+    numbers, index = np.unique(instances[rows, columns], return_inverse=True)
+    # Bounding box of every instance, so that each distance transform sees only the pixels that it can matter to.
+    top, left = np.full(len(numbers), height), np.full(len(numbers), width)
+    bottom, right = np.zeros((2, len(numbers)), np.int64)
+    for first, last, positions in ((top, bottom, rows), (left, right, columns)):
+        np.minimum.at(first, index, positions)
+        np.maximum.at(last, index, positions + 1)
+    for k, number in enumerate(numbers):
+        box = (
+            slice(max(int(top[k]) - margin, 0), int(bottom[k]) + margin),
+            slice(max(int(left[k]) - margin, 0), int(right[k]) + margin),
+        )
+        distance = cv2.distanceTransform((instances[box] != number).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        # OpenCV's last bit depends on where the array lies in memory, and a resumed run must see the same bits. The square of a
+        # distance between pixels is an integer, so its root can be taken exactly.
+        distance = np.sqrt(np.rint(np.square(distance, dtype=np.float64))).astype(np.float32)
+        # Keep the two smallest distances seen so far.
+        second[box] = np.minimum(second[box], np.maximum(nearest[box], distance))
+        nearest[box] = np.minimum(nearest[box], distance)
     with np.errstate(under="ignore"):
         term = w0 * np.exp(-np.square(nearest.astype(np.float64) + second) / (2 * sigma**2))
-    return np.where(cells == 0, term, 0).astype(np.float32)
+    return np.where(instances == 0, term, 0).astype(np.float32)
 
 
 def weight_map(
     mask: NDArray[Any],
     class_weights: NDArray[np.float32],
+    *,
     ignore_id: int,
     w0: float = 10,
     sigma: float = 5,
     background: int = 0,
 ) -> NDArray[np.float32]:
-    """w (H, W) float32 of a mask (H, W) of class ids, its connected regions taken for cells; 0 on ignored pixels.
+    """Compute the whole weight map w, (H, W) float32, of a mask (H, W) of class ids; ignored pixels weigh 0.
 
-    class_weights  w_c of each class, (K,)
+    class_weights  (K,), w_c of each class
+    background     class id of the pixels between the instances
     """
-    counted = mask != ignore_id
-    balance = np.where(counted, np.asarray(class_weights, np.float32)[np.where(counted, mask, 0)], 0)
-    extra = border_weights(label_cells(mask, ignore_id, background), w0, sigma)
-    return np.where(counted, balance + extra, 0).astype(np.float32)
-
-
-def _boxes(cells: NDArray[np.int32]) -> dict[int, tuple[int, int, int, int]]:
-    """Number of each cell -> top, left, bottom, right of the rectangle around it, half open."""
-    rows, columns = np.nonzero(cells)
-    numbers, place = np.unique(cells[rows, columns], return_inverse=True)
-    first, last = (np.full((len(numbers), 2), start) for start in (max(cells.shape), -1))
-    for axis, positions in enumerate((rows, columns)):
-        np.minimum.at(first[:, axis], place, positions)
-        np.maximum.at(last[:, axis], place, positions)
-    return {
-        int(n): (int(a[0]), int(a[1]), int(b[0]) + 1, int(b[1]) + 1)
-        for n, a, b in zip(numbers, first, last, strict=True)
-    }
+    valid = mask != ignore_id
+    balance = np.where(valid, np.asarray(class_weights, np.float32)[np.where(valid, mask, 0)], 0)
+    border = border_weights(label_instances(mask, ignore_id, background), w0, sigma)
+    return np.where(valid, balance + border, 0).astype(np.float32)

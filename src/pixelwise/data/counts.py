@@ -1,50 +1,55 @@
-"""Which classes the masks of a split hold, looked at before hours of training on a set that cannot teach them."""
+"""Count the pixels of each class, and check before training that every class occurs in the masks."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import DatasetError, InputError
 from .dataset import Split
 
 
 def check_classes(split: Split, *, skip_bad: bool = False) -> list[str]:
-    """A line for each class that no mask of the split holds; masks are read only until every class was seen.
+    """Return one warning for each class that no mask of the split contains; stop reading once every class was seen.
 
-    Raises DatasetError for images without masks, and for the 0/255 masks of a two-class set in which 255 is ignored, so
-    that only one class is left; the error of a mask that cannot be read, unless `skip_bad` leaves it out.
+    skip_bad  leave out masks that cannot be read, instead of raising their error
+    Raises DatasetError for images without masks, and if one of two classes is missing while 255 is ignored: such 0/255 masks
+    usually mean 255 as a class.
     """
-    if not split.has_masks:
-        bare = [item.key for item in split.items if item.mask is None]
-        what = f"{len(bare)} images have no mask, the first is {bare[0]}"
+    unlabelled = [item.key for item in split.items if item.mask is None]
+    if unlabelled:
+        what = f"{len(unlabelled)} images have no mask, first {unlabelled[0]}"
         raise DatasetError(f"split {split.name}", what, "add masks, or train on a split that has them")
     taxonomy = split.taxonomy
     counts = np.zeros(taxonomy.ignore_id + 1, np.int64)
-    for item in split.items:
+    for counts_of_mask in _count_ids(split, skip_bad=skip_bad):
+        counts += counts_of_mask
         if counts[: taxonomy.num_classes].all():
             return []
-        try:
-            mask = split.read_labels(item)
-        except InputError:
-            if not skip_bad:
-                raise
-            continue
-        assert mask is not None, "has_masks said so"
-        counts += np.bincount(mask.ravel(), minlength=len(counts))
     unseen = [taxonomy.names[k] for k in np.flatnonzero(counts[: taxonomy.num_classes] == 0)]
     if unseen and taxonomy.num_classes == 2 and 255 in taxonomy.ignored and counts[taxonomy.ignore_id]:
-        what = f"no mask holds class {unseen[0]!r}, but {counts[taxonomy.ignore_id]} pixels are 255, which is ignored"
+        what = f"no mask contains class {unseen[0]!r}, but {counts[taxonomy.ignore_id]} pixels are 255, which is ignored"
         fix = f"did you mean class {unseen[0]!r}? set `value: 255` for it in classes.yaml"
         raise DatasetError(f"split {split.name}", what, fix)
-    return [f"split {split.name}: no mask holds class {name!r}; it cannot be learned" for name in unseen]
+    return [f"split {split.name}: no mask contains class {name!r}; it cannot be learned" for name in unseen]
 
 
-def count_pixels(split: Split, *, skip_bad: bool = False) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Pixels of each class over the masks of a split, (K,) int64; ignored ones are not counted.
+def count_pixels(split: Split, *, skip_bad: bool = False) -> NDArray[np.int64]:
+    """Count the pixels of each class over the masks of a split, (K,) int64; ignored pixels are not counted.
 
-    Raises the error of a mask that cannot be read, or leaves it out with `skip_bad`.
+    skip_bad  leave out masks that cannot be read, instead of raising their error
     """
-    total = np.zeros(split.taxonomy.num_classes, np.int64)
+    total = np.zeros(split.taxonomy.ignore_id + 1, np.int64)
+    for counts_of_mask in _count_ids(split, skip_bad=skip_bad):
+        total += counts_of_mask
+    return total[: split.taxonomy.num_classes]
+
+
+def _count_ids(split: Split, *, skip_bad: bool) -> Iterator[NDArray[Any]]:
+    """Yield, for each mask of the split, the number of pixels of every id 0..ignore_id."""
     for item in split.items:
         try:
             mask = split.read_labels(item)
@@ -53,5 +58,4 @@ def count_pixels(split: Split, *, skip_bad: bool = False) -> np.ndarray[tuple[in
                 raise
             continue
         if mask is not None:
-            total += np.bincount(mask.ravel(), minlength=split.taxonomy.ignore_id + 1)[: len(total)]
-    return total
+            yield np.bincount(mask.ravel(), minlength=split.taxonomy.ignore_id + 1)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core import Window
-from .transforms import Place, Transform, warp
+from .transforms import Point, Transform, warp
 
 BACKGROUND = 0
 # Source: DeconvNet section 4.2, and the size that the authors' data layer resizes to.
@@ -38,7 +38,7 @@ class InstanceCrops:
     side: int = SIDE
 
     def __call__(
-        self, image: NDArray[np.uint8], mask: NDArray[Any], rng: np.random.Generator, center: Place | None = None
+        self, image: NDArray[np.uint8], mask: NDArray[Any], rng: np.random.Generator, center: Point | None = None
     ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
         """image (H, W, C) uint8, mask (H, W) class ids -> what `inner` makes of the square."""
         assert center is None, "an object says where its crop lies"
@@ -52,8 +52,8 @@ class InstanceCrops:
             if self.stage == "ground_truth":
                 mask = np.where(region | (mask == self.ignore_id), mask, np.asarray(BACKGROUND, mask.dtype))
         height, width = window.size
-        to_source = np.array([[width / self.side, 0, window.left], [0, height / self.side, window.top]])
-        return self.inner(*warp(image, mask, to_source, (self.side, self.side), self.ignore_id), rng)
+        inverse_matrix = np.array([[width / self.side, 0, window.left], [0, height / self.side, window.top]])
+        return self.inner(*warp(image, mask, inverse_matrix, (self.side, self.side), ignore_id=self.ignore_id), rng)
 
 
 def draw_region(mask: NDArray[Any], ignore_id: int, rng: np.random.Generator) -> NDArray[np.bool_] | None:

@@ -1,7 +1,7 @@
-"""From a split to batches. The image and the augmentation of the n-th draw are functions of (seed, n) alone.
+"""From a split to batches. The image and the augmentation of draw number n are functions of (seed, n) alone.
 
-So a run that is killed and resumed sees what it would have seen, with any number of workers; nothing of the loader's
-state has to be saved.
+So a resumed run sees what it would have seen without the interruption, with any number of workers, and no state of the loader has
+to be saved.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,86 +22,85 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..core import Batch, Sample
 from ..errors import DatasetError, InputError, PixelwiseError
+from .border_weights import border_weights, label_instances
 from .dataset import Split
-from .mix import paste_classes
-from .transforms import Place, Transform
+from .mix import Pair, paste_classes
+from .transforms import Point, Transform
 from .windows import window_centers
 
-Pair = tuple[NDArray[np.uint8], NDArray[Any]]
+# Streams of random numbers, so that the order of images and their augmentation never share draws.
 _ORDER, _AUGMENT = 0, 1
-"""Streams of random numbers, so that the order of images and their augmentation never share draws."""
+
+
+class TrainingSample(NamedTuple):
+    """One augmented image, as a worker makes it.
+
+    key            of the image that it was made from
+    image          (H + 2 * context_px, W + 2 * context_px, C) uint8
+    mask           (H, W) class ids
+    pixel_weights  (H, W) float32, U-Net's border weights, or None if they are not asked for
+    is_replaced    whether it stands in for an image that could not be read
+    """
+
+    key: str
+    image: NDArray[np.uint8]
+    mask: NDArray[Any]
+    pixel_weights: NDArray[np.float32] | None = None
+    is_replaced: bool = False
 
 
 def draw_index(number: int, num_samples: int, seed: int, sampling: Literal["shuffle", "replacement"]) -> int:
-    """Which sample the draw with that number shows: each once an epoch, or any each time (`replacement`)."""
-    epoch, place = divmod(number, num_samples)
+    """Return the index of the sample that draw `number` shows: each once per epoch, or any each time ("replacement")."""
+    epoch, position = divmod(number, num_samples)
     if sampling == "replacement":
         return int(np.random.default_rng([seed, _ORDER, number]).integers(num_samples))
-    return int(_order(num_samples, seed, epoch)[place])
+    return int(_permutation(num_samples, seed, epoch)[position])
 
 
 @lru_cache(maxsize=2)
-def _order(num_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
+def _permutation(num_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, _ORDER, epoch]).permutation(num_samples)
 
 
 @dataclass
-class AugmentedDataset(Dataset[tuple[Sample, bool]]):
-    """Draw number -> the augmented sample, and whether a bad image had to be replaced by the next one.
+class AugmentedDataset(Dataset[TrainingSample]):
+    """An endless dataset: item n is the augmented sample of draw number n.
 
-    classmix_prob is the probability that half of the classes of a second sample, drawn evenly, are pasted over the first.
-    windows, (height, width), cuts each image into windows side by side, and a draw shows one of all windows.
-    cache_bytes of decoded samples are kept in memory, those that come first.
-    on_read_error "skip" replaces what cannot be read, "stop" raises its error.
+    split          its samples have masks
+    transform      see `Transform`
+    seed           of all randomness, together with the number of the draw
+    sampling       see `draw_index`
+    on_read_error  "skip" replaces an image that cannot be read by the next one, "stop" raises its error
+    cache_bytes    bytes of decoded samples to keep in memory; those read first are kept
+    classmix_prob  probability of pasting half of the classes of a second sample over the first
+    windows        (height, width) of tiled crops: a draw shows one of all windows of all images; None draws crops anywhere
+    border_weight  U-Net's w0, and border_sigma its sigma, for the pixel weights; 0 gives none
     """
 
     split: Split
     transform: Transform
+    _: KW_ONLY
     seed: int
     sampling: Literal["shuffle", "replacement"] = "shuffle"
     on_read_error: Literal["stop", "skip"] = "stop"
     cache_bytes: int = 2**31
     classmix_prob: float = 0.0
     windows: tuple[int, int] | None = None
-    _cached: dict[int, Sample] = field(default_factory=dict, repr=False)
+    border_weight: float = 0.0
+    border_sigma: float = 5.0
+    _cached: dict[int, Sample] = field(default_factory=dict, init=False, repr=False)
     _bytes_left: int = field(default=0, init=False, repr=False)
-    _places: list[tuple[int, Place | None]] = field(default_factory=list, init=False, repr=False)
+    _crops: list[tuple[int, Point | None]] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._bytes_left = self.cache_bytes
-        # What a draw can show: a sample and, of windows, the middle of one.
+        # All that a draw can show: an image and, for tiled crops, the center of a window.
         for index in range(len(self.split)):
-            centers = window_centers(self._size(index), self.windows) if self.windows else [None]
-            self._places += [(index, center) for center in centers]
+            centers = window_centers(self._mask_size(index), self.windows) if self.windows else [None]
+            self._crops += [(index, center) for center in centers]
 
-    def __getitem__(self, number: int) -> tuple[Sample, bool]:
-        """Raises InputError naming the file that cannot be read, or DatasetError when no sample can."""
-        rng = np.random.default_rng([self.seed, _AUGMENT, number])
-        key, pair, replaced = self._augmented(draw_index(number, len(self._places), self.seed, self.sampling), rng)
-        if rng.random() < self.classmix_prob:
-            _, over, second_replaced = self._augmented(int(rng.integers(len(self._places))), rng)
-            pair = paste_classes(pair, over, self.split.taxonomy.ignore_id, rng)
-            replaced = replaced or second_replaced
-        return Sample(key, *pair), replaced
-
-    def _augmented(self, index: int, rng: np.random.Generator) -> tuple[str, Pair, bool]:
-        """Key, transformed image and mask of a place or, where its sample is bad, of the next good one, and whether it was bad."""
-        for step in range(len(self._places)):
-            number, center = self._places[(index + step) % len(self._places)]
-            try:
-                sample = self._read(number)
-            except InputError:
-                if self.on_read_error == "stop":
-                    raise
-                continue
-            assert sample.mask is not None, "a training split has masks"
-            at = {} if center is None else {"center": center}
-            return sample.key, self.transform(sample.image, sample.mask, rng, **at), step > 0
-        fix = "run `pixelwise train DATA --dry-run`, which lists what is wrong"
-        raise DatasetError(self.split.name, "no sample of the split can be read", fix)
-
-    def _size(self, index: int) -> tuple[int, int]:
-        """(height, width) of a sample; of one that cannot be read, and may be skipped, those of a window."""
+    def _mask_size(self, index: int) -> tuple[int, int]:
+        """Return (height, width) of a sample, or that of a window for one that cannot be read and will be skipped."""
         assert self.windows is not None, "only windows depend on sizes"
         try:
             mask = self.split.read_labels(self.split.items[index])
@@ -110,6 +110,37 @@ class AugmentedDataset(Dataset[tuple[Sample, bool]]):
             return self.windows
         assert mask is not None, "a training split has masks"
         return mask.shape[0], mask.shape[1]
+
+    def __getitem__(self, number: int) -> TrainingSample:
+        """Make the sample of a draw. Raises InputError naming the file that cannot be read, DatasetError if none can."""
+        rng = np.random.default_rng([self.seed, _AUGMENT, number])
+        ignore_id = self.split.taxonomy.ignore_id
+        index = draw_index(number, len(self._crops), self.seed, self.sampling)
+        key, pair, is_replaced = self._augment(index, rng)
+        if rng.random() < self.classmix_prob:
+            _, source, second_is_replaced = self._augment(int(rng.integers(len(self._crops))), rng)
+            pair = paste_classes(pair, source, ignore_id, rng)
+            is_replaced = is_replaced or second_is_replaced
+        image, mask = pair
+        weights = None
+        if self.border_weight:
+            weights = border_weights(label_instances(mask, ignore_id), self.border_weight, self.border_sigma)
+        return TrainingSample(key, image, mask, weights, is_replaced)
+
+    def _augment(self, index: int, rng: np.random.Generator) -> tuple[str, Pair, bool]:
+        """Return key, augmented pair and False; or those of the next readable sample and True."""
+        for step in range(len(self._crops)):
+            sample_index, center = self._crops[(index + step) % len(self._crops)]
+            try:
+                sample = self._read(sample_index)
+            except InputError:
+                if self.on_read_error == "stop":
+                    raise
+                continue
+            assert sample.mask is not None, "a training split has masks"
+            return sample.key, self.transform(sample.image, sample.mask, rng, center), step > 0
+        fix = "run `pixelwise train DATA --dry-run`, which lists what is wrong"
+        raise DatasetError(self.split.name, "no sample of the split can be read", fix)
 
     def _read(self, index: int) -> Sample:
         if index in self._cached:
@@ -123,9 +154,9 @@ class AugmentedDataset(Dataset[tuple[Sample, bool]]):
 
 
 class ResumableBatchSampler(Sampler[list[int]]):
-    """Draw numbers of this rank, batch by batch, from batch `start` to batch `stop`; ranks take neighbouring batches."""
+    """Numbers of the draws of one rank, batch by batch, from batch `start` up to `stop`; ranks take neighbouring batches."""
 
-    def __init__(self, start: int, stop: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(self, start: int, stop: int, *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         self.batches = range(start, stop)
         self.batch_size = batch_size
         self.rank, self.world_size = rank, world_size
@@ -139,53 +170,57 @@ class ResumableBatchSampler(Sampler[list[int]]):
         return len(self.batches)
 
 
-def collate(rows: Sequence[tuple[Sample, bool]]) -> tuple[Batch, int]:
-    """Samples of equal size -> Batch, and how many of them stand in for a bad image."""
-    samples = [sample for sample, _ in rows]
-    images = torch.from_numpy(np.stack([s.image for s in samples]).transpose(0, 3, 1, 2).copy())
-    masks = torch.from_numpy(np.stack([np.asarray(s.mask, np.int64) for s in samples]))
-    return Batch(images, masks, tuple(s.key for s in samples)), sum(replaced for _, replaced in rows)
+def collate(samples: Sequence[TrainingSample]) -> Batch:
+    """Stack samples of equal size."""
+    weights = [s.pixel_weights for s in samples if s.pixel_weights is not None]
+    return Batch(
+        images=torch.from_numpy(np.stack([s.image for s in samples]).transpose(0, 3, 1, 2).copy()),
+        masks=torch.from_numpy(np.stack([np.asarray(s.mask, np.int64) for s in samples])),
+        keys=tuple(s.key for s in samples),
+        pixel_weights=torch.from_numpy(np.stack(weights)) if weights else None,
+        num_replaced=sum(s.is_replaced for s in samples),
+    )
 
 
 class TrainLoader:
-    """Batches of `collate` in order. What a worker raises arrives here as it was raised: one line with the file's name.
+    """Batches in order. An error in a worker is raised here with its own class and message.
 
-    It draws nothing from torch's global generator. Whoever does not take all batches closes it: workers hear no signal, and
-    an interpreter that ends waits for them.
+    It draws nothing from torch's global generator. Call `close()` if you stop early: workers ignore signals and would block
+    the exit of the interpreter.
     """
 
-    def __init__(self, draws: AugmentedDataset, batches: ResumableBatchSampler, workers: int) -> None:
+    def __init__(self, dataset: AugmentedDataset, batches: ResumableBatchSampler, workers: int) -> None:
         self._running: Iterator[Any] | None = None
         self._batches: DataLoader[Any] = DataLoader(
-            _ErrorsAsValues(draws),
+            _ErrorsAsValues(dataset),
             batch_sampler=batches,
             num_workers=workers,
             collate_fn=_collate_or_error,
-            generator=torch.Generator().manual_seed(draws.seed),
-            worker_init_fn=_Worker(os.getpid()) if workers else None,
+            generator=torch.Generator().manual_seed(dataset.seed),
+            worker_init_fn=WorkerInit(os.getpid()) if workers else None,
             prefetch_factor=4 if workers else None,
         )
 
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __iter__(self) -> Iterator[tuple[Batch, int]]:
-        """Raises the PixelwiseError of a sample when its batch's turn has come."""
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches; raise the PixelwiseError of a sample when it is the turn of its batch."""
         running = self._running = iter(self._batches)
         while self._running is running:
-            handed = next(running, None)
-            if isinstance(handed, PixelwiseError):
-                raise handed
-            if handed is None:
+            batch = next(running, None)
+            if isinstance(batch, PixelwiseError):
+                raise batch
+            if batch is None:
                 return
-            yield handed
+            yield batch
 
     def close(self) -> None:
-        """End the workers, though a traceback may still hold torch's iterator; one that is stuck in a read is killed."""
+        """End the workers, even if a traceback still holds torch's iterator; kill a worker that is stuck in a read."""
         running, self._running = self._running, None
         workers = getattr(running, "_workers", [])
         if workers:
-            # torch has no public word for it; dropping the last reference would do the same.
+            # torch has no public method for it; dropping the last reference would do the same.
             running._shutdown_workers()  # type: ignore[union-attr]
         for worker in workers:
             if worker.is_alive():
@@ -194,31 +229,31 @@ class TrainLoader:
 
 @dataclass
 class _ErrorsAsValues(Dataset[Any]):
-    """AugmentedDataset whose errors are handed over as values: torch rebuilds an exception from its text alone, and loses its class."""
+    """Returns errors instead of raising them: torch rebuilds a worker's exception from its text, and loses its class."""
 
-    draws: AugmentedDataset
+    dataset: AugmentedDataset
 
-    def __getitem__(self, number: int) -> tuple[Sample, bool] | PixelwiseError:
+    def __getitem__(self, number: int) -> TrainingSample | PixelwiseError:
         try:
-            return self.draws[number]
+            return self.dataset[number]
         except PixelwiseError as error:
             return error
 
 
-def _collate_or_error(rows: Sequence[tuple[Sample, bool] | PixelwiseError]) -> tuple[Batch, int] | PixelwiseError:
-    good: list[tuple[Sample, bool]] = []
+def _collate_or_error(rows: Sequence[TrainingSample | PixelwiseError]) -> Batch | PixelwiseError:
+    samples: list[TrainingSample] = []
     for row in rows:
         if isinstance(row, PixelwiseError):
             return row
-        good.append(row)
-    return collate(good)
+        samples.append(row)
+    return collate(samples)
 
 
 @dataclass(frozen=True)
-class _Worker:
-    """What a worker does first: one thread, and death with its parent, so that a killed run leaves nobody behind.
+class WorkerInit:
+    """Set a worker up: one thread, and death with its parent, so that a killed run leaves no process behind.
 
-    A signal for the whole group of processes is the parent's to answer: it still needs the images of the step at hand.
+    A worker ignores signals to the whole process group: the parent handles them, and still needs the images of the current step.
     """
 
     parent: int
@@ -231,16 +266,11 @@ class _Worker:
         for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), signal.SIG_IGN)
-        _die_with_parent()
-        # The parent may have died before the line above; where a fork server starts workers, that one dies with it.
+        if sys.platform == "linux":
+            import ctypes
+
+            # PR_SET_PDEATHSIG: Linux kills this process when its parent ends. Elsewhere torch's own watchdog has to do.
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        # The parent may have died before the line above. A fork server, where one starts the workers, dies with the parent.
         if multiprocessing.get_start_method() == "fork" and os.getppid() != self.parent:
             raise SystemExit("the training process is gone")
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to end this process when its parent ends, by any signal; elsewhere torch's own watchdog has to do."""
-    import ctypes
-    import sys
-
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)

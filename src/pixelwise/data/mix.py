@@ -1,7 +1,7 @@
-"""ClassMix: half of the classes of one image pasted over another, pixel for pixel.
+"""ClassMix: half of the classes of one image are pasted over another image.
 
 Source: Olsson et al. 2021, "ClassMix: Segmentation-based data augmentation for semi-supervised learning"
-(https://arxiv.org/abs/2007.07936), section 3.1, here with true masks in place of predicted ones.
+(https://arxiv.org/abs/2007.07936), section 3.1, here with ground truth in place of predicted masks.
 """
 
 from __future__ import annotations
@@ -11,22 +11,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+Pair = tuple[NDArray[np.uint8], NDArray[Any]]
+"""Image (H + 2 * margin, W + 2 * margin, C) and mask (H, W) of class ids, for the same margin on all sides, mostly 0."""
 
-def paste_classes(
-    under: tuple[NDArray[np.uint8], NDArray[Any]],
-    over: tuple[NDArray[np.uint8], NDArray[Any]],
-    ignore_id: int,
-    rng: np.random.Generator,
-) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-    """A new pair: `under`, covered by the pixels of half of the classes of `over` (one class at least).
 
-    Both are (image (H, W, C) uint8, mask (H, W) class ids) of one size. Ignored pixels of `over` cover nothing.
+def paste_classes(target: Pair, source: Pair, ignore_id: int, rng: np.random.Generator) -> Pair:
+    """Return `target` covered by the pixels of half of the classes of `source`, at least one class.
+
+    Both pairs have the same sizes. Ignored pixels of `source` cover nothing, nor does the margin of its image.
     """
-    image, mask = over
+    image, mask = source
     classes = np.unique(mask)
     classes = classes[classes != ignore_id]
     if not len(classes):
-        return under
+        return target
     chosen = rng.permutation(classes)[: max(len(classes) // 2, 1)]
-    covers = np.isin(mask, chosen)
-    return np.where(covers[..., None], image, under[0]), np.where(covers, mask, under[1])
+    pasted = np.isin(mask, chosen)
+    pasted_in_image = np.pad(pasted, (image.shape[0] - mask.shape[0]) // 2)
+    return np.where(pasted_in_image[..., None], image, target[0]), np.where(pasted, mask, target[1])

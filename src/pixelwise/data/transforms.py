@@ -1,13 +1,12 @@
-"""Augmentation: one warp, affine and maybe elastic, and one tone change, the same geometry for image and mask.
+"""Augmentation: one warp (affine, optionally elastic) for image and mask, then one color jitter of the image.
 
-A transform is any callable `transform(image, mask, rng) -> (image, mask)`; the arrays are (H, W, C) uint8 and (H, W)
-class ids. What the warp takes from outside the image is the training mean in the image and the ignore id in the mask.
-Masks are sampled at exact pixel centres (nearest-exact): an id that comes out was there before.
+A transform is a callable `transform(image, mask, rng, center) -> (image, mask)` on arrays (H, W, C) uint8 and (H, W) class ids.
+Outside the source the warp fills the image with the training mean and the mask with the ignore id. Masks are sampled at
+pixel centers (nearest-exact), so that only ids of the source come out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,70 +18,77 @@ from ..config import AugmentConfig
 from .elastic import draw_displacement
 
 BORDER_COLOR = (124, 116, 104)
-"""ImageNet's mean, rounded: what a normalised network sees as (nearly) zero."""
+"""ImageNet's mean, rounded: about zero after normalization."""
 
 
-Place = tuple[float, float]
-"""(column, row) of an image, counted from its corner: the middle of its first pixel is (0.5, 0.5)."""
+Point = tuple[float, float]
+"""(column, row) in an image, measured from its corner: the center of the first pixel is (0.5, 0.5)."""
 
 
 class Transform(Protocol):
-    """What the loader asks of an augmentation."""
+    """The interface of an augmentation."""
 
     def __call__(
-        self, image: NDArray[np.uint8], mask: NDArray[Any], rng: np.random.Generator, center: Place | None = None
+        self, image: NDArray[np.uint8], mask: NDArray[Any], rng: np.random.Generator, center: Point | None = None
     ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-        """image (H, W, C) uint8 and mask (H, W) -> new ones of equal size; all chance comes from `rng`.
+        """Return an augmented pair of image (H, W, C) uint8 and mask (H, W); all randomness comes from `rng`.
 
-        center  where the crop shall lie, if it is not drawn
+        center  where the crop is centered; drawn at random if None
         """
         ...
 
 
 @dataclass(frozen=True)
 class Augment:
-    """Zoom, stretch, rotate, mirror, bend, crop in one warp; then tone and colour. `ignore_id` fills masks."""
+    """Zoom, stretch, rotate, flip, bend and crop in one warp, then jitter the colors; `ignore_id` fills the mask."""
 
     config: AugmentConfig
     ignore_id: int
 
     def __call__(
-        self, image: NDArray[np.uint8], mask: NDArray[Any], rng: np.random.Generator, center: Place | None = None
+        self, image: NDArray[np.uint8], mask: NDArray[Any], rng: np.random.Generator, center: Point | None = None
     ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-        """image (H, W, C) uint8, mask (H, W) -> the same of the crop's size, or of their own where the crop is [0, 0].
+        """Return a crop of image (H, W, C) uint8 and mask (H, W), of their own size if the crop is [0, 0].
 
-        With `context` both are larger by that on each side, where the mask is ignored.
+        With `context_px` the image, but not the mask, is larger by that on each side.
         """
         height, width = mask.shape if self.config.crop == [0, 0] else self.config.crop
         context = self.config.context_px
-        to_source = self._draw(mask, (height, width), rng, center)
-        to_source[:, 2] -= to_source[:, :2] @ [context, context]
+        inverse_matrix = self._draw_inverse_matrix(mask, (height, width), rng, center)
+        # The warped area starts `context` pixels above and to the left of the crop.
+        inverse_matrix[:, 2] -= inverse_matrix[:, :2] @ [context, context]
         size = height + 2 * context, width + 2 * context
-        moved = draw_displacement(size, self.config.elastic, rng) if self.config.elastic else None
-        image, mask = warp(image, mask, to_source, size, self.ignore_id, moved, reflect=context > 0)
-        if context:
-            inside = np.zeros(size, np.bool_)
-            inside[context:-context, context:-context] = True
-            mask = np.where(inside, mask, np.asarray(self.ignore_id, mask.dtype))
-        return self._tone(image, rng), mask
+        displacement = draw_displacement(size, self.config.elastic, rng) if self.config.elastic else None
+        image, mask = warp(
+            image, mask, inverse_matrix, size, ignore_id=self.ignore_id, displacement=displacement, reflect=context > 0
+        )
+        mask = mask[context : context + height, context : context + width]
+        return self._color_jitter(image, rng), mask
 
-    def _draw(
-        self, mask: NDArray[Any], size: tuple[int, int], rng: np.random.Generator, center: Place | None
+    def _draw_inverse_matrix(
+        self, mask: NDArray[Any], size: tuple[int, int], rng: np.random.Generator, center: Point | None
     ) -> NDArray[np.float64]:
-        """(2, 3): where a pixel of the crop lies in the source, in (column, row) of pixel corners."""
+        """Draw the (2, 3) matrix that maps (column, row, 1) of the crop to (column, row) of the source, from pixel corners."""
         config = self.config
         zoom = np.exp(rng.uniform(*np.log(config.scale)))
         stretch = np.exp(rng.uniform(-1, 1) * np.log(config.aspect) / 2)
         angle = np.deg2rad(rng.uniform(-1, 1) * config.rotate)
-        mirror = -1.0 if rng.random() < config.flip else 1.0
-        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        linear = turn @ np.diag([mirror / (zoom * stretch), stretch / zoom])
-        drawn = self._middle(mask, np.abs(linear) @ np.array(size[::-1], float), rng)
+        flip = -1.0 if rng.random() < config.flip else 1.0
+        rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        linear = rotation @ np.diag([flip / (zoom * stretch), stretch / zoom])
+        crop = np.array(size[::-1], float)
+        # Drawn even where `center` is given, so that a draw uses the same random numbers either way.
+        drawn = self._draw_center(mask, np.abs(linear) @ crop, rng)
         middle = drawn if center is None else np.array(center)
-        return np.column_stack([linear, middle - linear @ (np.array(size[::-1]) / 2)])
+        return np.column_stack([linear, middle - linear @ (crop / 2)])
 
-    def _middle(self, mask: NDArray[Any], extent: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-        """(column, row) of the source that the crop is centred on; `extent` is what the crop covers there."""
+    def _draw_center(
+        self, mask: NDArray[Any], extent: NDArray[np.float64], rng: np.random.Generator
+    ) -> NDArray[np.float64]:
+        """Draw the (column, row) of the source that the crop is centered on; `extent` is what the crop covers there.
+
+        With probability `class_balanced_prob` it lies near a pixel of a class that is drawn evenly from those in the mask.
+        """
         source = np.array(mask.shape[::-1], float)
         low = np.minimum(extent, source) / 2
         high = source - low
@@ -93,74 +99,70 @@ class Augment:
         classes = classes[classes != self.ignore_id]
         if not len(classes):
             return anywhere
-        places = np.flatnonzero(mask == rng.choice(classes))
-        row, column = divmod(int(rng.choice(places)), mask.shape[1])
-        wished = np.array([column, row]) + (rng.random(2) - 0.5) * extent / 2
-        clipped: NDArray[np.float64] = np.clip(wished, low, high)
-        return clipped
+        pixels = np.flatnonzero(mask == rng.choice(classes))
+        row, column = divmod(int(rng.choice(pixels)), mask.shape[1])
+        near_pixel = np.array([column, row]) + (rng.random(2) - 0.5) * extent / 2
+        inside: NDArray[np.float64] = np.clip(near_pixel, low, high)
+        return inside
 
-    def _tone(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    def _color_jitter(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
         config = self.config
         brightness, contrast, saturation, hue, gamma = rng.uniform(-1, 1, 5)
         curve = (np.arange(256) / 255) ** (2.0 ** (gamma * config.gamma))
         curve = ((curve - 0.5) * (1 + contrast * config.contrast) + 0.5) * (1 + brightness * config.brightness)
         table = np.rint(np.clip(curve, 0, 1) * 255).astype(np.uint8)
-        # A look-up drops the axis of a single channel.
-        toned: NDArray[np.uint8] = np.asarray(cv2.LUT(image, table), np.uint8).reshape(image.shape)
-        if image.shape[2] == 3 and (config.saturation or config.hue):
-            return _shift_color(toned, 1 + saturation * config.saturation, hue * config.hue)
-        return toned
+        # cv2.LUT drops the axis of a single channel.
+        jittered: NDArray[np.uint8] = np.asarray(cv2.LUT(image, table), np.uint8).reshape(image.shape)
+        if image.shape[2] != 3 or not (config.saturation or config.hue):
+            return jittered
+        # OpenCV's HSV of 8 bits holds hue as 0..179, in steps of two degrees.
+        levels = np.arange(256)
+        shifted_hue = (levels + round(hue * config.hue / 2)) % 180
+        scaled_saturation = np.clip(np.rint(levels * (1 + saturation * config.saturation)), 0, 255)
+        tables = np.stack([shifted_hue, scaled_saturation, levels], 1).astype(np.uint8)
+        hsv = cv2.LUT(cv2.cvtColor(jittered, cv2.COLOR_RGB2HSV), tables[None])
+        return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.uint8)
 
 
 def warp(
     image: NDArray[np.uint8],
     mask: NDArray[Any],
-    to_source: NDArray[np.float64],
+    inverse_matrix: NDArray[np.float64],
     size: tuple[int, int],
+    *,
     ignore_id: int,
-    moved: NDArray[np.float64] | None = None,
+    displacement: NDArray[np.float64] | None = None,
     reflect: bool = False,
 ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     """Sample image (bilinear) and mask (nearest-exact) over a crop of `size` (height, width).
 
-    to_source (2, 3) maps (column, row) of pixel corners in the crop to those in the source.
-    moved (2, height, width): by how many pixels of the crop (columns, rows) each of its pixels is displaced before that.
-    reflect: beyond the source the image is mirrored (U-Net's context), in place of one colour; the mask is ignored there.
+    inverse_matrix  (2, 3), maps (column, row, 1) of the crop to (column, row) of the source, both from pixel corners
+    displacement    (2, height, width), by how many pixels of the crop (columns, rows) each pixel moves before that
+    reflect         fill the image outside the source by reflection (U-Net's context) instead of `BORDER_COLOR`; the mask
+                    is ignored there either way
     """
     height, width = size
     columns, rows = np.arange(width) + 0.5, np.arange(height)[:, None] + 0.5
-    if moved is not None:
-        columns, rows = columns + moved[0], rows + moved[1]
-    source = [a * columns + b * rows + c for a, b, c in to_source]
-    border: dict[str, Any] = {"borderMode": cv2.BORDER_REFLECT_101 if reflect else cv2.BORDER_CONSTANT}
-    border["borderValue"] = _border(image.shape[2])
-    if moved is None:
-        # OpenCV counts from pixel centres, the matrix from corners: half a pixel in, half a pixel out.
-        shift = to_source[:, 2] + to_source[:, :2] @ [0.5, 0.5] - 0.5
-        centers = np.column_stack([to_source[:, :2], shift])
-        sampled = cv2.warpAffine(
-            image, centers, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, **border
-        )
+    if displacement is not None:
+        columns, rows = columns + displacement[0], rows + displacement[1]
+    x, y = (a * columns + b * rows + c for a, b, c in inverse_matrix)
+    # One value per channel; OpenCV wants four.
+    color = (*BORDER_COLOR, BORDER_COLOR[-1]) if image.shape[2] >= 3 else (BORDER_COLOR[1],) * 4
+    border: dict[str, Any] = {
+        "borderMode": cv2.BORDER_REFLECT_101 if reflect else cv2.BORDER_CONSTANT,
+        "borderValue": color,
+    }
+    if displacement is None:
+        # OpenCV counts from pixel centers, the matrix from corners: half a pixel in, half a pixel out.
+        shift = inverse_matrix[:, 2] + inverse_matrix[:, :2] @ [0.5, 0.5] - 0.5
+        centers = np.column_stack([inverse_matrix[:, :2], shift])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        sampled = cv2.warpAffine(image, centers, (width, height), flags=flags, **border)
     else:
-        places = [(place - 0.5).astype(np.float32) for place in source]
-        sampled = cv2.remap(image, places[0], places[1], cv2.INTER_LINEAR, **border)
+        maps = [(position - 0.5).astype(np.float32) for position in (x, y)]
+        sampled = cv2.remap(image, maps[0], maps[1], cv2.INTER_LINEAR, **border)
     warped: NDArray[np.uint8] = np.asarray(sampled, np.uint8).reshape(height, width, -1)
-    cells = [np.floor(place).astype(np.int64) for place in source]
-    inside = (cells[0] >= 0) & (cells[0] < mask.shape[1]) & (cells[1] >= 0) & (cells[1] < mask.shape[0])
-    source_columns, source_rows = (s.clip(0, n - 1) for s, n in zip(cells, mask.shape[::-1], strict=True))
-    return warped, np.where(inside, mask[source_rows, source_columns], np.asarray(ignore_id, mask.dtype))
-
-
-def _border(num_channels: int) -> Sequence[float]:
-    return (*BORDER_COLOR, BORDER_COLOR[-1]) if num_channels >= 3 else (BORDER_COLOR[1],) * 4
-
-
-def _shift_color(image: NDArray[np.uint8], saturation: float, hue: float) -> NDArray[np.uint8]:
-    """Scale saturation and turn hue by degrees, in OpenCV's HSV (hue of 0..179 in steps of two degrees)."""
-    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-    levels = np.arange(256)
-    tables = np.stack(
-        [(levels + round(hue / 2)) % 180, np.clip(np.rint(levels * saturation), 0, 255), levels], 1
-    ).astype(np.uint8)
-    shifted = cv2.LUT(hsv, tables[None])
-    return np.asarray(cv2.cvtColor(shifted, cv2.COLOR_HSV2RGB), np.uint8)
+    column, row = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
+    inside = (column >= 0) & (column < mask.shape[1]) & (row >= 0) & (row < mask.shape[0])
+    labels = mask[row.clip(0, mask.shape[0] - 1), column.clip(0, mask.shape[1] - 1)]
+    return warped, np.where(inside, labels, np.asarray(ignore_id, mask.dtype))

@@ -1,4 +1,4 @@
-"""Windows side by side over an image: every pixel is in one, stride and window are equal."""
+"""Tiled crops: windows side by side over an image, so that an epoch shows every pixel."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from itertools import product
 
 
 def window_starts(length: int, window: int) -> list[int]:
-    """First pixel of each window along an axis; the last window ends with the axis, and so may cover some of the one before.
+    """Return the first pixel of each window along an axis of `length` pixels.
 
-    An axis that is shorter than the window has one that is centred on it, and begins ahead of it.
+    The stride is the window's size; the last window ends with the axis and may overlap the one before. A window longer than
+    the axis is centered on it, so it starts at a negative position.
     """
     if length <= window:
         return [(length - window) // 2]
@@ -16,7 +17,7 @@ def window_starts(length: int, window: int) -> list[int]:
 
 
 def window_centers(size: tuple[int, int], window: tuple[int, int]) -> list[tuple[float, float]]:
-    """(column, row) of the middle of each window over an image, row by row; both sizes are (height, width)."""
+    """Return (column, row) of the center of each window, row by row; `size` and `window` are (height, width)."""
     rows, columns = (
         [start + side / 2 for start in window_starts(n, side)] for n, side in zip(size, window, strict=True)
     )

@@ -1,13 +1,12 @@
-"""The network and the class weights that a configuration asks for."""
+"""The network, the transform and the class weights that a configuration asks for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..config import AugmentConfig, Config, LossConfig, ModelConfig
 from ..core import LowResLogits, Output, Taxonomy
@@ -15,7 +14,7 @@ from ..data.counts import count_pixels
 from ..data.dataset import Split
 from ..data.instances import InstanceCrops
 from ..data.transforms import Augment, Transform
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError, ConfigError, listed
 from ..models import MODELS, create_model
 from ..models.base import SegmentationModel
 from ..weights.checkpoint import find_checkpoint, load_checkpoint
@@ -23,98 +22,109 @@ from .losses import class_weights_from_counts
 
 
 def build_model(settings: ModelConfig, taxonomy: Taxonomy, resumed: Path | None = None) -> SegmentationModel:
-    """The network with fresh weights or, with `init_from`, those of a run or checkpoint; frozen as `train_only` says.
+    """Build the network with fresh weights, or with those of `init_from`; freeze layers as `train_only` says.
 
-    PublishedWeights mean nothing without the pixels that they were learned on, so the normalisation is the checkpoint's unless the
-    options name one. `resumed` is the checkpoint of a run that goes on: it remembers them, and where the run once started
-    from need not be there any more.
+    resumed  checkpoint of the run that is resumed: its options are used in place of those of `init_from`, which may be gone
+
+    Weights mean nothing without the pixel normalization that they were trained with, so that of `init_from` is taken
+    unless the options name one.
     """
     start = (resumed or settings.init_from) if settings.init_from else None
     source = load_checkpoint(find_checkpoint(start)).model if start else None
     options = dict(settings.options)
-    if source is not None and (preprocessing := _preprocessing_of(source)) is not None:
-        options = {"preprocessing": preprocessing, **options}
+    if source is not None:
+        default = MODELS[source.spec.name].options["preprocessing"].default
+        preprocessing = source.spec.options.get("preprocessing", default)
+        if preprocessing is not None:
+            options = {"preprocessing": preprocessing, **options}
     model = create_model(settings.name, taxonomy.num_classes, **options)
     if model.in_channels != 3 or model.num_heads != 1:
         what = (
             f"{settings.name} takes {model.in_channels} channels"
             if model.in_channels != 3
-            else f"{settings.name} has two heads"
+            else f"{settings.name} has {model.num_heads} heads"
         )
-        raise ConfigError(
-            "--model.name", f"{what}; the command reads RGB images with one mask each", "train it from Python"
-        )
+        fix = "train it from Python"
+        raise ConfigError("--model.name", f"{what}; the command reads RGB images with one mask each", fix)
     if source is not None and resumed is None:
         print(start_from(model, source, settings.init_from))
     if settings.train_only == "classifier":
         if not model.classifier_modules():
-            raise ConfigError(
-                "--model.train_only", f"{settings.name} does not say which layers are its classifier", "use all"
-            )
+            raise ConfigError("--model.train_only", f"{settings.name} does not declare its classifier", "use all")
         model.requires_grad_(False)
         for layer in model.classifier_modules():
             layer.requires_grad_(True)
-    laid_out: SegmentationModel = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return laid_out
-
-
-def forward_of(model: SegmentationModel, config: Config) -> Callable[[Tensor], Output | LowResLogits]:
-    """What a training step calls: to the logits, to the scores, or to those of crops that bring their own surroundings.
-
-    Raises ConfigError for surroundings that the network does not take.
-    """
-    if not config.augment.context_px:
-        return model.forward_low_res if config.loss.resolution == "logits" else model.forward
-    if model.context_px != config.augment.context_px:
-        what = f"got {config.augment.context_px}, {config.model.name} takes {model.context_px}"
-        raise ConfigError("--augment.context_px", what, "give that number, or leave the option out")
-    context = config.augment.context_px
-    return lambda images: model.forward_with_context(images).upsample_to(
-        (images.shape[-2] - 2 * context, images.shape[-1] - 2 * context)
-    )
-
-
-def _preprocessing_of(model: SegmentationModel) -> Any:
-    """The option that a network was built with, or its builder's default."""
-    spec = model.spec
-    return spec.options.get("preprocessing", MODELS[spec.name].options["preprocessing"].default)
-
-
-def training_transform(settings: AugmentConfig, ignore_id: int) -> Transform:
-    """The augmentation that a configuration asks for."""
-    augment = Augment(settings, ignore_id)
-    return augment if settings.instance_crops == "none" else InstanceCrops(augment, settings.instance_crops, ignore_id)
+    return model
 
 
 def start_from(model: SegmentationModel, source: SegmentationModel, name: object) -> str:
-    """Copy each tensor whose name and shape the two networks share; the others keep their fresh values.
+    """Copy every tensor whose name and shape the two networks share; the others keep their fresh values.
 
-    So FCN-16s starts from FCN-32s with its new score layers at zero. Returns a line that counts and lists the fresh ones,
-    and what of the source has no place. Raises CheckpointError when nothing fits.
+    So FCN-16s starts from FCN-32s with its new score layers at zero.
+
+    name  of the source, for messages
+    Returns a line that counts the copied tensors and lists the fresh and the unused ones. Raises CheckpointError if nothing fits.
     """
     own, given = model.state_dict(), source.state_dict()
     shared = {key: given[key] for key in own if key in given and own[key].shape == given[key].shape}
     if not shared:
         raise CheckpointError(name, "shares no tensor with the network", "start from a checkpoint of the same backbone")
     model.load_state_dict({**own, **shared})
-    fresh, left = [key for key in own if key not in shared], [key for key in given if key not in own]
-    line = f"started from {name}: {len(shared)} tensors taken over, {len(fresh)} fresh{_listed(fresh)}"
-    return line + (f"; {len(left)} of the checkpoint have no place{_listed(left)}" if left else "")
+    fresh, unused = [key for key in own if key not in shared], [key for key in given if key not in own]
+    line = f"started from {name}: {len(shared)} tensors copied, {len(fresh)} fresh"
+    line += f": {listed(fresh, 8)}" if fresh else ""
+    return line + (f"; {len(unused)} of the checkpoint unused: {listed(unused, 8)}" if unused else "")
 
 
-def _listed(keys: list[str]) -> str:
-    return f": {', '.join(keys[:8])}{', ...' if len(keys) > 8 else ''}" if keys else ""
+def choose_memory_format(model: nn.Module, device: str) -> torch.memory_format:
+    """Return channels_last, in which convolutions are faster, or contiguous_format for networks that it would crash.
+
+    In torch 2.13 on CPUs without AVX-512, oneDNN's kernel for the weight gradient of a 1x1 convolution with stride 2
+    (jit_1x1:avx2) writes past its buffer in channels_last, if the number of channels is not a multiple of 8 and the map has
+    an even size. The heap is corrupt, and the process aborts. Published networks have no such layer, narrowed ones may.
+    """
+    if device == "cpu" and "AVX512" not in torch.backends.cpu.get_cpu_capability():
+        for layer in model.modules():
+            if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and max(layer.stride) > 1:
+                channels = layer.in_channels // layer.groups, layer.out_channels // layer.groups
+                if any(count % 8 for count in channels):
+                    return torch.contiguous_format
+    return torch.channels_last
+
+
+def training_forward(model: SegmentationModel, config: Config) -> Callable[[Tensor], Output | LowResLogits]:
+    """Return the function from images to logits that a training step calls, as `augment` and `loss` ask for.
+
+    Raises ConfigError for context that the network does not take.
+    """
+    context = config.augment.context_px
+    if not context:
+        return model.forward_low_res if config.loss.resolution == "logits" else model.forward
+    if model.context_px != context:
+        what = f"{config.model.name} expects {model.context_px}, got {context}"
+        raise ConfigError("--augment.context_px", what, "give that number, or leave the option out")
+
+    def forward_with_context(images: Tensor) -> Output:
+        height, width = images.shape[-2:]
+        return model.forward_with_context(images).upsample_to((height - 2 * context, width - 2 * context))
+
+    return forward_with_context
+
+
+def training_transform(settings: AugmentConfig, ignore_id: int) -> Transform:
+    """Build the augmentation that the configuration asks for."""
+    augment = Augment(settings, ignore_id)
+    return augment if settings.instance_crops == "none" else InstanceCrops(augment, settings.instance_crops, ignore_id)
 
 
 def class_weights(settings: LossConfig, split: Split, *, skip_bad: bool = False) -> Tensor | None:
-    """PublishedWeights (K,) float32 that the loss multiplies each class with, or None; `skip_bad` as in `count_pixels`."""
+    """Return the class weights (K,) float32 of the loss, or None; `skip_bad` as in `count_pixels`."""
     scheme, count = settings.class_weights, split.taxonomy.num_classes
     if scheme == "none":
         return None
     if isinstance(scheme, list):
         if len(scheme) != count:
-            raise ConfigError(
-                "--loss.class_weights", f"got {scheme}", f"give {count} numbers of 0 or more, one a class"
-            )
+            what = f"expected {count} numbers, one per class, got {scheme}"
+            raise ConfigError("--loss.class_weights", what, "give one number of 0 or more per class")
         return torch.tensor(scheme, dtype=torch.float32)
     return class_weights_from_counts(torch.from_numpy(count_pixels(split, skip_bad=skip_bad)), scheme)

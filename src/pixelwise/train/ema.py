@@ -1,4 +1,4 @@
-"""The exponential moving average of a model's state: what is validated, saved and shipped."""
+"""The exponential moving average (EMA) of a model's weights, which is validated, saved and shipped in their place."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 
 class ModelEMA:
-    """average = decay * average + (1 - decay) * state, for every floating-point tensor; counters are copied.
+    """ema = decay * ema + (1 - decay) * model, for every floating-point tensor; counters are copied.
 
-    Early on the decay is (1 + n) / (10 + n) at the n-th update, so that the random start is forgotten quickly.
+    At the n-th update the decay is at most (1 + n) / (10 + n), so that the random start is forgotten quickly.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -21,7 +21,7 @@ class ModelEMA:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Take in the model's state after step number `step` (from 1)."""
+        """Take in the model's state after step number `step`, counted from 1."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
         for name, tensor in model.state_dict().items():
             if tensor.is_floating_point():
@@ -30,13 +30,13 @@ class ModelEMA:
                 self.state[name].copy_(tensor)
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put saved tensors back."""
+        """Restore saved tensors."""
         for name, tensor in self.state.items():
             tensor.copy_(tensors[name])
 
     @contextmanager
     def applied_to(self, model: nn.Module) -> Iterator[None]:
-        """Lend the averaged state to the model inside the block."""
+        """Give the averaged state to the model inside the block."""
         own = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         model.load_state_dict(self.state)
         try:

@@ -1,4 +1,8 @@
-"""A training run from configuration to checkpoints; killed at any moment, it goes on as if nothing had happened."""
+"""A training run, read from top to bottom: data, model and optimizer, loop, validation, saving.
+
+A run that is killed at any moment and resumed ends in the same bits as one that was not: everything random is a function
+of the seed and the step, and the state that `state.py` writes holds the rest.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,10 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.callbacks import Callback
 
 from ..config import Config
+from ..core import Batch, Taxonomy
 from ..data import open_dataset
 from ..data.counts import check_classes
 from ..data.dataset import Split
@@ -24,40 +30,94 @@ from ..evaluation.metrics import Scores
 from ..files import write_text
 from ..inference.device import find_device
 from ..models import MODELS
-from ..weights.checkpoint import check_finite, is_checkpoint, load_weights, save_checkpoint
+from ..weights.checkpoint import is_checkpoint, refuse_broken, save_checkpoint
 from .build import build_model, class_weights, training_transform
 from .callbacks import StopSignals, make_loggers, make_progress_bar
 from .module import TrainingModule
 from .precision import choose_precision
-from .ranks import check_launch, largest_over_ranks, process_rank
+from .ranks import check_launch, process_rank
+from .resume import check_settings, run_settings
 from .run_folder import RunFolder
-from .state import State, load_state, restore_optimizer, save_state
+from .state import TrainingProgress, read_newest_state, save_state
 from .validation import validate
-
-# What a resumed run must share with the one that it goes on from, and what changes which images it sees.
-_FIXED = ("model", "loss", "optimizer")
-_DRAWN = {"data": ("batch_size", "sampling", "train_split"), "train": ("seed", "devices", "nodes"), "augment": None}
 
 
 def train(config: Config, out: str | Path, *, resume: bool = False, command: str = "") -> Scores | None:
-    """Train until `config.train.steps`; returns the last validation's scores, None when nothing was left to do.
+    """Train up to step `config.train.steps`; return the scores of the last validation, None if no step was left to do.
 
-    out       the run's folder (see `folder.py`); of several ranks only the first touches it
-    resume    go on from the newest whole state in `out`, from the start where there is none
-    command   what the user typed, for the model card
-    Raises the errors of data and config before the first step, and Interrupted (state saved) after a signal.
+    out      folder of the run (see `run_folder.py`); of several ranks only the first one writes it
+    resume   continue from the newest intact state in `out`, from the start if there is none
+    command  what the user typed, for the model card
+    Raises the errors of data and configuration before the first step, and Interrupted (state saved) after a signal.
     """
-    run = Run(config, RunFolder(out), command)
-    is_first = process_rank() == 0
-    if is_first and not resume:
-        run.check_classes()
-    with run.signals.caught(), run.folder.opened(resume) if is_first else nullcontext(), _flushed_denormals():
-        return run.fit(resume, is_first)
+    settings, skip_bad = config.train, config.train.on_read_error == "skip"
+    device = find_device(settings.device, "--train.device").type
+    check_launch(settings, device)
+    MODELS[config.model.name]  # Raises for an unknown name, before the folder is made.
+    is_first_rank = process_rank() == 0
+    folder, signals = RunFolder(out), StopSignals(out)
+
+    # Data
+    dataset = open_dataset(config.data.path, config.data.format)
+    train_split, val_split = (dataset.split(name) for name in (config.data.train_split, config.data.val_split))
+    for split in (train_split, val_split):
+        _require_masks(split)
+    if is_first_rank and not resume:
+        for line in check_classes(train_split, skip_bad=skip_bad):
+            print(f"warning: {line}", file=sys.stderr)
+
+    with signals.caught(), folder.opened(resume) if is_first_rank else nullcontext(), _denormals_flushed():
+        # Model, loss and optimizer, restored from the last state of a resumed run
+        torch.manual_seed(settings.seed)
+        weights = class_weights(config.loss, train_split, skip_bad=skip_bad)
+        state, damaged = read_newest_state(folder.last) if resume else (None, [])
+        for line in damaged:
+            print(f"warning: skipped {line}")
+        if resume and state is None:
+            print(f"{folder.last}: no state was saved yet, starting at step 0")
+        resumed = folder.last if state and is_checkpoint(folder.last) else None
+        model = build_model(config.model, dataset.taxonomy, resumed)
+        module = TrainingModule(model, config, dataset.taxonomy.ignore_id, class_weights=weights, device=device)
+        if state is not None:
+            check_settings(config, state.settings, folder.last)
+            module.restore(state, folder.last)
+
+        # Loop: AfterStep logs, validates and saves
+        precision = choose_precision(settings.precision, device)
+        card = {
+            "title": f"{config.model.name} on {dataset.name}",
+            "data": f"{dataset.name}, {len(train_split)} images of split `{train_split.name}`, "
+            f"best step chosen on {len(val_split)} of split `{val_split.name}`",
+            "command": f"`{command}`",
+        }
+        after_step = AfterStep(
+            config, folder, signals, val_split=val_split, card=card, precision=precision,
+            progress=state.progress if state else TrainingProgress(),
+        )  # fmt: skip
+        if is_first_rank:
+            folder.truncate_metrics(module.step)
+            write_text(folder.config, config.to_yaml())
+            folder.write_environment(precision=precision, device=device, replaced_images=module.num_replaced)
+        if module.step < settings.steps:
+            _fit(config, module, train_split, folder=folder, precision=precision, callbacks=[signals, after_step])
+            if is_first_rank:
+                folder.write_environment(precision=precision, device=device, replaced_images=module.num_replaced)
+        if signals.received and module.step < settings.steps:
+            what = f"stopped by {signal.Signals(signals.received).name} after step {module.step}, state saved"
+            raise Interrupted(folder.path, what, "go on with --resume")
+        return after_step.scores
+
+
+def _require_masks(split: Split) -> None:
+    if not split.has_masks:
+        without = next(item.image for item in split.items if item.mask is None)
+        what = f"has no mask, but split {split.name} is used for training or validation"
+        raise DatasetError(without, what, "add the mask, or name another split")
 
 
 @contextmanager
-def _flushed_denormals() -> Iterator[None]:
-    """Tiny activations fall below float32's normal range, where a CPU is a hundred times slower: round them to 0."""
+def _denormals_flushed() -> Iterator[None]:
+    """Round numbers below float32's normal range to 0: a CPU is a hundred times slower on them."""
     torch.set_flush_denormal(True)
     try:
         yield
@@ -65,197 +125,129 @@ def _flushed_denormals() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-class Run:
-    """One run: its data, network and folder, and what happens after a step."""
+def _fit(
+    config: Config,
+    module: TrainingModule,
+    split: Split,
+    *,
+    folder: RunFolder,
+    precision: str,
+    callbacks: list[Callback],
+) -> None:
+    """Run the steps that are left: Lightning's Trainer over the batches that are left."""
+    data, augment, settings = config.data, config.augment, config.train
+    accumulate = config.optimizer.grad_accum_steps
+    trainer = lightning.Trainer(
+        accelerator="gpu" if precision_device(settings.device) == "cuda" else "cpu",
+        devices=settings.devices,
+        num_nodes=settings.nodes,
+        strategy="auto" if settings.devices * settings.nodes == 1 else "ddp",
+        precision="bf16-mixed" if precision == "bfloat16" else "32-true",
+        max_steps=settings.steps - module.step,
+        max_epochs=1,
+        accumulate_grad_batches=accumulate,
+        gradient_clip_val=config.optimizer.clip_norm or None,
+        callbacks=[make_progress_bar(module.step, settings.steps), *callbacks],
+        logger=make_loggers(settings.loggers, folder.path),
+        # Checkpoints, sampling and validation are ours: a resumed run must do them at the same steps as an unbroken one.
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        log_every_n_steps=1,
+        default_root_dir=folder.path,
+    )
+    samples = AugmentedDataset(
+        split,
+        training_transform(augment, split.taxonomy.ignore_id),
+        seed=settings.seed,
+        sampling=data.sampling,
+        on_read_error=settings.on_read_error,
+        cache_bytes=data.cache_mib * 2**20 // max(data.workers, 1),
+        classmix_prob=augment.classmix_prob,
+        windows=(augment.crop[0], augment.crop[1]) if augment.tiled_crops else None,
+        border_weight=config.loss.border_weight,
+        border_sigma=config.loss.border_sigma,
+    )
+    batches = ResumableBatchSampler(
+        module.step * accumulate,
+        settings.steps * accumulate,
+        batch_size=data.batch_size,
+        rank=trainer.global_rank,
+        world_size=trainer.world_size,
+    )
+    loader = TrainLoader(samples, batches, data.workers)
+    try:
+        trainer.fit(module, loader)
+    except RuntimeError as error:
+        if "DataLoader worker" in str(error):
+            what = "a DataLoader worker was killed, most likely out of memory or /dev/shm"
+            fix = "lower --data.workers or --data.cache_mib; go on with --resume"
+            raise ResourceError("training", what, fix) from error
+        if "closed by peer" in str(error) or "reset by peer" in str(error):
+            what = "another rank has ended"
+            raise ResourceError("training", what, "see its error message; go on with --resume") from error
+        raise
+    finally:
+        loader.close()
 
-    def __init__(self, config: Config, folder: RunFolder, command: str = "") -> None:
-        self.config, self.folder, self.command = config, folder, command
-        self.device = find_device(config.train.device, "--train.device").type
-        check_launch(config.train, self.device)
-        MODELS[config.model.name]  # an unknown name is said here, before the folder is made
-        dataset = open_dataset(config.data.path, config.data.format)
-        self.train_split = dataset.split(config.data.train_split)
-        self.val_split = dataset.split(config.data.val_split)
-        _refuse_unlabelled(self.train_split)
-        _refuse_unlabelled(self.val_split)
-        self.taxonomy, self.dataset_name = dataset.taxonomy, dataset.name
-        self.precision = choose_precision(config.train.precision, self.device)
+
+class AfterStep(Callback):
+    """After each optimizer step: log, validate and save if it is time; save and stop if a signal has come.
+
+    scores  of the last validation, None before the first
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        folder: RunFolder,
+        signals: StopSignals,
+        *,
+        val_split: Split,
+        card: dict[str, Any],
+        precision: str,
+        progress: TrainingProgress,
+    ) -> None:
+        self.config, self.folder, self.signals = config, folder, signals
+        self.val_split = val_split
+        self.taxonomy: Taxonomy = val_split.taxonomy
+        self.card, self.precision = card, precision
+        self.best_score, self.best_step = progress.best_score, progress.best_step
         self.scores: Scores | None = None
-        self.scored_step = 0
-        self.signals = StopSignals(folder.path)
+        self._scored_step = 0
 
-    def check_classes(self) -> None:
-        """Warn of classes that no mask holds, before the run's folder is made and hours are spent."""
-        for line in check_classes(self.train_split, skip_bad=self.config.train.on_read_error == "skip"):
-            print(f"warning: {line}", file=sys.stderr)
-
-    def fit(self, resume: bool, is_first: bool) -> Scores | None:
-        """Build, maybe restore, train to the last step."""
-        config = self.config
-        torch.manual_seed(config.train.seed)
-        weights = class_weights(config.loss, self.train_split, skip_bad=config.train.on_read_error == "skip")
-        state = self._load_state() if resume else None
-        model = build_model(
-            config.model, self.taxonomy, self.folder.last if state and is_checkpoint(self.folder.last) else None
-        )
-        module = TrainingModule(model, config, self.taxonomy.ignore_id, weights, self.after_step)
-        if state is not None:
-            self._restore(module, state)
-        if is_first:
-            self.folder.truncate_metrics(module.step)
-            write_text(self.folder.config, config.to_yaml())
-            self._write_environment(module)
-        if module.step < config.train.steps:
-            self._train(module)
-            if is_first:
-                self._write_environment(module)
-        if self.signals.received and module.step < config.train.steps:
-            what = f"stopped by {signal.Signals(self.signals.received).name} after step {module.step}, state saved"
-            raise Interrupted(self.folder.path, what, "go on with --resume")
-        return self.scores
-
-    def _train(self, module: TrainingModule) -> None:
-        trainer = self._trainer(module)
-        loader = self._loader(module, trainer)
-        try:
-            trainer.fit(module, loader)
-        except RuntimeError as error:
-            if "DataLoader worker" in str(error):
-                what = "a process that reads images was ended from outside, mostly for want of memory or of /dev/shm"
-                fix = "lower --data.workers or --data.cache_mib; go on with --resume"
-                raise ResourceError("training", what, fix) from error
-            if "closed by peer" in str(error) or "reset by peer" in str(error):
-                raise ResourceError(
-                    "training", "another rank has ended", "see its line; go on with --resume"
-                ) from error
-            raise
-        finally:
-            loader.close()
-
-    def _write_environment(self, module: TrainingModule) -> None:
-        self.folder.write_environment(precision=self.precision, device=self.device, replaced_images=module.num_bad)
-
-    def _load_state(self) -> State | None:
-        state, skipped = load_state(self.folder.last)
-        for line in skipped:
-            print(f"warning: passed over {line}")
-        if state is None:
-            print(f"{self.folder.last}: no state was saved yet, starting at step 0")
-        return state
-
-    def _restore(self, module: TrainingModule, state: State) -> None:
-        self._compare(state.settings)
-        averaged = any(name.startswith("average.") for name in state.tensors)
-        if averaged != (module.average is not None):
-            what = f"was trained {'with' if averaged else 'without'} a moving average"
-            raise CheckpointError(
-                self.folder.last, what, "leave --train.ema as it was, or start a new run with --model.init_from"
-            )
-        module.progress = state.progress
-        module.step, module.num_bad = state.progress.step, state.progress.num_bad
-        load_weights(module.model, _named(state.tensors, "model."), self.folder.last)
-        if module.average is not None:
-            module.average.load(_named(state.tensors, "average."))
-        restore_optimizer(module.optimizer, state.tensors)
-
-    def _compare(self, saved: dict[str, Any]) -> None:
-        """Refuse what breaks the run, name what changes its images; of settings that an older state lacks nothing is known."""
-        now = self._settings()
-        changed = [
-            name
-            for name in _FIXED
-            if any(now[name].get(key, value) != value for key, value in saved.get(name, {}).items())
-        ]
-        if changed:
-            what = f"was trained with other settings in {', '.join(changed)}"
-            raise CheckpointError(
-                self.folder.last, what, "resume without these options, or start a new run with --model.init_from"
-            )
-        drawn = [name for name, value in now["drawn"].items() if saved.get("drawn", {}).get(name, value) != value]
-        if drawn:
-            print(
-                f"{', '.join(drawn)} changed: from here on other images and crops are drawn than an unbroken run would draw"
-            )
-
-    def _settings(self) -> dict[str, Any]:
-        fixed: dict[str, Any] = {name: dataclasses.asdict(getattr(self.config, name)) for name in _FIXED}
-        drawn: dict[str, Any] = {}
-        for section, names in _DRAWN.items():
-            values = dataclasses.asdict(getattr(self.config, section))
-            drawn |= {f"{section}.{name}": values[name] for name in names or values}
-        return {**fixed, "drawn": drawn}
-
-    def _loader(self, module: TrainingModule, trainer: lightning.Trainer) -> TrainLoader:
-        data, accumulate, settings = self.config.data, self.config.optimizer.grad_accum_steps, self.config.train
-        augment = self.config.augment
-        transform = training_transform(augment, self.taxonomy.ignore_id)
-        cache_bytes = data.cache_mib * 2**20 // max(data.workers, 1)
-        windows = (augment.crop[0], augment.crop[1]) if augment.tiled_crops else None
-        draws = AugmentedDataset(
-            self.train_split,
-            transform,
-            settings.seed,
-            data.sampling,
-            settings.on_read_error,
-            cache_bytes,
-            augment.classmix_prob,
-            windows,
-        )
-        first, last = module.step * accumulate, settings.steps * accumulate
-        batches = ResumableBatchSampler(first, last, data.batch_size, trainer.global_rank, trainer.world_size)
-        return TrainLoader(draws, batches, data.workers)
-
-    def _trainer(self, module: TrainingModule) -> lightning.Trainer:
-        settings = self.config.train
-        return lightning.Trainer(
-            accelerator="gpu" if self.device == "cuda" else "cpu",
-            devices=settings.devices,
-            num_nodes=settings.nodes,
-            strategy="auto" if settings.devices * settings.nodes == 1 else "ddp",
-            precision="bf16-mixed" if self.precision == "bfloat16" else "32-true",
-            max_steps=settings.steps - module.step,
-            max_epochs=1,
-            accumulate_grad_batches=self.config.optimizer.grad_accum_steps,
-            gradient_clip_val=self.config.optimizer.clip_norm or None,
-            callbacks=[self.signals, make_progress_bar(module.step, settings.steps)],
-            logger=make_loggers(settings.loggers, self.folder.path),
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            log_every_n_steps=1,
-            default_root_dir=self.folder.path,
-        )
-
-    def after_step(self, module: TrainingModule) -> None:
-        """Log, validate and save when their step has come; save and stop when a signal has."""
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: lightning.Trainer, module: TrainingModule, outputs: object, batch: Batch, batch_idx: int
+    ) -> None:
+        """Do what is due after this step; nothing between accumulated batches."""
+        if (batch_idx + 1) % self.config.optimizer.grad_accum_steps:
+            return
         settings, step = self.config.train, module.step
-        self.signals.received = largest_over_ranks(self.signals.received, module.device)
-        stop = self.signals.received != 0
+        stop = self.signals.agree(module.device)
         last = step == settings.steps
         validates, saves = (step % every == 0 or last for every in (settings.validate_every, settings.save_every))
         if validates or saves or stop:
-            self._check_finite(module)
+            self._refuse_broken(module)
         if step % settings.log_every == 0 or last:
-            rate = float(module.optimizer.param_groups[0]["lr"])
-            self._log(module, {"split": self.config.data.train_split, "lr": rate, "loss": module.loss_of_step})
+            lr = float(module.optimizer.param_groups[0]["lr"])
+            self._log(module, {"split": self.config.data.train_split, "lr": lr, "loss": module.loss_of_step})
         if validates:
             try:
                 self._validate(module)
             except InputError:
-                # An image of the validation split that cannot be read must not cost the steps before it.
+                # An unreadable validation image must not cost the steps since the last save.
                 self._save(module)
                 raise
         if saves or stop:
             self._save(module)
-        if stop:
-            module.trainer.should_stop = True
+        trainer.should_stop |= stop
 
-    def _check_finite(self, module: TrainingModule) -> None:
+    def _refuse_broken(self, module: TrainingModule) -> None:
         try:
-            check_finite(module.state_tensors(), "training")
+            refuse_broken(module.state_tensors(), "training")
         except CheckpointError as error:
             what = f"after step {module.step} {error.what}"
-            raise InputError("training", what, "lower --optimizer.lr; the last checkpoint is whole") from error
+            raise InputError("training", what, "lower --optimizer.lr; the last checkpoint is intact") from error
 
     def _log(self, module: TrainingModule, values: dict[str, Any]) -> None:
         if module.global_rank == 0:
@@ -265,56 +257,40 @@ class Run:
             logger.log_metrics(numbers, step=module.step)
 
     def _validate(self, module: TrainingModule) -> None:
+        """Score the weights that will be saved (the moving average, if there is one); keep the best ones."""
         started = time.monotonic()
         with module.ema_weights():
             scores = validate(
-                module.model, self.val_split, module.device, module.global_rank, module.trainer.world_size
+                module.model, self.val_split, module.device, rank=module.global_rank, world_size=module.trainer.world_size
             )
-            self.scores, self.scored_step = scores, module.step
-            if scores.mean_iou > module.progress.best_score:
-                module.progress = dataclasses.replace(
-                    module.progress, best_score=scores.mean_iou, best_step=module.step
-                )
+            self.scores, self._scored_step = scores, module.step
+            if scores.mean_iou > self.best_score:
+                self.best_score, self.best_step = scores.mean_iou, module.step
                 if module.global_rank == 0:
                     save_checkpoint(self.folder.best, module.model, self.taxonomy, self._card(module))
         module.log_live("miou", scores.mean_iou)
         values = {
+            "split": self.config.data.val_split,
             "miou": scores.mean_iou,
             "pixel_accuracy": scores.pixel_accuracy,
             "mean_accuracy": scores.mean_accuracy,
+            "fw_iou": scores.frequency_weighted_iou,
+            "seconds": time.monotonic() - started,
         }
-        values |= {"fw_iou": scores.frequency_weighted_iou, "seconds": time.monotonic() - started}
-        self._log(module, {"split": self.config.data.val_split, **values})
+        self._log(module, values)
 
     def _save(self, module: TrainingModule) -> None:
+        """Write the checkpoint `last`, to predict with, and the training state, to resume from."""
         with module.ema_weights():
             if module.global_rank == 0:
                 save_checkpoint(self.folder.last, module.model, self.taxonomy, self._card(module))
-        module.progress = dataclasses.replace(module.progress, step=module.step, num_bad=module.num_bad)
+        progress = TrainingProgress(module.step, self.best_score, self.best_step, module.num_replaced)
         if module.global_rank == 0:
-            save_state(self.folder.last, module.state_tensors(), module.progress, self._settings())
+            save_state(self.folder.last, module.state_tensors(), progress, run_settings(self.config))
 
     def _card(self, module: TrainingModule) -> dict[str, Any]:
-        card: dict[str, Any] = {
-            "title": f"{self.config.model.name} on {self.dataset_name}",
-            "data": f"{self.dataset_name}, {len(self.train_split)} images of split `{self.train_split.name}`, "
-            f"best step chosen on {len(self.val_split)} of split `{self.val_split.name}`",
-            "recipe": {"steps": module.step, "of": self.config.train.steps, "precision": self.precision},
-            "command": f"`{self.command}`",
-        }
-        if self.scores is not None and self.scored_step == module.step:
-            card["scores"] = [
-                {"dataset": self.dataset_name, "split": self.val_split.name, "metrics": self.scores.means()}
-            ]
+        recipe = {"steps": module.step, "of": self.config.train.steps, "precision": self.precision}
+        card = {**self.card, "recipe": recipe}
+        if self.scores is not None and self._scored_step == module.step:
+            card["scores"] = {f"{self.val_split.name} {name}": value for name, value in self.scores.means().items()}
         return card
-
-
-def _named(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _refuse_unlabelled(split: Split) -> None:
-    if not split.has_masks:
-        without = next(item.image for item in split.items if item.mask is None)
-        what = f"has no mask, but split {split.name} is to be learned from or scored"
-        raise DatasetError(without, what, "add it, or name another split")

@@ -1,8 +1,8 @@
-"""What a run needs to go on as if nothing had happened: one file, and the one before it.
+"""The training state: all that a run needs to continue as if it had never stopped, in one file, and the file before it.
 
-Everything random is a function of the seed and the step, so the state is tensors (weights, moving average, optimiser)
-and a few numbers. It is written aside, reopened, compared by digest, and only then takes the name; the file that it
-replaces stays as `previous`, so that at every moment at least one whole state is on disk.
+Everything random is a function of the seed and the step, so the state is tensors (weights, moving average, optimizer) and a
+few numbers. It is written to a temporary name, read back, compared by digest, and renamed. The file that it replaces stays
+as `previous`, so that at least one intact state is on disk at any moment.
 """
 
 from __future__ import annotations
@@ -29,36 +29,45 @@ PREVIOUS = "state.previous.safetensors"
 
 
 @dataclass(frozen=True)
-class Progress:
-    """The numbers of a state: steps done, the best validation score and its step, bad images met."""
+class TrainingProgress:
+    """The numbers of a state: steps done, the best validation score and its step, images replaced so far."""
 
     step: int = 0
     best_score: float = -1.0
     best_step: int = 0
-    num_bad: int = 0
+    num_replaced: int = 0
 
 
 @dataclass(frozen=True)
-class State:
-    """What a state file holds: named tensors, progress, and the settings that it was trained with."""
+class TrainingState:
+    """The contents of a state file: tensors by name, progress, and the settings that it was trained with.
+
+    Names start with "model.", "ema." or "optimizer.".
+    """
 
     tensors: dict[str, Tensor]
-    progress: Progress
+    progress: TrainingProgress
     settings: dict[str, Any]
 
+    def named(self, prefix: str) -> dict[str, Tensor]:
+        """Return the tensors whose names start with `prefix`, under their names without it."""
+        return {name.removeprefix(prefix): tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
 
-def save_state(folder: Path, tensors: Mapping[str, Tensor], progress: Progress, settings: Mapping[str, Any]) -> None:
-    """Write the state and prove it: the new file is read back and its digest compared before the old one goes.
 
-    Raises ResourceError when it cannot be written or does not read back.
+def save_state(
+    folder: Path, tensors: Mapping[str, Tensor], progress: TrainingProgress, settings: Mapping[str, Any]
+) -> None:
+    """Write the state; the new file is read back and compared by digest before it replaces the old one.
+
+    Raises ResourceError if it cannot be written or does not read back.
     """
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     facts = {"progress": json.dumps(asdict(progress)), "settings": json.dumps(dict(settings))}
-    metadata = {**facts, "digest": _digest(stored), "facts": _digest_of_facts(facts)}
+    metadata = {**facts, "digest": _digest(stored, facts)}
     path, new = folder / STATE, folder / ("new." + STATE)
     write_bytes(new, safetensors.torch.save(stored, metadata=metadata))
     try:
-        read_state_file(new)
+        read_state(new)
     except CheckpointError as error:
         new.unlink(missing_ok=True)
         raise ResourceError(new, f"did not read back after writing: {error.what}", "check the disk") from error
@@ -67,43 +76,44 @@ def save_state(folder: Path, tensors: Mapping[str, Tensor], progress: Progress, 
     os.replace(new, path)
 
 
-def load_state(folder: Path) -> tuple[State | None, list[str]]:
-    """The newest whole state in the folder, None where none was ever saved; and a line for each file passed over.
+def read_newest_state(folder: Path) -> tuple[TrainingState | None, list[str]]:
+    """Return the newest intact state in the folder, None if none was ever saved; and one line per damaged file.
 
-    Raises CheckpointError when there are states and none is whole.
+    Raises CheckpointError if there are states and none is intact.
     """
     skipped: list[str] = []
-    # A kill between the two renames leaves the newest state under its first name.
+    # A kill between the two renames leaves the newest state under its temporary name.
     for name in ("new." + STATE, STATE, PREVIOUS):
         if (folder / name).exists():
             try:
-                return read_state_file(folder / name), skipped
+                return read_state(folder / name), skipped
             except CheckpointError as error:
                 skipped.append(str(error))
     if skipped:
-        what = "holds no whole training state: " + "; ".join(skipped)
+        what = "contains no intact training state: " + "; ".join(skipped)
         raise CheckpointError(folder, what, "start a new run from a checkpoint with --model.init_from")
     return None, skipped
 
 
-def read_state_file(path: Path) -> State:
-    """Raises CheckpointError when the file is cut, or does not hold what was written."""
+def read_state(path: Path) -> TrainingState:
+    """Read one state file. Raises CheckpointError if it is cut, or differs from what was written."""
     try:
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        progress, settings = Progress(**json.loads(metadata["progress"])), dict(json.loads(metadata["settings"]))
+        progress = TrainingProgress(**json.loads(metadata["progress"]))
+        settings = dict(json.loads(metadata["settings"]))
+        intact = metadata["digest"] == _digest(tensors, metadata)
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(path, f"is cut or damaged: {error!r}") from error
-    # The digest of the facts came later than the tensors': states without it are read as well.
-    facts = _digest_of_facts(metadata)
-    if metadata.get("digest") != _digest(tensors) or metadata.get("facts", facts) != facts:
-        raise CheckpointError(path, "holds other numbers than were written")
-    return State(tensors, progress, settings)
+    if not intact:
+        raise CheckpointError(path, "differs from what was written: its digest does not match")
+    return TrainingState(tensors, progress, settings)
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    total = hashlib.sha256()
+def _digest(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> str:
+    """Hash names, types, shapes and bytes of the tensors, progress and settings."""
+    total = hashlib.sha256(f"{facts['progress']}\n{facts['settings']}".encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -111,19 +121,15 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     return total.hexdigest()
 
 
-def _digest_of_facts(metadata: Mapping[str, str]) -> str:
-    return hashlib.sha256(f"{metadata['progress']}\n{metadata['settings']}".encode()).hexdigest()
-
-
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's per-parameter tensors, named `optimizer.<parameter>.<key>`; plain numbers become 0-d tensors."""
+    """Return the optimizer's tensors as `optimizer.<parameter index>.<key>`; plain numbers become 0-d tensors."""
     rows = optimizer.state_dict()["state"]
     named = {f"optimizer.{index}.{key}": value for index, row in rows.items() for key, value in row.items()}
     return {name: torch.as_tensor(value) for name, value in named.items() if value is not None}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put the tensors of `optimizer_tensors` back, in their parameters' memory format; groups and rates stay as configured."""
+    """Restore the tensors of `optimizer_tensors` in their parameters' memory format; groups and rates stay as configured."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     rows: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
@@ -131,10 +137,10 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
             _, index, key = name.split(".", 2)
             parameter = parameters[int(index)]
             if tensor.shape == parameter.shape:
-                # Files know no memory format; other strides could take other instructions, which round differently.
+                # Files know no memory format; other strides could select other instructions, which round differently.
                 tensor = torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
             rows.setdefault(int(index), {})[key] = tensor
-    # Files hand tensors over in any order.
+    # Files list tensors in any order.
     optimizer.load_state_dict(
         {"state": dict(sorted(rows.items())), "param_groups": optimizer.state_dict()["param_groups"]}
     )
