@@ -20,6 +20,7 @@ from pathlib import Path
 import lightning
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.callbacks import LambdaCallback
 from torch.utils.data import DataLoader
 
 from pixelwise.config import Config
@@ -67,10 +68,6 @@ def _batch(size: int, height: int, width: int) -> Batch:
     return Batch(images, torch.randint(0, NUM_CLASSES, (size, height, width)), tuple(map(str, range(size))))
 
 
-def _as_it_is(row: tuple[Batch, int]) -> tuple[Batch, int]:
-    return row
-
-
 def time_plain(model: SegmentationModel, batches: list[Batch]) -> float:
     """Seconds of a tutorial's loop over all batches, after one batch to warm up."""
     torch.set_flush_denormal(False)
@@ -91,8 +88,7 @@ def time_engine(model: SegmentationModel, batches: list[Batch], precision: str) 
     torch.set_flush_denormal(True)
     marks: list[float] = []
     settings = {"optimizer": {"name": "adamw", "lr": 1e-3}, "train": {"steps": len(batches) + 1}}
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    module = TrainingModule(model, Config().updated(settings), 255, None, lambda _: marks.append(time.perf_counter()))
+    module = TrainingModule(model, Config().updated(settings), 255)
     with tempfile.TemporaryDirectory() as folder:
         trainer = lightning.Trainer(
             accelerator="cpu",
@@ -105,10 +101,9 @@ def time_engine(model: SegmentationModel, batches: list[Batch], precision: str) 
             enable_model_summary=False,
             enable_progress_bar=False,
             default_root_dir=Path(folder),
+            callbacks=[LambdaCallback(on_train_batch_end=lambda *_: marks.append(time.perf_counter()))],
         )
-        trainer.fit(
-            module, DataLoader([(batch, 0) for batch in [batches[0], *batches]], batch_size=None, collate_fn=_as_it_is)
-        )
+        trainer.fit(module, DataLoader([batches[0], *batches], batch_size=None, collate_fn=lambda batch: batch))
     return marks[-1] - marks[0]
 
 

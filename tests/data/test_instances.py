@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pixelwise.core import Window
 from pixelwise.data.instances import MIN_OVERLAP, InstanceCrops, bounds, draw_overlapping, draw_region, enlarge, overlap
-from pixelwise.data.transforms import Place
+from pixelwise.data.transforms import Point
 from pixelwise.errors import InputError
 from pixelwise.inference.proposals import ensemble, grid_proposals, proposal_scores
 from pixelwise.models import create_model
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 
 def keep(
-    image: NDArray[np.uint8], mask: NDArray[Any], rng: np.random.Generator, center: Place | None = None
+    image: NDArray[np.uint8], mask: NDArray[Any], rng: np.random.Generator, center: Point | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     return image, mask
 

@@ -1,4 +1,4 @@
-"""The loader: what the n-th draw shows depends on seed and n alone, whoever reads it."""
+"""The loader: what draw number n shows depends on seed and n alone, in whichever process it is made."""
 
 from __future__ import annotations
 
@@ -12,25 +12,35 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from helpers.tiny_data import NAMES, write_dataset
 from pixelwise.config import AugmentConfig
 from pixelwise.core import Batch, Sample, Taxonomy
 from pixelwise.data import open_dataset
+from pixelwise.data.border_weights import border_weights, label_instances
 from pixelwise.data.dataset import Item, Split
-from pixelwise.data.loader import AugmentedDataset, ResumableBatchSampler, TrainLoader, _Worker, collate, draw_index
-from pixelwise.data.transforms import Augment
+from pixelwise.data.loader import (
+    AugmentedDataset,
+    ResumableBatchSampler,
+    TrainingSample,
+    TrainLoader,
+    WorkerInit,
+    collate,
+    draw_index,
+)
+from pixelwise.data.transforms import Augment, Point
 from pixelwise.data.windows import window_centers, window_starts
 from pixelwise.errors import DatasetError, ImageError, InputError
 
-STRONG = AugmentConfig(crop=[16, 20], rotate=20, brightness=0.3, hue=20, class_balanced_prob=0.5)
+STRONG = AugmentConfig(crop=[16, 20], rotate=20, brightness=0.3, hue=20, class_balanced_prob=0.5, context_px=6)
 
 
 class Numbers(Split):
@@ -49,27 +59,51 @@ class Numbers(Split):
         return Sample(self.items[index].key, np.full((4, 5, 3), index, np.uint8), np.zeros((4, 5), np.uint8))
 
 
-def keep(image, mask, rng):  # type: ignore[no-untyped-def]
+def keep(
+    image: NDArray[np.uint8], mask: NDArray[Any], rng: np.random.Generator, center: Point | None = None
+) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     return image, mask
 
 
-def batches_of(split: Split, workers: int, seed: int = 3, stop: int = 6) -> list[tuple[Batch, int]]:
-    draws = AugmentedDataset(split, Augment(STRONG, 255), seed)
-    return list(TrainLoader(draws, ResumableBatchSampler(0, stop, 2), workers))
+def batches_of(split: Split, workers: int, seed: int = 3, stop: int = 6) -> list[Batch]:
+    """Batches with everything that a worker makes: context, ClassMix and border weights."""
+    dataset = AugmentedDataset(split, Augment(STRONG, 255), seed=seed, classmix_prob=0.5, border_weight=10.0)
+    return list(TrainLoader(dataset, ResumableBatchSampler(0, stop, batch_size=2), workers))
 
 
 def test_workers_change_nothing(tmp_path: Path) -> None:
     split = open_dataset(write_dataset(tmp_path, num_train=5)).split("train")
     runs = [batches_of(split, workers) for workers in (0, 1, 2)]
     assert [len(run) for run in runs] == [6, 6, 6]
-    for (one, _), *others in zip(*runs, strict=True):
-        for other, _ in others:
+    for one, *others in zip(*runs, strict=True):
+        for other in others:
             assert one.keys == other.keys
             assert torch.equal(one.images, other.images)
             assert torch.equal(one.masks, other.masks)
-    assert runs[0][0][0].images.dtype == torch.uint8
-    assert runs[0][0][0].masks.dtype == torch.int64
-    assert runs[0][0][0].images.shape == (2, 3, 16, 20)
+            assert one.pixel_weights is not None
+            assert other.pixel_weights is not None
+            assert torch.equal(one.pixel_weights, other.pixel_weights)
+    batch = runs[0][0]
+    assert (batch.images.dtype, batch.masks.dtype) == (torch.uint8, torch.int64)
+    assert batch.images.shape == (2, 3, 16 + 2 * 6, 20 + 2 * 6)
+    assert batch.masks.shape == (2, 16, 20)
+
+
+def test_border_weights_are_those_of_the_final_mask(tmp_path: Path) -> None:
+    """After augmentation and ClassMix, and in memory that moves: OpenCV's own distances differ from address to address."""
+    split = open_dataset(write_dataset(tmp_path, num_train=5)).split("train")
+    for batch in batches_of(split, 0):
+        for mask, weights in zip(
+            batch.masks, batch.pixel_weights if batch.pixel_weights is not None else (), strict=True
+        ):
+            instances = label_instances(mask.numpy(), 255)
+            made = set()
+            for offset in range(0, 64, 16):
+                _ = bytearray(offset + 1)
+                made.add(border_weights(instances.copy(), 10.0).tobytes())
+            assert made == {weights.numpy().tobytes()}
+    plain = AugmentedDataset(split, Augment(STRONG, 255), seed=3)
+    assert collate([plain[0]]).pixel_weights is None
 
 
 def test_the_global_generators_are_left_alone(tmp_path: Path) -> None:
@@ -109,32 +143,48 @@ def test_replacement_draws_any_image_each_time() -> None:
 
 
 def test_no_two_draws_share_their_augmentation() -> None:
-    split, seen = Numbers(4), []
-    draws = AugmentedDataset(split, lambda image, mask, rng: (seen.append(tuple(rng.random(4))) or image, mask), 5)
+    seen = set()
+
+    def note(
+        image: NDArray[np.uint8], mask: NDArray[Any], rng: np.random.Generator, center: Point | None = None
+    ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+        seen.add(tuple(rng.random(4)))
+        return image, mask
+
+    dataset = AugmentedDataset(Numbers(4), note, seed=5)
     for number in range(40):
-        _ = draws[number]
-    assert len(set(seen)) == 40
+        _ = dataset[number]
+    assert len(seen) == 40
 
 
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 9), st.integers(1, 6))
 def test_ranks_share_out_the_draws(world: int, size: int, start: int, count: int) -> None:
-    ranks = [list(ResumableBatchSampler(start, start + count, size, rank, world)) for rank in range(world)]
+    samplers = [
+        ResumableBatchSampler(start, start + count, batch_size=size, rank=rank, world_size=world)
+        for rank in range(world)
+    ]
+    ranks = [list(sampler) for sampler in samplers]
     together = [number for step in zip(*ranks, strict=True) for batch in step for number in batch]
     # The same images in the same step as one rank with the whole batch sees.
-    alone = [number for batch in ResumableBatchSampler(start, start + count, size * world) for number in batch]
+    whole = ResumableBatchSampler(start, start + count, batch_size=size * world)
+    alone = [number for batch in whole for number in batch]
     assert together == alone
     assert len(set(together)) == len(together)
-    assert all(len(ResumableBatchSampler(start, start + count, size, rank, world)) == count for rank in range(world))
+    assert all(len(sampler) == count for sampler in samplers)
 
 
 def test_a_resumed_loader_goes_on_where_it_stopped() -> None:
-    assert [*ResumableBatchSampler(0, 3, 4), *ResumableBatchSampler(3, 7, 4)] == list(ResumableBatchSampler(0, 7, 4))
+    first, second, whole = (
+        ResumableBatchSampler(start, stop, batch_size=4) for start, stop in ((0, 3), (3, 7), (0, 7))
+    )
+    assert [*first, *second] == list(whole)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_bad_image_stops_with_its_name(workers: int) -> None:
     """torch would rebuild the error from its text, and lose class, file and fix."""
-    loader = TrainLoader(AugmentedDataset(Numbers(3, broken=[1]), keep, 0), ResumableBatchSampler(0, 3, 1), workers)
+    dataset = AugmentedDataset(Numbers(3, broken=[1]), keep, seed=0)
+    loader = TrainLoader(dataset, ResumableBatchSampler(0, 3, batch_size=1), workers)
     with pytest.raises(ImageError, match=r"^p1\.png: is cut; fix: export it again$"):
         list(loader)
 
@@ -142,16 +192,16 @@ def test_a_bad_image_stops_with_its_name(workers: int) -> None:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_skipped_image_is_replaced_and_counted(workers: int) -> None:
     split = Numbers(5, broken=[2])
-    batches = ResumableBatchSampler(0, 5, 2)
-    plain = [batch.keys for batch, _ in TrainLoader(AugmentedDataset(Numbers(5), keep, 0), batches, workers)]
-    rows = list(TrainLoader(AugmentedDataset(split, keep, 0, on_read_error="skip"), batches, workers))
-    assert [batch.keys for batch, _ in rows] == [tuple("p3" if key == "p2" else key for key in keys) for keys in plain]
-    assert sum(count for _, count in rows) == 2
+    sampler = ResumableBatchSampler(0, 5, batch_size=2)
+    plain = [batch.keys for batch in TrainLoader(AugmentedDataset(Numbers(5), keep, seed=0), sampler, workers)]
+    batches = list(TrainLoader(AugmentedDataset(split, keep, seed=0, on_read_error="skip"), sampler, workers))
+    assert [batch.keys for batch in batches] == [tuple("p3" if key == "p2" else key for key in keys) for keys in plain]
+    assert sum(batch.num_replaced for batch in batches) == 2
 
 
 def test_nothing_left_to_skip_to() -> None:
     with pytest.raises(DatasetError, match="no sample of the split can be read"):
-        _ = AugmentedDataset(Numbers(2, broken=[0, 1]), keep, 0, on_read_error="skip")[0]
+        _ = AugmentedDataset(Numbers(2, broken=[0, 1]), keep, seed=0, on_read_error="skip")[0]
 
 
 @given(st.integers(1, 400), st.integers(1, 90))
@@ -168,8 +218,8 @@ def test_windows_lie_side_by_side(length: int, window: int) -> None:
 def test_an_epoch_of_windows_shows_every_pixel_once(tmp_path: Path) -> None:
     split = open_dataset(write_dataset(tmp_path, num_train=3, size=(32, 48))).split("train")
     config = AugmentConfig(crop=[16, 16], scale=[1.0, 1.0], flip=0.0)
-    draws = AugmentedDataset(split, Augment(config, 255), 5, windows=(16, 16))
-    shown = [draws[number][0] for number in range(18)]
+    draws = AugmentedDataset(split, Augment(config, 255), seed=5, windows=(16, 16))
+    shown = [draws[number] for number in range(18)]
     wanted = [
         (
             sample.key,
@@ -181,9 +231,9 @@ def test_an_epoch_of_windows_shows_every_pixel_once(tmp_path: Path) -> None:
         for left in (0, 16, 32)
         if sample.mask is not None
     ]
-    assert sorted(wanted) == sorted((s.key, s.image.tobytes(), s.mask.tobytes()) for s in shown if s.mask is not None)
+    assert sorted(wanted) == sorted((s.key, s.image.tobytes(), s.mask.tobytes()) for s in shown)
     assert window_centers((32, 48), (16, 16))[0] == (8, 8)
-    assert [draws[number][0].key for number in range(18, 36)] != [s.key for s in shown], "each epoch has its own order"
+    assert [draws[number].key for number in range(18, 36)] != [s.key for s in shown], "each epoch has its own order"
 
 
 @pytest.mark.parametrize("on_read_error", ["stop", "skip"])
@@ -195,12 +245,12 @@ def test_windows_of_a_mask_that_cannot_be_read(tmp_path: Path, on_read_error: Li
     config = AugmentConfig(crop=[16, 16], scale=[1.0, 1.0], flip=0.0)
     if on_read_error == "stop":
         with pytest.raises(InputError, match=bad.name):
-            AugmentedDataset(split, Augment(config, 255), 5, windows=(16, 16))
+            AugmentedDataset(split, Augment(config, 255), seed=5, windows=(16, 16))
         return
-    draws = AugmentedDataset(split, Augment(config, 255), 5, on_read_error=on_read_error, windows=(16, 16))
-    rows = [draws[number] for number in range(13)]
-    assert sum(replaced for _, replaced in rows) == 1
-    assert {sample.key for sample, _ in rows} == {"p0", "p2"}
+    draws = AugmentedDataset(split, Augment(config, 255), seed=5, on_read_error=on_read_error, windows=(16, 16))
+    samples = [draws[number] for number in range(13)]
+    assert sum(sample.is_replaced for sample in samples) == 1
+    assert {sample.key for sample in samples} == {"p0", "p2"}
 
 
 def test_the_cache_reads_each_image_once() -> None:
@@ -210,28 +260,27 @@ def test_the_cache_reads_each_image_once() -> None:
     for num_kept in (3, 2, 0):
         split = Numbers(3)
         # One byte less than the next sample would need.
-        draws = AugmentedDataset(split, keep, 0, cache_bytes=(num_kept + 1) * size - 1)
-        keys = [draws[number][0].key for number in range(9)]
+        draws = AugmentedDataset(split, keep, seed=0, cache_bytes=(num_kept + 1) * size - 1)
+        keys = [draws[number].key for number in range(9)]
         assert sorted(set(keys)) == ["p0", "p1", "p2"]
         reads[num_kept] = sum(split.reads.values())
     assert reads == {3: 3, 2: 5, 0: 9}
 
 
 def test_collate_keeps_ids_beyond_255() -> None:
-    rows = [(Sample("a", np.zeros((2, 2, 3), np.uint8), np.full((2, 2), 65535, np.uint16)), False)]
-    batch, replaced = collate(rows)
+    batch = collate([TrainingSample("a", np.zeros((2, 2, 3), np.uint8), np.full((2, 2), 65535, np.uint16))])
     assert int(batch.masks.max()) == 65535
     assert batch.images.shape == (1, 3, 2, 2)
-    assert replaced == 0
+    assert batch.num_replaced == 0
 
 
 def test_mixing_pastes_a_second_sample_and_leaves_the_first_draws_alone() -> None:
-    plain, mixed = (AugmentedDataset(Numbers(6), keep, 3, classmix_prob=share) for share in (0.0, 1.0))
-    pairs = [(plain[n][0], mixed[n][0]) for n in range(12)]
+    plain, mixed = (AugmentedDataset(Numbers(6), keep, seed=3, classmix_prob=share) for share in (0.0, 1.0))
+    pairs = [(plain[n], mixed[n]) for n in range(12)]
     assert all(one.key == two.key for one, two in pairs)
     assert any((one.image != two.image).any() for one, two in pairs)
-    again = AugmentedDataset(Numbers(6), keep, 3, classmix_prob=1.0)
-    assert all((again[n][0].image == two.image).all() for n, (_, two) in enumerate(pairs))
+    again = AugmentedDataset(Numbers(6), keep, seed=3, classmix_prob=1.0)
+    assert all((again[n].image == two.image).all() for n, (_, two) in enumerate(pairs))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX knows them")
@@ -240,7 +289,7 @@ def test_a_reader_leaves_the_groups_signals_to_its_parent() -> None:
     parent = os.getpid()
     child = os.fork()
     if child == 0:
-        _Worker(parent)(0)
+        WorkerInit(parent)(0)
         os.write(writing, b"x")
         time.sleep(30)
         os._exit(0)
@@ -258,7 +307,7 @@ def test_a_reader_leaves_the_groups_signals_to_its_parent() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="stops as POSIX knows them")
 def test_a_stuck_worker_is_killed() -> None:
-    loader = TrainLoader(AugmentedDataset(Numbers(50), keep, 0), ResumableBatchSampler(0, 50, 1), 1)
+    loader = TrainLoader(AugmentedDataset(Numbers(50), keep, seed=0), ResumableBatchSampler(0, 50, batch_size=1), 1)
     batches = iter(loader)
     next(batches)
     workers = multiprocessing.active_children()

@@ -118,8 +118,8 @@ def test_quarter_turns_are_numpys(turns: int, size: tuple[int, int]) -> None:
     angle = turns * np.pi / 2
     # A pixel of the turned image lies in the source where the turn back puts it; y points down.
     linear = np.round([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    to_source = np.column_stack([linear, np.array([22, 15.5]) - linear @ (np.array(size[::-1]) / 2)])
-    turned = warp(image, mask, to_source, size, IGNORE)
+    inverse_matrix = np.column_stack([linear, np.array([22, 15.5]) - linear @ (np.array(size[::-1]) / 2)])
+    turned = warp(image, mask, inverse_matrix, size, ignore_id=IGNORE)
     assert np.array_equal(turned[1], np.rot90(mask, turns))
     assert np.array_equal(turned[0], np.rot90(image, turns))
 
@@ -131,12 +131,12 @@ def test_masks_are_sampled_at_pixel_centres(seed: int) -> None:
     chance = rng(seed)
     height, width, size = int(chance.integers(1, 20)), int(chance.integers(1, 20)), (7, 9)
     mask = chance.integers(0, 200, (height, width), np.uint8)
-    to_source = np.column_stack([chance.normal(0, 1, (2, 2)), chance.uniform(-3, 15, 2)])
+    inverse_matrix = np.column_stack([chance.normal(0, 1, (2, 2)), chance.uniform(-3, 15, 2)])
     image = np.repeat(mask[..., None], 3, 2)
-    warped, moved = warp(image, mask, to_source, size, IGNORE)
+    warped, moved = warp(image, mask, inverse_matrix, size, ignore_id=IGNORE)
     for row in range(size[0]):
         for column in range(size[1]):
-            x, y = to_source @ [column + 0.5, row + 0.5, 1.0]
+            x, y = inverse_matrix @ [column + 0.5, row + 0.5, 1.0]
             inside = 0 <= x < width and 0 <= y < height
             assert moved[row, column] == (mask[int(y), int(x)] if inside else IGNORE)
             assert np.abs(warped[row, column] - bilinear(image, x - 0.5, y - 0.5)).max() < 255 * 3 / 32

@@ -20,8 +20,7 @@ from helpers.tiny_data import tiny_config, write_dataset
 from pixelwise.analysis.mult_adds import num_parameters
 from pixelwise.backbones import BACKBONES, list_backbones
 from pixelwise.config import Config
-from pixelwise.core import Batch, Output
-from pixelwise.data.border_weights import weight_map
+from pixelwise.core import Batch
 from pixelwise.data.transforms import Augment
 from pixelwise.errors import ConfigError
 from pixelwise.models import create_model
@@ -211,7 +210,7 @@ STILL = {"crop": [32, 48], "scale": [1.0, 1.0], "flip": 0.0}
 
 
 def module_of(config: Config, model: UNet | None = None) -> TrainingModule:
-    return TrainingModule(model or create_model("unet", 3, 3, tiny=True), config, 255, None, lambda _: None)
+    return TrainingModule(model or create_model("unet", 3, 3, tiny=True), config, 255)
 
 
 def test_training_on_windows_with_everything_the_paper_has(tmp_path: Path) -> None:
@@ -243,10 +242,7 @@ def test_crops_with_context_are_scored_as_in_the_image(tmp_path: Path) -> None:
     config = Config().updated({"augment": {"crop": [64, 80], "scale": [1.0, 1.0], "flip": 0.0, "context_px": 92}})
     # A crop whose corner lies where the poolings of the whole fall alike.
     crop, labels = Augment(config.augment, 255)(pixels, mask, np.random.default_rng(0), (96 + 40.0, 48 + 32.0))
-    batch = (
-        Batch(torch.from_numpy(crop.transpose(2, 0, 1).copy())[None], torch.from_numpy(labels)[None].long(), ("p",)),
-        0,
-    )
+    batch = Batch(torch.from_numpy(crop.transpose(2, 0, 1).copy())[None], torch.from_numpy(labels)[None].long(), ("p",))
     module = module_of(config, model)
     module.log_live = lambda name, value: None  # type: ignore[method-assign]
     with torch.no_grad():
@@ -256,24 +252,10 @@ def test_crops_with_context_are_scored_as_in_the_image(tmp_path: Path) -> None:
     torch.testing.assert_close(loss, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_the_border_is_weighed_in_the_loss() -> None:
-    masks = torch.zeros(2, 32, 48, dtype=torch.int64)
-    masks[0, 4:20, 4:12], masks[0, 4:20, 15:30], masks[1, 3:9, 3:9], masks[:, -2:] = 1, 1, 2, 255
-    logits = torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
-    config = Config().updated({"loss": {"border_weight": 7.0, "border_sigma": 2.0}})
-    module = module_of(config)
-    loss = module._loss(Output(logits, ()), masks, 0, module._border_map(masks))
-    weights = np.stack([weight_map(mask, np.ones(3, np.float32), 255, 7, 2) for mask in masks.numpy()])
-    losses = functional.cross_entropy(logits, masks, ignore_index=255, reduction="none").numpy()
-    assert float(loss) == pytest.approx(float((weights * losses).sum() / weights.sum()), rel=1e-5)
-    assert weights[0, 10, 13] == pytest.approx(1 + 7 * math.exp(-16 / 8))
-    assert module_of(Config())._border_map(masks) is None
-
-
 @pytest.mark.parametrize(("name", "context"), [("unet", 91), ("compact", 92), ("unet_padded", 92)])
 def test_context_that_a_network_does_not_take(name: str, context: int) -> None:
     config = Config().updated({"augment": {"context_px": context}, "model": {"name": name}})
     with pytest.raises(
-        ConfigError, match=f"^--augment.context_px: got {context}, {name} takes {92 if name == 'unet' else 0}"
+        ConfigError, match=f"^--augment.context_px: {name} expects {92 if name == 'unet' else 0}, got {context}"
     ):
-        TrainingModule(create_model(name, 3, tiny=True), config, 255, None, lambda _: None)
+        TrainingModule(create_model(name, 3, tiny=True), config, 255)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,7 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from pixelwise.config import LossConfig
+from pixelwise.core import Output
+from pixelwise.data.border_weights import weight_map
 from pixelwise.train.losses import (
+    SegmentationLoss,
     bootstrapped_cross_entropy,
     class_weights_from_counts,
     lovasz_softmax,
@@ -50,7 +55,7 @@ def looped_cross_entropy(logits: Tensor, masks: Tensor, weights: list[float]) ->
 def test_cross_entropy_equals_loops(weights: list[float] | None) -> None:
     logits, masks = random_batch(1)
     given_weights = None if weights is None else torch.tensor(weights)
-    total, weight = pixel_cross_entropy(logits, masks, IGNORE, given_weights)
+    total, weight = pixel_cross_entropy(logits, masks, ignore_id=IGNORE, class_weights=given_weights)
     expected = looped_cross_entropy(logits, masks, weights or [1.0] * 4)
     assert (float(total), float(weight)) == pytest.approx(expected, rel=1e-5)
 
@@ -70,17 +75,18 @@ def test_the_hardest_pixels_by_loops(num_pixels: int) -> None:
         ]
         hardest = sorted(losses, reverse=True)[:num_pixels]
         means.append(sum(hardest) / len(hardest))
-    assert float(bootstrapped_cross_entropy(logits, masks, IGNORE, num_pixels)) == pytest.approx(
+    assert float(bootstrapped_cross_entropy(logits, masks, num_pixels, ignore_id=IGNORE)) == pytest.approx(
         sum(means) / 2, rel=1e-5
     )
 
 
 @pytest.mark.parametrize("weights", [None, [0.5, 2.0, 0.0, 1.0]])
-def test_a_weight_map_adds_to_the_classes_weights(weights: list[float] | None) -> None:
+def test_pixel_weights_add_to_the_class_weights(weights: list[float] | None) -> None:
     logits, masks = random_batch(3)
     extra = torch.rand(masks.shape, generator=torch.Generator().manual_seed(4)) * 10
+    class_weights = None if weights is None else torch.tensor(weights)
     total, weight = pixel_cross_entropy(
-        logits, masks, IGNORE, None if weights is None else torch.tensor(weights), extra
+        logits, masks, ignore_id=IGNORE, class_weights=class_weights, pixel_weights=extra
     )
     loss = by_hand = 0.0
     for b, row, column in itertools.product(*map(range, masks.shape)):
@@ -95,7 +101,8 @@ def test_a_weight_map_adds_to_the_classes_weights(weights: list[float] | None) -
     assert (float(total), float(weight)) == pytest.approx((loss, by_hand), rel=1e-5)
     nothing = torch.zeros_like(extra)
     torch.testing.assert_close(
-        pixel_cross_entropy(logits, masks, IGNORE, None, nothing), pixel_cross_entropy(logits, masks, IGNORE)
+        pixel_cross_entropy(logits, masks, ignore_id=IGNORE, pixel_weights=nothing),
+        pixel_cross_entropy(logits, masks, ignore_id=IGNORE),
     )
 
 
@@ -103,19 +110,56 @@ def test_a_weight_map_adds_to_the_classes_weights(weights: list[float] | None) -
 def test_a_batch_of_ignored_pixels_costs_nothing(weighted: bool) -> None:
     logits = torch.randn(2, 3, 4, 4, requires_grad=True)
     masks = torch.full((2, 4, 4), IGNORE)
-    total, weight = pixel_cross_entropy(logits, masks, IGNORE, torch.ones(3) if weighted else None)
-    loss = total / weight.clamp_min(1e-12) + lovasz_softmax(logits, masks, IGNORE)
+    total, weight = pixel_cross_entropy(
+        logits, masks, ignore_id=IGNORE, class_weights=torch.ones(3) if weighted else None
+    )
+    loss = total / weight.clamp_min(1e-12) + lovasz_softmax(logits, masks, ignore_id=IGNORE)
     loss.backward()
     assert float(loss.detach()) == 0
     assert logits.grad is not None
     assert bool((logits.grad == 0).all())
 
 
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_reductions_by_loops(reduction: Literal["sum", "mean"]) -> None:
+    """`sum` is Caffe's: over the pixels, divided by the number of images."""
+    class_weights = [1.0, 2.0, 0.5, 1.0]
+    loss = SegmentationLoss(
+        LossConfig(reduction=reduction, aux_weight=0.4), IGNORE, class_weights=torch.tensor(class_weights)
+    )
+    (logits, masks), (aux, _) = random_batch(3), random_batch(4)
+    means = []
+    for scores in (logits, aux):
+        total, weight = looped_cross_entropy(scores, masks, class_weights)
+        means.append(total / (len(masks) if reduction == "sum" else weight))
+    assert float(loss(Output(logits, (aux,)), masks, seed=0)) == pytest.approx(means[0] + 0.4 * means[1], rel=1e-5)
+
+
+def test_the_loss_adds_border_weights_to_class_weights() -> None:
+    """U-Net's equation 2: the mean of the pixels' losses, weighted by the whole weight map."""
+    masks = torch.zeros(2, 32, 48, dtype=torch.int64)
+    masks[0, 4:20, 4:12], masks[0, 4:20, 15:30], masks[1, 3:9, 3:9], masks[:, -2:] = 1, 1, 2, IGNORE
+    balance = np.array([0.5, 1, 2], np.float32)
+    maps, alone = (
+        np.stack([weight_map(mask, row, ignore_id=IGNORE, w0=7, sigma=2) for mask in masks.numpy()])
+        for row in (balance, np.zeros(3, np.float32))
+    )
+    logits = torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    loss = SegmentationLoss(LossConfig(), IGNORE, class_weights=torch.from_numpy(balance))
+    losses = torch.nn.functional.cross_entropy(logits, masks, ignore_index=IGNORE, reduction="none").numpy()
+    found = float(loss(Output(logits), masks, torch.from_numpy(alone), seed=0))
+    assert found == pytest.approx(float((maps * losses).sum() / maps.sum()), rel=1e-5)
+    assert maps[0, 10, 13] == pytest.approx(0.5 + 7 * math.exp(-16 / 8))
+
+
 def test_ignored_pixels_change_nothing() -> None:
     logits, masks = random_batch(2)
     other = logits.clone()
     other[(masks == IGNORE)[:, None].expand_as(logits)] = 1e4
-    for loss in (lambda x: pixel_cross_entropy(x, masks, IGNORE)[0], lambda x: lovasz_softmax(x, masks, IGNORE)):
+    for loss in (
+        lambda x: pixel_cross_entropy(x, masks, ignore_id=IGNORE)[0],
+        lambda x: lovasz_softmax(x, masks, ignore_id=IGNORE),
+    ):
         assert torch.equal(loss(logits), loss(other))
 
 
@@ -147,7 +191,7 @@ def test_lovasz_equals_its_definition(seed: int, classes: int) -> None:
         errors = [abs((n in truth) - float(probs[i, k])) for n, i in enumerate(counted)]
         values.append(lovasz_by_definition(errors, truth))
     expected = sum(values) / len(values) if values else 0.0
-    assert float(lovasz_softmax(logits, masks, IGNORE)) == pytest.approx(expected, abs=1e-5)
+    assert float(lovasz_softmax(logits, masks, ignore_id=IGNORE)) == pytest.approx(expected, abs=1e-5)
 
 
 def test_lovasz_of_hard_predictions_is_one_minus_the_mean_iou() -> None:
@@ -155,28 +199,30 @@ def test_lovasz_of_hard_predictions_is_one_minus_the_mean_iou() -> None:
     labels = torch.tensor([[[0, 0, 1, 1], [1, 2, 2, 2]]])
     logits = torch.nn.functional.one_hot(labels, 3).permute(0, 3, 1, 2).float() * 200
     # IoU: 2/3, 2/4, 2/3.
-    assert float(lovasz_softmax(logits, truth, IGNORE)) == pytest.approx(1 - (2 / 3 + 1 / 2 + 2 / 3) / 3, abs=1e-6)
+    assert float(lovasz_softmax(logits, truth, ignore_id=IGNORE)) == pytest.approx(
+        1 - (2 / 3 + 1 / 2 + 2 / 3) / 3, abs=1e-6
+    )
 
 
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 33), st.floats(0.05, 0.95), st.integers(0, 99))
-def test_kept_cells_are_whole_and_others_ignored(
-    height: int, width: int, cell: int, probability: float, seed: int
+def test_kept_patches_are_whole_and_others_ignored(
+    height: int, width: int, patch: int, probability: float, seed: int
 ) -> None:
     masks = torch.arange(2 * height * width).reshape(2, height, width) % 200
-    kept = sample_patches(masks, IGNORE, probability, cell, torch.Generator().manual_seed(seed))
+    kept = sample_patches(masks, probability, patch, torch.Generator().manual_seed(seed), ignore_id=IGNORE)
     for b in range(2):
-        for top, left in itertools.product(range(0, height, cell), range(0, width, cell)):
-            block = (b, slice(top, top + cell), slice(left, left + cell))
+        for top, left in itertools.product(range(0, height, patch), range(0, width, patch)):
+            block = (b, slice(top, top + patch), slice(left, left + patch))
             whole, dropped = torch.equal(kept[block], masks[block]), bool((kept[block] == IGNORE).all())
             assert whole != dropped
-    again = sample_patches(masks, IGNORE, probability, cell, torch.Generator().manual_seed(seed))
+    again = sample_patches(masks, probability, patch, torch.Generator().manual_seed(seed), ignore_id=IGNORE)
     assert torch.equal(kept, again)
 
 
-def test_share_of_kept_cells() -> None:
+def test_share_of_kept_patches() -> None:
     masks = torch.zeros(4, 640, 640, dtype=torch.int64)
-    kept = sample_patches(masks, IGNORE, 0.25, 8, torch.Generator().manual_seed(0))
-    # 25,600 cells: three standard deviations are 0.8 %.
+    kept = sample_patches(masks, 0.25, 8, torch.Generator().manual_seed(0), ignore_id=IGNORE)
+    # 25,600 patches: three standard deviations are 0.8 %.
     assert float((kept == 0).double().mean()) == pytest.approx(0.25, abs=0.009)
 
 
@@ -195,8 +241,12 @@ def test_lovasz_over_drawn_pixels_is_lovasz_of_those_pixels() -> None:
     counted = (masks.flatten() != 255).nonzero()[:, 0]
     drawn = counted[torch.randint(len(counted), (20,), generator=torch.Generator().manual_seed(5))]
     rows, truth = logits.permute(0, 2, 3, 1).reshape(-1, 3)[drawn], masks.flatten()[drawn]
-    alone = lovasz_softmax(rows.T[None, :, None], truth[None, None], 255)
-    some = lovasz_softmax(logits, masks, 255, 20, torch.Generator().manual_seed(5))
+    alone = lovasz_softmax(rows.T[None, :, None], truth[None, None], ignore_id=255)
+    some = lovasz_softmax(logits, masks, ignore_id=255, num_pixels=20, generator=torch.Generator().manual_seed(5))
     torch.testing.assert_close(some, alone)
-    assert not torch.equal(some, lovasz_softmax(logits, masks, 255, 20, torch.Generator().manual_seed(6)))
-    torch.testing.assert_close(lovasz_softmax(logits, masks, 255, 1000), lovasz_softmax(logits, masks, 255))
+    assert not torch.equal(
+        some, lovasz_softmax(logits, masks, ignore_id=255, num_pixels=20, generator=torch.Generator().manual_seed(6))
+    )
+    torch.testing.assert_close(
+        lovasz_softmax(logits, masks, ignore_id=255, num_pixels=1000), lovasz_softmax(logits, masks, ignore_id=255)
+    )

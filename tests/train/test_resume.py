@@ -18,7 +18,7 @@ import torch
 from helpers import forked_cli
 from helpers.tiny_data import TINY_COMPACT, TINY_FCN, tiny_config, write_dataset
 from pixelwise.train.run_folder import COLUMNS
-from pixelwise.train.state import read_state_file
+from pixelwise.train.state import read_state
 from pixelwise.weights.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills as POSIX knows them")
@@ -79,11 +79,11 @@ def metrics(run: Path) -> list[list[str]]:
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    """PublishedWeights, what stands behind them, and every logged number, bit for bit; only seconds may differ."""
+    """Weights, what stands behind them, and every logged number, bit for bit; only seconds may differ."""
     for name in ("last", "best"):
         weights = Path("checkpoints") / name / "model.safetensors"
         assert (one / weights).read_bytes() == (other / weights).read_bytes(), name
-    first, second = (read_state_file(run / "checkpoints" / "last" / "state.safetensors") for run in (one, other))
+    first, second = (read_state(run / "checkpoints" / "last" / "state.safetensors") for run in (one, other))
     assert first.progress == second.progress
     assert first.tensors.keys() == second.tensors.keys()
     assert any(name.startswith("optimizer.") for name in first.tensors)
@@ -114,7 +114,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, changes: dict[s
     assert kill_often(runs, "killed", kills=3, steps=10) >= 1
     assert_same_run(whole, runs.finish("killed", "--resume"))
     assert not list((tmp_path / "killed").rglob(".*.tmp-*")), "leftovers of killed writers"
-    assert not (tmp_path / "killed" / "run.lock").exists()
+    assert not (tmp_path / "killed" / "run.holder.json").exists()
 
 
 @pytest.mark.slow
@@ -185,7 +185,7 @@ def test_one_folder_holds_one_run_at_a_time(tmp_path: Path) -> None:
         assert reason in second.text()
         assert len(second.text().splitlines()) == 1
     assert first.kill(signal.SIGKILL) == -signal.SIGKILL
-    assert json.loads((tmp_path / "run" / "run.lock").read_text())["pid"] == first.pid
+    assert json.loads((tmp_path / "run" / "run.holder.json").read_text())["pid"] == first.pid
     assert (tmp_path / "run" / "config.yaml").read_text() == text
     done = runs.num_lines("run")
     third = runs.start("run", "--resume")

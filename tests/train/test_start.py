@@ -17,8 +17,8 @@ from pixelwise.models import create_model
 from pixelwise.models.fcn import FCN
 from pixelwise.train.build import build_model, start_from
 from pixelwise.train.callbacks import silence_lightning
-from pixelwise.train.run import Run, train
-from pixelwise.train.run_folder import RunFolder
+from pixelwise.train.resume import check_settings, run_settings
+from pixelwise.train.run import train
 from pixelwise.weights.checkpoint import load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*LeafSpec.*:FutureWarning")
@@ -89,7 +89,7 @@ def test_a_run_goes_on_without_the_checkpoint_that_it_started_from(data: Path, t
 
 
 def test_a_run_killed_before_its_first_state_starts_where_it_was_told(data: Path, tmp_path: Path) -> None:
-    """PublishedWeights are written before the state: a kill between the two leaves weights to predict with and nothing to go on from."""
+    """Weights are written before the state: a kill between the two leaves weights to predict with and nothing to go on from."""
     start = create_model("compact", 3, **TINY_COMPACT)
     save_checkpoint(tmp_path / "start", start, open_dataset(data).taxonomy)
     changes: dict[str, Any] = {
@@ -106,15 +106,14 @@ def test_a_run_killed_before_its_first_state_starts_where_it_was_told(data: Path
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_settings_that_an_older_state_lacks_are_no_change(data: Path, tmp_path: Path) -> None:
-    config = tiny_config(data, train={"steps": 2})
-    train(config, tmp_path / "run")
-    run = Run(config, RunFolder(tmp_path / "run"))
-    saved = run._settings()
-    del saved["loss"]["bootstrap_top_k"], saved["optimizer"]["head_lr_factor"]
-    run._compare(saved)
+def test_settings_that_an_older_state_lacks_are_no_change(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tiny_config(data)
+    saved = run_settings(config)
+    del saved["loss"]["bootstrap_top_k"], saved["optimizer"]["head_lr_factor"], saved["sampling"]
+    check_settings(config, saved, "state")
+    assert capsys.readouterr().out == ""
     with pytest.raises(CheckpointError, match="other settings in loss"):
-        run._compare({**saved, "loss": {**saved["loss"], "lovasz": 0.7}})
+        check_settings(config, {**saved, "loss": {**saved["loss"], "lovasz": 0.7}}, "state")
 
 
 def test_patchwise_training_leaves_frozen_norms_frozen(data: Path, tmp_path: Path) -> None:
@@ -139,7 +138,7 @@ def test_a_start_that_fits_nowhere(tmp_path: Path) -> None:
 
 def test_what_has_no_place_in_the_network_is_told() -> None:
     line = start_from(create_model("fcn32s_vgg16", 3, **TINY_FCN), create_model("fcn16s_vgg16", 3, **TINY_FCN), "x")
-    assert line.endswith("0 fresh; 2 of the checkpoint have no place: score_pool4.weight, score_pool4.bias")
+    assert line.endswith("0 fresh; 2 of the checkpoint unused: score_pool4.weight, score_pool4.bias")
 
 
 @pytest.mark.parametrize(("options", "order", "std"), [({}, "rgb", 58.395), ({"preprocessing": "caffe"}, "bgr", 1.0)])

@@ -14,25 +14,24 @@ import pytest
 import torch
 from lightning.pytorch import loggers
 from PIL import Image
-from test_losses import looped_cross_entropy, random_batch
 from torch import nn
 
 import pixelwise
 from helpers.tiny_data import TINY_FCN, tiny_config, write_dataset
 from pixelwise.config import Config, ModelConfig
-from pixelwise.core import Output, Taxonomy
+from pixelwise.core import Batch, Taxonomy
 from pixelwise.data import open_dataset
 from pixelwise.errors import CheckpointError, ConfigError, DatasetError, ImageError, InputError, Interrupted
 from pixelwise.evaluation.evaluator import evaluate_model, read_scores
 from pixelwise.models import create_model
-from pixelwise.train.build import build_model, class_weights
+from pixelwise.train.build import build_model, choose_memory_format, class_weights
 from pixelwise.train.callbacks import make_loggers, silence_lightning
 from pixelwise.train.ema import ModelEMA
-from pixelwise.train.finish import finish
+from pixelwise.train.finish import finish_run
 from pixelwise.train.module import TrainingModule
-from pixelwise.train.run import Run, train
+from pixelwise.train.run import train
 from pixelwise.train.run_folder import COLUMNS, RunFolder
-from pixelwise.train.state import load_state
+from pixelwise.train.state import read_newest_state
 from pixelwise.weights.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*LeafSpec.*:FutureWarning")
@@ -73,7 +72,7 @@ def test_a_run_writes_its_folder(data: Path, tmp_path: Path) -> None:
     config = tiny_config(data, train={"ema": 0.9})
     out = tmp_path / "run"
     scores = train(config, out, command="pixelwise train x")
-    page = finish(config, out)
+    page = finish_run(config, out)
     assert scores is not None
     assert page == out / "report.html"
     written = {
@@ -89,6 +88,7 @@ def test_a_run_writes_its_folder(data: Path, tmp_path: Path) -> None:
         "metrics.csv",
         "scores.json",
         "report.html",
+        "run.lock",
     }
     assert Config.from_yaml(out / "config.yaml") == config
     found = [(int(row["step"]), row["split"]) for row in rows(out)]
@@ -114,7 +114,7 @@ def test_the_logged_score_is_that_of_the_checkpoint(data: Path, tmp_path: Path) 
     """The validation while training equals `evaluate` of what was saved, the moving average included."""
     config = tiny_config(data, train={"ema": 0.9, "steps": 4, "validate_every": 4}, optimizer={"lr": 0.1})
     scores = train(config, tmp_path / "run")
-    finish(config, tmp_path / "run")
+    finish_run(config, tmp_path / "run")
     split = open_dataset(data).split("val")
     for name in ("last", "best"):
         segmenter = pixelwise.load(tmp_path / "run" / "checkpoints" / name, device="cpu")
@@ -159,7 +159,7 @@ def test_a_folder_is_not_trained_into_twice(data: Path, tmp_path: Path) -> None:
     config = tiny_config(data, train={"steps": 1})
     train(config, tmp_path / "run")
     before = weights(tmp_path / "run")
-    with pytest.raises(InputError, match="holds a run already"):
+    with pytest.raises(InputError, match="contains a run already"):
         train(config, tmp_path / "run")
     assert train(config, tmp_path / "run", resume=True) is None, "nothing was left to do"
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights(tmp_path / "run").items())
@@ -198,18 +198,7 @@ def test_a_resumed_run_keeps_its_settings(data: Path, tmp_path: Path, changes: d
 def test_other_images_are_said(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(tiny_config(data, train={"steps": 1}), tmp_path / "run")
     train(tiny_config(data, train={"steps": 2}, data={"batch_size": 3, "workers": 1}), tmp_path / "run", resume=True)
-    assert "data.batch_size changed: from here on other images" in capsys.readouterr().out
-
-
-def test_a_state_of_before_the_later_settings_is_resumed(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = Run._settings
-    monkeypatch.setattr(Run, "_settings", lambda run: {n: v for n, v in settings(run).items() if n != "drawn"})
-    train(tiny_config(data, train={"steps": 1}), tmp_path / "run")
-    monkeypatch.undo()
-    train(tiny_config(data, train={"steps": 2}), tmp_path / "run", resume=True)
-    assert [row["step"] for row in rows(tmp_path / "run") if row["split"] == "train"] == ["1", "2"]
+    assert "data.batch_size changed: from here on, images and crops differ" in capsys.readouterr().out
 
 
 def test_lines_that_a_kill_cut_are_dropped(tmp_path: Path) -> None:
@@ -253,7 +242,7 @@ def test_numbers_that_are_not_finite_stop_the_run(
         train(tiny_config(data, train={"save_every": 1}), tmp_path / "run")
     line = str(caught.value)
     assert f"the {'loss' if where == 'weight' else 'gradient'} of step 4 is not finite, images p" in line
-    assert line.endswith("what was saved before is whole")
+    assert line.endswith("earlier checkpoints are intact")
     assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "run").values())
     monkeypatch.undo()
     train(tiny_config(data, train={"save_every": 1}), tmp_path / "run", resume=True)
@@ -287,7 +276,7 @@ def test_images_without_a_labelled_pixel_cost_nothing(data: Path, tmp_path: Path
 def test_batch_norm_over_one_value_is_explained(data: Path, tmp_path: Path) -> None:
     changes = {"data": {"batch_size": 1}, "augment": {"crop": [16, 16]}}
     with pytest.raises(
-        InputError, match=r"batch normalisation sees a single value a channel in a batch of 1; fix: a larger"
+        InputError, match=r"batch normalization got a single value per channel, in a batch of 1; fix: a larger"
     ):
         train(tiny_config(data, **changes), tmp_path / "run")
 
@@ -309,7 +298,7 @@ def test_a_signal_before_the_first_step_stops_at_once(
     monkeypatch.setattr("pixelwise.train.run.build_model", lambda *args: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(Interrupted, match="stopped at once by SIGTERM"):
         train(tiny_config(data), tmp_path / "run")
-    assert not (tmp_path / "run" / "run.lock").exists()
+    assert not (tmp_path / "run" / "run.holder.json").exists()
 
 
 def test_two_interrupts_stop_in_the_middle_of_a_step(
@@ -359,22 +348,6 @@ def test_the_moving_average_by_hand() -> None:
     assert float(net.weight.detach()) == 7.0
 
 
-@pytest.mark.parametrize(("reduction", "accumulate"), [("sum", 1), ("mean", 1), ("mean", 4)])
-def test_reductions_by_loops(data: Path, reduction: str, accumulate: int) -> None:
-    """`sum` is Caffe's: over the pixels, divided by the images; Lightning divides by `accumulate` later."""
-    config = tiny_config(
-        data, loss={"reduction": reduction, "aux_weight": 0.4}, optimizer={"grad_accum_steps": accumulate}
-    )
-    model = build_model(config.model, open_dataset(data).taxonomy)
-    module = TrainingModule(model, config, 255, torch.tensor([1.0, 2.0, 0.5, 1.0]), lambda module: None)
-    (logits, masks), (aux, _) = random_batch(3), random_batch(4)
-    means = []
-    for scores in (logits, aux):
-        total, weight = looped_cross_entropy(scores, masks, [1.0, 2.0, 0.5, 1.0])
-        means.append(total / (len(masks) if reduction == "sum" else weight))
-    assert float(module._loss(Output(logits, (aux,)), masks, 0)) == pytest.approx(means[0] + 0.4 * means[1], rel=1e-5)
-
-
 def test_class_weights_of_a_split(data: Path) -> None:
     split = open_dataset(data).split("train")
     masks = np.concatenate([np.asarray(Image.open(path)).ravel() for path in (data / "masks" / "train").iterdir()])
@@ -385,7 +358,7 @@ def test_class_weights_of_a_split(data: Path) -> None:
     given = class_weights(tiny_config(data, loss={"class_weights": [1, 2, 3]}).loss, split)
     assert given is not None
     assert given.dtype == torch.float32
-    with pytest.raises(ConfigError, match="give 3 numbers"):
+    with pytest.raises(ConfigError, match="expected 3 numbers"):
         class_weights(tiny_config(data, loss={"class_weights": [1, 2]}).loss, split)
 
 
@@ -398,7 +371,7 @@ def test_a_split_without_masks_is_named(data: Path, tmp_path: Path) -> None:
 
 
 def test_launches_that_do_not_fit(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="nobody started the other nodes"):
+    with pytest.raises(ConfigError, match="no launcher started the others"):
         train(tiny_config(data, train={"nodes": 2}), tmp_path / "run")
     torchrun = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}
     for name, value in torchrun.items():
@@ -408,13 +381,62 @@ def test_launches_that_do_not_fit(data: Path, tmp_path: Path, monkeypatch: pytes
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("name", "stride"), [("fcn32s_vgg16", 32), ("compact", 2), ("deeplabv1_largefov_vgg16", 8)])
+def test_patches_are_the_strides_of_the_logits(name: str, stride: int) -> None:
+    module = TrainingModule(create_model(name, 3, tiny=True), Config(), 255)
+    assert module.loss.patch_size == stride
+
+
 @pytest.mark.parametrize(
-    ("name", "stride"),
-    [("fcn32s_vgg16", 32), ("fcn16s_vgg16", 16), ("fcn8s_vgg16", 8), ("compact", 2), ("deeplabv1_largefov_vgg16", 8)],
+    ("layer", "is_affected"),
+    [
+        (nn.Conv2d(4, 8, 1, 2), True),
+        (nn.Conv2d(8, 12, 1, 2), True),
+        (nn.Conv2d(8, 16, 1, 2), False),
+        (nn.Conv2d(4, 4, 1, 1), False),
+        (nn.Conv2d(4, 4, 3, 2), False),
+    ],
+    ids=str,
 )
-def test_patches_are_the_cells_of_the_last_scores(name: str, stride: int) -> None:
-    module = TrainingModule(create_model(name, 3, tiny=True), Config(), 255, None, lambda _: None)
-    assert module._cell == stride
+def test_layers_that_crash_in_channels_last_stay_contiguous(
+    layer: nn.Module, is_affected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A 1x1 convolution with stride 2 whose channels are no multiple of 8, on a CPU without AVX-512."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), layer)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert choose_memory_format(net, "cpu") == (torch.contiguous_format if is_affected else torch.channels_last)
+    assert choose_memory_format(net, "cuda") == torch.channels_last
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert choose_memory_format(net, "cpu") == torch.channels_last
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("compact", {}, torch.channels_last),
+        ("deeplabv3plus_xception41", {"width_mult": 0.25}, torch.contiguous_format),
+    ],
+)
+def test_images_have_the_memory_format_of_the_weights(
+    name: str, options: dict[str, float], expected: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quarter of Xception's 728 channels is no multiple of 8."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    module = TrainingModule(create_model(name, 3, **options), Config(), 255)
+    monkeypatch.setattr(module, "log_live", lambda name, value: None)
+    forward, seen = module.forward_model, []
+
+    def noted(images: torch.Tensor) -> Any:
+        seen.append(images)
+        return forward(images)
+
+    monkeypatch.setattr(module, "forward_model", noted)
+    images = torch.zeros(2, 3, 33, 33, dtype=torch.uint8)
+    with torch.no_grad():
+        module.training_step(Batch(images, torch.zeros(2, 33, 33, dtype=torch.int64), ("a", "b")), 0)
+    weights = [parameter for parameter in module.model.parameters() if parameter.ndim == 4]
+    assert seen
+    assert all(tensor.is_contiguous(memory_format=expected) for tensor in (*seen, *weights))
 
 
 @pytest.mark.parametrize("name", ["fcn32s_late_fusion_vgg16", "fcn8s_two_heads_vgg16"])
@@ -429,13 +451,13 @@ def test_an_unreadable_validation_image_costs_no_steps(tmp_path: Path) -> None:
     config = tiny_config(data, train={"save_every": 100})
     with pytest.raises(ImageError, match=r"p1\.png"):
         train(config, tmp_path / "run")
-    state, _ = load_state(tmp_path / "run" / "checkpoints" / "last")
+    state, _ = read_newest_state(tmp_path / "run" / "checkpoints" / "last")
     assert state is not None
     assert state.progress.step == 3
 
 
-def test_wandb_stays_here_unless_its_own_variable_speaks(tmp_path, monkeypatch):
-    told = []
+def test_wandb_stays_offline_unless_its_own_variable_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[bool] = []
     monkeypatch.setattr(loggers, "WandbLogger", lambda **options: told.append(options["offline"]))
     monkeypatch.delenv("WANDB_MODE", raising=False)
     make_loggers(["wandb"], tmp_path)

@@ -111,9 +111,9 @@ def _train(config: Config, out: Path, resume: bool) -> None:
     command = shlex.join(["pixelwise", *sys.argv[1:]])
     scores = run(config, out, resume=resume, command=command)
     if process_rank() == 0:
-        from ..train.finish import finish
+        from ..train.finish import finish_run
 
-        page = finish(config, out)
+        page = finish_run(config, out)
         if scores is not None:
             print(scores.summary())
         print(f"best checkpoint {out / 'checkpoints' / 'best'}, report {page}")

@@ -66,7 +66,9 @@ def border_weights(instances: NDArray[np.int32], w0: float = 10, sigma: float = 
             slice(max(int(top[k]) - margin, 0), int(bottom[k]) + margin),
             slice(max(int(left[k]) - margin, 0), int(right[k]) + margin),
         )
-        distance = cv2.distanceTransform((instances[box] != number).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        distance = cv2.distanceTransform(
+            (instances[box] != number).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
+        )
         # OpenCV's last bit depends on where the array lies in memory, and a resumed run must see the same bits. The square of a
         # distance between pixels is an integer, so its root can be taken exactly.
         distance = np.sqrt(np.rint(np.square(distance, dtype=np.float64))).astype(np.float32)

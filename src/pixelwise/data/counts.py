@@ -31,7 +31,9 @@ def check_classes(split: Split, *, skip_bad: bool = False) -> list[str]:
             return []
     unseen = [taxonomy.names[k] for k in np.flatnonzero(counts[: taxonomy.num_classes] == 0)]
     if unseen and taxonomy.num_classes == 2 and 255 in taxonomy.ignored and counts[taxonomy.ignore_id]:
-        what = f"no mask contains class {unseen[0]!r}, but {counts[taxonomy.ignore_id]} pixels are 255, which is ignored"
+        what = (
+            f"no mask contains class {unseen[0]!r}, but {counts[taxonomy.ignore_id]} pixels are 255, which is ignored"
+        )
         fix = f"did you mean class {unseen[0]!r}? set `value: 255` for it in classes.yaml"
         raise DatasetError(f"split {split.name}", what, fix)
     return [f"split {split.name}: no mask contains class {name!r}; it cannot be learned" for name in unseen]

@@ -1,4 +1,4 @@
-"""What hangs on Lightning's Trainer: signals, progress bar, loggers."""
+"""Lightning callbacks and loggers: signals, progress bar, TensorBoard, W&B."""
 
 from __future__ import annotations
 
@@ -12,32 +12,41 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning
+import torch
 from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar
 from lightning.pytorch.loggers import Logger
 
 from ..errors import ConfigError, Interrupted, ResourceError
 from ..registry import suggest
+from .ranks import max_over_ranks
+
+if TYPE_CHECKING:
+    from .module import TrainingModule
 
 
 class StopSignals(Callback):
-    """SIGINT, SIGTERM and SIGUSR1 end the run after the step at hand, or at once where no step is; so does a second SIGINT.
+    """SIGINT, SIGTERM and SIGUSR1 end the run after the current step, or at once outside the loop or at a second SIGINT.
 
-    subject is what the error names: the run's folder.
+    subject   what the error names: the folder of the run
+    received  number of the last signal, 0 before the first
     """
 
     def __init__(self, subject: object) -> None:
         self.subject = subject
         self.received = 0
-        self.in_steps = False
+        self._in_loop = False
+        # Windows lacks SIGUSR1. Only the main thread may set handlers.
+        names = ("SIGINT", "SIGTERM", "SIGUSR1") if threading.current_thread() is threading.main_thread() else ()
+        self._numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
 
     @contextmanager
     def caught(self) -> Iterator[None]:
-        """Take the signals inside the block, and give them back after it."""
-        before = {number: signal.getsignal(number) for number in _signals()}
-        self._take()
+        """Handle the signals inside the block, and restore the former handlers after it."""
+        before = {number: signal.getsignal(number) for number in self._numbers}
+        self._set_handlers()
         try:
             yield
         finally:
@@ -45,31 +54,29 @@ class StopSignals(Callback):
                 signal.signal(number, handler)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Take the signals back from Lightning, which would leave in the middle of a step."""
-        self._take()
-        self.in_steps = True
+        """Take the handlers back from Lightning, which would stop in the middle of a step."""
+        self._set_handlers()
+        self._in_loop = True
 
-    def _take(self) -> None:
-        for number in _signals():
+    def agree(self, device: torch.device) -> bool:
+        """Return whether any rank has received a signal; all ranks get the same answer."""
+        self.received = max_over_ranks(self.received, device)
+        return self.received != 0
+
+    def _set_handlers(self) -> None:
+        for number in self._numbers:
             signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        impatient = self.received == number == signal.SIGINT
+        second_interrupt = self.received == number == signal.SIGINT
         self.received = number
-        if impatient or not self.in_steps:
+        if second_interrupt or not self._in_loop:
             what = f"stopped at once by {signal.Signals(number).name}"
             raise Interrupted(self.subject, what, "go on with --resume from the last state that was saved")
 
 
-def _signals() -> list[signal.Signals]:
-    """Windows lacks SIGUSR1; only the main thread may ask for any."""
-    if threading.current_thread() is not threading.main_thread():
-        return []
-    return [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
-
-
 class _RunBar(RichProgressBar):
-    """Lightning's bar with the step counts of the whole run, resumed or not."""
+    """Lightning's progress bar with the step counts of the whole run, resumed or not."""
 
     def __init__(self, done: int, steps: int) -> None:
         super().__init__()
@@ -79,81 +86,74 @@ class _RunBar(RichProgressBar):
         return f"steps {self.done}..{self.steps}"
 
     def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
-        """What stands at the end of the bar: loss and the last validation's mean IoU."""
+        """Return what stands at the end of the bar: the loss, and the mean IoU of the last validation."""
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         return {name: f"{value:.4f}" if isinstance(value, float) else value for name, value in metrics.items()}
 
 
-class _PlainLines(ProgressBar):
-    """For logs and pipes: a line now and then in place of a bar that redraws itself."""
+class _ProgressLines(ProgressBar):
+    """One line per hundredth of the run, for logs and pipes, in place of a bar that redraws itself."""
 
-    def __init__(self, done: int, steps: int) -> None:
+    def __init__(self, steps: int) -> None:
         super().__init__()
-        self.done, self.steps = done, steps
-        self.speaks = True
+        self.steps = steps
+        self.enabled = True
 
     def disable(self) -> None:
-        """Lightning asks this of every rank but the first."""
-        self.speaks = False
+        """Be silent; Lightning calls this on every rank but the first."""
+        self.enabled = False
 
     def enable(self) -> None:
-        """Speak again."""
-        self.speaks = True
+        """Print again."""
+        self.enabled = True
 
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: lightning.Trainer, module: TrainingModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """One line a hundredth of the run."""
-        # Callbacks are called before the module, which counts the step.
-        step = pl_module.step + 1
-        if not self.speaks or (batch_idx + 1) % trainer.accumulate_grad_batches:
+        """Print a line if it is time."""
+        if not self.enabled or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        if step % max(self.steps // 100, 1) == 0:
-            metrics = self.get_metrics(trainer, pl_module)
+        if module.step % max(self.steps // 100, 1) == 0:
+            metrics = self.get_metrics(trainer, module)
             shown = " ".join(f"{name} {value:.4f}" for name, value in metrics.items() if isinstance(value, float))
-            print(f"step {step}/{self.steps} {shown}", flush=True)
+            print(f"step {module.step}/{self.steps} {shown}", flush=True)
 
 
 def make_progress_bar(done: int, steps: int) -> ProgressBar:
-    """A live bar with ETA in a terminal, lines elsewhere."""
-    return _RunBar(done, steps) if sys.stderr.isatty() else _PlainLines(done, steps)
+    """Return a live progress bar in a terminal, lines elsewhere."""
+    return _RunBar(done, steps) if sys.stderr.isatty() else _ProgressLines(steps)
 
 
 def make_loggers(names: Sequence[str], folder: Path) -> list[Logger]:
-    """Loggers by name (metrics.csv is always written). Raises ConfigError for a name, ResourceError for a missing package."""
-    return [_make_logger(name, folder) for name in names]
-
-
-def _make_logger(name: str, folder: Path) -> Logger:
+    """Build loggers by name; metrics.csv is always written. Raises ConfigError for a name, ResourceError for a missing package."""
     from lightning.pytorch import loggers
 
-    # A lost network, or a question for an account, must not end a run: W&B goes online only where its own variable says so.
+    # W&B goes online only where WANDB_MODE says so: a lost network, or a prompt for an account, must not stop a run.
     offline = "WANDB_MODE" not in os.environ
     builders: dict[str, Callable[[], Logger]] = {
         "tensorboard": lambda: loggers.TensorBoardLogger(folder, name="", version="events"),
         "wandb": lambda: loggers.WandbLogger(save_dir=folder, project="pixelwise", name=folder.name, offline=offline),
     }
-    if name not in builders:
-        raise ConfigError("--train.loggers", f"got {name!r}", suggest(name, builders))
-    try:
-        return builders[name]()
-    except (ImportError, ModuleNotFoundError) as error:
-        package = {"tensorboard": "pixelwise[track]", "wandb": "pixelwise[wandb]"}[name]
-        raise ResourceError(name, "is not installed", f"pip install '{package}'") from error
-
-
-_HINTS = (
-    ".*does not have many workers.*",
-    ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
-    ".*No.*logger configured.*",
-)
+    made = []
+    for name in names:
+        if name not in builders:
+            raise ConfigError("--train.loggers", f"unknown logger {name!r}", suggest(name, builders))
+        try:
+            made.append(builders[name]())
+        except (ImportError, ModuleNotFoundError) as error:
+            package = {"tensorboard": "pixelwise[track]", "wandb": "pixelwise[wandb]"}[name]
+            raise ResourceError(name, "is not installed", f"pip install '{package}'") from error
+    return made
 
 
 def silence_lightning() -> None:
-    """Keep Lightning's adverts and hints about its own defaults out of the user's terminal; warnings of substance stay."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    for message in _HINTS:
+    """Hide Lightning's advertisements and hints about its own defaults; its other warnings stay."""
+    for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
+        ".*No.*logger configured.*",
+    ):
         warnings.filterwarnings("ignore", message=message)

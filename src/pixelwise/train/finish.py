@@ -1,4 +1,4 @@
-"""After the last step: score the best checkpoint on the validation split, and write the run's page."""
+"""After the last step: score the best checkpoint on the validation split, and write the report of the run."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from ..visualization.report import write_report
 from ..weights.checkpoint import find_checkpoint
 
 
-def finish(config: Config, out: str | Path) -> Path:
-    """Write `scores.json`, `samples/` and `report.html`; returns the page's path.
+def finish_run(config: Config, out: str | Path) -> Path:
+    """Write `scores.json`, `samples/` and `report.html` into the run's folder `out`; return the path of the report.
 
-    What is scored is the best checkpoint (the last one where no validation had a pixel to score), in float32, on the run's
-    device.
+    The best checkpoint is scored (the last one if no validation could be scored), in float32, on the run's device.
     """
     folder = find_checkpoint(out)
     dataset = open_dataset(config.data.path, config.data.format)

@@ -17,7 +17,7 @@ from ..config import Config
 from ..core import Batch, LowResLogits, Output
 from ..errors import CheckpointError, InputError, ResourceError
 from ..models.base import SegmentationModel
-from ..weights.checkpoint import load_state
+from ..weights.checkpoint import load_weights
 from .build import choose_memory_format, training_forward
 from .ema import ModelEMA
 from .losses import SegmentationLoss
@@ -157,7 +157,7 @@ class TrainingModule(lightning.LightningModule):
             what = f"was trained {'with' if ema else 'without'} a moving average"
             fix = "leave --train.ema as it was, or start a new run with --model.init_from"
             raise CheckpointError(source, what, fix)
-        load_state(self.model, model, source)
+        load_weights(self.model, model, source)
         if self.ema is not None:
             self.ema.load(ema)
         restore_optimizer(self.optimizer, state.tensors)

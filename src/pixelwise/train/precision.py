@@ -1,4 +1,4 @@
-"""Which arithmetic the hardware is fast at."""
+"""The number format that the hardware computes fastest in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def choose_precision(name: Literal["auto", "float32", "bfloat16"], device: str) -> Literal["float32", "bfloat16"]:
-    """`auto` takes bfloat16 where the chip computes it itself: CUDA that says so, CPUs with AMX or AVX512-BF16."""
+    """Return `name`, or for "auto" bfloat16 if the chip supports it natively: such CUDA devices, CPUs with AMX or AVX512-BF16."""
     if name != "auto":
         return name
     if device == "cuda":

@@ -1,4 +1,4 @@
-"""The processes of one run: which of them this is, whether the launch fits the settings, what they agree on."""
+"""Distributed helpers: rank of this process, launch checks, reductions."""
 
 from __future__ import annotations
 
@@ -12,42 +12,51 @@ from ..errors import ConfigError, ResourceError
 
 
 def process_rank() -> int:
-    """This process's rank as torchrun, or Lightning's own launcher, left it in the environment; 0 without a launcher."""
+    """Return the rank that torchrun, or Lightning's launcher, set in the environment; 0 without a launcher."""
     return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
 
 
 def check_launch(settings: TrainConfig, device: str) -> None:
-    """Refuse a launch that the settings do not describe: every process would train, and write, for itself.
+    """Refuse a launch that differs from the settings: every process would train, and write, by itself.
 
-    Raises ConfigError naming the option, ResourceError when there are fewer GPUs than asked for.
+    Raises ConfigError naming the option, ResourceError if there are fewer GPUs than `devices`.
     """
-    wanted = settings.devices * settings.nodes
+    world_size = settings.devices * settings.nodes
     if "TORCHELASTIC_RUN_ID" in os.environ:
         started, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
-        if (started, here) != (wanted, settings.devices):
-            what = f"is {settings.devices} on {settings.nodes} nodes, but torchrun started {here} processes here, {started} in all"
+        if (started, here) != (world_size, settings.devices):
+            what = (
+                f"expected {settings.devices} processes on each of {settings.nodes} nodes, "
+                f"but torchrun started {here} on this node and {started} in total"
+            )
             fix = f"add --train.devices {here} --train.nodes {max(started // here, 1)}"
             raise ConfigError("--train.devices", what, fix)
     elif settings.nodes > 1:
         fix = f"torchrun --nnodes {settings.nodes} --nproc_per_node {settings.devices} -m pixelwise train ..."
-        raise ConfigError("--train.nodes", f"is {settings.nodes}, and nobody started the other nodes", fix)
+        raise ConfigError("--train.nodes", f"expected {settings.nodes} nodes, but no launcher started the others", fix)
     if device == "cuda" and settings.devices > torch.cuda.device_count():
-        what = f"is {settings.devices}, this node has {torch.cuda.device_count()} GPUs"
-        raise ResourceError("--train.devices", what, "ask for fewer, or --train.device cpu")
+        what = f"expected {settings.devices} GPUs, this node has {torch.cuda.device_count()}"
+        raise ResourceError("--train.devices", what, "ask for fewer, or set --train.device cpu")
+
+
+def is_distributed() -> bool:
+    """Return whether several ranks are running together."""
+    distributed = torch.distributed
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 def mean_over_ranks(value: Tensor) -> Tensor:
-    """The mean of a number over all ranks, on each of them; the number itself where there is one rank."""
-    if not _many():
+    """Return the mean of a number over all ranks, the same on each."""
+    if not is_distributed():
         return value
     total = value.detach().clone()
     torch.distributed.all_reduce(total)
     return total / torch.distributed.get_world_size()
 
 
-def largest_over_ranks(value: int, device: torch.device) -> int:
-    """The largest of a whole number over all ranks, so that all take the same decision in the same step."""
-    if not _many():
+def max_over_ranks(value: int, device: torch.device) -> int:
+    """Return the largest of an integer over all ranks, so that all ranks take the same decision in the same step."""
+    if not is_distributed():
         return value
     largest = torch.tensor(value, device=device)
     torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX)
@@ -55,15 +64,10 @@ def largest_over_ranks(value: int, device: torch.device) -> int:
 
 
 def copy_from_first(model: nn.Module) -> None:
-    """Give every rank the first one's tensors: batch-norm statistics are gathered by each rank for itself."""
-    if _many():
+    """Copy the first rank's tensors to all others: every rank collects batch-norm statistics of its own."""
+    if is_distributed():
         for tensor in model.state_dict().values():
-            # What is sent must lie in one piece; channels_last weights do not.
+            # Broadcast needs contiguous memory, which channels_last weights are not.
             sent = tensor.contiguous()
             torch.distributed.broadcast(sent, 0)
             tensor.copy_(sent)
-
-
-def _many() -> bool:
-    distributed = torch.distributed
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1

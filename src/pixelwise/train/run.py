@@ -6,7 +6,6 @@ of the seed and the step, and the state that `state.py` writes holds the rest.
 
 from __future__ import annotations
 
-import dataclasses
 import signal
 import sys
 import time
@@ -20,17 +19,17 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from ..config import Config
-from ..core import Batch, Taxonomy
+from ..core import Batch
 from ..data import open_dataset
 from ..data.counts import check_classes
-from ..data.dataset import Split
+from ..data.dataset import Dataset, Split
 from ..data.loader import AugmentedDataset, ResumableBatchSampler, TrainLoader
 from ..errors import CheckpointError, DatasetError, InputError, Interrupted, ResourceError
 from ..evaluation.metrics import Scores
 from ..files import write_text
 from ..inference.device import find_device
 from ..models import MODELS
-from ..weights.checkpoint import is_checkpoint, refuse_broken, save_checkpoint
+from ..weights.checkpoint import check_finite, is_checkpoint, save_checkpoint
 from .build import build_model, class_weights, training_transform
 from .callbacks import StopSignals, make_loggers, make_progress_bar
 from .module import TrainingModule
@@ -82,24 +81,19 @@ def train(config: Config, out: str | Path, *, resume: bool = False, command: str
             check_settings(config, state.settings, folder.last)
             module.restore(state, folder.last)
 
-        # Loop: AfterStep logs, validates and saves
+        # Loop: `AfterStep` validates, logs and saves
         precision = choose_precision(settings.precision, device)
-        card = {
-            "title": f"{config.model.name} on {dataset.name}",
-            "data": f"{dataset.name}, {len(train_split)} images of split `{train_split.name}`, "
-            f"best step chosen on {len(val_split)} of split `{val_split.name}`",
-            "command": f"`{command}`",
-        }
+        progress = state.progress if state else TrainingProgress()
         after_step = AfterStep(
-            config, folder, signals, val_split=val_split, card=card, precision=precision,
-            progress=state.progress if state else TrainingProgress(),
-        )  # fmt: skip
+            config, folder, signals=signals, dataset=dataset, precision=precision, command=command, progress=progress
+        )
         if is_first_rank:
             folder.truncate_metrics(module.step)
             write_text(folder.config, config.to_yaml())
             folder.write_environment(precision=precision, device=device, replaced_images=module.num_replaced)
         if module.step < settings.steps:
-            _fit(config, module, train_split, folder=folder, precision=precision, callbacks=[signals, after_step])
+            callbacks = [signals, make_progress_bar(module.step, settings.steps), after_step]
+            _fit(config, module, train_split, folder=folder, device=device, precision=precision, callbacks=callbacks)
             if is_first_rank:
                 folder.write_environment(precision=precision, device=device, replaced_images=module.num_replaced)
         if signals.received and module.step < settings.steps:
@@ -131,6 +125,7 @@ def _fit(
     split: Split,
     *,
     folder: RunFolder,
+    device: str,
     precision: str,
     callbacks: list[Callback],
 ) -> None:
@@ -138,7 +133,7 @@ def _fit(
     data, augment, settings = config.data, config.augment, config.train
     accumulate = config.optimizer.grad_accum_steps
     trainer = lightning.Trainer(
-        accelerator="gpu" if precision_device(settings.device) == "cuda" else "cpu",
+        accelerator="gpu" if device == "cuda" else "cpu",
         devices=settings.devices,
         num_nodes=settings.nodes,
         strategy="auto" if settings.devices * settings.nodes == 1 else "ddp",
@@ -147,7 +142,7 @@ def _fit(
         max_epochs=1,
         accumulate_grad_batches=accumulate,
         gradient_clip_val=config.optimizer.clip_norm or None,
-        callbacks=[make_progress_bar(module.step, settings.steps), *callbacks],
+        callbacks=callbacks,
         logger=make_loggers(settings.loggers, folder.path),
         # Checkpoints, sampling and validation are ours: a resumed run must do them at the same steps as an unbroken one.
         enable_checkpointing=False,
@@ -201,17 +196,17 @@ class AfterStep(Callback):
         self,
         config: Config,
         folder: RunFolder,
-        signals: StopSignals,
         *,
-        val_split: Split,
-        card: dict[str, Any],
+        signals: StopSignals,
+        dataset: Dataset,
         precision: str,
+        command: str,
         progress: TrainingProgress,
     ) -> None:
         self.config, self.folder, self.signals = config, folder, signals
-        self.val_split = val_split
-        self.taxonomy: Taxonomy = val_split.taxonomy
-        self.card, self.precision = card, precision
+        self.dataset, self.precision, self.command = dataset, precision, command
+        self.train_split = dataset.split(config.data.train_split)
+        self.val_split = dataset.split(config.data.val_split)
         self.best_score, self.best_step = progress.best_score, progress.best_step
         self.scores: Scores | None = None
         self._scored_step = 0
@@ -227,7 +222,7 @@ class AfterStep(Callback):
         last = step == settings.steps
         validates, saves = (step % every == 0 or last for every in (settings.validate_every, settings.save_every))
         if validates or saves or stop:
-            self._refuse_broken(module)
+            self._check_finite(module)
         if step % settings.log_every == 0 or last:
             lr = float(module.optimizer.param_groups[0]["lr"])
             self._log(module, {"split": self.config.data.train_split, "lr": lr, "loss": module.loss_of_step})
@@ -242,9 +237,9 @@ class AfterStep(Callback):
             self._save(module)
         trainer.should_stop |= stop
 
-    def _refuse_broken(self, module: TrainingModule) -> None:
+    def _check_finite(self, module: TrainingModule) -> None:
         try:
-            refuse_broken(module.state_tensors(), "training")
+            check_finite(module.state_tensors(), "training")
         except CheckpointError as error:
             what = f"after step {module.step} {error.what}"
             raise InputError("training", what, "lower --optimizer.lr; the last checkpoint is intact") from error
@@ -261,13 +256,17 @@ class AfterStep(Callback):
         started = time.monotonic()
         with module.ema_weights():
             scores = validate(
-                module.model, self.val_split, module.device, rank=module.global_rank, world_size=module.trainer.world_size
+                module.model,
+                self.val_split,
+                module.device,
+                rank=module.global_rank,
+                world_size=module.trainer.world_size,
             )
             self.scores, self._scored_step = scores, module.step
             if scores.mean_iou > self.best_score:
                 self.best_score, self.best_step = scores.mean_iou, module.step
                 if module.global_rank == 0:
-                    save_checkpoint(self.folder.best, module.model, self.taxonomy, self._card(module))
+                    save_checkpoint(self.folder.best, module.model, self.dataset.taxonomy, self._card(module))
         module.log_live("miou", scores.mean_iou)
         values = {
             "split": self.config.data.val_split,
@@ -283,14 +282,21 @@ class AfterStep(Callback):
         """Write the checkpoint `last`, to predict with, and the training state, to resume from."""
         with module.ema_weights():
             if module.global_rank == 0:
-                save_checkpoint(self.folder.last, module.model, self.taxonomy, self._card(module))
+                save_checkpoint(self.folder.last, module.model, self.dataset.taxonomy, self._card(module))
         progress = TrainingProgress(module.step, self.best_score, self.best_step, module.num_replaced)
         if module.global_rank == 0:
             save_state(self.folder.last, module.state_tensors(), progress, run_settings(self.config))
 
     def _card(self, module: TrainingModule) -> dict[str, Any]:
-        recipe = {"steps": module.step, "of": self.config.train.steps, "precision": self.precision}
-        card = {**self.card, "recipe": recipe}
+        """Return the facts of the model card: where the weights come from, and their scores if they were just validated."""
+        train, val = self.train_split, self.val_split
+        card: dict[str, Any] = {
+            "title": f"{self.config.model.name} on {self.dataset.name}",
+            "data": f"{self.dataset.name}, {len(train)} images of split `{train.name}`, "
+            f"best step chosen on {len(val)} of split `{val.name}`",
+            "recipe": {"steps": module.step, "of": self.config.train.steps, "precision": self.precision},
+            "command": f"`{self.command}`",
+        }
         if self.scores is not None and self._scored_step == module.step:
-            card["scores"] = {f"{self.val_split.name} {name}": value for name, value in self.scores.means().items()}
+            card["scores"] = [{"dataset": self.dataset.name, "split": val.name, "metrics": self.scores.means()}]
         return card

@@ -1,4 +1,4 @@
-"""The learning rate as a function of the step, and which weights it moves how."""
+"""The learning rate as a function of the step, and the optimizer with its parameter groups."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from ..config import OptimizerConfig
+from ..nn.upsampling import Upscore
 
 
 def lr_factor(step: int, steps: int, config: OptimizerConfig) -> float:
-    """The learning rate of step 0..steps-1, relative to its highest: warm-up, then constant, poly, cosine or step.
+    """Return the learning rate of step 0..steps-1, relative to its highest: a linear warm-up, then the schedule.
 
-    Source of poly: (1 - step / steps) ** power, ParseNet and DeepLab v2, section 4.1.2.
+    Source of poly, (1 - step / steps) ** power: ParseNet (https://arxiv.org/abs/1506.04579); DeepLab v2, section 4.1.2.
     """
     if step < config.warmup_steps:
         return (step + 1) / (config.warmup_steps + 1)
@@ -30,31 +31,37 @@ def lr_factor(step: int, steps: int, config: OptimizerConfig) -> float:
     return 1.0
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig, head: Iterable[nn.Module] = ()) -> torch.optim.Optimizer:
-    """SGD or AdamW over groups: weights (decayed), biases (Caffe's rule: own factor, no decay), others; those of `head` apart.
+def build_optimizer(
+    model: nn.Module, config: OptimizerConfig, new_modules: Iterable[nn.Module] = ()
+) -> torch.optim.Optimizer:
+    """Build SGD or AdamW over the parameters that are not frozen, in groups with their own learning rate and weight decay.
 
-    Norm parameters and those that a layer names in `no_weight_decay` (bilinear kernels) are never decayed. Frozen
-    parameters are left out.
-    Each group remembers its highest rate as `base_lr`: that of the layers in `head` is `head_lr_factor` times the others'.
+    weights  decayed
+    biases   `bias_lr_factor` times the learning rate, never decayed: Caffe's rule
+    others   parameters of norms, and bilinear kernels (`Upscore`), never decayed
+
+    Each group is split in two: layers of `new_modules`, which a pretrained backbone does not have, learn `head_lr_factor`
+    times as fast. A group remembers its highest learning rate as `base_lr`.
     """
-    in_head = {layer for part in head for layer in part.modules()} if config.head_lr_factor != 1 else set()
+    new_layers = {layer for part in new_modules for layer in part.modules()}
     groups: dict[tuple[bool, str], dict[str, Any]] = {
-        (is_head, kind): {"params": [], "base_lr": config.lr * factor * of_part, "weight_decay": decay}
-        for is_head, of_part in ((False, 1.0), (True, config.head_lr_factor))
-        for kind, factor, decay in (
+        (is_new, kind): {"params": [], "base_lr": config.lr * kind_factor * factor, "weight_decay": decay}
+        for is_new, factor in ((False, 1.0), (True, config.head_lr_factor))
+        for kind, kind_factor, decay in (
             ("weights", 1.0, config.weight_decay),
             ("biases", config.bias_lr_factor, 0.0),
             ("others", 1.0, 0.0),
         )
     }
     for module in model.modules():
-        norm = isinstance(module, _NormBase | nn.LayerNorm | nn.GroupNorm)
-        kept = getattr(module, "no_weight_decay", ())
+        # Norms; Upscore's kernels start as bilinear interpolation, which decay would shrink.
+        never_decayed = isinstance(module, _NormBase | nn.LayerNorm | nn.GroupNorm | Upscore)
+        is_new = module in new_layers and config.head_lr_factor != 1
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad:
-                plain = norm or name in kept or (name != "bias" and parameter.ndim < 2)
-                kind = "others" if plain else "biases" if name == "bias" else "weights"
-                groups[module in in_head, kind]["params"].append(parameter)
+                other = never_decayed or (name != "bias" and parameter.ndim < 2)
+                kind = "others" if other else "biases" if name == "bias" else "weights"
+                groups[is_new, kind]["params"].append(parameter)
     used = [{**group, "lr": group["base_lr"]} for group in groups.values() if group["params"]]
     if config.name == "adamw":
         return torch.optim.AdamW(used, lr=config.lr, betas=(config.momentum, 0.999))
@@ -62,6 +69,6 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, head: Iterable[nn
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Give each group its highest rate times `factor`."""
+    """Set the learning rate of each group to its highest one times `factor`."""
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor

@@ -1,4 +1,4 @@
-"""The score while training: the same images, sizes and rules as `pixelwise evaluate`, spread over the ranks."""
+"""Validation during training: the same images, sizes and rules as `pixelwise evaluate`, distributed over the ranks."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ..models.base import SegmentationModel
 
 @torch.inference_mode()
 def validate(
-    model: SegmentationModel, split: Split, device: torch.device, rank: int = 0, world_size: int = 1
+    model: SegmentationModel, split: Split, device: torch.device, *, rank: int = 0, world_size: int = 1
 ) -> Scores:
-    """Scores of a model over a whole split at native resolution; each image is seen by exactly one rank."""
+    """Score a model on a whole split at native resolution; each image is scored by exactly one rank."""
     was_training = model.training
     model.eval()
     taxonomy = split.taxonomy
     total = np.zeros((taxonomy.num_classes, taxonomy.num_classes), np.int64)
     for index in range(rank, len(split), world_size):
         sample = split[index]
-        assert sample.mask is not None, "splits without masks were refused"
+        assert sample.mask is not None, "splits without masks are refused before training"
         prediction = label_map(model, sample.image, device)
         total += confusion_matrix(sample.mask, prediction, taxonomy)
     model.train(was_training)
