@@ -10,12 +10,14 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
 from PIL import Image
 
 import pixelwise
@@ -36,28 +38,29 @@ class Page(HTMLParser):
         self.text = self.script = ""
         self.feed(text)
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
 
-    def handle_data(self, data):
+    def handle_data(self, data: str) -> None:
         if self.tags and self.tags[-1][0] == "script":
             self.script += data
         else:
             self.text += data
 
-    def all(self, tag):
+    def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.tags if name == tag]
 
-    def constant(self, name):
-        return json.loads(re.search(rf"^const {name} = (.*);$", self.script, re.MULTILINE).group(1))
+    def constant(self, name: str) -> Any:
+        (value,) = re.findall(rf"^const {name} = (.*);$", self.script, re.MULTILINE)
+        return json.loads(value)
 
 
-def unpack(runs, size):
+def unpack(runs: list[int], size: tuple[int, ...]) -> NDArray[Any]:
     return np.repeat(runs[0::2], runs[1::2]).reshape(size)
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory):
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
     (folder / "photos").mkdir()
     names = ["a.png", "<b>'\"&.png", "long " + "x" * 90 + ".png"]
@@ -67,7 +70,7 @@ def demo(tmp_path_factory):
     return folder
 
 
-def test_page_shows_what_the_masks_say(demo, capsys):
+def test_page_shows_what_the_masks_say(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = "demo", demo / "photos", "--out", demo / "out", "--model", demo / "model"
     result = call(capsys, *arguments)
     assert result.code == 0
@@ -79,7 +82,7 @@ def test_page_shows_what_the_masks_say(demo, capsys):
     for n, place in ((1, 0), (0, 1), (2, 2)):
         mask = segmenter(np.roll(photo(), n, axis=0)).mask
         assert (unpack(page.constant("runs")[place], mask.shape) == mask).all()
-        data = base64.b64decode(page.all("img")[place]["src"].partition(",")[2])
+        data = base64.b64decode((page.all("img")[place]["src"] or "").partition(",")[2])
         with Image.open(io.BytesIO(data)) as shown:
             assert np.abs(np.asarray(shown).astype(float) - np.roll(photo(), n, axis=0)).mean() < 12
     for entry in page.constant("classes"):
@@ -88,7 +91,7 @@ def test_page_shows_what_the_masks_say(demo, capsys):
     assert call(capsys, *arguments).code == 0, "a second run writes over the first"
 
 
-def test_page_loads_nothing_and_every_control_has_a_name(demo, capsys):
+def test_page_loads_nothing_and_every_control_has_a_name(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call(capsys, "demo", demo / "photos", "--out", demo / "out", "--model", demo / "model")
     text = (demo / "out/index.html").read_text("utf-8")
     page = Page(text)
@@ -100,7 +103,7 @@ def test_page_loads_nothing_and_every_control_has_a_name(demo, capsys):
         if key in ("src", "href", "srcset", "data")
     ]
     assert loads
-    assert all(value.startswith("data:image/jpeg;base64,") for value in loads)
+    assert all(value and value.startswith("data:image/jpeg;base64,") for value in loads)
     assert not [key for _, attributes in page.tags for key in attributes if key.startswith("on")]
     sliders = [attributes for attributes in page.all("input") if "aria-label" in attributes]
     assert len(sliders) == 3
@@ -108,7 +111,7 @@ def test_page_loads_nothing_and_every_control_has_a_name(demo, capsys):
     assert "lang" in page.all("html")[0]
 
 
-def test_names_cannot_leave_their_place(tmp_path):
+def test_names_cannot_leave_their_place(tmp_path: Path) -> None:
     taxonomy = Taxonomy((EVIL, "b"))
     prediction = Prediction(np.zeros((4, 5), np.uint8), taxonomy, np.zeros((4, 5, 3), np.uint8))
     path = write_gallery(tmp_path / "index.html", [gallery_image(EVIL, prediction)], taxonomy=taxonomy, title=EVIL)
@@ -121,13 +124,13 @@ def test_names_cannot_leave_their_place(tmp_path):
 
 
 @given(arrays.arrays(np.uint16, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.sampled_from([0, 1, 299])))
-def test_runs_are_the_mask(mask):
+def test_runs_are_the_mask(mask: NDArray[Any]) -> None:
     runs = pack_runs(mask)
     assert (unpack(runs, mask.shape) == mask).all()
     assert all(first != second for first, second in zip(runs[0::2], runs[2::2], strict=False))
 
 
-def test_large_photos_are_shrunk_and_labels_not_mixed():
+def test_large_photos_are_shrunk_and_labels_not_mixed() -> None:
     taxonomy = Taxonomy(("a", "b", "c"))
     mask = np.zeros((300, 2 * LONGEST_SIDE), np.uint8)
     mask[:, LONGEST_SIDE:] = 2
@@ -137,7 +140,7 @@ def test_large_photos_are_shrunk_and_labels_not_mixed():
     assert shown.class_fractions == [(0, 0.5), (2, 0.5)]
 
 
-def test_nothing_to_show_is_exit_2(tmp_path, capsys):
+def test_nothing_to_show_is_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = save_tiny(tmp_path / "model")
     (tmp_path / "empty").mkdir()
     refused(capsys, "demo", tmp_path / "empty", "--out", tmp_path / "out", "--model", model, names="empty")
@@ -149,7 +152,7 @@ def test_nothing_to_show_is_exit_2(tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
-def test_a_browser_paints_the_colours(tmp_path):
+def test_a_browser_paints_the_colours(tmp_path: Path) -> None:
     taxonomy = Taxonomy(("a", "b"), ((255, 0, 0), (0, 255, 0)))
     mask = np.repeat([[0], [1]], 200, axis=0).repeat(600, axis=1).astype(np.uint8)
     prediction = Prediction(mask, taxonomy, np.full((400, 600, 3), 255, np.uint8))

@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from helpers.command_line import TAXONOMY, call, files_below, refused, save_tiny
 from pixelwise.cli import main
 from pixelwise.core import Taxonomy
 from pixelwise.errors import InputError
-from pixelwise.images import Listing, read_image, read_mask
+from pixelwise.images import Listing, read_image, read_mask, write_mask
 from pixelwise.inference import jobs as job_planning
 from pixelwise.inference import predict_files
 from pixelwise.inference.jobs import LONGEST_ENDING, Job, plan
@@ -29,7 +30,7 @@ DATA = Path(__file__).parents[1] / "samples"
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny(tmp_path_factory.mktemp("model"))
 
 
@@ -41,7 +42,9 @@ def put(path: Path, seed: int = 0) -> Path:
     return path
 
 
-def test_every_product_is_what_its_name_says(checkpoint, tmp_path, capsys):
+def test_every_product_is_what_its_name_says(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     put(tmp_path / "in/a.png")
     options = "--overlay", "--color", "--probs", "--opacity", "0.25"
     result = call(capsys, "predict", tmp_path / "in", "--out", tmp_path / "out", "--model", checkpoint, *options)
@@ -65,7 +68,7 @@ def test_every_product_is_what_its_name_says(checkpoint, tmp_path, capsys):
     assert "1 labelled into" in result.out
 
 
-def test_brackets_in_names_are_text(checkpoint, tmp_path, capsys):
+def test_brackets_in_names_are_text(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("[red]x.png", "[/nothing].png", "<img src=x onerror=alert(1)>.png", "ünï ☃.png", "a\nb.png", "-x.png"):
         put(tmp_path / "in" / name)
     result = call(capsys, "predict", tmp_path / "in", "--out", tmp_path / "[o]", "--model", checkpoint)
@@ -75,7 +78,7 @@ def test_brackets_in_names_are_text(checkpoint, tmp_path, capsys):
     assert len(files_below(tmp_path / "[o]")) == 6
 
 
-def test_sub_folders_stay_and_equal_stems_keep_their_suffix(tmp_path):
+def test_sub_folders_stay_and_equal_stems_keep_their_suffix(tmp_path: Path) -> None:
     names = ["day/a.png", "night/a.png", "b.png", "b.jpg", "b.png.jpg", "C.png", "c.jpg", "archive.tar.png"]
     for name in names:
         put(tmp_path / "in" / name)
@@ -90,7 +93,9 @@ def test_sub_folders_stay_and_equal_stems_keep_their_suffix(tmp_path):
 
 
 @pytest.mark.parametrize("stem", ["x" * 251, "é" * 125, "☃" * 83])
-def test_names_of_255_bytes_get_all_their_files(checkpoint, tmp_path, capsys, stem):
+def test_names_of_255_bytes_get_all_their_files(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], stem: str
+) -> None:
     put(tmp_path / "in" / f"{stem}.png")
     put(tmp_path / "in" / f"{stem[:-1]}.png", 3)
     products = "--overlay", "--color", "--probs"
@@ -104,7 +109,7 @@ def test_names_of_255_bytes_get_all_their_files(checkpoint, tmp_path, capsys, st
     assert max(len(ending) for ending in endings) == LONGEST_ENDING
 
 
-def test_clashes_of_products_are_refused(checkpoint, tmp_path, capsys):
+def test_clashes_of_products_are_refused(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put(tmp_path / "in/a.png")
     put(tmp_path / "in/a_color.png")
     arguments = "predict", tmp_path / "in", "--out", tmp_path / "o", "--model", checkpoint
@@ -113,7 +118,9 @@ def test_clashes_of_products_are_refused(checkpoint, tmp_path, capsys):
     assert call(capsys, *arguments).code == 0
 
 
-def test_no_output_is_written_over_an_input(checkpoint, tmp_path, capsys):
+def test_no_output_is_written_over_an_input(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     image = put(tmp_path / "in/a.png")
     put(tmp_path / "in/b_overlay.jpg")
     put(tmp_path / "in/b.jpg")
@@ -131,7 +138,9 @@ def test_no_output_is_written_over_an_input(checkpoint, tmp_path, capsys):
     assert {path: path.read_bytes() for path in (tmp_path / "in").iterdir()} == before
 
 
-def test_a_link_to_a_image_in_the_output_folder_is_not_its_end(checkpoint, tmp_path, capsys):
+def test_a_link_to_a_image_in_the_output_folder_is_not_its_end(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     real = put(tmp_path / "out/a.png")
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.png").symlink_to(real)
@@ -139,7 +148,9 @@ def test_a_link_to_a_image_in_the_output_folder_is_not_its_end(checkpoint, tmp_p
     assert (read_image(real) == photo()).all()
 
 
-def test_masks_below_the_input_are_not_taken_for_images(checkpoint, tmp_path, capsys):
+def test_masks_below_the_input_are_not_taken_for_images(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     put(tmp_path / "in/a.jpg")
     arguments = "predict", tmp_path / "in", "--out", tmp_path / "in/masks", "--model", checkpoint
     assert call(capsys, *arguments).code == 0
@@ -148,7 +159,9 @@ def test_masks_below_the_input_are_not_taken_for_images(checkpoint, tmp_path, ca
     refused(capsys, "predict", tmp_path / "in/masks", "--out", tmp_path / "in/masks", "--model", checkpoint)
 
 
-def test_what_is_there_is_kept_done_again_or_gone_on_with(checkpoint, tmp_path, capsys):
+def test_what_is_there_is_kept_done_again_or_gone_on_with(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     put(tmp_path / "in/a.png")
     arguments = "predict", tmp_path / "in", "--out", tmp_path / "out", "--model", checkpoint
     call(capsys, *arguments)
@@ -164,7 +177,7 @@ def test_what_is_there_is_kept_done_again_or_gone_on_with(checkpoint, tmp_path, 
     assert "2 labelled" in call(capsys, *arguments, "--resume", "--color").out
 
 
-def test_the_same_image_named_twice_is_one(tmp_path):
+def test_the_same_image_named_twice_is_one(tmp_path: Path) -> None:
     image = put(tmp_path / "a.png")
     assert plan([image, image], tmp_path / "out", [".png"])[0] == [Job(image, Path("a"), (tmp_path / "out/a.png",))]
     other = put(tmp_path / "other/a.png")
@@ -172,7 +185,7 @@ def test_the_same_image_named_twice_is_one(tmp_path):
         plan([image, other], tmp_path / "out", [".png"])
 
 
-def test_ten_thousand_images_are_planned_in_seconds(tmp_path, monkeypatch):
+def test_ten_thousand_images_are_planned_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = [tmp_path / f"in/p{n:05}.png" for n in range(10_000)]
     (tmp_path / "in").mkdir()
     monkeypatch.setattr(job_planning, "list_images", lambda path: Listing(images, []))
@@ -183,7 +196,9 @@ def test_ten_thousand_images_are_planned_in_seconds(tmp_path, monkeypatch):
     assert time.thread_time() - started < 5
 
 
-def test_bad_images_are_a_line_each_and_the_rest_is_done(checkpoint, tmp_path, capsys):
+def test_bad_images_are_a_line_each_and_the_rest_is_done(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     words = make_bad_images(folder)
@@ -210,7 +225,9 @@ def test_bad_images_are_a_line_each_and_the_rest_is_done(checkpoint, tmp_path, c
     ["cut.jpg", "empty.png", "bomb.png", "lfs.png", "pipe.png", "folder.png", "link.png", "gone.png", "text.png"],
 )
 @pytest.mark.parametrize("command", ["predict", "demo", "compare", "evaluate", "train", "report", "profile"])
-def test_no_bad_file_breaks_a_command(checkpoint, tmp_path, capsys, command, name):
+def test_no_bad_file_breaks_a_command(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, name: str
+) -> None:
     """Given where each command expects its image, data or name."""
     (tmp_path / "in").mkdir()
     make_bad_images(tmp_path / "in")
@@ -228,7 +245,7 @@ def test_no_bad_file_breaks_a_command(checkpoint, tmp_path, capsys, command, nam
     assert not out.exists() or files_below(out) == []
 
 
-def test_all_bad_is_exit_2(checkpoint, tmp_path, capsys):
+def test_all_bad_is_exit_2(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bad.png").write_bytes(b"")
     result = call(capsys, "predict", tmp_path / "bad.png", "--out", tmp_path / "out", "--model", checkpoint)
     assert result.code == 2
@@ -236,7 +253,9 @@ def test_all_bad_is_exit_2(checkpoint, tmp_path, capsys):
     assert files_below(tmp_path / "out") == []
 
 
-def test_turned_photo_gives_the_mask_of_the_turned_png(checkpoint, tmp_path, capsys):
+def test_turned_photo_gives_the_mask_of_the_turned_png(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     (tmp_path / "in").mkdir()
@@ -249,16 +268,18 @@ def test_turned_photo_gives_the_mask_of_the_turned_png(checkpoint, tmp_path, cap
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 200), (200, 1), (17, 3)])
-def test_any_size_keeps_its_size(checkpoint, tmp_path, capsys, size):
+def test_any_size_keeps_its_size(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], size: tuple[int, int]
+) -> None:
     Image.fromarray(np.zeros((*size, 3), np.uint8)).save(tmp_path / "p.png")
     assert call(capsys, "predict", tmp_path / "p.png", "--out", tmp_path / "out", "--model", checkpoint).code == 0
     assert read_mask(tmp_path / "out/p.png").shape == size
 
 
-def test_300_classes_make_16_bit_masks(tmp_path, capsys):
+def test_300_classes_make_16_bit_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     taxonomy = Taxonomy(tuple(f"c{k}" for k in range(300)), values=tuple(range(1000, 1300)))
     segmenter = pixelwise.load(save_tiny(tmp_path / "small ids", taxonomy))
-    segmenter.model.score.bias.data[256:] += 1e5
+    segmenter.model.get_parameter("score.bias").data[256:] += 1e5
     checkpoint = tmp_path / "model"
     segmenter.save_pretrained(checkpoint)
     put(tmp_path / "a.png")
@@ -273,12 +294,15 @@ def test_300_classes_make_16_bit_masks(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("position", [1, 2, 3, 4])
-def test_full_disk_is_exit_3_and_every_file_is_whole(checkpoint, tmp_path, capsys, monkeypatch, position):
+def test_full_disk_is_exit_3_and_every_file_is_whole(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, position: int
+) -> None:
     for n in range(2):
         put(tmp_path / f"in/{n}.png", n)
-    real, calls = os.fsync, []
+    real = os.fsync
+    calls: list[int] = []
 
-    def fsync(handle):
+    def fsync(handle: int) -> None:
         calls.append(handle)
         if len(calls) > position:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -292,17 +316,19 @@ def test_full_disk_is_exit_3_and_every_file_is_whole(checkpoint, tmp_path, capsy
         assert read_image(tmp_path / "out" / name).shape == (24, 40, 3)
 
 
-def test_interrupted_is_exit_4_and_can_go_on(checkpoint, tmp_path, capsys, monkeypatch):
+def test_interrupted_is_exit_4_and_can_go_on(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for n in range(3):
         put(tmp_path / f"in/{n}.png", n)
     arguments = "predict", tmp_path / "in", "--out", tmp_path / "out", "--model", checkpoint
-    real, written = predict_files.write_mask, []
+    written: list[Path] = []
 
-    def write(path, *rest):
+    def write(path: Path, *rest: Any) -> None:
         if len(written) == 2:
             raise KeyboardInterrupt
         written.append(path)
-        real(path, *rest)
+        write_mask(path, *rest)
 
     monkeypatch.setattr(predict_files, "write_mask", write)
     assert "interrupted" in call(capsys, *arguments).err[-1]
@@ -311,7 +337,9 @@ def test_interrupted_is_exit_4_and_can_go_on(checkpoint, tmp_path, capsys, monke
     assert "1 labelled" in call(capsys, *arguments, "--resume").out
 
 
-def test_leftovers_of_a_killed_process_are_swept(checkpoint, tmp_path, capsys):
+def test_leftovers_of_a_killed_process_are_swept(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     put(tmp_path / "a.png")
     (tmp_path / "out").mkdir()
     (tmp_path / "out/.a.png.tmp-00000000-999999999").write_bytes(b"half")
@@ -319,12 +347,14 @@ def test_leftovers_of_a_killed_process_are_swept(checkpoint, tmp_path, capsys):
     assert files_below(tmp_path / "out") == ["a.png"]
 
 
-def test_a_image_that_vanishes_is_a_line(checkpoint, tmp_path, capsys, monkeypatch):
+def test_a_image_that_vanishes_is_a_line(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for n in range(2):
         put(tmp_path / f"in/{n}.png", n)
     real = job_planning.plan
 
-    def plan_and_lose(*arguments):
+    def plan_and_lose(*arguments: Any) -> tuple[list[Job], list[str]]:
         found = real(*arguments)
         (tmp_path / "in/0.png").unlink()
         return found
@@ -336,7 +366,7 @@ def test_a_image_that_vanishes_is_a_line(checkpoint, tmp_path, capsys, monkeypat
     assert files_below(tmp_path / "out") == ["1.png"]
 
 
-def test_masks_score_as_the_model_does(tmp_path, capsys):
+def test_masks_score_as_the_model_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """EV05: the same numbers to the last digit, by way of files or not."""
     from pixelwise.data import open_dataset
 

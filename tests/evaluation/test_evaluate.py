@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pixelwise.commands.evaluate import evaluate as command
 from pixelwise.core import Prediction, Taxonomy
@@ -22,7 +25,7 @@ TAXONOMY = Taxonomy(("road", "car", "sky", "boat"), values=(10, 20, 30, 40), ign
 SIZES = [(20, 30), (24, 16), (20, 30), (31, 17), (9, 40)]
 
 
-def truth_of(index):
+def truth_of(index: int) -> NDArray[np.uint8]:
     rng = np.random.default_rng(index)
     coarse = rng.choice([0, 10, 20, 30, 255], (4, 5), p=[0.1, 0.3, 0.2, 0.3, 0.1])
     rows, columns = (np.arange(length) * cells // length for length, cells in zip(SIZES[index], (4, 5), strict=True))
@@ -30,7 +33,7 @@ def truth_of(index):
 
 
 @pytest.fixture(scope="module")
-def split(tmp_path_factory):
+def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
     """Five images of unequal sizes; pixel (0, 0) of each holds its number, which `label` reads."""
     folder = tmp_path_factory.mktemp("data")
     items = []
@@ -43,7 +46,7 @@ def split(tmp_path_factory):
     return Split("test", items, TAXONOMY)
 
 
-def label(image):
+def label(image: NDArray[np.uint8]) -> Prediction:
     """A segmenter that is right in most places: class ids 0..2, never the fourth class."""
     truth = truth_of(int(image[0, 0, 0]))
     shifted = np.roll(truth, 2, axis=1)
@@ -52,7 +55,7 @@ def label(image):
 
 
 @pytest.fixture
-def predictions(split, tmp_path):
+def predictions(split: Split, tmp_path: Path) -> Path:
     folder = tmp_path / "predictions"
     for index, item in enumerate(split.items):
         path = folder / f"{item.key}.png"
@@ -61,7 +64,7 @@ def predictions(split, tmp_path):
     return folder
 
 
-def test_counts_are_those_of_loops_over_the_files(split):
+def test_counts_are_those_of_loops_over_the_files(split: Split) -> None:
     result = evaluate_model(label, split, dataset="toy", model="shifted")
     matrix = [[0] * 4 for _ in range(4)]
     ignored = 0
@@ -83,7 +86,7 @@ def test_counts_are_those_of_loops_over_the_files(split):
     assert "2.0%" in lines[4]
 
 
-def test_rows_of_images_are_their_own_scores(split):
+def test_rows_of_images_are_their_own_scores(split: Split) -> None:
     result = evaluate_model(label, split, boundary=False)
     assert [row.key for row in result.images] == [item.key for item in split.items]
     assert sum(row.num_pixels for row in result.images) == result.scores.num_pixels
@@ -95,7 +98,7 @@ def test_rows_of_images_are_their_own_scores(split):
         assert (row.worst, row.worst_iou) == min(ious.items(), key=lambda pair: pair[1])
 
 
-def test_model_and_folder_give_the_same_numbers(split, predictions):
+def test_model_and_folder_give_the_same_numbers(split: Split, predictions: Path) -> None:
     by_model = evaluate_model(label, split)
     by_folder = evaluate_folder(predictions, split)
     assert by_model.scores == by_folder.scores
@@ -104,26 +107,26 @@ def test_model_and_folder_give_the_same_numbers(split, predictions):
     assert by_folder.protocol.predicted_by == str(predictions)
 
 
-def test_order_of_the_images_does_not_matter(split):
+def test_order_of_the_images_does_not_matter(split: Split) -> None:
     turned = Split("test", split.items[::-1], TAXONOMY)
     assert evaluate_model(label, turned).scores == evaluate_model(label, split).scores
 
 
-def test_boundaries_can_be_left_out(split):
+def test_boundaries_can_be_left_out(split: Split) -> None:
     result = evaluate_model(label, split, boundary=False)
     assert result.scores.boundary == ()
     assert result.scores.mean_boundary_iou is None
     assert len(result.protocol_lines()) == 4
 
 
-def test_progress_counts_every_image(split, predictions):
+def test_progress_counts_every_image(split: Split, predictions: Path) -> None:
     seen: list[tuple[int, int]] = []
     evaluate_model(label, split, progress=lambda done, total: seen.append((done, total)))
     evaluate_folder(predictions, split, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(n, 5) for n in range(1, 6)] * 2
 
 
-def test_an_image_that_is_all_ignored_is_listed_and_changes_nothing(split, tmp_path):
+def test_an_image_that_is_all_ignored_is_listed_and_changes_nothing(split: Split, tmp_path: Path) -> None:
     mask = tmp_path / "void.png"
     write_mask(mask, np.full(SIZES[0], 255, np.uint8))
     longer = Split("test", [*split.items, Item("void", split.items[0].image, mask)], TAXONOMY)
@@ -133,12 +136,12 @@ def test_an_image_that_is_all_ignored_is_listed_and_changes_nothing(split, tmp_p
     assert result.protocol.num_images == 6
 
 
-def test_the_worst_class_is_one_that_the_image_holds(split, tmp_path):
+def test_the_worst_class_is_one_that_the_image_holds(split: Split, tmp_path: Path) -> None:
     mask = tmp_path / "cars.png"
     write_mask(mask, np.full(SIZES[0], 20, np.uint8))
     image = split.items[0].image
 
-    def half(pixels):
+    def half(pixels: NDArray[np.uint8]) -> Prediction:
         labels = np.ones(pixels.shape[:2], np.uint8)
         labels[:15] = 2
         return Prediction(labels, TAXONOMY, pixels)
@@ -148,7 +151,7 @@ def test_the_worst_class_is_one_that_the_image_holds(split, tmp_path):
     assert row == ("cars", 600, 0.125, 0.25, "sky", 0.0)
 
 
-def test_scores_file_reads_back(split, tmp_path):
+def test_scores_file_reads_back(split: Split, tmp_path: Path) -> None:
     result = evaluate_model(label, split, dataset="toy")
     write_scores(tmp_path / "scores.json", result)
     assert read_scores(tmp_path / "scores.json") == result
@@ -160,14 +163,14 @@ def test_scores_file_reads_back(split, tmp_path):
 @pytest.mark.parametrize(
     "text", ["", "[]", '{"protocol": {}}', '{"protocol": {"sizes": [], "x": 1}, "images": [], "scores": {}}']
 )
-def test_damaged_scores_files_are_named(text, tmp_path):
+def test_damaged_scores_files_are_named(text: str, tmp_path: Path) -> None:
     path = tmp_path / "scores.json"
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"scores\.json: .*fix: write it again"):
         read_scores(path)
 
 
-def test_missing_and_extra_predictions_are_listed(split, predictions):
+def test_missing_and_extra_predictions_are_listed(split: Split, predictions: Path) -> None:
     shutil.copy(predictions / "frame 0.png", predictions / "other.png")
     with pytest.raises(DatasetError, match=r"predictions: 1 masks belong to no image of test: other\.png; fix: "):
         evaluate_folder(predictions, split)
@@ -177,7 +180,7 @@ def test_missing_and_extra_predictions_are_listed(split, predictions):
         evaluate_folder(predictions, split)
 
 
-def test_other_size_and_unknown_values_name_the_file(split, predictions):
+def test_other_size_and_unknown_values_name_the_file(split: Split, predictions: Path) -> None:
     path = predictions / "frame 2.png"
     good = path.read_bytes()
     write_mask(path, np.full((10, 15), 10, np.uint8))
@@ -196,7 +199,7 @@ def test_other_size_and_unknown_values_name_the_file(split, predictions):
         evaluate_folder(predictions / "none", split)
 
 
-def test_colour_predictions_follow_the_data(split, predictions):
+def test_colour_predictions_follow_the_data(split: Split, predictions: Path) -> None:
     colors = np.vstack([TAXONOMY.palette()[:4]])
     for path in predictions.rglob("*.png"):
         index = int(path.stem.split()[-1])
@@ -205,14 +208,17 @@ def test_colour_predictions_follow_the_data(split, predictions):
         evaluate_folder(predictions, split)
     drawn = []
     for item in split.items:
+        assert item.mask is not None
         mask = item.mask.with_suffix(".color.png")
-        write_image(mask, np.vstack([colors, [[9, 9, 9]]]).astype(np.uint8)[np.minimum(split.read_labels(item), 4)])
+        write_image(
+            mask, np.vstack([colors, [[9, 9, 9]]]).astype(np.uint8)[np.minimum(np.asarray(split.read_labels(item)), 4)]
+        )
         drawn.append(Item(item.key, item.image, mask))
     colored = Split("test", drawn, TAXONOMY, MaskEncoding(by_color=True, ignored=((9, 9, 9),)))
     assert evaluate_folder(predictions, colored).scores == evaluate_model(label, split).scores
 
 
-def test_nothing_to_score_is_an_error(split):
+def test_nothing_to_score_is_an_error(split: Split) -> None:
     with pytest.raises(DatasetError, match="test: 0 images to evaluate"):
         evaluate_model(label, split[:0])
     bare = Split("test", [split.items[0], *(Item(item.key, item.image) for item in split.items[1:])], TAXONOMY)
@@ -229,8 +235,8 @@ def test_nothing_to_score_is_an_error(split):
         (("road", "sky", "car", "boat"), "toy test: class 1 is 'car', but 'sky' in net"),
     ],
 )
-def test_models_of_other_classes_are_refused(split, names, message):
-    def other(image):
+def test_models_of_other_classes_are_refused(split: Split, names: tuple[str, ...], message: str) -> None:
+    def other(image: NDArray[np.uint8]) -> Prediction:
         return Prediction(np.zeros(image.shape[:2], np.uint8), Taxonomy(names), image)
 
     with pytest.raises(DatasetError) as caught:
@@ -238,8 +244,8 @@ def test_models_of_other_classes_are_refused(split, names, message):
     assert str(caught.value).startswith(message)
 
 
-def test_a_mask_of_another_size_names_the_image(split):
-    def small(image):
+def test_a_mask_of_another_size_names_the_image(split: Split) -> None:
+    def small(image: NDArray[np.uint8]) -> Prediction:
         return Prediction(np.zeros((5, 5), np.uint8), TAXONOMY, image)
 
     with pytest.raises(MaskError, match="frame 0: truth is 20x30, prediction 5x5"):
@@ -250,7 +256,7 @@ def test_a_mask_of_another_size_names_the_image(split):
 
 
 @pytest.fixture
-def data(tmp_path):
+def data(tmp_path: Path) -> Path:
     """An ordinary dataset folder of two test images, and right predictions but for the upper half of the second."""
     for name in ("images/test", "masks/test", "found"):
         (tmp_path / name).mkdir(parents=True)
@@ -265,7 +271,7 @@ def data(tmp_path):
     return tmp_path
 
 
-def test_command_prints_protocol_classes_and_means(data, capsys):
+def test_command_prints_protocol_classes_and_means(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(data=data, predictions=data / "found", out=data / "new" / "scores.json") == 0
     text = " ".join(capsys.readouterr().out.split())
     # 80 pixels each; 20 of car taken for road.
@@ -283,21 +289,25 @@ def test_command_prints_protocol_classes_and_means(data, capsys):
     assert read_scores(data / "new" / "scores.json").scores.matrix == ((80, 0, 0), (20, 60, 0), (0, 0, 0))
 
 
-def test_command_prints_json_alone(data, capsys):
+def test_command_prints_json_alone(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(data=data, predictions=data / "found", boundary=False, json=True) == 0
     assert json.loads(capsys.readouterr().out)["scores"]["pixel_accuracy"] == 140 / 160
 
 
-def test_command_scores_a_model(data, capsys, monkeypatch):
+def test_command_scores_a_model(
+    data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = []
 
     class Fake:
         taxonomy = Taxonomy(("road", "car", "boat"))
 
-        def __call__(self, image):
+        def __call__(self, image: NDArray[np.uint8]) -> Prediction:
             return Prediction(read_mask(data / "found" / f"{image[0, 0, 0]}.png"), self.taxonomy, image)
 
-    def load(path=None, precision="float32", device="auto", options=None):
+    def load(
+        path: str | None = None, precision: str = "float32", device: str = "auto", options: dict[str, Any] | None = None
+    ) -> Fake:
         asked.append((path, precision))
         return Fake()
 
@@ -313,7 +323,7 @@ def test_command_scores_a_model(data, capsys, monkeypatch):
     assert asked[1] == (None, "float32")
 
 
-def test_command_refuses_two_sources_and_unknown_splits(data):
+def test_command_refuses_two_sources_and_unknown_splits(data: Path) -> None:
     with pytest.raises(ConfigError, match="--model and --predictions exclude each other"):
         command(data=data, model="a", predictions=data / "found")
     with pytest.raises(DatasetError, match="has no split 'tset'"):

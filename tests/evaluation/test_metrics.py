@@ -50,7 +50,10 @@ def means_in_fractions(matrix: list[list[int]]) -> dict[str, Fraction]:
     true = [sum(matrix[i]) for i in k_all]
     predicted = [sum(matrix[j][i] for j in k_all) for i in k_all]
     total = sum(true)
-    accuracies, ious, dices, weighted = [], [], [], Fraction(0)
+    accuracies: list[Fraction] = []
+    ious: list[Fraction] = []
+    dices: list[Fraction] = []
+    weighted = Fraction(0)
     for i in k_all:
         union = true[i] + predicted[i] - matrix[i][i]
         if true[i]:
@@ -61,10 +64,10 @@ def means_in_fractions(matrix: list[list[int]]) -> dict[str, Fraction]:
             weighted += true[i] * ious[-1]
     return {
         "pixel_accuracy": Fraction(sum(matrix[i][i] for i in k_all), total),
-        "mean_accuracy": sum(accuracies) / len(accuracies),
-        "mean_iou": sum(ious) / len(ious),
+        "mean_accuracy": sum(accuracies, Fraction()) / len(accuracies),
+        "mean_iou": sum(ious, Fraction()) / len(ious),
         "frequency_weighted_iou": weighted / total,
-        "mean_dice": sum(dices) / len(dices),
+        "mean_dice": sum(dices, Fraction()) / len(dices),
     }
 
 
@@ -235,7 +238,8 @@ def test_implausible_scores_are_reported() -> None:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int64])
 def test_unknown_ids_are_refused_by_name_and_count(dtype: type) -> None:
-    truth, prediction = np.zeros((3, 4), dtype), np.zeros((3, 4), dtype)
+    truth: NDArray[Any] = np.zeros((3, 4), dtype)
+    prediction: NDArray[Any] = np.zeros((3, 4), dtype)
     prediction[0, :2], prediction[2, 3] = 3, 9
     with pytest.raises(
         MaskError, match=r"street\.png: expected ids 0\.\.2 in the prediction, got 3 \(2 px\), 9 \(1 px\); fix: "
@@ -322,7 +326,8 @@ def test_boundary_of_each_class_equals_repeated_erosion() -> None:
 
     def region(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-        return mask & (cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=distance)[1:-1, 1:-1] == 0)
+        eroded = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=distance)
+        return np.asarray(mask & (eroded[1:-1, 1:-1] == 0))
 
     expected = []
     for k in range(5):

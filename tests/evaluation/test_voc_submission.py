@@ -23,10 +23,12 @@ def test_the_archive_is_the_devkits(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "results.tgz", "r:gz") as archive:
         assert archive.getnames() == [f"results/VOC2012/Segmentation/comp6_test_cls/{key}.png" for key in masks]
         for key, member in zip(masks, archive.getmembers(), strict=True):
-            image = Image.open(archive.extractfile(member))
+            file = archive.extractfile(member)
+            assert file is not None
+            image = Image.open(file)
             assert image.mode == "P"
             np.testing.assert_array_equal(np.asarray(image), masks[key])
-            assert image.getpalette()[3:6] == [128, 0, 0]
+            assert (image.getpalette() or [])[3:6] == [128, 0, 0]
     write_voc_submission(masks.items(), tmp_path / "again.tar.gz")
     assert (tmp_path / "again.tar.gz").read_bytes() == (tmp_path / "results.tgz").read_bytes()
 
@@ -41,7 +43,9 @@ def test_the_archive_is_the_devkits(tmp_path: Path) -> None:
         ([], InputError, "would hold no prediction"),
     ],
 )
-def test_a_wrong_archive_is_never_left_behind(tmp_path: Path, pairs: list, error: type[Exception], words: str) -> None:
+def test_a_wrong_archive_is_never_left_behind(
+    tmp_path: Path, pairs: list[tuple[str, np.ndarray]], error: type[Exception], words: str
+) -> None:
     with pytest.raises(error) as caught:
         write_voc_submission(pairs, tmp_path / "r.tgz")
     assert words in str(caught.value)

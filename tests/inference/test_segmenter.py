@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,16 +20,16 @@ from pixelwise.inference.segmenter import as_pixels
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
-def segmenter(checkpoint):
+def segmenter(checkpoint: Path) -> pixelwise.Segmenter:
     return pixelwise.load(checkpoint, device="cpu")
 
 
-def test_three_lines(checkpoint, tmp_path):
+def test_three_lines(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "photo.png").write_bytes(encoded(photo(), "PNG"))
     m = pixelwise.load(checkpoint)
     p = m(tmp_path / "photo.png")
@@ -41,7 +42,7 @@ def test_three_lines(checkpoint, tmp_path):
     assert len(np.unique(p.mask)) > 1, "a network that says one thing tests nothing"
 
 
-def test_path_string_array_and_pil_give_the_same(segmenter, tmp_path):
+def test_path_string_array_and_pil_give_the_same(segmenter: pixelwise.Segmenter, tmp_path: Path) -> None:
     path = tmp_path / "photo.png"
     path.write_bytes(encoded(photo(), "PNG"))
     forms = (path, str(path), photo(), photo()[:, ::-1][:, ::-1], Image.fromarray(photo()))
@@ -49,16 +50,17 @@ def test_path_string_array_and_pil_give_the_same(segmenter, tmp_path):
     assert all((mask == masks[0]).all() for mask in masks)
 
 
-def test_labels_and_probabilities_are_the_models(segmenter):
+def test_labels_and_probabilities_are_the_models(segmenter: pixelwise.Segmenter) -> None:
     prediction = segmenter.predict(photo(), probs=True)
     with torch.inference_mode():
         logits = segmenter.model(torch.from_numpy(photo().transpose(2, 0, 1).copy())[None]).logits[0]
+    assert prediction.probs is not None
     assert np.abs(prediction.probs - logits.softmax(0).numpy()).max() < 1e-5
     assert (prediction.mask == logits.argmax(0).numpy()).mean() > 0.999
     assert prediction.probs.dtype == np.float32
 
 
-def stored_as(mode, tmp_path):
+def stored_as(mode: str, tmp_path: Path) -> Path:
     """A file in that mode, the pixels differing in every quarter of it."""
     image = Image.fromarray(photo())
     if mode == "I;16":
@@ -73,14 +75,16 @@ def stored_as(mode, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
-def test_pil_images_are_read_as_their_files(mode, tmp_path):
+def test_pil_images_are_read_as_their_files(mode: str, tmp_path: Path) -> None:
     path = stored_as(mode, tmp_path)
     with Image.open(path) as image:
         assert (as_pixels(image) == read_image(path)).all()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_turned_photo_is_labelled_as_the_user_sees_it(segmenter, tmp_path, orientation):
+def test_turned_photo_is_labelled_as_the_user_sees_it(
+    segmenter: pixelwise.Segmenter, tmp_path: Path, orientation: int
+) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     turned = tmp_path / "turned.jpg"
@@ -98,12 +102,12 @@ def test_turned_photo_is_labelled_as_the_user_sees_it(segmenter, tmp_path, orien
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
-def test_pil_images_of_unknown_range_are_refused(segmenter, mode):
+def test_pil_images_of_unknown_range_are_refused(segmenter: pixelwise.Segmenter, mode: str) -> None:
     with pytest.raises(ImageError, match="whose range is unknown"):
         segmenter(Image.new(mode, (8, 8)))
 
 
-def test_cut_pil_image_is_refused(segmenter, tmp_path):
+def test_cut_pil_image_is_refused(segmenter: pixelwise.Segmenter, tmp_path: Path) -> None:
     path = tmp_path / "cut.jpg"
     data = encoded(np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8), "JPEG")
     path.write_bytes(data[: len(data) // 2])
@@ -127,20 +131,20 @@ def test_cut_pil_image_is_refused(segmenter, tmp_path):
     ],
     ids=lambda wrong: f"{type(wrong).__name__}-{getattr(wrong, 'shape', '')}",
 )
-def test_other_things_are_refused(segmenter, wrong):
+def test_other_things_are_refused(segmenter: pixelwise.Segmenter, wrong: Any) -> None:
     with pytest.raises(InputError, match="image"):
         segmenter(wrong)
 
 
-def test_a_image_alone_equals_the_same_image_among_others(segmenter):
+def test_a_image_alone_equals_the_same_image_among_others(segmenter: pixelwise.Segmenter) -> None:
     images = [np.random.default_rng(n).integers(0, 256, (20 + 7 * n, 50 - 9 * n, 3)).astype(np.uint8) for n in range(4)]
-    alone = [segmenter.predict(image, probs=True).probs for image in images]
+    alone = [np.asarray(segmenter.predict(image, probs=True).probs) for image in images]
     for order in ([3, 1, 2, 0], [0, 0, 3, 3]):
         for n in order:
-            assert (segmenter.predict(images[n], probs=True).probs == alone[n]).all()
+            assert np.array_equal(np.asarray(segmenter.predict(images[n], probs=True).probs), alone[n])
 
 
-def test_run_folder_gives_its_best_else_its_last(checkpoint, tmp_path):
+def test_run_folder_gives_its_best_else_its_last(checkpoint: Path, tmp_path: Path) -> None:
     other = save_tiny(tmp_path / "other", pixelwise.Taxonomy(("a", "b")))
     last, best = tmp_path / "run/checkpoints/last", tmp_path / "run/checkpoints/best"
     shutil.copytree(checkpoint, last)
@@ -152,7 +156,7 @@ def test_run_folder_gives_its_best_else_its_last(checkpoint, tmp_path):
 @pytest.mark.parametrize(
     "name", ["nowhere", "../no/where", "/no/where", "~/model", "owner/model", "a/b/c", "-", "owner/mo del?"]
 )
-def test_no_such_model_is_one_line(name):
+def test_no_such_model_is_one_line(name: str) -> None:
     with pytest.raises(CheckpointError) as error:
         pixelwise.load(name)
     assert str(error.value).startswith(f"{name}: ")
@@ -160,20 +164,20 @@ def test_no_such_model_is_one_line(name):
     assert "hub id like owner/model" in str(error.value)
 
 
-def test_a_file_is_no_model(tmp_path):
+def test_a_file_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "model.pth").write_bytes(b"x")
     with pytest.raises(CheckpointError, match=r"model\.pth: is a file.*pixelwise import"):
         pixelwise.load(tmp_path / "model.pth")
 
 
 @pytest.mark.parametrize("device", ["tpu", "", "cuda:x", "meta", "cpu:7", "CPU"])
-def test_unknown_devices_are_refused(checkpoint, device):
+def test_unknown_devices_are_refused(checkpoint: Path, device: str) -> None:
     with pytest.raises(InputError, match=f"device: unknown device {device!r}; available devices: cpu"):
         pixelwise.load(checkpoint, device=device)
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:9"])
-def test_missing_device_lists_those_there_are(checkpoint, device, monkeypatch):
+def test_missing_device_lists_those_there_are(checkpoint: Path, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(
         ResourceError, match=f"device: {device!r} is not available; available devices: cpu; fix: use --device auto"
@@ -182,7 +186,7 @@ def test_missing_device_lists_those_there_are(checkpoint, device, monkeypatch):
     assert pixelwise.load(checkpoint).device == torch.device("cpu")
 
 
-def test_model_of_four_channels_names_the_image_it_cannot_take(tmp_path):
+def test_model_of_four_channels_names_the_image_it_cannot_take(tmp_path: Path) -> None:
     segmenter = pixelwise.load(save_tiny(tmp_path / "rgbd", in_channels=4))
     (tmp_path / "photo.png").write_bytes(encoded(photo(), "PNG"))
     with pytest.raises(InputError, match=r"photo\.png: has 3 channels, but .* expects 4"):

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
 from pixelwise.commands.compare import compare as command
 from pixelwise.core import Prediction, Taxonomy
 from pixelwise.errors import CheckpointError, DatasetError, ImageError, InputError, MaskError
 from pixelwise.images import write_image, write_mask
+from pixelwise.inference.segmenter import Segmenter
 from pixelwise.models import ModelSpec, create_model
 from pixelwise.visualization import panels
 from pixelwise.visualization.compare import PANEL, draw_comparison, short_names
@@ -32,8 +36,12 @@ class Says:
         self.crf = None
         self.model = SimpleNamespace(spec=ModelSpec("compact", taxonomy.num_classes))
 
-    def __call__(self, image):
+    def __call__(self, image: NDArray[np.uint8]) -> Prediction:
         return Prediction(np.full(image.shape[:2], self.label, np.uint8), self.taxonomy, image)
+
+
+def says(name: str, label: int, taxonomy: Taxonomy = TAXONOMY) -> Segmenter:
+    return cast(Segmenter, Says(name, label, taxonomy))
 
 
 def column_colors(image: Image.Image, row: int) -> list[tuple[int, ...]]:
@@ -48,9 +56,9 @@ def column_colors(image: Image.Image, row: int) -> list[tuple[int, ...]]:
 IMAGE = np.full((90, 120, 3), 77, np.uint8)
 
 
-def test_the_ladder_is_image_then_models_as_given_then_truth():
+def test_the_ladder_is_image_then_models_as_given_then_truth() -> None:
     truth = np.full((90, 120), 1, np.uint8)
-    models = [Says("runs/32s", 2), Says("runs/16s", 0), Says("runs/8s", 1)]
+    models = [says("runs/32s", 2), says("runs/16s", 0), says("runs/8s", 1)]
     drawn = draw_comparison(IMAGE, models, truth=truth)
     row = MARGIN + PANEL // 3
     assert column_colors(drawn, row) == [(77, 77, 77), (0, 0, 255), (255, 0, 0), (0, 255, 0)]
@@ -66,19 +74,19 @@ def test_the_ladder_is_image_then_models_as_given_then_truth():
     ]
 
 
-def written(monkeypatch) -> list[str]:
+def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """All text that the sheet writes, in order."""
     texts: list[str] = []
     monkeypatch.setattr(panels, "draw_text", lambda draw, position, text, **style: texts.append(text))
     return texts
 
 
-def test_titles_tell_the_run_and_its_score_on_this_image(monkeypatch):
+def test_titles_tell_the_run_and_its_score_on_this_image(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = written(monkeypatch)
     truth = np.zeros((90, 120), np.uint8)
     truth[:30] = 1
     truth[80:] = TAXONOMY.ignore_id
-    draw_comparison(IMAGE, [Says("runs/a", 0), Says("runs/b/checkpoints/best", 1)], truth=truth)
+    draw_comparison(IMAGE, [says("runs/a", 0), says("runs/b/checkpoints/best", 1)], truth=truth)
     # All road: 50 of 80 scored rows are right, car is missed: (50 / 80 + 0) / 2. All car: (30 / 80 + 0) / 2.
     assert [t for t in texts if t] == [
         *("road", "car", "not scored"),
@@ -86,18 +94,18 @@ def test_titles_tell_the_run_and_its_score_on_this_image(monkeypatch):
     ]
 
 
-def test_without_truth_there_is_no_score(monkeypatch):
+def test_without_truth_there_is_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = written(monkeypatch)
-    draw_comparison(IMAGE, [Says("runs/a", 2)])
+    draw_comparison(IMAGE, [says("runs/a", 2)])
     assert [t for t in texts if t] == ["sky", "image", "90 x 120 pixels", "a", "compact"]
 
 
-def test_runs_of_one_name_are_told_apart():
+def test_runs_of_one_name_are_told_apart() -> None:
     assert short_names(["x/a", "y/a", "z/b/checkpoints/last"]) == ["x/a", "y/a", "b"]
     assert short_names(["the model that ships with pixelwise"]) == ["the model that ships with pixelwise"]
 
 
-def test_the_legend_lists_what_occurs_in_the_order_of_the_ids():
+def test_the_legend_lists_what_occurs_in_the_order_of_the_ids() -> None:
     masks = [np.array([[2, 255]], np.uint8), np.array([[0, 0]], np.uint8)]
     assert legend_entries(masks, TAXONOMY) == [("road", (255, 0, 0)), ("sky", (0, 0, 255)), ("not scored", (0, 0, 0))]
 
@@ -107,7 +115,9 @@ def test_the_legend_lists_what_occurs_in_the_order_of_the_ids():
     st.integers(1, 5),
     st.integers(0, 40),
 )
-def test_images_of_a_grid_lie_apart_in_reading_order_with_room_for_captions(sizes, columns, caption):
+def test_images_of_a_grid_lie_apart_in_reading_order_with_room_for_captions(
+    sizes: list[tuple[int, int]], columns: int, caption: int
+) -> None:
     boxes = grid(sizes, columns, top=30, caption=caption)
     assert [box.size for box in boxes] == sizes
     taken = np.zeros((1000, 400), np.uint8)
@@ -121,7 +131,7 @@ def test_images_of_a_grid_lie_apart_in_reading_order_with_room_for_captions(size
         assert first.left == second.left
 
 
-def test_a_sheet_holds_its_panels_untouched_inside_a_margin():
+def test_a_sheet_holds_its_panels_untouched_inside_a_margin() -> None:
     rng = np.random.default_rng(1)
     images = [rng.integers(0, 255, (40, 60, 3), np.uint8) for _ in range(3)]
     drawn = np.asarray(
@@ -135,7 +145,7 @@ def test_a_sheet_holds_its_panels_untouched_inside_a_margin():
 
 
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 64))
-def test_fitted_images_keep_their_shape_and_labels_their_colours(height, width, side):
+def test_fitted_images_keep_their_shape_and_labels_their_colours(height: int, width: int, side: int) -> None:
     pixels = np.where(np.indices((height, width)).sum(0)[..., None] % 2, (255, 0, 0), (0, 0, 255)).astype(np.uint8)
     fitted = np.asarray(fit(pixels, side, labels=True))
     assert max(fitted.shape[:2]) <= side
@@ -146,7 +156,7 @@ def test_fitted_images_keep_their_shape_and_labels_their_colours(height, width, 
     assert abs(fitted.shape[1] - max(1, width * scale)) <= 0.5
 
 
-def test_heat_is_the_published_table_and_grows_brighter():
+def test_heat_is_the_published_table_and_grows_brighter() -> None:
     ends = heat(np.array([[-5.0, 0, 1, 9]]), low=0, high=1)
     # Viridis from (68, 1, 84) to (253, 231, 37), in RGB.
     assert np.abs(ends[0].astype(int) - ([(68, 1, 84)] * 2 + [(253, 231, 37)] * 2)).max() <= 1
@@ -155,7 +165,7 @@ def test_heat_is_the_published_table_and_grows_brighter():
     assert heat(np.ones((2, 2)), low=3, high=3).shape == (2, 2, 3)
 
 
-def test_long_names_lose_their_middle():
+def test_long_names_lose_their_middle() -> None:
     assert elide("short", 15, 400) == "short"
     cut = elide("a" * 50 + "end", 15, 120)
     assert "…" in cut
@@ -163,26 +173,26 @@ def test_long_names_lose_their_middle():
     assert cut.endswith("nd")
 
 
-def test_a_long_legend_breaks_into_lines():
+def test_a_long_legend_breaks_into_lines() -> None:
     one, many = (legend([("pavement", (1, 2, 3))] * n, 300) for n in (1, 9))
     assert one.width == many.width == 300
     # A swatch and its word take about 95 pixels: three a line.
     assert many.height == 3 * one.height
 
 
-def test_models_of_other_classes_and_a_truth_of_another_size_are_refused():
+def test_models_of_other_classes_and_a_truth_of_another_size_are_refused() -> None:
     with pytest.raises(DatasetError, match="b: has 2 classes, a has 3"):
-        draw_comparison(IMAGE, [Says("a", 0), Says("b", 0, Taxonomy(("road", "car")))])
+        draw_comparison(IMAGE, [says("a", 0), says("b", 0, Taxonomy(("road", "car")))])
     with pytest.raises(MaskError, match="image is 90x120, mask 5x5"):
-        draw_comparison(IMAGE, [Says("a", 0)], truth=np.zeros((5, 5), np.uint8))
+        draw_comparison(IMAGE, [says("a", 0)], truth=np.zeros((5, 5), np.uint8))
     with pytest.raises(MaskError, match="nothing to score: every pixel is ignored"):
-        draw_comparison(IMAGE, [Says("a", 0)], truth=np.full((90, 120), 255, np.uint8))
+        draw_comparison(IMAGE, [says("a", 0)], truth=np.full((90, 120), 255, np.uint8))
     with pytest.raises(InputError, match="no model"):
         draw_comparison(IMAGE, [])
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory):
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("compare")
     torch.manual_seed(0)
     save_checkpoint(folder / "one", create_model("compact", 3, tiny=True), TAXONOMY)
@@ -194,7 +204,7 @@ def files(tmp_path_factory):
     return folder
 
 
-def test_command_writes_one_image(files, tmp_path, capsys):
+def test_command_writes_one_image(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     models = [str(files / "one"), str(files / "two")]
     assert (
         command(files / "photo.png", model=models, truth=files / "truth.png", out=tmp_path / "new" / "sheet.png") == 0
@@ -207,7 +217,7 @@ def test_command_writes_one_image(files, tmp_path, capsys):
     assert (tmp_path / "colors.png").read_bytes() == (tmp_path / "new" / "sheet.png").read_bytes()
 
 
-def test_command_refuses_in_one_line_and_leaves_nothing(files, tmp_path):
+def test_command_refuses_in_one_line_and_leaves_nothing(files: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "sheet.png"
     model = [str(files / "one")]
     with pytest.raises(ImageError, match=r"cut\.png"):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
@@ -44,7 +48,7 @@ def fcn() -> Segmenter:
     torch.manual_seed(0)
     model = create_model("fcn8s_vgg16", 3, tiny=True)
     for score in model.classifier_modules():
-        nn.init.normal_(score.weight, std=0.1)
+        nn.init.normal_(score.get_parameter("weight"), std=0.1)
     return Segmenter(Checkpoint(model.eval(), TAXONOMY), "fcn", device="cpu")
 
 
@@ -54,18 +58,18 @@ def compact() -> Segmenter:
     return Segmenter(Checkpoint(create_model("compact", 3, tiny=True).eval(), TAXONOMY), "compact", device="cpu")
 
 
-def tensor(image) -> torch.Tensor:
+def tensor(image: NDArray[np.uint8]) -> torch.Tensor:
     return torch.from_numpy(image.transpose(2, 0, 1).copy())[None]
 
 
-def red_classifier():
-    """VGG11 whose class 1 answers to red: all weights by hand, the red channel handed on through every layer."""
-    net = create_backbone("vgg11", num_classes=2, width_mult=1 / 16)
+def red_classifier() -> Any:
+    """VGG11 whose class 1 answers to red: all weights by hand, the red channel passed on through every layer."""
+    net: Any = create_backbone("vgg11", num_classes=2, width_mult=1 / 16)
     with torch.no_grad():
         for layer in net.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 layer.weight.zero_()
-                layer.bias.zero_()
+                nn.init.zeros_(layer.get_parameter("bias"))
             if isinstance(layer, nn.Conv2d):
                 layer.weight[0, 0, 1, 1] = 1
         # The first layer: red above the mean of green and blue.
@@ -79,7 +83,7 @@ def red_classifier():
     return net
 
 
-def test_the_heat_map_of_a_classifier_peaks_where_the_red_patch_is():
+def test_the_heat_map_of_a_classifier_peaks_where_the_red_patch_is() -> None:
     net = red_classifier()
     places = ((170, 180), (280, 380))
     for (row, column), elsewhere in zip(places, places[::-1], strict=True):
@@ -96,9 +100,9 @@ def test_the_heat_map_of_a_classifier_peaks_where_the_red_patch_is():
         assert np.allclose(classifier_probability(net, image, class_index=0), 1 - probability, atol=1e-6)
 
 
-def test_at_its_own_size_the_classifier_gives_its_own_probability():
+def test_at_its_own_size_the_classifier_gives_its_own_probability() -> None:
     torch.manual_seed(0)
-    net = create_backbone("vgg11", num_classes=4, width_mult=1 / 16).eval()
+    net: Any = create_backbone("vgg11", num_classes=4, width_mult=1 / 16).eval()
     image = np.random.default_rng(1).integers(0, 256, (224, 224, 3), np.uint8)
     mean, std = ([[[v]] for v in values] for values in ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)))
     with torch.no_grad():
@@ -107,24 +111,24 @@ def test_at_its_own_size_the_classifier_gives_its_own_probability():
         assert np.allclose(classifier_probability(net, image, class_index=k), float(whole[k]), atol=1e-5)
 
 
-def test_a_classifier_refuses_small_images_and_unknown_classes():
+def test_a_classifier_refuses_small_images_and_unknown_classes() -> None:
     net = red_classifier()
     with pytest.raises(InputError, match="expected at least 224x224 pixels, the classifier's window, got 70x90"):
         classifier_probability(net, IMAGE, class_index=0)
     with pytest.raises(InputError, match="class: must be 0 to 1, got 2"):
         classifier_probability(net, np.zeros((224, 224, 3), np.uint8), class_index=2)
-    backbone = create_backbone("vgg11", width_mult=1 / 16)
+    backbone: Any = create_backbone("vgg11", width_mult=1 / 16)
     with pytest.raises(ConfigError, match="without a classifier"):
         classifier_probability(backbone, np.zeros((224, 224, 3), np.uint8), class_index=0)
 
 
-def test_probability_is_the_softmax():
+def test_probability_is_the_softmax() -> None:
     scores = torch.tensor([[[0.0, 5.0]], [[1.0, 0.0]], [[-2.0, 0.0]]])
     by_hand = np.exp([1.0, 0.0]) / [np.exp(0) + np.exp(1) + np.exp(-2), np.exp(5) + 2]
     assert np.allclose(class_probability(scores, 1), by_hand[None])
 
 
-def test_the_heat_map_is_bright_where_the_probability_is():
+def test_the_heat_map_is_bright_where_the_probability_is() -> None:
     probability = np.zeros((40, 40), np.float32)
     probability[:, 20:] = 1
     drawn = np.asarray(draw_heat_map(np.full((40, 40, 3), 9, np.uint8), probability, name="car")).astype(int).sum(2)
@@ -133,7 +137,7 @@ def test_the_heat_map_is_bright_where_the_probability_is():
     assert drawn[100, 20 + 400 + 14 + 300] > 600
 
 
-def by_hand(model, images) -> list[torch.Tensor]:
+def by_hand(model: Any, images: torch.Tensor) -> list[torch.Tensor]:
     """FCN-8s at its published geometry with the paper's crops 5, 9, 31: logits from fr, + pool4, + pool3."""
     x, maps = model.preprocess(images), {}
     for n, layer in enumerate(model.backbone.features):
@@ -143,7 +147,7 @@ def by_hand(model, images) -> list[torch.Tensor]:
     fr = model.score_fr(model.fc7(model.fc6(x)))
     pool4, pool3 = model.score_pool4(pools[3]), model.score_pool3(pools[2])
 
-    def up(scores, kernel):
+    def up(scores: torch.Tensor, kernel: int) -> torch.Tensor:
         return F.conv_transpose2d(scores, bilinear_kernel(kernel, 3), stride=kernel // 2, groups=3)
 
     results = []
@@ -157,7 +161,7 @@ def by_hand(model, images) -> list[torch.Tensor]:
 
 
 @torch.no_grad()
-def test_what_the_maps_add_sums_up_to_the_models_output(fcn):
+def test_what_the_maps_add_sums_up_to_the_models_output(fcn: Segmenter) -> None:
     images = tensor(IMAGE)
     added = fcn.model.contributions(images)
     expected = by_hand(fcn.model, images)
@@ -174,11 +178,14 @@ def test_what_the_maps_add_sums_up_to_the_models_output(fcn):
 
 
 @torch.no_grad()
-def test_the_sheet_of_skips_shows_each_stage_and_what_it_changed(fcn):
+def test_the_figure_of_skips_shows_each_stage_and_what_it_changed(fcn: Segmenter) -> None:
     drawn = np.asarray(draw_skips(fcn, IMAGE))
     labels = cumulative_labels(fcn.model.contributions(tensor(IMAGE)))
+
     # Panels of 90 x 70 grow four times; captions are 4 + 22 + 18 high.
-    panel = lambda row, column: drawn[20 + row * (280 + 44 + 14) :, 20 + column * 374 :][:280:4, :360:4]  # noqa: E731
+    def panel(row: int, column: int) -> NDArray[np.uint8]:
+        return drawn[20 + row * (280 + 44 + 14) :, 20 + column * 374 :][:280:4, :360:4]
+
     for column, mask in enumerate(labels):
         assert (panel(0, column) == TAXONOMY.palette()[mask]).all()
     assert (panel(1, 0) == IMAGE).all()
@@ -189,49 +196,51 @@ def test_the_sheet_of_skips_shows_each_stage_and_what_it_changed(fcn):
         assert (unchanged == unchanged[:, :1]).all(), "grey where nothing changed"
 
 
-def test_networks_that_are_no_sum_of_maps_have_no_image_of_skips(compact):
+def test_networks_that_are_no_sum_of_maps_have_no_image_of_skips(compact: Segmenter) -> None:
     assert draw_skips(compact, IMAGE) is None
     model = create_model("fcn32s_vgg16", 3, tiny=True).eval()
     assert draw_skips(Segmenter(Checkpoint(model, TAXONOMY), "one map", device="cpu"), IMAGE) is None
 
 
-def test_shallow_and_deep_layers_are_chosen(fcn, compact):
-    maps = feature_maps(fcn.model, tensor(IMAGE))
+def test_shallow_and_deep_layers_are_chosen(fcn: Segmenter, compact: Segmenter) -> None:
+    model: Any = fcn.model
+    maps = feature_maps(model, tensor(IMAGE))
     assert list(maps) == ["pool1", "pool5"]
     with torch.no_grad():
-        backbone = fcn.model.backbone(fcn.model.preprocess(tensor(IMAGE)))
+        backbone = model.backbone(model.preprocess(tensor(IMAGE)))
     assert torch.equal(maps["pool1"], backbone[0][0])
     assert torch.equal(maps["pool5"], backbone[-1][0])
     assert list(feature_maps(compact.model, tensor(IMAGE))) == ["stem", "project"]
 
 
-def test_a_named_convolution_is_seen_before_the_rectifier_in_place_behind_it(fcn):
-    first = fcn.model.backbone.features[0]
+def test_a_named_convolution_is_seen_before_the_in_place_relu_after_it(fcn: Segmenter) -> None:
+    model: Any = fcn.model
     with torch.no_grad():
-        expected = first(fcn.model.preprocess(tensor(IMAGE)))[0]
+        expected = model.backbone.features[0](model.preprocess(tensor(IMAGE)))[0]
     seen = feature_maps(fcn.model, tensor(IMAGE), ["backbone.features.0", "pool4"])
     assert list(seen) == ["backbone.features.0", "pool4"]
     assert (expected < 0).any()
     assert torch.equal(seen["backbone.features.0"], expected)
 
 
-def test_unknown_layers_are_refused(fcn, compact):
+def test_unknown_layers_are_refused(fcn: Segmenter, compact: Segmenter) -> None:
     with pytest.raises(ConfigError, match="layer pool6: is not a layer of this network; fix: did you mean pool"):
         draw_activations(fcn, IMAGE, layers=["pool6"])
     with pytest.raises(ConfigError, match="layer stem4: is not a layer"):
         draw_activations(compact, IMAGE, layers=["stem4"])
 
 
-def test_activations_draw_a_row_a_layer(compact):
+def test_activations_draw_a_row_a_layer(compact: Segmenter) -> None:
     drawn = draw_activations(compact, IMAGE, layers=["stem", "project"])
     # Six tiles of 160 x 124 with 44 of caption, twice; the colour scale below.
     assert drawn.width == 6 * 160 + 5 * 14 + 40
     assert drawn.height == 40 + 2 * (124 + 44) + 14 + 14 + 32
 
 
-def test_the_measured_field_is_the_one_of_the_arithmetic(fcn):
+def test_the_measured_field_is_the_one_of_the_arithmetic(fcn: Segmenter) -> None:
     # A pixel of FCN-8s sees two cells of stride 8, which see two of stride 16, which see three of stride 32.
-    field = arithmetic(layers_of([*fcn.model.backbone.modules_to(), fcn.model.fc6, fcn.model.fc7]))
+    model: Any = fcn.model
+    field = arithmetic(layers_of([*model.backbone.modules_to(), model.fc6, model.fc7]))
     assert (field.size, field.stride) == (404, 32)
     single = create_model("fcn32s_vgg16", 3, tiny=True).eval()
     length, position = 1200, 600
@@ -243,7 +252,7 @@ def test_the_measured_field_is_the_one_of_the_arithmetic(fcn):
     assert window == Window(0, 0, 70, 90)
 
 
-def test_the_gradient_stays_inside_the_field_and_the_core_holds_its_share(compact):
+def test_the_gradient_stays_inside_the_field_and_the_core_holds_its_share(compact: Segmenter) -> None:
     strength = input_gradient(compact.model, tensor(IMAGE), (20, 30))
     window = receptive_field_window(compact.model, (70, 90), (20, 30))
     outside = np.ones((70, 90), bool)
@@ -252,7 +261,7 @@ def test_the_gradient_stays_inside_the_field_and_the_core_holds_its_share(compac
     assert strength[outside].sum() == 0
 
 
-def test_the_core_is_the_smallest_square_around_the_pixel():
+def test_the_core_is_the_smallest_square_around_the_pixel() -> None:
     strength = np.zeros((20, 30), np.float32)
     strength[10, 12] = 94
     strength[10, 15] = 2
@@ -262,7 +271,7 @@ def test_the_core_is_the_smallest_square_around_the_pixel():
     assert core_window(strength, (10, 12), 1.0) == Window(0, 0, 20, 25)
 
 
-def test_the_drawn_box_is_the_field(monkeypatch, compact):
+def test_the_drawn_box_is_the_field(monkeypatch: pytest.MonkeyPatch, compact: Segmenter) -> None:
     monkeypatch.setattr("pixelwise.visualization.explain.receptive_field_window", lambda *args: Window(10, 20, 50, 80))
     drawn = np.asarray(draw_receptive_field(compact, IMAGE, pixel=(30, 40)))
     framed = (drawn[:, : 20 + 360] == (0, 215, 255)).all(2)
@@ -272,13 +281,13 @@ def test_the_drawn_box_is_the_field(monkeypatch, compact):
     assert (columns.min() - 20, columns.max() + 1 - 20) == (80, 320)
 
 
-def test_pixels_outside_the_image_are_refused(compact):
+def test_pixels_outside_the_image_are_refused(compact: Segmenter) -> None:
     for pixel in ((70, 0), (0, 90), (-1, 5)):
         with pytest.raises(InputError, match=rf"pixel: got row {pixel[0]}, column {pixel[1]}, the image is 70x90"):
             draw_receptive_field(compact, IMAGE, pixel=pixel)
 
 
-def test_classes_go_by_name_or_number():
+def test_classes_go_by_name_or_number() -> None:
     assert class_number("car", TAXONOMY.names) == 1
     assert class_number("2", TAXONOMY.names) == 2
     with pytest.raises(InputError, match=r"class cat: .* did you mean car"):
@@ -289,7 +298,7 @@ def test_classes_go_by_name_or_number():
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory, fcn, compact):
+def files(tmp_path_factory: pytest.TempPathFactory, fcn: Segmenter, compact: Segmenter) -> Path:
     folder = tmp_path_factory.mktemp("explain")
     save_checkpoint(folder / "fcn", fcn.model, TAXONOMY)
     save_checkpoint(folder / "compact", compact.model, TAXONOMY)
@@ -297,7 +306,9 @@ def files(tmp_path_factory, fcn, compact):
     return folder
 
 
-def test_command_writes_the_images_and_lists_them(files, tmp_path, capsys):
+def test_command_writes_the_images_and_lists_them(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     command(
         files / "photo.png",
         out=tmp_path / "a",
@@ -317,7 +328,7 @@ def test_command_writes_the_images_and_lists_them(files, tmp_path, capsys):
     assert len(list((tmp_path / "b").iterdir())) == 3
 
 
-def test_command_slides_a_classifier_of_torchvisions_over_a_image(tmp_path):
+def test_command_slides_a_classifier_of_torchvisions_over_a_image(tmp_path: Path) -> None:
     net = create_backbone("googlenet_torchvision", num_classes=1000)
     torch.save(net.state_dict(), tmp_path / "googlenet.pth")
     Image.fromarray(np.full((240, 260, 3), 90, np.uint8)).save(tmp_path / "photo.png")
@@ -332,7 +343,7 @@ def test_command_slides_a_classifier_of_torchvisions_over_a_image(tmp_path):
     assert sorted(p.name for p in (tmp_path / "why").iterdir()) == ["heatmap_class_281.png", "heatmap_class_3.png"]
 
 
-def test_command_refuses_in_one_line_and_leaves_nothing(files, tmp_path):
+def test_command_refuses_in_one_line_and_leaves_nothing(files: Path, tmp_path: Path) -> None:
     out, model, photo = tmp_path / "out", str(files / "compact"), files / "photo.png"
     with pytest.raises(InputError, match="class cat"):
         command(photo, out=out, model=model, class_=["cat"])

@@ -7,9 +7,11 @@ import io
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from pixelwise.commands.report import report as command
@@ -19,7 +21,7 @@ from pixelwise.errors import ConfigError, InputError
 from pixelwise.evaluation.evaluator import Evaluation, ImageScore, ScoringProtocol, evaluate_model, write_scores
 from pixelwise.evaluation.metrics import Scores
 from pixelwise.images import write_image, write_mask
-from pixelwise.visualization.charts import read_charts
+from pixelwise.visualization.charts import Chart, read_charts
 from pixelwise.visualization.examples import collect_examples, read_examples, write_examples
 from pixelwise.visualization.report import matrix_rows, write_report
 
@@ -31,28 +33,30 @@ VOID_TAGS = {"meta", "img", "br", "line", "polyline"}
 class Page(HTMLParser):
     """Collects what a browser would load and whether every tag is closed."""
 
-    def __init__(self, text):
+    def __init__(self, text: str) -> None:
         super().__init__()
-        self.tags, self.loads, self.open = [], [], []
+        self.tags: list[str] = []
+        self.loads: list[str] = []
+        self.open: list[str] = []
         self.text = ""
         self.feed(text)
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.loads += [value for name, value in attrs if name in ("src", "href", "srcset", "data", "action") and value]
         if tag not in VOID_TAGS:
             self.open.append(tag)
 
-    def handle_endtag(self, tag):
+    def handle_endtag(self, tag: str) -> None:
         if tag not in VOID_TAGS:
             assert self.open.pop() == tag
 
-    def handle_data(self, data):
+    def handle_data(self, data: str) -> None:
         self.text += data
 
 
 @pytest.fixture
-def split(tmp_path):
+def split(tmp_path: Path) -> Split:
     """Six images 400x300, truth an upper and a lower half; image n, key 9 - n, is labelled right down to row 50 n + 50."""
     items = []
     for index in range(6):
@@ -65,7 +69,7 @@ def split(tmp_path):
     return Split("val", items, TAXONOMY)
 
 
-def label(image):
+def label(image: NDArray[np.uint8]) -> Prediction:
     mask = np.zeros(image.shape[:2], np.uint8)
     mask[150:] = 1
     mask[int(image[0, 0, 0]) // 40 * 50 + 50 :] = 2
@@ -73,7 +77,7 @@ def label(image):
 
 
 @pytest.fixture
-def run(split, tmp_path):
+def run(split: Split, tmp_path: Path) -> Path:
     folder = tmp_path / "run <a>"
     folder.mkdir()
     result = evaluate_model(label, split, dataset="toy & co", model="runs/<b>")
@@ -88,7 +92,7 @@ def run(split, tmp_path):
     return folder
 
 
-def test_page_is_whole_and_loads_nothing(run):
+def test_page_is_whole_and_loads_nothing(run: Path) -> None:
     path = write_report(run)
     text = path.read_text("utf-8")
     page = Page(text)
@@ -101,13 +105,13 @@ def test_page_is_whole_and_loads_nothing(run):
     assert "link" not in page.tags
 
 
-def test_command_prints_the_path(run, capsys):
+def test_command_prints_the_path(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(run) == 0
     assert capsys.readouterr().out == f"{run / 'report.html'}\n"
     assert (run / "report.html").stat().st_size > 10_000
 
 
-def test_every_name_is_escaped_and_shown(run):
+def test_every_name_is_escaped_and_shown(run: Path) -> None:
     text = write_report(run).read_text("utf-8")
     page = Page(text)
     assert "<script" not in text
@@ -127,7 +131,7 @@ def test_every_name_is_escaped_and_shown(run):
         assert shown in page.text, shown
 
 
-def test_numbers_on_the_page_are_the_scores(run, split):
+def test_numbers_on_the_page_are_the_scores(run: Path, split: Split) -> None:
     page = Page(write_report(run).read_text("utf-8"))
     scores = evaluate_model(label, split).scores
     for value in scores.means().values():
@@ -137,10 +141,10 @@ def test_numbers_on_the_page_are_the_scores(run, split):
     assert page.tags.count("img") == 12
 
 
-def test_images_are_small_and_show_the_masks(run):
+def test_images_are_small_and_show_the_masks(run: Path) -> None:
     sheet = read_examples(run / "samples")
     assert [example.is_best for example in sheet.examples] == [False, False, True, True]
-    ious = [example.score.mean_iou for example in sheet.examples]
+    ious = [example.score.mean_iou or 0.0 for example in sheet.examples]
     assert ious == sorted(ious)
     last = sheet.examples[-1]
     assert last.score.key.endswith("4")
@@ -157,19 +161,19 @@ def test_images_are_small_and_show_the_masks(run):
     assert "Cream is not scored" in text
 
 
-def test_few_images_are_shown_once_each(split):
+def test_few_images_are_shown_once_each(split: Split) -> None:
     for count in (1, 2, 3):
         part = split[:count]
         sheet = collect_examples(label, part, scores=evaluate_model(label, part).images)
         assert sorted(example.score.key for example in sheet.examples) == sorted(item.key for item in part.items)
 
 
-def test_images_without_a_score_are_not_shown(split):
+def test_images_without_a_score_are_not_shown(split: Split) -> None:
     assert collect_examples(label, split, scores=[ImageScore(split.items[0].key, 0)]).examples == ()
 
 
 @pytest.mark.parametrize("kept", ["config.yaml", "environment.json", "metrics.csv", "scores.json"])
-def test_partial_runs_have_a_page(run, kept, tmp_path):
+def test_partial_runs_have_a_page(run: Path, kept: str, tmp_path: Path) -> None:
     folder = tmp_path / "partial"
     folder.mkdir()
     (folder / kept).write_bytes((run / kept).read_bytes())
@@ -178,7 +182,7 @@ def test_partial_runs_have_a_page(run, kept, tmp_path):
     assert ("No scores yet" in page.text) == (kept != "scores.json")
 
 
-def test_folders_that_are_no_runs_are_refused(tmp_path):
+def test_folders_that_are_no_runs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds none of config\.yaml"):
         write_report(tmp_path)
     with pytest.raises(InputError, match="nowhere: is not a folder"):
@@ -197,14 +201,14 @@ def test_folders_that_are_no_runs_are_refused(tmp_path):
         ("samples/examples.json", '{"examples": [{}, {}, {}, {}, {}], "legend": []}'),
     ],
 )
-def test_damaged_files_are_named(run, name, text):
+def test_damaged_files_are_named(run: Path, name: str, text: str) -> None:
     (run / name).write_text(text)
     with pytest.raises(ConfigError, match=name.replace(".", r"\.")):
         write_report(run)
     assert not (run / "report.html").exists()
 
 
-def test_matrix_is_normalised_by_rows():
+def test_matrix_is_normalised_by_rows() -> None:
     scores = Scores.from_matrix(np.array([[6, 2, 0], [0, 4, 0], [0, 0, 0]]), ["a", "b", "c"])
     rows = matrix_rows(scores)
     assert [name for name, _ in rows] == ["a", "b", "c"]
@@ -212,7 +216,7 @@ def test_matrix_is_normalised_by_rows():
     assert rows[0][1][1].title == "a predicted as b: 25.0 %, 2 pixels"
 
 
-def test_many_classes_stay_readable(tmp_path):
+def test_many_classes_stay_readable(tmp_path: Path) -> None:
     counts = np.diag(np.arange(1, 151))
     scores = Scores.from_matrix(counts, [f"class {k}" for k in range(150)])
     rows = matrix_rows(scores)
@@ -227,13 +231,13 @@ def test_many_classes_stay_readable(tmp_path):
 # --- curves
 
 
-def charts(tmp_path, text):
+def charts(tmp_path: Path, text: str) -> list[Chart]:
     path = tmp_path / "metrics.csv"
     path.write_text(text)
     return read_charts(path)
 
 
-def test_curves_are_drawn_to_scale(tmp_path):
+def test_curves_are_drawn_to_scale(tmp_path: Path) -> None:
     (loss,) = charts(tmp_path, "step,split,loss\n0,train,4\n50,train,1\n100,train,2\n")
     ((x0, y0), (x1, y1), (x2, y2)) = ([float(v) for v in point.split(",")] for point in loss.curves[0].lines[0].split())
     assert x1 - x0 == pytest.approx(x2 - x1, abs=0.2)
@@ -244,7 +248,7 @@ def test_curves_are_drawn_to_scale(tmp_path):
     assert {label: y for y, label in loss.y_ticks}["4"] == pytest.approx(y0)
 
 
-def test_one_chart_a_column_one_curve_a_split(tmp_path):
+def test_one_chart_a_column_one_curve_a_split(tmp_path: Path) -> None:
     found = charts(tmp_path, "step,split,zeta,miou,loss\n1,val,3,0.5,1\n1,train,3,,2\n2,train,4,,1.5\n")
     assert [chart.title for chart in found] == ["Loss", "Mean IoU %", "zeta"]
     assert [[(curve.name, curve.last) for curve in chart.curves] for chart in found] == [
@@ -254,7 +258,7 @@ def test_one_chart_a_column_one_curve_a_split(tmp_path):
     ]
 
 
-def test_nan_is_a_gap_and_half_a_line_is_passed_over(tmp_path):
+def test_nan_is_a_gap_and_half_a_line_is_passed_over(tmp_path: Path) -> None:
     (loss,) = charts(
         tmp_path, "step,split,loss\n0,train,4\n1,train,3\n2,train,nan\n3,train,inf\n4,train,2\nfive,train,9\n6,tra"
     )
@@ -265,12 +269,12 @@ def test_nan_is_a_gap_and_half_a_line_is_passed_over(tmp_path):
 @pytest.mark.parametrize(
     "text", ["", "step,split,loss\n", "step,split,loss\n1,train,nan\n", "a,b\n1,2\n", "step\n1,2,3\n"]
 )
-def test_no_numbers_no_charts(tmp_path, text):
+def test_no_numbers_no_charts(tmp_path: Path, text: str) -> None:
     assert charts(tmp_path, text) == []
     assert read_charts(tmp_path / "none.csv") == []
 
 
-def test_one_point_and_constant_curves_have_a_scale(tmp_path):
+def test_one_point_and_constant_curves_have_a_scale(tmp_path: Path) -> None:
     for text in ("5,train,0\n", "5,train,3\n6,train,3\n", "0,train,-2\n"):
         (chart,) = charts(tmp_path, "step,split,loss\n" + text)
         assert chart.y_ticks
@@ -279,7 +283,7 @@ def test_one_point_and_constant_curves_have_a_scale(tmp_path):
         )
 
 
-def test_long_runs_are_thinned_to_means(tmp_path):
+def test_long_runs_are_thinned_to_means(tmp_path: Path) -> None:
     rows = "".join(f"{step},train,{step % 2}\n" for step in range(10000))
     (chart,) = charts(tmp_path, "step,split,loss\n" + rows)
     assert len(chart.curves[0].lines[0].split()) == 400
