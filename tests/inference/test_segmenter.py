@@ -166,7 +166,9 @@ def test_no_such_model_is_one_line(name: str) -> None:
 
 def test_a_file_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "model.pth").write_bytes(b"x")
-    with pytest.raises(CheckpointError, match=r"model\.pth: expected a checkpoint folder, got a file.*pixelwise import"):
+    with pytest.raises(
+        CheckpointError, match=r"model\.pth: expected a checkpoint folder, got a file.*pixelwise import"
+    ):
         pixelwise.load(tmp_path / "model.pth")
 
 
