@@ -1,7 +1,7 @@
 """FCN: an image classifier turned into a network of convolutions alone, so that it labels every pixel of an image of any size.
 
 Its coarse class scores, one per 32 pixels, are upsampled to the image; FCN-16s and FCN-8s first add the scores of finer,
-shallower feature maps (the skips of figure 3).
+shallower feature maps (the skips of figure 3). Read FCN32s, FCN16s and FCN8s first; FCN holds what they share.
 
 Paper: Shelhamer, Long and Darrell, "Fully Convolutional Networks for Semantic Segmentation", CVPR 2015 and PAMI 2017,
 https://arxiv.org/abs/1411.4038, https://arxiv.org/abs/1605.06211
@@ -67,10 +67,10 @@ class FullyConnected(nn.Sequential):
     """A fully connected layer as a convolution over the map that it was made for, then norm (optional), ReLU and dropout."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, kernel: int, padding: int, norm: bool, dropout: float
+        self, in_channels: int, out_channels: int, *, kernel: int, same: bool, norm: bool, dropout: float
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, padding=padding)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2 if same else 0)
         if norm:
             self.norm = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU(inplace=True)
@@ -112,7 +112,7 @@ class FCN(SegmentationModel):
             raise ConfigError("dropout", f"must be at least 0 and below 1, got {dropout}")
         self.geometry = geometry
         self.upsampling = upsampling
-        name = f"{backbone}_bn" if batch_norm and not backbone.endswith("_bn") else backbone
+        name = f"{backbone.removesuffix('_bn')}_bn" if batch_norm else backbone
         self.backbone = build_backbone(name, in_channels, geometry=geometry, width_mult=width_mult)
         channels = self.backbone.channels[POOL5]
         self.fc6: nn.Module = nn.Identity()
@@ -120,10 +120,10 @@ class FCN(SegmentationModel):
         # GoogLeNet ends in an average pooling, so it has neither fc6 nor fc7; its dropout stays.
         if self.backbone.fc_layers:
             (kernel6, width6), (kernel7, width7) = self.backbone.fc_layers  # VGG16: 7x7 and 1x1, 4096 channels each
-            same, norm = geometry == "same", name.endswith("_bn")
-            layer = partial(FullyConnected, norm=norm, dropout=dropout)
-            self.fc6 = layer(channels, width6, kernel=kernel6, padding=kernel6 // 2 if same else 0)
-            self.fc7 = layer(width6, width7, kernel=kernel7, padding=kernel7 // 2 if same else 0)
+            norm = any(isinstance(layer, nn.BatchNorm2d) for layer in self.backbone.modules())
+            layer = partial(FullyConnected, same=geometry == "same", norm=norm, dropout=dropout)
+            self.fc6 = layer(channels, width6, kernel=kernel6)
+            self.fc7 = layer(width6, width7, kernel=kernel7)
             channels = width7
         init_kaiming_normal(self.fc6)
         init_kaiming_normal(self.fc7)
@@ -195,12 +195,13 @@ class FCN(SegmentationModel):
     def contributions(self, images: Tensor) -> dict[str, Tensor]:
         """Return what each map that is scored adds to the logits: fr, pool4, pool3 -> (B, K, H, W).
 
-        Everything after the score layers is linear, so the logits are the sum over runs with all score layers but one at zero.
+        After the score layers everything is linear, so in eval mode these add up to the logits. The network runs once per
+        map, with the scores of the other maps set to zero.
         """
         added = {}
         for kept in self.classifier_names:
-            silent = [self.get_submodule(name) for name in self.classifier_names if name != kept]
-            hooks = [layer.register_forward_hook(lambda _, __, scores: torch.zeros_like(scores)) for layer in silent]
+            others = [self.get_submodule(name) for name in self.classifier_names if name != kept]
+            hooks = [layer.register_forward_hook(lambda _, __, scores: torch.zeros_like(scores)) for layer in others]
             try:
                 added[kept.removeprefix("score_")] = self(images).logits
             finally:
@@ -216,9 +217,8 @@ class FCN(SegmentationModel):
         """
         head = classifier.head()
         if head is None:
-            raise ConfigError(
-                "transplant", "the backbone was built without a classifier", "create it with num_classes=1000"
-            )
+            what = "the backbone was built without a classifier"
+            raise ConfigError("transplant", what, "create it with num_classes=1000")
         given, own = classifier.state_dict(), self.backbone.state_dict()
         first = next(iter(own))
         if first in given and given[first].shape[1] < own[first].shape[1]:
@@ -231,10 +231,9 @@ class FCN(SegmentationModel):
             what = f"shape mismatch in {', '.join(wrong[:6]) or 'the fully connected layers'}"
             raise CheckpointError("transplant", what, "use a classifier of the same backbone and width")
         self.backbone.load_state_dict({name: given[name] for name in own})
-        with torch.no_grad():
-            for target, linear in zip(targets, linears, strict=True):
-                # A fully connected layer flattens its (C, h, w) input in this order, so a reshape makes it a convolution.
-                target.load_state_dict({"weight": linear.weight.view_as(target.weight), "bias": linear.bias})
+        for target, linear in zip(targets, linears, strict=True):
+            # A fully connected layer flattens its (C, h, w) input in this order, so a reshape makes it a convolution.
+            target.load_state_dict({"weight": linear.weight.view_as(target.weight), "bias": linear.bias})
 
     def caffe_names(self) -> dict[str, str]:
         """Return layer name in the authors' .caffemodel -> submodule here, without the upsampling layers."""
@@ -259,7 +258,7 @@ class FCN32s(FCN):
         *_, pool5 = self.backbone(self.preprocess(images))  # 22x22, 512 channels
         fc7 = self.fc7(self.fc6(pool5))  # 16x16, 4096 channels
         score = self.pad(self.score_fr(fc7))
-        # upscore32: kernel 64, stride 32 -> 544x544, crop 19 -> 500x500; AlexNet and GoogLeNet: kernel 63, crop 18
+        # upscore32: kernel 64, stride 32 -> 544x544, crop 19 -> 500x500; AlexNet: kernel 63, crop 18
         return self.upsample(score, (images.shape[-2], images.shape[-1]))
 
 
