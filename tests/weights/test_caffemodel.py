@@ -207,7 +207,7 @@ def test_noise_never_escapes_as_another_error(content: bytes) -> None:
         (net([("conv1", "Convolution", [])]), "no weights"),
         (net([LAYERS[0], LAYERS[0]]), "'conv1' has weights twice"),
         (block(100, block(1, b"\xff\xfe") + block(7, blob(BIAS))), "not UTF-8"),
-        (block(100, block(1, b"a" * 2000) + block(7, blob(BIAS))), "2000 bytes"),
+        (block(100, block(1, b"a" * 2000) + block(7, blob(BIAS))), "got 2000 bytes"),
         (block(100, block(7, blob(BIAS))), "no name"),
         (block(2, block(1, block(1, b"conv1"))), "V0"),
         (
@@ -216,7 +216,7 @@ def test_noise_never_escapes_as_another_error(content: bytes) -> None:
         ),
         (block(100, block(1, b"a") + block(7, block(7, block(1, varint(2**40) * 2)))), "1099511627776x1099511627776"),
         (block(100, block(1, b"a") + block(7, block(7, block(1, varint(1) * 40)))), "32 axes"),
-        (block(100, block(1, b"a") + block(7, block(5, b"12345"))), "no whole number of 4-byte"),
+        (block(100, block(1, b"a") + block(7, block(5, b"12345"))), "not a multiple of 4-byte"),
         (block(100, block(1, b"a") + block(7, number(5, 3))), "wire type 0"),
         (block(100, block(1, b"a") + block(7, block(5, BIAS.tobytes()))), "0x0x0x0 has 4 values"),
     ],

@@ -282,7 +282,7 @@ def test_the_command_writes_a_checkpoint_and_says_what_it_did(
     assert f"loaded {num_loaded or f'{held:,}'} numbers" in printed
     assert "published as googlenet.caffe" in printed
     assert "left out: loss3/classifier.weight, loss3/classifier.bias (the classifier's last layer" in printed
-    assert "started fresh, so train before use: score_fr.weight, score_fr.bias" in printed
+    assert "not in the file, so train before use: score_fr.weight, score_fr.bias" in printed
     checkpoint = load_checkpoint(tmp_path / "out")
     assert checkpoint.taxonomy.names[15] == "person"
     assert checkpoint.model.preprocess.order == "bgr"
@@ -312,7 +312,7 @@ def test_a_refused_import_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "vgg16-397923af.pth").write_bytes(b"something else of that name")
     cases = {
         "vgg16-397923af.pth": "expected the SHA-256 of vgg16.torchvision",
-        "none.pth": "is no file and no published name",
+        "none.pth": "neither a file nor the name of published weights",
         "vgg16.torchvison": r"did you mean .*vgg16\.torchvision",
     }
     for name, words in cases.items():

@@ -1,4 +1,4 @@
-"""`pixelwise import`: published weights of other projects as a checkpoint of this one."""
+"""`pixelwise import`: turn published weights of other projects into a checkpoint of this one."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from rich.text import Text
 
 from ..core import Taxonomy
 from ..data.formats.voc import TAXONOMY as VOC
-from ..errors import CheckpointError
+from ..errors import CheckpointError, listed
 from ..registry import suggest
 from ..weights.checkpoint import save_checkpoint
-from ..weights.importing import Imported, Report, import_model
+from ..weights.importing import Imported, import_model
 from ..weights.importing.classifiers import COUNTER
 from ..weights.importing.safe_open import regular_file
 from ..weights.published import WEIGHTS, PublishedWeights, cache_folder, download, verify_published
@@ -37,50 +37,46 @@ def import_(
     Parameters
     ----------
     file
-        A .caffemodel, .pth or .safetensors file; or a name such as vgg16.torchvision, which is downloaded and proved.
+        A .caffemodel, .pth or .safetensors file; or a name such as vgg16.torchvision, which is downloaded and verified.
     as_
-        The registered network to fill, such as fcn8s_vgg16.
+        The registered network to load the weights into, such as fcn8s_vgg16.
     out
         The folder to write the checkpoint to.
     num_classes
-        Number of classes; left out, it is the file's own, or VOC's 21 for an image classifier.
+        Number of classes; by default the file's own, or VOC's 21 for an image classifier.
     in_channels
-        Channels of the images, such as 4 for colour and depth; left out, it is the file's own.
+        Channels of the images, such as 4 for colour and depth; by default the file's own.
     geometry
-        "caffe" pads the image by 100 pixels as the authors do, "same" pads every layer; left out, it is the network's own.
+        "caffe" pads the image by 100 pixels as the authors do, "same" pads every layer; by default the network's own.
     upsampling
-        Which upsampling kernels can be trained: none (fixed), all but the last (intermediate), all (learned).
+        Upsampling kernels that are trained: none (fixed), all but the last (intermediate), all (learned).
     """
     path = _locate(file)
     entry = verify_published(path)
     chosen = {"geometry": geometry, "upsampling": upsampling}
     options = {option: value for option, value in chosen.items() if value is not None}
     imported = import_model(path, as_, num_classes, in_channels=in_channels, options=options)
-    model = imported.model
-    taxonomy = VOC if model.num_classes == VOC.num_classes else _numbered(model.num_classes)
-    save_checkpoint(out, model, taxonomy, _card(imported, path.name, entry))
+    num_classes = imported.model.num_classes
+    numbered = tuple(f"class_{k}" for k in range(num_classes))
+    taxonomy = VOC if num_classes == VOC.num_classes else Taxonomy(numbered)
+    save_checkpoint(out, imported.model, taxonomy, _card(imported, path.name, entry))
     console = Console()
-    for line in _lines(imported, path, entry):
+    for line in (*_summary(imported, path, entry), f"written to {out}"):
         console.print(Text(line), soft_wrap=True)
-    console.print(Text(f"written to {out}"), soft_wrap=True)
     return 0
 
 
 def _locate(file: str) -> Path:
-    """The file itself, or the download that a published name stands for. Raises CheckpointError where it is neither."""
+    """Return the file itself, or download the published weights of that name. Raises CheckpointError for anything else."""
     if Path(file).exists():
         return regular_file(file)
     if file in WEIGHTS:
         return download(WEIGHTS[file], cache_folder())
-    raise CheckpointError(file, "is no file and no published name", suggest(file, WEIGHTS))
+    raise CheckpointError(file, "neither a file nor the name of published weights", suggest(file, WEIGHTS))
 
 
-def _numbered(num_classes: int) -> Taxonomy:
-    return Taxonomy(tuple(f"class_{k}" for k in range(num_classes)))
-
-
-def _lines(imported: Imported, path: Path, entry: PublishedWeights | None) -> list[str]:
-    """What was loaded, proved, left out and started fresh, one line each."""
+def _summary(imported: Imported, path: Path, entry: PublishedWeights | None) -> list[str]:
+    """Return what was loaded, checked, left out and not in the file, one line each."""
     report = imported.report
     spec = imported.spec
     options = ", ".join(f"{key} {value}" for key, value in spec.options.items())
@@ -89,27 +85,26 @@ def _lines(imported: Imported, path: Path, entry: PublishedWeights | None) -> li
     if entry is not None:
         lines.append(f"published as {entry.name}: {entry.score}; use: {entry.licence}")
     if report.checked:
-        lines.append(f"proved to be the network's own fixed numbers: {_some(report.checked)}")
+        lines.append(f"checked, equal to the network's fixed numbers: {listed(report.checked, NUM_SHOWN)}")
     for reason in dict.fromkeys(report.dropped.values()):
-        lines.append(f"left out: {_some([name for name, why in report.dropped.items() if why == reason])} ({reason})")
+        dropped = [name for name, its_reason in report.dropped.items() if its_reason == reason]
+        lines.append(f"left out: {listed(dropped, NUM_SHOWN)} ({reason})")
     # Files from before torch 0.4.1 lack the norms' counters, which nothing here reads.
     fresh = [name for name in report.fresh if not name.endswith(COUNTER)]
     if fresh:
-        lines.append(f"started fresh, so train before use: {_some(fresh)}")
+        lines.append(f"not in the file, so train before use: {listed(fresh, NUM_SHOWN)}")
     return lines
 
 
-def _some(names: list[str] | tuple[str, ...]) -> str:
-    more = f" and {len(names) - NUM_SHOWN} more" if len(names) > NUM_SHOWN else ""
-    return ", ".join(names[:NUM_SHOWN]) + more
-
-
 def _card(imported: Imported, file_name: str, entry: PublishedWeights | None) -> dict[str, Any]:
-    """The checkpoint's card: where the numbers come from, and what may be said about them."""
+    """Return the checkpoint's card: the origin of the numbers, and what is known about them."""
     report = imported.report
+    summary = f"Imported from `{file_name}`; the numbers are its publisher's."
+    if any("score" in name for name in report.fresh):
+        summary += " Its score layers are at zero: train before predicting."
     card: dict[str, Any] = {
         "title": f"{imported.spec.name} with the weights of {file_name}",
-        "summary": f"Imported from `{file_name}`; the numbers are its publisher's." + _untrained(report),
+        "summary": summary,
         "recipe": {
             "imported from": file_name,
             "arrays": len(report.loaded),
@@ -127,9 +122,3 @@ def _card(imported: Imported, file_name: str, entry: PublishedWeights | None) ->
         }
         card["scores"] = {"as published": entry.score}
     return card
-
-
-def _untrained(report: Report) -> str:
-    if any("score" in name for name in report.fresh):
-        return " Its score layers are at zero: train before predicting."
-    return ""

@@ -1,4 +1,4 @@
-"""Reader of Caffe's `.caffemodel`: protobuf's wire format, walked in place over a memory map, without protobuf.
+"""Read Caffe's `.caffemodel`: protobuf's wire format, parsed in place over a memory map, without protobuf.
 
 A file is one `NetParameter`. Its layers stand in field 100 (`layer`, type is a word) or, in older files, in field 2
 (`layers`, type is a number); each layer holds blobs, each blob a shape and packed little-endian numbers.
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ...errors import CheckpointError
 from .safe_open import map_file
 
-# No real net comes near these: they end the reading of made-up files before time and memory run out.
+# Far beyond any real net: limits that refuse malicious files before time and memory run out.
 MAX_FIELDS = 1_000_000
 MAX_AXES = 32
 MAX_NAME = 1024
@@ -32,7 +32,7 @@ _V1_TYPES = {4: "Convolution", 14: "InnerProduct", 39: "Deconvolution"}
 
 @dataclass(frozen=True)
 class CaffeLayer:
-    """One layer as the file has it: name, type ("Convolution", ...), blobs float32 of any shape, read-only views of the file."""
+    """One layer of the file: name, type ("Convolution", ...), blobs (float32 of any shape, read-only views of the file)."""
 
     name: str
     type: str
@@ -40,15 +40,17 @@ class CaffeLayer:
 
 
 def read_caffemodel(path: str | Path) -> list[CaffeLayer]:
-    """All layers of the net in the file's order, those without weights too.
+    """Return all layers of the net in the file's order, also those without weights.
 
-    Raises CheckpointError that names the file, the byte and what is wrong there when the file is cut, damaged or no net.
+    Raises CheckpointError with the file and the byte when the file is truncated, damaged, or not a net.
     """
     source = _File(Path(path), map_file(path))
     layers = [layer for field in source.whole().fields() for layer in _layers_of(field)]
     if not any(layer.blobs for layer in layers):
         raise CheckpointError(
-            path, f"holds {len(layers)} Caffe layers and no weights", "pass the .caffemodel of a trained net"
+            path,
+            f"expected layers with weights, got {len(layers)} layers and no weights",
+            "pass the .caffemodel of a trained net",
         )
     names = [layer.name for layer in layers if layer.blobs]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -58,7 +60,7 @@ def read_caffemodel(path: str | Path) -> list[CaffeLayer]:
 
 
 class _File:
-    """The mapped file and how many fields may still be read from it."""
+    """The mapped file, and the number of fields that may still be read from it."""
 
     def __init__(self, path: Path, data: mmap.mmap) -> None:
         self.path = path
@@ -73,7 +75,7 @@ class _File:
         return CheckpointError(self.path, f"damaged at byte {offset} of {len(self.data)}: {what}", fix)
 
     def varint(self, offset: int, end: int) -> tuple[int, int]:
-        """The number at `offset` (seven bits a byte, lowest first) and the offset behind it."""
+        """Return the number at `offset` (seven bits per byte, lowest first) and the offset after it."""
         value = 0
         for place in range(10):
             if offset + place >= end:
@@ -86,7 +88,7 @@ class _File:
 
 
 class _Field(NamedTuple):
-    """One field of a message: its number, wire type, the number itself (varint) or the bytes that hold it (the others)."""
+    """One field of a message: its number, its wire type, its value (varints) or the bytes of its value (other types)."""
 
     number: int
     wire: int
@@ -94,39 +96,45 @@ class _Field(NamedTuple):
     body: _Message
 
     def message(self, what: str) -> _Message:
-        """The bytes of a field that must be length-delimited."""
+        """Return the bytes of a field that must be length-delimited."""
         if self.wire != _BYTES:
-            raise self.body.file.damaged(self.body.start, f"{what} has wire type {self.wire}, allowed is {_BYTES}")
+            raise self.body.file.damaged(
+                self.body.start, f"{what}: expected wire type {_BYTES}, got wire type {self.wire}"
+            )
         return self.body
 
     def number_of(self, what: str) -> int:
-        """The value of a field that must be a number, as int64."""
+        """Return the value of a field that must be an integer, as int64."""
         if self.wire != _VARINT:
-            raise self.body.file.damaged(self.body.start, f"{what} has wire type {self.wire}, allowed is {_VARINT}")
+            raise self.body.file.damaged(
+                self.body.start, f"{what}: expected wire type {_VARINT}, got wire type {self.wire}"
+            )
         return self.value
 
     def row(self, dtype: str) -> NDArray[Any]:
-        """The values of a repeated number: packed into one field, or one value a field."""
+        """Return the values of a repeated number: packed into one field, or one value per field."""
         if self.wire == _VARINT:
-            raise self.body.file.damaged(self.body.start, "a blob's values have wire type 0, allowed are 1, 2 and 5")
+            raise self.body.file.damaged(
+                self.body.start, "a blob's values: expected wire type 1, 2 or 5, got wire type 0"
+            )
         return self.body.row(dtype)
 
 
 @dataclass(frozen=True)
 class _Message:
-    """Bytes start..end-1 of the file, to be read as one message, string or row of numbers."""
+    """Bytes start..end-1 of the file: one message, string or row of numbers."""
 
     file: _File
     start: int
     end: int
 
     def fields(self) -> Iterator[_Field]:
-        """The fields in order. Every length is checked against the end of this message."""
+        """Yield the fields in order. Every length is checked against the end of this message."""
         offset = self.start
         while offset < self.end:
             self.file.fields_left -= 1
             if self.file.fields_left < 0:
-                raise self.file.damaged(offset, f"more than {MAX_FIELDS} fields, which no net has")
+                raise self.file.damaged(offset, f"more than {MAX_FIELDS} fields, far beyond any net")
             tag, body = self.file.varint(offset, self.end)
             number, wire, value, length = tag >> 3, tag & 7, 0, 0
             if wire == _VARINT:
@@ -137,7 +145,7 @@ class _Message:
             elif wire in (_FIXED32, _FIXED64):
                 length = 4 if wire == _FIXED32 else 8
             if number == 0 or wire not in (_VARINT, _BYTES, _FIXED32, _FIXED64):
-                raise self.file.damaged(offset, f"field {number} of wire type {wire} is not a Caffe net's")
+                raise self.file.damaged(offset, f"field {number} of wire type {wire} does not occur in a Caffe net")
             if body + length > self.end:
                 raise self.file.damaged(
                     offset, f"field {number} is {length} bytes long, {self.end - body} are left: the file is cut"
@@ -146,26 +154,28 @@ class _Message:
             offset = body + length
 
     def text(self) -> str:
-        """The bytes as a name."""
+        """Return the bytes as a name."""
         if self.end - self.start > MAX_NAME:
-            raise self.file.damaged(self.start, f"a name of {self.end - self.start} bytes, allowed are {MAX_NAME}")
+            raise self.file.damaged(
+                self.start, f"a name must have at most {MAX_NAME} bytes, got {self.end - self.start} bytes"
+            )
         try:
             return self.file.data[self.start : self.end].decode("utf-8")
         except UnicodeDecodeError:
             raise self.file.damaged(self.start, "a name is not UTF-8 text") from None
 
     def row(self, dtype: str) -> NDArray[Any]:
-        """The bytes as a row of numbers, without a copy."""
+        """Return the bytes as a row of numbers, without a copy."""
         size = np.dtype(dtype).itemsize
         count, rest = divmod(self.end - self.start, size)
         if rest:
             raise self.file.damaged(
-                self.start, f"{self.end - self.start} bytes are no whole number of {size}-byte values"
+                self.start, f"{self.end - self.start} bytes are not a multiple of {size}-byte values"
             )
         return np.frombuffer(self.file.data, dtype, count, self.start) if count else np.zeros(0, dtype)
 
     def varints(self) -> list[int]:
-        """The bytes as packed varints."""
+        """Return the bytes as packed varints."""
         values, offset = [], self.start
         while offset < self.end:
             value, offset = self.file.varint(offset, self.end)
@@ -176,7 +186,7 @@ class _Message:
 
 
 def _layers_of(field: _Field) -> list[CaffeLayer]:
-    """The layer that a field of NetParameter holds; none for its other fields."""
+    """Return the layer in a field of NetParameter; none for other fields."""
     if field.number == 100:
         return [_layer(field.message("layer"), name=1, kind=2, blobs=7)]
     if field.number == 2:
@@ -185,7 +195,7 @@ def _layers_of(field: _Field) -> list[CaffeLayer]:
 
 
 def _layer(message: _Message, name: int, kind: int, blobs: int) -> CaffeLayer:
-    """One layer; the three numbers are those of its fields, which differ between the two generations."""
+    """Return one layer; name, kind and blobs are its field numbers, which differ between the two formats of layers."""
     found_name, found_kind, found_blobs = "", "", []
     for field in message.fields():
         if field.number == name:
@@ -205,7 +215,7 @@ def _layer(message: _Message, name: int, kind: int, blobs: int) -> CaffeLayer:
 
 
 def _blob(message: _Message) -> NDArray[np.float32]:
-    """BlobProto: `data` (5, float) or `double_data` (8); `shape` (7) or the old num, channels, height, width (1 to 4)."""
+    """Return a BlobProto: `data` (5, float) or `double_data` (8); `shape` (7) or the old num, channels, height, width (1 to 4)."""
     rows: list[NDArray[Any]] = []
     legacy: dict[int, int] = {}
     shape: tuple[int, ...] | None = None

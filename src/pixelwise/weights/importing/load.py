@@ -13,14 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ...errors import CheckpointError
+from ...errors import CheckpointError, listed
 from ...models import ModelSpec
 from ...models.base import SegmentationModel
 from .caffemodel import read_caffemodel
 from .safe_open import TORCH_ENDINGS, read_tensors, regular_file
 
 CAFFE_ENDING = ".caffemodel"
-NUM_LISTED = 5
 # Values per copy: a layer of 400 MB is never in memory twice.
 PIECE = 1 << 22
 
@@ -135,18 +134,14 @@ class Imported:
 def load_mapped(network: nn.Module, file: WeightFile, mapping: KeyMapping, fix: str) -> Report:
     """Copy the arrays into the network as mapped, all of them or none.
 
-    Raises one CheckpointError that counts and lists what is missing, unexpected, mis-shaped, not finite or not as it must be.
+    Raises one CheckpointError that counts and lists what is missing, unexpected, mis-shaped, not finite, or not as expected.
     """
     own, moves = network.state_dict(), mapping.moves
     arrays = {**file.arrays, **mapping.derived}
     known = {*moves.values(), *mapping.dropped, *mapping.checks}
 
-    def refuse_if_any(**problems: list[str]) -> None:
-        found = [
-            f"{len(names)} {problem.replace('_', ' ')} ({', '.join(names[:NUM_LISTED])}{', ...' if len(names) > NUM_LISTED else ''})"
-            for problem, names in problems.items()
-            if names
-        ]
+    def refuse_if_any(problems: dict[str, list[str]]) -> None:
+        found = [f"{len(names)} {problem} ({listed(names)})" for problem, names in problems.items() if names]
         if found:
             raise CheckpointError(file.path, "does not fit the network: " + "; ".join(found), fix)
 
@@ -159,11 +154,11 @@ def load_mapped(network: nn.Module, file: WeightFile, mapping: KeyMapping, fix: 
         if name in arrays and not fits(arrays[name].shape, own[key].shape)
     ]
     unexpected = [name for name in file.arrays if name not in known]
-    refuse_if_any(missing=missing, unexpected=unexpected, **{"mis-shaped": misshaped})
+    refuse_if_any({"missing": missing, "unexpected": unexpected, "mis-shaped": misshaped})
     complaints = (check(arrays[name].read()) for name, check in mapping.checks.items())
-    refuse_if_any(not_as_they_must_be=[complaint for complaint in complaints if complaint])
+    refuse_if_any({"not as expected": [complaint for complaint in complaints if complaint]})
     finite = {name: all(bool(piece.isfinite().all()) for _, piece in arrays[name].pieces()) for name in moves.values()}
-    refuse_if_any(not_finite=[name for name, is_finite in finite.items() if not is_finite])
+    refuse_if_any({"not finite": [name for name, is_finite in finite.items() if not is_finite]})
 
     with torch.no_grad():
         for key, name in moves.items():
