@@ -15,7 +15,6 @@ from pixelwise.backbones.classifier import ClassifierBackbone
 from pixelwise.errors import ConfigError
 from pixelwise.nn.blocks import caffe_lrn
 from pixelwise.nn.channels import inflate_first_conv, scale_channels
-from pixelwise.nn.convolutionalize import convolutionalize
 
 CLASSIFIERS = ("alexnet", "alexnet_caffe", "vgg11", "googlenet", "googlenet_torchvision")
 
@@ -129,7 +128,7 @@ def test_convolutionalized_classifier_gives_its_logits_at_its_own_size(name: str
     images = torch.randn(2, 3, backbone.input_size, backbone.input_size)
     with torch.no_grad():
         logits = backbone.classify(images)
-        sliding = convolutionalize(backbone, backbone.input_size)(images)
+        sliding = backbone.convolutionalize()(images)
     assert not any(module.training for module in backbone.modules())
     assert sliding.shape == (2, 10, 1, 1)
     assert logits.std() > 0.05
@@ -139,7 +138,7 @@ def test_convolutionalized_classifier_gives_its_logits_at_its_own_size(name: str
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_on_larger_images_each_cell_is_the_head_on_its_window_of_the_last_map(name: str) -> None:
     backbone = tiny_classifier(name)
-    sliding, head = convolutionalize(backbone, backbone.input_size), backbone.head()
+    sliding, head = backbone.convolutionalize(), backbone.head()
     assert head is not None
     images = torch.randn(1, 3, backbone.input_size + 32, backbone.input_size + 64)
     with torch.no_grad():
@@ -163,14 +162,14 @@ def test_grid_of_the_unpadded_nets_at_500(name: str, options: dict[str, Any], ex
     if name == "googlenet":  # FCN drops the average pooling
         assert backbone(images)[-1].shape[-1] == expected
     else:
-        assert convolutionalize(backbone, backbone.input_size)(images).shape == (1, 21, expected, expected)
+        assert backbone.convolutionalize()(images).shape == (1, 21, expected, expected)
 
 
 def test_convolutionalize_refuses_what_has_no_sliding_form() -> None:
-    with pytest.raises(ConfigError, match="without a classifier"):
-        convolutionalize(full("vgg11"), 224)
+    with pytest.raises(ConfigError, match="has no classifier"):
+        full("vgg11").convolutionalize()
     with pytest.raises(ConfigError, match="adaptive pooling from 8x8 to 7x7"):
-        convolutionalize(full("vgg11", num_classes=2), 256)
+        full("vgg11", num_classes=2).convolutionalize(256)
 
 
 def test_classify_without_a_head_says_what_to_do() -> None:
@@ -217,7 +216,7 @@ def test_inflating_the_first_layer_copies_colour_and_adds_its_mean() -> None:
 def test_width_scales_to_even_counts() -> None:
     assert [scale_channels(64, w) for w in (1, 0.5, 1 / 16, 1 / 64, 0.1)] == [64, 32, 4, 2, 6]
     assert scale_channels(4096, 1) == 4096
-    with pytest.raises(ConfigError, match="above 0"):
+    with pytest.raises(ConfigError, match="must be > 0"):
         scale_channels(64, 0)
 
 

@@ -16,7 +16,7 @@ from pixelwise.backbones.classifier import ClassifierBackbone
 from pixelwise.backbones.densenet import DenseBlock
 from pixelwise.backbones.efficientnet import DROP, SCALES, MBConv
 from pixelwise.backbones.mobilenetv2 import InvertedResidual
-from pixelwise.backbones.xception import Unit
+from pixelwise.backbones.xception import XceptionBlock
 from pixelwise.errors import ConfigError
 from pixelwise.nn.channels import make_divisible
 from pixelwise.nn.separable_conv import depthwise, pointwise
@@ -92,15 +92,13 @@ def test_parameters_of_xceptions_units() -> None:
     """The sheet, 7.4, column params."""
     units = {(64, 128, 2): 53_696, (128, 256, 2): 205_696, (256, 728, 2): 1_457_360, (728, 728, 1): 1_618_344}
     for (channels, out, stride), expected in units.items():
-        assert (
-            num_parameters(Unit(channels, (out, out, out), stride, 1, shortcut=channels != out or stride != 1))
-            == expected
-        )
-    assert num_parameters(Unit(728, (728, 1024, 1024), 2, 1, shortcut=True)) == 3_104_384
+        block = XceptionBlock(channels, (out, out, out), stride=stride, project=channels != out or stride != 1)
+        assert num_parameters(block) == expected
+    assert num_parameters(XceptionBlock(728, (728, 1024, 1024), stride=2, project=True)) == 3_104_384
 
 
 def test_xceptions_shortcut_reads_what_no_relu_has_cut() -> None:
-    unit = Unit(4, (4, 4, 4), 1, 1, shortcut=False).eval()
+    unit = XceptionBlock(4, (4, 4, 4), project=False).eval()
     x = torch.randn(1, 4, 5, 5)
     kept = x.clone()
     with torch.no_grad():
@@ -122,7 +120,7 @@ def test_a_separable_convolution_is_the_full_one_with_a_product_kernel() -> None
 
 def test_dense_block_concatenates() -> None:
     torch.manual_seed(0)
-    block, x = DenseBlock(3, 5, 2, 1).eval(), torch.randn(1, 5, 6, 6)
+    block, x = DenseBlock(5, 3, growth=2, dilation=1).eval(), torch.randn(1, 5, 6, 6)
     with torch.no_grad():
         known = [x]
         for layer in block:
@@ -141,13 +139,13 @@ def test_efficientnets_factors(number_: int) -> None:
 
 
 def test_squeeze_is_a_quarter_of_the_blocks_input_not_of_the_expanded_channels() -> None:
-    block = MBConv(16, 24, 3, 2, 1, 6, False, 0.0)
+    block = MBConv(16, 24, 3, expansion=6, nominal_stride=2, stride=2, dilation=1, drop_prob=0.0)
     assert block.block[2].fc1.out_channels == 4  # type: ignore[union-attr]
 
 
 def test_stochastic_depth_drops_whole_blocks_and_keeps_the_mean() -> None:
     torch.manual_seed(0)
-    block = MBConv(4, 4, 3, 1, 1, 1, True, 0.5)
+    block = MBConv(4, 4, 3, expansion=1, nominal_stride=1, stride=1, dilation=1, drop_prob=0.5)
     for layer in block.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.eval()
@@ -161,7 +159,7 @@ def test_stochastic_depth_drops_whole_blocks_and_keeps_the_mean() -> None:
         )
         torch.testing.assert_close(block.eval()(x), x + added)
     assert 140 < int(dropped.sum()) < 260
-    drops = [m.drop for m in full("efficientnet_b0").modules() if isinstance(m, MBConv)]
+    drops = [m.drop_prob for m in full("efficientnet_b0").modules() if isinstance(m, MBConv)]
     assert drops == pytest.approx([DROP * i / 16 for i in range(16)])
 
 
@@ -175,5 +173,6 @@ def test_channels_are_rounded_but_never_by_a_tenth(wished: float, rounded: int) 
 
 
 def test_a_unit_that_lost_its_stride_gets_no_shortcut() -> None:
-    assert not InvertedResidual(8, 8, 1, 1, 6, keeps_size=False).is_residual
-    assert InvertedResidual(8, 8, 1, 1, 6, keeps_size=True).is_residual
+    for nominal_stride in (1, 2):
+        block = InvertedResidual(8, 8, expansion=6, nominal_stride=nominal_stride, stride=1, dilation=1)
+        assert block.has_shortcut == (nominal_stride == 1)

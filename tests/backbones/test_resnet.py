@@ -149,7 +149,7 @@ def test_se_weighs_before_the_addition() -> None:
     [
         ({"stride_in": "2x2"}, "stride_in"),
         ({"output_stride": 4}, "output_stride"),
-        ({"multi_grid": (1, 2)}, "give 3 factors"),
+        ({"multi_grid": (1, 2)}, "expected 3 factors"),
         ({"deformable": "v3"}, "deformable"),
     ],
 )

@@ -19,7 +19,6 @@ from pixelwise.models import create_model
 from pixelwise.models.base import SegmentationModel
 from pixelwise.models.fcn import FCN, FCN8s, FCN16s, FCN32s, FullyConnected
 from pixelwise.models.fcn_fusion import LateFusionFCN, TwoHeadFCN
-from pixelwise.nn.convolutionalize import convolutionalize
 from pixelwise.nn.geometry import CoordMap, Layer, affected_outputs, coordinates
 from pixelwise.nn.upsampling import Identity, TransposedBilinear, Upscore
 from pixelwise.train.build import start_from
@@ -347,7 +346,7 @@ def test_transplanted_net_computes_the_classifiers_last_hidden_layer(name: str, 
     model = tiny(name, seed=2)
     scores = {n: v.clone() for n, v in model.state_dict().items() if n.startswith("score")}
     model.transplant(classifier)
-    sliding = convolutionalize(classifier, classifier.input_size)
+    sliding = classifier.convolutionalize()
     hidden_chain = list(sliding.head)[:-1] if classifier.fc_layers else []
     padded = torch.zeros(1, 3, 290, 290)
     pixels = torch.randn(1, 3, 90, 90)

@@ -46,7 +46,7 @@ def test_equals_loops(stride: int, padding: int, rate: int, groups: int) -> None
     x, weight = torch.randn(1, 4, 5, 6), torch.randn(3, 4, 3, 3)
     size = [(n + 2 * padding - 2 * rate - 1) // stride + 1 for n in (5, 6)]
     offsets, mask = torch.randn(1, 18 * groups, *size) * 1.5, torch.rand(1, 9 * groups, *size)
-    ours = deform_conv2d(x, offsets, weight, None, mask, stride, padding, rate)
+    ours = deform_conv2d(x, offsets, weight, mask=mask, stride=stride, padding=padding, dilation=rate)
     torch.testing.assert_close(
         ours, by_loops(x, offsets, weight, mask, stride, padding, rate, groups), atol=1e-4, rtol=1e-4
     )
@@ -63,7 +63,7 @@ def test_published_samples() -> None:
 
 @pytest.mark.parametrize(("stride", "padding", "rate"), [(1, 1, 1), (2, 1, 1), (1, 4, 4), (2, 0, 2)])
 def test_zero_offsets_are_an_ordinary_convolution(stride: int, padding: int, rate: int) -> None:
-    layer = DeformConv2d(3, 5, 3, stride, padding, rate)
+    layer = DeformConv2d(3, 5, stride=stride, padding=padding, dilation=rate)
     x = torch.randn(2, 3, 13, 11)
     expected = functional.conv2d(x, layer.weight, layer.bias, stride, padding, rate)
     torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-4)
@@ -104,7 +104,7 @@ def test_gradients_are_those_of_differences() -> None:
     offsets = torch.rand(1, 18, 4, 4, dtype=torch.double) * 0.6 + 0.2
     mask = torch.rand(1, 9, 4, 4, dtype=torch.double)
     inputs = [t.requires_grad_() for t in (x, offsets, weight, mask)]
-    assert torch.autograd.gradcheck(lambda a, o, w, m: deform_conv2d(a, o, w, None, m, padding=1), inputs)
+    assert torch.autograd.gradcheck(lambda a, o, w, m: deform_conv2d(a, o, w, mask=m, padding=1), inputs)
 
 
 def test_channels_and_parameters_of_the_offset_layer() -> None:

@@ -9,7 +9,6 @@ from torch import nn
 from pixelwise.backbones import create_backbone
 from pixelwise.backbones.classifier import ClassifierBackbone
 from pixelwise.errors import ConfigError
-from pixelwise.nn.convolutionalize import convolutionalize
 from pixelwise.nn.geometry import layers_of, receptive_field
 from pixelwise.nn.shift_and_stitch import rarefy, shift_and_stitch
 
@@ -81,11 +80,7 @@ def test_larger_nets_both_ways(name: str, size: int) -> None:
     torch.manual_seed(2)
     backbone = create_backbone(name, tiny=True, width_mult=1 / 32, num_classes=3).eval()
     assert isinstance(backbone, ClassifierBackbone)
-    chain = (
-        backbone.modules_to(2)[:8]
-        if name == "googlenet"
-        else list(convolutionalize(backbone, backbone.input_size).children())
-    )
+    chain = backbone.modules_to(2)[:8] if name == "googlenet" else list(backbone.convolutionalize().children())
     net, field = nn.Sequential(*chain), receptive_field(layers_of(chain))
     stride, num_cells = field.stride, 0
     images = torch.randn(1, 3, size + stride, size + stride)

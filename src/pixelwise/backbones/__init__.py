@@ -17,20 +17,20 @@ for _module in pkgutil.iter_modules(__path__):
 
 
 def create_backbone(name: str, *, in_channels: int = 3, tiny: bool = False, **options: Any) -> Backbone:
-    """Build a registered backbone, or timm's `timm:NAME`. Raises UnknownNameError, or ConfigError for an option that it does not have.
+    """Build a registered backbone, or `timm:NAME`, which takes `output_stride` and `pretrained` and has no tiny size.
 
-    A backbone of timm takes `output_stride` and `pretrained`; it has no tiny size. Raises ResourceError without timm.
+    Raises UnknownNameError for the name, ConfigError for an unknown option or a value that does not fit, ResourceError
+    without timm.
     """
     if name.startswith(PREFIX):
         unknown = sorted(set(options) - {"output_stride", "pretrained"})
         if unknown:
-            raise ConfigError(
-                name, f"has no option {unknown[0]!r}", "a backbone of timm takes output_stride and pretrained"
-            )
+            fix = "backbones of timm take output_stride and pretrained"
+            raise ConfigError(name, f"has no option {unknown[0]!r}", fix)
         return TimmBackbone(name.removeprefix(PREFIX), in_channels, **options)
     return BACKBONES.create(name, tiny=tiny, in_channels=in_channels, **options)
 
 
 def list_backbones() -> list[str]:
-    """The registered names, in order."""
+    """Return the registered names, sorted."""
     return sorted(BACKBONES)

@@ -1,4 +1,4 @@
-"""What a backbone says of itself, so that no model has to know it by name."""
+"""Backbone interface: feature maps with their names, channels and strides."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ from ..registry import Registry
 
 
 class Backbone(nn.Module, ABC):
-    """A backbone that returns feature maps, finest first, and describes them.
+    """A network that turns images into feature maps, finest first, and describes them.
 
-    channels  C of each map
-    strides   pixels of the input per cell of each map
+    channels   C of each map
+    strides    image pixels per position of each map
+    map_names  name of each map, the paper's where it has one
     """
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
+    map_names: tuple[str, ...]
 
     @abstractmethod
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Normalised images (B, C, H, W) float -> maps (B, channels[i], about H / strides[i], about W / strides[i])."""
+        """Compute the maps of normalized images (B, C, H, W), finest first.
+
+        Map i is (B, channels[i], about H / strides[i], about W / strides[i]).
+        """
 
 
 BACKBONES: Registry[Backbone] = Registry("backbone")

@@ -1,159 +1,134 @@
-"""Backbones that were image classifiers: they know their own layers, and the fully connected head that FCN turns into convolutions."""
+"""Backbones that were published as image classifiers, with the head that FCN turns into convolutions."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..nn.geometry import layers_of, receptive_field
+from ..nn.convolutionalize import Convolutionalized, convolutionalize
+from ..nn.geometry import layers_of, receptive_field, spatial_layers
 from .base import Backbone
 
 
 class ClassifierBackbone(Backbone):
-    """A backbone whose maps lie on one chain of layers, with the paper's classifier where `num_classes` is not 0.
+    """A backbone whose maps lie on one chain of modules, with the paper's classifier where `num_classes` is not 0.
 
-    input_size  height and width in pixels that the classifier was made for
-    map_names   the paper's name of each map that `forward` returns
-    fc_layers   (kernel, channels) of the head's hidden fully connected layers, read as convolutions; empty after a global
-                average pooling
-    same_stem_padding  padding of the first convolution that keeps its outputs centred on their pixels; None for backbones
-                       whose builder has no option for that padding, so that FCN cannot be built on them
+    input_size  side in pixels of the images that the classifier was made for
+    fc_layers   (kernel, channels) of the head's hidden fully connected layers, read as convolutions: VGG16's fc6 and
+                fc7 are (7, 4096) and (1, 4096); empty after a global average pooling
+    same_stem_padding  padding of the first convolution that keeps its outputs centred on their pixels; None for
+                       backbones whose builder has no option for that padding, so that FCN cannot be built on them
     """
 
     same_stem_padding: ClassVar[int | None] = None
 
     input_size: int
-    map_names: tuple[str, ...]
     fc_layers: tuple[tuple[int, int], ...] = ()
 
     @abstractmethod
     def modules_to(self, index: int = -1) -> list[nn.Module]:
-        """The chain of modules from the image to map `index`."""
+        """Return the chain of modules from the image to map `index`."""
 
     @abstractmethod
     def head(self) -> nn.Sequential | None:
-        """The chain from the last map to the logits of the classes, or None where the backbone was built without."""
+        """Return the chain from the last map to the class logits, or None where the backbone was built without one."""
 
     def caffe_names(self) -> Mapping[str, str]:
-        """Layer name in the published Caffe file -> module here; empty where there is no such file."""
+        """Return layer name in the published Caffe file -> module here; empty where there is no such file."""
         return {}
 
     def classify(self, images: Tensor) -> Tensor:
-        """Normalised images (B, C, input_size, input_size) float -> logits (B, num_classes). Raises ConfigError without a head."""
+        """Compute logits (B, num_classes) of normalized images (B, C, input_size, input_size).
+
+        Raises ConfigError without a classifier.
+        """
+        logits: Tensor = self._existing_head()(nn.Sequential(*self.modules_to())(images))
+        return logits
+
+    def convolutionalize(self, input_size: int = 0) -> Convolutionalized:
+        """Return the classifier as a fully convolutional network for images of any size, sharing the weights.
+
+        `input_size` replaces the backbone's own. Raises ConfigError without a classifier, and for a size that does not
+        fit its fully connected layers.
+        """
+        side = input_size or self.input_size
+        in_channels = next(self.parameters()).shape[1]
+        return convolutionalize(nn.Sequential(*self.modules_to()), self._existing_head(), (in_channels, side, side))
+
+    def _existing_head(self) -> nn.Sequential:
         head = self.head()
         if head is None:
-            raise ConfigError("backbone", "was built without a classifier", "create it with num_classes=1000")
-        logits: Tensor = head(nn.Sequential(*self.modules_to())(images))
-        return logits
+            raise ConfigError("backbone", "has no classifier", "create it with num_classes=1000")
+        return head
 
     def _read_strides(self) -> tuple[int, ...]:
         return tuple(receptive_field(layers_of(self.modules_to(i))).stride for i in range(len(self.map_names)))
 
 
 class ChainBackbone(ClassifierBackbone):
-    """A backbone that is one chain, `features`, with `avgpool` and `classifier` behind it: AlexNet and VGG, torchvision's names.
+    """A backbone with torchvision's names `features` and `classifier`: AlexNet, VGG and the mobile networks.
 
-    taps    (name, position in `features`) of the maps, finest first
-    fc_layers  as in ClassifierBackbone; num_classes 0 leaves the classifier out
+    maps         name -> position in `features` of each map, finest first
+    caffe_convs  names of the convolutions in the published Caffe file, in order; empty where there is none
     """
+
+    caffe_convs: tuple[str, ...] = ()
 
     def __init__(
         self,
         features: nn.Sequential,
-        taps: Sequence[tuple[str, int]],
         classifier: nn.Sequential | None,
-        fc_layers: tuple[tuple[int, int], ...],
+        *,
+        maps: Mapping[str, int],
         input_size: int,
+        fc_layers: tuple[tuple[int, int], ...] = (),
     ) -> None:
         super().__init__()
         self.features = features
-        self.out_indices = tuple(position for _, position in taps)
-        self.map_names = tuple(name for name, _ in taps)
-        self.fc_layers = fc_layers
+        self.classifier = classifier
+        self.map_names, self.out_indices = tuple(maps), tuple(maps.values())
         self.input_size = input_size
+        self.fc_layers = fc_layers
         self.strides = self._read_strides()
-        self.channels = tuple(_last_channels(self.modules_to(i)) for i in range(len(taps)))
-        if classifier is not None:
-            self.avgpool = nn.AdaptiveAvgPool2d(fc_layers[0][0])
-            self.classifier = classifier
+        chains = [spatial_layers(self.modules_to(i)) for i in range(len(maps))]
+        self.channels = tuple([m.out_channels for m in chain if isinstance(m, nn.Conv2d)][-1] for chain in chains)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Normalised images (B, C, H, W) float -> maps, finest first."""
-        maps, cells = [], images
+        """Compute the maps of normalized images (B, C, H, W), finest first."""
+        maps, x = [], images
         for position, layer in enumerate(self.features):
-            cells = layer(cells)
+            x = layer(x)
             if position in self.out_indices:
-                maps.append(cells)
+                maps.append(x)
         return maps
 
     def modules_to(self, index: int = -1) -> list[nn.Module]:
-        """The chain of modules from the image to map `index`."""
-        return list(self.features.children())[: self.out_indices[index] + 1]
+        """Return the chain of modules from the image to map `index`."""
+        return list(self.features)[: self.out_indices[index] + 1]
 
     def head(self) -> nn.Sequential | None:
-        """Average pool to the classifier's map size, flatten, fully connected layers."""
-        if not hasattr(self, "classifier"):
+        """Return the average pooling to the classifier's map size, flatten, and the classifier's layers."""
+        if self.classifier is None:
             return None
-        return nn.Sequential(self.avgpool, nn.Flatten(1), *self.classifier)
+        map_size = self.fc_layers[0][0] if self.fc_layers else 1
+        return nn.Sequential(nn.AdaptiveAvgPool2d(map_size), nn.Flatten(1), *self.classifier)
 
     def caffe_names(self) -> Mapping[str, str]:
-        """Convolutions in order under `_caffe_convs`, then fc6, fc7, fc8."""
+        """Return the convolutions under `caffe_convs`, in order, then fc6, fc7 and fc8."""
+        if not self.caffe_convs:
+            return {}
         convs = [f"features.{i}" for i, layer in enumerate(self.features) if isinstance(layer, nn.Conv2d)]
-        names = dict(zip(self._caffe_convs(), convs, strict=True))
-        if hasattr(self, "classifier"):
+        names = dict(zip(self.caffe_convs, convs, strict=True))
+        if self.classifier is not None:
             linears = [f"classifier.{i}" for i, layer in enumerate(self.classifier) if isinstance(layer, nn.Linear)]
             names |= dict(zip(("fc6", "fc7", "fc8"), linears, strict=True))
         return names
 
-    @abstractmethod
-    def _caffe_convs(self) -> list[str]:
-        """Names of the convolutions in the published Caffe file, in order."""
 
-
-class MobileBackbone(ClassifierBackbone):
-    """A backbone that is one chain, `features`, of which the last map at each stride is handed out; the mobile nets.
-
-    A global average and `classifier`, where there is one, stand behind it.
-    """
-
-    features: nn.Sequential
-    classifier: nn.Module
-    out_indices: tuple[int, ...]
-
-    def _finish(self, layers: Sequence[nn.Module], ends: Sequence[tuple[int, int, int]]) -> None:
-        """Keep the chain; ends are (position in it, channels, stride) of each map."""
-        self.features = nn.Sequential(*layers)
-        self.out_indices, self.channels, self.strides = (tuple(column) for column in zip(*ends, strict=True))
-        self.map_names = tuple(f"features.{position}" for position in self.out_indices)
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Normalised images (B, C, H, W) float -> maps, finest first."""
-        maps, cells = [], images
-        for position, layer in enumerate(self.features):
-            cells = layer(cells)
-            if position in self.out_indices:
-                maps.append(cells)
-        return maps
-
-    def modules_to(self, index: int = -1) -> list[nn.Module]:
-        """The chain of modules from the image to map `index`."""
-        return list(self.features)[: self.out_indices[index] + 1]
-
-    def head(self) -> nn.Sequential | None:
-        """Global average, then the classifier's layers."""
-        if not hasattr(self, "classifier"):
-            return None
-        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(1), *self.classifier.children())
-
-
-def pool(kernel: int, ceil_mode: bool, padding: int = 0, stride: int = 2) -> nn.MaxPool2d:
-    """A max pooling; only odd kernels are padded, as an even one has no middle cell to stay on."""
+def max_pool(kernel: int, *, stride: int = 2, ceil_mode: bool, padding: int = 0) -> nn.MaxPool2d:
+    """Return a max pooling. Only odd kernels are padded: an even kernel has no centre to keep in place."""
     return nn.MaxPool2d(kernel, stride, padding=padding if kernel % 2 else 0, ceil_mode=ceil_mode)
-
-
-def _last_channels(path: Sequence[nn.Module]) -> int:
-    return [layer.out_channels for layer in path if isinstance(layer, nn.Conv2d)][-1]

@@ -1,19 +1,23 @@
 """EfficientNet: Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019.
 
+Inverted residual blocks with squeeze and excitation. One network, B0, found by search, is scaled in width, depth and
+resolution together to B1 ... B7.
+
 Paper: https://arxiv.org/abs/1905.11946
 
-Faithful: B0 (table 1) scaled to B1 to B7 by the authors' width and depth factors, channels rounded to multiples of 8, repeats
-rounded up; squeeze and excitation to a quarter of a block's input channels; SiLU; blocks dropped at random in training
-(stochastic depth), the more the later. State names and shapes are torchvision's, so that its files load strictly.
+Faithful: B0 (table 1) scaled by the authors' width and depth factors, channels rounded to multiples of 8, repeats
+rounded up; squeeze and excitation to a quarter of a block's input channels; SiLU; stochastic depth, more for later
+blocks. State names and shapes are torchvision's, so that its published weights load strictly.
 
-Deviations: paddings are symmetric, TensorFlow's are not at stride 2; norms as torchvision (eps 1e-5 and momentum 0.1 up to B4,
-the paper's 0.001 and 0.01 from B5). `output_stride` turns stride into rate; `width_mult` and `depth_mult` can be given; `last_conv` False
-leaves the 1x1 out.
+Deviations: paddings are symmetric, TensorFlow's are not at stride 2; norms as torchvision (eps 1e-5 and momentum 0.1 up
+to B4, the paper's 0.001 and 0.01 from B5). `output_stride` replaces strides by dilation; `width_mult` and `depth_mult`
+replace the network's own factors; `last_conv=False` leaves out the last 1x1.
 """
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -27,26 +31,27 @@ from ..nn.init import init_kaiming_normal
 from ..nn.output_stride import StrideDilation
 from ..nn.squeeze_excitation import SqueezeExcitation
 from .base import BACKBONES
-from .classifier import MobileBackbone
+from .classifier import ChainBackbone
 
 PAPER = "https://arxiv.org/abs/1905.11946"
 
-# UpBlock, kernel, stride, channels, repeats. Source: paper table 1.
+# Expansion, kernel, stride, channels, repeats of B0. Source: paper table 1 (which gives the stride of the layer
+# before).
 STAGES = (
-    (1, 3, 1, 16, 1),
-    (6, 3, 2, 24, 2),
-    (6, 5, 2, 40, 2),
-    (6, 3, 2, 80, 3),
+    (1, 3, 1, 16, 1),  # 112 x 112
+    (6, 3, 2, 24, 2),  # 56 x 56
+    (6, 5, 2, 40, 2),  # 28 x 28
+    (6, 3, 2, 80, 3),  # 14 x 14
     (6, 5, 1, 112, 3),
-    (6, 5, 2, 192, 4),
+    (6, 5, 2, 192, 4),  # 7 x 7
     (6, 3, 1, 320, 1),
 )
 DROP = 0.2
-"""Probability with which the last block is left out in training; it falls linearly to 0 at the first."""
+"""Probability that the last block is skipped in training; it falls linearly to 0 at the first block."""
 
 
 class Scale(NamedTuple):
-    """Factors of one net, its image side in pixels, dropout before the classifier. Source: the authors' code."""
+    """Width and depth factors, image side in pixels, dropout before the classifier. Source: the authors' code."""
 
     width: float
     depth: float
@@ -67,112 +72,116 @@ SCALES = {
 
 
 class MBConv(MainPath):
-    """1x1 to more channels, depthwise k x k, squeeze and excitation, linear 1x1; added to its input where the shape is kept."""
+    """1x1 to more channels, depthwise k x k, squeeze and excitation, linear 1x1; added to the input if shapes agree.
+
+    nominal_stride is the paper's; where it is replaced by dilation, `stride` is 1, and there is still no shortcut.
+    drop_prob is the probability that training skips the block.
+    """
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
         kernel: int,
-        stride: int,
-        rate: int,
+        *,
         expansion: int,
-        keeps_size: bool,
-        drop: float,
+        nominal_stride: int,
+        stride: int,
+        dilation: int,
+        drop_prob: float,
     ) -> None:
         super().__init__()
-        inner = in_channels * expansion
-        expand = [ConvNormAct(in_channels, inner, 1, act=nn.SiLU)] if expansion != 1 else []
+        hidden = in_channels * expansion
+        expand = [ConvNormAct(in_channels, hidden, 1, act=nn.SiLU)] if expansion != 1 else []
         self.block = nn.Sequential(
             *expand,
-            ConvNormAct(inner, inner, kernel, stride, rate, groups=inner, act=nn.SiLU),
-            SqueezeExcitation(inner, max(1, in_channels // 4), F.silu),
-            nn.Sequential(nn.Conv2d(inner, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)),
+            ConvNormAct(hidden, hidden, kernel, stride=stride, dilation=dilation, groups=hidden, act=nn.SiLU),
+            SqueezeExcitation(hidden, max(1, in_channels // 4), activation=F.silu),
+            nn.Sequential(nn.Conv2d(hidden, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)),
         )
-        self.is_residual = keeps_size and in_channels == out_channels
-        self.drop = drop
+        self.has_shortcut = nominal_stride == 1 and in_channels == out_channels
+        self.drop_prob = drop_prob
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) -> (B, out_channels, about H / stride, about W / stride)."""
-        added: Tensor = self.block(x)
-        if not self.is_residual:
-            return added
-        if self.training and self.drop:
-            # Stochastic depth, image by image; what stays is scaled so that the mean is kept.
-            kept = torch.rand(len(x), 1, 1, 1, device=x.device) >= self.drop
-            added = added * kept / (1 - self.drop)
-        return x + added
+        """Compute (B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride))."""
+        residual: Tensor = self.block(x)
+        if not self.has_shortcut:
+            return residual
+        if self.training and self.drop_prob:
+            # Stochastic depth per image; the kept ones are scaled so that the mean stays the same.
+            kept = torch.rand(len(x), 1, 1, 1, device=x.device) >= self.drop_prob
+            residual = residual * kept / (1 - self.drop_prob)
+        return x + residual
 
     def main_path(self) -> list[nn.Module]:
-        """The branch with layers that move cells."""
+        """Return the layers without squeeze and excitation."""
         return [layer for layer in self.block if not isinstance(layer, SqueezeExcitation)]
 
 
-class EfficientNet(MobileBackbone):
-    """The last map at each of the strides 2, 4, 8, 16 and 32, or to `output_stride`."""
+class EfficientNet(ChainBackbone):
+    """EfficientNet-B0 to B7 (`number`); the last map at each of the strides 2, 4, 8, 16 and 32."""
 
     def __init__(
         self,
-        in_channels: int,
-        num_classes: int,
-        output_stride: int,
-        width_mult: float,
-        depth: float,
-        scale: Scale,
-        eps: float,
-        momentum: float,
-        last_conv: bool,
+        number: int,
+        in_channels: int = 3,
+        *,
+        num_classes: int = 0,
+        output_stride: int = 32,
+        width_mult: float | None = None,
+        depth_mult: float | None = None,
+        last_conv: bool = True,
     ) -> None:
-        super().__init__()
-        self.input_size = scale.resolution
+        scale = SCALES[number]
+        width_mult = scale.width if width_mult is None else width_mult
+        depth_mult = scale.depth if depth_mult is None else depth_mult
+        repeats = [math.ceil(count * depth_mult) for *_, count in STAGES]
         channels = make_divisible(32, width_mult)
-        layers: list[nn.Module] = [ConvNormAct(in_channels, channels, 3, 2, act=nn.SiLU)]
-        repeats = [math.ceil(stage[-1] * depth) for stage in STAGES]
-        tracker, number = StrideDilation(output_stride, stride=2), 0
-        ends: list[tuple[int, int, int]] = []
-        for (expansion, kernel, nominal, base, _), count in zip(STAGES, repeats, strict=True):
-            if nominal == 2:
-                ends.append((len(layers) - 1, channels, tracker.stride))
-            out, units = make_divisible(base, width_mult), []
-            for repeat in range(count):
-                wished, rate = nominal if repeat == 0 else 1, tracker.dilation
-                drop = DROP * number / sum(repeats)
-                units.append(MBConv(channels, out, kernel, tracker.step(wished), rate, expansion, wished == 1, drop))
-                channels, number = out, number + 1
-            layers.append(nn.Sequential(*units))
+        layers: list[nn.Module] = [ConvNormAct(in_channels, channels, stride=2, act=nn.SiLU)]
+        tracker = StrideDilation(output_stride, stride=2)
+        ends: list[int] = []  # positions of the maps: the last stage before each nominal stride
+        block_index = 0
+        for (expansion, kernel, stage_stride, base_channels, _), count in zip(STAGES, repeats, strict=True):
+            if stage_stride == 2:
+                ends.append(len(layers) - 1)
+            out_channels = make_divisible(base_channels, width_mult)
+            blocks: list[nn.Module] = []
+            for nominal_stride in (stage_stride, *[1] * (count - 1)):
+                dilation, stride = tracker.dilation, tracker.step(nominal_stride)
+                block = MBConv(
+                    channels,
+                    out_channels,
+                    kernel,
+                    expansion=expansion,
+                    nominal_stride=nominal_stride,
+                    stride=stride,
+                    dilation=dilation,
+                    drop_prob=DROP * block_index / sum(repeats),
+                )
+                blocks.append(block)
+                channels = out_channels
+                block_index += 1
+            layers.append(nn.Sequential(*blocks))
         if last_conv or num_classes:
-            layers.append(ConvNormAct(channels, make_divisible(1280, width_mult), 1, act=nn.SiLU))
-            channels = make_divisible(1280, width_mult)
-        ends.append((len(layers) - 1, channels, tracker.stride))
-        self._finish(layers, ends)
-        if num_classes:
-            self.classifier = nn.Sequential(nn.Dropout(scale.dropout), nn.Linear(channels, num_classes))
+            wide = make_divisible(1280, width_mult)
+            layers.append(ConvNormAct(channels, wide, 1, act=nn.SiLU))
+            channels = wide
+        maps = {f"features.{position}": position for position in (*ends, len(layers) - 1)}
+        features = nn.Sequential(*layers)
+        classifier = nn.Sequential(nn.Dropout(scale.dropout), nn.Linear(channels, num_classes)) if num_classes else None
+        super().__init__(features, classifier, maps=maps, input_size=scale.resolution)
         init_kaiming_normal(self)
+        eps, momentum = (1e-5, 0.1) if number < 5 else (1e-3, 0.01)
         for layer in self.modules():
             if isinstance(layer, nn.BatchNorm2d):
                 layer.eps, layer.momentum = eps, momentum
 
 
-def _register(number: int, scale: Scale) -> None:
-    def build(
-        in_channels: int = 3,
-        *,
-        num_classes: int = 0,
-        output_stride: int = 32,
-        width_mult: float = scale.width,
-        depth_mult: float = scale.depth,
-        last_conv: bool = True,
-    ) -> EfficientNet:
-        eps, momentum = (1e-5, 0.1) if number < 5 else (1e-3, 0.01)
-        return EfficientNet(
-            in_channels, num_classes, output_stride, width_mult, depth_mult, scale, eps, momentum, last_conv
-        )
-
-    build.__doc__ = f"EfficientNet-B{number}: images of {scale.resolution} pixels, the last map at each stride."
-    BACKBONES.register(f"efficientnet_b{number}", tiny={"width_mult": 0.1, "depth_mult": 0.4}, paper=PAPER, year=2019)(
-        build
-    )
-
-
 for _number, _scale in SCALES.items():
-    _register(_number, _scale)
+    BACKBONES.register(
+        f"efficientnet_b{_number}",
+        summary=f"EfficientNet-B{_number}: images of {_scale.resolution} pixels, the last map at each stride.",
+        tiny={"width_mult": 0.1, "depth_mult": 0.4},
+        paper=PAPER,
+        year=2019,
+    )(partial(EfficientNet, _number))

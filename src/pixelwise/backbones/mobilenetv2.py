@@ -1,11 +1,15 @@
 """MobileNetV2: Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018.
 
+Inverted residual blocks: a 1x1 convolution expands the channels, a depthwise 3x3 filters them, and a linear 1x1
+projects them back to the few channels that the shortcut carries.
+
 Paper: https://arxiv.org/abs/1801.04381
 
-Faithful: table 2; state names and shapes are torchvision's, so that its files load strictly.
+Faithful: table 2. State names and shapes are torchvision's, so that its published weights load strictly.
 
-Deviations: `output_stride` turns stride into rate (the depthwise convolutions behind take it, as section 6.3 for DeepLab v3);
-`width_mult` is the paper's multiplier, rounded to multiples of 8. `last_conv` False leaves the 1x1 to 1280 channels out, as DeepLab.
+Deviations: `output_stride` replaces strides by dilation (of the depthwise convolutions, as section 6.3 does for DeepLab
+v3); `width_mult` is the paper's multiplier, rounded to multiples of 8. `last_conv=False` leaves out the 1x1 to 1280
+channels, as DeepLab does.
 """
 
 from __future__ import annotations
@@ -18,83 +22,99 @@ from ..nn.geometry import MainPath
 from ..nn.init import init_kaiming_normal
 from ..nn.output_stride import StrideDilation
 from .base import BACKBONES
-from .classifier import MobileBackbone
+from .classifier import ChainBackbone
 
 PAPER = "https://arxiv.org/abs/1801.04381"
 
-# UpBlock, channels, repeats, stride. Source: paper table 2.
-STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+# Expansion t, channels c, repeats n, stride s. Source: paper table 2.
+STAGES = (
+    (1, 16, 1, 1),  # 112 x 112
+    (6, 24, 2, 2),  # 56 x 56
+    (6, 32, 3, 2),  # 28 x 28
+    (6, 64, 4, 2),  # 14 x 14
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),  # 7 x 7
+    (6, 320, 1, 1),
+)
 
 
 class InvertedResidual(MainPath):
-    """1x1 to more channels, depthwise 3x3, linear 1x1; added to its input where the shape is kept. Source: paper table 1."""
+    """1x1 to `expansion` times the channels, depthwise 3x3, linear 1x1; added to the input where the shape is kept.
+
+    nominal_stride is the paper's; where it is replaced by dilation, `stride` is 1, and there is still no shortcut,
+    because the classifier has none there. Source: paper table 1.
+    """
 
     def __init__(
-        self, in_channels: int, out_channels: int, stride: int, rate: int, expansion: int, keeps_size: bool
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        expansion: int,
+        nominal_stride: int,
+        stride: int,
+        dilation: int,
     ) -> None:
         super().__init__()
-        inner = in_channels * expansion
-        expand = [ConvNormAct(in_channels, inner, 1, act=nn.ReLU6)] if expansion != 1 else []
+        hidden = in_channels * expansion
+        expand = [ConvNormAct(in_channels, hidden, 1, act=nn.ReLU6)] if expansion != 1 else []
         self.conv = nn.Sequential(
             *expand,
-            ConvNormAct(inner, inner, 3, stride, rate, groups=inner, act=nn.ReLU6),
-            nn.Conv2d(inner, out_channels, 1, bias=False),
+            ConvNormAct(hidden, hidden, stride=stride, dilation=dilation, groups=hidden, act=nn.ReLU6),
+            nn.Conv2d(hidden, out_channels, 1, bias=False),
             nn.BatchNorm2d(out_channels),
         )
-        # A unit that lost its stride to a rate had no shortcut in the classifier and gets none here.
-        self.is_residual = keeps_size and in_channels == out_channels
+        self.has_shortcut = nominal_stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) -> (B, out_channels, about H / stride, about W / stride)."""
-        added: Tensor = self.conv(x)
-        return x + added if self.is_residual else added
+        """Compute (B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride))."""
+        residual: Tensor = self.conv(x)
+        return x + residual if self.has_shortcut else residual
 
     def main_path(self) -> list[nn.Module]:
-        """The branch with layers."""
+        """Return the convolutions."""
         return [self.conv]
 
 
-class MobileNetV2(MobileBackbone):
-    """The last map at each of the strides 2, 4, 8, 16 and 32, or to `output_stride`."""
-
-    input_size = 224
+@BACKBONES.register("mobilenetv2", tiny={"width_mult": 0.25}, paper=PAPER, year=2018)
+class MobileNetV2(ChainBackbone):
+    """MobileNetV2: inverted residuals; the last map at each of the strides 2, 4, 8, 16 and 32."""
 
     def __init__(
-        self, in_channels: int, num_classes: int, output_stride: int, width_mult: float, last_conv: bool
+        self,
+        in_channels: int = 3,
+        *,
+        num_classes: int = 0,
+        output_stride: int = 32,
+        width_mult: float = 1.0,
+        last_conv: bool = True,
     ) -> None:
-        super().__init__()
         channels = make_divisible(32, width_mult)
-        layers: list[nn.Module] = [ConvNormAct(in_channels, channels, 3, 2, act=nn.ReLU6)]
+        layers: list[nn.Module] = [ConvNormAct(in_channels, channels, stride=2, act=nn.ReLU6)]
         tracker = StrideDilation(output_stride, stride=2)
-        # Where a nominal stride stands, the map before it ends: its position, channels and true stride.
-        ends: list[tuple[int, int, int]] = []
-        for expansion, base, repeats, nominal in STAGES:
-            for repeat in range(repeats):
-                wished = nominal if repeat == 0 else 1
-                if wished == 2:
-                    ends.append((len(layers) - 1, channels, tracker.stride))
-                rate, out = tracker.dilation, make_divisible(base, width_mult)
-                layers.append(InvertedResidual(channels, out, tracker.step(wished), rate, expansion, wished == 1))
-                channels = out
+        ends: list[int] = []  # positions of the maps: the last layer before each nominal stride
+        for expansion, base_channels, repeats, stage_stride in STAGES:
+            out_channels = make_divisible(base_channels, width_mult)
+            for nominal_stride in (stage_stride, *[1] * (repeats - 1)):
+                if nominal_stride == 2:
+                    ends.append(len(layers) - 1)
+                dilation, stride = tracker.dilation, tracker.step(nominal_stride)
+                block = InvertedResidual(
+                    channels,
+                    out_channels,
+                    expansion=expansion,
+                    nominal_stride=nominal_stride,
+                    stride=stride,
+                    dilation=dilation,
+                )
+                layers.append(block)
+                channels = out_channels
         if last_conv or num_classes:
             wide = make_divisible(1280, max(1.0, width_mult))
             layers.append(ConvNormAct(channels, wide, 1, act=nn.ReLU6))
             channels = wide
-        ends.append((len(layers) - 1, channels, tracker.stride))
-        self._finish(layers, ends)
-        if num_classes:
-            self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(channels, num_classes))
+        maps = {f"features.{position}": position for position in (*ends, len(layers) - 1)}
+        features = nn.Sequential(*layers)
+        classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(channels, num_classes)) if num_classes else None
+        super().__init__(features, classifier, maps=maps, input_size=224)
         init_kaiming_normal(self)
-
-
-@BACKBONES.register("mobilenetv2", tiny={"width_mult": 0.25}, paper=PAPER, year=2018)
-def mobilenetv2(
-    in_channels: int = 3,
-    *,
-    num_classes: int = 0,
-    output_stride: int = 32,
-    width_mult: float = 1.0,
-    last_conv: bool = True,
-) -> MobileNetV2:
-    """MobileNetV2: inverted residuals, the last map at each stride."""
-    return MobileNetV2(in_channels, num_classes, output_stride, width_mult, last_conv)

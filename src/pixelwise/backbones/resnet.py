@@ -1,24 +1,23 @@
 """ResNet: He, Zhang, Ren and Sun, "Deep Residual Learning for Image Recognition", CVPR 2016.
 
+A 7x7 convolution and a pooling, then four stages of residual blocks, each block adding its output to its input. The
+backbone of DeepLab v2 to v3+ and PSPNet.
+
 Paper: https://arxiv.org/abs/1512.03385
 
-Faithful: nets of 18, 34, 50, 101 and 152 layers (table 1), projection shortcuts where the shape changes (option B); state
-names and shapes are torchvision's, so that its files load strictly.
+Faithful: networks of 18, 34, 50, 101 and 152 layers (table 1), with projection shortcuts where the shape changes
+(option B). State names and shapes are torchvision's, so that its published weights load strictly.
 
-Deviations: as torchvision, the stride of a bottleneck lies in its 3x3 convolution; `stride_in="1x1"` is the paper's, `"last"` puts
-it into the last unit of a stage, as TensorFlow's DeepLab. The first pooling is padded by one and rounds down, in all of them;
-Caffe's has no padding and rounds up, so that its cells lie two pixels further. `output_stride` turns stride into rate;
-`dilate_first` gives the new rate to all units of such a stage, as DeepLab and PSPNet, or to all but the first, as torchvision.
-`deep_stem` is PSPNet's: three 3x3 convolutions for the 7x7. `multi_grid` and `cascade` are DeepLab v3's; `deformable` is section
-4.1 of "Deformable Convolutional Networks"; `width_mult` is ours.
+Deviations: as in torchvision, the stride of a bottleneck is in its 3x3 convolution (the paper: in the first 1x1,
+`stride_in="1x1"`), and the first pooling is padded by 1 and rounds down. Caffe's has no padding and rounds up, which
+shifts its map by two pixels. The options of later papers are listed at `ResNet`; `width_mult` is ours.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from functools import partial
 from typing import Literal
 
 import torch.nn.functional as F
@@ -35,7 +34,7 @@ from .classifier import ClassifierBackbone
 
 PAPER = "https://arxiv.org/abs/1512.03385"
 
-# Units of each stage. Source: paper table 1.
+# Blocks of each stage. Source: paper table 1.
 DEPTHS: dict[int, tuple[int, int, int, int]] = {
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
@@ -47,278 +46,145 @@ StrideLocation = Literal["3x3", "1x1", "last"]
 DeformableVersion = Literal["none", "v1", "v2"]
 
 
-@dataclass(frozen=True)
-class BlockConfig:
-    """Where a unit stands: channels in and inside, its stride and rate, and which of its convolutions takes the stride."""
+class ResNetBlock(MainPath):
+    """A residual block: ReLU(residual(x) + shortcut(x)).
 
-    in_channels: int
-    channels: int
-    stride: int = 1
-    rate: int = 1
-    place: StrideLocation = "3x3"
-    deformable: DeformableVersion = "none"
-
-
-class ResidualUnit(MainPath):
-    """A branch added to a shortcut, and a ReLU."""
+    Attributes: `downsample`, the shortcut, is an identity, or a 1x1 convolution where the shape changes; the block has
+    `expansion * channels` output channels.
+    """
 
     expansion: int
     downsample: nn.Module
 
     @abstractmethod
     def residual(self, x: Tensor) -> Tensor:
-        """What is added to the shortcut."""
+        """Compute the branch that is added to the shortcut."""
 
-    def tapped(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The unit's output, and what it adds to the shortcut."""
-        added = self.residual(x)
-        return F.relu(added + self.downsample(x)), added
+    def forward_with_residual(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the block's output and, separately, its residual branch."""
+        residual = self.residual(x)
+        return F.relu(residual + self.downsample(x)), residual
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) -> (B, expansion * channels, about H / stride, about W / stride)."""
-        return self.tapped(x)[0]
+        """Compute (B, in_channels, H, W) -> (B, expansion * channels, ceil(H / stride), ceil(W / stride))."""
+        return self.forward_with_residual(x)[0]
 
 
-class BasicBlock(ResidualUnit):
-    """Two 3x3 convolutions beside a shortcut. Source: paper figure 5, left."""
+class BasicBlock(ResNetBlock):
+    """Two 3x3 convolutions. Source: paper figure 5, left."""
 
     expansion = 1
 
-    def __init__(self, plan: BlockConfig) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        stride_in: StrideLocation = "3x3",
+        deformable: DeformableVersion = "none",
+    ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(plan.in_channels, plan.channels, 3, plan.stride, plan.rate, plan.rate, bias=False)
-        self.bn1 = nn.BatchNorm2d(plan.channels)
-        self.conv2 = _conv3x3(plan, stride=1)
-        self.bn2 = nn.BatchNorm2d(plan.channels)
-        self.downsample = _shortcut(plan, plan.channels)
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, dilation, dilation, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = _conv3x3(channels, stride=1, dilation=dilation, deformable=deformable)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample = _shortcut(in_channels, channels, stride)
 
     def residual(self, x: Tensor) -> Tensor:
-        """What is added to the shortcut."""
-        added: Tensor = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return added
+        """Compute the branch that is added to the shortcut."""
+        x = F.relu(self.bn1(self.conv1(x)))
+        residual: Tensor = self.bn2(self.conv2(x))
+        return residual
 
     def main_path(self) -> list[nn.Module]:
-        """The longer branch."""
+        """Return the convolutions of the branch."""
         return [self.conv1, self.conv2]
 
 
-class Bottleneck(ResidualUnit):
-    """1x1 to fewer channels, 3x3, 1x1 to four times as many, beside a shortcut. Source: paper figure 5, right."""
+class Bottleneck(ResNetBlock):
+    """1x1 to `channels`, 3x3, 1x1 to four times as many. Source: paper figure 5, right."""
 
     expansion = 4
 
-    def __init__(self, plan: BlockConfig) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        stride_in: StrideLocation = "3x3",
+        deformable: DeformableVersion = "none",
+    ) -> None:
         super().__init__()
-        strides = (plan.stride, 1) if plan.place == "1x1" else (1, plan.stride)
-        out_channels = plan.channels * self.expansion
-        self.conv1 = nn.Conv2d(plan.in_channels, plan.channels, 1, strides[0], bias=False)
-        self.bn1 = nn.BatchNorm2d(plan.channels)
-        self.conv2 = _conv3x3(plan, strides[1])
-        self.bn2 = nn.BatchNorm2d(plan.channels)
-        self.conv3 = nn.Conv2d(plan.channels, out_channels, 1, bias=False)
+        out_channels = channels * self.expansion
+        stride1, stride2 = (stride, 1) if stride_in == "1x1" else (1, stride)
+        self.conv1 = nn.Conv2d(in_channels, channels, 1, stride1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = _conv3x3(channels, stride=stride2, dilation=dilation, deformable=deformable)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv3 = nn.Conv2d(channels, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)
-        self.downsample = _shortcut(plan, out_channels)
+        self.downsample = _shortcut(in_channels, out_channels, stride)
 
     def residual(self, x: Tensor) -> Tensor:
-        """What is added to the shortcut."""
-        inner = F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
-        added: Tensor = self.bn3(self.conv3(inner))
-        return added
+        """Compute the branch that is added to the shortcut."""
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.relu(self.bn2(self.conv2(x)))
+        residual: Tensor = self.bn3(self.conv3(x))
+        return residual
 
     def main_path(self) -> list[nn.Module]:
-        """The longer branch."""
+        """Return the convolutions of the branch."""
         return [self.conv1, self.conv2, self.conv3]
 
 
-Unit = Callable[[BlockConfig], ResidualUnit]
-"""A class of units, or one with further arguments given."""
+def _conv3x3(channels: int, *, stride: int, dilation: int, deformable: DeformableVersion) -> nn.Module:
+    if deformable == "none":
+        return nn.Conv2d(channels, channels, 3, stride, dilation, dilation, bias=False)
+    return DeformConv2d(
+        channels, channels, stride=stride, padding=dilation, dilation=dilation, bias=False, modulated=deformable == "v2"
+    )
 
 
-def _conv3x3(plan: BlockConfig, stride: int) -> nn.Module:
-    if plan.deformable == "none":
-        return nn.Conv2d(plan.channels, plan.channels, 3, stride, plan.rate, plan.rate, bias=False)
-    modulated = plan.deformable == "v2"
-    return DeformConv2d(plan.channels, plan.channels, 3, stride, plan.rate, plan.rate, bias=False, modulated=modulated)
-
-
-def _shortcut(plan: BlockConfig, out_channels: int) -> nn.Module:
-    if plan.in_channels != out_channels:
-        conv = nn.Conv2d(plan.in_channels, out_channels, 1, plan.stride, bias=False)
+def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    if in_channels != out_channels:
+        conv = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
         return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
-    # A stride without a change of channels (the last unit of a stage): every second cell, as TensorFlow's subsampling.
-    return nn.Identity() if plan.stride == 1 else nn.MaxPool2d(1, plan.stride)
+    # A stride without a change of channels, in the last block of a stage: take every second position, as TensorFlow's
+    # `subsample`.
+    return nn.Identity() if stride == 1 else nn.MaxPool2d(1, stride)
 
 
 class ResNet(ClassifierBackbone):
-    """Maps conv1, layer1 to layer4 (and layer5 ... with `cascade`), strides 2 to 32 or to `output_stride`.
+    """Maps conv1, layer1 to layer4 at strides 2, 4, 8, 16, 32.
 
-    With `place` "last" the map of a strided stage is what its last but one unit adds, before the stride: the map that
-    TensorFlow's DeepLab v3+ hands to its decoder.
+    block   class of the residual blocks
+    depths  number of blocks in each of the four stages
+
+    Options of single papers:
+        output_stride  DeepLab, PSPNet: 8 or 16 replaces the last strides by dilation
+        dilate_first   DeepLab, PSPNet (True): a stage that lost its stride is dilated from its first block on;
+                       torchvision (False): its first block keeps the dilation of the stage before
+        stride_in      "3x3" torchvision; "1x1" the paper and Caffe; "last" TensorFlow's DeepLab: the stride is in the
+                       last block of the stage before. There, the map of a strided stage is the residual of its last
+                       block but one, which is the map that DeepLab v3+ feeds to its decoder
+        deep_stem      PSPNet: three 3x3 convolutions instead of the 7x7
+        multi_grid     DeepLab v3, section 3.2.1: a factor on the dilation per block of layer4 (and of its copies)
+        cascade        DeepLab v3, section 3.2: number of copies of layer4 after it, layer5, layer6, ...
+        deformable     "Deformable Convolutional Networks" v1 and v2, section 4.1: deformable 3x3 convolutions in layer4
     """
 
     input_size = 224
 
     def __init__(
         self,
-        unit: Unit,
-        counts: Sequence[int],
-        in_channels: int,
-        num_classes: int,
-        output_stride: int,
-        place: StrideLocation,
-        deep_stem: bool,
-        dilate_first: bool,
-        multi_grid: Sequence[int],
-        cascade: int,
-        deformable: DeformableVersion,
-        width_mult: float,
-    ) -> None:
-        super().__init__()
-        _check(place, multi_grid, counts, deformable)
-        self.place = place
-        channels = self._build_stem(in_channels, deep_stem, width_mult)
-        stem_channels = channels
-        tracker = StrideDilation(output_stride, stride=4)
-        strides, widths = [2], [stem_channels]
-        stages = [*counts, *[counts[3]] * cascade]
-        for i, count in enumerate(stages):
-            inner = scale_channels(64 * 2 ** min(i, 3), width_mult)
-            grid = tuple(multi_grid) if multi_grid and i >= 3 else (1,) * count
-            stride_before = tracker.stride
-            sampling: DeformableVersion = deformable if i == 3 else "none"
-            units: list[ResidualUnit] = []
-            for stride, rate in _plan_stage(tracker, i, i + 1 == len(stages), grid, place, dilate_first):
-                units.append(unit(BlockConfig(channels, inner, stride, rate, place, sampling)))
-                channels = inner * units[-1].expansion
-            self.add_module(f"layer{i + 1}", nn.Sequential(*units))
-            strides.append(stride_before if place == "last" else tracker.stride)
-            widths.append(channels)
-        self.strides, self.channels = tuple(strides), tuple(widths)
-        self.num_stages = len(stages)
-        self.map_names = ("conv1", *(f"layer{i + 1}" for i in range(len(stages))))
-        if num_classes:
-            self.avgpool = nn.AdaptiveAvgPool2d(1)
-            self.fc = nn.Linear(channels, num_classes)
-        init_kaiming_normal(self)
-        for layer in self.modules():
-            if isinstance(layer, DeformConv2d):
-                layer.reset_offsets()
-
-    def _build_stem(self, in_channels: int, deep: bool, width_mult: float) -> int:
-        """Channels behind it. Source: paper table 1; PSPNet's and TensorFlow's three 3x3 convolutions."""
-        first = scale_channels(64, width_mult)
-        if not deep:
-            self.conv1 = nn.Conv2d(in_channels, first, 7, 2, 3, bias=False)
-            self.bn1 = nn.BatchNorm2d(first)
-        else:
-            self.conv1 = nn.Conv2d(in_channels, first, 3, 2, 1, bias=False)
-            self.bn1 = nn.BatchNorm2d(first)
-            self.conv2 = nn.Conv2d(first, first, 3, 1, 1, bias=False)
-            self.bn2 = nn.BatchNorm2d(first)
-            self.conv3 = nn.Conv2d(first, 2 * first, 3, 1, 1, bias=False)
-            self.bn3 = nn.BatchNorm2d(2 * first)
-        self.deep_stem = deep
-        self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, 2, 1)
-        return 2 * first if deep else first
-
-    def _stem(self) -> list[nn.Module]:
-        layers: list[nn.Module] = [self.conv1, self.bn1, self.relu]
-        if self.deep_stem:
-            layers += [self.conv2, self.bn2, self.relu, self.conv3, self.bn3, self.relu]
-        return layers
-
-    def stage(self, number: int) -> nn.Sequential:
-        """`layer<number>`, counted from 1."""
-        found = getattr(self, f"layer{number}")
-        assert isinstance(found, nn.Sequential)
-        return found
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Normalised images (B, C, H, W) float -> maps, finest first."""
-        cells = images
-        for layer in self._stem():
-            cells = layer(cells)
-        maps = [cells]
-        cells = self.maxpool(cells)
-        for number in range(1, self.num_stages + 1):
-            stage = self.stage(number)
-            if self.place == "last" and number < self.num_stages:
-                cells, added = stage[-2].tapped(stage[:-2](cells))  # type: ignore[operator]
-                cells = stage[-1](cells)
-                maps.append(added)
-            else:
-                cells = stage(cells)
-                maps.append(cells)
-        return maps
-
-    def modules_to(self, index: int = -1) -> list[nn.Module]:
-        """The chain of modules from the image to map `index`."""
-        index %= len(self.map_names)
-        behind: list[nn.Module] = [] if index == 0 else [self.maxpool]
-        units = chain.from_iterable(self.stage(number) for number in range(1, index + 1))
-        listed = [*self._stem(), *behind, *units]
-        return listed[:-1] if self.place == "last" and 0 < index < self.num_stages else listed
-
-    def head(self) -> nn.Sequential | None:
-        """Global average, fully connected layer."""
-        return nn.Sequential(self.avgpool, nn.Flatten(1), self.fc) if hasattr(self, "fc") else None
-
-    def caffe_names(self) -> Mapping[str, str]:
-        """Convolutions under the names of the authors' files, `res2a_branch2a`; those of the first 7x7 and of the classifier."""
-        names = {"conv1": "conv1"}
-        for number in range(1, 5):
-            stage = self.stage(number)
-            # Stages of more than six units are numbered b1, b2, ... in the authors' deep nets.
-            deep = len(self.stage(3)) > 6 and number in (2, 3)
-            for i, unit in enumerate(stage):
-                letter = "a" if i == 0 else f"b{i}" if deep else "abcdef"[i]
-                prefix = f"res{number + 1}{letter}_branch"
-                names |= {
-                    f"{prefix}2{'abc'[j]}": f"layer{number}.{i}.conv{j + 1}"
-                    for j in range(len(unit.main_path()))  # type: ignore[operator]
-                }
-                if isinstance(unit.downsample, nn.Sequential):
-                    names[f"{prefix}1"] = f"layer{number}.{i}.downsample.0"
-        return names | ({"fc1000": "fc"} if hasattr(self, "fc") else {})
-
-
-def _check(
-    place: StrideLocation, multi_grid: Sequence[int], counts: Sequence[int], deformable: DeformableVersion
-) -> None:
-    if place not in ("3x3", "1x1", "last"):
-        raise ConfigError(
-            "stride_in", f"got {place!r}, allowed are 3x3, 1x1 and last", "3x3 is torchvision's, 1x1 the paper's"
-        )
-    if multi_grid and len(multi_grid) != counts[3]:
-        raise ConfigError(
-            "multi_grid", f"got {tuple(multi_grid)}", f"give {counts[3]} factors, one a unit of the last stage"
-        )
-    if deformable not in ("none", "v1", "v2"):
-        raise ConfigError(
-            "deformable", f"got {deformable!r}, allowed are none, v1 and v2", "none is an ordinary convolution"
-        )
-
-
-def _plan_stage(
-    tracker: StrideDilation, index: int, is_final: bool, grid: Sequence[int], place: StrideLocation, dilate_first: bool
-) -> list[tuple[int, int]]:
-    """(stride, rate) of each unit of a stage; `tracker` moves on behind it. `grid` multiplies the rates."""
-    before, count = tracker.dilation, len(grid)
-    if place == "last":
-        stride = tracker.step(1 if is_final else 2)
-        strides, rates = [1] * (count - 1) + [stride], [before] * count
-    else:
-        stride = tracker.step(1 if index == 0 else 2)
-        strides = [stride] + [1] * (count - 1)
-        rates = [tracker.dilation if dilate_first else before] + [tracker.dilation] * (count - 1)
-    return [(s, r * g) for s, r, g in zip(strides, rates, grid, strict=True)]
-
-
-def _register(depth: int, unit: Unit) -> None:
-    def build(
-        in_channels: int = 3,
+        block: Callable[..., ResNetBlock],
+        depths: Sequence[int],
         *,
+        in_channels: int = 3,
         num_classes: int = 0,
         output_stride: int = 32,
         stride_in: StrideLocation = "3x3",
@@ -328,25 +194,163 @@ def _register(depth: int, unit: Unit) -> None:
         cascade: int = 0,
         deformable: DeformableVersion = "none",
         width_mult: float = 1.0,
-    ) -> ResNet:
-        return ResNet(
-            unit,
-            DEPTHS[depth],
-            in_channels,
-            num_classes,
-            output_stride,
-            stride_in,
-            deep_stem,
-            dilate_first,
-            multi_grid,
-            cascade,
-            deformable,
-            width_mult,
-        )
+    ) -> None:
+        super().__init__()
+        if multi_grid and len(multi_grid) != depths[3]:
+            what = f"expected {depths[3]} factors, one per block of layer4, got {tuple(multi_grid)}"
+            raise ConfigError("multi_grid", what)
+        self.stride_in = stride_in
+        self.dilate_first = dilate_first
 
-    build.__doc__ = f"ResNet with {depth} weight layers, conv1 and layer1 to layer4."
-    BACKBONES.register(f"resnet{depth}", tiny={"width_mult": 1 / 16}, paper=PAPER, year=2015)(build)
+        # Stem, 224 -> 112. Source: paper table 1; PSPNet's and TensorFlow's three 3x3 convolutions.
+        channels = scale_channels(64, width_mult)
+        if deep_stem:
+            self.conv1 = nn.Conv2d(in_channels, channels, 3, 2, 1, bias=False)
+            self.bn1 = nn.BatchNorm2d(channels)
+            self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+            self.bn2 = nn.BatchNorm2d(channels)
+            self.conv3 = nn.Conv2d(channels, 2 * channels, 3, 1, 1, bias=False)
+            self.bn3 = nn.BatchNorm2d(2 * channels)
+            channels *= 2
+        else:
+            self.conv1 = nn.Conv2d(in_channels, channels, 7, 2, 3, bias=False)
+            self.bn1 = nn.BatchNorm2d(channels)
+        self.deep_stem = deep_stem
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)  # 112 -> 56
+        self.channels = (channels,)
+
+        # layer1 to layer4, 56 -> 56 -> 28 -> 14 -> 7, and DeepLab v3's copies of layer4.
+        self.depths = (*depths, *[depths[3]] * cascade)
+        strides = [1, *[2] * (len(self.depths) - 1)]
+        if stride_in == "last":
+            strides = [*strides[1:], 1]  # each stage ends with the stride of the next one
+        tracker = StrideDilation(output_stride, stride=4)
+        for i, (depth, stride) in enumerate(zip(self.depths, strides, strict=True)):
+            stage = self._make_layer(
+                block,
+                scale_channels(64 * 2 ** min(i, 3), width_mult),
+                depth,
+                stride=stride,
+                tracker=tracker,
+                multi_grid=multi_grid if multi_grid and i >= 3 else [1] * depth,
+                deformable=deformable if i == 3 else "none",
+            )
+            self.add_module(f"layer{i + 1}", stage)
+        self.map_names = ("conv1", *(f"layer{i + 1}" for i in range(len(self.depths))))
+        self.strides = self._read_strides()
+        self.fc = nn.Linear(self.channels[-1], num_classes) if num_classes else None
+
+        init_kaiming_normal(self)
+        for layer in self.modules():
+            if isinstance(layer, DeformConv2d):
+                layer.reset_offsets()
+
+    def _make_layer(
+        self,
+        block: Callable[..., ResNetBlock],
+        channels: int,
+        depth: int,
+        *,
+        stride: int,
+        tracker: StrideDilation,
+        multi_grid: Sequence[int],
+        deformable: DeformableVersion,
+    ) -> nn.Sequential:
+        """Build a stage of `depth` blocks, the first (with `stride_in="last"`, the last) of nominal stride `stride`."""
+        dilation_before = tracker.dilation
+        stride = tracker.step(stride)
+        strided_block = depth - 1 if self.stride_in == "last" else 0
+        blocks: list[nn.Module] = []
+        in_channels = self.channels[-1]
+        for i in range(depth):
+            # Blocks up to the one that lost its stride may keep the dilation of the stage before.
+            keeps_dilation = self.stride_in == "last" or (i == 0 and not self.dilate_first)
+            new = block(
+                in_channels,
+                channels,
+                stride=stride if i == strided_block else 1,
+                dilation=(dilation_before if keeps_dilation else tracker.dilation) * multi_grid[i],
+                stride_in=self.stride_in,
+                deformable=deformable,
+            )
+            blocks.append(new)
+            in_channels = channels * new.expansion
+        self.channels = (*self.channels, in_channels)
+        return nn.Sequential(*blocks)
+
+    def stem(self) -> list[nn.Module]:
+        """Return the modules from the image to the first map."""
+        layers: list[nn.Module] = [self.conv1, self.bn1, self.relu]
+        if self.deep_stem:
+            layers += [self.conv2, self.bn2, self.relu, self.conv3, self.bn3, self.relu]
+        return layers
+
+    def stage(self, number: int) -> nn.Sequential:
+        """Return layer1, layer2, ..., counted from 1."""
+        stage = self.get_submodule(f"layer{number}")
+        assert isinstance(stage, nn.Sequential)
+        return stage
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Compute the maps of normalized images (B, C, H, W), finest first."""
+        x = images
+        for layer in self.stem():
+            x = layer(x)
+        maps = [x]
+        x = self.maxpool(x)
+        for number in range(1, len(self.depths) + 1):
+            stage = self.stage(number)
+            if self.stride_in == "last" and number < len(self.depths):
+                *blocks, last_but_one, strided = stage
+                assert isinstance(last_but_one, ResNetBlock)
+                for block in blocks:
+                    x = block(x)
+                x, residual = last_but_one.forward_with_residual(x)
+                x = strided(x)
+                maps.append(residual)
+            else:
+                x = stage(x)
+                maps.append(x)
+        return maps
+
+    def modules_to(self, index: int = -1) -> list[nn.Module]:
+        """Return the chain of modules from the image to map `index`."""
+        index %= len(self.map_names)
+        if index == 0:
+            return self.stem()
+        blocks = [block for number in range(1, index + 1) for block in self.stage(number)]
+        if self.stride_in == "last" and index < len(self.depths):
+            blocks = blocks[:-1]
+        return [*self.stem(), self.maxpool, *blocks]
+
+    def head(self) -> nn.Sequential | None:
+        """Return global average and fully connected layer."""
+        return None if self.fc is None else nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(1), self.fc)
+
+    def caffe_names(self) -> Mapping[str, str]:
+        """Return the convolutions under the names of the authors' files, such as `res2a_branch2a`, and `fc1000`."""
+        names = {"conv1": "conv1"}
+        for number in range(1, 5):
+            # The authors number the blocks of conv3 and conv4 a, b1, b2, ... in networks with more than six blocks
+            # there, else a, b, c, ...
+            is_numbered = len(self.stage(3)) > 6 and number in (2, 3)
+            for i, block in enumerate(self.stage(number)):
+                assert isinstance(block, ResNetBlock)
+                letter = "a" if i == 0 else f"b{i}" if is_numbered else "abcdef"[i]
+                prefix = f"res{number + 1}{letter}_branch"
+                for j in range(len(block.main_path())):
+                    names[f"{prefix}2{'abc'[j]}"] = f"layer{number}.{i}.conv{j + 1}"
+                if isinstance(block.downsample, nn.Sequential):
+                    names[f"{prefix}1"] = f"layer{number}.{i}.downsample.0"
+        return names if self.fc is None else {**names, "fc1000": "fc"}
 
 
 for _depth in DEPTHS:
-    _register(_depth, BasicBlock if _depth < 50 else Bottleneck)
+    BACKBONES.register(
+        f"resnet{_depth}",
+        summary=f"ResNet with {_depth} weight layers, conv1 and layer1 to layer4.",
+        tiny={"width_mult": 1 / 16},
+        paper=PAPER,
+        year=2015,
+    )(partial(ResNet, BasicBlock if _depth < 50 else Bottleneck, DEPTHS[_depth]))

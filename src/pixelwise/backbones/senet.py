@@ -1,43 +1,63 @@
 """SE-ResNet: Hu, Shen, Albanie, Sun and Wu, "Squeeze-and-Excitation Networks", CVPR 2018.
 
+A ResNet whose bottlenecks scale every channel of their branch by a factor computed from the average of the whole map.
+
 Paper: https://arxiv.org/abs/1709.01507
 
-Faithful: the block stands on the last 1x1 and its norm, before the addition (figure 3); reduction 16; the stride lies in the
-first 1x1 of a stage, as in the authors' released files.
+Faithful: the SE block follows the last 1x1 and its norm, before the addition (figure 3); reduction 16; the stride is in
+the first 1x1 of a stage, as in the authors' released files.
 
-Deviations: `output_stride`, `deep_stem` and `width_mult` as in `resnet.py`; `se_bias=False` leaves the biases of the two 1x1 out, as
-some ports do.
+Deviations: `output_stride`, `deep_stem` and `width_mult` as in `resnet.py`; `se_bias=False` leaves out the biases of
+the two fully connected layers of the SE block, as some ports do.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from torch import Tensor
 
 from ..nn.squeeze_excitation import SqueezeExcitation
 from .base import BACKBONES
-from .resnet import DEPTHS, BlockConfig, Bottleneck, ResNet, StrideLocation
+from .resnet import DEPTHS, Bottleneck, DeformableVersion, ResNet, StrideLocation
 
 PAPER = "https://arxiv.org/abs/1709.01507"
 
 
 class SEBottleneck(Bottleneck):
-    """A bottleneck whose added map is weighed channel by channel."""
+    """A bottleneck with squeeze and excitation at the end of its branch."""
 
-    def __init__(self, plan: BlockConfig, reduction: int, bias: bool) -> None:
-        super().__init__(plan)
-        channels = plan.channels * self.expansion
-        self.se = SqueezeExcitation(channels, max(channels // reduction, 1), bias=bias)
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        *,
+        reduction: int,
+        se_bias: bool,
+        stride: int = 1,
+        dilation: int = 1,
+        stride_in: StrideLocation = "1x1",
+        deformable: DeformableVersion = "none",
+    ) -> None:
+        super().__init__(
+            in_channels, channels, stride=stride, dilation=dilation, stride_in=stride_in, deformable=deformable
+        )
+        out_channels = channels * self.expansion
+        self.se = SqueezeExcitation(out_channels, max(out_channels // reduction, 1), bias=se_bias)
 
     def residual(self, x: Tensor) -> Tensor:
-        """What is added to the shortcut."""
-        weighed: Tensor = self.se(super().residual(x))
-        return weighed
+        """Compute the branch that is added to the shortcut."""
+        scaled: Tensor = self.se(super().residual(x))
+        return scaled
 
 
-def _register(depth: int) -> None:
-    def build(
+class SEResNet(ResNet):
+    """A ResNet of `SEBottleneck` blocks; maps and options as `ResNet`."""
+
+    def __init__(
+        self,
+        depths: Sequence[int],
         in_channels: int = 3,
         *,
         num_classes: int = 0,
@@ -48,25 +68,25 @@ def _register(depth: int) -> None:
         reduction: int = 16,
         se_bias: bool = True,
         width_mult: float = 1.0,
-    ) -> ResNet:
-        return ResNet(
-            partial(SEBottleneck, reduction=reduction, bias=se_bias),
-            DEPTHS[depth],
-            in_channels,
-            num_classes,
-            output_stride,
-            stride_in,
-            deep_stem,
-            dilate_first,
-            (),
-            0,
-            "none",
-            width_mult,
+    ) -> None:
+        super().__init__(
+            partial(SEBottleneck, reduction=reduction, se_bias=se_bias),
+            depths,
+            in_channels=in_channels,
+            num_classes=num_classes,
+            output_stride=output_stride,
+            stride_in=stride_in,
+            deep_stem=deep_stem,
+            dilate_first=dilate_first,
+            width_mult=width_mult,
         )
-
-    build.__doc__ = f"SE-ResNet with {depth} layers: a ResNet whose units weigh their channels."
-    BACKBONES.register(f"se_resnet{depth}", tiny={"width_mult": 1 / 16}, paper=PAPER, year=2018)(build)
 
 
 for _depth in (50, 101, 152):
-    _register(_depth)
+    BACKBONES.register(
+        f"se_resnet{_depth}",
+        summary=f"SE-ResNet with {_depth} layers: a ResNet with squeeze and excitation.",
+        tiny={"width_mult": 1 / 16},
+        paper=PAPER,
+        year=2018,
+    )(partial(SEResNet, DEPTHS[_depth]))

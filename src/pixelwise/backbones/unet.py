@@ -1,14 +1,19 @@
-"""The contracting path of U-Net: Ronneberger, Fischer and Brox, MICCAI 2015.
+"""U-Net's contracting path: Ronneberger, Fischer and Brox, MICCAI 2015.
+
+Five levels of two 3x3 convolutions, with a 2x2 max pooling between levels; the channels double per level. The network
+itself is `models/unet.py`.
 
 Paper: https://arxiv.org/abs/1505.04597
 
-Faithful: figure 1's left half: five stages of two 3x3 convolutions, 64 channels doubled with each 2x2 pooling, He's weights.
+Faithful: the left half of figure 1: 64, 128, 256, 512, 1024 channels, Kaiming normal weights.
 
-Deviations: convolutions are padded, so that each map is a stride's part of the image; batch normalisation (`_bn`) and `width_mult`.
+Deviations: convolutions are padded, so that each map is exactly 1, 1/2 ... 1/16 of the image; batch normalization
+(`unet_bn`) and `width_mult`.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
 import torch.nn.functional as F
@@ -26,34 +31,35 @@ CHANNELS = (64, 128, 256, 512, 1024)
 
 
 class ContractingPath(Backbone):
-    """Five maps of strides 1 to 16."""
+    """Five maps of strides 1, 2, 4, 8, 16."""
 
-    def __init__(self, in_channels: int, batch_norm: bool, width_mult: float) -> None:
+    strides = (1, 2, 4, 8, 16)
+    map_names = ("stage1", "stage2", "stage3", "stage4", "stage5")
+
+    def __init__(self, in_channels: int = 3, *, batch_norm: bool, width_mult: float = 1.0) -> None:
         super().__init__()
         self.channels = tuple(scale_channels(base, width_mult) for base in CHANNELS)
-        self.strides = tuple(2**i for i in range(len(CHANNELS)))
         self.stages = nn.ModuleList(
-            double_conv(a, b, 1, batch_norm) for a, b in pairwise([in_channels, *self.channels])
+            double_conv(in_, out, padding=1, batch_norm=batch_norm)
+            for in_, out in pairwise([in_channels, *self.channels])
         )
         init_kaiming_normal(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Normalised images (B, C, H, W) float -> maps, finest first; H and W are 16 or more."""
+        """Compute the maps of normalized images (B, C, H, W), finest first; H and W must be >= 16."""
         maps: list[Tensor] = []
+        x = images
         for stage in self.stages:
-            maps.append(stage(F.max_pool2d(maps[-1], 2) if maps else images))
+            x = stage(F.max_pool2d(x, 2) if maps else x)
+            maps.append(x)
         return maps
 
 
-def _register(name: str, batch_norm: bool) -> None:
-    def build(in_channels: int = 3, *, width_mult: float = 1.0) -> ContractingPath:
-        return ContractingPath(in_channels, batch_norm, width_mult)
-
-    build.__doc__ = (
-        f"U-Net's contracting path, padded{', with batch normalisation' if batch_norm else ''}: strides 1 to 16."
-    )
-    BACKBONES.register(name, tiny={"width_mult": 1 / 16}, paper=PAPER, year=2015)(build)
-
-
-_register("unet", batch_norm=False)
-_register("unet_bn", batch_norm=True)
+for _name, _batch_norm in (("unet", False), ("unet_bn", True)):
+    BACKBONES.register(
+        _name,
+        summary=f"U-Net's contracting path, padded{', with batch norm' if _batch_norm else ''}: strides 1 to 16.",
+        tiny={"width_mult": 1 / 16},
+        paper=PAPER,
+        year=2015,
+    )(partial(ContractingPath, batch_norm=_batch_norm))

@@ -1,16 +1,23 @@
-"""Aligned Xception: Chen et al., "Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation", ECCV 2018.
+"""Aligned Xception, the modified Xception of DeepLab v3+ (Chen et al., ECCV 2018).
 
-Paper: https://arxiv.org/abs/1802.02611 (figure 4), after Chollet, https://arxiv.org/abs/1610.02357
+Residual blocks of depthwise separable convolutions in an entry, a middle and an exit flow. DeepLab v3+'s strongest
+backbone.
 
-Faithful to the authors' TensorFlow code: entry, middle and exit flow of 41, 65 and 71 layers; every pooling is a strided
-separable convolution; batch normalisation (eps 0.001) behind each depthwise 3x3; the shortcut reads the map before the ReLU.
-The finer maps are tapped behind the second separable convolution of a strided unit, as their decoder does.
+Paper: https://arxiv.org/abs/1802.02611, "Encoder-Decoder with Atrous Separable Convolution for Semantic Image
+Segmentation", figure 4; after Chollet, https://arxiv.org/abs/1610.02357
 
-Deviations: the paper's text has a ReLU behind every depthwise 3x3; the released code, followed here, only in the last unit.
-`output_stride` 8, 16 or 32; `width_mult` is ours.
+Faithful to the authors' TensorFlow code: entry, middle and exit flow of 41, 65 and 71 layers; every pooling is a
+strided separable convolution; batch normalization (eps 0.001) after each depthwise 3x3; the shortcut reads the map
+before the ReLU. The finer maps are taken after the second separable convolution of a strided block, as the authors'
+decoder does.
+
+Deviations: the paper's text has a ReLU after every depthwise 3x3; the released code, which is followed here, only in
+the last block. `output_stride` is 8, 16 or 32; `width_mult` is ours.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -25,7 +32,8 @@ from .classifier import ClassifierBackbone
 PAPER = "https://arxiv.org/abs/1802.02611"
 EPS = 1e-3
 
-# (channels, stride) of the entry flow's units, and how many units the middle flow has. Source: the authors' xception.py.
+# (channels, stride) of the entry flow's blocks, and the number of blocks of the middle flow. Source: the authors'
+# xception.py.
 ENTRY_41_65 = ((128, 2), (256, 2), (728, 2))
 ENTRY_71 = ((128, 2), (256, 1), (256, 2), (728, 1), (728, 2))
 FLOWS: dict[int, tuple[tuple[tuple[int, int], ...], int]] = {
@@ -35,122 +43,134 @@ FLOWS: dict[int, tuple[tuple[tuple[int, int], ...], int]] = {
 }
 
 
-class Unit(MainPath):
-    """Three separable convolutions behind ReLUs, added to the unit's input, which passes a 1x1 where `shortcut` says so."""
+class XceptionBlock(MainPath):
+    """Three separable convolutions, each after a ReLU, added to the input, which passes a 1x1 if `project`."""
 
     def __init__(
-        self, in_channels: int, channels: tuple[int, int, int], stride: int, rate: int, shortcut: bool
+        self,
+        in_channels: int,
+        channels: tuple[int, int, int],
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        project: bool,
     ) -> None:
         super().__init__()
         first, second, third = channels
-        self.separable1 = relu_separable_conv(in_channels, first, 1, rate, EPS)
-        self.separable2 = relu_separable_conv(first, second, 1, rate, EPS)
-        self.separable3 = relu_separable_conv(second, third, stride, rate, EPS)
+        self.separable1 = relu_separable_conv(in_channels, first, dilation=dilation, eps=EPS)
+        self.separable2 = relu_separable_conv(first, second, dilation=dilation, eps=EPS)
+        self.separable3 = relu_separable_conv(second, third, stride=stride, dilation=dilation, eps=EPS)
         self.shortcut: nn.Module = nn.Identity()
-        if shortcut:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(in_channels, third, 1, stride, bias=False), nn.BatchNorm2d(third, EPS)
-            )
+        if project:
+            conv = nn.Conv2d(in_channels, third, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(third, EPS))
 
-    def tapped(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The unit's output, and the map behind its second separable convolution, before stride and ReLU."""
-        fine = self.separable2(self.separable1(x))
-        return self.separable3(fine) + self.shortcut(x), fine
+    def forward_with_low_level(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the block's output, and the map after its second separable convolution, before stride and ReLU."""
+        low_level = self.separable2(self.separable1(x))
+        return self.separable3(low_level) + self.shortcut(x), low_level
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) -> (B, channels[2], about H / stride, about W / stride)."""
-        return self.tapped(x)[0]
+        """Compute (B, in_channels, H, W) -> (B, channels[2], ceil(H / stride), ceil(W / stride))."""
+        return self.forward_with_low_level(x)[0]
 
     def main_path(self) -> list[nn.Module]:
-        """The longer branch."""
+        """Return the separable convolutions."""
         return [self.separable1, self.separable2, self.separable3]
 
 
 class Xception(ClassifierBackbone):
-    """Maps conv, entry1 (and on) at strides 4 and 8, middle, exit: strides 2, 4, 8, 16, 32 or to `output_stride`."""
+    """Aligned Xception with `depth` layers; maps conv, low_level, entry, middle, exit at strides 2, 4, 8, 16, 32."""
 
     input_size = 299
     map_names = ("conv", "low_level", "entry", "middle", "exit")
 
-    def __init__(self, depth: int, in_channels: int, num_classes: int, output_stride: int, width_mult: float) -> None:
+    def __init__(
+        self,
+        depth: int,
+        in_channels: int = 3,
+        *,
+        num_classes: int = 0,
+        output_stride: int = 32,
+        width_mult: float = 1.0,
+    ) -> None:
         super().__init__()
-        entry, num_middle = FLOWS[depth]
-        stem, channels = scale_channels(32, width_mult), scale_channels(64, width_mult)
-        self.stem = nn.Sequential(*_conv3x3(in_channels, stem, 2), *_conv3x3(stem, channels, 1))
+        entry_flow, num_middle = FLOWS[depth]
+        c32, c64, c1024, c1536, c2048 = (scale_channels(c, width_mult) for c in (32, 64, 1024, 1536, 2048))
+        self.stem = nn.Sequential(
+            nn.Conv2d(in_channels, c32, 3, 2, 1, bias=False), nn.BatchNorm2d(c32, EPS), nn.ReLU(inplace=True),
+            nn.Conv2d(c32, c64, 3, 1, 1, bias=False), nn.BatchNorm2d(c64, EPS), nn.ReLU(inplace=True),
+        )  # fmt: skip
         tracker = StrideDilation(output_stride, stride=2)
-        self.strides, self.channels = (2,), (channels,)
-        entry_units: list[Unit] = []
-        self.taps = tuple(i for i, (_, stride) in enumerate(entry) if stride == 2)[1:]
-        for i, (base, nominal) in enumerate(entry):
-            out = scale_channels(base, width_mult)
-            rate, stride_before = tracker.dilation, tracker.stride
-            entry_units.append(Unit(channels, (out, out, out), tracker.step(nominal), rate, shortcut=True))
+
+        # Entry flow. The maps low_level and entry are taken inside its second and third strided block.
+        channels = c64
+        entry: list[XceptionBlock] = []
+        for base_channels, nominal_stride in entry_flow:
+            out = scale_channels(base_channels, width_mult)
+            dilation, stride = tracker.dilation, tracker.step(nominal_stride)
+            entry.append(XceptionBlock(channels, (out, out, out), stride=stride, dilation=dilation, project=True))
             channels = out
-            if i in self.taps:
-                self.strides, self.channels = (*self.strides, stride_before), (*self.channels, out)
-        self.entry = nn.Sequential(*entry_units)
+        self.entry = nn.ModuleList(entry)
+        self.tapped_blocks = tuple(i for i, (_, stride) in enumerate(entry_flow) if stride == 2)[1:]
+        low_level, before_middle = (scale_channels(entry_flow[i][0], width_mult) for i in self.tapped_blocks)
+
+        # Middle flow, 728 channels.
         self.middle = nn.Sequential(
-            *(Unit(channels, (channels,) * 3, 1, tracker.dilation, shortcut=False) for _ in range(num_middle))
+            *(
+                XceptionBlock(channels, (channels,) * 3, dilation=tracker.dilation, project=False)
+                for _ in range(num_middle)
+            )
         )
-        self.strides, self.channels = (*self.strides, tracker.stride), (*self.channels, channels)
-        wide, deep, last = (
-            scale_channels(1024, width_mult),
-            scale_channels(1536, width_mult),
-            scale_channels(2048, width_mult),
-        )
-        rate = tracker.dilation
-        self.exit1 = Unit(channels, (channels, wide, wide), tracker.step(2), rate, shortcut=True)
+
+        # Exit flow.
+        dilation, stride = tracker.dilation, tracker.step(2)
+        self.exit1 = XceptionBlock(channels, (channels, c1024, c1024), stride=stride, dilation=dilation, project=True)
         self.exit2 = nn.Sequential(
-            *(separable_conv_relu(a, b, tracker.dilation, EPS) for a, b in ((wide, deep), (deep, deep), (deep, last)))
+            separable_conv_relu(c1024, c1536, dilation=tracker.dilation, eps=EPS),
+            separable_conv_relu(c1536, c1536, dilation=tracker.dilation, eps=EPS),
+            separable_conv_relu(c1536, c2048, dilation=tracker.dilation, eps=EPS),
         )
-        self.strides, self.channels = (*self.strides, tracker.stride), (*self.channels, last)
-        if num_classes:
-            self.avgpool = nn.AdaptiveAvgPool2d(1)
-            self.fc = nn.Linear(last, num_classes)
+        self.channels = (c64, low_level, before_middle, channels, c2048)
+        self.strides = self._read_strides()
+        self.fc = nn.Linear(c2048, num_classes) if num_classes else None
         init_kaiming_normal(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Normalised images (B, C, H, W) float -> maps, finest first."""
-        cells = self.stem(images)
-        maps = [cells]
-        for i, unit in enumerate(self.entry):
-            cells, fine = unit.tapped(cells)  # type: ignore[operator]
-            if i in self.taps:
-                maps.append(fine)
-        maps.append(self.middle(cells))
-        maps.append(self.exit2(self.exit1(maps[-1])))
-        return maps
+        """Compute the maps of normalized images (B, C, H, W), finest first."""
+        x = self.stem(images)
+        maps = [x]
+        for i, block in enumerate(self.entry):
+            assert isinstance(block, XceptionBlock)
+            x, low_level = block.forward_with_low_level(x)
+            if i in self.tapped_blocks:
+                maps.append(low_level)
+        middle = self.middle(x)
+        return [*maps, middle, self.exit2(self.exit1(middle))]
 
     def modules_to(self, index: int = -1) -> list[nn.Module]:
-        """The chain of modules from the image to map `index`."""
-        index %= len(self.map_names)
-        if index == 0:
+        """Return the chain of modules from the image to map `index`."""
+        name = self.map_names[index]
+        if name == "conv":
             return [self.stem]
-        if index in (1, 2):
-            tapped = self.entry[self.taps[index - 1]]
-            return [self.stem, *self.entry[: self.taps[index - 1]], *tapped.main_path()[:2]]  # type: ignore[misc,operator]
+        if name in ("low_level", "entry"):
+            position = self.tapped_blocks[0 if name == "low_level" else 1]
+            block = self.entry[position]
+            assert isinstance(block, XceptionBlock)
+            return [self.stem, *self.entry[:position], block.separable1, block.separable2]
         flow: list[nn.Module] = [self.stem, *self.entry, *self.middle]
-        return flow if index == 3 else [*flow, self.exit1, self.exit2]
+        return flow if name == "middle" else [*flow, self.exit1, self.exit2]
 
     def head(self) -> nn.Sequential | None:
-        """Global average, fully connected layer."""
-        return nn.Sequential(self.avgpool, nn.Flatten(1), self.fc) if hasattr(self, "fc") else None
-
-
-def _conv3x3(in_channels: int, out_channels: int, stride: int) -> list[nn.Module]:
-    conv = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
-    return [conv, nn.BatchNorm2d(out_channels, EPS), nn.ReLU(inplace=True)]
-
-
-def _register(depth: int) -> None:
-    def build(
-        in_channels: int = 3, *, num_classes: int = 0, output_stride: int = 32, width_mult: float = 1.0
-    ) -> Xception:
-        return Xception(depth, in_channels, num_classes, output_stride, width_mult)
-
-    build.__doc__ = f"Aligned Xception with {depth} layers, as DeepLab v3+ changed it."
-    BACKBONES.register(f"xception{depth}", tiny={"width_mult": 1 / 32}, paper=PAPER, year=2018)(build)
+        """Return global average and fully connected layer."""
+        return None if self.fc is None else nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(1), self.fc)
 
 
 for _depth in FLOWS:
-    _register(_depth)
+    BACKBONES.register(
+        f"xception{_depth}",
+        summary=f"Aligned Xception with {_depth} layers, as modified by DeepLab v3+.",
+        tiny={"width_mult": 1 / 32},
+        paper=PAPER,
+        year=2018,
+    )(partial(Xception, _depth))

@@ -1,19 +1,25 @@
-"""The blocks that most backbones are made of."""
+"""Small blocks shared by several networks: convolution with norm, U-Net's stage, a residual block, Caffe's LRN."""
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .geometry import MainPath
+
 
 class ConvNormAct(nn.Sequential):
-    """Convolution without bias, batch normalisation, `act` (ReLU); padded so that stride 1 keeps the size."""
+    """Convolution without bias, batch normalization, activation (ReLU by default).
+
+    Padded so that stride 1 keeps the size: padding 1 for 3x3, 2 for 5x5, times the dilation.
+    """
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
         kernel: int = 3,
+        *,
         stride: int = 1,
         dilation: int = 1,
         groups: int = 1,
@@ -27,10 +33,10 @@ class ConvNormAct(nn.Sequential):
         )
 
 
-def double_conv(in_channels: int, out_channels: int, padding: int = 0, batch_norm: bool = False) -> nn.Sequential:
-    """U-Net's stage: twice a 3x3 convolution with bias and a ReLU, between them a norm on request.
+def double_conv(in_channels: int, out_channels: int, *, padding: int = 0, batch_norm: bool = False) -> nn.Sequential:
+    """Return two 3x3 convolutions with bias, each with a ReLU and optionally a batch normalization before it.
 
-    Source: U-Net, figure 1. Without padding each side loses four cells.
+    Without padding, each side of the map shrinks by 4: 572 -> 570 -> 568. Source: U-Net, figure 1.
     """
     layers: list[nn.Module] = []
     for channels in (in_channels, out_channels):
@@ -40,33 +46,37 @@ def double_conv(in_channels: int, out_channels: int, padding: int = 0, batch_nor
     return nn.Sequential(*layers)
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(MainPath):
     """Two 3x3 convolutions beside a shortcut; the shortcut is a 1x1 convolution where the shape changes.
 
-    Source: He et al. 2016, "Deep residual learning for image recognition", figure 2 and option B.
+    Source: He et al. 2016, "Deep residual learning for image recognition", figure 2 and option B. The ResNets
+    themselves, with torchvision's state names, are in `backbones/resnet.py`.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, dilation: int = 1) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, dilation: int = 1) -> None:
         super().__init__()
-        self.conv1 = ConvNormAct(in_channels, out_channels, 3, stride, dilation)
+        self.conv1 = ConvNormAct(in_channels, out_channels, stride=stride, dilation=dilation)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, dilation, dilation, bias=False)
         self.norm2 = nn.BatchNorm2d(out_channels)
-        same = in_channels == out_channels and stride == 1
-        self.shortcut = nn.Identity() if same else _projection(in_channels, out_channels, stride)
+        self.shortcut: nn.Module = nn.Identity()
+        if in_channels != out_channels or stride != 1:
+            conv = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) -> (B, out_channels, about H / stride, about W / stride)."""
+        """Compute (B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride))."""
         return F.relu(self.norm2(self.conv2(self.conv1(x))) + self.shortcut(x))
 
-
-def _projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
+    def main_path(self) -> list[nn.Module]:
+        """Return the two 3x3 convolutions."""
+        return [self.conv1, self.conv2]
 
 
 def caffe_lrn() -> nn.LocalResponseNorm:
-    """x / (1 + 1e-4 / 5 * sum of squares over five neighbouring channels) ** 0.75, (B, C, H, W) -> same.
+    """Return Caffe's local response normalization, (B, C, H, W) -> same.
 
-    Caffe divides alpha by the window's length and adds 1; the AlexNet paper adds 2 and does not divide, which is
-    another function. Source: BVLC CaffeNet and GoogLeNet prototxt files.
+    x / (1 + 1e-4 / 5 * sum of squares over five neighbouring channels) ** 0.75. Caffe divides alpha by the window's
+    length and adds 1; the AlexNet paper adds 2 and does not divide, which is another function. Source: the BVLC
+    CaffeNet and GoogLeNet prototxt files.
     """
     return nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)

@@ -1,8 +1,12 @@
-"""Deformable convolution: each tap of the kernel reads where an offset, learned from the map itself, sends it.
+"""Deformable convolution: every kernel position reads the map at a place shifted by a learned offset.
 
-Source: Dai et al. 2017, "Deformable convolutional networks" (https://arxiv.org/abs/1703.06211), equations 2 to 5; with a
-weight for each tap: Zhu et al. 2019, "Deformable ConvNets v2" (https://arxiv.org/abs/1811.11168), equation 1. DatasetFormat of the
-channels: (row, column) pairs of the taps in row-major order, group by group, then the weights, as in the authors' code.
+An ordinary 3x3 convolution reads nine fixed places around each output position. Here a second convolution predicts a
+(row, column) offset per kernel position, and the map is read there by bilinear interpolation; version 2 also predicts a
+weight (mask) per kernel position. Channels of the offset map: (row, column) pairs of the kernel positions in row-major
+order, group by group, then the masks, as in the authors' code.
+
+Sources: Dai et al. 2017, "Deformable convolutional networks" (https://arxiv.org/abs/1703.06211), equations 2 to 5; Zhu
+et al. 2019, "Deformable ConvNets v2" (https://arxiv.org/abs/1811.11168), equation 1.
 """
 
 from __future__ import annotations
@@ -15,71 +19,73 @@ def deform_conv2d(
     x: Tensor,
     offsets: Tensor,
     weight: Tensor,
+    *,
     bias: Tensor | None = None,
     mask: Tensor | None = None,
     stride: int = 1,
     padding: int = 0,
     dilation: int = 1,
 ) -> Tensor:
-    """Convolve x (B, C, H, W) with weight (F, C, k, l), reading at displaced places -> (B, F, h, w).
+    """Convolve x (B, C, H, W) with weight (F, C, k, l), reading at displaced positions -> (B, F, h, w).
 
-    offsets (B, 2 * G * k * l, h, w), pairs (row, column) in cells of x, for G groups of channels; mask (B, G * k * l, h, w)
-    or None weighs the taps. Outside x is zero; between cells it is bilinear, up to one cell beyond the border.
+    offsets  (B, 2 * G * k * l, h, w), pairs (row, column) in positions of x, for G groups of channels
+    mask     (B, G * k * l, h, w) or None: a factor per kernel position
+    Outside x the value is zero; between positions it is bilinear, and fades to zero over one position beyond the
+    border.
     """
     batch, channels, height, width = x.shape
     out_channels, _, rows, columns = weight.shape
-    num_taps = rows * columns
+    kernel_area = rows * columns
     size = offsets.shape[-2:]
-    groups = offsets.shape[1] // (2 * num_taps)
-    places = _grid(size, rows, columns, stride, padding, dilation, offsets.device)
-    # Places in single precision at least, whatever the features are: half precision has no cells beyond 256.
-    exact = torch.promote_types(offsets.dtype, torch.float32)
-    places = places + offsets.to(exact).view(batch, groups, num_taps, 2, *size)
-    read = _bilinear(x.reshape(batch * groups, channels // groups, height, width), places.flatten(0, 1))
+    groups = offsets.shape[1] // (2 * kernel_area)
+
+    # Regular grid of an ordinary convolution, (k * l, 2, h, w), plus the offsets. Positions are kept in single
+    # precision at least: half precision does not tell neighbouring positions beyond 256 apart.
+    row = _axis_grid(size[0], rows, stride, padding, dilation, offsets.device)
+    column = _axis_grid(size[1], columns, stride, padding, dilation, offsets.device)
+    shape = (rows, columns, *size)
+    grid = torch.stack([row[:, None, :, None].expand(shape), column[None, :, None, :].expand(shape)], 2).flatten(0, 1)
+    precision = torch.promote_types(offsets.dtype, torch.float32)
+    positions = grid + offsets.to(precision).view(batch, groups, kernel_area, 2, *size)
+
+    # One row per (channel, kernel position): the convolution is a matrix product from here on.
+    samples = _sample_bilinear(x.reshape(batch * groups, channels // groups, height, width), positions.flatten(0, 1))
     if mask is not None:
-        read = read * mask.reshape(batch * groups, 1, num_taps, *size)
-    taps = read.reshape(batch, channels * num_taps, size[0] * size[1])
-    out = (weight.flatten(1) @ taps).view(batch, out_channels, *size)
+        samples = samples * mask.reshape(batch * groups, 1, kernel_area, *size)
+    columns_of_samples = samples.reshape(batch, channels * kernel_area, size[0] * size[1])
+    out = (weight.flatten(1) @ columns_of_samples).view(batch, out_channels, *size)
     return out if bias is None else out + bias[:, None, None]
 
 
-def _grid(
-    size: torch.Size, rows: int, columns: int, stride: int, padding: int, dilation: int, device: torch.device
-) -> Tensor:
-    """(taps, 2, h, w): row and column that each tap of an ordinary convolution reads."""
-
-    def axis(count: int, taps: int) -> Tensor:
-        start = torch.arange(count, device=device) * stride - padding
-        return (torch.arange(taps, device=device)[:, None] * dilation + start).float()
-
-    row, column = axis(size[0], rows), axis(size[1], columns)
-    shape = (rows, columns, *size)
-    both = torch.stack([row[:, None, :, None].expand(shape), column[None, :, None, :].expand(shape)], 2)
-    return both.flatten(0, 1)
+def _axis_grid(length: int, kernel: int, stride: int, padding: int, dilation: int, device: torch.device) -> Tensor:
+    """Return, for one axis, the input position (kernel, length) of each kernel position and output position."""
+    start = torch.arange(length, device=device) * stride - padding
+    return (torch.arange(kernel, device=device)[:, None] * dilation + start).float()
 
 
-def _bilinear(x: Tensor, places: Tensor) -> Tensor:
-    """x (N, C, H, W) read at places (N, taps, 2, h, w) -> (N, C, taps, h, w); zero outside."""
+def _sample_bilinear(x: Tensor, positions: Tensor) -> Tensor:
+    """Sample x (N, C, H, W) at positions (N, k, 2, h, w) -> (N, C, k, h, w); zero outside."""
     num, channels, height, width = x.shape
-    corner = places.floor()
-    cells = x.flatten(2)
-    out = x.new_zeros(num, channels, *places.shape[1:2], *places.shape[3:])
+    corner = positions.floor()
+    values = x.flatten(2)
+    out = x.new_zeros(num, channels, *positions.shape[1:2], *positions.shape[3:])
+    # The four neighbours of each position, each weighted by the area of the opposite rectangle.
     for down in (0, 1):
         for right in (0, 1):
             row, column = (corner[:, :, 0] + down), (corner[:, :, 1] + right)
-            share = (1 - (places[:, :, 0] - row).abs()) * (1 - (places[:, :, 1] - column).abs())
+            share = (1 - (positions[:, :, 0] - row).abs()) * (1 - (positions[:, :, 1] - column).abs())
             inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
             index = row.clamp(0, height - 1).long() * width + column.clamp(0, width - 1).long()
-            values = cells.gather(2, index.flatten(1)[:, None].expand(-1, channels, -1)).view_as(out)
-            out = out + values * (share * inside)[:, None].to(x.dtype)
+            neighbours = values.gather(2, index.flatten(1)[:, None].expand(-1, channels, -1)).view_as(out)
+            out = out + neighbours * (share * inside)[:, None].to(x.dtype)
     return out
 
 
 class DeformConv2d(nn.Conv2d):
-    """A convolution whose taps are moved, and with `modulated` weighed, by a second convolution of the same geometry.
+    """A convolution whose reading positions are shifted, and with `modulated` weighted, by a second convolution.
 
-    The second convolution starts at zero: at first no tap moves, and a weighed one counts half (sigmoid of 0).
-    Source: paper figure 2; v2 section 3.2.
+    The second convolution has the same geometry and starts at zero: at first no position is shifted, and with
+    `modulated` each counts half (sigmoid of 0). Sources: version 1, figure 2; version 2, section 3.2.
     """
 
     def __init__(
@@ -87,6 +93,7 @@ class DeformConv2d(nn.Conv2d):
         in_channels: int,
         out_channels: int,
         kernel: int = 3,
+        *,
         stride: int = 1,
         padding: int = 0,
         dilation: int = 1,
@@ -95,22 +102,30 @@ class DeformConv2d(nn.Conv2d):
         modulated: bool = False,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel, stride, padding, dilation, bias=bias)
-        assert in_channels % groups == 0, f"{in_channels} channels are not {groups} groups"
+        assert in_channels % groups == 0, f"expected a multiple of {groups} channels, got {in_channels}"
         self.modulated = modulated
-        self.num_taps = groups * kernel * kernel
-        num_maps = self.num_taps * (3 if modulated else 2)
-        self.offset = nn.Conv2d(in_channels, num_maps, kernel, stride, padding, dilation)
+        self.num_offsets = 2 * groups * kernel * kernel
+        num_masks = groups * kernel * kernel if modulated else 0
+        self.offset = nn.Conv2d(in_channels, self.num_offsets + num_masks, kernel, stride, padding, dilation)
         self.reset_offsets()
 
     def reset_offsets(self) -> None:
-        """Move no tap, as at the start of the paper's training."""
+        """Set all offsets to zero, as at the start of the paper's training."""
         nn.init.zeros_(self.offset.weight)
         nn.init.zeros_(self.offset.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) -> (B, out_channels, h, w)."""
+        """Compute (B, in_channels, H, W) -> (B, out_channels, h, w)."""
         maps = self.offset(x)
-        mask = maps[:, 2 * self.num_taps :].sigmoid() if self.modulated else None
-        offsets = maps[:, : 2 * self.num_taps]
+        mask = maps[:, self.num_offsets :].sigmoid() if self.modulated else None
         stride, padding, dilation = (int(v[0]) for v in (self.stride, self.padding, self.dilation))
-        return deform_conv2d(x, offsets, self.weight, self.bias, mask, stride, padding, dilation)
+        return deform_conv2d(
+            x,
+            maps[:, : self.num_offsets],
+            self.weight,
+            bias=self.bias,
+            mask=mask,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+        )

@@ -1,74 +1,77 @@
-"""Where the cells of a map lie on the image: coordinates, receptive fields, sizes and crops, computed from the layers.
+"""Geometry of feature maps, from the layers alone: coordinates on the image, receptive fields, sizes and crops.
 
-Arithmetic only: torch is needed for nothing here but the probe `affected_outputs`. Every formula is for one axis, as all
-layers are square. A cell is known by its centre, in pixels of the map it is counted on; pixel 0 has its centre at 0.
+All formulas are exact arithmetic for one axis; all layers are square. A position of a map is its centre, and pixel 0
+has its centre at 0. A layer of stride 2 maps image coordinate x to x / 2 + shift; chaining layers chains these affine
+maps. FCN's crop offsets, U-Net's context and DeepLab's receptive fields all follow from this file.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..core import Window
+from ..core import Output, Window
 
 SpatialLayer = nn.Conv2d | nn.ConvTranspose2d | nn.MaxPool2d | nn.AvgPool2d
 
 
 @dataclass(frozen=True)
 class CoordMap:
-    """position on the earlier map -> position on the later one: `scale * x + shift`, exact fractions."""
+    """An affine map from positions of one feature map to positions of another: `scale * x + shift`, exact fractions."""
 
     scale: Fraction = Fraction(1)
     shift: Fraction = Fraction(0)
 
     def __call__(self, x: Fraction | int) -> Fraction:
-        """The position on the later map of position `x` on the earlier one."""
+        """Return the image of position `x`."""
         return self.scale * x + self.shift
 
     def then(self, later: CoordMap) -> CoordMap:
-        """First this map, then `later`."""
+        """Return the composition: first this map, then `later`."""
         return CoordMap(later.scale * self.scale, later.scale * self.shift + later.shift)
 
     def inverse(self) -> CoordMap:
-        """The way back."""
+        """Return the inverse map."""
         return CoordMap(1 / self.scale, -self.shift / self.scale)
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What geometry has to know of a convolution, a pooling or a transposed convolution; lengths in cells of its input.
+    """The geometry of a convolution, a pooling or a transposed convolution.
 
-    A transposed layer's stride and padding count cells of its output.
+    Lengths are in positions of the layer's input; stride and padding of a transposed convolution in positions of its
+    output.
     """
 
     kernel: int
     stride: int = 1
     padding: int = 0
     dilation: int = 1
+    _: KW_ONLY
     transposed: bool = False
     ceil_mode: bool = False
 
     @property
     def extent(self) -> int:
-        """Cells from the first to the last tap of the (dilated) kernel."""
+        """Positions that the dilated kernel spans, first to last: 3x3 at dilation 2 spans 5."""
         return (self.kernel - 1) * self.dilation + 1
 
     @property
     def coordinates(self) -> CoordMap:
-        """Input position -> output position. Source: Caffe's coord_map.py, by way of the definition of a centre."""
-        reach = Fraction(self.extent - 1, 2)
+        """Input position -> output position. Source: Caffe's coord_map.py, derived here from the kernel's centre."""
+        half_width = Fraction(self.extent - 1, 2)
         if self.transposed:
-            return CoordMap(Fraction(self.stride), reach - self.padding)
-        return CoordMap(Fraction(1, self.stride), (self.padding - reach) / self.stride)
+            return CoordMap(Fraction(self.stride), half_width - self.padding)
+        return CoordMap(Fraction(1, self.stride), (self.padding - half_width) / self.stride)
 
     def output_size(self, size: int) -> int:
-        """Cells in -> cells out; 0 or less where the kernel does not fit."""
+        """Return the output size for an input of `size` positions; 0 or less where the kernel does not fit."""
         if self.transposed:
             return (size - 1) * self.stride + self.extent - 2 * self.padding
         room = size + 2 * self.padding - self.extent
@@ -80,20 +83,23 @@ class Layer:
 
 
 class ReceptiveField(NamedTuple):
-    """The receptive field of a map: `size` pixels wide, one every `stride` pixels, that of cell 0 starts at pixel `start`."""
+    """The receptive fields of a map: `size` pixels wide, `stride` pixels apart; that of position 0 starts at `start`.
+
+    VGG16's pool5: size 212, stride 32, start -90 (90 pixels into the padding).
+    """
 
     size: int
     stride: int
     start: int
 
-    def span(self, cell: int) -> tuple[int, int]:
-        """Pixels first..end-1 that the cell sees; they may lie outside the image, in the padding."""
-        first = self.start + cell * self.stride
+    def span(self, index: int) -> tuple[int, int]:
+        """Return the pixels (first, end) that position `index` sees, half open; they may lie in the padding."""
+        first = self.start + index * self.stride
         return first, first + self.size
 
 
 class Upsampling(NamedTuple):
-    """A bilinear transposed convolution of `kernel` and `stride`; `offset` is where the target's first cell lies in its output."""
+    """A bilinear transposed convolution, and the offset in its output at which the target map begins."""
 
     kernel: int
     stride: int
@@ -101,7 +107,7 @@ class Upsampling(NamedTuple):
 
 
 def coordinates(layers: Iterable[Layer]) -> CoordMap:
-    """Position on the image -> position on the map behind all `layers`."""
+    """Return the map from image positions to positions after all `layers`."""
     total = CoordMap()
     for layer in layers:
         total = total.then(layer.coordinates)
@@ -109,10 +115,10 @@ def coordinates(layers: Iterable[Layer]) -> CoordMap:
 
 
 def receptive_field(layers: Iterable[Layer]) -> ReceptiveField:
-    """The receptive field behind a chain of convolutions and poolings (the widest branch where they run side by side)."""
+    """Return the receptive field after a chain of convolutions and poolings."""
     size, stride, start = 1, 1, 0
     for layer in layers:
-        assert not layer.transposed, "a cell behind a transposed convolution has no single stride"
+        assert not layer.transposed, "a map after a transposed convolution has no single stride"
         size += (layer.extent - 1) * stride
         start -= layer.padding * stride
         stride *= layer.stride
@@ -120,16 +126,17 @@ def receptive_field(layers: Iterable[Layer]) -> ReceptiveField:
 
 
 def output_size(layers: Iterable[Layer], size: int) -> int:
-    """Cells of the map behind all `layers` for an image of `size` pixels on this axis."""
+    """Return the size of the map after all `layers` for an image of `size` pixels on this axis."""
     for layer in layers:
         size = layer.output_size(size)
     return size
 
 
 def crop_offset(of: CoordMap, to: CoordMap) -> int:
-    """Where the first cell of the map `to` lies on the map `of`; both maps count from the same image.
+    """Return the position on map `of` at which map `to` begins: FCN's crops, 5 and 9 for the skips of VGG16.
 
-    Negative: the map `to` starts first. The maps have to have one stride and a whole number of cells between them.
+    Both arguments map image positions to positions of their map. Negative where map `to` begins first. Both maps must
+    have the same stride and lie a whole number of positions apart.
     """
     between = to.inverse().then(of)
     offset = int(between.shift)
@@ -138,13 +145,13 @@ def crop_offset(of: CoordMap, to: CoordMap) -> int:
 
 
 def upsampling_to(of: CoordMap, to: CoordMap) -> Upsampling:
-    """The bilinear transposed convolution that brings map `of` to the stride of map `to`, aligned by a crop.
+    """Return the bilinear transposed convolution that upsamples map `of` to the stride of map `to`, aligned by a crop.
 
-    The kernel is twice the factor, or one less where only an odd kernel meets the target's cells: FCN's 64/32, 4/2 for
-    even poolings, AlexNet's 63/32 for odd ones.
+    The kernel is twice the factor, or one less where only an odd kernel aligns with the target. FCN on VGG16 has 64/32
+    (one step to the image), 4/2 and 16/8; AlexNet, with its odd poolings, has 63/32.
     """
     factor = to.scale / of.scale
-    assert factor.denominator == 1, f"{factor} is not a whole factor"
+    assert factor.denominator == 1, f"expected a whole upsampling factor, got {factor}"
     stride = int(factor)
     for kernel in (2 * stride, 2 * stride - 1):
         offset = to.inverse().then(of).then(Layer(kernel, stride, transposed=True).coordinates).shift
@@ -195,19 +202,24 @@ def _layer_of(module: SpatialLayer) -> Layer:
 
 
 def affected_outputs(
-    function: Callable[[Tensor], Any], size: tuple[int, int], pixel: tuple[int, int], in_channels: int = 3
+    function: Callable[[Tensor], Tensor | Output],
+    size: tuple[int, int],
+    pixel: tuple[int, int],
+    *,
+    in_channels: int = 3,
 ) -> Window:
-    """The cells of a network's output that one pixel of the image can change, found by a NaN in that pixel.
+    """Return the smallest window of outputs that one image pixel can change, found by setting that pixel to NaN.
 
-    function     images (1, C, H, W) float32 -> a map (1, K, h, w), or an Output whose logits are meant; in eval mode
+    function     images (1, C, H, W) float32 -> a map (1, K, h, w), or an Output, whose logits are taken; in eval mode
     size, pixel  (height, width) of the image in pixels; (row, column) of the pixel
-    The answer is the smallest window that holds them all; it is empty where the pixel reaches nothing.
+    The window is empty where the pixel reaches no output.
     """
     images = torch.zeros(1, in_channels, *size)
     images[..., pixel[0], pixel[1]] = torch.nan
     with torch.no_grad():
         output = function(images)
-    reached = getattr(output, "logits", output).isnan().any(1)[0].nonzero()
+    features = output.logits if isinstance(output, Output) else output
+    reached = features.isnan().any(1)[0].nonzero()
     if not len(reached):
         return Window(0, 0, 0, 0)
     (top, left), (bottom, right) = reached.min(0).values.tolist(), reached.max(0).values.tolist()

@@ -1,4 +1,4 @@
-"""Fresh weights: what a network starts from when nothing published fits, and how a published first layer is widened."""
+"""Initial weights: what a network starts from where no published weights are loaded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from torch import nn
 
 
 def init_kaiming_normal(module: nn.Module) -> None:
-    """Convolutions and linear layers: normal weights of He's variance (fan in), zero biases; norms: one and zero."""
+    """Initialize all convolutions, linear layers and norms in a module.
+
+    Weights are normal with variance 2 / fan_in (He et al. 2015), biases 0; norms start at weight 1, bias 0.
+    """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -20,15 +23,22 @@ def init_kaiming_normal(module: nn.Module) -> None:
 
 
 def init_kaiming_upconv(layer: nn.ConvTranspose2d) -> None:
-    """An up-convolution whose windows do not overlap: each of its cells has as many incoming nodes as there are channels in."""
-    assert layer.kernel_size == layer.stride, "windows overlap"
+    """Initialize an up-convolution whose windows do not overlap (kernel equal to stride, as U-Net's 2x2).
+
+    Each output then has in_channels inputs, so the variance is 2 / in_channels; torch's fan_in would count the kernel
+    too.
+    """
+    assert layer.kernel_size == layer.stride, "expected windows that do not overlap"
     nn.init.normal_(layer.weight, std=math.sqrt(2 * layer.groups / layer.in_channels))
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
 
 
 def zero_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
-    """A 1x1 convolution that starts at zero: FCN's score layers. Source: FCN section 4.2; Caffe's default filler."""
+    """Return a 1x1 convolution that starts at zero: FCN's score layers.
+
+    Source: FCN section 4.2; Caffe's default filler.
+    """
     layer = nn.Conv2d(in_channels, out_channels, 1)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
@@ -45,7 +55,10 @@ def normal_conv(
     padding: int = 0,
     dilation: int = 1,
 ) -> nn.Conv2d:
-    """A convolution with weights of a normal of `std` around 0 and zero biases: DeepLab's new layers, Caffe's gaussian filler."""
+    """Return a convolution with weights from N(0, std^2) and zero biases.
+
+    Caffe's gaussian filler; DeepLab's new layers have std 0.01.
+    """
     layer = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation)
     nn.init.normal_(layer.weight, std=std)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]

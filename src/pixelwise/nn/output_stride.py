@@ -1,6 +1,13 @@
-"""Stride turned into rate: how a backbone keeps a finer map without losing what its deeper layers see.
+"""Output stride: replace strides by dilation to keep a higher output resolution with the same receptive field.
 
-Source: Chen et al., DeepLab v1, section 3.1 (https://arxiv.org/abs/1412.7062); v3, section 3.1, figure 3
+A classifier shrinks its input by 32. For an output stride of 8, the last two strides of 2 become 1, and the layers
+after them read every 2nd, then every 4th position, so that their kernels cover the same pixels with the same weights:
+
+    nominal stride     4   2   2   2          4   2   2   2
+    output stride     32: 4   8  16  32       8: 4   8   8   8
+    dilation           1   1   1   1          1   1   2   4
+
+Sources: Chen et al., DeepLab v1, section 3.1 (https://arxiv.org/abs/1412.7062); v3, section 3.1 and figure 3
 (https://arxiv.org/abs/1706.05587).
 """
 
@@ -16,11 +23,13 @@ from ..errors import ConfigError
 
 @dataclass
 class StrideDilation:
-    """Walks down a backbone: once the wished stride is reached, each further stride becomes a factor of the rate.
+    """Tracks stride and dilation while a backbone is built, layer by layer.
 
-    target  coarsest stride wished for, 8, 16 or 32
-    stride  pixels per cell so far
-    rate    dilation that 3x3 layers take so far
+    Once `output_stride` is reached, every further stride multiplies the dilation instead.
+
+    output_stride  coarsest stride allowed, 8, 16 or 32
+    stride         image pixels per position of the map so far
+    dilation       dilation of the 3x3 layers so far
     """
 
     output_stride: int
@@ -29,14 +38,13 @@ class StrideDilation:
 
     def __post_init__(self) -> None:
         if self.output_stride not in (8, 16, 32):
-            raise ConfigError(
-                "output_stride", f"got {self.output_stride!r}, allowed are 8, 16 and 32", "32 is the classifier's own"
-            )
+            what = f"expected 8, 16 or 32, got {self.output_stride!r}"
+            raise ConfigError("output_stride", what, "32 is the stride of the classifier itself")
 
     def step(self, stride: int) -> int:
-        """The stride that a layer of nominal `stride` takes; where it is turned into rate, `self.dilation` grows for what follows.
+        """Return the stride of the next layer, whose nominal stride is `stride`, and update stride and dilation.
 
-        The layer that loses its stride still samples the old grid: it takes the rate from before the step.
+        A layer that loses its stride still reads the old grid: it takes the dilation from before the step.
         """
         if self.stride * stride <= self.output_stride:
             self.stride *= stride
@@ -46,20 +54,20 @@ class StrideDilation:
 
 
 def replace_stride_with_dilation(chain: Iterable[nn.Module], output_stride: int) -> None:
-    """Give a chain of layers, or of blocks that keep their stride inside, an output stride; 32 leaves it as it is.
+    """Change a chain of layers in place to the given output stride; 32 leaves it as it is.
 
-    A pooling that loses its stride is padded, where its kernel has a middle, so that the map keeps its size; convolutions behind it
-    take the rate, and their padding grows with it.
+    The convolutions after a removed stride are dilated, and their padding grows with the dilation. A 3x3 max pooling
+    that loses its stride is padded by 1, so that the map keeps its size.
     """
     tracker = StrideDilation(output_stride)
     for layer in (layer for part in chain for layer in part.modules()):
         if isinstance(layer, nn.Conv2d):
-            rate, stride = tracker.dilation, tracker.step(layer.stride[0])
+            dilation, stride = tracker.dilation, tracker.step(layer.stride[0])
             layer.stride = (stride, stride)
-            if layer.kernel_size[0] > 1 and rate > 1:
-                layer.dilation = (rate, rate)
-                assert not isinstance(layer.padding, str), "paddings are numbers here"
-                layer.padding = tuple(side * rate for side in layer.padding)
+            if layer.kernel_size[0] > 1 and dilation > 1:
+                layer.dilation = (dilation, dilation)
+                assert not isinstance(layer.padding, str), f"expected a padding in numbers, got {layer.padding!r}"
+                layer.padding = tuple(side * dilation for side in layer.padding)
         elif isinstance(layer, nn.MaxPool2d) and layer.stride == 2:
             layer.stride = tracker.step(2)
             if layer.stride == 1 and layer.kernel_size == 3:

@@ -1,7 +1,10 @@
-"""Depthwise separable convolution: one small kernel a channel, then a 1x1 across them; with a rate, its atrous form.
+"""Depthwise separable convolution: one 3x3 kernel per channel, then a 1x1 across the channels.
 
-Source: Chollet 2017, Xception (https://arxiv.org/abs/1610.02357); atrous: Chen et al. 2018, DeepLab v3+, section 3.1
-(https://arxiv.org/abs/1802.02611). A 3x3 from C to F channels has 9 C + C F weights in place of 9 C F.
+A 3x3 from C to F channels has 9 C + C F weights instead of 9 C F. With a dilation it is DeepLab v3+'s atrous separable
+convolution.
+
+Sources: Chollet 2017, Xception (https://arxiv.org/abs/1610.02357); Chen et al. 2018, DeepLab v3+, section 3.1
+(https://arxiv.org/abs/1802.02611).
 """
 
 from __future__ import annotations
@@ -9,31 +12,37 @@ from __future__ import annotations
 from torch import nn
 
 
-def depthwise(channels: int, kernel: int = 3, stride: int = 1, rate: int = 1) -> nn.Conv2d:
-    """One kernel a channel, padded so that stride 1 keeps the size."""
-    return nn.Conv2d(channels, channels, kernel, stride, rate * (kernel // 2), rate, groups=channels, bias=False)
+def depthwise(channels: int, kernel: int = 3, *, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
+    """Return a convolution with one kernel per channel, padded so that stride 1 keeps the size."""
+    padding = dilation * (kernel // 2)
+    return nn.Conv2d(channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False)
 
 
 def pointwise(in_channels: int, out_channels: int) -> nn.Conv2d:
-    """1x1 across the channels."""
+    """Return a 1x1 convolution across the channels."""
     return nn.Conv2d(in_channels, out_channels, 1, bias=False)
 
 
-def relu_separable_conv(in_channels: int, out_channels: int, stride: int, rate: int, eps: float) -> nn.Sequential:
-    """ReLU, depthwise, norm, pointwise, norm: Xception's order. The ReLU leaves its input alone, a shortcut needs it."""
+def relu_separable_conv(
+    in_channels: int, out_channels: int, *, stride: int = 1, dilation: int = 1, eps: float = 1e-5
+) -> nn.Sequential:
+    """Return ReLU, depthwise, norm, pointwise, norm: the order of Xception's entry and middle flow.
+
+    The ReLU is not in place, because the block's shortcut reads the same input.
+    """
     return nn.Sequential(
         nn.ReLU(),
-        depthwise(in_channels, stride=stride, rate=rate),
+        depthwise(in_channels, stride=stride, dilation=dilation),
         nn.BatchNorm2d(in_channels, eps),
         pointwise(in_channels, out_channels),
         nn.BatchNorm2d(out_channels, eps),
     )
 
 
-def separable_conv_relu(in_channels: int, out_channels: int, rate: int = 1, eps: float = 1e-5) -> nn.Sequential:
-    """Depthwise, norm, ReLU, pointwise, norm, ReLU: the order of the last flow and of DeepLab v3+'s pyramid and decoder."""
+def separable_conv_relu(in_channels: int, out_channels: int, *, dilation: int = 1, eps: float = 1e-5) -> nn.Sequential:
+    """Return depthwise, norm, ReLU, pointwise, norm, ReLU: Xception's exit flow, DeepLab v3+'s pyramid and decoder."""
     return nn.Sequential(
-        depthwise(in_channels, rate=rate),
+        depthwise(in_channels, dilation=dilation),
         nn.BatchNorm2d(in_channels, eps),
         nn.ReLU(inplace=True),
         pointwise(in_channels, out_channels),

@@ -1,4 +1,4 @@
-"""Squeeze and excitation: each channel is weighed by what the whole map holds.
+"""Squeeze and excitation: scale every channel by a factor computed from the average of the whole map.
 
 Source: Hu et al. 2018, "Squeeze-and-excitation networks" (https://arxiv.org/abs/1709.01507), equations 2 to 4.
 """
@@ -13,12 +13,16 @@ from torch import Tensor, nn
 
 
 class SqueezeExcitation(nn.Module):
-    """Global average, 1x1 to `reduced` channels, activation, 1x1 back, gate, product. The names are torchvision's."""
+    """Global average, 1x1 to `reduced` channels, activation, 1x1 back, gate; the result scales the channels.
+
+    The paper has a ReLU and a sigmoid; EfficientNet a SiLU, MobileNetV3 a hard sigmoid. State names are torchvision's.
+    """
 
     def __init__(
         self,
         channels: int,
         reduced: int,
+        *,
         activation: Callable[[Tensor], Tensor] = F.relu,
         gate: Callable[[Tensor], Tensor] = torch.sigmoid,
         bias: bool = True,
@@ -30,6 +34,7 @@ class SqueezeExcitation(nn.Module):
         self.gate = gate
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, H, W), the same size."""
-        weights = self.gate(self.fc2(self.activation(self.fc1(x.mean((2, 3), keepdim=True)))))
-        return x * weights
+        """Compute (B, channels, H, W) -> (B, channels, H, W)."""
+        squeezed = x.mean((2, 3), keepdim=True)
+        scale = self.gate(self.fc2(self.activation(self.fc1(squeezed))))
+        return x * scale

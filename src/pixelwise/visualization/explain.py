@@ -25,7 +25,6 @@ from ..errors import ConfigError, InputError
 from ..inference.label_map import as_batch
 from ..inference.segmenter import Segmenter
 from ..models.base import SegmentationModel
-from ..nn.convolutionalize import convolutionalize
 from ..nn.geometry import coordinates, layers_of
 from ..nn.preprocessing import Preprocess
 from ..registry import suggest
@@ -87,7 +86,7 @@ def classifier_probability(
     if min(image.shape[:2]) < side:
         what = f"expected at least {side}x{side} pixels, the classifier's window, got {image.shape[0]}x{image.shape[1]}"
         raise InputError("image", what, "enlarge it")
-    sliding = convolutionalize(classifier.eval(), side, image.shape[2]).eval()
+    sliding = classifier.eval().convolutionalize().eval()
     normalized = Preprocess(preprocessing, image.shape[2])(as_batch(image, torch.device("cpu")))
     probability = class_probability(sliding(normalized)[0], class_index)
     # Pixel p lies at scale * p + shift on the map.
@@ -174,7 +173,7 @@ def feature_maps(model: SegmentationModel, images: Tensor, layers: Sequence[str]
     backbone = next((module for module in modules.values() if isinstance(module, Backbone)), None)
     map_names: Sequence[str] = ()
     if backbone is not None:
-        map_names = getattr(backbone, "map_names", [f"map{i}" for i in range(len(backbone.strides))])
+        map_names = backbone.map_names
     # Preprocessing and dropout make no map of their own.
     own_layers = [
         name for name, layer in model.named_children() if not isinstance(layer, Preprocess | nn.Dropout | nn.Dropout2d)

@@ -9,7 +9,6 @@ from typing import Any
 from torch import nn
 
 from ...models.fcn import FCN, FCN8s, FCN16s
-from ...nn.convolutionalize import convolutionalize
 from ...nn.geometry import Layer, Upsampling, layers_of, receptive_field, spatial_layers
 from ...nn.upsampling import Upscore
 from ..mult_adds import multiply_adds, num_parameters
@@ -205,5 +204,5 @@ for _variant, _name in (("AlexNet", "fcn32s_alexnet"), ("VGG16", "fcn32s_vgg16")
 def _unpadded_grids() -> list[int]:
     """Return the sides of the score maps of a 500x500 image; FCN drops GoogLeNet's average pooling."""
     alexnet, vgg = classifier("alexnet_caffe", num_classes=21), classifier("vgg16", num_classes=21, ceil_mode=True)
-    sliding = [convolutionalize(net, net.input_size)(images(500)).shape[-1] for net in (alexnet, vgg)]
+    sliding = [net.convolutionalize()(images(500)).shape[-1] for net in (alexnet, vgg)]
     return [*sliding, backbone("googlenet", num_classes=21)(images(500))[-1].shape[-1]]
