@@ -202,23 +202,8 @@ class ResNet(ClassifierBackbone):
         self.stride_in = stride_in
         self.dilate_first = dilate_first
 
-        # Stem, 224 -> 112. Source: paper table 1; PSPNet's and TensorFlow's three 3x3 convolutions.
-        channels = scale_channels(64, width_mult)
-        if deep_stem:
-            self.conv1 = nn.Conv2d(in_channels, channels, 3, 2, 1, bias=False)
-            self.bn1 = nn.BatchNorm2d(channels)
-            self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
-            self.bn2 = nn.BatchNorm2d(channels)
-            self.conv3 = nn.Conv2d(channels, 2 * channels, 3, 1, 1, bias=False)
-            self.bn3 = nn.BatchNorm2d(2 * channels)
-            channels *= 2
-        else:
-            self.conv1 = nn.Conv2d(in_channels, channels, 7, 2, 3, bias=False)
-            self.bn1 = nn.BatchNorm2d(channels)
         self.deep_stem = deep_stem
-        self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, 2, 1)  # 112 -> 56
-        self.channels = (channels,)
+        self.channels = (self._make_stem(in_channels, scale_channels(64, width_mult)),)
 
         # layer1 to layer4, 56 -> 56 -> 28 -> 14 -> 7, and DeepLab v3's copies of layer4.
         self.depths = (*depths, *[depths[3]] * cascade)
@@ -245,6 +230,22 @@ class ResNet(ClassifierBackbone):
         for layer in self.modules():
             if isinstance(layer, DeformConv2d):
                 layer.reset_offsets()
+
+    def _make_stem(self, in_channels: int, channels: int) -> int:
+        """Build the layers before layer1, 224 -> 112 -> 56 (paper table 1), and return their output channels."""
+        if self.deep_stem:
+            self.conv1 = nn.Conv2d(in_channels, channels, 3, 2, 1, bias=False)
+            self.bn1 = nn.BatchNorm2d(channels)
+            self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+            self.bn2 = nn.BatchNorm2d(channels)
+            self.conv3 = nn.Conv2d(channels, 2 * channels, 3, 1, 1, bias=False)
+            self.bn3 = nn.BatchNorm2d(2 * channels)
+        else:
+            self.conv1 = nn.Conv2d(in_channels, channels, 7, 2, 3, bias=False)
+            self.bn1 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        return 2 * channels if self.deep_stem else channels
 
     def _make_layer(
         self,
