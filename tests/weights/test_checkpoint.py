@@ -320,7 +320,8 @@ def test_the_first_checkpoint_is_there_before_its_renaming(tmp_path: Path, monke
 
 def kill_while_saving(folder: Path, kills: int) -> list[int]:
     """The number of the checkpoint that is found after each kill of a process that saves without a pause."""
-    chance, found = random.Random(0), []
+    chance = random.Random(0)
+    found: list[int] = []
     nets = {seed: model(seed) for seed in range(4)}
     saved(folder, seed=0, n=0)
     for _ in range(kills):

@@ -1,4 +1,4 @@
-"""The table of published weights against the publisher's list, and the download against every way to fail."""
+"""The table of published weights against the publishers' lists, and downloads against every way to fail."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from pixelwise.errors import CheckpointError, ResourceError, UnknownNameError
+from pixelwise.errors import CheckpointError, ResourceError
 from pixelwise.nn.preprocessing import PREPROCESSING, Preprocess
 from pixelwise.weights import published as weights
-from pixelwise.weights.published import WEIGHTS, PublishedWeights, download, find_weights
+from pixelwise.weights.published import WEIGHTS, PublishedWeights, download
 
 CONTENT = b"numbers" * 300_000
 ENTRY = replace(
@@ -27,16 +27,16 @@ ENTRY = replace(
 
 
 def opener(content: bytes, error: Exception | None = None) -> Callable[[str], io.BytesIO]:
-    """A network that answers with `content` and then fails with `error`."""
+    """Return a function that opens any URL as `content`, followed by `error`."""
 
-    class Answer(io.BytesIO):
+    class Response(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
-            piece = super().read(size)
-            if error is not None and not piece:
+            chunk = super().read(size)
+            if error is not None and not chunk:
                 raise error
-            return piece
+            return chunk
 
-    return lambda url: Answer(content)
+    return lambda url: Response(content)
 
 
 def refuse_to_open(url: str) -> io.BytesIO:
@@ -72,12 +72,12 @@ def nothing_left(folder: Path) -> bool:
         ("fcn8s-heavy-pascal.caffe", "http://dl.caffe.berkeleyvision.org/fcn8s-heavy-pascal.caffemodel", None, "caffe"),
     ],
 )
-def test_the_table_says_what_the_publishers_say(name: str, url: str, sha256: str | None, preprocessing: str) -> None:
-    entry = find_weights(name)
+def test_the_table_agrees_with_the_publishers(name: str, url: str, sha256: str | None, preprocessing: str) -> None:
+    entry = WEIGHTS[name]
     assert (entry.url, entry.sha256, entry.preprocessing) == (url, sha256, preprocessing)
 
 
-def test_googlenet_wants_what_torchvision_feeds_it() -> None:
+def test_googlenets_normalisation_is_that_of_torchvision() -> None:
     """torchvision normalises, then undoes it: transform_input multiplies by std / 0.5 and adds (mean - 0.5) / 0.5."""
     ours = PREPROCESSING[str(WEIGHTS["googlenet.torchvision"].preprocessing)]
     for channel, (mean, std) in enumerate(zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)):
@@ -87,7 +87,7 @@ def test_googlenet_wants_what_torchvision_feeds_it() -> None:
 
 
 @pytest.mark.parametrize("entry", WEIGHTS.values(), ids=lambda entry: entry.name)
-def test_every_entry_is_whole(entry: PublishedWeights) -> None:
+def test_every_entry_is_complete(entry: PublishedWeights) -> None:
     assert (Preprocess(entry.preprocessing, 6 if "color-hha" in entry.name else 3).std > 0).all()
     assert entry.num_classes in (21, 33, 40, 60, 1000)
     assert all((entry.licence, entry.score, entry.source, entry.file_name))
@@ -107,29 +107,24 @@ def test_every_entry_is_whole(entry: PublishedWeights) -> None:
         ("pascalcontext-fcn8s-heavy", 60, None, None),
     ],
 )
-def test_the_table_says_what_the_authors_data_layers_say(
+def test_the_table_agrees_with_the_authors_data_layers(
     name: str, num_classes: int, order: str | None, mean: list[float] | None
 ) -> None:
-    entry = find_weights(f"{name}.caffe")
+    entry = WEIGHTS[f"{name}.caffe"]
     assert entry.num_classes == num_classes
     assert (entry.url, entry.sha256) == (f"http://dl.caffe.berkeleyvision.org/{name}.caffemodel", None)
     spec = {"order": order, "mean": mean, "std": [1.0] * len(mean)} if mean else "caffe"
     assert entry.preprocessing == spec
 
 
-def test_an_unknown_name_leads_to_a_known_one() -> None:
-    with pytest.raises(UnknownNameError, match=r"vgg16\.torchvision"):
-        find_weights("vgg16.torchvison")
-
-
-def test_download_is_proved_and_kept(tmp_path: Path) -> None:
+def test_a_download_is_verified_and_kept(tmp_path: Path) -> None:
     path = download(ENTRY, tmp_path / "new", opener(CONTENT))
     assert path == tmp_path / "new" / "x-0.pth"
     assert path.read_bytes() == CONTENT
     assert download(ENTRY, tmp_path / "new", refuse_to_open) == path
 
 
-def test_a_damaged_copy_is_fetched_again(tmp_path: Path) -> None:
+def test_a_damaged_copy_is_downloaded_again(tmp_path: Path) -> None:
     (tmp_path / "x-0.pth").write_bytes(CONTENT[:-1])
     assert download(ENTRY, tmp_path, opener(CONTENT)).read_bytes() == CONTENT
 
@@ -150,7 +145,7 @@ def test_a_wrong_digest_leaves_nothing(tmp_path: Path, content: bytes) -> None:
         http.client.IncompleteRead(b"", 7),
     ],
 )
-def test_a_broken_network_says_what_to_do_by_hand(tmp_path: Path, error: Exception) -> None:
+def test_a_network_error_explains_the_download_by_hand(tmp_path: Path, error: Exception) -> None:
     with pytest.raises(ResourceError) as caught:
         download(ENTRY, tmp_path, opener(CONTENT, error))
     message = str(caught.value)
@@ -160,7 +155,7 @@ def test_a_broken_network_says_what_to_do_by_hand(tmp_path: Path, error: Excepti
     assert nothing_left(tmp_path)
 
 
-def test_an_endless_answer_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_response_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "MAX_BYTES", 1_000_000)
     with pytest.raises(CheckpointError, match="longer than 1000000 bytes"):
         download(ENTRY, tmp_path, opener(CONTENT))

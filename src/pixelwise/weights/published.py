@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError, ResourceError, UnknownNameError
+from ..errors import CheckpointError, ResourceError
 from ..files import atomic_write, make_folder
 from ..nn.preprocessing import NYUD_COLOR, NYUD_COLOR_HHA, NYUD_HHA, SIFT_FLOW
-from ..registry import suggest
 
 MAX_BYTES = 4 * 2**30
 _CHUNK_BYTES = 1 << 20
@@ -177,14 +176,6 @@ WEIGHTS: dict[str, PublishedWeights] = {weights.name: weights for weights in _TA
 
 # Opens a URL as a context manager with `read(size)`.
 Opener = Callable[[str], AbstractContextManager[Any]]
-
-
-def find_weights(name: str) -> PublishedWeights:
-    """Return the weights of that name. Raises UnknownNameError that lists the nearest names."""
-    try:
-        return WEIGHTS[name]
-    except KeyError:
-        raise UnknownNameError(name, "no published weights of that name", suggest(name, WEIGHTS)) from None
 
 
 def find_by_file_name(path: str | Path) -> PublishedWeights | None:
