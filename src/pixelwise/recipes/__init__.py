@@ -1,4 +1,4 @@
-"""Recipes: configurations that `pixelwise train NAME` takes by name; each file starts with the command that runs it."""
+"""Recipes: settings that `pixelwise train NAME` takes by name. Each file says what it trains, with which command, cost and score."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _FOLDER = Path(__file__).parent
 
 
 def recipe_files() -> dict[str, Path]:
-    """Name -> YAML file of each shipped recipe."""
+    """Return the YAML file of each shipped recipe by name."""
     return {path.stem: path for path in sorted(_FOLDER.glob("*.yaml"))}
 
 
 def recipe_file(name: str) -> Path:
-    """The file of a shipped recipe. Raises UnknownNameError listing the nearest."""
+    """Return the file of a shipped recipe. Raises UnknownNameError with the nearest names."""
     files = recipe_files()
     if name not in files:
         raise UnknownNameError(name, "no such recipe, file or folder", suggest(name, files))
@@ -26,5 +26,5 @@ def recipe_file(name: str) -> Path:
 
 
 def recipe_summary(path: Path) -> str:
-    """The first comment line of a recipe."""
+    """Return the first comment line of a recipe, which says what it trains."""
     return path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
