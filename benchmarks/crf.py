@@ -1,15 +1,16 @@
-"""The fully connected CRF against the code that everyone used: time, memory, growth, and the same numbers.
+"""The fully connected CRF against pydensecrf, the code that everyone used: time, memory, growth, equal numbers.
 
     python -m benchmarks.crf [--reference pydensecrf-1.0rc3] [--threads 2] [--rounds 5] [--large]
 
-The work: an image at 500x375 with 21 classes (with --large also 1024x2048 with 19), random smooth scores, ten steps of the paper's
-two kernels in three widths. The reference is the C++ of the pydensecrf package, whose Python part no longer builds:
-fetch and unpack its sources (`pip download --no-deps --no-binary :all: pydensecrf==1.0rc3`) and name the folder; they are compiled
-with g++ -O3, as its setup does, into a temporary folder. Without it only our own figures are printed.
+The task: an image at 500x375 with 21 classes (with --large also 1024x2048 with 19), smooth random scores, ten
+iterations of the paper's two kernels in three widths. The reference is the C++ of the pydensecrf package, whose Python
+part no longer builds: fetch and unpack its sources (`pip download --no-deps --no-binary :all: pydensecrf==1.0rc3`)
+and name the folder; they are compiled with g++ -O3, as its setup does, into a temporary folder. Without it only our own
+figures are printed.
 
-Rounds alternate, so that a neighbour's load hits both sides; figures are medians. The reference has one thread, so two ratios
-are printed: of processor seconds (images for the price of one core's time) and of the time that a caller waits. Two threads
-beside a neighbour that fills the cores wait as long as one: the machine's load is printed first.
+Rounds alternate, so that other load on the machine hits both sides; figures are medians. The reference has one thread,
+so two ratios are printed: of processor seconds (images per core and second) and of the time that a caller waits. On a
+machine whose cores are busy, two threads wait as long as one: its load is printed first.
 """
 
 from __future__ import annotations
@@ -46,13 +47,15 @@ GROWTH = ((188, 250, 16), (375, 500, 16), (750, 1000, 16), (375, 500, 8), (375, 
 # The reference's classes behind one C function: classes in planes, as its Python part takes them.
 SHIM = """
 #include "densecrf.h"
-extern "C" void crf(int w, int h, int k, const float *unary, const unsigned char *image, const float *p, int steps, float *out) {
+extern "C" void crf(int w, int h, int k, const float *unary, const unsigned char *image, const float *p, int steps,
+                    float *out) {
     DenseCRF2D crf(w, h, k);
     MatrixXf energy(k, w * h);
     for (int c = 0; c < k; c++) for (int i = 0; i < w * h; i++) energy(c, i) = unary[(size_t)c * w * h + i];
     crf.setUnaryEnergy(energy);
     crf.addPairwiseGaussian(p[4], p[4], new PottsCompatibility(p[3]), DIAG_KERNEL, NORMALIZE_SYMMETRIC);
-    crf.addPairwiseBilateral(p[1], p[1], p[2], p[2], p[2], image, new PottsCompatibility(p[0]), DIAG_KERNEL, NORMALIZE_SYMMETRIC);
+    crf.addPairwiseBilateral(p[1], p[1], p[2], p[2], p[2], image, new PottsCompatibility(p[0]), DIAG_KERNEL,
+                             NORMALIZE_SYMMETRIC);
     MatrixXf q = crf.inference(steps);
     for (int c = 0; c < k; c++) for (int i = 0; i < w * h; i++) out[(size_t)c * w * h + i] = q(c, i);
 }
@@ -72,31 +75,29 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.peak_of:
         engine = _ours(arguments.threads) if arguments.peak_of == "ours" else _theirs(arguments.library)
-        print(peak_growth(engine, arguments.large))
+        print(peak_growth(engine, large=arguments.large))
         return
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before the start")
     with tempfile.TemporaryDirectory() as folder:
         print_first_calls(Path(folder))
         library = build(arguments.reference, Path(folder)) if arguments.reference else None
         for name, size in list(SIZES.items())[: 1 + arguments.large]:
-            print(f"\n{name}, 10 steps, {arguments.threads} threads, {arguments.rounds} rounds")
-            for words, parameters in WIDTHS.items():
-                print_speed(words, scene(*size), parameters, library, arguments.threads, arguments.rounds)
-            print_memory(library, arguments.threads, large=size[0] > 375)
+            print(f"\n{name}, 10 iterations, {arguments.threads} threads, {arguments.rounds} rounds")
+            for widths, parameters in WIDTHS.items():
+                task = (*scene(*size), parameters)
+                print_speed(widths, task, library=library, threads=arguments.threads, rounds=arguments.rounds)
+            print_memory(library, threads=arguments.threads, large=size[0] > 375)
         print_growth(arguments.rounds)
 
 
 def scene(height: int, width: int, num_classes: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """An image of that size, (H, W, 3) RGB, and probabilities (C, H, W) of smooth random scores, always the same."""
+    """Return an image (H, W, 3) RGB, and probabilities (C, H, W) of smooth random scores, always the same."""
     photo = cv2.imread(str(PHOTO))
     assert photo is not None, f"{PHOTO} is missing"
     interpolation = cv2.INTER_AREA if photo.shape[1] > width else cv2.INTER_CUBIC
     image = cv2.cvtColor(cv2.resize(photo, (width, height), interpolation=interpolation), cv2.COLOR_BGR2RGB)
-    coarse = (
-        np.random.default_rng(0)
-        .normal(scale=2.5, size=(num_classes, height // 16 + 2, width // 16 + 2))
-        .astype(np.float32)
-    )
+    size = (num_classes, height // 16 + 2, width // 16 + 2)
+    coarse = np.random.default_rng(0).normal(scale=2.5, size=size).astype(np.float32)
     scores = np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_CUBIC) for plane in coarse])
     shares = np.exp(scores - scores.max(0))
     return image.astype(np.uint8), (shares / shares.sum(0)).astype(np.float32)
@@ -106,9 +107,7 @@ def build(sources: Path, folder: Path) -> Path:
     """Compile the reference's C++ and the shim into a library."""
     root = sources / "pydensecrf" / "densecrf"
     if not (root / "src" / "densecrf.cpp").is_file():
-        sys.exit(
-            f"{sources}: holds no pydensecrf/densecrf/src/densecrf.cpp; fix: name the folder of its unpacked sources"
-        )
+        sys.exit(f"{sources}: no pydensecrf/densecrf/src/densecrf.cpp; fix: name the folder of the unpacked sources")
     (folder / "shim.cpp").write_text(SHIM)
     library = folder / "reference.so"
     files = [folder / "shim.cpp", *(root / "src" / f"{part}.cpp" for part in PARTS)]
@@ -137,40 +136,44 @@ def _theirs(library: Path) -> Engine:
 
 
 def measure(engine: Engine, *work: Any) -> tuple[float, float, NDArray[np.float32]]:
-    """Processor seconds of all threads, seconds of waiting, and the result."""
+    """Return processor seconds of all threads, seconds of waiting, and the result."""
     processor, clock = time.process_time(), time.perf_counter()
     result = engine(*work)
     return time.process_time() - processor, time.perf_counter() - clock, result
 
 
 def print_speed(
-    words: str, images: tuple[Any, Any], parameters: Parameters, library: Path | None, threads: int, rounds: int
+    name: str, task: tuple[Any, Any, Parameters], *, library: Path | None, threads: int, rounds: int
 ) -> None:
-    """One line: both sides' processor seconds and waiting, the ratios, the largest difference of a probability."""
+    """Print both sides' processor seconds and waiting, the ratios, the largest difference of a probability.
+
+    task: image, probabilities, parameters.
+    """
+    image, probs, parameters = task
     ours, alone = _ours(threads), _ours(1)
     theirs = _theirs(library) if library else None
-    ours(images[0][:64], images[1][:, :64], parameters)
+    ours(image[:64], probs[:, :64], parameters)  # compiles
     spent: dict[str, list[tuple[float, float]]] = {"ours": [], "alone": [], "theirs": []}
     for _ in range(rounds):
-        *figures, q = measure(ours, *images, parameters)
+        *figures, q = measure(ours, *task)
         spent["ours"].append((figures[0], figures[1]))
-        spent["alone"].append(measure(alone, *images, parameters)[:2])
+        spent["alone"].append(measure(alone, *task)[:2])
         if theirs:
-            *figures, reference = measure(theirs, *images, parameters)
+            *figures, reference = measure(theirs, *task)
             spent["theirs"].append((figures[0], figures[1]))
     medians = {
         side: [statistics.median(column) for column in zip(*rows, strict=True)] for side, rows in spent.items() if rows
     }
-    print(f"{words:33s} {medians['alone'][0]:5.2f} cpu-s on one core, {medians['ours'][1]:5.2f} s on {threads}", end="")
+    print(f"{name:33s} {medians['alone'][0]:5.2f} cpu-s on one core, {medians['ours'][1]:5.2f} s on {threads}", end="")
     if theirs:
         core, wait = medians["theirs"][0] / medians["alone"][0], medians["theirs"][1] / medians["ours"][1]
         print(f"; pydensecrf {medians['theirs'][0]:5.2f} cpu-s, {medians['theirs'][1]:5.2f} s:", end="")
-        print(f" x{core:.2f} a core, x{wait:.2f} waiting, max |dQ| {np.abs(q - reference).max():.1e}", end="")
+        print(f" x{core:.2f} per core, x{wait:.2f} waiting, max |dQ| {np.abs(q - reference).max():.1e}", end="")
     print(flush=True)
 
 
-def peak_growth(engine: Engine, large: bool) -> int:
-    """MiB by which the process's resident memory grows at most while the engine runs; Linux."""
+def peak_growth(engine: Engine, *, large: bool) -> int:
+    """Return the MiB by which the process's resident memory grows at most while the engine runs; Linux only."""
     parameters = next(iter(WIDTHS.values()))
     images = scene(*list(SIZES.values())[large])
     engine(np.ascontiguousarray(images[0][:64]), np.ascontiguousarray(images[1][:, :64]), parameters)
@@ -185,8 +188,8 @@ def _memory(field: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
-def print_memory(library: Path | None, threads: int, large: bool) -> None:
-    """Peak growth of either engine, each in a process of its own."""
+def print_memory(library: Path | None, *, threads: int, large: bool) -> None:
+    """Print the peak growth of either engine, each in a process of its own."""
     if not Path("/proc/self/clear_refs").exists():
         return
     command = [sys.executable, "-m", "benchmarks.crf", "--threads", str(threads), *(["--large"] if large else [])]
@@ -203,8 +206,8 @@ def print_memory(library: Path | None, threads: int, large: bool) -> None:
 
 
 def print_growth(rounds: int) -> None:
-    """Nanoseconds for each pixel, class and step, over sizes and numbers of classes: level where growth is linear."""
-    print("\ngrowth, processor nanoseconds a pixel, class and step, one core")
+    """Print nanoseconds per pixel, class and iteration over sizes and classes: constant if growth is linear."""
+    print("\ngrowth, processor nanoseconds per pixel, class and iteration, one core")
     parameters = next(iter(WIDTHS.values()))
     for height, width, num_classes in GROWTH:
         images = scene(height, width, num_classes)
@@ -215,7 +218,7 @@ def print_growth(rounds: int) -> None:
 
 
 def print_first_calls(folder: Path) -> None:
-    """Seconds of a process's first call: with nothing compiled, with the code that the first one left, with more classes."""
+    """Print the seconds of a process's first call: nothing compiled, compiled by an earlier process, more classes."""
     program = (
         "import sys, time; import numpy as np; from pixelwise.crf import refine; num = int(sys.argv[1])\n"
         "clock, processor = time.perf_counter(), time.process_time()\n"

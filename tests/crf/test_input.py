@@ -82,7 +82,7 @@ CALLS: list[tuple[Callable[[], object], str]] = [
 
 
 def assert_refused(name: str, call: Callable[[], object], says: str) -> type[BaseException]:
-    """The class of the error that a call raises, whose message says so and names a fix."""
+    """Return the class of the error that a call raises; its message matches and names a fix."""
     with pytest.raises((ConfigError, ImageError, UnknownNameError)) as raised:
         call()
     assert re.search(says, str(raised.value)), f"{name}: {raised.value}"

@@ -34,7 +34,7 @@ def test_the_filter_of_an_impulse_is_the_originals() -> None:
 
 
 def lattice_in_a_dictionary(features: Array, values: Array, reverse: bool) -> Array:
-    """The permutohedral filter of Adams et al. in float64, with a dictionary of tuples: values (N,) -> (N,)."""
+    """Filter values (N,) as Adams et al. do, in float64, with a dictionary of tuples."""
     d = features.shape[1]
     basis = np.zeros((d + 1, d))  # the elevation, column by column
     for i in range(d):
@@ -50,7 +50,8 @@ def lattice_in_a_dictionary(features: Array, values: Array, reverse: bool) -> Ar
         corner += (d + 1) * ((rank < 0).astype(int) - (rank > d))
         rank %= d + 1
         rest = (point - corner)[np.argsort(rank)] / (d + 1)
-        # with the coordinates in falling order, the r-th weight is a difference of neighbours, the first takes what is left
+        # with the coordinates in falling order, the r-th weight is a difference of neighbours, the first takes what is
+        # left
         weights = [1 - rest[0] + rest[d], *(rest[d - r] - rest[d - r + 1] for r in range(1, d + 1))]
         keys = (
             tuple(int(c) + r - (d + 1) * (k > d - r) for c, k in zip(corner, rank, strict=True)) for r in range(d + 1)
@@ -66,7 +67,8 @@ def lattice_in_a_dictionary(features: Array, values: Array, reverse: bool) -> Ar
         points = {
             key: points[key] + (points.get(a, 0.0) + points.get(b, 0.0)) / 2 for key, (a, b) in neighbours.items()
         }
-    return np.array([sum(weight * points[key] for key, weight in vertices) for vertices in around]) / (1 + 2.0**-d)
+    filtered = np.array([sum(weight * points[key] for key, weight in vertices) for vertices in around])
+    return np.asarray(filtered / (1 + 2.0**-d))
 
 
 @pytest.mark.parametrize("reverse", [False, True])

@@ -17,7 +17,7 @@ RECORDED_SIZE = (6, 8)
 
 
 def scene(seed: int, size: tuple[int, int], num_classes: int = 4) -> tuple[Array, Array]:
-    """A smooth image with an edge, and random probabilities in float32."""
+    """Return a smooth image with an edge, and random probabilities in float32."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[: size[0], : size[1]]
     image = np.stack([x * 3, y * 4, 90 * (x + y > sum(size) / 2)], 2) + rng.integers(0, 20, (*size, 3))
@@ -26,7 +26,7 @@ def scene(seed: int, size: tuple[int, int], num_classes: int = 4) -> tuple[Array
 
 
 def recorded_scene() -> tuple[Array, Array]:
-    """The image and the probabilities of the recorded numbers."""
+    """Return the image and the probabilities of the recorded numbers."""
     y, x = np.mgrid[: RECORDED_SIZE[0], : RECORDED_SIZE[1]]
     image = np.stack([(31 * x + 17 * y + 53 * c) % 256 for c in range(3)], 2).astype(np.uint8)
     probs = np.stack([1.0 + (x + 2 * y + 3 * k) % 5 for k in range(3)])
@@ -34,12 +34,12 @@ def recorded_scene() -> tuple[Array, Array]:
 
 
 def at_recorded_places(q: Array) -> Array:
-    """The marginals where numbers were recorded: (x, y) = (0, 0), (3, 2), (7, 5)."""
+    """Return the marginals where numbers were recorded: (x, y) = (0, 0), (3, 2), (7, 5)."""
     return np.stack([q[:, row, column] for row, column in ((0, 0), (2, 3), (5, 7))])
 
 
 def two_kernels(image: Array, parameters: Parameters) -> list[Kernel]:
-    """The paper's two kernels, written out."""
+    """Return the paper's two kernels, written out."""
     height, width, _ = image.shape
     smoothness = position_features((height, width), parameters.theta_gamma)
     appearance = appearance_features(image, parameters.theta_alpha, parameters.theta_beta)
@@ -51,5 +51,5 @@ def two_kernels(image: Array, parameters: Parameters) -> list[Kernel]:
 
 
 def lattice_matrix(features: Array) -> Array:
-    """(N, N): what the lattice does, column by column of the identity; for the reference in place of the exact Gaussian."""
+    """Return the lattice's filter as a matrix (N, N); for the reference in place of the exact Gaussian."""
     return Lattice([features]).filter(np.eye(len(features))).T.astype(np.float64)

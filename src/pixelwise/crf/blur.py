@@ -1,9 +1,9 @@
-"""The blur of Adams et al. along the lattice's d + 1 directions: for points that lie anywhere, and for points that lie in rows.
+"""The blur of Adams et al. along the lattice's d + 1 directions, for points anywhere and for points in rows.
 
 Points are numbered in the order of their codes, in which the last feature counts most. With colours among the features,
-neighbours lie anywhere in memory: `LineBlur` follows the lines of each direction one by one, so that every point is read once
-and nothing is copied. With pixel positions alone the points lie in rows, as pixels do, and neighbours a row or two apart:
-`WindowBlur` slides over them once for all directions.
+neighbours lie anywhere in memory: `LineBlur` follows the lines of each direction one by one, so that every point is
+read once and nothing is copied. With pixel positions alone the points lie in rows, as pixels do, and neighbours a row
+or two apart: `WindowBlur` slides over them once for all directions.
 """
 
 from __future__ import annotations
@@ -21,23 +21,27 @@ Integers = NDArray[np.int32]
 Longs = NDArray[np.int64]
 
 MAX_WINDOW_FEATURES = 2
-"""A window is for features of a plane, where nearly all points have neighbours. With colours every second has none, and what the
-window gains is lost to mispredicted branches."""
+"""A window is for features of a plane, where nearly all points have neighbours. With colours every second has none, and
+mispredicted branches cost more than the window gains."""
 MAX_WINDOW_OFFSET = 4096
-"""A window is for neighbours at most so many points off, so that it fits a core's cache."""
+"""A window is for neighbours at most this many points off, so that it fits a core's cache."""
 # Shorter chunks of points would not be worth a loop's start.
 _MIN_CHUNK = 64
 
 
 @dataclass(frozen=True)
 class LineBlur:
-    """orders (d + 1, m) int32: the points along the lines of each direction; links (d + 1, m) float32: see `lines_of`."""
+    """The blur that follows the lines of each direction.
+
+    orders  (d + 1, m) int32: the points along the lines
+    links   (d + 1, m) float32: see `simplex.lines_of`
+    """
 
     orders: Integers
     links: Floats
 
     def __call__(self, plane: Floats, *, reverse: bool) -> None:
-        """Blur one block of classes of all points, plane (m * 8,), in place along every direction; `reverse`: the last one first."""
+        """Blur one block of classes of all points, plane (m * 8,), in place; `reverse`: last direction first."""
         step = -1 if reverse else 1
         for order, links in zip(self.orders[::step], self.links[::step], strict=True):
             loops.blur_lines(plane, order, links)
@@ -45,7 +49,11 @@ class LineBlur:
 
 @dataclass(frozen=True)
 class WindowBlur:
-    """neighbours (d + 1, 2, m) int32: those before and after each point, -1 for none; max_offset: none is further off."""
+    """The blur that slides a window over all points.
+
+    neighbours  (d + 1, 2, m) int32: those before and after each point, -1 for none
+    max_offset  the largest difference of a point's number and its neighbour's
+    """
 
     neighbours: Integers
     max_offset: int

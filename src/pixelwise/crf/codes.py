@@ -1,4 +1,4 @@
-"""The geometry of the permutohedral lattice that both engines share: how features are scaled, how vertices are numbered.
+"""The geometry of the permutohedral lattice that both engines share: scales of features, codes of vertices.
 
 Source: Adams, Baek, Davis, "Fast high-dimensional filtering using the permutohedral lattice" (Eurographics 2010),
 sections 3.1 to 3.3; the constants are those of Kraehenbuehl's C++ code.
@@ -25,7 +25,7 @@ _MAX_FEATURE = 2.0**17
 
 
 def elevation_factors(num_features: int) -> Floats:
-    """Return (d,): the factor of each feature before it is elevated, with which the blur has unit variance in feature space."""
+    """Return (d,): the factor of each feature before elevation, with which the blur has unit variance."""
     d = num_features
     deviation = float(np.float32(np.sqrt(2 / 3) * (d + 1)))
     return np.array([1 / np.sqrt((i + 1) * (i + 2)) * deviation for i in range(d)], np.float32)
@@ -37,12 +37,12 @@ def alpha(num_features: int) -> float:
 
 
 def code_strides(lowest: NDArray[Any], highest: NDArray[Any], copies: int = 1) -> Longs:
-    """Return (d + 2,) int64: the factors of a vertex's d + 1 coordinates in its code, then the stride from copy to copy.
+    """Return (d + 2,) int64: the factors of a vertex's d + 1 coordinates in its code, then that of the copy's number.
 
     lowest, highest (d,): the features' range; copies: how many lattices share one numbering (the images of a batch).
-    The codes of all vertices around such points, and of their neighbours, differ. Where the range is so wide that 64 bits
-    cannot hold it, strides are odd random numbers: two of a million vertices then share a code with a probability of
-    1 in 30 million.
+    The codes of all vertices around such points, and of their neighbours, differ. Where the range is so wide that 64
+    bits cannot hold it, strides are odd random numbers: two of a million vertices then share a code with a probability
+    of 1 in 30 million.
     Raises ConfigError for a range that is not finite or too wide.
     """
     d = len(lowest)
@@ -55,8 +55,8 @@ def code_strides(lowest: NDArray[Any], highest: NDArray[Any], copies: int = 1) -
     low, high = np.sort(np.stack([lowest, highest]).astype(np.float64) * elevation_factors(d), 0)
     strides = [1]
     for j in range(1, d + 1):
-        # Coordinate j is the sum of the scaled features from j on, less j times the one before; a vertex, or a neighbour of
-        # one, lies at most 3.5 (d + 1) beyond its point.
+        # Coordinate j is the sum of the scaled features from j on, less j times the one before; a vertex, or a
+        # neighbour of one, lies at most 3.5 (d + 1) beyond its point.
         extent = (high[j:] - low[j:]).sum() + j * (high[j - 1] - low[j - 1])
         strides.append(strides[-1] * (math.ceil(extent) + 8 * (d + 1)))
     if strides[-1] * copies >= 2**62:

@@ -1,8 +1,9 @@
 """How the loops are compiled, and how they are spread over threads.
 
 Compiled code is kept beside the source (or in the user's cache folder) and found again by later processes, so that the
-seconds of compiling are paid once per machine. numba's own parallel loops are not used: their thread pool dies in forked
-processes and under calls from two threads. The loops release the interpreter's lock instead, and plain threads run them.
+seconds of compiling are paid once per machine. numba's own parallel loops are not used: their thread pool dies in
+forked processes and under calls from two threads. The loops release the interpreter's lock instead, and plain threads
+run them.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import numba
 
 Loop = TypeVar("Loop", bound=Callable[..., Any])
 
-# What the code of a loop depends on beside its own file, the only one that numba's cache asks for changes: the instructions
-# in simd.py and the options below. Their hash becomes part of the names under which compiled loops are kept.
+# What the code of a loop depends on beside its own file, the only one that numba's cache asks for changes: the
+# instructions in simd.py and the options below. Their hash becomes part of the names under which compiled loops are
+# kept.
 _VERSION = hashlib.sha256(Path(__file__).with_name("simd.py").read_bytes() + Path(__file__).read_bytes()).hexdigest()[
     :8
 ]
@@ -29,8 +31,8 @@ _VERSION = hashlib.sha256(Path(__file__).with_name("simd.py").read_bytes() + Pat
 def compiled(function: Loop) -> Loop:
     """Compile a function at its first call, cached on disk; it runs without the interpreter's lock.
 
-    Floating point stays strict: nothing is reordered or fused, so that the same numbers come out on every machine, unless
-    a function asks for a fused multiply-add itself.
+    Floating point stays strict: nothing is reordered or fused, so that the same numbers come out on every machine,
+    unless a function asks for a fused multiply-add itself.
     """
     function.__qualname__ += f"_{_VERSION}"
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
@@ -61,7 +63,7 @@ class Workers(AbstractContextManager["Workers"]):
             self._pool.shutdown()
 
     def run(self, function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> list[Any]:
-        """Call function(*task) for every task and wait; results are in the tasks' order. The first error is raised here."""
+        """Call function(*task) for every task; return the results in the tasks' order, or raise the first error."""
         tasks = list(tasks)
         if self._pool is None or len(tasks) == 1:
             return [function(*task) for task in tasks]

@@ -6,7 +6,7 @@ https://arxiv.org/abs/1210.5644), equation 3:
     k(f_i, f_j) = w1 exp(-|p_i - p_j|^2 / 2 theta_alpha^2 - |I_i - I_j|^2 / 2 theta_beta^2)     appearance
                 + w2 exp(-|p_i - p_j|^2 / 2 theta_gamma^2)                                      smoothness
 
-Divided by their thetas, positions p and colours I make both kernels exp(-|f_i - f_j|^2 / 2) with features of 5 and of 2 numbers.
+With positions p and colours I divided by their thetas, both are exp(-|f_i - f_j|^2 / 2), of 5 and of 2 features.
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ class Parameters:
     w1, theta_alpha (pixels), theta_beta (steps of 0..255)  weight and standard deviations of the appearance kernel
     w2, theta_gamma (pixels)                                weight and standard deviation of the smoothness kernel
     iterations                                              mean-field steps
-    normalization     the divisor of k(f_i, f_j), with n_i = sum_j k(f_i, f_j): `symmetric` sqrt(n_i n_j), `after` n_i, `before` n_j,
-                      `none` 1. `after` is the NIPS 2011 code and DeepLab's binary, `symmetric` the later library's default
+    normalization     the divisor of k(f_i, f_j), with n_i = sum_j k(f_i, f_j): `symmetric` sqrt(n_i n_j), `after` n_i,
+                      `before` n_j, `none` 1. `after` is the NIPS 2011 code and DeepLab's binary, `symmetric` the later
+                      library's default
     A weight of 0 leaves its kernel out. Raises ConfigError for a value out of range.
     """
 
@@ -75,8 +76,8 @@ class Parameters:
         check_normalization(self.normalization)
 
 
-# Sources: DeepLab's run_densecrf.sh of the VGG16 LargeFOV model (its program divides after filtering); the ResNet-101 settings
-# of kazuto1011/deeplab-pytorch; DeconvNet's script; the example of the pydensecrf package.
+# Sources: DeepLab's run_densecrf.sh of the VGG16 LargeFOV model (its program divides after filtering); the ResNet-101
+# settings of kazuto1011/deeplab-pytorch; DeconvNet's script; the example of the pydensecrf package.
 PRESETS = {
     "deeplabv1": Parameters(w1=4, theta_alpha=49, theta_beta=5, w2=3, theta_gamma=3, normalization="after"),
     "deeplabv2": Parameters(w1=4, theta_alpha=67, theta_beta=3, w2=3, theta_gamma=1),
@@ -114,7 +115,7 @@ class Kernel:
 
     features       (N, d) float, one row per pixel in row-major order, in standard deviations
     weight         its factor beside the unary scores
-    compatibility  (C, C), row l, column l': the penalty of label l beside a neighbour l'; None leaves it to the call (Potts: [l != l'])
+    compatibility  (C, C), row l, column l': the penalty of label l beside a neighbour l'; None takes the call's
     normalization  as in `Parameters`
     Raises ConfigError for features that are not numbers or a weight that is not finite.
     """
@@ -146,7 +147,8 @@ def position_features(size: tuple[int, int], theta: float) -> Floats:
 def appearance_features(image: NDArray[Any], theta_position: float, theta_values: float | Sequence[float]) -> Floats:
     """Return (H * W, 2 + c): positions over theta_position pixels, and the c values of each pixel over theta_values.
 
-    image (H, W, c) or (H, W) of any number type: colour, depth, time, an embedding. theta_values: one for all values, or c.
+    image (H, W, c) or (H, W) of any number type: colour, depth, time, an embedding. theta_values: one for all values,
+    or c.
     """
     image = as_numbers("crf image", image)
     if image.ndim not in (2, 3) or not image.size:

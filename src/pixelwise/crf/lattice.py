@@ -3,16 +3,16 @@
     lattice = Lattice([features])                       # tables, once per image
     smooth = lattice.filter(values)                     # (C, N) -> (C, N), as often as you like
 
-Source: Adams, Baek, Davis 2010, "Fast high-dimensional filtering using the permutohedral lattice"; the numbers are those of
-Kraehenbuehl's C++ code (its scaling constant included), which the tests hold. A filter is three steps:
+Source: Adams, Baek, Davis 2010, "Fast high-dimensional filtering using the permutohedral lattice"; the numbers are
+those of Kraehenbuehl's C++ code (its scaling constant included), which the tests hold. A filter is three steps:
 
     splat    each point gives its value to the d + 1 vertices of the simplex around it, with barycentric weights
     blur     the vertices are blurred by 1/2 1 1/2 along each of the lattice's d + 1 directions
     slice    each point takes the value back from the same vertices, with the same weights
 
-Points are cut into bands of consecutive ones (`meanfield.py`: one per tile of the image). Each band numbers the vertices that
-its points touch, its *own points*, and adds up its splats in sums of its own: few enough for a core's cache if the points lie
-close together. Then the sums that stand for the same lattice point are merged.
+Points are cut into bands of consecutive ones (`meanfield.py`: one per tile of the image). Each band numbers the
+vertices that its points touch, its *own points*, and adds up its splats in sums of its own: few enough for a core's
+cache if the points lie close together. Then the sums that stand for the same lattice point are merged.
 
     points  N    | band 0 ............. | band 1 ............. |     ids (N, V): own points of the band
                     splat                  splat
@@ -223,8 +223,8 @@ class LatticeValues:
             for first in range(kernel.points.start, kernel.points.stop, MERGE_CHUNK)
         ]
         self.workers.run(loops.merge, merges)
-        # One block of a kernel's classes at a time, along all directions: it fits a cache, and no thread waits for another.
-        # The longest first, so that no thread is left with it at the end.
+        # One block of a kernel's classes at a time, along all directions: it fits a cache, and no thread waits for
+        # another. The longest first, so that no thread is left with it at the end.
         planes = [
             (kernel.blur, plane[kernel.points].reshape(-1))
             for kernel in sorted(self.lattice.kernels, key=lambda kernel: -kernel.size * kernel.directions)

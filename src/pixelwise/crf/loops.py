@@ -4,10 +4,11 @@ Arrays are flat here, in class vectors (`simd.py`) of L floats, the C classes pa
 
     pixels  (n * L,)      of a band: vector i begins at i * L
     sums    (r * L,)      of a band's own lattice points, likewise
-    values  (L / 8, M, 8) of all lattice points: block 0 of all points, then block 1, so that what is blurred together fits a cache
+    values  (L / 8, M, 8) of all lattice points: block 0 of all points, then block 1: one block at a time is blurred,
+            and fits a cache
 
-n pixels of a band, V vertices per pixel (d + 1 for each kernel), r lattice points that the band touches, M lattice points in all.
-`blocks` is a tuple of length L / 8: its length tells the compiler the size of class vectors.
+n pixels of a band, V vertices per pixel (d + 1 for each kernel), r lattice points that the band touches, M lattice
+points in all. `blocks` is a tuple of length L / 8: its length tells the compiler the size of class vectors.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class Band(NamedTuple):
     slice_weights: Any
 
 
-# Algorithm 1, pixel by pixel. A pass does several of its steps at once, so that Q and the messages of a pixel stay in registers.
+# Algorithm 1, pixel by pixel. A pass does several of its steps at once, so that Q and the messages of a pixel stay in
+# registers.
 
 
 @compiled
@@ -89,7 +91,7 @@ def splat_pixel(pixel: Any, ids: Any, weights: Any, i: int, blocks: Any, sums: A
 
 @compiled
 def slice_pixel(pixel: Any, messages: Any, ids: Any, weights: Any, i: int, first: int, stop: int, blocks: Any) -> Any:
-    """Return the class vector `pixel` plus what the points of its vertices first..stop hold; the counterpart of `splat_pixel`."""
+    """Return the class vector `pixel` plus the weighted values of its vertices first..stop."""
     width = len(blocks) * LANES
     for v in range(first, stop):
         pixel = plus_times(pixel, load(messages, ids[i, v] * width, LANES, blocks), weights[i, v])
@@ -121,10 +123,13 @@ def merge(sums: Any, starts: Any, copies: Any, first: int, stop: int, factor: fl
 
 @compiled
 def blur_lines(plane: Any, order: Any, links: Any) -> None:
-    """Blur by 1/2 1 1/2 along one direction, in place: plane (m * 8,), one block of classes; order, links (m,) of `lines_of`.
+    """Blur by 1/2 1 1/2 along one direction, in place.
 
-    A line's ends have one neighbour. Following the lines, each point is read once and nothing has to be copied. Where a line
-    ends, the link is 0: most lines of an image's colours are two points long, and a branch would be mispredicted there.
+    plane (m * 8,): one block of classes; order, links (m,) of `simplex.lines_of`.
+
+    A line's ends have one neighbour. Following the lines, each point is read once and nothing has to be copied. Where a
+    line ends, the link is 0: most lines of an image's colours are two points long, and a branch would be mispredicted
+    there.
     """
     point = order[0] * LANES
     here = load(plane, point, LANES, (0,))
@@ -140,10 +145,12 @@ def blur_lines(plane: Any, order: Any, links: Any) -> None:
 
 @compiled
 def blur_window(plane: Any, neighbours: Any, max_offset: int) -> None:
-    """Blur along every direction in one pass, in place: plane (m * 8,), one block of classes; neighbours (D, 2, m), -1 for none.
+    """Blur along every direction in one pass, in place.
 
-    No neighbour is further than `max_offset` points away. So the points are cut into chunks of that length, and each direction
-    follows the one before at a distance of one chunk: between them lie few enough points for a cache.
+    plane (m * 8,): one block of classes; neighbours (d + 1, 2, m), -1 for none.
+
+    No neighbour is further than `max_offset` points away. So the points are cut into chunks of that length, and each
+    direction follows the one before at a distance of one chunk: between them lie few enough points for a cache.
 
         chunk            0   1   2   3   4  ...
         direction 0  ->              *              reads the plane, writes the ring
@@ -176,7 +183,7 @@ def blur_window(plane: Any, neighbours: Any, max_offset: int) -> None:
 def blur_chunk(
     source: Any, source_mask: int, neighbours: Any, first: int, stop: int, target: Any, target_mask: int
 ) -> None:
-    """Blur points first..stop along one direction; a mask keeps the part of a point's number that is its index in an array."""
+    """Blur points first..stop along one direction; `number & mask` is a point's index in an array."""
     half = np.float32(0.5)
     for i in range(first, stop):
         blurred = load(source, (i & source_mask) * LANES, LANES, (0,))
@@ -190,7 +197,7 @@ def blur_chunk(
 
 @compiled
 def slice_(band: Band, values: Any, first: int, stop: int, blocks: Any, pixels: Any) -> None:
-    """Set the pixels (n * L,) to the weighted sum of their vertices first..stop in `values`; the counterpart of `splat`."""
+    """Set the pixels (n * L,) to the weighted sum of their vertices first..stop in `values`."""
     width = len(blocks) * LANES
     own = fetch(values, band.points, blocks)
     clear(pixels)

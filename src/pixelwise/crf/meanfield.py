@@ -1,6 +1,7 @@
-"""Algorithm 1 on the permutohedral lattice: mean-field inference of the fully connected CRF in time linear in the pixels.
+"""Algorithm 1 on the permutohedral lattice: mean-field inference in time linear in the number of pixels.
 
-Source: Kraehenbuehl, Koltun 2011, algorithm 1 and section 3.2. As in the authors' code, a pixel's message to itself stays in.
+Source: Kraehenbuehl, Koltun 2011, algorithm 1 and section 3.2. As in the authors' code, a pixel's message to itself
+stays in.
 
     algorithm 1                          here                           where
     ---------------------------------    ---------------------------    --------------------------------------------
@@ -10,9 +11,19 @@ Source: Kraehenbuehl, Koltun 2011, algorithm 1 and section 3.2. As in the author
       Q^_i(l)  <- sum_l' mu(l, l') w Q~  `compatibility_transform`      lattice points
       Q_i(l)   <- exp(-psi_u(l) - Q^)    `local_update`, `normalise`    pixels: slice, add, softmax, then splat again
 
-A kernel's message passing is splat, blur, slice (`lattice.py`). All three are linear, and the lattice has far fewer points than
-the image has pixels: so weights, the scaling constant and the compatibility matrix are applied between blur and slice. What
-then remains per pixel is one pass, in which Q never goes through memory (`loops.update`).
+A kernel's message passing is splat, blur, slice (`lattice.py`). All three are linear, and the lattice has far fewer
+points than the image has pixels: so weights, the scaling constant and the compatibility matrix are applied between blur
+and slice. What then remains per pixel is one pass, in which Q never goes through memory (`loops.update`).
+
+The image is cut into tiles, and the pixels of a tile are one band of the lattice: consecutive in its tables, and work
+for one thread. An image of 500x375:
+
+    +----+----+-- ... --+----+
+    |  0 |  1 |         |  7 |    4 rows of 8 tiles,
+    +----+----+-- ... --+----+    94 x 63 pixels at most;
+    |  8 |  9 |         | 15 |    tile t is band t
+    +----+----+-- ... --+----+
+      ...
 """
 
 from __future__ import annotations
@@ -29,8 +40,8 @@ from .features import LEAST_PROBABILITY, Kernel
 from .lattice import Floats, Lattice, LatticeValues
 
 TILE = (96, 64)
-"""The largest height and width of a tile. Fewer colours meet in it than in as many pixels of long rows, so that a core's cache
-holds its lattice points."""
+"""The largest height and width of a tile. A tile has fewer colours than as many pixels of long rows, so that a core's
+cache holds its lattice points."""
 
 
 class CRFTables:
@@ -47,7 +58,7 @@ class CRFTables:
     def __init__(self, size: tuple[int, int], kernels: Sequence[Kernel], *, workers: Workers) -> None:
         self.size = size
         self.workers = workers
-        # Tiles of nearly equal size: 375x500 makes 4 rows of 94 by 8 columns of 63.
+        # Tiles of nearly equal size
         edges = [
             np.linspace(0, length, -(-length // most) + 1).astype(int).tolist()
             for length, most in zip(size, TILE, strict=True)
@@ -60,7 +71,7 @@ class CRFTables:
         self.compatibilities = [kernel.compatibility for kernel in kernels]
 
     def _in_tiles(self, features: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Rows (N, d) in the order of the image, brought into that of the tiles."""
+        """Return rows (N, d) in the order of the tiles, given those in the order of the image."""
         image = features.reshape(*self.size, features.shape[1])
         return np.concatenate([image[tile].reshape(-1, image.shape[2]) for tile in self.tiles])
 
@@ -73,23 +84,23 @@ def mean_field(
     iterations: int,
     compatibility: NDArray[np.floating] | None = None,
 ) -> Floats:
-    """Return the marginals (C, H, W) float32 after `iterations` steps, at least one, for a classifier's probs (C, H, W).
+    """Return the marginals Q (C, H, W) float32 of the CRF with a classifier's probs (C, H, W) as its unaries.
 
-    weights        one per kernel
+    weights        one per kernel; iterations at least 1
     compatibility  (C, C) for the kernels without one of their own; None is Potts, [l != l']
     """
-    step = _Step(tables, len(probs))
-    step.initialise(probs)
+    state = _State(tables, len(probs))
+    state.initialise(probs)
     for done in range(1, iterations + 1):
-        step.message_passing(weights)
-        step.compatibility_transform(compatibility)
+        state.message_passing(weights)
+        state.compatibility_transform(compatibility)
         if done < iterations:
-            step.local_update_and_normalise()
-    step.last_update()
-    return step.marginals()
+            state.local_update_and_normalise()
+    state.last_update()  # the same, but Q is kept, not splatted
+    return state.marginals()
 
 
-class _Step:
+class _State:
     """The steps of algorithm 1 and their arrays: all that is as large as the image, but for the result.
 
     unary  (N * L,) class vectors of the log-probabilities, -psi_u, pixels in the order of the tiles
@@ -107,22 +118,26 @@ class _Step:
         """Set psi_u = -log P and Q = softmax(-psi_u), and splat Q."""
         blocks = self.field.blocks
 
-        def initialise(tile: tuple[slice, slice], band: loops.Band, unary: Floats, sums: Floats) -> None:
+        def from_probs(tile: tuple[slice, slice], band: loops.Band, unary: Floats, sums: Floats) -> None:
             planes = np.maximum(probs[:, *tile], LEAST_PROBABILITY, order="C").astype(np.float32)
             planes = planes.reshape(self.num_classes, -1)
             np.log(planes, out=planes)
             loops.to_vectors(planes, self.num_classes, loops.NEG_INF, unary)
             loops.initialise(band, unary, sums, blocks)
 
-        self.workers.run(initialise, zip(self.tables.tiles, *self._per_band(), strict=True))
+        self.workers.run(from_probs, zip(self.tables.tiles, *self._per_band(), strict=True))
 
     def message_passing(self, weights: Sequence[float]) -> None:
-        """Blur the splatted Q: w_k (F_k Q) at each lattice point, but for the slice."""
+        """Blur the splatted Q, times w_k: each kernel's messages at the lattice points, ready to be sliced."""
         kernels = self.tables.lattice.kernels
         self.field.blur([kernel.alpha * float(weight) for kernel, weight in zip(kernels, weights, strict=True)])
 
     def compatibility_transform(self, compatibility: NDArray[np.floating] | None) -> None:
-        """Replace the messages of each kernel by -mu times them; Potts costs nothing, as -[l != l'] and [l == l'] differ by 1."""
+        """Replace the messages of each kernel by -mu times them; Potts costs nothing.
+
+        For Potts, -[l != l'] and [l == l'] differ by 1 for all labels alike, which `normalise` cancels: the messages
+        stay as they are.
+        """
         for kernel, own in zip(self.tables.lattice.kernels, self.tables.compatibilities, strict=True):
             matrix = compatibility if own is None else own
             if matrix is None:
@@ -160,12 +175,12 @@ class _Step:
         return planes
 
     def _per_band(self) -> tuple[Sequence[loops.Band], list[Floats], list[Floats]]:
-        """The tables, the unary scores and the sums of each band."""
+        """Return the tables, the unary scores and the sums of each band."""
         return self.tables.bands, self.field.of_bands(self.unary), self.field.sums_of_bands()
 
 
 def _normalised_weights(lattice: Lattice, kernels: Sequence[Kernel], workers: Workers) -> tuple[Floats, Floats]:
-    """The lattice's weights with the normalisation in them: (N, V) to splat with and (N, V) to slice with.
+    """Return the lattice's weights times the normalisation: (N, V) to splat with and (N, V) to slice with.
 
     n_i is the filter of ones. `symmetric` divides by sqrt(n_i n_j): both sides by the square root of their own.
     """

@@ -36,14 +36,15 @@ def refine(
 ) -> NDArray[np.float32]:
     """Return probabilities with which pixels that are close and look alike agree on their labels.
 
-    image          (H, W, 3) uint8, RGB: the image that was classified, at its own size; anything that numpy makes an array of
+    image          (H, W, 3) uint8, RGB: the image that was classified, at its own size
     probs          (C, H, W) float in 0..1, summing to 1 over the classes at each pixel
     parameters     the paper's two kernels, or the name of a preset: deeplabv1, deeplabv2, deconvnet, pydensecrf
-    compatibility  (C, C), row l, column l': the penalty of label l beside a neighbour l'. None is Potts: 1 for another label, else 0
+    compatibility  (C, C), row l, column l': the penalty of label l beside a neighbour l'. None is Potts, [l != l']
     kernels        further kernels on any features (`appearance_features`), beside the two
     threads        None takes OMP_NUM_THREADS or all cores; the result does not depend on it
     returns        (C, H, W) float32, summing to 1 at each pixel
 
+    Images and probabilities may be anything that numpy makes an array of: PIL images, tensors, lists.
     Raises ImageError for an unsuitable image, ConfigError for invalid probabilities, matrices or features.
     The first call on a machine compiles for some ten seconds; the compiled code is kept.
     """
@@ -62,8 +63,9 @@ def refine_each(
     kernels: Sequence[Kernel] = (),
     threads: int | None = None,
 ) -> Generator[NDArray[np.float32]]:
-    """Yield `refine` with each of several settings; consecutive ones that differ only in weights or iterations share tables.
+    """Yield `refine` with each of several settings.
 
+    Consecutive settings that differ only in weights or iterations share their tables, which are half of the work.
     The tables and the threads live until the last result, or until the generator is closed. Raises what `refine` raises
     before the first result; only a kernel too narrow for single precision raises at its turn.
     """
@@ -89,13 +91,13 @@ def _refine_each(
     kernels: Sequence[Kernel],
     threads: int | None,
 ) -> Generator[NDArray[np.float32]]:
-    """The generator of `refine_each`: apart from it, as a generator's body, its checks too, runs only at the first `next`."""
+    """Yield the results of `refine_each`, which checks its arguments when it is called, not at the first `next`."""
     # numba takes a third of a second to import, so it is imported only when something is refined.
     from .compiled import Workers
     from .meanfield import CRFTables, mean_field
 
     def tables_of(parameters: Parameters) -> Parameters:
-        """What the tables depend on: everything but the iterations and a kernel's weight, unless that is 0."""
+        """Drop what the tables do not depend on: the iterations, and a kernel's weight unless it is 0."""
         return replace(parameters, w1=bool(parameters.w1), w2=bool(parameters.w2), iterations=0)
 
     with Workers(threads) as workers:

@@ -1,16 +1,17 @@
 """Class vectors: the arithmetic on all classes of a pixel at once, written in LLVM's own language.
 
-numba vectorises short inner loops over classes poorly; with these five operations the main loop runs four times as fast.
+numba vectorises short inner loops over classes poorly; with these five operations the main loop runs four times as
+fast.
 
 How to read this file:
 
 - A *class vector* holds the classes of one pixel or lattice point, padded to a multiple of eight. It is a numba type of
-  `num` blocks of eight floats, `[num x <8 x float>]`, that stays in registers (LLVM cuts a block in two where a chip has
-  four lanes). `num` is part of the type, so that each multiple of eight classes is compiled once.
-- `load`, `store`, `plus_times`, `times`, `softmax` are called in `loops.py` like functions. Each has two stages. Its outer
-  body runs when numba infers the types of a loop: it receives *types* and returns the signature and `emit`.
-- `emit` runs once per compiled loop: it receives the LLVM *values* of the arguments, in the order of the signature. Each call
-  of `builder` appends one instruction to the loop. No data pass through Python; no call remains in the compiled code.
+  `num` blocks of eight floats, `[num x <8 x float>]`, that stays in registers (LLVM cuts a block in two where a chip
+  has four lanes). `num` is part of the type, so that each multiple of eight classes is compiled once.
+- `load`, `store`, `plus_times`, `times`, `softmax` are called in `loops.py` like functions. Each has two stages. Its
+  outer body runs when numba infers the types of a loop: it receives *types* and returns the signature and `emit`.
+- `emit` runs once per compiled loop: it receives the LLVM *values* of the arguments, in the order of the signature.
+  Each call of `builder` appends one instruction to the loop. No data pass through Python; no call remains in the code.
 - Helpers that begin with an underscore emit a few instructions each, for one block or for a list of blocks.
 - numba's cache knows nothing of this file; `compiled.py` makes it notice a change.
 """
@@ -59,7 +60,7 @@ register_model(_ClassVector)(_ClassVectorModel)
 
 @_intrinsic
 def load(_: Any, array: Any, first: Any, stride: Any, blocks: Any) -> Any:
-    """Return the vector whose blocks begin at first, first + stride, ... of a flat array; one per item of the tuple `blocks`."""
+    """Return the vector of len(blocks) blocks that begin at first, first + stride, ... of a flat array."""
     num = len(blocks)
 
     def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -126,7 +127,7 @@ def softmax(_: Any, vector: Any) -> Any:
 
 
 def _exponential(builder: Any, x: Any) -> Any:
-    """exp(x) for x <= 0, to 1e-7 of its value; 0 below -46, where it is under 1e-20.
+    """Return exp(x) for x <= 0, to 1e-7 of its value; 0 below -46, where it is under 1e-20.
 
     Smaller ones, times a small weight, would become denormal numbers, which cost a hundredfold.
     Source: the polynomial of the Cephes library's expf (Moshier).
@@ -148,7 +149,7 @@ def _exponential(builder: Any, x: Any) -> Any:
 
 
 def _folded(builder: Any, blocks: list[Any], operation: Callable[[Any, Any], Any]) -> Any:
-    """One float: the operation over all lanes of all blocks. Halves of the last block are folded onto each other, 8 to 4 to 2 to 1."""
+    """Return one float: the operation over all lanes of all blocks; the lanes by halves, 8 to 4 to 2 to 1."""
     result = blocks[0]
     for block in blocks[1:]:
         result = operation(result, block)
@@ -161,7 +162,7 @@ def _folded(builder: Any, blocks: list[Any], operation: Callable[[Any, Any], Any
 
 
 def _addresses(context: Any, builder: Any, kind: Any, values: Any, num: int) -> list[Any]:
-    """The addresses of `num` blocks; values: a flat array of that kind, the first index, the stride."""
+    """Return the addresses of `num` blocks; values: a flat array of that kind, the first index, the stride."""
     array, first, stride = values
     data = context.make_array(kind)(context, builder, array).data
     indices = [builder.add(first, builder.mul(stride, ir.Constant(stride.type, i))) for i in range(num)]
@@ -188,11 +189,11 @@ def _integers(value: int) -> ir.Constant:
 
 
 def _broadcast(builder: Any, value: Any) -> Any:
-    """One float in all lanes of a block."""
+    """Return a block with one float in all lanes."""
     return builder.shuffle_vector(builder.insert_element(_UNDEFINED, value, _FIRST), _UNDEFINED, _integers(0))
 
 
 def _call(builder: Any, name: str, *values: Any) -> Any:
-    """One of LLVM's own functions on blocks."""
+    """Call one of LLVM's own functions on blocks."""
     signature = ir.FunctionType(_FLOATS, [_FLOATS] * len(values))
     return builder.call(_declare(builder.module, signature, f"llvm.{name}.v{LANES}f32"), values)

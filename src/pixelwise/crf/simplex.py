@@ -1,17 +1,19 @@
-"""The compiled loops that build a permutohedral lattice: the simplex around each point, its vertices, their neighbours and lines.
+"""The compiled loops that build a permutohedral lattice: simplices around points, vertices, neighbours, lines.
 
-Source: Adams, Baek, Davis 2010, sections 3.1 to 3.3. Arithmetic is single precision, in the order of the authors' C++ code with
-ties rounded to even: a point on the border of two simplices then lands in the same one as there, and so the same vertices
-exist, which a comparison to the last digits needs.
+Source: Adams, Baek, Davis 2010, sections 3.1 to 3.3. Arithmetic is single precision, in the order of the authors' C++
+code with ties rounded to even: a point on the border of two simplices then lands in the same one as there, and so the
+same vertices exist, which a comparison to the last digits needs.
 
-Codes are added as unsigned integers, which wrap around where random strides exceed 64 bits: numba lets LLVM assume that signed
-ones never do, and then sums that did are compared wrongly.
+Codes are added as unsigned integers, which wrap around where random strides exceed 64 bits: numba lets LLVM assume that
+signed ones never do, and then sums that did are compared wrongly.
 
-Rows are copied item by item: numba takes twenty times as long to compile a copy of slices, for the sake of its error message.
+Rows are copied item by item: numba takes twenty times as long to compile a copy of slices, for the sake of its error
+message.
 
-`torchcrf.py` has the geometry of `enclose` once more, for whole tensors. Shared are the constants (`codes.py`) and a test that
-compares both vertex by vertex; one text for both would be slow in both. Here a point's coordinates stay in a few registers and
-its vertices go into a hash table at once; there every step must be one operation on all points, on the points' device.
+`torchcrf.py` has the geometry of `enclose` once more, for whole tensors. Shared are the constants (`codes.py`) and a
+test that compares both vertex by vertex; one text for both would be slow in both. Here a point's coordinates stay in a
+few registers and its vertices go into a hash table at once; there every step must be one operation on all points, on
+the points' device.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ def enclose(features: Any, factors: Any, steps: Any, first_id: int, column: int,
     """Find the simplex around each point, number the vertices in the order of their first use, and weigh them.
 
     features (n, d) float32; factors (d,) of `elevation_factors`; steps (d + 1,) uint64, the first of `code_strides`.
-    Fills d + 1 columns, from `column` on, of ids (n, V) int32, numbered from first_id on, and of weights (n, V) float32,
-    barycentric, summing to 1. Returns the codes (m,) int64 of the vertices.
+    Fills d + 1 columns, from `column` on, of ids (n, V) int32, numbered from first_id on, and of weights (n, V)
+    float32, barycentric, summing to 1. Returns the codes (m,) int64 of the vertices.
     """
     num, d = features.shape
     elevated, corner, rank = np.empty(d + 1, np.float32), np.empty(d + 1, np.float32), np.empty(d + 1, np.int64)
@@ -45,8 +47,8 @@ def enclose(features: Any, factors: Any, steps: Any, first_id: int, column: int,
             axis[d - rank[j]] = j
             offset[d - rank[j]] = elevated[j]
             code += np.uint64(np.int64(corner[j])) * steps[j]
-        # Vertex r is the corner plus 1 on all coordinates, less d + 1 on the r axes of the least offsets. Its barycentric
-        # weight is the difference of two offsets that follow each other.
+        # Vertex r is the corner plus 1 on all coordinates, less d + 1 on the r axes of the least offsets. Its
+        # barycentric weight is the difference of two offsets that follow each other.
         same = i > 0
         for r in range(d + 1):
             weights[i, column + r] = offset[r] - offset[r - 1] if r else offset[0] + (_ONE - offset[d])
@@ -75,10 +77,10 @@ def enclose(features: Any, factors: Any, steps: Any, first_id: int, column: int,
 
 @compiled
 def locate(point: Any, factors: Any, elevated: Any, corner: Any, rank: Any) -> None:
-    """Find the simplex around a point (d,): its corner whose coordinates are multiples of d + 1, and the order of the others.
+    """Find the simplex around a point (d,): its corner on multiples of d + 1, and the order of its other vertices.
 
-    Fills corner (d + 1,) float32, elevated (d + 1,) float32 with the point's offset from the corner over d + 1, and rank
-    (d + 1,) int64, the place of each offset among them, 0 for the largest.
+    Fills corner (d + 1,) float32, elevated (d + 1,) float32 with the point's offset from the corner over d + 1, and
+    rank (d + 1,) int64, the place of each offset among them, 0 for the largest.
     """
     d = len(point)
     above = np.float32(0)
@@ -109,7 +111,7 @@ def locate(point: Any, factors: Any, elevated: Any, corner: Any, rank: Any) -> N
 
 @compiled
 def find_slot(table: Any, code: Any) -> Any:
-    """Return where in the hash table of (code, number) the code is, or belongs: open addressing, a power of two long."""
+    """Return the row of a code, or of where it belongs, in a hash table of (code, number) with open addressing."""
     mask = len(table) - 1
     mixed = np.uint64(code) * np.uint64(0x9E3779B97F4A7C15)
     slot = np.int64(mixed >> np.uint64(32)) & mask
@@ -157,8 +159,8 @@ def neighbours_along(codes: Any, step: Any, neighbours: Any) -> Any:
 def lines_of(neighbours: Any, order: Any, links: Any) -> None:
     """Order the points by the lines that they form along one direction; neighbours (2, m) of `neighbours_along`.
 
-    Fills order (m,) int32 with the points' numbers, line after line, and links (m,) float32 with the weight of the point
-    before in the blur: 1/2, or 0 where a line begins.
+    Fills order (m,) int32 with the points' numbers, line after line, and links (m,) float32 with the weight of the
+    point before in the blur: 1/2, or 0 where a line begins.
     """
     done = 0
     for i in range(len(order)):
@@ -176,7 +178,8 @@ def lines_of(neighbours: Any, order: Any, links: Any) -> None:
 def copies_of(points: Any, num_points: int) -> Any:
     """Return where each lattice point stands in the list `points` (R,) of all bands' own points.
 
-    Returns starts (num_points + 1,) and copies (R,) int32: point p stands at copies[starts[p] : starts[p + 1]], in order.
+    Returns starts (num_points + 1,) and copies (R,) int32: point p stands at copies[starts[p] : starts[p + 1]], in
+    order.
     """
     starts, copies = np.zeros(num_points + 1, np.int32), np.empty(len(points), np.int32)
     for i in range(len(points)):

@@ -3,9 +3,10 @@
     crf = MeanField(num_classes=21)                     # a layer after any model
     logits = crf(images, model(images).logits)          # (B, 3, H, W), (B, C, H, W) -> (B, C, H, W)
 
-Paper: Zheng et al., "Conditional random fields as recurrent neural networks" (ICCV 2015, https://arxiv.org/abs/1502.03240):
-mean field as layers, trained with the network (section 4, figure 1). Gradients reach the scores, the kernels' weights and the
-compatibility matrix; as there, none reach the kernels' widths. Deviations: one weight per kernel, not one per kernel and class.
+Paper: Zheng et al., "Conditional random fields as recurrent neural networks" (ICCV 2015,
+https://arxiv.org/abs/1502.03240): mean field as layers, trained with the network (section 4, figure 1). Gradients reach
+the scores, the kernels' weights and the compatibility matrix; as there, none reach the kernels' widths. Deviations: one
+weight per kernel, not one per kernel and class.
 
 The lattice is that of the numba engine, vertex by vertex (`codes.py`); a batch is one lattice in which the images'
 vertices have codes of their own. On a GPU, sums are added up in no fixed order.
@@ -45,8 +46,9 @@ class MeanField(nn.Module):
         self.compatibility = nn.Parameter(1 - torch.eye(num_classes))
 
     def forward(self, images: Tensor, scores: Tensor, extra_features: Sequence[Tensor] = ()) -> Tensor:
-        """Return refined scores: images (B, 3, H, W) uint8 or float 0..255; scores (B, C, H, W), before a softmax -> (B, C, H, W).
+        """Return refined scores (B, C, H, W), before a softmax as the given ones are.
 
+        images (B, 3, H, W) uint8 or float 0..255; scores (B, C, H, W)
         extra_features: for each further kernel (B, H * W, d), in standard deviations.
         Scores of half precision give float32, under autocast too. Raises ConfigError for other shapes.
         """
@@ -84,7 +86,7 @@ class MeanField(nn.Module):
 
 @torch.no_grad()
 def refine_batch(images: Tensor, probs: Tensor, parameters: Parameters | str = "deeplabv2") -> Tensor:
-    """Do as `pixelwise.crf.refine` does, for a batch on its device: images (B, 3, H, W) uint8, probs (B, C, H, W) -> (B, C, H, W).
+    """Refine a batch on its device: images (B, 3, H, W) uint8, probs (B, C, H, W) -> (B, C, H, W).
 
     Raises what `refine` raises: ImageError for images that are not uint8, ConfigError for invalid probabilities.
     """
@@ -146,7 +148,7 @@ class BatchLattice:
         self.size = len(vertices)
 
         def find(step: Tensor) -> Tensor:
-            """(2, M): the numbers of the vertices whose codes are a step less and a step more, or M."""
+            """Return (2, M): the numbers of the vertices whose codes are a step less and a step more, or M."""
             wanted = vertices + torch.stack([-step, step])[:, None]
             found = torch.searchsorted(vertices, wanted)
             return found.masked_fill(vertices[found.clamp_max(self.size - 1)] != wanted, self.size)
@@ -213,23 +215,24 @@ def _check_shapes(images: Tensor, scores: Tensor) -> None:
 
 
 def _paper_features(images: Tensor, parameters: Parameters) -> list[Tensor]:
-    """Features (B, N, 2) of the smoothness and (B, N, 5) of the appearance kernel, on the images' device."""
+    """Return features (B, N, 2) of the smoothness and (B, N, 5) of the appearance kernel, on the images' device."""
     batch, _, height, width = images.shape
     rows, columns = (torch.arange(n, dtype=torch.float32, device=images.device) for n in (height, width))
     places = torch.stack([columns.expand(height, width), rows[:, None].expand(height, width)], -1)
     places = places.view(1, -1, 2).expand(batch, -1, 2)
     colours = images.permute(0, 2, 3, 1).reshape(batch, -1, 3).float()
-    # Divided by tensors: by a number, a GPU multiplies with its reciprocal, which moves points on the borders of simplices.
+    # Divided by tensors: by a number, a GPU multiplies with its reciprocal, which moves points on the borders of
+    # simplices.
     thetas = [parameters.theta_gamma, parameters.theta_alpha, parameters.theta_beta]
     gamma, alpha, beta = torch.tensor(thetas, device=images.device)[:, None]
     return [places / gamma, torch.cat([places / alpha, colours / beta], 2)]
 
 
 def _enclose(points: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
-    """The simplex around each point (P, d): its vertices' codes (P, d + 1) int64 and barycentric weights (P, d + 1).
+    """Return the codes (P, d + 1) int64 and barycentric weights (P, d + 1) of the vertices around points (P, d).
 
-    Single precision in the order of the authors' code: see `simplex.py`, which does the same point by point, with more comments,
-    and says why both exist.
+    Single precision in the order of the authors' code: see `simplex.py`, which does the same point by point, with more
+    comments, and says why both exist.
     """
     num, d = points.shape
     scaled = points * torch.from_numpy(elevation_factors(d)).to(points.device)

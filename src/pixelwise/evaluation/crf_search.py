@@ -1,4 +1,4 @@
-"""The search for CRF parameters as DeepLab describes it: a coarse grid on validation images, then a finer one around its best.
+"""The search for CRF parameters as DeepLab describes it: a coarse grid, then a finer one around its best.
 
 Source: Chen et al. 2015 (https://arxiv.org/abs/1412.7062), section 5: w2 and theta_gamma stay at 3; w1, theta_alpha
 and theta_beta are searched on 100 images, with ten iterations of mean field. The values of the grid are ours.
@@ -50,8 +50,9 @@ def search(
     progress: Callable[[int, int], None] | None = None,
     cache: SearchCache | None = None,
 ) -> SearchResult:
-    """Try grids of w1, theta_alpha and theta_beta on images spread over `split`; the other parameters are those of `start`.
+    """Return the best of two grids of w1, theta_alpha and theta_beta, by mean IoU on images spread over `split`.
 
+    start     gives the other parameters; default: w2 and theta_gamma 3, ten iterations, `after` normalisation
     progress  called with (refinements done, refinements in all) after each image's refinement with one setting
     cache     stores the counts; those that it has are not computed again
     The best parameters are returned even where they are no gain: `mean_iou` may be below `mean_iou_before`.
@@ -70,7 +71,7 @@ def search(
             progress(next(done), total)
 
     def mean_ious(settings: Sequence[Parameters]) -> list[float]:
-        """Mean IoU over the images without a CRF, then with each of the settings."""
+        """Return the mean IoU over the images without a CRF, then with each of the settings."""
         names = split.taxonomy.names
         matrices = np.zeros((1 + len(settings), len(names), len(names)), np.int64)
         # All settings of an image before the next: a network that labels at full size has scores of 100 MB per image.
@@ -99,7 +100,7 @@ def search(
 
 
 def _grid(start: Parameters, values: Sequence[Sequence[float]]) -> list[Parameters]:
-    """All combinations; those that differ only in w1 are consecutive, as they share the tables that the thetas make."""
+    """Return all combinations; those that differ only in w1 are consecutive, as they share tables."""
     weights, alphas, betas = values
     return [
         replace(start, w1=w1, theta_alpha=theta_alpha, theta_beta=theta_beta)
@@ -110,7 +111,7 @@ def _grid(start: Parameters, values: Sequence[Sequence[float]]) -> list[Paramete
 def _confusions(
     segmenter: Segmenter, sample: Sample, taxonomy: Taxonomy, settings: Sequence[Parameters], tick: Callable[[], None]
 ) -> Iterator[NDArray[np.int64]]:
-    """The confusion matrix of an image without a CRF, then with each of the settings."""
+    """Yield the confusion matrix of an image without a CRF, then with each of the settings."""
     with torch.inference_mode():
         probs = probabilities(
             low_res_logits(segmenter.model, sample.image, segmenter.device, segmenter.precision),
@@ -124,7 +125,7 @@ def _confusions(
 
 
 def _digest_of(segmenter: Segmenter) -> str:
-    """A digest of everything that an image's scores depend on beside the image."""
+    """Return a digest of everything that an image's scores depend on beside the image."""
     digest = hashlib.sha256(f"{segmenter.model.spec} {segmenter.device.type} {segmenter.precision}".encode())
     for name, tensor in segmenter.model.state_dict().items():
         digest.update(name.encode())
@@ -133,7 +134,7 @@ def _digest_of(segmenter: Segmenter) -> str:
 
 
 def _key(model: str, sample: Sample, settings: Sequence[Parameters]) -> str:
-    """The key of a model's counts: image and mask pixel by pixel, independent of file names and formats, and the settings."""
+    """Return the key of a model's counts: a digest of image and mask, pixel by pixel, and of the settings."""
     digest = hashlib.sha256(f"{model} {sample.image.shape} {settings}".encode())
     for pixels in (sample.image, sample.mask):
         digest.update(np.ascontiguousarray(pixels).data)

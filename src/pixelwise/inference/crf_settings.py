@@ -38,7 +38,7 @@ def find_crf(name: str | None, model: str | Path | None) -> Parameters | None:
 
 
 def crf_origin(name: str, model: str | Path | None) -> str:
-    """Return where the parameters of `--crf NAME` come from, for the protocol: on the split of the search, scores are biased."""
+    """Return where the parameters of `--crf NAME` come from; scores on the split of a search are biased."""
     if name in PRESETS:
         return f"preset {name}"
     found = json.loads(_find_file(model or ".").read_text(encoding="utf-8")).get("found", {})
@@ -64,7 +64,7 @@ def write_crf(folder: Path, parameters: Parameters, found: dict[str, Any]) -> Pa
 
 
 def _find_file(model: str | Path) -> Path:
-    """The file in a folder; a checkpoint inside a run shares the run's file unless it has its own."""
+    """Return the file in a folder; a checkpoint inside a run shares the run's file unless it has its own."""
     folder = Path(model)
     run = folder.resolve().parent.parent
     is_checkpoint = folder.resolve().parent.name == "checkpoints"
