@@ -159,6 +159,20 @@ def test_every_test_is_collected() -> None:
     assert duplicates == [], "the later function hides the earlier one"
 
 
+def test_every_test_checks_something() -> None:
+    """By an assert, a helper `assert_...`, an expected error, or a `suppress` that lets every other error through."""
+    checks = ("pytest.raises", "pytest.warns", "assert_", "suppress")
+    empty = [
+        f"{file.name}: {function.name}"
+        for file in TESTS
+        for function in functions_of(file)
+        if function.name.startswith("test_")
+        and not any(isinstance(node, ast.Assert) for node in ast.walk(function))
+        and not any(check in ast.unparse(function) for check in checks)
+    ]
+    assert empty == []
+
+
 def test_importing_the_package_is_light() -> None:
     program = "import sys, pixelwise; print(sorted({'torch', 'lightning', 'cv2', 'matplotlib'} & set(sys.modules)))"
     child = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True)

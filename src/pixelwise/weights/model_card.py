@@ -66,7 +66,7 @@ def _metadata(config: Mapping[str, Any]) -> str:
             dataset_name=measurement["dataset"],
             dataset_split=measurement["split"],
             metric_type=name,
-            metric_name=_metric_name(name, measurement),
+            metric_name=", ".join(filter(None, (_readable(name), "%", measurement.get("precision")))),
             metric_value=round(100 * value, 2),
         )
         for measurement in (scores if isinstance(scores, Sequence) and not isinstance(scores, str) else ())
@@ -82,11 +82,6 @@ def _metadata(config: Mapping[str, Any]) -> str:
         eval_results=results or None,
     )
     return data.to_yaml()
-
-
-def _metric_name(name: str, measurement: Mapping[str, Any]) -> str:
-    precision = f", {measurement['precision']}" if "precision" in measurement else ""
-    return f"{_readable(name)}, %{precision}"
 
 
 def _scores(scores: Any) -> str:
