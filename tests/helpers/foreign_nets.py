@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helpers.caffe_file import Layer
 from pixelwise.models import MODELS
 from pixelwise.weights.importing import Imported, import_model
+
+Network = TypeVar("Network", bound=nn.Module)
 
 # Convolutions in the order of the published prototxt files.
 VGG16 = [f"conv{stage}_{i}" for stage, count in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, count + 1)]
@@ -72,7 +75,7 @@ OFFICIAL = {
 }
 
 
-def filled(network: nn.Module, seed: int = 0) -> nn.Module:
+def filled(network: Network, seed: int = 0) -> Network:
     """The network with random numbers everywhere, variances positive, in eval mode."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -105,7 +108,7 @@ def layers_of(
     layers: list[Layer] = []
     for name, module in zip(names, modules, strict=True):
         kind = "InnerProduct" if isinstance(module, nn.Linear) else "Convolution"
-        layers.append((name, kind, [module.weight.detach().numpy(), module.bias.detach().numpy()]))  # type: ignore[operator, union-attr]
+        layers.append((name, kind, [module.weight.detach().numpy(), module.bias.detach().numpy()]))  # type: ignore[operator]
     return layers
 
 
@@ -141,6 +144,12 @@ def import_tiny(
     """`import_model` with the network in its test size."""
     small = {**MODELS[name].tiny, **(options or {})}
     return import_model(path, name, num_classes, in_channels=in_channels, options=small)
+
+
+def conv(x: Tensor, blobs: Sequence[Tensor], *, stride: int = 1, padding: int = 0, groups: int = 1) -> Tensor:
+    """Caffe's convolution of a layer's blobs: the weight and the bias."""
+    weight, bias = blobs
+    return F.conv2d(x, weight, bias, stride=stride, padding=padding, groups=groups)
 
 
 def make_imports_tiny(monkeypatch: pytest.MonkeyPatch) -> None:

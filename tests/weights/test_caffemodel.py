@@ -42,8 +42,8 @@ def refusal(tmp_path: Path, content: bytes) -> str:
 def schema() -> SimpleNamespace:
     """The messages of caffe.proto that hold weights, built in protobuf: an engine of another hand."""
     descriptor_pb2 = pytest.importorskip("google.protobuf.descriptor_pb2")
-    from google.protobuf import descriptor_pool, message_factory
-
+    descriptor_pool = pytest.importorskip("google.protobuf.descriptor_pool")
+    message_factory = pytest.importorskip("google.protobuf.message_factory")
     kinds = {"float": 2, "double": 1, "int64": 3, "int32": 5, "string": 9, "enum": 5}
 
     def message(name: str, *fields: tuple[str, int, str, bool]) -> None:

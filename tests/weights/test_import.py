@@ -127,7 +127,7 @@ def test_every_published_torchvision_shape_fits_in_full_size(network: str) -> No
 )
 def test_a_torchvision_file_becomes_an_fcn(tmp_path: Path, backbone: str, ending: str) -> None:
     heads = {"aux_heads": True} if "aux_heads" in BACKBONES[backbone].options else {}
-    classifier = filled(create_backbone(backbone, tiny=True, num_classes=7, **heads))
+    classifier = filled(classifier_backbone(backbone, heads))
     path = save(tmp_path / f"net{ending}", classifier.state_dict())
     family = family_of(backbone)
     imported = import_tiny(path, f"fcn32s_{family}", 4)
@@ -148,13 +148,13 @@ def test_a_torchvision_file_becomes_an_fcn(tmp_path: Path, backbone: str, ending
     assert len(load_classifier(fresh, path).loaded) == len(given)
     pixels = images((224, 224)) / 255.0
     with torch.no_grad():
-        assert torch.equal(fresh.classify(pixels), classifier.classify(pixels))  # type: ignore[operator]
+        assert torch.equal(fresh.classify(pixels), classifier.classify(pixels))
 
 
 def classifier_backbone(backbone: str, heads: dict[str, Any]) -> ClassifierBackbone:
-    backbone = create_backbone(backbone, tiny=True, num_classes=7, **heads).eval()
-    assert isinstance(backbone, ClassifierBackbone)
-    return backbone
+    classifier = create_backbone(backbone, tiny=True, num_classes=7, **heads).eval()
+    assert isinstance(classifier, ClassifierBackbone)
+    return classifier
 
 
 @cache

@@ -20,6 +20,7 @@ from helpers.foreign_nets import (
     GOOGLENET,
     OFFICIAL,
     VGG16,
+    conv,
     dense_bilinear,
     filled,
     images,
@@ -86,7 +87,7 @@ def test_v1_layers_with_old_sizes_come_back(tmp_path: Path) -> None:
 def test_learned_upsampling_is_loaded(tmp_path: Path) -> None:
     # Each class its own factor, and each row its own, so that a mixed-up axis shows.
     learned = dense_bilinear(5, 4) * np.arange(1, 6, dtype=np.float32)[:, None, None, None]
-    learned *= np.float32([1, 2, 3, 4])[:, None]
+    learned *= np.array([1, 2, 3, 4], np.float32)[:, None]
 
     def change(layers: list[Layer]) -> None:
         layers[position(layers, "upscore2")] = ("upscore2", "Deconvolution", [learned])
@@ -235,7 +236,7 @@ def plain_caffenet(pixels: Tensor, blobs: dict[str, list[Tensor]]) -> Tensor:
         ("conv4", 1, 1, 2),
         ("conv5", 1, 1, 2),
     ):
-        cells = F.conv2d(cells, *blobs[name], stride=stride, padding=padding, groups=groups).relu()
+        cells = conv(cells, blobs[name], stride=stride, padding=padding, groups=groups).relu()
         if name in ("conv1", "conv2", "conv5"):
             cells = F.max_pool2d(cells, 3, 2, ceil_mode=True)
         if name in ("conv1", "conv2"):
@@ -250,7 +251,7 @@ def plain_vgg16(pixels: Tensor, blobs: dict[str, list[Tensor]]) -> Tensor:
 def plain_vgg16_maps(pixels: Tensor, blobs: dict[str, list[Tensor]], margin: int) -> Tensor:
     cells = bgr(pixels)
     for name in VGG16:
-        cells = F.conv2d(cells, *blobs[name], padding=margin if name == "conv1_1" else 1).relu()
+        cells = conv(cells, blobs[name], padding=margin if name == "conv1_1" else 1).relu()
         if name in ("conv1_2", "conv2_2", "conv3_3", "conv4_3", "conv5_3"):
             cells = F.max_pool2d(cells, 2, 2, ceil_mode=True)
     return cells
@@ -280,13 +281,13 @@ def test_a_caffe_classifier_gives_its_logits(
     tmp_path: Path, backbone: str, names: list[str], size: int, plain: Any
 ) -> None:
     path, blobs = classifier_file(tmp_path, backbone, names)
-    backbone = create_backbone(backbone, tiny=True, num_classes=7).eval()
-    assert isinstance(backbone, ClassifierBackbone)
-    report = load_classifier(backbone, path)
+    classifier = create_backbone(backbone, tiny=True, num_classes=7).eval()
+    assert isinstance(classifier, ClassifierBackbone)
+    report = load_classifier(classifier, path)
     assert len(report.loaded) == 2 * (len(names) + 3)
     pixels = images((size, size))
     with torch.no_grad():
-        got = backbone.classify(Preprocess("caffe", 3)(pixels)).double()
+        got = classifier.classify(Preprocess("caffe", 3)(pixels)).double()
     expected = plain(pixels, blobs)
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
     swapped = plain(pixels.flip(1), blobs)

@@ -19,6 +19,7 @@ from helpers.foreign_nets import (
     FC,
     NUM_GEOMETRIC,
     VGG16,
+    conv,
     filled,
     images,
     import_tiny,
@@ -70,12 +71,12 @@ def stream(data: Tensor, blobs: dict[str, list[Tensor]], suffix: str = "", first
     maps = {}
     for layer in VGG16:
         name = first if layer == "conv1_1" else layer
-        data = F.conv2d(data, *blobs[name + suffix], padding=100 if layer == "conv1_1" else 1).relu()
+        data = conv(data, blobs[name + suffix], padding=100 if layer == "conv1_1" else 1).relu()
         if layer in POOLED:
             data = F.max_pool2d(data, 2, 2, ceil_mode=True)
             maps["pool" + layer[4]] = data
     for layer in FC:
-        data = F.conv2d(data, *blobs[layer + suffix]).relu()
+        data = conv(data, blobs[layer + suffix]).relu()
     return maps | {"fc7": data}
 
 
@@ -89,15 +90,15 @@ def crop(cells: Tensor, offset: int, like: Tensor) -> Tensor:
 
 def head(maps: dict[str, Tensor], blobs: dict[str, list[Tensor]], stride: int, image: Tensor, task: str = "") -> Tensor:
     """Score layers, upsampling, crops and sums of the nets of stride 32, 16 and 8."""
-    score = F.conv2d(maps["fc7"], *blobs["score_fr" + task])
+    score = conv(maps["fc7"], blobs["score_fr" + task])
     if stride == 32:
         return crop(up(score, blobs["upscore" + task][0], 32), 19, image)
     score = up(score, blobs["upscore2" + task][0], 2)
-    score = score + crop(F.conv2d(maps["pool4"], *blobs["score_pool4" + task]), 5, score)
+    score = score + crop(conv(maps["pool4"], blobs["score_pool4" + task]), 5, score)
     if stride == 16:
         return crop(up(score, blobs["upscore16" + task][0], 16), 27, image)
     score = up(score, blobs["upscore_pool4" + task][0], 2)
-    score = score + crop(F.conv2d(maps["pool3"], *blobs["score_pool3" + task]), 9, score)
+    score = score + crop(conv(maps["pool3"], blobs["score_pool3" + task]), 9, score)
     return crop(up(score, blobs["upscore8" + task][0], 8), 31, image)
 
 
@@ -113,7 +114,7 @@ def test_late_fusion_averages_the_scores_of_its_streams(tmp_path: Path) -> None:
     image, blobs = images(num_channels=6), blobs_of(layers)
     color = stream(centred(image[:, :3], NYUD_BGR, flip=True), blobs, "color")["fc7"]
     hha = stream(centred(image[:, 3:], HHA, flip=False), blobs, "hha")["fc7"]
-    score = 0.5 * F.conv2d(color, *blobs["score_frcolor"]) + 0.5 * F.conv2d(hha, *blobs["score_frhha"])
+    score = 0.5 * conv(color, blobs["score_frcolor"]) + 0.5 * conv(hha, blobs["score_frhha"])
     with torch.no_grad():
         assert_same(model(image).logits, crop(up(score, blobs["upscore"][0], 32), 19, image))
 
