@@ -443,7 +443,7 @@ def test_two_heads_share_a_backbone(upsampling: str) -> None:
         ("geometry", "valid", "caffe, same"),
         ("upsampling", "nearest", "fixed, intermediate, learned"),
         ("backbone", "vgg17", "vgg16"),
-        ("width_mult", -1, "above 0"),
+        ("width_mult", -1, "must be > 0"),
         ("dropout", 1.0, "below 1"),
         ("preprocessing", "cafe", "caffe"),
     ],

@@ -164,7 +164,7 @@ def test_the_interpolation_table_gives_the_logits(name: str) -> None:
 def test_further_input_channels(name: str) -> None:
     model = tiny(name, in_channels=4).eval()
     assert model(torch.zeros(1, 4, 20, 30)).logits.shape == (1, NUM_CLASSES, 20, 30)
-    with pytest.raises(ConfigError, match="2 channels"):
+    with pytest.raises(ConfigError, match="expected 4 channels, got 2"):
         model(torch.zeros(1, 2, 20, 30))
 
 

@@ -118,7 +118,7 @@ def test_a_classifier_refuses_small_images_and_unknown_classes() -> None:
     with pytest.raises(InputError, match="class: must be 0 to 1, got 2"):
         classifier_probability(net, np.zeros((224, 224, 3), np.uint8), class_index=2)
     backbone: Any = create_backbone("vgg11", width_mult=1 / 16)
-    with pytest.raises(ConfigError, match="without a classifier"):
+    with pytest.raises(ConfigError, match="has no classifier"):
         classifier_probability(backbone, np.zeros((224, 224, 3), np.uint8), class_index=0)
 
 
