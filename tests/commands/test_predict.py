@@ -138,7 +138,7 @@ def test_no_output_is_written_over_an_input(
     assert {path: path.read_bytes() for path in (tmp_path / "in").iterdir()} == before
 
 
-def test_a_link_to_a_image_in_the_output_folder_is_not_its_end(
+def test_a_link_to_an_image_in_the_output_folder_is_not_its_end(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     real = put(tmp_path / "out/a.png")
@@ -220,29 +220,38 @@ def test_bad_images_are_a_line_each_and_the_rest_is_done(
     assert f"2 labelled into {tmp_path / 'out'}, {len(read)} failed" in out
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["cut.jpg", "empty.png", "bomb.png", "lfs.png", "pipe.png", "folder.png", "link.png", "gone.png", "text.png"],
-)
 @pytest.mark.parametrize("command", ["predict", "demo", "compare", "evaluate", "train", "report", "profile"])
 def test_no_bad_file_breaks_a_command(
-    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, name: str
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     """Given where each command expects its image, data or name."""
+    names = [
+        "cut.jpg",
+        "empty.png",
+        "bomb.png",
+        "lfs.png",
+        "pipe.png",
+        "folder.png",
+        "link.png",
+        "gone.png",
+        "text.png",
+    ]
     (tmp_path / "in").mkdir()
     make_bad_images(tmp_path / "in")
-    bad, out = tmp_path / "in" / name, tmp_path / "out"
-    arguments = {
-        "predict": (bad, "--out", out, "--model", checkpoint),
-        "demo": (bad, "--out", out, "--model", checkpoint),
-        "compare": (bad, "--out", out / "sheet.png", "--model", checkpoint),
-        "evaluate": ("--data", bad, "--model", checkpoint),
-        "train": (bad, "--out", out),
-        "report": (bad,),
-        "profile": (bad,),
-    }[command]
-    refused(capsys, command, *arguments, names=name)
-    assert not out.exists() or files_below(out) == []
+    out = tmp_path / "out"
+    for name in names:
+        bad = tmp_path / "in" / name
+        arguments = {
+            "predict": (bad, "--out", out, "--model", checkpoint),
+            "demo": (bad, "--out", out, "--model", checkpoint),
+            "compare": (bad, "--out", out / "sheet.png", "--model", checkpoint),
+            "evaluate": ("--data", bad, "--model", checkpoint),
+            "train": (bad, "--out", out),
+            "report": (bad,),
+            "profile": (bad,),
+        }[command]
+        refused(capsys, command, *arguments, names=name)
+        assert not out.exists() or files_below(out) == []
 
 
 def test_all_bad_is_exit_2(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -347,7 +356,7 @@ def test_leftovers_of_a_killed_process_are_swept(
     assert files_below(tmp_path / "out") == ["a.png"]
 
 
-def test_a_image_that_vanishes_is_a_line(
+def test_an_image_that_vanishes_is_a_line(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for n in range(2):

@@ -136,7 +136,7 @@ def test_other_things_are_refused(segmenter: pixelwise.Segmenter, wrong: Any) ->
         segmenter(wrong)
 
 
-def test_a_image_alone_equals_the_same_image_among_others(segmenter: pixelwise.Segmenter) -> None:
+def test_an_image_alone_equals_the_same_image_among_others(segmenter: pixelwise.Segmenter) -> None:
     images = [np.random.default_rng(n).integers(0, 256, (20 + 7 * n, 50 - 9 * n, 3)).astype(np.uint8) for n in range(4)]
     alone = [np.asarray(segmenter.predict(image, probs=True).probs) for image in images]
     for order in ([3, 1, 2, 0], [0, 0, 3, 3]):

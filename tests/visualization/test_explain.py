@@ -328,7 +328,7 @@ def test_command_writes_the_images_and_lists_them(
     assert len(list((tmp_path / "b").iterdir())) == 3
 
 
-def test_command_slides_a_classifier_of_torchvisions_over_a_image(tmp_path: Path) -> None:
+def test_command_slides_a_classifier_of_torchvisions_over_an_image(tmp_path: Path) -> None:
     net = create_backbone("googlenet_torchvision", num_classes=1000)
     torch.save(net.state_dict(), tmp_path / "googlenet.pth")
     Image.fromarray(np.full((240, 260, 3), 90, np.uint8)).save(tmp_path / "photo.png")

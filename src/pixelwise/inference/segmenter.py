@@ -30,8 +30,9 @@ Precision = Literal["float32", "bfloat16"]
 
 
 class Segmenter(ModelHubMixin):
-    """A network with its taxonomy. Call it with a path, an array or a PIL image; `from_pretrained`,
-    `save_pretrained` and `push_to_hub` read and write checkpoint folders.
+    """A network with its taxonomy, called with a path, an array or a PIL image.
+
+    `from_pretrained`, `save_pretrained` and `push_to_hub` read and write checkpoint folders.
 
     model      the network, in eval mode
     taxonomy   names, colours and file values of its classes

@@ -263,7 +263,7 @@ def draw_receptive_field(
 
 def input_gradient(model: SegmentationModel, images: Tensor, pixel: tuple[int, int]) -> NDArray[np.float32]:
     """Return |d logit / d input| summed over channels, (H, W) float32, for the logit of the class that wins at `pixel`."""
-    pixels = images.float().requires_grad_(True)
+    pixels = images.float().requires_grad_()
     at_pixel = model(pixels).logits[0, :, pixel[0], pixel[1]]
     (gradient,) = torch.autograd.grad(at_pixel.max(), pixels)
     return np.asarray(gradient[0].abs().sum(0).cpu().numpy(), np.float32)
