@@ -171,9 +171,7 @@ def feature_maps(model: SegmentationModel, images: Tensor, layers: Sequence[str]
     """Return layer name -> feature map (C, h, w) for images (1, C, H, W); `layers` as in `draw_activations`."""
     modules = dict(model.named_modules())
     backbone = next((module for module in modules.values() if isinstance(module, Backbone)), None)
-    map_names: Sequence[str] = ()
-    if backbone is not None:
-        map_names = backbone.map_names
+    map_names = () if backbone is None else backbone.map_names
     # Preprocessing and dropout make no map of their own.
     own_layers = [
         name for name, layer in model.named_children() if not isinstance(layer, Preprocess | nn.Dropout | nn.Dropout2d)
