@@ -1,4 +1,6 @@
-"""The overlap-tile strategy: tiles against the whole image, pieces with their surroundings, tiles that a network cannot compute."""
+"""The overlap-tile strategy: tiles against the whole image, pieces with their surroundings, tiles that a network cannot
+compute.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""DeepLab v1 and v2: fields of view, cells on every eighth pixel, MSc branches and scales against their parts written out."""
+"""DeepLab v1 and v2: fields of view, cells on every eighth pixel, MSc branches and scales against their parts written
+out.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +94,9 @@ def test_vgg_replaces_its_last_strides_by_dilation() -> None:
     [(V1[0], 12, 200, 435), (V1[1], 4, 200, 419), (V1[2], 4, 104, 323), (V1[2], 8, 200, 419), (V1[3], 12, 200, 435)],
 )
 def test_fields_of_view(name: str, rate: int, view: int, field: int) -> None:
-    """The paper's 224, 128 and 224 are names of classifiers' inputs: on the grid of stride 8 the kernels span these pixels."""
+    """The paper's 224, 128 and 224 are names of classifiers' inputs: on the grid of stride 8 the kernels span these
+    pixels.
+    """
     model = v1(name, dilation=rate)
     fc6 = layers_of([model.fc.get_submodule("fc6")])[0]
     assert (fc6.extent - 1) * 8 + 8 == view
@@ -187,7 +191,9 @@ def test_the_resnet_has_the_authors_strides_and_rates() -> None:
 
 
 def test_cells_of_all_scales_lie_on_each_other() -> None:
-    """The authors' 321: 241 and 161 pixels, 41, 31 and 21 cells; every fourth pixel is every third or second of the smaller."""
+    """The authors' 321: 241 and 161 pixels, 41, 31 and 21 cells; every fourth pixel is every third or second of the
+    smaller.
+    """
     model = v2()
     seen: list[Tensor] = []
     maps: list[Tensor] = []

@@ -1,4 +1,6 @@
-"""Hypercolumns: score maps against a classifier on upsampled features, the grid of classifiers against the authors' loops."""
+"""Hypercolumns: score maps against a classifier on upsampled features, the grid of classifiers against the authors'
+loops.
+"""
 
 from __future__ import annotations
 
@@ -152,7 +154,9 @@ def test_maps_are_the_papers_layers() -> None:
 
 
 def test_an_image_is_one_box() -> None:
-    """Resized to the square, answered by a heat map, which is brought to the image's size; normalising first is the same."""
+    """Resized to the square, answered by a heat map, which is brought to the image's size; normalising first is the
+    same.
+    """
     model, x = tiny(NETS[1]), images(50, 90)
     square = functional.interpolate(x, size=(64, 64), mode="bilinear", align_corners=False)
     with torch.no_grad():

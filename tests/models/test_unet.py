@@ -1,4 +1,6 @@
-"""U-Net: the paper's counts and sizes, its layers written out, training with context, and the padded U-Net on every backbone."""
+"""U-Net: the paper's counts and sizes, its layers written out, training with context, and the padded U-Net on every
+backbone.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Inference of DeconvNet by proposals: each box is labelled on its own, the logits are merged by their maximum.
 
-Source: Noh et al. 2015 (https://arxiv.org/abs/1505.04366), section 5, and the authors' code. They take edge boxes; any list of boxes
-works, and `grid_proposals` gives one that needs no detector.
+Source: Noh et al. 2015 (https://arxiv.org/abs/1505.04366), section 5, and the authors' code. They take edge boxes; any
+list of boxes works, and `grid_proposals` gives one that needs no detector.
 """
 
 from __future__ import annotations
@@ -53,9 +53,10 @@ def proposal_scores(
     num_proposals: int = NUM_PROPOSALS,
     min_side: int = MIN_SIDE,
 ) -> NDArray[np.float32]:
-    """Return the largest logits (K, H, W) over the proposals that contain a pixel, at least 0, of an image (H, W, C) uint8.
+    """Return, per pixel of an image (H, W, C) uint8, the largest logits (K, H, W) over the proposals around it, or 0.
 
-    Only the first `num_proposals` boxes with both sides of at least `min_side` pixels (or the image's shorter side) are used.
+    Only the first `num_proposals` boxes with both sides of at least `min_side` pixels (or the image's shorter side)
+    are used.
     Raises InputError for a box outside the image.
     """
     height, width = image.shape[:2]

@@ -1,7 +1,7 @@
 """Overlap-tile strategy: label an image of any size in tiles that give exactly the logits of the whole image.
 
-A network of valid convolutions sees true pixels only, so a tile cut with its surroundings gives the same logits as the image; pixels
-beyond the border are reflected. Source: U-Net, figure 2 (https://arxiv.org/abs/1505.04597).
+A network of valid convolutions sees true pixels only, so a tile cut with its surroundings gives the same logits as the
+image; pixels beyond the border are reflected. Source: U-Net, figure 2 (https://arxiv.org/abs/1505.04597).
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from ..nn.upsampling import Identity
 
 
 def tiled_logits(model: SegmentationModel, images: Tensor, tile: int) -> LowResLogits:
-    """Compute the logits of images (B, C, H, W) in tiles of `tile` x `tile` pixels: `model.forward_low_res`, but in less memory.
+    """Compute the logits of images (B, C, H, W) in tiles of `tile` x `tile` pixels.
 
-    Neighbouring tiles lie a multiple of `model.tile_step` apart (U-Net: 16 pixels, the grid of its four poolings), because a shifted
-    grid gives other logits; they overlap by the rest. Raises ConfigError for a network whose padding would show at the seams, and
-    for a tile that the network cannot compute.
+    The result equals `model.forward_low_res(images)`, which needs the memory of the whole image. Neighbouring tiles lie
+    a multiple of `model.tile_step` apart (U-Net: 16 pixels, the grid of its four poolings), because a shifted grid
+    gives other logits; they overlap by the rest. Raises ConfigError for a network whose padding would show at the
+    seams, and for a tile that the network cannot compute.
     """
     check_tile(model, tile)
     height, width = images.shape[-2:]

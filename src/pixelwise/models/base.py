@@ -1,6 +1,7 @@
 """The interface of every network: images of any size in, logits of that size out, pixel normalisation inside.
 
-Training, profiling, explanation and weight import ask a network for nothing that is not declared on `SegmentationModel`.
+Training, profiling, explanation and weight import ask a network for nothing that is not declared on
+`SegmentationModel`.
 """
 
 from __future__ import annotations
@@ -23,21 +24,22 @@ from ..registry import Registry
 class SegmentationModel(nn.Module, ABC):
     """Base class of all networks. A subclass implements `forward_low_res`, which reads like the figure of its paper.
 
-    The base class normalises pixels (`preprocess`), upsamples to the image size (`forward`) and lists the classifier layers.
+    The base class normalises pixels (`preprocess`), upsamples to the image size (`forward`) and lists the classifier
+    layers.
 
     num_classes       K
     in_channels       C of the images
     logits_stride     image pixels per low-resolution logit, along each axis; 1 for logits at full size and for networks
                       that resize every image to one square
     fixed_input_size  side in pixels of the square that every image is resized to; None for networks of any size
-    context_px        pixels beyond each border of its output that the network needs to see (valid convolutions, U-Net's 92);
-                      0 for padded networks
+    context_px        pixels beyond each border of its output that the network needs to see (valid convolutions,
+                      U-Net's 92); 0 for padded networks
     tile_step         pixels between two positions at which a network with context computes the same function
     num_heads         label maps that the network predicts; `forward` returns the first
     classifier_names  names of the submodules that turn features into class scores
-    import_format     published files that `pixelwise import` can load into the network: "caffe" for the nets of the FCN authors,
-                      "torchvision" for its segmentation nets, "backbone" for an image classifier in the submodule `backbone`,
-                      "" for none
+    import_format     published files that `pixelwise import` can load into the network: "caffe" for the networks of the
+                      FCN authors, "torchvision" for its segmentation networks, "backbone" for an image classifier in
+                      the submodule `backbone`, "" for none
     spec              name and options that the network was built with, set by `create_model`
     """
 
@@ -76,7 +78,7 @@ class SegmentationModel(nn.Module, ABC):
         return self.forward_low_res(images)
 
     def input_size(self, size: int) -> int:
-        """Return the input size, along one axis, that gives the logits of `size` pixels or slightly more, context included."""
+        """Return the input size, context included, that gives logits for at least `size` pixels along one axis."""
         return size + 2 * self.context_px
 
     def resize_to_input(self, x: Tensor) -> Tensor:
@@ -99,7 +101,7 @@ class SegmentationModel(nn.Module, ABC):
         return {}
 
     def caffe_names(self) -> dict[str, str]:
-        """Return layer name in the published .caffemodel -> submodule here; nothing for networks without such a file."""
+        """Return layer name in the published .caffemodel -> submodule here, empty for networks without such a file."""
         return {}
 
     def contributions(self, images: Tensor) -> dict[str, Tensor]:

@@ -1,15 +1,16 @@
 """A compact network for street scenes, made of parts of the classic line; the model that ships.
 
-A small residual encoder to stride 16, an atrous spatial pyramid without image pooling, and a decoder that climbs back to stride 2 over
-three skip connections. It is small enough to run on a CPU.
+A small residual encoder to stride 16, an atrous spatial pyramid without image pooling, and a decoder that climbs back
+to stride 2 over three skip connections. It is small enough to run on a CPU.
 
-Paper: none of its own. Residual backbone: He et al. 2016 (https://arxiv.org/abs/1512.03385). Atrous spatial pyramid: Chen
-et al. 2017, DeepLab v2/v3 (https://arxiv.org/abs/1706.05587). Skips from fine maps: Long et al. 2015, FCN
-(https://arxiv.org/abs/1411.4038), in the form of DeepLab v3+ (https://arxiv.org/abs/1802.02611): reduced by 1x1, concatenated.
+Paper: none of its own. Residual backbone: He et al. 2016 (https://arxiv.org/abs/1512.03385). Atrous spatial pyramid:
+Chen et al. 2017, DeepLab v2/v3 (https://arxiv.org/abs/1706.05587). Skips from fine maps: Long et al. 2015, FCN
+(https://arxiv.org/abs/1411.4038), in the form of DeepLab v3+ (https://arxiv.org/abs/1802.02611): reduced by 1x1,
+concatenated.
 
 Deviations: from ResNet, few blocks and narrow maps, no max pooling, strides 2, 4, 8, 16. From DeepLab v3, no image
-pooling, so that a pixel depends on a bounded window and tiles can equal the whole. From v3+, three skips (strides 8, 4, 2): poles
-and signs are a few pixels wide.
+pooling, so that a pixel depends on a bounded window and tiles can equal the whole. From v3+, three skips (strides 8, 4,
+2): poles and signs are a few pixels wide.
 """
 
 from __future__ import annotations
@@ -60,14 +61,18 @@ class Compact(SegmentationModel):
             raise ConfigError("channels, num_blocks, decoder_channels", what, "give 4, 2 and 3 numbers")
         c2, c4, c8, c16 = channels
         d8, d4, d2 = decoder_channels
+        # Encoder: a 3x3 of stride 2, then one stage per stride; the last four blocks stay at stride 16 and dilate
+        # instead.
         self.stem = ConvNormAct(in_channels, c2, stride=2)
         self.stride4 = stage(c2, c4, [1] * num_blocks[0])
         self.stride8 = stage(c4, c8, [1] * num_blocks[1])
         self.stride16 = stage(c8, c16, dilations)
+        # ASPP: a 1x1 and atrous 3x3 of half the channels, concatenated, projected.
         self.pyramid = nn.ModuleList([ConvNormAct(c16, c16 // 2, 1)])
         self.pyramid.extend(ConvNormAct(c16, c16 // 2, dilation=rate) for rate in atrous_rates)
         self.project = ConvNormAct(len(self.pyramid) * (c16 // 2), d8, 1)
         self.dropout = nn.Dropout2d(dropout)
+        # Decoder: each step joins the encoder's map of that stride.
         self.up8 = Fusion(d8, c8, d8)
         self.up4 = Fusion(d8, c4, d4)
         self.up2 = Fusion(d4, c2, d2)

@@ -1,18 +1,21 @@
 """DeconvNet: Noh, Hong and Han, "Learning Deconvolution Network for Semantic Segmentation", ICCV 2015.
 
-VGG16 with its fully connected layers, followed by its mirror image. Each max pooling records where it found its maxima; the
-mirrored unpooling puts the values back at these places, and deconvolutions (transposed convolutions of stride 1) fill in the shape.
+VGG16 with its fully connected layers, followed by its mirror image. Each max pooling records where it found its maxima;
+the mirrored unpooling puts the values back at these places, and deconvolutions (transposed convolutions of stride 1)
+fill in the shape.
 
 Paper: https://arxiv.org/abs/1505.04366
 
-Faithful: figure 2 and the authors' prototxt: VGG16 through fc6 and fc7, mirrored; 3x3 deconvolutions; batch normalisation and ReLU
-after every layer except the scores; images of 224 pixels. Crops of objects for training in two stages are `augment.instance_crops`;
-merging of proposals by maximum and the product with FCN-8s are `inference.proposals`.
+Faithful: figure 2 and the authors' prototxt: VGG16 through fc6 and fc7, mirrored; 3x3 deconvolutions; batch
+normalisation and ReLU after every layer except the scores; images of 224 pixels. Crops of objects for training in two
+stages are `augment.instance_crops`; merging of proposals by maximum and the product with FCN-8s are
+`inference.proposals`.
 
-Deviations: a whole image is resized to `input_size` pixels, and its logits back, as one proposal that covers it (bilinear). With a
-single image in training, batch normalisation after fc6 and fc7, which sees one value per channel, uses its running statistics.
-Convolutions start from He's initialisation, the authors' from VGG16. The authors estimate the statistics of batch normalisation over
-500 passes after training; here they are the running ones. `width_mult` is ours.
+Deviations: a whole image is resized to `input_size` pixels, and its logits back, as one proposal that covers it
+(bilinear). With a single image in training, batch normalisation after fc6 and fc7, which sees one value per channel,
+uses its running statistics. Convolutions start from He's initialisation, the authors' from VGG16. The authors estimate
+the statistics of batch normalisation over 500 passes after training; here they are the running ones. `width_mult` is
+ours.
 """
 
 from __future__ import annotations
@@ -56,14 +59,18 @@ class DeconvBNReLU(nn.Sequential):
 
 
 def block(layer: type[ConvBNReLU] | type[DeconvBNReLU], *channels: int) -> nn.Sequential:
-    """Return a chain of 3x3 layers that keep the size; `channels` lists those of the input, then those after each layer."""
+    """Return a chain of 3x3 layers that keep the size.
+
+    channels  of the input, then after each layer
+    """
     return nn.Sequential(*(layer(a, b, 3, 1) for a, b in pairwise(channels)))
 
 
 class DeconvNet(SegmentationModel):
     """Logits at `input_size` x `input_size`, resized to the image.
 
-    input_size  side in pixels of the square that every image is resized to, a multiple of 32; fc6 covers all of the last map
+    input_size  side in pixels of the square that every image is resized to, a multiple of 32; fc6 covers all of the
+                last map
     """
 
     logits_stride = 1
@@ -103,6 +110,7 @@ class DeconvNet(SegmentationModel):
     def forward_low_res(self, images: Tensor) -> LowResLogits:
         """Compute logits (B, K, input_size, input_size) of images (B, C, H, W), as figure 2 from left to right."""
         x = self.resize_to_input(self.preprocess(images))
+        # Switches are the positions of the maxima; each pooling's are used by the unpooling at its mirror position.
         x, switches1 = F.max_pool2d(self.conv1(x), 2, return_indices=True)
         x, switches2 = F.max_pool2d(self.conv2(x), 2, return_indices=True)
         x, switches3 = F.max_pool2d(self.conv3(x), 2, return_indices=True)

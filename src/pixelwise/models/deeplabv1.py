@@ -1,20 +1,22 @@
-"""DeepLab v1: Chen, Papandreou, Kokkinos, Murphy and Yuille, "Semantic Image Segmentation with Deep Convolutional Nets and
-Fully Connected CRFs", ICLR 2015.
+"""DeepLab v1: Chen, Papandreou, Kokkinos, Murphy and Yuille, "Semantic Image Segmentation with Deep Convolutional Nets
+and Fully Connected CRFs", ICLR 2015.
 
-VGG16 turned into a dense labeller: its last two poolings lose their stride and the convolutions after them get holes instead (atrous
-convolution), so that logits lie at every eighth pixel with no weight changed. A fully connected CRF then sharpens the borders.
+VGG16 turned into a dense labeller: its last two poolings lose their stride and the convolutions after them get holes
+instead (atrous convolution), so that logits lie at every eighth pixel with no weight changed. A fully connected CRF
+then sharpens the borders.
 
 Paper: https://arxiv.org/abs/1412.7062
 
-Faithful: VGG16 at output stride 8, conv5 at atrous rate 2; fc6 as an atrous convolution whose kernel and rate set the field of view
-(table 2): 7x7 at rate 4, 4x4 at rate 4 (or 8), LargeFOV's 3x3 at rate 12 with 1024 filters; 3x3 poolings, so that cells lie on
-pixels 0, 8, 16, ...; LargeFOV averages pool5 over 3x3 (pool5a). MSc: the image and pool1 to pool4 reach the classifier through a 3x3
-and a 1x1 of 128 filters each (section 4.3). Images are padded with their mean colour to 8 n + 1 pixels per side, the authors' 321 and
-513. The loss against every eighth label is `loss.resolution: logits`; the CRF is `--crf deeplabv1`, not part of the network.
+Faithful: VGG16 at output stride 8, conv5 at atrous rate 2; fc6 as an atrous convolution whose kernel and rate set the
+field of view (table 2): 7x7 at rate 4, 4x4 at rate 4 (or 8), LargeFOV's 3x3 at rate 12 with 1024 filters; 3x3 poolings,
+so that cells lie on pixels 0, 8, 16, ...; LargeFOV averages pool5 over 3x3 (pool5a). MSc: the image and pool1 to pool4
+reach the classifier through a 3x3 and a 1x1 of 128 filters each (section 4.3). Images are padded with their mean colour
+to 8 n + 1 pixels per side, the authors' 321 and 513. The loss against every eighth label is `loss.resolution: logits`;
+the CRF is `--crf deeplabv1`, not part of the network.
 
-Deviations: without published weights the backbone starts from He's initialisation. 7x7 and 4x4 have the 3x3 poolings of the authors'
-later files (their first ones pool 2x2, each padded by a pixel). MSc reads every eighth pixel of the image, as in the authors'
-training; `dense_eval` reads all pixels in evaluation, as in their test file. `width_mult` is ours.
+Deviations: without published weights the backbone starts from He's initialisation. 7x7 and 4x4 have the 3x3 poolings of
+the authors' later files (their first ones pool 2x2, each padded by a pixel). MSc reads every eighth pixel of the image,
+as in the authors' training; `dense_eval` reads all pixels in evaluation, as in their test file. `width_mult` is ours.
 """
 
 from __future__ import annotations
@@ -156,7 +158,7 @@ class MultiScaleBranch(nn.Module):
 
 
 class DeepLabV1MSc(SegmentationModel):
-    """MSc-LargeFOV: fc7 is concatenated with branches from the image and pool1 to pool4 before the scores (section 4.3).
+    """MSc-LargeFOV: fc7 concatenated with branches from the image and pool1 to pool4, then scores (section 4.3).
 
     dilation    atrous rate of fc6
     dense_eval  in evaluation the branches read every pixel, not every eighth; logits are then at full size
@@ -197,8 +199,9 @@ class DeepLabV1MSc(SegmentationModel):
         self.score = normal_conv(concatenated, num_classes, 1, std=0.01)
 
     def forward_low_res(self, images: Tensor) -> LowResLogits:
-        """Compute logits at every eighth pixel of images (B, C, H, W), at every pixel with `dense_eval` in evaluation."""
+        """Compute logits at every eighth pixel of images (B, C, H, W); with `dense_eval`, in evaluation, at every one."""
         x = pad_to_stride(self.preprocess(images), STRIDE)
+        # pool1 to pool4 at strides 2, 4, 8, 8; pool5 at 8.
         *pools, pool5 = self.backbone(x)
         fc7 = self.fc(self.pool5a(pool5))
         if self.dense_eval and not self.training:

@@ -1,22 +1,23 @@
-"""DeepLab v2: Chen, Papandreou, Kokkinos, Murphy and Yuille, "DeepLab: Semantic Image Segmentation with Deep Convolutional Nets,
-Atrous Convolution, and Fully Connected CRFs", PAMI 2018.
+"""DeepLab v2: Chen, Papandreou, Kokkinos, Murphy and Yuille, "DeepLab: Semantic Image Segmentation with Deep
+Convolutional Nets, Atrous Convolution, and Fully Connected CRFs", PAMI 2018.
 
-DeepLab v1 with atrous spatial pyramid pooling (ASPP): parallel atrous convolutions with several rates read the same feature map, each
-gives class scores, and the scores are summed. On ResNet-101 the network also labels the image at three sizes and keeps the maximum.
+DeepLab v1 with atrous spatial pyramid pooling (ASPP): parallel atrous convolutions with several rates read the same
+feature map, each gives class scores, and the scores are summed. On ResNet-101 the network also labels the image at
+three sizes and keeps the maximum.
 
 Paper: https://arxiv.org/abs/1606.00915
 
-Faithful: on VGG16 four branches fc6-fc7-fc8 of 1024 filters read pool5, at rates 2, 4, 8, 12 (ASPP-S) or 6, 12, 18, 24 (ASPP-L);
-LargeFOV is v1's network. On ResNet-101, with strides in the first 1x1 and output stride 8, four 3x3 convolutions with biases lead from
-the last map to the classes. Multi-scale: the same network labels the image at 1, 0.75 and 0.5 of its size, the maximum of the score
-maps in each cell wins; training adds a loss on each of the three to that on their maximum (`loss.aux_weight` 1). Images are padded
-with their mean colour to 32 n + 1 pixels per side (8 n + 1 for one scale), the authors' 321 and 513, so that the cells of all scales
-coincide.
+Faithful: on VGG16 four branches fc6-fc7-fc8 of 1024 filters read pool5, at rates 2, 4, 8, 12 (ASPP-S) or 6, 12, 18, 24
+(ASPP-L); LargeFOV is v1's network. On ResNet-101, with strides in the first 1x1 and output stride 8, four 3x3
+convolutions with biases lead from the last map to the classes. Multi-scale: the same network labels the image at 1,
+0.75 and 0.5 of its size, the maximum of the score maps in each cell wins; training adds a loss on each of the three to
+that on their maximum (`loss.aux_weight` 1). Images are padded with their mean colour to 32 n + 1 pixels per side (8 n +
+1 for one scale), the authors' 321 and 513, so that the cells of all scales coincide.
 
 Deviations: without published weights the backbone starts from He's initialisation. Batch normalisation learns unless
-`train.freeze_norm` keeps its statistics; scale and shift still learn, the published runs freeze them too. The losses of the smaller
-scales are taken at the image size, not at their own. `scales` also exists on VGG16, which the paper measures at one; `width_mult` is
-ours.
+`train.freeze_norm` keeps its statistics; scale and shift still learn, the published runs freeze them too. The losses of
+the smaller scales are taken at the image size, not at their own. `scales` also exists on VGG16, which the paper
+measures at one; `width_mult` is ours.
 """
 
 from __future__ import annotations
@@ -47,7 +48,10 @@ ATROUS_RATES: dict[Head, tuple[int, ...]] = {"aspp_s": (2, 4, 8, 12), "aspp_l": 
 
 
 class SummedASPP(nn.Module):
-    """v2's atrous spatial pyramid pooling: one branch per rate, each ends in class scores, summed. Source: figures 4 and 7."""
+    """v2's atrous spatial pyramid pooling: one branch per rate that ends in class scores, summed.
+
+    Source: figures 4 and 7.
+    """
 
     def __init__(self, branches: Mapping[int, nn.Module], pool5a: nn.Module | None = None) -> None:
         super().__init__()
@@ -62,7 +66,9 @@ class SummedASPP(nn.Module):
 
 
 class DeepLabV2(SegmentationModel):
-    """A backbone at stride 8 and a summed ASPP, over one or several sizes of the image. Subclasses set `backbone` and `aspp`.
+    """A backbone at stride 8 and a summed ASPP, over one or several sizes of the image.
+
+    Subclasses set `backbone` and `aspp`.
 
     scales  of the image; 1 first, then multiples of 1/8 or simpler, as 0.75. Raises ConfigError for others
     """
@@ -90,12 +96,12 @@ class DeepLabV2(SegmentationModel):
         self.pad_multiple = STRIDE * math.lcm(*(scale.denominator for scale in self.scales))
 
     def forward_low_res(self, images: Tensor) -> LowResLogits:
-        """Compute logits at every eighth pixel, the maximum over the scales; in training also those of each scale (aux)."""
+        """Compute logits at every eighth pixel, the maximum over the scales; in training `aux` holds those of each."""
         x = pad_to_stride(self.preprocess(images), self.pad_multiple)
         logits = [self.aspp(self.backbone(resize_aligned(x, scale))[-1]) for scale in self.scales]
         if len(logits) == 1:
             return LowResLogits(logits[0], AlignedBilinear(STRIDE))
-        # Sides of 321, 241 and 161 pixels give 41, 31 and 21 cells, all brought to 41.
+        # Sides of 321, 241 and 161 pixels give 41, 31 and 21 cells, all upsampled to 41.
         size = logits[0].shape[-2:]
         logits[1:] = [F.interpolate(small, size=size, mode="bilinear", align_corners=True) for small in logits[1:]]
         aux = tuple(logits) if self.training else ()
@@ -109,7 +115,10 @@ class DeepLabV2(SegmentationModel):
 
 
 def resize_aligned(x: Tensor, scale: Fraction) -> Tensor:
-    """Resize (B, C, n + 1, m + 1) to (B, C, scale * n + 1, scale * m + 1): corners stay in place, so pixels and cells coincide."""
+    """Resize (B, C, n + 1, m + 1) bilinearly to (B, C, scale * n + 1, scale * m + 1).
+
+    Corners stay in place, so that the pixels of all scales coincide.
+    """
     if scale == 1:
         return x
     size = [int((side - 1) * scale) + 1 for side in x.shape[-2:]]

@@ -1,17 +1,21 @@
-"""DeepLab v3: Chen, Papandreou, Schroff and Adam, "Rethinking Atrous Convolution for Semantic Image Segmentation", 2017.
+"""DeepLab v3: Chen, Papandreou, Schroff and Adam, "Rethinking Atrous Convolution for Semantic Image Segmentation",
+2017.
 
-A ResNet with atrous convolutions in place of its last strides, followed by ASPP: 1x1, three atrous 3x3 and an average over the whole
-image, concatenated. The cascaded variant repeats the last ResNet stage three times with growing rates instead.
+A ResNet with atrous convolutions in place of its last strides, followed by ASPP: 1x1, three atrous 3x3 and an average
+over the whole image, concatenated. The cascaded variant repeats the last ResNet stage three times with growing rates
+instead.
 
 Paper: https://arxiv.org/abs/1706.05587
 
-Faithful: ResNet at output stride 16 or 8 (option `output_stride`, the same weights), multi-grid (1, 2, 4) in the last stage, ASPP
-with rates 6, 12, 18, doubled at output stride 8, and image pooling (figure 5); or the cascade of blocks 5 to 7, copies of block 4, with
-multi-grid (1, 2, 1) (figure 3). Logits are upsampled bilinearly with aligned corners; labels are never downsampled.
+Faithful: ResNet at output stride 16 or 8 (option `output_stride`, the same weights), multi-grid (1, 2, 4) in the last
+stage, ASPP with rates 6, 12, 18, doubled at output stride 8, and image pooling (figure 5); or the cascade of blocks 5
+to 7, copies of block 4, with multi-grid (1, 2, 1) (figure 3). Logits are upsampled bilinearly with aligned corners;
+labels are never downsampled.
 
-Deviations: batch normalisation averages over ten steps (torch's momentum of 0.1), the authors' over thousands. The ResNet has
-torchvision's 7x7 stem and strides in the 3x3 (`deep_stem` and `stride_in` give the authors' networks). With a single image in
-training, batch normalisation after the image pooling uses its running statistics. `width_mult` is ours.
+Deviations: batch normalisation averages over ten steps (torch's momentum of 0.1), the authors' over thousands. The
+ResNet has torchvision's 7x7 stem and strides in the 3x3 (`deep_stem` and `stride_in` give the authors' networks). With
+a single image in training, batch normalisation after the image pooling uses its running statistics. `width_mult` is
+ours.
 """
 
 from __future__ import annotations
@@ -68,6 +72,7 @@ class DeepLabV3(SegmentationModel):
             deep_stem=deep_stem,
             width_mult=width_mult,
         )
+        # 2048 channels of block 4 to 256 per branch; five branches, concatenated and projected to 256.
         hidden = scale_channels(256, width_mult)
         self.aspp = ASPP(self.backbone.channels[-1], hidden, atrous_rates_at(output_stride))
         self.score = nn.Conv2d(hidden, num_classes, 1)
@@ -79,7 +84,7 @@ class DeepLabV3(SegmentationModel):
 
 
 class DeepLabV3Cascade(SegmentationModel):
-    """ResNet with blocks 5 to 7, three copies of block 4 with growing rates (figure 3b); logits at `output_stride`."""
+    """ResNet with blocks 5 to 7, three copies of block 4 with growing rates (figure 3); logits at `output_stride`."""
 
     import_format = "backbone"
 
@@ -105,6 +110,7 @@ class DeepLabV3Cascade(SegmentationModel):
             multi_grid=multi_grid,
             stride_in=stride_in,
             deep_stem=deep_stem,
+            # Blocks 5, 6 and 7; at output stride 16 their base rates are 4, 8 and 16.
             cascade=3,
             width_mult=width_mult,
         )

@@ -1,17 +1,20 @@
-"""DeepLab v3+: Chen et al., "Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation", ECCV 2018.
+"""DeepLab v3+: Chen et al., "Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation", ECCV
+2018.
 
-DeepLab v3 as the encoder, plus a small decoder: the encoder's output is upsampled by four, concatenated with a low-level map of
-stride 4 reduced to 48 channels, and refined by two 3x3 convolutions. On Xception all 3x3 are depthwise separable.
+DeepLab v3 as the encoder, plus a small decoder: the encoder's output is upsampled by four, concatenated with a
+low-level map of stride 4 reduced to 48 channels, and refined by two 3x3 convolutions. On Xception all 3x3 are depthwise
+separable.
 
 Paper: https://arxiv.org/abs/1802.02611
 
-Faithful: figure 2, tables 1 and 2: 48 low-level channels, two 3x3 of 256, logits upsampled by four. ResNets have the authors' stem of
-three 3x3 and the stride in the last unit of a stage; the decoder reads what unit 2 of block 1 adds, before its ReLU. Of Xception it
-reads the second separable convolution of the strided unit; ASPP and decoder are separable there (`separable`). `decoder=False` is
-the encoder alone, as in the ablations. MobileNetV2 has neither atrous branches nor a decoder, as released.
+Faithful: figure 2, tables 1 and 2: 48 low-level channels, two 3x3 of 256, logits upsampled by four. ResNets have the
+authors' stem of three 3x3 and the stride in the last unit of a stage; the decoder reads what unit 2 of block 1 adds,
+before its ReLU. Of Xception it reads the second separable convolution of the strided unit; ASPP and decoder are
+separable there (`separable`). `decoder=False` is the encoder alone, as in the ablations. MobileNetV2 has neither atrous
+branches nor a decoder, as released.
 
-Deviations: batch normalisation averages over ten steps (torch's momentum of 0.1), the authors' over thousands. With a single image in
-training, batch normalisation after the image pooling uses its running statistics. `width_mult` is ours.
+Deviations: batch normalisation averages over ten steps (torch's momentum of 0.1), the authors' over thousands. With a
+single image in training, batch normalisation after the image pooling uses its running statistics. `width_mult` is ours.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ PAPER = "https://arxiv.org/abs/1802.02611"
 
 
 class Decoder(nn.Module):
-    """Encoder output and reduced low-level map, concatenated, refined by two 3x3. Source: section 3.1, tables 1 and 2."""
+    """Encoder output and reduced low-level map, concatenated, refined by two 3x3. Source: section 3.1, tables 1, 2."""
 
     def __init__(
         self, in_channels: int, low_level_channels: int, *, reduced_channels: int = 48, separable: bool = False
@@ -58,7 +61,9 @@ class Decoder(nn.Module):
 
 
 class DeepLabV3Plus(SegmentationModel):
-    """Backbone and ASPP, the encoder of figure 2, then the decoder; logits at stride 4, without a decoder at the output stride.
+    """Backbone and ASPP, the encoder of figure 2, then the decoder; logits at stride 4.
+
+    Without a decoder, the logits are at the output stride.
 
     backbone      with a map of stride 4, the low-level features, and the last map at the output stride
     atrous_rates  of the ASPP's 3x3 branches, may be empty
@@ -84,10 +89,12 @@ class DeepLabV3Plus(SegmentationModel):
         self.backbone = backbone
         hidden = scale_channels(256, width_mult)
         self.aspp = ASPP(backbone.channels[-1], hidden, atrous_rates, separable=separable)
+        # Conv2 of the ResNet, 256 channels (table 2), or the entry flow of Xception.
         self.low_level_index = backbone.strides.index(4)
         self.decoder: Decoder | None = None
         if decoder:
             low_level_channels = backbone.channels[self.low_level_index]
+            # The best of table 1. The 256 channels of Conv2 could outweigh the encoder's features (section 3.1).
             reduced_channels = scale_channels(48, width_mult)
             self.decoder = Decoder(hidden, low_level_channels, reduced_channels=reduced_channels, separable=separable)
         self.logits_stride = 4 if decoder else backbone.strides[-1]

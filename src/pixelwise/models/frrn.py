@@ -1,18 +1,19 @@
 """FRRN: Pohlen et al., "Full-Resolution Residual Networks for Semantic Segmentation in Street Scenes", CVPR 2017.
 
-Two streams run side by side: a residual stream that never leaves full resolution and carries the borders, and a pooling stream that is
-downsampled and upsampled like an encoder-decoder and recognises. Every unit reads both and adds its result back to both.
+Two streams run side by side: a residual stream that never leaves full resolution and carries the borders, and a pooling
+stream that is downsampled and upsampled like an encoder-decoder and recognises. Every unit reads both and adds its
+result back to both.
 
 Paper: https://arxiv.org/abs/1611.08323
 
-Faithful: networks A and B (table 1). As in the paper, y is the pooling stream, z the residual stream of 32 channels; RU is a residual
-unit, FRRU a full-resolution residual unit, which reads z through max pooling and answers by a 1x1 convolution, upsampled by
-repetition. The bootstrapped loss is `loss.bootstrap_top_k`. `subsample` downsamples the images (A 4, B 2 on Cityscapes, section 5)
-and upsamples the logits, so that training and scoring happen at one size.
+Faithful: networks A and B (table 1). As in the paper, y is the pooling stream, z the residual stream of 32 channels; RU
+is a residual unit, FRRU a full-resolution residual unit, which reads z through max pooling and answers by a 1x1
+convolution, upsampled by repetition. The bootstrapped loss is `loss.bootstrap_top_k`. `subsample` downsamples the
+images (A 4, B 2 on Cityscapes, section 5) and upsamples the logits, so that training and scoring happen at one size.
 
-Deviations: sizes that are not a multiple of 16 (A) or 32 (B) are padded by repeating the border at the bottom and right, and the
-logits cropped. Images are subsampled by averaging. `base_channels` and `residual_channels` scale the network. Pixels are normalised
-(the authors scale them to 0..1). Fresh weights are He's normal ones (theirs: uniform).
+Deviations: sizes that are not a multiple of 16 (A) or 32 (B) are padded by repeating the border at the bottom and
+right, and the logits cropped. Images are subsampled by averaging. `base_channels` and `residual_channels` scale the
+network. Pixels are normalised (the authors scale them to 0..1). Fresh weights are He's normal ones (theirs: uniform).
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from ..nn.init import init_kaiming_normal
 from ..nn.upsampling import BilinearByFactor
 from .base import MODELS, SegmentationModel
 
-# Stages of FRRUs: (stride of the pooling stream, channels / base channels, number of units). Source: table 1; the authors' code.
+# Stages of FRRUs: (stride of the pooling stream, channels / base channels, number of units).
+# Source: table 1; the authors' code.
 Stage = tuple[int, int, int]
 DOWN_A: tuple[Stage, ...] = ((2, 2, 3), (4, 4, 4), (8, 8, 2), (16, 8, 2))
 UP_A: tuple[Stage, ...] = ((8, 4, 2), (4, 4, 2), (2, 2, 2))
@@ -41,7 +43,10 @@ UP_B = ((16, 4, 2), *UP_A)
 
 
 class RU(nn.Module):
-    """Residual unit: x plus two 3x3 convolutions of it, no ReLU after the sum; a 1x1 shortcut where channels change (figure 2b)."""
+    """Residual unit: x plus two 3x3 convolutions of it, no ReLU after the sum. Source: figure 2.
+
+    The shortcut is a bare 1x1 where the channels change.
+    """
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -58,7 +63,10 @@ class RU(nn.Module):
 
 
 class FRRU(nn.Module):
-    """Full-resolution residual unit: computes y from y and the pooled z, and adds y, upsampled, to z (figures 2c and 3)."""
+    """Full-resolution residual unit: computes y from y and the pooled z, adds y, upsampled, to z.
+
+    Source: figures 2 and 3.
+    """
 
     def __init__(self, in_channels: int, channels: int, *, residual_channels: int, stride: int) -> None:
         super().__init__()
@@ -100,12 +108,15 @@ class FRRN(SegmentationModel):
         self.subsample = subsample
         self.logits_stride = subsample
         self.coarsest_stride = down[-1][0]
+        # Table 1 from the top: 5x5 to 48 channels at full size, then three RUs of 48.
         self.conv1 = ConvNormAct(in_channels, base_channels, 5)
         self.first_units = nn.Sequential(*(RU(base_channels, base_channels) for _ in range(3)))
-        # The bare 1x1 that starts the residual stream.
+        # The 1x1 that starts the residual stream.
         self.split = nn.Sequential(
             nn.Conv2d(base_channels, residual_channels, 1, bias=False), nn.BatchNorm2d(residual_channels)
         )
+        # A: 3 FRRUs of 96 at stride 2, 4 of 192 at 4, 2 of 384 at 8, 2 of 384 at 16; up again 2 of 192 at 8, 2 of 192
+        # at 4, 2 of 96 at 2.
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         channels = base_channels
         for stages, path in ((down, self.down), (up, self.up)):
@@ -116,6 +127,7 @@ class FRRN(SegmentationModel):
                     units.append(FRRU(channels, out_channels, residual_channels=residual_channels, stride=stride))
                     channels = out_channels
                 path.append(units)
+        # Both streams, concatenated at full size: 96 + 32 channels to 48, in three RUs.
         self.last_units = nn.Sequential(
             RU(channels + residual_channels, base_channels),
             RU(base_channels, base_channels),
@@ -134,6 +146,7 @@ class FRRN(SegmentationModel):
         x = F.avg_pool2d(x, self.subsample)
         y = self.first_units(self.conv1(x))
         z = self.split(y)
+        # y is pooled before every stage on the way down, upsampled before every stage on the way up; z keeps its size.
         for stage in self.down:
             y = F.max_pool2d(y, 2)
             for unit in stage.children():
@@ -142,6 +155,7 @@ class FRRN(SegmentationModel):
             y = upsample_by_two(y)
             for unit in stage.children():
                 y, z = unit(y, z)
+        # From stride 2 to full size, where the streams are joined.
         logits = self.score(self.last_units(torch.cat([upsample_by_two(y), z], 1)))
         rows, columns = -(-height // self.subsample), -(-width // self.subsample)
         return LowResLogits(logits[..., :rows, :columns], BilinearByFactor(self.subsample))

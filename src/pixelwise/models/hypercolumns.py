@@ -1,22 +1,24 @@
-"""Hypercolumns: Hariharan, Arbelaez, Girshick and Malik, "Hypercolumns for Object Segmentation and Fine-grained Localization",
-CVPR 2015.
+"""Hypercolumns: Hariharan, Arbelaez, Girshick and Malik, "Hypercolumns for Object Segmentation and Fine-grained
+Localization", CVPR 2015.
 
-A pixel is described by its hypercolumn: the activations above it in several layers of a classifier, upsampled and concatenated. Linear
-classifiers, one per cell of a coarse grid over the image and interpolated between cells, turn it into class scores.
+A pixel is described by its hypercolumn: the activations above it in several layers of a classifier, upsampled and
+concatenated. Linear classifiers, one per cell of a coarse grid over the image and interpolated between cells, turn it
+into class scores.
 
 Paper: https://arxiv.org/abs/1411.5752
 
-Faithful: each layer is resized to a heat map of 50x50 by bilinear interpolation. A linear classifier on the concatenation equals one
-score layer per map, whose scores are upsampled and summed. The box is divided into K x K cells with a classifier each; a pixel's
-answer interpolates those of the four nearest classifiers (`interpolate` "probabilities", as in the authors' layer). Fully connected
-layers see the whole box and say the same everywhere. AlexNet is CaffeNet, box of 227 pixels: pool2, conv4 and fc7, 4736 numbers per
-pixel. VGG16 is the authors' later network, box of 224 pixels: pool3 with a 3x3 score layer, pool4 and fc7, with their fixed factors.
+Faithful: each layer is resized to a heat map of 50x50 by bilinear interpolation. A linear classifier on the
+concatenation equals one score layer per map, whose scores are upsampled and summed. The box is divided into K x K cells
+with a classifier each; a pixel's answer interpolates those of the four nearest classifiers (`interpolate`
+"probabilities", as in the authors' layer). Fully connected layers see the whole box and say the same everywhere.
+AlexNet is CaffeNet, box of 227 pixels: pool2, conv4 and fc7, 4736 numbers per pixel. VGG16 is the authors' later
+network, box of 224 pixels: pool3 with a 3x3 score layer, pool4 and fc7, with their fixed factors.
 
-Deviations: the box is the whole image, resized to `input_size` pixels as the paper warps its boxes, and its heat map is resized to the
-image; detections and the projection to superpixels are not part of the network. Classes exclude each other (softmax); the paper
-separates each class from its background (sigmoid). Without published weights the backbone starts from He's initialisation; the authors
-train only the score layers of VGG16. `interpolate` "scores" interpolates before the softmax, so that everything after the maps is
-linear. `width_mult` is ours.
+Deviations: the box is the whole image, resized to `input_size` pixels as the paper warps its boxes, and its heat map is
+resized to the image; detections and the projection to superpixels are not part of the network. Classes exclude each
+other (softmax); the paper separates each class from its background (sigmoid). Without published weights the backbone
+starts from He's initialisation; the authors train only the score layers of VGG16. `interpolate` "scores" interpolates
+before the softmax, so that everything after the maps is linear. `width_mult` is ours.
 """
 
 from __future__ import annotations
@@ -45,7 +47,13 @@ Interpolate = Literal["probabilities", "scores"]
 
 @dataclass(frozen=True)
 class HypercolumnLayer:
-    """A layer of the hypercolumn: its name and index in `features`, the kernel of its score layer, a factor on its activations."""
+    """A layer of the hypercolumn.
+
+    name    of the layer in the paper
+    index   in the backbone's `features`
+    kernel  of its score layer
+    factor  on its activations
+    """
 
     name: str
     index: int
@@ -65,7 +73,8 @@ VGG16_LAYERS = (
 class ClassifierGrid(nn.Module):
     """K x K classifiers, each for its cell of the heat map: the scores of all at every pixel -> one answer per pixel.
 
-    A pixel interpolates the four classifiers whose cell centres are nearest, fewer at the border. Source: paper section 3.
+    A pixel interpolates the four classifiers whose cell centres are nearest, fewer at the border.
+    Source: paper section 3.
     """
 
     weights: Tensor
@@ -82,7 +91,8 @@ class ClassifierGrid(nn.Module):
         """Scores (B, K, grid_size^2, h, w) -> logits (B, K, h, w)."""
         if self.interpolate == "scores":
             return (scores * self.weights).sum(2)
-        # The mean of probabilities, in logarithms so that none underflows; log 0 = -inf leaves out the other classifiers.
+        # The mean of probabilities, in logarithms so that none underflows; log 0 = -inf leaves out the other
+        # classifiers.
         return (scores.log_softmax(1) + self.weights.log()).logsumexp(2)
 
 

@@ -1,17 +1,18 @@
 """PSPNet: Zhao, Shi, Qi, Wang and Jia, "Pyramid Scene Parsing Network", CVPR 2017.
 
-A dilated ResNet followed by pyramid pooling: averages over the whole image and over 2x2, 3x3 and 6x6 regions are upsampled and
-concatenated with the feature map, so that every pixel knows the scene it is in.
+A dilated ResNet followed by pyramid pooling: averages over the whole image and over 2x2, 3x3 and 6x6 regions are
+upsampled and concatenated with the feature map, so that every pixel knows the scene it is in.
 
 Paper: https://arxiv.org/abs/1612.01105
 
-Faithful: dilated ResNet with a stem of three 3x3 convolutions, output stride 8; pyramid of 1, 2, 3 and 6 bins, each reduced to a
-quarter of the channels (figure 3); 3x3 and 1x1 head; auxiliary scores from the fourth stage (`loss.aux_weight` 0.4); bilinear
-upsampling with aligned corners. With 8 n + 1 pixels per side the corners of the image lie on cells.
+Faithful: dilated ResNet with a stem of three 3x3 convolutions, output stride 8; pyramid of 1, 2, 3 and 6 bins, each
+reduced to a quarter of the channels (figure 3); 3x3 and 1x1 head; auxiliary scores from the fourth stage
+(`loss.aux_weight` 0.4); bilinear upsampling with aligned corners. With 8 n + 1 pixels per side the corners of the image
+lie on cells.
 
-Deviations: images of any size are labelled whole; the authors slide windows of 473 (or 713) pixels. Batch normalisation averages over
-ten steps (torch's momentum of 0.1). With a single image in training, batch normalisation of the 1-bin level, which sees one value per
-channel, uses its running statistics. `width_mult` is ours.
+Deviations: images of any size are labelled whole; the authors slide windows of 473 (or 713) pixels. Batch normalisation
+averages over ten steps (torch's momentum of 0.1). With a single image in training, batch normalisation of the 1-bin
+level, which sees one value per channel, uses its running statistics. `width_mult` is ours.
 """
 
 from __future__ import annotations
@@ -70,8 +71,9 @@ class PSPNet(SegmentationModel):
         self.backbone = create_backbone(
             f"resnet{depth}", in_channels=in_channels, output_stride=8, deep_stem=True, width_mult=width_mult
         )
+        # conv4_x with 1024 channels and conv5_x with 2048, both at stride 8 by dilation 2 and 4.
         *_, stage4_channels, stage5_channels = self.backbone.channels
-        # 2048 channels and four levels of 512: 4096 to the head.
+        # 2048 channels and four levels of 512, concatenated: 4096 to the head.
         self.pyramid = PyramidPooling(stage5_channels, bins)
         self.head = head(self.pyramid.out_channels, scale_channels(512, width_mult), num_classes, dropout)
         self.aux_head = (
@@ -83,6 +85,7 @@ class PSPNet(SegmentationModel):
         """Compute logits at stride 8 (60 x 60 for crops of 473); in training also the auxiliary ones."""
         *_, stage4, stage5 = self.backbone(self.preprocess(images))
         logits = self.head(self.pyramid(stage5))
+        # Deep supervision: the head on conv4 only helps training (section 4, figure 4).
         aux = (self.aux_head(stage4),) if self.training and self.aux_head is not None else ()
         return LowResLogits(logits, Bilinear(align_corners=True), aux)
 

@@ -1,18 +1,19 @@
-"""torchvision's segmentation networks under their own state names, so that its COCO/VOC weights load and give the same labels.
+"""torchvision's segmentation networks under their own state names, so that its COCO/VOC weights load and give the same
+labels.
 
-FCN and DeepLab v3 on a dilated ResNet or MobileNetV3, and LR-ASPP, a light head on MobileNetV3. They carry the papers' names but differ
-from the papers; compare with `fcn.py` and `deeplabv3.py`.
+FCN and DeepLab v3 on a dilated ResNet or MobileNetV3, and LR-ASPP, a light head on MobileNetV3. They carry the papers'
+names but differ from the papers; compare with `fcn.py` and `deeplabv3.py`.
 
 Paper: https://arxiv.org/abs/1706.05587 (DeepLab v3), https://arxiv.org/abs/1411.4038 (FCN),
 https://arxiv.org/abs/1905.02244 (LR-ASPP)
 
-Faithful: to torchvision 0.28 (`models/segmentation`), name for name: output stride 8 (MobileNetV3: 16), the heads, the auxiliary
-head on the third stage (MobileNetV3: the first layer of stride 8).
+Faithful: to torchvision 0.28 (`models/segmentation`), name for name: output stride 8 (MobileNetV3: 16), the heads, the
+auxiliary head on the third stage (MobileNetV3: the first layer of stride 8).
 
-Deviations: of torchvision from the papers: the FCN has two layers on a dilated ResNet and no skips; the first unit of each dilated
-stage keeps the rate of the stage before (ResNet); no multi-grid; one more 3x3 convolution after the ASPP, with dropout 0.5; corners are
-not aligned. Ours from torchvision: `width_mult`; with a single image in training, batch normalisation after the image pooling uses its
-running statistics; the auxiliary head is not computed in evaluation.
+Deviations: of torchvision from the papers: the FCN has two layers on a dilated ResNet and no skips; the first unit of
+each dilated stage keeps the rate of the stage before (ResNet); no multi-grid; one more 3x3 convolution after the ASPP,
+with dropout 0.5; corners are not aligned. Ours from torchvision: `width_mult`; with a single image in training, batch
+normalisation after the image pooling uses its running statistics; the auxiliary head is not computed in evaluation.
 """
 
 from __future__ import annotations
@@ -77,7 +78,10 @@ class DeepLabHead(nn.Sequential):
 
 
 class TorchvisionNet(SegmentationModel):
-    """A backbone, `classifier` on its last map and, in training, `aux_classifier` on a middle one. Subclasses set all three."""
+    """A backbone, `classifier` on its last map and, in training, `aux_classifier` on a middle one.
+
+    Subclasses set all three.
+    """
 
     import_format = "torchvision"
     backbone: nn.Module
@@ -119,6 +123,7 @@ class TorchvisionFCN(TorchvisionNet):
         super().__init__(num_classes, in_channels, preprocessing)
         backbone = dilated_resnet(depth, in_channels, width_mult)
         self.backbone = backbone
+        # 1024 and 2048 channels.
         *_, layer3_channels, layer4_channels = backbone.channels
         self.classifier = FCNHead(layer4_channels, num_classes)
         self.aux_classifier = FCNHead(layer3_channels, num_classes) if auxiliary else None
@@ -159,7 +164,10 @@ MOBILENET_MIDDLE = 4
 
 
 def dilated_mobilenet(in_channels: int, width_mult: float) -> tuple[nn.Sequential, int, int]:
-    """Return MobileNetV3-Large at output stride 16 as torchvision keeps it, the chain alone, with middle and last channels."""
+    """Return MobileNetV3-Large at output stride 16, with the channels of its middle and its last map.
+
+    Only the chain of layers is kept, as in torchvision.
+    """
     backbone = create_backbone(
         "mobilenetv3_large", in_channels=in_channels, output_stride=16, dilate_first=True, width_mult=width_mult
     )
@@ -200,7 +208,7 @@ class TorchvisionDeepLabV3MobileNet(TorchvisionNet):
 
 
 class LRASPPHead(nn.Module):
-    """LR-ASPP: the last map gated by its own average and upsampled; its scores and those of the finer map are summed."""
+    """LR-ASPP: the last map gated by its own average and upsampled, scored, added to the scores of the finer map."""
 
     def __init__(self, middle_channels: int, channels: int, *, num_classes: int, hidden: int) -> None:
         super().__init__()

@@ -1,20 +1,21 @@
 """U-Net: Ronneberger, Fischer and Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation", MICCAI 2015.
 
-An encoder halves the resolution four times and doubles the channels; a decoder mirrors it, and each of its levels also reads the
-encoder's feature map of the same resolution. No convolution is padded, so every logit depends on true pixels only, and large
-images can be labelled in tiles without seams.
+An encoder halves the resolution four times and doubles the channels; a decoder mirrors it, and each of its levels also
+reads the encoder's feature map of the same resolution. No convolution is padded, so every logit depends on true pixels
+only, and large images can be labelled in tiles without seams.
 
 Paper: https://arxiv.org/abs/1505.04597
 
-Faithful: figure 1, layer by layer: valid 3x3 convolutions, so an input of 572 pixels gives logits of 388; 2x2 up-convolutions
-without a ReLU; encoder maps cropped about their centre and concatenated; no batch normalisation; He's initialisation. An image of
-any size is extended by reflection (figure 2): by 92 pixels, plus up to 15 at the bottom and right that make every pooling see an
-even size. Tiling is in `inference/tiles.py`; the border loss and elastic deformation are training settings.
-`create_model("unet", 2, 1)` is the network of the paper.
+Faithful: figure 1, layer by layer: valid 3x3 convolutions, so an input of 572 pixels gives logits of 388; 2x2
+up-convolutions without a ReLU; encoder maps cropped about their centre and concatenated; no batch normalisation; He's
+initialisation. An image of any size is extended by reflection (figure 2): by 92 pixels, plus up to 15 at the bottom and
+right that make every pooling see an even size. Tiling is in `inference/tiles.py`; the border loss and elastic
+deformation are training settings. `create_model("unet", 2, 1)` is the network of the paper.
 
-Deviations: the paper places dropout "at the end of the contracting path" without a probability: here 0.5 after the last two
-encoder levels, as in the authors' release. Reflected pixels start after the border pixel, which is not repeated. Pixels are scaled
-to -1..1. Tiles move in steps of a multiple of 16; others shift the pooling grid and change the logits. `width_mult` is ours.
+Deviations: the paper places dropout "at the end of the contracting path" without a probability: here 0.5 after the last
+two encoder levels, as in the authors' release. Reflected pixels start after the border pixel, which is not repeated.
+Pixels are scaled to -1..1. Tiles move in steps of a multiple of 16; others shift the pooling grid and change the
+logits. `width_mult` is ours.
 """
 
 from __future__ import annotations
@@ -72,12 +73,17 @@ class UNet(SegmentationModel):
         self.up1 = double_conv(2 * c1, c1)  # 392 -> 390 -> 388
         self.dropout = nn.Dropout(dropout)
         self.score = nn.Conv2d(c1, num_classes, 1)
+        # Standard deviation sqrt(2 / N) for N incoming nodes (section 3): 9 * 64 for a 3x3 on 64 channels, 128 for an
+        # up-convolution on 128.
         init_kaiming_normal(self)
         for upconv in (self.upconv4, self.upconv3, self.upconv2, self.upconv1):
             init_kaiming_upconv(upconv)
 
     def forward_valid(self, x: Tensor) -> Tensor:
-        """Compute figure 1: normalised pixels (B, C, n, m) -> logits (B, K, n - 184, m - 184); n and m as `input_size` gives."""
+        """Compute figure 1: normalised pixels (B, C, n, m) -> logits (B, K, n - 184, m - 184).
+
+        n and m are sizes that `input_size` returns.
+        """
         down1 = self.down1(x)
         down2 = self.down2(F.max_pool2d(down1, 2))
         down3 = self.down3(F.max_pool2d(down2, 2))

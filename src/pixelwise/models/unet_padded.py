@@ -1,18 +1,19 @@
 """U-Net with padded convolutions on any backbone: what is called a U-Net today.
 
-The backbone is the encoder. The decoder climbs back one feature map at a time: up-convolution, concatenation with the backbone's
-map of that resolution, two 3x3 convolutions. Padding keeps every size, so nothing is cropped.
+The backbone is the encoder. The decoder climbs back one feature map at a time: up-convolution, concatenation with the
+backbone's map of that resolution, two 3x3 convolutions. Padding keeps every size, so nothing is cropped.
 
 Paper: https://arxiv.org/abs/1505.04597
 
-Faithful: the expanding path: up-convolutions without a ReLU, concatenation, two 3x3 convolutions, one block per encoder map with the
-channels of that map. With the backbone `unet` the parameter count is the paper's 31,030,658 (1 -> 2 channels). The network as
-published is `unet`.
+Faithful: the expanding path: up-convolutions without a ReLU, concatenation, two 3x3 convolutions, one block per encoder
+map with the channels of that map. With the backbone `unet` the parameter count is the paper's 31,030,658 (1 -> 2
+channels). The network as published is `unet`.
 
-Deviations: convolutions are padded; image sizes that are not a multiple of the coarsest stride are extended by reflection at the
-bottom and right. An up-convolution has the kernel and stride of the step between two maps; a backbone whose finest map is strided
-gets one more block, with half of that map's channels and no skip connection. Dropout follows the last two maps of the backbone. If the
-poolings of a backbone are not padded (AlexNet), maps are aligned at their top left corner.
+Deviations: convolutions are padded; image sizes that are not a multiple of the coarsest stride are extended by
+reflection at the bottom and right. An up-convolution has the kernel and stride of the step between two maps; a backbone
+whose finest map is strided gets one more block, with half of that map's channels and no skip connection. Dropout
+follows the last two maps of the backbone. If the poolings of a backbone are not padded (AlexNet), maps are aligned at
+their top left corner.
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ class UpBlock(nn.Module):
         init_kaiming_upconv(self.up)
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
-        """(B, in_channels, h, w) and (B, skip_channels, H, W) -> (B, out_channels, H, W); without a skip map `factor` times the size."""
+        """(B, in_channels, h, w) and (B, skip_channels, H, W) -> (B, out_channels, H, W).
+
+        Without a skip map the output has `factor` times the size.
+        """
         x = self.up(x)
         if skip is not None:
             x = torch.cat([skip, _fit(x, skip.shape[-2:])], 1)

@@ -1,7 +1,8 @@
 """DeepLab v3 and v3+, PSPNet: parameters, multiply-adds and shapes.
 
-The multiply-adds in the tables of v3+ count an atrous convolution on the grid that TensorFlow pads for it (`space_to_batch`): sides
-rounded up to multiples of the rate. `padded_macs` counts the same way; `macs` counts the arithmetic that is needed.
+The multiply-adds in the tables of v3+ count an atrous convolution on the grid that TensorFlow pads for it
+(`space_to_batch`): sides rounded up to multiples of the rate. `padded_macs` counts the same way; `macs` counts the
+arithmetic that is needed.
 """
 
 from __future__ import annotations
@@ -102,7 +103,9 @@ PLUS_ROWS.row("ResNet-101-beta OS16 +decoder", "parameters")(partial(network_par
 
 
 def table5_billions(output_stride: int, words: Sequence[str]) -> float:
-    """Return the cost of a line of table 5: several sizes ("MS") are summed, their mirror images ("Flip") cost as much again."""
+    """Return the cost of a line of table 5: several sizes ("MS") are summed, their mirror images ("Flip") cost as much
+    again.
+    """
     options = {"output_stride": output_stride, "decoder": "Dec" in words, "separable": "SC" in words}
     scales = (0.5, 0.75, 1, 1.25, 1.5, 1.75) if "MS" in words else (1,)
     each = [billions("deeplabv3plus_xception65", int(512 * scale) + 1, **options) for scale in scales]
