@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -27,9 +27,9 @@ _PROCESS_QUERY_LIMITED_INFORMATION = 0x1000
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
-    """Open a binary file that takes the name `path` only when the block ends without an error.
+    """Open a temporary binary file that is renamed to `path` when the block ends without an error.
 
-    Raises ResourceError when the disk is full, the folder is missing or not writable.
+    Raises ResourceError if the disk is full, or the folder is missing or not writable.
     """
     path = Path(path)
     temporary = path.parent / _temporary_name(path.name)
@@ -39,15 +39,21 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        if os.name != "nt":
+            # Make the rename durable, too. Windows cannot open a folder, and does not need to.
+            handle = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
     except OSError as error:
         if error.filename not in (None, str(temporary), str(path.parent)):
-            # The block failed at a file of its own.
+            # An error of the block at another file.
             raise
         what = f"cannot be written: {os_reason(error)}"
         raise ResourceError(path, what, "free space, or choose a writable folder") from error
     finally:
-        # Where the folder itself is missing or closed, so is the temporary file, and the first error is the one to tell.
+        # If the folder is missing or closed, so is the temporary file; the first error is the one to report.
         with suppress(OSError):
             temporary.unlink()
 
@@ -64,7 +70,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def make_folder(path: str | Path) -> Path:
-    """Create the folder `path` with its parents and prove that a file can be written there."""
+    """Create the folder `path` with its parents and check that a file can be written there. Raises ResourceError."""
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -78,26 +84,25 @@ def make_folder(path: str | Path) -> Path:
 
 
 def _temporary_name(name: str) -> str:
-    """Hidden, unique among threads, with the owner's process number; cut so that a long name stays a legal one."""
+    """Return a hidden name, unique among threads, with the process id at its end; long names are cut to stay legal."""
     return f".{name[:32]}.tmp-{secrets.token_hex(4)}-{os.getpid()}"
 
 
-def sweep_temporaries(folder: str | Path, is_alive: Callable[[int], bool] | None = None) -> list[Path]:
-    """Remove temporary files that a killed process left in `folder`; those of living processes stay."""
-    alive = is_alive or process_is_alive
+def sweep_temporaries(folder: str | Path) -> list[Path]:
+    """Remove the temporary files of ended processes from `folder`, and return them."""
     swept = []
     for path in Path(folder).glob(".*.tmp-*"):
         pid = path.name.rpartition("-")[2]
-        if pid.isdigit() and not alive(int(pid)):
+        if pid.isdigit() and not process_is_alive(int(pid)):
             path.unlink(missing_ok=True)
             swept.append(path)
     return swept
 
 
 def process_is_alive(pid: int) -> bool:
-    """True when a process of that number runs on this machine."""
+    """Return whether a process with that id runs on this machine."""
     if sys.platform == "win32":
-        # There os.kill would end the process.
+        # On Windows os.kill(pid, 0) would end the process.
         handle = ctypes.windll.kernel32.OpenProcess(_PROCESS_QUERY_LIMITED_INFORMATION, False, pid)
         return bool(handle and ctypes.windll.kernel32.CloseHandle(handle))
     try:
@@ -107,17 +112,6 @@ def process_is_alive(pid: int) -> bool:
     except OSError:
         return True
     return True
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename durable; Windows has no handle on a folder, and needs none."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class _StrictLoader(yaml.SafeLoader):

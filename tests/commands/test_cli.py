@@ -24,10 +24,10 @@ from pixelwise.train.run import train
 DATA = Path(__file__).parents[1] / "samples"
 
 
-def run(program: str, *arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-    """A program in a fresh interpreter."""
+def run(program: str, *arguments: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a program in a fresh interpreter."""
     command = [sys.executable, "-W", "error", "-c", program, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, env=env, check=False)
 
 
 HELP = """
@@ -39,20 +39,37 @@ print(code, "torch" in sys.modules, used.ru_utime + used.ru_stime, file=sys.stde
 """
 
 
-def test_help_is_quick_and_needs_no_torch():
+def test_help_is_quick_and_needs_no_torch() -> None:
     # The least of three, as other programs share the machine.
     results = [run(HELP, "--help").stderr.split() for _ in range(3)]
     assert {tuple(result[:2]) for result in results} == {("0", "False")}
     assert min(float(seconds) for _, _, seconds in results) < 0.5
 
 
-@pytest.mark.parametrize("arguments", ["predict --help", "train -h", "demo --help", "predict gone.png --out x"])
-def test_no_torch_before_there_is_something_to_do(arguments):
-    assert run(HELP, *arguments.split()).stderr.split()[-2] == "False"
+# Children forked from one interpreter, as a start takes a second; each prints its command line and whether torch was imported.
+NO_TORCH = """
+import os, sys
+from pixelwise.cli import main
+for command in sys.argv[1:]:
+    if os.fork() == 0:
+        main(command.split())
+        print(command, "torch" in sys.modules, file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(0)
+    os.wait()
+"""
+
+
+def test_no_torch_before_there_is_something_to_do() -> None:
+    commands = ["predict --help", "train -h", "demo --help", "predict gone.png --out x"]
+    lines = run(NO_TORCH, *commands).stderr.splitlines()
+    assert [line for line in lines if line.endswith(("True", "False"))] == [f"{command} False" for command in commands]
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, *ALIASES["evaluate"]])
-def test_every_command_has_help_with_a_sentence_for_each_option(command, capsys, monkeypatch):
+def test_every_command_has_help_with_a_sentence_for_each_option(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "400")
     result = call(capsys, command, "--help")
     assert result.code == 0
@@ -64,7 +81,7 @@ def test_every_command_has_help_with_a_sentence_for_each_option(command, capsys,
             assert re.search(r"[a-z]{2,}.*\.", option.group(2)), f"{option.group(1)} has no sentence"
 
 
-def test_train_help_lists_every_setting(capsys, monkeypatch):
+def test_train_help_lists_every_setting(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "250")
     lines = call(capsys, "train", "--help").out.splitlines()
     for section, option, _ in Config().items():
@@ -73,7 +90,7 @@ def test_train_help_lists_every_setting(capsys, monkeypatch):
         assert any(line.startswith(f"--{name} ") and sentence in line for line in lines), name
 
 
-def test_a_network_tells_of_its_paper_and_of_options_as_they_are_written(capsys):
+def test_a_network_tells_of_its_paper_and_of_options_as_they_are_written(capsys: pytest.CaptureFixture[str]) -> None:
     from pixelwise.models import MODELS
 
     for name in MODELS:
@@ -92,7 +109,7 @@ def test_a_network_tells_of_its_paper_and_of_options_as_they_are_written(capsys)
             )
 
 
-def test_summaries_of_the_table_open_the_docstrings():
+def test_summaries_of_the_table_open_the_docstrings() -> None:
     import importlib
 
     for name, (target, summary) in COMMANDS.items():
@@ -156,7 +173,13 @@ def test_summaries_of_the_table_open_the_docstrings():
     ],
     ids=lambda value: " ".join(map(str, value))[-60:] if isinstance(value, list) else None,
 )
-def test_a_slip_is_one_line_that_names_it(argv, words, capsys, tmp_path, monkeypatch):
+def test_a_slip_is_one_line_that_names_it(
+    argv: list[object],
+    words: list[str],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.chdir(tmp_path)
     line = refused(capsys, *argv)
     for word in words:
@@ -178,7 +201,7 @@ def test_every_option_takes_a_value_or_refuses_it_in_one_line(bad: str, capsys: 
             assert result.err[-1].startswith(f"error: --{name}: "), result.err
 
 
-def test_printed_configuration_fed_back_is_the_same_run(tmp_path, capsys):
+def test_printed_configuration_fed_back_is_the_same_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     changes = (
         "--train.steps",
         "7",
@@ -197,7 +220,7 @@ def test_printed_configuration_fed_back_is_the_same_run(tmp_path, capsys):
     assert config.to_yaml() == printed
 
 
-def test_recipe_yaml_and_overrides_stack(tmp_path, capsys):
+def test_recipe_yaml_and_overrides_stack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine.yaml").write_text("train: {steps: 5}\nmodel: {name: compact}\n")
     printed = yaml.safe_load(call(capsys, "train", tmp_path / "mine.yaml", "--print-config", "--train.seed=9").out)
     assert (printed["train"]["steps"], printed["train"]["seed"], printed["model"]["name"]) == (5, 9, "compact")
@@ -221,7 +244,9 @@ def two_class_set(folder: Path, values: str) -> Path:
 
 
 @pytest.mark.parametrize("start", [["--dry-run"], ["--out", "run"]])
-def test_0_255_masks_with_255_ignored_are_refused(tmp_path, capsys, start, monkeypatch):
+def test_0_255_masks_with_255_ignored_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], start: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     data = two_class_set(tmp_path / "data", "classes: [good, defect]\n")
     line = refused(
@@ -231,7 +256,7 @@ def test_0_255_masks_with_255_ignored_are_refused(tmp_path, capsys, start, monke
     assert not (tmp_path / "run").exists()
 
 
-def test_0_255_masks_that_say_so_are_taken(tmp_path, capsys):
+def test_0_255_masks_that_say_so_are_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = two_class_set(tmp_path / "data", "classes: [good, {name: defect, value: 255}]\n")
     result = call(capsys, "train", data, "--model", "compact", "--dry-run")
     assert result.code == 0
@@ -239,7 +264,7 @@ def test_0_255_masks_that_say_so_are_taken(tmp_path, capsys):
     assert "ready to train" in result.out
 
 
-def test_a_class_that_no_mask_holds_is_told(tmp_path, capsys):
+def test_a_class_that_no_mask_holds_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = two_class_set(tmp_path / "data", "classes: [good, {name: defect, value: 255}, {name: crack, value: 9}]\n")
     result = call(capsys, "train", data, "--model", "compact", "--dry-run")
     assert result.code == 0
@@ -249,7 +274,7 @@ def test_a_class_that_no_mask_holds_is_told(tmp_path, capsys):
     assert capsys.readouterr().err.splitlines() == result.err, "training from Python warns as well"
 
 
-def test_dry_run_lists_every_file_that_cannot_be_used(tmp_path, capsys):
+def test_dry_run_lists_every_file_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = two_class_set(tmp_path / "data", "classes: [good, {name: defect, value: 255}]\n")
     (data / "images/train/train0.png").write_bytes(b"")
     (data / "masks/val/val0.png").write_bytes(b"text, no mask")
@@ -279,20 +304,20 @@ def test_dry_run_lists_every_file_that_cannot_be_used(tmp_path, capsys):
         (ZeroDivisionError("by\nzero"), 3, "pixelwise itself failed: ZeroDivisionError: by zero"),
     ],
 )
-def test_errors_become_a_line_and_a_code(error, code, words):
+def test_errors_become_a_line_and_a_code(error: BaseException, code: int, words: str) -> None:
     line, got = describe(error)
     assert got == code
     assert line.startswith(words)
     assert "\n" not in line
 
 
-def test_names_cannot_move_the_cursor(tmp_path, capsys):
+def test_names_cannot_move_the_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(capsys, "predict", tmp_path / "a\x1b[2J\x07.png", "--out", tmp_path / "out")
     assert "\x1b" not in line
     assert r"a\x1b[2J\x07.png" in line
 
 
-def test_debug_shows_the_traceback(capsys):
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", "gone.png", "--out", "x", "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err
 
@@ -301,7 +326,7 @@ SHELL = "from pixelwise.cli import run; run()"
 
 
 @pytest.fixture(scope="module")
-def labelled(tmp_path_factory):
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shell")
     save_tiny(folder / "model")
     (folder / "in").mkdir()
@@ -309,7 +334,7 @@ def labelled(tmp_path_factory):
     return folder
 
 
-def test_any_surroundings_will_do(labelled, tmp_path):
+def test_any_surroundings_will_do(labelled: Path, tmp_path: Path) -> None:
     """No home, no folder for temporary files, a narrow terminal that knows ASCII alone, a name that is no UTF-8."""
     poor = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "COLUMNS": "20", "TMPDIR": "/nowhere", "TERM": "dumb"}
     environment = {name: value for name, value in {**os.environ, **poor}.items() if name != "HOME"}
@@ -321,18 +346,31 @@ def test_any_surroundings_will_do(labelled, tmp_path):
     assert "1 labelled" in " ".join(result.stdout.split())
 
 
-@pytest.mark.parametrize("command", ["--help", "recipes", "train --help", "train compact_camvid --print-config"])
-def test_a_reader_who_leaves_is_no_error(command):
-    reader, writer = os.pipe()
-    os.close(reader)
-    arguments = [sys.executable, "-c", SHELL, *command.split()]
-    result = subprocess.run(arguments, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=100)
-    os.close(writer)
-    assert (result.returncode, result.stderr) == (0, "")
+# Each child writes to a pipe that nobody reads, and ends as the console script does; the parent prints its exit code.
+READER_LEAVES = """
+import os, sys
+from pixelwise.cli import run
+for command in sys.argv[1:]:
+    pid = os.fork()
+    if pid == 0:
+        reader, writer = os.pipe()
+        os.close(reader)
+        os.dup2(writer, 1)
+        sys.argv = ["pixelwise", *command.split()]
+        run()
+    print(command, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+
+def test_a_reader_who_leaves_is_no_error() -> None:
+    commands = ["--help", "recipes", "train --help", "train compact_camvid --print-config"]
+    result = run(READER_LEAVES, *commands)
+    assert result.stdout.splitlines() == [f"{command} 0" for command in commands]
+    assert result.stderr == ""
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_output_that_cannot_be_written_is_exit_3():
+def test_output_that_cannot_be_written_is_exit_3() -> None:
     arguments = [sys.executable, "-c", SHELL, "recipes"]
     with open("/dev/full", "w") as full:
         result = subprocess.run(arguments, stdout=full, stderr=subprocess.PIPE, text=True, timeout=100)
@@ -340,7 +378,7 @@ def test_output_that_cannot_be_written_is_exit_3():
     assert re.fullmatch(r"error: .*No space left.*; fix: .*\n", result.stderr)
 
 
-def test_no_standard_output_at_all():
+def test_no_standard_output_at_all() -> None:
     result = subprocess.run(
         ["sh", "-c", f'{sys.executable} -c "{SHELL}" recipes >&-'], capture_output=True, text=True, timeout=100
     )
