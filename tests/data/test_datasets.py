@@ -122,7 +122,7 @@ def test_lists_with_two_names_tabs_and_blanks(tmp_path: Path) -> None:
     assert [item.key for item in split.items] == ["a b", "c"]
     assert split[1].mask.tolist() == _mask(0, 1).tolist()
     (tmp_path / "train.txt").write_text("images/a b.png masks/x.png\n")
-    words = "line 'images/a b.png masks/x.png' is not `image mask`; fix: separate the two names by one tab"
+    words = "expected `image mask`, got line 'images/a b.png masks/x.png'; fix: separate the two names by one tab"
     assert _message(tmp_path) == f"{tmp_path / 'train.txt'}: {words}"
 
 
@@ -132,7 +132,7 @@ def test_a_list_cannot_lead_out_of_the_dataset(tmp_path: Path, name: str) -> Non
     shutil.move(root / "images/train", root / "images_train")
     shutil.rmtree(root / "images/val")
     (root / "train.txt").write_text(f"{name} ../x.png\n")
-    assert f"a list names '{name}', which lies outside; fix: name files relative to" in _message(root)
+    assert f"a list names '{name}', which is outside of the dataset; fix: name files relative to" in _message(root)
 
 
 def test_test_split_without_masks(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_all_missing_files_are_told_at_once(tmp_path: Path) -> None:
     for number in range(9):
         _put(root / f"images/train/x{number}.png")
     assert "11 of the files of 13 pairs are missing" in _message(root)
-    assert "(11 in all)" in _message(root)
+    assert "(11 in total)" in _message(root)
 
 
 def test_several_problems_are_told_in_one_error(tmp_path: Path) -> None:
@@ -204,7 +204,9 @@ def test_an_empty_split_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_split_lists_those_there_are() -> None:
-    with pytest.raises(DatasetError, match=r"has no split 'trian', only train, val, test; fix: did you mean train"):
+    with pytest.raises(
+        DatasetError, match=r"unknown split 'trian'; existing splits: train, val, test; fix: did you mean train"
+    ):
         open_dataset(DATA / "camvid").split("trian")
 
 
@@ -213,7 +215,7 @@ def test_no_classes_file_shows_the_values_and_a_ready_one(tmp_path: Path) -> Non
     (root / "classes.yaml").unlink()
     _put(root / "masks/train/a0.png", _mask(0, 3, 255))
     message = _message(root)
-    assert "holds no classes.yaml; 4 of its masks hold the values 0, 1, 3, 255" in message
+    assert "has no classes.yaml; 4 of its masks contain the values 0, 1, 3, 255" in message
     ready = message.partition("write classes.yaml as ")[2]
     assert (
         ready
@@ -255,13 +257,16 @@ def _ready(root: Path, mask: np.ndarray) -> str:
     [
         ("classes: [", "invalid YAML: expected"),
         ("[road, car]", "expected a mapping, got list"),
-        ("{classes: [a, b], masks: colour}", "masks is 'colour', allowed are `value` and `color`"),
-        ("{classes: [a, b], ignore_colors: [[0, 0, 0]]}", "has ignore_colors, but its masks hold numbers"),
+        ("{classes: [a, b], masks: colour}", "expected masks: `value` or `color`, got 'colour'"),
+        ("{classes: [a, b], ignore_colors: [[0, 0, 0]]}", "has ignore_colors, but its masks contain numbers"),
         (
             "{classes: [a, b], masks: color, ignore_colors: [[0, 0, 256]]}",
-            "ignore_colors is [[0, 0, 256]]; fix: write a list of",
+            "expected ignore_colors as a list of [r, g, b] of 0..255, got [[0, 0, 256]]; fix: ",
         ),
-        ("{classes: [a, b], masks: color, ignore_colors: [3]}", "ignore_colors is [3]; fix: write a list of [r, g, b]"),
+        (
+            "{classes: [a, b], masks: color, ignore_colors: [3]}",
+            "expected ignore_colors as a list of [r, g, b] of 0..255, got [3]; fix: ",
+        ),
         ("{clases: [a, b]}", "clases"),
         ("{}", "classes"),
     ],
@@ -280,7 +285,7 @@ def test_sizes_that_differ_name_both_files(tmp_path: Path) -> None:
     with pytest.raises(MaskError) as caught:
         open_dataset(root).split("train")[0]
     assert str(caught.value) == (
-        f"{root / 'masks/train/a0.png'}: is 5x6, its image {root / 'images/train/a0.jpg'} is 4x6 (height x width); "
+        f"{root / 'masks/train/a0.png'}: expected 4x6, the size of its image {root / 'images/train/a0.jpg'}, got 5x6 (height x width); "
         "fix: export both at one size; masks are never resized silently"
     )
 
@@ -304,7 +309,7 @@ def test_a_file_that_vanished_or_broke_is_named(tmp_path: Path) -> None:
 
 def test_unknown_folders_and_layouts(tmp_path: Path) -> None:
     message = _message(tmp_path)
-    assert message.startswith(f"{tmp_path}: is laid out in no known way; fix: make it ")
+    assert message.startswith(f"{tmp_path}: unrecognized dataset layout; expected ")
     assert all(
         f"{name}: {DATASETS.create(name).needs}" in message for name in ("camvid", "cityscapes", "folder", "voc")
     )
@@ -313,7 +318,7 @@ def test_unknown_folders_and_layouts(tmp_path: Path) -> None:
     assert "file: is not a folder" in _message(tmp_path / "file")
     with pytest.raises(UnknownNameError, match=r"vok: no such dataset format; fix: did you mean voc"):
         open_dataset(tmp_path, "vok")
-    with pytest.raises(DatasetError, match=r"fix: make it voc: JPEGImages/"):
+    with pytest.raises(DatasetError, match=r"expected voc: JPEGImages/"):
         open_dataset(DATA / "camvid", "voc")
     (tmp_path / "images").mkdir()
     (tmp_path / "masks").mkdir()

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pixelwise.core import Window
-from pixelwise.data.instances import MIN_OVERLAP, InstanceCrops, bounds, draw_overlapping, draw_region, enlarge, overlap
+from pixelwise.data.instances import (
+    MIN_OVERLAP,
+    InstanceCrops,
+    bounding_box,
+    box_iou,
+    draw_overlapping,
+    draw_region,
+    enlarge,
+)
 from pixelwise.data.transforms import Point
 from pixelwise.errors import InputError
 from pixelwise.inference.proposals import ensemble, grid_proposals, proposal_scores
@@ -85,14 +93,14 @@ def test_overlap_by_counting_pixels(a: Window, b: Window) -> None:
     canvas = np.zeros((2, 61, 61), bool)
     for layer, box in zip(canvas, (a, b), strict=True):
         layer[box.top : box.bottom, box.left : box.right] = True
-    assert overlap(a, b) == pytest.approx((canvas[0] & canvas[1]).sum() / (canvas[0] | canvas[1]).sum())
-    assert bounds(canvas[0]) == a
+    assert box_iou(a, b) == pytest.approx((canvas[0] & canvas[1]).sum() / (canvas[0] | canvas[1]).sum())
+    assert bounding_box(canvas[0]) == a
 
 
 @given(boxes, st.integers(0, 1000))
 def test_drawn_boxes_overlap_by_half_and_stay_inside(box: Window, seed: int) -> None:
     drawn = draw_overlapping(box, (61, 61), np.random.default_rng(seed))
-    assert overlap(box, drawn) >= MIN_OVERLAP
+    assert box_iou(box, drawn) >= MIN_OVERLAP
     if min(box.size) >= 8:
         several = {draw_overlapping(box, (61, 61), np.random.default_rng([seed, n])) for n in range(4)}
         assert len(several - {box}) > 1, "boxes are drawn, not repeated"

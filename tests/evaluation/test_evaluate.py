@@ -204,7 +204,7 @@ def test_colour_predictions_follow_the_data(split: Split, predictions: Path) -> 
     for path in predictions.rglob("*.png"):
         index = int(path.stem.split()[-1])
         write_image(path, colors[label(np.full((1, 1, 3), index, np.uint8)).mask])
-    with pytest.raises(MaskError, match="is a colour image"):
+    with pytest.raises(MaskError, match="got a color image"):
         evaluate_folder(predictions, split)
     drawn = []
     for item in split.items:
@@ -326,5 +326,5 @@ def test_command_scores_a_model(
 def test_command_refuses_two_sources_and_unknown_splits(data: Path) -> None:
     with pytest.raises(ConfigError, match="--model and --predictions exclude each other"):
         command(data=data, model="a", predictions=data / "found")
-    with pytest.raises(DatasetError, match="has no split 'tset'"):
+    with pytest.raises(DatasetError, match="unknown split 'tset'"):
         command(data=data, split="tset", predictions=data / "found")

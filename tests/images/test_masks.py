@@ -225,8 +225,8 @@ def test_an_unknown_colour_is_named_with_count_and_place() -> None:
     with pytest.raises(MaskError) as caught:
         MaskEncoding(True).encode(raw, TWO, "m.png")
     assert str(caught.value) == (
-        "m.png: colour [9, 8, 7] (2 px) and 1 more colours, first at row 1, column 2, is none of the 2 classes' colours; "
-        "fix: add the colour to a class, or to `ignore_colors`, in classes.yaml"
+        "m.png: unknown color [9, 8, 7] (2 px) and 1 more, first at row 1, column 2; expected the colors of the 2 classes; "
+        "fix: add the color to a class, or to `ignore_colors`, in classes.yaml"
     )
 
 
@@ -237,7 +237,7 @@ def test_unknown_colours_below_between_and_above_the_known(color: tuple[int, int
 
 
 def test_a_smoothed_colour_mask_is_told_so() -> None:
-    with pytest.raises(MaskError, match="without smoothing and never save it as JPEG"):
+    with pytest.raises(MaskError, match="without antialiasing and never save it as JPEG"):
         MaskEncoding(True).encode(photo(), TWO, "m.png")
 
 
@@ -245,7 +245,7 @@ def test_grey_saved_as_rgb_is_read_by_value_and_colours_are_refused() -> None:
     gray = np.array([[0, 1], [255, 0]], np.uint8)
     np.testing.assert_array_equal(MaskEncoding().encode(np.repeat(gray[..., None], 3, axis=2), TWO, "m.png"), gray)
     with pytest.raises(
-        MaskError, match=r"m\.png: is a colour image, class numbers were expected; fix: write `masks: color`"
+        MaskError, match=r"m\.png: expected class numbers, got a color image; fix: write `masks: color`"
     ):
         MaskEncoding().encode(photo(), TWO, "m.png")
 
@@ -254,7 +254,7 @@ def test_numbers_where_colours_were_expected() -> None:
     black_and_white = Taxonomy(names=("no", "yes"), colors=((0, 0, 0), (255, 255, 255)))
     assert MaskEncoding(True).encode(np.array([[0, 255]], np.uint8), black_and_white, "m.png").tolist() == [[0, 1]]
     with pytest.raises(
-        MaskError, match=r"m\.png: holds 16-bit numbers, colours were expected; fix: remove `masks: color`"
+        MaskError, match=r"m\.png: expected colors, got 16-bit numbers; fix: remove `masks: color`"
     ):
         MaskEncoding(True).encode(np.array([[0, 255]], np.uint16), black_and_white, "m.png")
 

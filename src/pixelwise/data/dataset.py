@@ -1,9 +1,10 @@
-"""A dataset is named splits of items; an item is an image and, mostly, its mask; a sample is both, read and checked."""
+"""A dataset is a set of named splits; a split is a sequence of items; an item names an image file and, mostly, its mask file."""
 
 from __future__ import annotations
 
 import filecmp
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -13,16 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core import Sample, Taxonomy
-from ..errors import DatasetError, MaskError
+from ..errors import DatasetError, MaskError, listed
 from ..images import read_image, read_mask
 from ..registry import suggest
-
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image of a split: key (unique in the split), image file, mask file or None where there is no truth."""
+    """One image of a split: key (unique in the split), image file, mask file or None if it is not labelled."""
 
     key: str
     image: Path
@@ -31,83 +30,83 @@ class Item:
 
 @dataclass(frozen=True)
 class MaskEncoding:
-    """How mask files write classes: as numbers (`Taxonomy.values`), or as colours (`Taxonomy.colors`).
+    """How mask files encode classes: by numbers (`Taxonomy.values`) or by colors (`Taxonomy.colors`).
 
-    by_color  True where a mask is an image in the classes' colours
-    ignored   with by_color: further RGB colours, left out of loss and score
+    by_color  True if masks are images in the classes' colors
+    ignored   further RGB colors that count neither in the loss nor in the score; only with `by_color`
     """
 
     by_color: bool = False
     ignored: tuple[tuple[int, int, int], ...] = ()
 
     def encode(self, raw: NDArray[Any], taxonomy: Taxonomy, source: object) -> NDArray[Any]:
-        """File values (H, W) or colours (H, W, 3) -> class ids (H, W) and `ignore_id`.
+        """Convert file values (H, W) or colors (H, W, 3) to class ids (H, W) and `ignore_id`.
 
-        Raises MaskError naming `source`, the unknown value or colour, its number of pixels and the first of them.
+        Raises MaskError naming `source`, the unknown value or color, its number of pixels and the position of the first.
         """
         if self.by_color:
             return self._encode_colors(raw, taxonomy, source)
         if raw.ndim == 3:
-            # Grey that was saved as RGB loses nothing when one channel is taken.
+            # Gray that was saved as RGB has three equal channels.
             if (raw != raw[..., :1]).any():
-                raise MaskError(
-                    source, "is a colour image, class numbers were expected", "write `masks: color` in classes.yaml"
-                )
+                what = "expected class numbers, got a color image"
+                raise MaskError(source, what, "write `masks: color` in classes.yaml")
             raw = raw[..., 0]
         return taxonomy.encode(raw, source)
 
     def _encode_colors(self, raw: NDArray[Any], taxonomy: Taxonomy, source: object) -> NDArray[Any]:
         if raw.ndim == 2:
             if raw.dtype != np.uint8:
-                raise MaskError(
-                    source, "holds 16-bit numbers, colours were expected", "remove `masks: color` from classes.yaml"
-                )
+                what = "expected colors, got 16-bit numbers"
+                raise MaskError(source, what, "remove `masks: color` from classes.yaml")
             raw = np.repeat(raw[..., None], 3, axis=2)
-        colors = np.array([*taxonomy.colors, *self.ignored], np.int64)
+        # Colors as integers, sorted, so that each pixel can be searched for.
+        known = pack_colors(np.array([*taxonomy.colors, *self.ignored], np.int64))
         ids = np.array([*range(taxonomy.num_classes), *[taxonomy.ignore_id] * len(self.ignored)], taxonomy.dtype)
-        codes, order = np.unique(pack_colors(colors), return_index=True)
+        known, order = np.unique(known, return_index=True)
         pixels = pack_colors(raw)
-        place = np.minimum(np.searchsorted(codes, pixels), len(codes) - 1)
-        unknown = codes[place] != pixels
-        if unknown.any():
-            raise _unknown_color(pixels, unknown, taxonomy, source)
-        encoded: NDArray[Any] = ids[order][place]
-        return encoded
+        index = np.minimum(np.searchsorted(known, pixels), len(known) - 1)
+        is_unknown = known[index] != pixels
+        if not is_unknown.any():
+            encoded: NDArray[Any] = ids[order][index]
+            return encoded
+        codes, counts = np.unique(pixels[is_unknown], return_counts=True)
+        most = int(counts.argmax())
+        code = int(codes[most])
+        row, column = np.argwhere(pixels == code)[0]
+        others = f" and {len(codes) - 1} more" if len(codes) > 1 else ""
+        what = (
+            f"unknown color {[code >> 16, code >> 8 & 255, code & 255]} ({counts[most]} px){others}, "
+            f"first at row {row}, column {column}; expected the colors of the {taxonomy.num_classes} classes"
+        )
+        # Many colors come from antialiasing or JPEG.
+        smooth = "draw the mask without antialiasing and never save it as JPEG"
+        fix = smooth if len(codes) > 50 else "add the color to a class, or to `ignore_colors`, in classes.yaml"
+        raise MaskError(source, what, fix)
 
 
 def pack_colors(colors: NDArray[Any]) -> NDArray[np.int32]:
-    """RGB (..., 3) -> one number a colour, which can be searched."""
+    """Convert RGB (..., 3) to one integer per color, 0xRRGGBB."""
     red, green, blue = (colors[..., k].astype(np.int32) for k in range(3))
     return red << 16 | green << 8 | blue
 
 
-def _unknown_color(
-    pixels: NDArray[np.int32], unknown: NDArray[np.bool_], taxonomy: Taxonomy, source: object
-) -> MaskError:
-    codes, counts = np.unique(pixels[unknown], return_counts=True)
-    most = int(counts.argmax())
-    row, column = np.argwhere(pixels == codes[most])[0]
-    code = int(codes[most])
-    color = [code >> 16, code >> 8 & 255, code & 255]
-    others = f" and {len(codes) - 1} more colours" if len(codes) > 1 else ""
-    known = f"is none of the {taxonomy.num_classes} classes' colours"
-    what = f"colour {color} ({counts[most]} px){others}, first at row {row}, column {column}, {known}"
-    if len(codes) > 50:
-        return MaskError(source, what, "draw the mask without smoothing and never save it as JPEG")
-    return MaskError(source, what, "add the colour to a class, or to `ignore_colors`, in classes.yaml")
-
-
 class Split(Sequence[Sample]):
-    """A named part of a dataset: `split[i]` reads image and mask i; nothing is kept in memory.
+    """A named part of a dataset: `split[i]` reads image and mask number i; nothing is kept in memory.
 
-    name, items, taxonomy as given; code says how mask files write classes.
+    name      such as "train"
+    items     one per image
+    taxonomy  the classes
+    encoding  how mask files encode them; by numbers if None
     """
 
-    def __init__(self, name: str, items: Iterable[Item], taxonomy: Taxonomy, code: MaskEncoding | None = None) -> None:
+    def __init__(
+        self, name: str, items: Iterable[Item], taxonomy: Taxonomy, encoding: MaskEncoding | None = None
+    ) -> None:
         self.name = name
         self.items = tuple(items)
         self.taxonomy = taxonomy
-        self.code = code or MaskEncoding()
+        self.encoding = encoding or MaskEncoding()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -117,40 +116,42 @@ class Split(Sequence[Sample]):
     @overload
     def __getitem__(self, index: slice) -> Split: ...
     def __getitem__(self, index: int | slice) -> Sample | Split:
-        """Sample i, its mask as class ids, or a shorter split for a slice.
+        """Read sample i, its mask as class ids; or return a shorter split for a slice.
 
-        Raises ImageError or MaskError that names the file.
+        Raises ImageError or MaskError naming the file.
         """
         if isinstance(index, slice):
-            return Split(self.name, self.items[index], self.taxonomy, self.code)
+            return Split(self.name, self.items[index], self.taxonomy, self.encoding)
         item = self.items[index]
         image = read_image(item.image)
         mask = self.read_labels(item)
         if mask is not None and mask.shape != image.shape[:2]:
-            what = f"is {_size(mask)}, its image {item.image} is {_size(image)} (height x width)"
+            sizes = ["x".join(map(str, pixels.shape[:2])) for pixels in (image, mask)]
+            what = f"expected {sizes[0]}, the size of its image {item.image}, got {sizes[1]} (height x width)"
             raise MaskError(item.mask, what, "export both at one size; masks are never resized silently")
         return Sample(item.key, image, mask)
 
     def read_labels(self, item: Item) -> NDArray[Any] | None:
-        """The item's mask (H, W) as class ids without reading the image; None where there is no mask.
+        """Read the mask (H, W) of an item as class ids, without the image; None if it has no mask.
 
-        Raises ImageError or MaskError that names the file.
+        Raises ImageError or MaskError naming the file.
         """
-        return None if item.mask is None else self.code.encode(read_mask(item.mask), self.taxonomy, item.mask)
+        return None if item.mask is None else self.encoding.encode(read_mask(item.mask), self.taxonomy, item.mask)
 
     @property
     def has_masks(self) -> bool:
-        """True when every image has its truth."""
+        """Whether every image is labelled."""
         return all(item.mask is not None for item in self.items)
-
-
-def _size(pixels: NDArray[Any]) -> str:
-    return f"{pixels.shape[0]}x{pixels.shape[1]}"
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Named splits over one taxonomy; name is that of the format, root the folder it was found in."""
+    """Named splits with one taxonomy.
+
+    name    of its format
+    root    the folder that it was found in
+    splits  by name
+    """
 
     name: str
     root: Path
@@ -158,25 +159,14 @@ class Dataset:
     splits: Mapping[str, Split] = field(repr=False)
 
     def split(self, name: str) -> Split:
-        """The split of that name. Raises DatasetError listing the splits there are."""
+        """Return the split of that name. Raises DatasetError listing the existing ones."""
         if name not in self.splits:
-            raise DatasetError(
-                self.root, f"has no split {name!r}, only {', '.join(self.splits)}", suggest(name, self.splits)
-            )
+            what = f"unknown split {name!r}; existing splits: {', '.join(self.splits)}"
+            raise DatasetError(self.root, what, suggest(name, self.splits))
         return self.splits[name]
 
-    def problems(self) -> list[DatasetError]:
-        """All that is wrong with the files' names and places, without opening any: one error a kind."""
-        found = [
-            self._without_splits(),
-            *map(self._duplicate_keys, self.splits.values()),
-            self._missing(),
-            self._in_two_splits(),
-        ]
-        return [problem for problem in found if problem is not None]
-
     def check(self) -> Dataset:
-        """The dataset itself. Raises one DatasetError that holds all problems."""
+        """Return the dataset itself. Raises one DatasetError that lists all problems."""
         problems = self.problems()
         if len(problems) == 1:
             raise problems[0]
@@ -185,80 +175,56 @@ class Dataset:
             raise DatasetError(self.root, f"{len(problems)} problems: {what}", problems[0].fix)
         return self
 
-    def _without_splits(self) -> DatasetError | None:
+    def problems(self) -> list[DatasetError]:
+        """Return everything that is wrong with names and places of the files, without opening any: one error per kind."""
+        found = []
         empty = [name for name, split in self.splits.items() if not split.items]
         if not self.splits:
-            return DatasetError(self.root, "has no splits", "make a `train` and a `val` part")
-        return DatasetError(self.root, f"split {', '.join(empty)} is empty", "fill it or remove it") if empty else None
-
-    def _duplicate_keys(self, split: Split) -> DatasetError | None:
-        counts: dict[str, int] = {}
-        for item in split.items:
-            counts[item.key] = counts.get(item.key, 0) + 1
-        twice = [key for key, count in counts.items() if count > 1]
-        return (
-            DatasetError(self.root, f"split {split.name} names {_some(twice)} twice", "keep one of each")
-            if twice
-            else None
-        )
-
-    def _missing(self) -> DatasetError | None:
-        """Every file that a pair lacks; a named pipe or folder under a file's name counts as missing."""
-        wanted: dict[Path, str] = {}
-        pairs = {(item.image, item.mask): item for split in self.splits.values() for item in split.items}
-        for item in pairs.values():
-            for path, word in ((item.image, "image"), (item.mask, "mask")):
-                if path is not None and not path.is_file():
-                    wanted[path] = word
-        if not wanted:
-            return None
-        words = [f"{_inside(path, self.root)} ({word})" for path, word in wanted.items()]
-        what = f"{len(wanted)} of the files of {len(pairs)} pairs are missing: {_some(words)}"
-        return DatasetError(self.root, what, "add the files, or take their partners out of the split")
-
-    def _in_two_splits(self) -> DatasetError | None:
-        """An image that is learned and scored makes every score a lie; an equal name of another image is harmless."""
+            found.append(DatasetError(self.root, "has no splits", "make a `train` and a `val` part"))
+        elif empty:
+            found.append(DatasetError(self.root, f"split {', '.join(empty)} is empty", "fill it or remove it"))
+        for split in self.splits.values():
+            repeated = [key for key, count in Counter(item.key for item in split.items).items() if count > 1]
+            if repeated:
+                what = f"split {split.name} names {listed(repeated)} twice"
+                found.append(DatasetError(self.root, what, "keep one of each"))
+        # Two splits may name one pair.
+        pairs = dict.fromkeys((item.image, item.mask) for split in self.splits.values() for item in split.items)
+        # A named pipe or a folder in place of a file counts as missing.
+        missing = {
+            path: f"{path.relative_to(self.root) if path.is_relative_to(self.root) else path} ({kind})"
+            for pair in pairs
+            for path, kind in zip(pair, ("image", "mask"), strict=True)
+            if path is not None and not path.is_file()
+        }
+        if missing:
+            what = f"{len(missing)} of the files of {len(pairs)} pairs are missing: {listed(missing.values())}"
+            fix = "add the files, or take their partners out of the split"
+            found.append(DatasetError(self.root, what, fix))
         leaks = []
-        for first, second in self._foreign_pairs():
-            named = {item.key: item.image for item in second.items}
-            both = sorted(
-                item.key for item in first.items if item.key in named and _same_file(item.image, named[item.key])
-            )
-            if both:
-                leaks.append(f"{first.name} and {second.name} share {_some(both)}")
-        if not leaks:
-            return None
-        return DatasetError(self.root, "; ".join(leaks), "keep each image in one split")
-
-    def _foreign_pairs(self) -> Iterator[tuple[Split, Split]]:
-        """Pairs of splits that must not share images."""
-        pairs = combinations(self.splits.values(), 2)
-        return ((a, b) for a, b in pairs if _must_be_disjoint(a.name, b.name) or _must_be_disjoint(b.name, a.name))
+        for first, second in combinations(self.splits.values(), 2):
+            if _must_be_disjoint(first.name, second.name) or _must_be_disjoint(second.name, first.name):
+                images = {item.key: item.image for item in second.items}
+                shared = [i.key for i in first.items if i.key in images and _is_same_file(i.image, images[i.key])]
+                if shared:
+                    leaks.append(f"{first.name} and {second.name} share {listed(sorted(shared))}")
+        if leaks:
+            found.append(DatasetError(self.root, "; ".join(leaks), "keep each image in one split"))
+        return found
 
 
 def _must_be_disjoint(name: str, other: str) -> bool:
-    """Whether `other` scores what `name` learns, or what `name` chooses.
+    """Return whether `other` is scored with what was learned or chosen on `name`: a shared image would spoil the score.
 
-    Lists may lie in one another: `trainaug` extends `train`, `trainval` and its kind hold `val`, `seg11valid` is a part of it.
+    Other lists may contain each other: `trainaug` extends `train`, `trainval` contains `val`, `seg11valid` is a part of it.
     """
     if name.startswith("trainval") or name == "val":
         return other == "test"
     return name.startswith("train") and not other.startswith("train")
 
 
-def _same_file(one: Path, other: Path) -> bool:
-    """Whether two paths name one file, or two with the same bytes; a missing one is told elsewhere."""
+def _is_same_file(one: Path, other: Path) -> bool:
+    """Return whether two paths name one file, or files with equal bytes; False if one is missing."""
     if not (one.is_file() and other.is_file()):
         return False
     return one.samefile(other) or filecmp.cmp(one, other, shallow=False)
-
-
-def _inside(path: Path, root: Path) -> str:
-    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
-
-
-def _some(words: Sequence[str]) -> str:
-    """The first few words, and how many there are."""
-    if len(words) <= _SHOWN:
-        return ", ".join(words)
-    return ", ".join(words[:_SHOWN]) + f", ... ({len(words)} in all)"

@@ -1,4 +1,4 @@
-"""Ways to lay a dataset out in folders: one format per file. Importing this package registers every file in it."""
+"""Dataset formats: ways to arrange a dataset in folders, one per file. Importing this package registers every file in it."""
 
 from __future__ import annotations
 

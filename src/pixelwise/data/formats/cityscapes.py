@@ -1,4 +1,4 @@
-"""Cityscapes: street scenes of 50 cities, 2048x1024 pixels, 34 label ids of which 19 are learned and scored.
+"""Cityscapes: street scenes of 50 cities, 2048x1024 pixels, 34 label ids of which 19 are trained and scored.
 
 Source: Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding", CVPR 2016; ids and colours from
 cityscapesScripts, helpers/labels.py.
@@ -51,11 +51,11 @@ class Cityscapes(DatasetFormat):
     needs = f"leftImg8bit/{{train,val,test}}/<city>/*{_IMAGE}, gtFine/{{train,val}}/<city>/*{_MASK}"
 
     def find_root(self, folder: Path) -> Path | None:
-        """`folder` itself."""
+        """Return `folder` itself."""
         return folder if (folder / "leftImg8bit").is_dir() else None
 
     def read(self, root: Path) -> Dataset:
-        """Splits by folder. The masks published for test hold nothing that is scored and are left alone."""
+        """Read splits by folder. The published masks of test contain no scored class and are not used."""
         names = [name for name in ("train", "val", "test") if (root / "leftImg8bit" / name).is_dir()]
         return Dataset(
             "cityscapes", root, TAXONOMY, {name: Split(name, _items(root, name), TAXONOMY) for name in names}
@@ -63,11 +63,10 @@ class Cityscapes(DatasetFormat):
 
 
 def _items(root: Path, name: str) -> list[Item]:
-    images = sorted((root / "leftImg8bit" / name).glob(f"*/*{_IMAGE}"))
-    return [_item(root, name, image) for image in images if not image.name.startswith(".")]
-
-
-def _item(root: Path, name: str, image: Path) -> Item:
-    key = image.name.removesuffix(_IMAGE)
-    mask = root / "gtFine" / name / image.parent.name / f"{key}{_MASK}"
-    return Item(key, image, None if name == "test" else mask)
+    items = []
+    for image in sorted((root / "leftImg8bit" / name).glob(f"*/*{_IMAGE}")):
+        if not image.name.startswith("."):
+            key = image.name.removesuffix(_IMAGE)
+            mask = root / "gtFine" / name / image.parent.name / f"{key}{_MASK}"
+            items.append(Item(key, image, None if name == "test" else mask))
+    return items

@@ -1,10 +1,10 @@
-"""One's own images: images/ and masks/ with the same names, and classes.yaml, which says what the masks' numbers mean.
+"""Your own images: images/ and masks/ with the same names, and classes.yaml, which says what the numbers in masks mean.
 
-    images/train/a.jpg  masks/train/a.png        parts as folders, or
-    images/a.jpg        masks/a.png  train.txt   parts as lists: a stem, or `image mask`, on each line
+    images/train/a.jpg  masks/train/a.png        splits as folders, or
+    images/a.jpg        masks/a.png  train.txt   splits as lists: a name without suffix, or `image mask`, on each line
 
 classes.yaml holds `classes` (a name, or {name, color, value}, each), optionally `ignore` (file values), and for masks
-drawn in colours `masks: color` and `ignore_colors` (RGB triples); classes.txt holds one name a line.
+drawn in colors `masks: color` and `ignore_colors` (RGB triples). In its place, classes.txt holds one name per line.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from ...errors import ConfigError, DatasetError, InputError
 from ...files import read_yaml
 from ...images import IMAGE_SUFFIXES, read_mask
 from ..dataset import Dataset, Item, MaskEncoding, Split, pack_colors
-from .base import DATASETS, DatasetFormat, existing, inner, pair_folders, read_lines, split_pair
+from .base import DATASETS, DatasetFormat, find_image, pair_folders, read_lines, resolve_inside, split_pair
 
-_PARTS = ("train", "val", "test")
-_LOOKED_AT = 24
-_MANY = 64
+_SPLITS = ("train", "val", "test")
+# Masks that are read, and values that are listed, to propose a classes.yaml.
+_MAX_MASKS = 24
+_MAX_VALUES = 64
 
 
 @DATASETS.register("folder", tiny={})
@@ -34,115 +35,98 @@ class Folder(DatasetFormat):
     needs = "images/{train,val,test}/ and masks/{train,val,test}/ with the same names (or train.txt beside them), and classes.yaml"
 
     def find_root(self, folder: Path) -> Path | None:
-        """`folder` itself."""
+        """Return `folder` itself."""
         return folder if (folder / "images").is_dir() and (folder / "masks").is_dir() else None
 
     def read(self, root: Path) -> Dataset:
-        """Splits by folders below images/, otherwise by lists beside it."""
+        """Read splits from the folders in images/, or else from the lists beside it."""
         images, masks = root / "images", root / "masks"
-        parts = {name: pair_folders(images / name, masks / name) for name in _PARTS if (images / name).is_dir()}
-        if not parts:
-            lists = {name: root / f"{name}.txt" for name in _PARTS}
-            parts = {name: _listed(root, path) for name, path in lists.items() if path.is_file()}
-        if not parts:
-            raise DatasetError(
-                root, "has neither images/train nor train.txt", "sort the images into train and val, or list them"
-            )
-        taxonomy, code = _read_classes(root, parts)
-        return Dataset(
-            "folder", root, taxonomy, {name: Split(name, items, taxonomy, code) for name, items in parts.items()}
-        )
+        splits = {name: pair_folders(images / name, masks / name) for name in _SPLITS if (images / name).is_dir()}
+        if not splits:
+            for name in _SPLITS:
+                split_list = root / f"{name}.txt"
+                if split_list.is_file():
+                    splits[name] = [_item(root, *split_pair(line, split_list)) for line in read_lines(split_list)]
+        if not splits:
+            what, fix = "has neither images/train nor train.txt", "sort the images into train and val, or list them"
+            raise DatasetError(root, what, fix)
+        taxonomy, encoding = _read_classes(root, splits)
+        named = {name: Split(name, items, taxonomy, encoding) for name, items in splits.items()}
+        return Dataset("folder", root, taxonomy, named)
 
 
-def _listed(root: Path, path: Path) -> list[Item]:
-    return [_listed_item(root, *split_pair(line, path)) for line in read_lines(path)]
-
-
-def _listed_item(root: Path, image: str, mask: str | None) -> Item:
-    """`image mask` below the root, or one name below images/ and masks/, with or without its suffix."""
-    if mask is not None:
-        return Item(
-            str(PurePosixPath(image.removeprefix("images/")).with_suffix("")), inner(root, image), inner(root, mask)
-        )
+def _item(root: Path, image: str, mask: str | None) -> Item:
+    """Resolve `image mask` below the root, or one name below images/ and masks/, with or without its suffix."""
     name = image.removeprefix("images/")
-    stem = str(Path(name).with_suffix("")) if name.lower().endswith(IMAGE_SUFFIXES) else name
-    place, masks = inner(root / "images", stem), inner(root / "masks", stem)
-    path = root / "images" / name if stem != name else existing(place) or place.with_name(place.name + ".*")
-    return Item(stem, path, existing(masks) or masks.with_name(masks.name + ".png"))
+    if mask is not None:
+        key = str(PurePosixPath(name).with_suffix(""))
+        return Item(key, resolve_inside(root, image), resolve_inside(root, mask))
+    has_suffix = name.lower().endswith(IMAGE_SUFFIXES)
+    stem = str(Path(name).with_suffix("")) if has_suffix else name
+    image_stem, mask_stem = (resolve_inside(root / kind, stem) for kind in ("images", "masks"))
+    # The names of missing files, for the message.
+    path = root / "images" / name if has_suffix else find_image(image_stem) or Path(f"{image_stem}.*")
+    return Item(stem, path, find_image(mask_stem) or Path(f"{mask_stem}.png"))
 
 
-def _read_classes(root: Path, parts: Mapping[str, list[Item]]) -> tuple[Taxonomy, MaskEncoding]:
+def _read_classes(root: Path, splits: Mapping[str, list[Item]]) -> tuple[Taxonomy, MaskEncoding]:
     for name in ("classes.yaml", "classes.yml"):
         if (root / name).is_file():
-            return _from_yaml(root / name)
+            return _read_classes_yaml(root / name)
     if (root / "classes.txt").is_file():
         return Taxonomy(tuple(read_lines(root / "classes.txt"))), MaskEncoding()
-    masks = [item.mask for items in parts.values() for item in items if item.mask is not None and item.mask.is_file()]
-    looked_at, values = _seen(masks)
-    raise DatasetError(root, f"holds no classes.yaml; {_found(looked_at, values)}", _proposal(values))
+    masks = [i.mask for items in splits.values() for i in items if i.mask is not None and i.mask.is_file()]
+    raise _missing_classes(root, masks[:: max(1, len(masks) // _MAX_MASKS)][:_MAX_MASKS])
 
 
-def _from_yaml(path: Path) -> tuple[Taxonomy, MaskEncoding]:
+def _read_classes_yaml(path: Path) -> tuple[Taxonomy, MaskEncoding]:
     rest = read_yaml(path)
     kind, colors = rest.pop("masks", "value"), rest.pop("ignore_colors", [])
     if kind not in ("value", "color"):
-        raise ConfigError(
-            path, f"masks is {kind!r}, allowed are `value` and `color`", "remove it where masks hold numbers"
-        )
+        what = f"expected masks: `value` or `color`, got {kind!r}"
+        raise ConfigError(path, what, "remove it if masks contain numbers")
     if colors and kind == "value":
         fix = "write `masks: color`, or list numbers in `ignore`"
-        raise ConfigError(path, "has ignore_colors, but its masks hold numbers", fix)
-    return Taxonomy.from_dict(rest, path), MaskEncoding(kind == "color", _triples(path, colors))
-
-
-def _triples(path: Path, colors: Any) -> tuple[tuple[int, int, int], ...]:
+        raise ConfigError(path, "has ignore_colors, but its masks contain numbers", fix)
     try:
-        table = [(int(red), int(green), int(blue)) for red, green, blue in colors]
+        triples = tuple((int(red), int(green), int(blue)) for red, green, blue in colors)
     except (TypeError, ValueError):
-        table = [(-1, -1, -1)]
-    if not all(0 <= channel <= 255 for color in table for channel in color):
-        raise ConfigError(path, f"ignore_colors is {colors!r}", "write a list of [r, g, b] of 0..255") from None
-    return tuple(table)
+        triples = ((-1, -1, -1),)
+    if not all(0 <= channel <= 255 for color in triples for channel in color):
+        what = f"expected ignore_colors as a list of [r, g, b] of 0..255, got {colors!r}"
+        raise ConfigError(path, what, "write such as `ignore_colors: [[0, 0, 0]]`")
+    return Taxonomy.from_dict(rest, path), MaskEncoding(kind == "color", triples)
 
 
-def _seen(masks: list[Path]) -> tuple[int, list[list[int]]]:
-    """How many masks were looked at, spread over all, and their values [v] or colours [r, g, b], sorted.
-
-    Masks that cannot be read are the check's business, and so are colours among numbers.
-    """
-    chosen = masks[:: max(1, len(masks) // _LOOKED_AT)][:_LOOKED_AT]
-    codes: dict[int, set[int]] = {1: set(), 3: set()}
-    for path in chosen:
+def _missing_classes(root: Path, masks: list[Path]) -> DatasetError:
+    """Return the error of a dataset without classes.yaml: the values or colors of some masks, and a file to start from."""
+    codes: dict[str, set[int]] = {"values": set(), "colors": set()}
+    for path in masks:
         try:
             raw = read_mask(path)
         except InputError:
+            # Reported by the check of the dataset.
             continue
-        gray = raw if raw.ndim == 2 else raw[..., 0]
-        if raw.ndim == 2 or (raw == raw[..., :1]).all():
-            codes[1] |= set(np.unique(gray).tolist())
-        else:
-            codes[3] |= set(np.unique(pack_colors(raw)).tolist())
-    if codes[3]:
-        return len(chosen), [[code >> 16, code >> 8 & 255, code & 255] for code in sorted(codes[3])]
-    return len(chosen), [[value] for value in sorted(codes[1])]
-
-
-def _found(looked_at: int, values: list[list[int]]) -> str:
-    if not values:
-        return "and no mask could be read"
-    word = "values" if len(values[0]) == 1 else "colours"
-    listed = ", ".join(str(value[0] if len(value) == 1 else value) for value in values[:_MANY])
-    return f"{looked_at} of its masks hold the {word} {listed}{', ...' if len(values) > _MANY else ''}"
-
-
-def _proposal(values: list[list[int]]) -> str:
-    """A classes.yaml in one line, ready but for the names; 255 is a class only where it is one of two values."""
-    if not values or len(values) > _MANY:
-        return "write classes.yaml as {classes: [background, name, ...]}; masks must hold a class per pixel, without smoothing"
-    if len(values[0]) == 3:
+        is_gray = raw.ndim == 2 or bool((raw == raw[..., :1]).all())
+        pixels = (raw if raw.ndim == 2 else raw[..., 0]) if is_gray else pack_colors(raw)
+        codes["values" if is_gray else "colors"] |= set(np.unique(pixels).tolist())
+    # If any mask is drawn in colors, gray ones are not looked at.
+    kind = "colors" if codes["colors"] else "values"
+    values: list[Any] = sorted(codes[kind])
+    if kind == "colors":
+        values = [[code >> 16, code >> 8 & 255, code & 255] for code in values]
+    shown = ", ".join(map(str, values[:_MAX_VALUES])) + (", ..." if len(values) > _MAX_VALUES else "")
+    found = f"{len(masks)} of its masks contain the {kind} {shown}" if values else "and no mask could be read"
+    if not values or len(values) > _MAX_VALUES:
+        proposal = (
+            "{classes: [background, name, ...]}; masks must contain one class per pixel, drawn without antialiasing"
+        )
+    elif kind == "colors":
         rows = ", ".join(f"{{name: class{k}, color: {color}}}" for k, color in enumerate(values))
-        return f"write classes.yaml as {{masks: color, classes: [{rows}]}}"
-    numbers = [value for (value,) in values]
-    ignored = [255] if 255 in numbers and len(numbers) > 2 else []
-    rows = ", ".join(f"{{name: class{value}, value: {value}}}" for value in numbers if value not in ignored)
-    return f"write classes.yaml as {{classes: [{rows}], ignore: {ignored}}}"
+        proposal = f"{{masks: color, classes: [{rows}]}}"
+    else:
+        # 255 is a class only if it is one of two values.
+        ignored = [255] if 255 in values and len(values) > 2 else []
+        rows = ", ".join(f"{{name: class{value}, value: {value}}}" for value in values if value not in ignored)
+        proposal = f"{{classes: [{rows}], ignore: {ignored}}}"
+    return DatasetError(root, f"has no classes.yaml; {found}", f"write classes.yaml as {proposal}")

@@ -1,4 +1,4 @@
-"""PASCAL VOC 2012 and SBD: 20 things and background, palette masks, borders of 255 that count for nothing.
+"""PASCAL VOC 2012 and SBD: 20 object classes and background, palette masks, ignored borders of 255.
 
 Source: Everingham et al., "The PASCAL Visual Object Classes Challenge", IJCV 2010; Hariharan et al., "Semantic contours
 from inverse detectors", ICCV 2011 (SBD), as PNG in SegmentationClassAug with the list trainaug.txt.
@@ -11,7 +11,7 @@ from pathlib import Path
 from ...core import Taxonomy
 from ...errors import DatasetError
 from ..dataset import Dataset, Item, Split
-from .base import DATASETS, DatasetFormat, inner, read_lines
+from .base import DATASETS, DatasetFormat, read_lines, resolve_inside
 
 TAXONOMY = Taxonomy(
     names=(
@@ -49,31 +49,30 @@ class Voc(DatasetFormat):
     needs = "JPEGImages/, SegmentationClass/, ImageSets/Segmentation/{train,val}.txt (SBD: SegmentationClassAug/, trainaug.txt)"
 
     def find_root(self, folder: Path) -> Path | None:
-        """`folder` itself, or the VOC2012/ or VOCdevkit/VOC2012/ in it."""
+        """Return `folder` itself, or the VOC2012/ or VOCdevkit/VOC2012/ in it."""
         roots = (folder, folder / "VOC2012", folder / "VOCdevkit" / "VOC2012")
         return next((root for root in roots if (root / "JPEGImages").is_dir() and (root / _LISTS).is_dir()), None)
 
     def read(self, root: Path) -> Dataset:
-        """One split a list of ids; those of trainaug are in SegmentationClassAug where there is one."""
+        """Read one split per list of ids; the masks of trainaug are in SegmentationClassAug, if that exists."""
         lists = sorted((root / _LISTS).glob("*.txt"))
         if not lists:
-            raise DatasetError(
-                root, f"holds no split list in {_LISTS.as_posix()}", "add train.txt and val.txt, one id a line"
-            )
+            what = f"has no split list in {_LISTS.as_posix()}"
+            raise DatasetError(root, what, "add train.txt and val.txt, one id per line")
         parts = {path.stem: _items(root, path) for path in lists}
-        # The test images come in an archive of their own, which those who only train never unpack.
+        # The test images are a separate archive, which is not needed for training.
         if not any(item.image.is_file() for item in parts.get("test", [])):
             parts.pop("test", None)
         return Dataset("voc", root, TAXONOMY, {name: Split(name, items, TAXONOMY) for name, items in parts.items()})
 
 
 def _items(root: Path, path: Path) -> list[Item]:
+    """Read a split list: an id per line, or, as SBD's trainaug.txt is also distributed, `/JPEGImages/id.jpg /...Aug/id.png`."""
     augmented = root / "SegmentationClassAug"
     masks = augmented if path.stem.endswith("aug") and augmented.is_dir() else root / "SegmentationClass"
-    return [_item(root, line, None if path.stem == "test" else masks) for line in read_lines(path)]
-
-
-def _item(root: Path, line: str, masks: Path | None) -> Item:
-    """A line is an id; SBD's trainaug.txt is also spread as `/JPEGImages/id.jpg /SegmentationClassAug/id.png`."""
-    key = Path(line.split()[0]).stem
-    return Item(key, inner(root, f"JPEGImages/{key}.jpg"), masks / f"{key}.png" if masks else None)
+    items = []
+    for line in read_lines(path):
+        key = Path(line.split()[0]).stem
+        mask = None if path.stem == "test" else masks / f"{key}.png"
+        items.append(Item(key, resolve_inside(root, f"JPEGImages/{key}.jpg"), mask))
+    return items
