@@ -253,9 +253,7 @@ def test_grey_saved_as_rgb_is_read_by_value_and_colours_are_refused() -> None:
 def test_numbers_where_colours_were_expected() -> None:
     black_and_white = Taxonomy(names=("no", "yes"), colors=((0, 0, 0), (255, 255, 255)))
     assert MaskEncoding(True).encode(np.array([[0, 255]], np.uint8), black_and_white, "m.png").tolist() == [[0, 1]]
-    with pytest.raises(
-        MaskError, match=r"m\.png: expected colors, got 16-bit numbers; fix: remove `masks: color`"
-    ):
+    with pytest.raises(MaskError, match=r"m\.png: expected colors, got 16-bit numbers; fix: remove `masks: color`"):
         MaskEncoding(True).encode(np.array([[0, 255]], np.uint16), black_and_white, "m.png")
 
 
