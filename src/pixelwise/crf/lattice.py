@@ -1,4 +1,4 @@
-"""The permutohedral lattice: filters values at N points with a Gaussian in feature space, in time linear in N.
+"""The permutohedral lattice: filters the values of N pixels with a Gaussian in feature space, in time linear in N.
 
     lattice = Lattice([features])                       # tables, once per image
     smooth = lattice.filter(values)                     # (C, N) -> (C, N), as often as you like
@@ -6,15 +6,15 @@
 Source: Adams, Baek, Davis 2010, "Fast high-dimensional filtering using the permutohedral lattice"; the numbers are
 those of Kraehenbuehl's C++ code (its scaling constant included), which the tests hold. A filter is three steps:
 
-    splat    each point gives its value to the d + 1 vertices of the simplex around it, with barycentric weights
-    blur     the vertices are blurred by 1/2 1 1/2 along each of the lattice's d + 1 directions
-    slice    each point takes the value back from the same vertices, with the same weights
+    splat    each pixel gives its value to the d + 1 vertices of the simplex around its features, by barycentric weights
+    blur     the vertices, now lattice points, are blurred by 1/2 1 1/2 along each of the lattice's d + 1 directions
+    slice    each pixel takes the value back from the same vertices, with the same weights
 
-Points are cut into bands of consecutive ones (`meanfield.py`: one per tile of the image). Each band numbers the
-vertices that its points touch, its *own points*, and adds up its splats in sums of its own: few enough for a core's
-cache if the points lie close together. Then the sums that stand for the same lattice point are merged.
+Pixels are cut into bands of consecutive ones (`meanfield.py`: one per tile of the image). Each band numbers the
+lattice points that its pixels touch, its *own points*, and adds up its splats in sums of its own: few enough for a
+core's cache if the pixels are alike. Then the sums that stand for the same lattice point are merged.
 
-    points  N    | band 0 ............. | band 1 ............. |     ids (N, V): own points of the band
+    pixels  N    | band 0 ............. | band 1 ............. |     ids (N, V): own points of the band
                     splat                  splat
     sums    R    | 0 1 2 3 4 5 6        | 0 1 2 3 4            |     points (R,): the lattice point of each
                      \\   \\  \\___________/____/  merge               starts, copies: the way back
@@ -54,7 +54,7 @@ MERGE_CHUNK = 8192
 class KernelLattice:
     """The lattice of one kernel.
 
-    vertices  the columns of its vertices in the tables of points
+    vertices  the columns of its vertices in the tables of pixels
     points    its lattice points among those of all kernels
     blur      along its d + 1 directions
     """
@@ -65,7 +65,7 @@ class KernelLattice:
 
     @property
     def directions(self) -> int:
-        """d + 1, as many as a point has vertices."""
+        """d + 1, as many as a pixel has vertices."""
         return int(self.vertices.stop - self.vertices.start)
 
     @property
@@ -80,14 +80,14 @@ class KernelLattice:
 
 
 class Lattice:
-    """Lattices of one or several kernels over the same N points, with their tables.
+    """Lattices of one or several kernels over the same N pixels, with their tables.
 
     features      for each kernel (N, d), in standard deviations: the kernel is exp(-|f_i - f_j|^2 / 2)
     band_lengths  of the bands, adding up to N; None makes one band of all
 
-    ids       (N, V) int32: the own points of its band around each point, d + 1 for each kernel
+    ids       (N, V) int32: the own points of its band around each pixel, d + 1 for each kernel
     weights   (N, V) float32: their barycentric weights
-    bands     the points of each band; own: the own points of each band among those of all bands, R
+    bands     the pixels of each band; own: the own points of each band among those of all bands, R
     points    (R,) int32: the lattice point that each own point is
     kernels   the lattice of each kernel
     starts, copies  as `simplex.copies_of` returns them: the own points that are each lattice point
@@ -110,31 +110,32 @@ class Lattice:
         if len({len(table) for table in tables}) != 1:
             what = f"must have equally many rows, got {[len(table) for table in tables]}"
             raise ConfigError("crf features", what, "pass one row per pixel")
-        self.num_points = len(tables[0])
+        self.num_pixels = len(tables[0])
         columns = list(_slices(table.shape[1] + 1 for table in tables))
-        self.ids: Integers = np.empty((self.num_points, columns[-1].stop), np.int32)
+        self.ids: Integers = np.empty((self.num_pixels, columns[-1].stop), np.int32)
         self.weights: Floats = np.empty(self.ids.shape, np.float32)
-        self.bands = list(_slices(band_lengths or [self.num_points]))
+        self.bands = list(_slices(band_lengths or [self.num_pixels]))
         # Minima column by column: numpy does that ten times faster than along the first axis.
         lowest = [np.array([column.min() for column in table.T]) for table in tables]
         highest = [np.array([column.max() for column in table.T]) for table in tables]
         steps = [code_strides(low, high)[:-1] for low, high in zip(lowest, highest, strict=True)]
 
         def enclose(band: slice) -> list[Longs]:
-            """Fill the band's ids and weights; the codes of its own points, for each kernel."""
+            """Fill the band's ids and weights; return the codes of its own points, for each kernel."""
             codes: list[Longs] = []
             for table, column, step in zip(tables, columns, steps, strict=True):
                 first, factors = sum(map(len, codes)), elevation_factors(table.shape[1])
-                tasks = factors, step.view(np.uint64), first, column.start, self.ids[band], self.weights[band]
-                codes.append(simplex.enclose(table[band], *tasks))
+                results = column.start, self.ids[band], self.weights[band]
+                codes.append(simplex.enclose(table[band], factors, step.view(np.uint64), first, *results))
             return codes
 
+        # 1. Within each band: the simplex around each pixel, and the band's own points.
         codes = workers.run(enclose, [(band,) for band in self.bands])
         self.own = list(_slices(sum(map(len, of_band)) for of_band in codes))
+        # 2. Over all bands: own points of equal code are the same lattice point.
         self.points: Integers = np.empty(self.own[-1].stop, np.int32)
         self.kernels: list[KernelLattice] = []
         for k, (column, step) in enumerate(zip(columns, steps, strict=True)):
-            # Own points of any bands that have the same code are the same lattice point.
             unique, numbers = np.unique(np.concatenate([of_band[k] for of_band in codes]), return_inverse=True)
             points = slice(self.size, self.size + len(unique))
             numbers += points.start
@@ -143,6 +144,7 @@ class Lattice:
                 start, count = own.start + sum(map(len, of_band[:k])), len(of_band[k])
                 self.points[start : start + count] = numbers[done : done + count]
                 done += count
+            # 3. The neighbours along each direction.
             self.kernels.append(KernelLattice(column, points, choose_blur(unique, step, workers)))
         self.starts, self.copies = simplex.copies_of(self.points, self.size)
 
@@ -165,34 +167,34 @@ class Lattice:
 
         The two differ a little, since the blur's directions do not commute where neighbours are missing.
         """
-        field = LatticeValues(self, len(values), workers=workers or Workers(1))
-        pixels = np.zeros((self.num_points, field.width), np.float32)
+        steps = LatticeFilter(self, len(values), workers=workers or Workers(1))
+        pixels = np.zeros((self.num_pixels, steps.width), np.float32)
         pixels[:, : len(values)] = np.asarray(values, np.float32).T
-        field.splat(pixels.reshape(-1))
-        field.blur([kernel.alpha for kernel in self.kernels], reverse=reverse)
-        field.slice_(slice(0, self.ids.shape[1]), pixels.reshape(-1))
+        steps.splat(pixels.reshape(-1))
+        steps.blur([kernel.alpha for kernel in self.kernels], reverse=reverse)
+        steps.slice_(slice(0, self.ids.shape[1]), pixels.reshape(-1))
         return np.ascontiguousarray(pixels[:, : len(values)].T)
 
     def norms(self, workers: Workers | None = None) -> Floats:
         """Return (K, N): each kernel's filter of ones, which is n_i = sum_j k(f_i, f_j)."""
-        field = LatticeValues(self, 1, workers=workers or Workers(1))
-        pixels = np.ones(self.num_points * field.width, np.float32)
-        field.splat(pixels)
-        field.blur([kernel.alpha for kernel in self.kernels])
-        norms = np.empty((len(self.kernels), self.num_points), np.float32)
+        steps = LatticeFilter(self, 1, workers=workers or Workers(1))
+        pixels = np.ones(self.num_pixels * steps.width, np.float32)
+        steps.splat(pixels)
+        steps.blur([kernel.alpha for kernel in self.kernels])
+        norms = np.empty((len(self.kernels), self.num_pixels), np.float32)
         for norm, kernel in zip(norms, self.kernels, strict=True):
-            field.slice_(kernel.vertices, pixels)
-            norm[:] = pixels[:: field.width]
+            steps.slice_(kernel.vertices, pixels)
+            norm[:] = pixels[:: steps.width]
         return norms
 
 
-class LatticeValues:
-    """Values of C channels on a lattice, in class vectors, and the three steps of a filter.
+class LatticeFilter:
+    """The three steps of a filter of C channels, and the values on the lattice that they work on.
 
     width   L = C rounded up to eight; pixels are flat (N * L,) float32. blocks: a tuple of length L / 8
     bands   the tables of each band; default: those of the lattice
-    sums    (R, L) float32: what each band's points splat to its own points
-    values  (L / 8, M, 8) float32, one block of classes after the other: after `blur`, what points slice
+    sums    (R, L) float32: what each band's pixels splat to its own points
+    values  (L / 8, M, 8) float32, one block of classes after the other: after `blur`, what pixels slice
     """
 
     def __init__(
@@ -209,7 +211,7 @@ class LatticeValues:
     def splat(self, pixels: Floats) -> None:
         """Give the pixels to the vertices around them, band by band, into `sums`."""
         self.workers.run(
-            lambda *task: loops.splat(task[0], task[1], self.blocks, task[2]),
+            lambda band, own, sums: loops.splat(band, own, self.blocks, sums),
             zip(self.bands, self.of_bands(pixels), self.sums_of_bands(), strict=True),
         )
 
@@ -250,6 +252,6 @@ class LatticeValues:
 
 
 def _slices(lengths: Iterable[int]) -> Iterator[slice]:
-    """Slices of these lengths, one after the other."""
+    """Return slices of these lengths, one after the other."""
     ends = np.cumsum([0, *lengths]).tolist()
     return (slice(start, stop) for start, stop in pairwise(ends))

@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from . import loops
 from .compiled import Workers
 from .features import LEAST_PROBABILITY, Kernel
-from .lattice import Floats, Lattice, LatticeValues
+from .lattice import Floats, Lattice, LatticeFilter
 
 TILE = (96, 64)
 """The largest height and width of a tile. A tile has fewer colours than as many pixels of long rows, so that a core's
@@ -103,20 +103,20 @@ def mean_field(
 class _State:
     """The steps of algorithm 1 and their arrays: all that is as large as the image, but for the result.
 
-    unary  (N * L,) class vectors of the log-probabilities, -psi_u, pixels in the order of the tiles
-    field  Q, then the messages, on the lattice
+    unary   (N * L,) class vectors of the log-probabilities, -psi_u, pixels in the order of the tiles
+    filter  Q, then the messages, on the lattice
     """
 
     def __init__(self, tables: CRFTables, num_classes: int) -> None:
         self.tables = tables
         self.workers = tables.workers
         self.num_classes = num_classes
-        self.field = LatticeValues(tables.lattice, num_classes, workers=tables.workers, bands=tables.bands)
-        self.unary: Floats = np.empty(tables.lattice.num_points * self.field.width, np.float32)
+        self.filter = LatticeFilter(tables.lattice, num_classes, workers=tables.workers, bands=tables.bands)
+        self.unary: Floats = np.empty(tables.lattice.num_pixels * self.filter.width, np.float32)
 
     def initialise(self, probs: NDArray[np.floating]) -> None:
         """Set psi_u = -log P and Q = softmax(-psi_u), and splat Q."""
-        blocks = self.field.blocks
+        blocks = self.filter.blocks
 
         def from_probs(tile: tuple[slice, slice], band: loops.Band, unary: Floats, sums: Floats) -> None:
             planes = np.maximum(probs[:, *tile], LEAST_PROBABILITY, order="C").astype(np.float32)
@@ -130,7 +130,7 @@ class _State:
     def message_passing(self, weights: Sequence[float]) -> None:
         """Blur the splatted Q, times w_k: each kernel's messages at the lattice points, ready to be sliced."""
         kernels = self.tables.lattice.kernels
-        self.field.blur([kernel.alpha * float(weight) for kernel, weight in zip(kernels, weights, strict=True)])
+        self.filter.blur([kernel.alpha * float(weight) for kernel, weight in zip(kernels, weights, strict=True)])
 
     def compatibility_transform(self, compatibility: NDArray[np.floating] | None) -> None:
         """Replace the messages of each kernel by -mu times them; Potts costs nothing.
@@ -143,14 +143,14 @@ class _State:
             if matrix is None:
                 continue
             mu = np.asarray(matrix, np.float32)
-            values = self.field.values[:, kernel.points]  # (L / 8, m, 8)
-            messages = values.transpose(1, 0, 2).reshape(-1, self.field.width)
+            values = self.filter.values[:, kernel.points]  # (L / 8, m, 8)
+            messages = values.transpose(1, 0, 2).reshape(-1, self.filter.width)
             messages[:, : self.num_classes] = messages[:, : self.num_classes] @ -mu.T
             values[:] = messages.reshape(-1, *values.shape[::2]).transpose(1, 0, 2)
 
     def local_update_and_normalise(self) -> None:
         """Set Q = softmax(-psi_u + sliced messages), and splat it."""
-        values, blocks = self.field.values.reshape(-1), self.field.blocks
+        values, blocks = self.filter.values.reshape(-1), self.filter.blocks
         self.workers.run(
             lambda band, unary, sums: loops.update(band, values, unary, sums, blocks),
             zip(*self._per_band(), strict=True),
@@ -158,7 +158,7 @@ class _State:
 
     def last_update(self) -> None:
         """Set Q as `local_update_and_normalise` does, and keep it in `unary`."""
-        values, blocks = self.field.values.reshape(-1), self.field.blocks
+        values, blocks = self.filter.values.reshape(-1), self.filter.blocks
         self.workers.run(
             lambda band, unary, _: loops.last_update(band, values, unary, blocks), zip(*self._per_band(), strict=True)
         )
@@ -171,12 +171,12 @@ class _State:
             rows, columns = tile
             loops.to_planes(q, rows.start, rows.stop, columns.start, columns.stop, planes)
 
-        self.workers.run(copy, zip(self.tables.tiles, self.field.of_bands(self.unary), strict=True))
+        self.workers.run(copy, zip(self.tables.tiles, self.filter.of_bands(self.unary), strict=True))
         return planes
 
     def _per_band(self) -> tuple[Sequence[loops.Band], list[Floats], list[Floats]]:
         """Return the tables, the unary scores and the sums of each band."""
-        return self.tables.bands, self.field.of_bands(self.unary), self.field.sums_of_bands()
+        return self.tables.bands, self.filter.of_bands(self.unary), self.filter.sums_of_bands()
 
 
 def _normalised_weights(lattice: Lattice, kernels: Sequence[Kernel], workers: Workers) -> tuple[Floats, Floats]:
