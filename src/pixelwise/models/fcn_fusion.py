@@ -156,7 +156,7 @@ class TwoHeadFCN(FCN):
     ) -> None:
         if num_geometric < 1:
             raise ConfigError("num_geometric", f"must be >= 1, got {num_geometric}")
-        # Before the base class builds the score layers.
+        # Set first: the base class asks `score_layer` for the score layers.
         self.num_geometric = num_geometric
         super().__init__(
             num_classes,
@@ -185,7 +185,7 @@ class TwoHeadFCN(FCN):
 
     def forward_low_res_all(self, images: Tensor) -> tuple[LowResLogits, LowResLogits]:
         """Compute the semantic and the geometric scores; images (B, C, H, W), uint8 or float 0..255, RGB."""
-        # The next class in line is a rung.
+        # `super()` is the rung: FCN32s, FCN16s or FCN8s.
         scores, upsample, _ = super().forward_low_res(images)  # type: ignore[safe-super]
         semantic, geometric = scores[:, : self.num_classes], scores[:, self.num_classes :]
         return LowResLogits(semantic, upsample), LowResLogits(geometric, upsample)
@@ -243,14 +243,15 @@ MODELS.register(
     scores="NYUDv2 34.0 (16s, table 4)",
 )(LateFusionFCN)
 
-for _name, _net, _end in (
-    ("fcn32s_two_heads_vgg16", TwoHeadFCN32s, "."),
-    ("fcn16s_two_heads_vgg16", TwoHeadFCN16s, ", as for SIFT Flow."),
-    ("fcn8s_two_heads_vgg16", TwoHeadFCN8s, "."),
-):
+_rungs: tuple[tuple[str, type[TwoHeadFCN]], ...] = (
+    ("32s", TwoHeadFCN32s),
+    ("16s", TwoHeadFCN16s),
+    ("8s", TwoHeadFCN8s),
+)
+for _rung, _net in _rungs:
     MODELS.register(
-        _name,
-        summary=f"{_net.__name__.removeprefix('TwoHead')} on VGG16 with a semantic and a geometric head{_end}",
+        f"fcn{_rung}_two_heads_vgg16",
+        summary=f"FCN-{_rung} on VGG16 with a semantic and a geometric head, as for SIFT Flow.",
         tiny={"width_mult": 1 / 16},
         paper=PAPER,
         year=2015,

@@ -167,11 +167,6 @@ def _field(name: str, layer: str) -> int:
     return _fcn(name).receptive_fields()[layer].size
 
 
-def _field_and_stride(name: str, layer: str) -> list[int]:
-    field = _fcn(name).receptive_fields()[layer]
-    return [field.size, field.stride]
-
-
 def _googlenet_field_with_pool() -> int:
     """Return that of the last map after the 7x7 average pooling, which FCN drops."""
     return receptive_field([*layers_of(classifier("googlenet").modules_to()), Layer(7, 1)]).size
@@ -184,8 +179,8 @@ FCN_ROWS.row("VGG16 fc7", "receptive field")(partial(_field, "fcn8s_vgg16", "fr"
 FCN_ROWS.row("GoogLeNet inception_5b", "receptive field")(partial(_field, "fcn32s_googlenet", "fr"))
 FCN_ROWS.row("GoogLeNet with 7x7", "receptive field")(_googlenet_field_with_pool)
 FCN_ROWS.row("GoogLeNet", "receptive field (px)")(_googlenet_field_with_pool)
-for _pool in ("pool3", "pool4"):
-    FCN_ROWS.row(f"VGG16 {_pool}", "[receptive")(partial(_field_and_stride, "fcn8s_vgg16", _pool))
+FCN_ROWS.row("VGG16 pool3", "[receptive")(lambda: [*_fcn("fcn8s_vgg16").receptive_fields()["pool3"][:2]])
+FCN_ROWS.row("VGG16 pool4", "[receptive")(lambda: [*_fcn("fcn8s_vgg16").receptive_fields()["pool4"][:2]])
 
 
 @FCN_ROWS.row("VGG16 pool5", "[receptive")

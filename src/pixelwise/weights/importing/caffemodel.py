@@ -45,7 +45,12 @@ def read_caffemodel(path: str | Path) -> list[CaffeLayer]:
     Raises CheckpointError with the file and the byte when the file is truncated, damaged, or not a net.
     """
     source = _File(Path(path), map_file(path))
-    layers = [layer for field in source.whole().fields() for layer in _layers_of(field)]
+    layers: list[CaffeLayer] = []
+    for field in source.whole().fields():
+        if field.number == 100:
+            layers.append(_layer(field.message("layer"), name=1, kind=2, blobs=7))
+        elif field.number == 2:
+            layers.append(_layer(field.message("layers"), name=4, kind=5, blobs=6))
     if not any(layer.blobs for layer in layers):
         raise CheckpointError(
             path,
@@ -183,15 +188,6 @@ class _Message:
             if len(values) > MAX_AXES:
                 raise self.file.damaged(self.start, f"a blob of more than {MAX_AXES} axes")
         return values
-
-
-def _layers_of(field: _Field) -> list[CaffeLayer]:
-    """Return the layer in a field of NetParameter; none for other fields."""
-    if field.number == 100:
-        return [_layer(field.message("layer"), name=1, kind=2, blobs=7)]
-    if field.number == 2:
-        return [_layer(field.message("layers"), name=4, kind=5, blobs=6)]
-    return []
 
 
 def _layer(message: _Message, name: int, kind: int, blobs: int) -> CaffeLayer:

@@ -145,7 +145,10 @@ def map_whole_net(model: FCN | LateFusionFCN, file: WeightFile) -> KeyMapping:
     names = model.caffe_names()
     if f"{EARLY_FUSION}.weight" in file.arrays and FIRST_LAYER in names:
         names[EARLY_FUSION] = names.pop(FIRST_LAYER)
-    mapping = KeyMapping(caffe_moves(model, names), fresh=_norms_after_fc(model))
+    own = model.state_dict()
+    # No published net has batch norm after fc6 and fc7.
+    norms = tuple(f"{path}.norm." for path, layer in model.named_modules() if isinstance(layer, FullyConnected))
+    mapping = KeyMapping(caffe_moves(model, names), fresh=[key for key in own if key.startswith(norms)])
     if isinstance(model, FCN8s):
         for layer, scale in (("scale_pool4", model.scale_pool4), ("scale_pool3", model.scale_pool3)):
             if scale != 1:
@@ -153,7 +156,6 @@ def map_whole_net(model: FCN | LateFusionFCN, file: WeightFile) -> KeyMapping:
     heads = {"": model.num_classes}
     if isinstance(model, TwoHeadFCN):
         heads = dict(zip(TASKS, (model.num_classes, model.num_geometric), strict=True))
-    own = model.state_dict()
     for module, kernel in model.upscore_kernels().items():
         layer, key = ("upscore" if module == "upscore32" else module), f"{module}.weight"
         arrays = [f"{layer}{suffix}.weight" for suffix in heads]
@@ -181,7 +183,11 @@ def map_classifier_to_fcn(model: FCN | LateFusionFCN, file: WeightFile) -> KeyMa
             moves = caffe_moves(stream, names | {fc: f"{fc}.conv" for fc in convs})
         else:
             moves = {f"backbone.{name}": name for name in stream.backbone.state_dict()}
-            linears = _linear_layers(file)
+            # fc6, fc7 and the last layer are the only linear ones outside of the auxiliary classifiers.
+            weights = [
+                name for name, array in file.arrays.items() if name.endswith(".weight") and len(array.shape) == 2
+            ]
+            linears = sorted(name[: -len(".weight")] for name in weights if name.startswith(("classifier.", "fc.")))
             if len(linears) < len(convs):
                 what = f"expected {len(convs)} fully connected layers for {' and '.join(convs)}, got {len(linears)}"
                 raise CheckpointError(file.path, what, "use the file of a whole classifier")
@@ -194,18 +200,6 @@ def map_classifier_to_fcn(model: FCN | LateFusionFCN, file: WeightFile) -> KeyMa
     loaded = tuple(f"{prefix}{part}." for prefix in streams for part in ("backbone", "fc6.conv", "fc7.conv"))
     mapping.fresh = [key for key in model.state_dict() if not key.startswith(loaded)]
     return without_missing_counters(mapping, file)
-
-
-def _linear_layers(file: WeightFile) -> list[str]:
-    """Return the fully connected layers of torchvision's classifier in order, without auxiliary classifiers."""
-    names = [name for name, array in file.arrays.items() if name.endswith(".weight") and len(array.shape) == 2]
-    return sorted(name.removesuffix(".weight") for name in names if name.startswith(("classifier.", "fc.")))
-
-
-def _norms_after_fc(model: FCN | LateFusionFCN) -> list[str]:
-    """Return the state names of the batch norms after fc6 and fc7, which no published net has."""
-    norms = tuple(f"{path}.norm." for path, layer in model.named_modules() if isinstance(layer, FullyConnected))
-    return [key for key in model.state_dict() if key.startswith(norms)]
 
 
 def _constant_check(name: str, expected: float) -> Callable[[Tensor], str]:
