@@ -40,6 +40,7 @@ class CaffeNet(ChainBackbone):
     """
 
     caffe_convs = CAFFE_CONVS
+    architecture = "AlexNet"
     same_stem_padding = 5
 
     def __init__(
@@ -83,6 +84,7 @@ class AlexNet(ChainBackbone):
     """torchvision's AlexNet: no groups, no normalization; maps pool1, pool2, pool5 at strides 8, 16, 32."""
 
     caffe_convs = CAFFE_CONVS
+    architecture = "AlexNet"
     same_stem_padding = 5
 
     def __init__(

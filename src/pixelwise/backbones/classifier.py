@@ -20,10 +20,13 @@ class ClassifierBackbone(Backbone):
     input_size  side in pixels of the images that the classifier was made for
     fc_layers   (kernel, channels) of the head's hidden fully connected layers, read as convolutions: VGG16's fc6 and
                 fc7 are (7, 4096) and (1, 4096); empty after a global average pooling
+    architecture  common name of its variants, such as AlexNet of CaffeNet; published files of one architecture fit the
+                       networks on its variants; empty for architectures without variants
     same_stem_padding  padding of the first convolution that keeps its outputs centred on their pixels; None for
                        backbones whose builder has no option for that padding, so that FCN cannot be built on them
     """
 
+    architecture: ClassVar[str] = ""
     same_stem_padding: ClassVar[int | None] = None
 
     input_size: int

@@ -143,6 +143,7 @@ class GoogLeNet(ClassifierBackbone):
 
     map_names = ("conv1", "conv3", "inception3b", "inception4e", "inception5b")
     input_size = 224
+    architecture = "GoogLeNet"
     same_stem_padding = 3
 
     def __init__(

@@ -48,6 +48,7 @@ class VGG(ChainBackbone):
                                    its stride has no centre
     """
 
+    architecture = "VGG"
     same_stem_padding = 1
 
     def __init__(

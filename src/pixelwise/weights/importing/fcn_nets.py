@@ -118,9 +118,10 @@ def _spec_for(file: WeightFile, request: Request) -> ModelSpec:
         derived["preprocessing"] = torch_preprocessing(file)
     if backbone is not None:
         default = entry.options["backbone"].default
-        architecture = BACKBONES[backbone].product
-        if architecture is not BACKBONES[default].product:
-            others = [n for n in fitting if BACKBONES[MODELS[n].options["backbone"].default].product is architecture]
+        architecture = BACKBONES[backbone].product.architecture
+        if architecture != BACKBONES[default].product.architecture:
+            defaults = {name: BACKBONES[MODELS[name].options["backbone"].default].product for name in fitting}
+            others = [name for name in fitting if defaults[name].architecture == architecture]
             what = f"expected {default}, the backbone of {request.name}, got {backbone}"
             raise CheckpointError(file.path, what, "import it as " + " or ".join(sorted(others)))
         derived["backbone"] = backbone
