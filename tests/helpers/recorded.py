@@ -1,10 +1,11 @@
-"""Numbers for networks that two engines can fill alike, and what torchvision 0.28 answered with them.
+"""Weights that two libraries can set alike, and the logits of torchvision 0.28 with them.
 
-torchvision is not needed by any test. `python tests/recorded.py` writes the file anew where it can be imported.
+No test needs torchvision. `python tests/helpers/recorded.py` rewrites the recording where torchvision is installed.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import zlib
 from pathlib import Path
@@ -25,7 +26,7 @@ SEGMENTERS = ("fcn_resnet50", "deeplabv3_resnet50", "deeplabv3_mobilenet_v3_larg
 
 
 def fill(net: nn.Module) -> None:
-    """Give every number of a state a value that follows from its name, its place and its shape alone."""
+    """Set every entry of a state to values that depend only on its name and shape."""
     for name, value in net.state_dict().items():
         rng = np.random.default_rng(zlib.crc32(name.encode()))
         if value.ndim >= 2:
@@ -40,26 +41,25 @@ def fill(net: nn.Module) -> None:
 
 
 def make_image() -> Tensor:
-    """One normalised image (1, 3, H, W) float32 of SIZE."""
+    """Return a normalized image (1, 3, H, W) float32 of SIZE."""
     return torch.from_numpy(np.random.default_rng(7).normal(0, 1, (1, 3, *SIZE)).astype(np.float32))
 
 
 def sample(logits: Tensor) -> list[float]:
-    """48 of the numbers, spread over all."""
+    """Return 48 of the logits, evenly spread."""
     flat = logits.detach().double().flatten()
     return [float(value) for value in flat[torch.linspace(0, len(flat) - 1, 48).long()]]
 
 
 def recorded() -> dict[str, list[float]]:
-    """Network -> what torchvision answered, as `sample` picks it."""
+    """Return network -> logits of torchvision, chosen by `sample`."""
     found: dict[str, list[float]] = json.loads(FILE.read_text(encoding="utf-8"))
     return found
 
 
 def record() -> None:
-    """Ask torchvision. Each net is built without weights, filled, and shown the image in evaluation."""
-    import torchvision
-
+    """Build each network of torchvision, fill it, and write its logits of the image in eval mode."""
+    torchvision: Any = importlib.import_module("torchvision")
     answers: dict[str, Any] = {}
     for name in CLASSIFIERS:
         options = {"init_weights": False, "aux_logits": False} if name == "googlenet" else {}

@@ -12,6 +12,7 @@ from torch import nn
 
 from helpers.papers import number
 from pixelwise.backbones import create_backbone
+from pixelwise.backbones.googlenet import GoogLeNet
 from pixelwise.nn.geometry import (
     CoordMap,
     Layer,
@@ -62,44 +63,45 @@ def test_output_size_of_a_transposed_convolution(kernel: int, stride: int, size:
 
 
 @given(st.lists(windows, min_size=1, max_size=3), st.integers(0, 14), st.integers(0, 14))
-def test_a_cell_sees_the_pixels_of_its_field_and_no_others(chain: list[nn.Module], row: int, column: int) -> None:
-    """The cells that a NaN reaches are those whose field holds it; dilated and strided kernels may skip pixels inside."""
+def test_a_position_sees_the_pixels_of_its_receptive_field_and_no_others(
+    chain: list[nn.Module], row: int, column: int
+) -> None:
+    """A NaN reaches the positions whose field holds it; dilated and strided kernels may skip pixels inside."""
     layers = layers_of(chain)
     for i in range(len(layers)):
         assume(output_size(layers[: i + 1], 15) > 0)
     field = receptive_field(layers)
     seen = affected_outputs(nn.Sequential(*chain), (15, 15), (row, column), in_channels=1)
     assume(seen.bottom)
-    num_cells = output_size(layers, 15)
-    allowed = [cell for cell in range(num_cells) if field.span(cell)[0] <= row < field.span(cell)[1]]
+    allowed = [i for i in range(output_size(layers, 15)) if field.span(i)[0] <= row < field.span(i)[1]]
     assert allowed[0] <= seen.top < seen.bottom <= allowed[-1] + 1
     if all(layer.dilation == 1 and layer.kernel >= layer.stride for layer in layers):
         assert (seen.top, seen.bottom) == (allowed[0], allowed[-1] + 1)
 
 
 @given(st.lists(windows, min_size=1, max_size=4), st.integers(0, 5))
-def test_the_coordinates_of_a_cell_are_the_middle_of_its_field(chain: list[nn.Module], cell: int) -> None:
+def test_a_position_is_the_middle_of_its_receptive_field(chain: list[nn.Module], index: int) -> None:
     layers = layers_of(chain)
-    first, end = receptive_field(layers).span(cell)
-    assert coordinates(layers).inverse()(cell) == Fraction(first + end - 1, 2)
+    first, end = receptive_field(layers).span(index)
+    assert coordinates(layers).inverse()(index) == Fraction(first + end - 1, 2)
 
 
-def test_influence_of_a_pixel_outside_every_window_is_empty() -> None:
+def test_a_pixel_outside_every_window_affects_nothing() -> None:
     assert affected_outputs(nn.MaxPool2d(1, 4), (8, 8), (2, 0)).size == (0, 0)
 
 
-def test_influence_of_three_by_three_is_the_pixels_around() -> None:
+def test_a_pixel_affects_its_neighbours_through_a_three_by_three() -> None:
     assert affected_outputs(nn.Conv2d(3, 1, 3, padding=1), (9, 11), (4, 7)) == (3, 6, 6, 9)
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(64, 32), (32, 16), (16, 8), (4, 2), (63, 32), (3, 2)])
-def test_a_transposed_cell_lies_in_the_middle_of_its_kernel(kernel: int, stride: int) -> None:
+def test_a_position_lies_in_the_middle_of_its_transposed_kernel(kernel: int, stride: int) -> None:
     profile = bilinear_profile(kernel)
     middle = sum(i * w for i, w in enumerate(profile)) / profile.sum()
     assert float(Layer(kernel, stride, transposed=True).coordinates(0)) == pytest.approx(middle)
 
 
-# FCN as its authors wrote it down: (kernel, stride, padding) of what moves cells.
+# The authors' FCN: (kernel, stride, padding) of convolutions and poolings.
 VGG16_POOL2 = [Layer(3, padding=100), Layer(3, padding=1), Layer(2, 2), *[Layer(3, padding=1)] * 2, Layer(2, 2)]
 VGG16_POOL3 = [*VGG16_POOL2, *[Layer(3, padding=1)] * 3, Layer(2, 2)]
 VGG16_POOL4 = [*VGG16_POOL3, *[Layer(3, padding=1)] * 3, Layer(2, 2)]
@@ -144,7 +146,9 @@ def test_receptive_fields_of_table_1() -> None:
         number("AlexNet", "receptive field (px)"),
         number("AlexNet", "max stride"),
     )
-    googlenet = layers_of(create_backbone("googlenet", tiny=True).modules_to())  # type: ignore[operator]
+    backbone = create_backbone("googlenet", tiny=True)
+    assert isinstance(backbone, GoogLeNet)
+    googlenet = layers_of(backbone.modules_to())
     assert receptive_field(googlenet).size == number("GoogLeNet inception_5b", "receptive field") == 715
     assert receptive_field([*googlenet, Layer(7)])[:2] == (number("GoogLeNet", "receptive field (px)"), 32)
 

@@ -1,4 +1,4 @@
-"""Two ways to a dense map that have to be one: every shift of the image, or dilated kernels; and both against plain loops."""
+"""Two ways to one dense map: every shift of the image, or dilated kernels; and both against plain loops."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def small_net() -> nn.Sequential:
     ).double()  # fmt: skip
 
 
-def inner(dense: torch.Tensor, margin: int, size: tuple[int, int]) -> torch.Tensor:
-    return dense[..., margin : size[0] - margin, margin : size[1] - margin]
+def inner(dense: torch.Tensor, border: int, size: tuple[int, int]) -> torch.Tensor:
+    return dense[..., border : size[0] - border, border : size[1] - border]
 
 
 def test_both_ways_agree_away_from_borders() -> None:
@@ -30,13 +30,12 @@ def test_both_ways_agree_away_from_borders() -> None:
     stitched, rarefied = shift_and_stitch(net, images, 8), rarefy(net)(images)
     size = (min(stitched.shape[-2], rarefied.shape[-2]), min(stitched.shape[-1], rarefied.shape[-1]))
     assert min(size) > 60
-    margin = 16
-    a, b = inner(stitched, margin, size), inner(rarefied, margin, size)
+    a, b = inner(stitched, 16, size), inner(rarefied, 16, size)
     assert a.std() > 0.01
     torch.testing.assert_close(a, b, atol=1e-12, rtol=1e-12)
 
 
-def test_every_stride_th_cell_of_both_is_the_nets_own_answer() -> None:
+def test_every_stride_th_output_of_both_is_the_nets_own() -> None:
     net, images = small_net(), torch.randn(1, 2, 80, 80, dtype=torch.double)
     coarse = net(images)
     torch.testing.assert_close(shift_and_stitch(net, images, 8)[..., ::8, ::8], coarse)
@@ -56,13 +55,14 @@ def test_stitching_interlaces_as_in_the_definition() -> None:
 def test_a_rarefied_kernel_is_the_kernel_with_zeros_between() -> None:
     """f'_ij = f_(i/s, j/s) where s divides i and j, else 0; written out in loops."""
     torch.manual_seed(1)
-    net = nn.Sequential(nn.MaxPool2d(2, 3), nn.Conv2d(1, 1, 3, bias=False)).double()
+    conv = nn.Conv2d(1, 1, 3, bias=False)
+    net = nn.Sequential(nn.MaxPool2d(2, 3), conv).double()
     images, s = torch.randn(1, 1, 20, 20, dtype=torch.double), 3
     spread = torch.zeros(7, 7, dtype=torch.double)
     for i in range(7):
         for j in range(7):
             if i % s == 0 and j % s == 0:
-                spread[i, j] = net[1].weight[0, 0, i // s, j // s]
+                spread[i, j] = conv.weight[0, 0, i // s, j // s]
     pooled = torch.zeros(19, 19, dtype=torch.double)
     for y in range(19):
         for x in range(19):
@@ -76,13 +76,13 @@ def test_a_rarefied_kernel_is_the_kernel_with_zeros_between() -> None:
 
 @pytest.mark.parametrize(("name", "size"), [("alexnet_caffe", 420), ("googlenet", 130)])
 def test_larger_nets_both_ways(name: str, size: int) -> None:
-    """CaffeNet's sliding classifier, and GoogLeNet to inception3a, which has branches: equal in cells that see no padding."""
+    """CaffeNet's sliding classifier, and GoogLeNet to inception3a, which has branches: equal at positions that see no padding."""
     torch.manual_seed(2)
     backbone = create_backbone(name, tiny=True, width_mult=1 / 32, num_classes=3).eval()
     assert isinstance(backbone, ClassifierBackbone)
     chain = backbone.modules_to(2)[:8] if name == "googlenet" else list(backbone.convolutionalize().children())
     net, field = nn.Sequential(*chain), receptive_field(layers_of(chain))
-    stride, num_cells = field.stride, 0
+    stride, num_compared = field.stride, 0
     images = torch.randn(1, 3, size + stride, size + stride)
     with torch.no_grad():
         rarefied = rarefy(net)(images)
@@ -94,18 +94,18 @@ def test_larger_nets_both_ways(name: str, size: int) -> None:
             torch.testing.assert_close(
                 dense[..., first:end, first:end], coarse[..., first:end, first:end], atol=1e-4, rtol=1e-4
             )
-            num_cells += len(seen) ** 2
-    assert num_cells >= 12
+            num_compared += len(seen) ** 2
+    assert num_compared >= 12
 
 
-def test_the_net_itself_stays_as_it_was() -> None:
+def test_the_net_itself_is_unchanged() -> None:
     net = small_net()
     before = repr(net)
-    rarefy(net)
+    assert repr(rarefy(net)) != before
     assert repr(net) == before
 
 
-def test_layers_without_a_window_are_refused() -> None:
+def test_layers_without_a_sliding_window_are_an_error() -> None:
     with pytest.raises(ConfigError, match="convolutionalize"):
         rarefy(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
 
@@ -116,6 +116,6 @@ class TwoStrides(nn.Module):
         self.a, self.b = nn.MaxPool2d(2, 2), nn.MaxPool2d(3, 1)
 
 
-def test_branches_of_different_strides_are_refused() -> None:
+def test_branches_of_different_strides_are_an_error() -> None:
     with pytest.raises(ConfigError, match="different strides"):
         rarefy(nn.Sequential(TwoStrides()))

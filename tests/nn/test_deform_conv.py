@@ -1,4 +1,4 @@
-"""Deformable convolution against loops over pixels, and where it has to equal an ordinary one."""
+"""Deformable convolution against loops over pixels, and where it must equal an ordinary one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pixelwise.nn.deform_conv import DeformConv2d, deform_conv2d
 
 
 def read(plane: Tensor, row: float, column: float) -> float:
-    """Equation 3: the sum over all cells of their value times the overlap of two tents."""
+    """Equation 3: the sum over all positions of their value times two hat functions."""
     total = 0.0
     for r, c in itertools.product(range(plane.shape[0]), range(plane.shape[1])):
         total += float(plane[r, c]) * max(0.0, 1 - abs(row - r)) * max(0.0, 1 - abs(column - c))
@@ -24,31 +24,31 @@ def read(plane: Tensor, row: float, column: float) -> float:
 
 
 def by_loops(
-    x: Tensor, offsets: Tensor, weight: Tensor, mask: Tensor, stride: int, padding: int, rate: int, groups: int
+    x: Tensor, offsets: Tensor, weight: Tensor, mask: Tensor, stride: int, padding: int, dilation: int, groups: int
 ) -> Tensor:
-    """Batch of one."""
+    """Compute a deformable convolution of a batch of one, equation 2."""
     channels, side = x.shape[1], weight.shape[-1]
     height, width = offsets.shape[-2:]
     out = torch.zeros(1, weight.shape[0], height, width)
     for h, w, c, i, j in itertools.product(range(height), range(width), range(channels), range(side), range(side)):
-        tap = (c // (channels // groups)) * side * side + i * side + j
-        row = h * stride - padding + i * rate + float(offsets[0, 2 * tap, h, w])
-        column = w * stride - padding + j * rate + float(offsets[0, 2 * tap + 1, h, w])
-        out[0, :, h, w] += weight[:, c, i, j] * read(x[0, c], row, column) * float(mask[0, tap, h, w])
+        position = (c // (channels // groups)) * side * side + i * side + j
+        row = h * stride - padding + i * dilation + float(offsets[0, 2 * position, h, w])
+        column = w * stride - padding + j * dilation + float(offsets[0, 2 * position + 1, h, w])
+        out[0, :, h, w] += weight[:, c, i, j] * read(x[0, c], row, column) * float(mask[0, position, h, w])
     return out
 
 
 @pytest.mark.parametrize(
-    ("stride", "padding", "rate", "groups"), [(1, 1, 1, 1), (2, 1, 1, 2), (1, 2, 2, 1), (1, 0, 1, 2)]
+    ("stride", "padding", "dilation", "groups"), [(1, 1, 1, 1), (2, 1, 1, 2), (1, 2, 2, 1), (1, 0, 1, 2)]
 )
-def test_equals_loops(stride: int, padding: int, rate: int, groups: int) -> None:
-    torch.manual_seed(stride + padding + rate)
+def test_equals_loops(stride: int, padding: int, dilation: int, groups: int) -> None:
+    torch.manual_seed(stride + padding + dilation)
     x, weight = torch.randn(1, 4, 5, 6), torch.randn(3, 4, 3, 3)
-    size = [(n + 2 * padding - 2 * rate - 1) // stride + 1 for n in (5, 6)]
+    size = [(n + 2 * padding - 2 * dilation - 1) // stride + 1 for n in (5, 6)]
     offsets, mask = torch.randn(1, 18 * groups, *size) * 1.5, torch.rand(1, 9 * groups, *size)
-    ours = deform_conv2d(x, offsets, weight, mask=mask, stride=stride, padding=padding, dilation=rate)
+    ours = deform_conv2d(x, offsets, weight, mask=mask, stride=stride, padding=padding, dilation=dilation)
     torch.testing.assert_close(
-        ours, by_loops(x, offsets, weight, mask, stride, padding, rate, groups), atol=1e-4, rtol=1e-4
+        ours, by_loops(x, offsets, weight, mask, stride, padding, dilation, groups), atol=1e-4, rtol=1e-4
     )
 
 
@@ -61,21 +61,23 @@ def test_published_samples() -> None:
         assert math.isclose(float(out[0, 0, 0, 0]), value, abs_tol=1e-6)
 
 
-@pytest.mark.parametrize(("stride", "padding", "rate"), [(1, 1, 1), (2, 1, 1), (1, 4, 4), (2, 0, 2)])
-def test_zero_offsets_are_an_ordinary_convolution(stride: int, padding: int, rate: int) -> None:
-    layer = DeformConv2d(3, 5, stride=stride, padding=padding, dilation=rate)
+@pytest.mark.parametrize(("stride", "padding", "dilation"), [(1, 1, 1), (2, 1, 1), (1, 4, 4), (2, 0, 2)])
+def test_zero_offsets_are_an_ordinary_convolution(stride: int, padding: int, dilation: int) -> None:
+    layer = DeformConv2d(3, 5, stride=stride, padding=padding, dilation=dilation)
     x = torch.randn(2, 3, 13, 11)
-    expected = functional.conv2d(x, layer.weight, layer.bias, stride, padding, rate)
+    expected = functional.conv2d(x, layer.weight, layer.bias, stride, padding, dilation)
     torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_offsets_of_rate_minus_one_are_that_rate() -> None:
-    rate, x, weight = 3, torch.randn(1, 2, 12, 12), torch.randn(4, 2, 3, 3)
-    taps = torch.tensor([[(i - 1) * (rate - 1), (j - 1) * (rate - 1)] for i in range(3) for j in range(3)]).float()
-    offsets = taps.view(1, 18, 1, 1).expand(1, 18, 12, 12)
+def test_offsets_of_dilation_minus_one_are_that_dilation() -> None:
+    dilation, x, weight = 3, torch.randn(1, 2, 12, 12), torch.randn(4, 2, 3, 3)
+    shifts = torch.tensor(
+        [[(i - 1) * (dilation - 1), (j - 1) * (dilation - 1)] for i in range(3) for j in range(3)]
+    ).float()
+    offsets = shifts.view(1, 18, 1, 1).expand(1, 18, 12, 12)
     torch.testing.assert_close(
         deform_conv2d(x, offsets, weight, padding=1),
-        functional.conv2d(x, weight, padding=rate, dilation=rate),
+        functional.conv2d(x, weight, padding=dilation, dilation=dilation),
         atol=1e-4,
         rtol=1e-4,
     )
@@ -100,7 +102,7 @@ def test_modulated_layers_start_at_one_half() -> None:
 def test_gradients_are_those_of_differences() -> None:
     torch.manual_seed(0)
     x, weight = torch.randn(1, 2, 4, 4, dtype=torch.double), torch.randn(2, 2, 3, 3, dtype=torch.double)
-    # Away from whole cells, where a tent has a corner.
+    # Away from whole positions, where the hat function has a corner.
     offsets = torch.rand(1, 18, 4, 4, dtype=torch.double) * 0.6 + 0.2
     mask = torch.rand(1, 9, 4, 4, dtype=torch.double)
     inputs = [t.requires_grad_() for t in (x, offsets, weight, mask)]
@@ -114,8 +116,8 @@ def test_channels_and_parameters_of_the_offset_layer() -> None:
 
 
 @pytest.mark.parametrize("modulated", [False, True])
-def test_places_are_exact_in_half_precision(modulated: bool) -> None:
-    """bfloat16 has no whole numbers beyond 256: places counted in it would lie elsewhere, or outside."""
+def test_positions_are_exact_in_half_precision(modulated: bool) -> None:
+    """bfloat16 rounds integers beyond 256: positions in it would be wrong."""
     torch.manual_seed(0)
     layer, x = DeformConv2d(4, 3, 3, padding=1, modulated=modulated).eval(), torch.randn(1, 4, 40, 45)
     with torch.no_grad():

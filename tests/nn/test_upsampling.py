@@ -1,4 +1,4 @@
-"""Labels at the cells of the scores: DeepLab's every eighth pixel, the middle of a block, nothing outside the image."""
+"""Labels at the centres of the logits: DeepLab's every eighth pixel, the middle of a block, none outside the image."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def test_aligned_corners_are_every_eighth_pixel() -> None:
 
 
 @given(st.integers(1, 9), st.integers(1, 9))
-def test_a_block_is_spoken_for_by_its_middle(num_cells: int, stride: int) -> None:
-    pixels = center_pixels(Bilinear(), num_cells, num_cells * stride)
-    middles = (np.arange(num_cells) + 0.5) * stride - 0.5
-    # The outermost cells' half blocks all have weight one; the others' nearest pixel is half a pixel off at most.
+def test_the_centre_of_a_block_is_its_middle(in_size: int, stride: int) -> None:
+    pixels = center_pixels(Bilinear(), in_size, in_size * stride)
+    middles = (np.arange(in_size) + 0.5) * stride - 0.5
+    # The outer half of the first and last block has weight one everywhere; of the others, the nearest pixel is at most half a pixel off.
     assert (np.abs(pixels - middles)[1:-1] <= 0.5).all()
-    assert (pixels // stride == np.arange(num_cells)).all()
+    assert (pixels // stride == np.arange(in_size)).all()
 
 
-def test_fcns_margin_has_no_labels() -> None:
-    """FCN-32s: kernel 64, stride 32, crop 19, so that cell i is centred on pixel 32 i + 12.5."""
+def test_logits_in_fcns_padding_have_no_labels() -> None:
+    """FCN-32s: kernel 64, stride 32, crop 19, so that logit i is centred on pixel 32 i + 12.5."""
     pixels = center_pixels(TransposedBilinear(64, 32, 19), 16, 100)
     assert pixels.tolist()[:4] == [12, 44, 76, 99]
     assert set(pixels.tolist()[5:]) == {-1}
@@ -39,7 +39,7 @@ def test_fcns_margin_has_no_labels() -> None:
     assert (labels[0, :, 5:] == 255).all()
 
 
-def test_full_size_scores_keep_every_label() -> None:
+def test_full_size_logits_keep_every_label() -> None:
     masks = torch.randint(0, 5, (2, 6, 7))
     assert torch.equal(low_res_labels(LowResLogits(torch.zeros(2, 5, 6, 7), Identity()), masks, 255), masks)
 

@@ -1,0 +1,113 @@
+"""DeepLab v3, v3+ and PSPNet: atrous rates at every output stride, the decoder written out, training with one image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from helpers.by_definition import aligned_bilinear, randomize_norms
+from pixelwise.backbones.resnet import Bottleneck, ResNet
+from pixelwise.models import create_model
+from pixelwise.models.base import SegmentationModel
+from pixelwise.models.deeplabv3 import DeepLabV3, DeepLabV3Cascade, atrous_rates_at
+from pixelwise.models.deeplabv3plus import Decoder, DeepLabV3Plus
+from pixelwise.models.pspnet import PSPNet
+from pixelwise.nn.pyramid_pooling import BatchNorm2dSafe
+
+
+def tiny(name: str, **options: Any) -> SegmentationModel:
+    torch.manual_seed(0)
+    return create_model(name, 5, tiny=True, **options)
+
+
+@pytest.mark.parametrize(("output_stride", "rates"), [(16, (6, 12, 18)), (8, (12, 24, 36)), (32, (3, 6, 9))])
+def test_the_pyramid_sees_the_same_pixels_at_every_output_stride(output_stride: int, rates: tuple[int, ...]) -> None:
+    """v3, section 3.3: doubled at 8; the counts of v3+'s table 3 only fit halves at 32."""
+    assert atrous_rates_at(output_stride) == rates
+    model = tiny("deeplabv3_resnet50", output_stride=output_stride)
+    assert isinstance(model, DeepLabV3)
+    assert [branch[0].dilation[0] for branch in model.aspp.branches] == [1, *rates]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", ["deeplabv3_resnet50", "deeplabv3plus_xception41", "pspnet_resnet50"])
+@pytest.mark.parametrize("size", [(33, 49), (1, 1)])
+def test_one_image_trains(name: str, size: tuple[int, int]) -> None:
+    model = tiny(name).train()
+    if size == (1, 1):
+        for layer in model.modules():
+            if isinstance(layer, nn.BatchNorm2d) and not isinstance(layer, BatchNorm2dSafe):
+                layer.eval()
+    model(torch.rand(1, 3, *size) * 255).logits.sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "name", ["deeplabv3_resnet50", "deeplabv3plus_resnet50", "deeplabv3plus_xception41", "deeplabv3plus_mobilenetv2"]
+)
+def test_the_same_weights_serve_every_output_stride(name: str) -> None:
+    """v3: trained at 16, evaluated at 8."""
+    coarse, dense = tiny(name).eval(), tiny(name, output_stride=8).eval()
+    dense.load_state_dict(coarse.state_dict())
+    images = torch.rand(1, 3, 65, 97) * 255
+    scores = [model.forward_low_res(images).logits for model in (coarse, dense)]
+    if name != "deeplabv3plus_mobilenetv2" and "plus" in name:
+        assert scores[0].shape == scores[1].shape == (1, 5, 17, 25)
+    else:
+        assert [tuple(s.shape[-2:]) for s in scores] == [(5, 7), (9, 13)]
+
+
+def test_cascade_has_three_more_blocks_and_no_pyramid() -> None:
+    model = tiny("deeplabv3_cascade_resnet50")
+    assert isinstance(model, DeepLabV3Cascade)
+    assert isinstance(model.backbone, ResNet)
+    assert model.backbone.map_names[-1] == "layer7"
+    rates = [block.conv2.dilation for block in model.backbone.stage(7) if isinstance(block, Bottleneck)]
+    assert rates == [(16, 16), (32, 32), (16, 16)], "base rate 16 of block 7, multi-grid (1, 2, 1)"
+
+
+def test_auxiliary_scores_come_from_the_fourth_stage_in_training_only() -> None:
+    model = tiny("pspnet_resnet50").train()
+    assert isinstance(model, PSPNet)
+    assert model.aux_head is not None
+    assert model.aux_head[0][0].in_channels == model.backbone.channels[3]  # type: ignore[index]
+    images = torch.rand(2, 3, 57, 57) * 255
+    assert [aux.shape for aux in model(images).aux] == [(2, 5, 57, 57)]
+    assert model.eval()(images).aux == ()
+
+
+def test_the_decoder_reads_the_map_of_stride_four() -> None:
+    model = tiny("deeplabv3plus_resnet50").eval()
+    assert isinstance(model, DeepLabV3Plus)
+    assert model.decoder is not None
+    assert model.backbone.map_names[model.low_level_index] == "layer1"
+    scores = model.forward_low_res(torch.rand(1, 3, 65, 65) * 255).logits
+    assert scores.shape == (1, 5, 17, 17)
+    full = create_model("deeplabv3plus_xception65", 21)
+    assert isinstance(full, DeepLabV3Plus)
+    assert full.decoder is not None
+    reduce = full.decoder.reduce[0]
+    assert isinstance(reduce, nn.Conv2d)
+    assert (reduce.in_channels, reduce.out_channels) == (256, 48)
+
+
+def test_the_decoder_written_out() -> None:
+    """v3+, section 3.1: the encoder's map with aligned corners, then the reduced finer map, two convolutions."""
+    torch.manual_seed(0)
+    decoder = Decoder(6, 5, reduced_channels=4).eval()
+    encoded, fine = torch.randn(1, 6, 4, 5), torch.randn(1, 5, 13, 17)
+    randomize_norms(decoder)
+    with torch.no_grad():
+        reduced = decoder.reduce(fine)
+        mixed = decoder.refine(torch.cat([aligned_bilinear(encoded, (13, 17)), reduced], 1))
+        torch.testing.assert_close(decoder(encoded, fine), mixed, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["deeplabv3_resnet50", "deeplabv3plus_resnet50", "pspnet_resnet50"])
+def test_scores_are_upsampled_with_aligned_corners(name: str) -> None:
+    model, x = tiny(name).eval(), torch.randint(0, 256, (1, 3, 49, 65), dtype=torch.uint8)
+    with torch.no_grad():
+        scores = model.forward_low_res(x).logits
+        torch.testing.assert_close(model(x).logits, aligned_bilinear(scores, (49, 65)), atol=1e-4, rtol=1e-4)
