@@ -353,7 +353,7 @@ def test_command_refuses_in_one_line_and_leaves_nothing(files: Path, tmp_path: P
         command(photo, out=out, model=model, pixel=(99, 0))
     with pytest.raises(CheckpointError, match="no such folder"):
         command(photo, out=out, model="nowhere")
-    with pytest.raises(ConfigError, match="belong together"):
+    with pytest.raises(ConfigError, match="must be given together"):
         command(photo, out=out, classifier="vgg11")
     with pytest.raises(InputError, match="--class: got none"):
         command(photo, out=out, classifier="vgg11", weights=tmp_path / "w.pth")

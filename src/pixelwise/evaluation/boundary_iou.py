@@ -50,7 +50,8 @@ def boundary_counts(
 def _boundary_region(ids: NDArray[Any], scored: NDArray[np.bool_], distance: int) -> NDArray[np.bool_]:
     """Mark the scored pixels whose surrounding square of 2 d + 1 pixels holds a second class or leaves the image.
 
-    The smallest and the largest id of a square are equal exactly if it holds one class, so two filters serve all classes.
+    The smallest and the largest id of a square are equal exactly if it holds one class, so two filters serve all
+    classes at once.
     """
     kernel = np.ones((2 * distance + 1, 2 * distance + 1), np.uint8)
     dtype = np.uint8 if ids.dtype == np.uint8 else np.uint16

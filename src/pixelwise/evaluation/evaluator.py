@@ -48,6 +48,7 @@ class ImageScore(NamedTuple):
         total = int(matrix.sum())
         if not total:
             return cls(key, 0)
+        # IoU per class: n_ii / (t_i + p_i - n_ii), over the classes that occur in this image.
         correct = matrix.diagonal()
         union = matrix.sum(0) + matrix.sum(1) - correct
         present = np.flatnonzero(union)
@@ -226,8 +227,8 @@ def evaluate_folder(
 ) -> Evaluation:
     """Score the masks `<key>.png` in `folder`, whose file values are those of the split's taxonomy.
 
-    Raises DatasetError listing predictions that are missing or belong to no image, so that a part is never scored as the
-    whole; MaskError naming the file for another size or an unknown value.
+    Raises DatasetError listing predictions that are missing or belong to no image, so that a part is never scored as
+    the whole; MaskError naming the file for another size or an unknown value.
     """
     _check_truth(split)
     total = ScoreAccumulator(split.taxonomy, boundary=boundary)

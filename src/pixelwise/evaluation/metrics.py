@@ -5,8 +5,8 @@ n_ij is the number of pixels of class i that are predicted as class j, t_i = sum
     mean accuracy              mean_i n_ii / t_i
     mean IoU                   mean_i n_ii / (t_i + sum_j n_ji - n_ii)
     frequency weighted IoU     sum_i t_i IoU_i / sum_k t_k
-Source: Long, Shelhamer, Darrell, "Fully Convolutional Networks for Semantic Segmentation", CVPR 2015, section 5, "Metrics".
-Dice (F1) and precision are added. Masks are compared at the size of the image, never resized.
+Source: Long, Shelhamer, Darrell, "Fully Convolutional Networks for Semantic Segmentation", CVPR 2015, section 5,
+"Metrics". Dice (F1) and precision are added. Masks are compared at the size of the image, never resized.
 
 The paper leaves open what happens to missing classes, and projects differ. The rules here:
 - Pixels whose truth is the ignore id are left out. Any other unknown id, in truth or prediction, is an error.
@@ -16,8 +16,8 @@ The paper leaves open what happens to missing classes, and projects differ. The 
 - A class that is true but never predicted has IoU, Dice and accuracy 0, which count; its precision is undefined.
 - An undefined number is None, never 0, 1 or NaN.
 
-Counts are int64 and ratios are taken once, at the end. So a set may be split over batches, machines and ranks in any way:
-add the matrices (`numpy.sum`, or an all-reduce of int64), and the scores are equal to the last bit.
+Counts are int64 and ratios are taken once, at the end. So a set may be split over batches, machines and ranks in any
+way: add the matrices (`numpy.sum`, or an all-reduce of int64), and the scores are equal to the last bit.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ def confusion_matrix(
     for word, ids in (("truth", truth), ("prediction", prediction)):
         if not np.issubdtype(ids.dtype, np.integer):
             raise MaskError(source, f"expected integer class ids in {word}, got {ids.dtype}", "convert them first")
+    # The table of pairs of bytes is the fast way; it needs 256 ids at most.
     is_bytes = truth.dtype == prediction.dtype == taxonomy.dtype == np.uint8
     count = _count_bytes if is_bytes else _count_integers
     matrix = np.zeros((taxonomy.num_classes, taxonomy.num_classes), np.int64)
@@ -68,6 +69,7 @@ def _count_bytes(
     truth: NDArray[np.uint8], prediction: NDArray[np.uint8], taxonomy: Taxonomy, source: object
 ) -> NDArray[np.int64]:
     """Count all 256 x 256 pairs of bytes; unknown ids are found in the small table, at no cost per pixel."""
+    # In place: temporary arrays cost more than the arithmetic.
     codes = truth.astype(np.uint16)
     codes <<= 8
     codes |= prediction
@@ -255,6 +257,7 @@ class Scores:
         predicted = [c for c in self.classes if c.predicted]
         never = [c.name for c in true if not c.predicted]
         invented = [c.name for c in predicted if not c.truth]
+        # One class only explains the classes that are missing, so the first of the three that holds is enough.
         if len(true) == 1:
             found.append(f"the truth holds only one class ({true[0].name}): these scores say little")
         elif len(predicted) == 1:
@@ -306,7 +309,7 @@ class Scores:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], source: object = "scores") -> Scores:
-        """Read the form of `to_dict`: names and counts; all else is derived from them. Raises ConfigError naming `source`."""
+        """Read names and counts from the form of `to_dict`. Raises ConfigError naming `source`."""
         try:
             names = [str(row["name"]) for row in data["classes"]]
             matrix = np.array(data["confusion_matrix"], np.int64)

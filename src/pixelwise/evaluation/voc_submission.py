@@ -24,8 +24,9 @@ FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
 
 
 def write_voc_submission(predictions: Iterable[tuple[str, NDArray[Any]]], out: str | Path) -> int:
-    """Pack pairs (image id, mask (H, W) of class ids 0..20) as palette PNGs into `out` (.tgz or .tar.gz); return their number.
+    """Pack pairs (image id, mask (H, W) of class ids 0..20) as palette PNGs into `out`, and return their number.
 
+    out  the archive, .tgz or .tar.gz
     The same predictions give the same bytes. Raises InputError for another suffix, a wrong or repeated id, or no
     prediction, MaskError for an id beyond 20 (borders are not predicted), ResourceError when it cannot be written.
     """

@@ -91,7 +91,7 @@ class Decoded(NamedTuple):
 
 
 def decode(path: str | Path) -> Decoded:
-    """Read, check and decode an image of an allowed format. Raises ImageError with the file, what is wrong and a fix."""
+    """Read, check and decode an image of an allowed format. Raises ImageError with file, fault and fix."""
     data = _read_bytes(path)
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)

@@ -55,7 +55,7 @@ def list_images(path: str | Path) -> Listing:
 
 
 def file_kind(path: str | Path) -> str:
-    """Return "file" for a regular file (or a link to one), otherwise words such as "a named pipe" or "does not exist"."""
+    """Return "file" for a regular file or a link to one, otherwise words: "a named pipe", "does not exist"."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:

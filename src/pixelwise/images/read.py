@@ -57,8 +57,9 @@ def from_pil(image: Image.Image) -> NDArray[np.uint8]:
 def read_mask(path: str | Path) -> NDArray[Any]:
     """Read the exact values of a mask file: (H, W) uint8 or uint16, or (H, W, 3) uint8 RGB where classes are colours.
 
-    Palette files give indices, 1-, 2- and 4-bit files the ids as stored; alpha is dropped; orientation as in read_image.
-    Raises ImageError for a file that cannot be read, MaskError for one that cannot hold labels (JPEG, lossy WebP, float).
+    Palette files give indices, 1-, 2- and 4-bit files the ids as stored; alpha is dropped; EXIF turns a mask like its
+    image.
+    Raises ImageError for a file that cannot be read, MaskError for one without exact labels (JPEG, lossy WebP, float).
     """
     decoded = decode(path)
     mode, bits, values = decoded.image.mode, decoded.bits, _upright(decoded)
@@ -114,7 +115,10 @@ def _rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _scale_integer(pixels: NDArray[Any], bits: int) -> NDArray[np.uint8]:
-    """Scale 9- to 16-bit values to 8 bits, rounded. 65535 / 255 = 257, so 8-bit images stored with 16 come back exactly."""
+    """Scale 9- to 16-bit values to 8 bits, rounded.
+
+    65535 / 255 = 257, so an 8-bit image that was stored with 16 bits comes back exactly.
+    """
     top = 2**bits - 1
     scaled: NDArray[np.uint8] = ((pixels.astype(np.uint32) * 255 + top // 2) // top).astype(np.uint8)
     return scaled
@@ -134,7 +138,10 @@ def _scale_float(path: str | Path, pixels: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _read_16_bit_color(path: str | Path, decoded: Decoded) -> NDArray[np.uint16]:
-    """Decode 16-bit colour as (H, W, 3), upright. Pillow keeps only the high bytes, OpenCV all; Pillow has checked the file."""
+    """Decode 16-bit colour as (H, W, 3), upright.
+
+    Pillow, which has checked the file, keeps only the high byte of each value; OpenCV keeps both.
+    """
     import cv2
 
     pixels = cv2.imdecode(np.frombuffer(decoded.data, np.uint8), cv2.IMREAD_UNCHANGED)

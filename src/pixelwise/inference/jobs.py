@@ -43,8 +43,8 @@ def plan(inputs: Sequence[str | Path], out: Path, endings: Sequence[str]) -> tup
     """Return one job per image of files and folders, each with output names of its own, and one line per skipped file.
 
     endings  of the files that are written per image, the mask's last
-    A folder's images keep their subfolders; files below `out` are not among them. Images that differ only in their suffix
-    keep it in the name, and names too long for their endings are cut and numbered.
+    A folder's images keep their subfolders; files below `out` are not among them. Images that differ only in their
+    suffix keep it in the name, and names too long for their endings are cut and numbered.
     Raises InputError for inputs without an image, for two images with the same output, and for outputs over an input.
     """
     found: dict[tuple[Path, Path], None] = {}

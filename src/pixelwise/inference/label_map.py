@@ -66,6 +66,7 @@ def argmax_upsampled(low_res: LowResLogits, size: tuple[int, ...]) -> NDArray[An
     bands_of_columns = _bands(upsample, logits.shape[2], size[1], band=TILE[1], device=logits.device)
     # A caller's autocast would round the logits, and move the borders between classes.
     with torch.autocast(logits.device.type, enabled=False):
+        # Columns outside: the wide strip (K, h, band) is computed once and serves all bands of rows.
         for columns, source_columns, column_weights in bands_of_columns:
             wide = logits[:, :, source_columns] @ column_weights.T
             for rows, source_rows, row_weights in bands_of_rows:
@@ -77,7 +78,10 @@ def argmax_upsampled(low_res: LowResLogits, size: tuple[int, ...]) -> NDArray[An
 def _bands(
     upsample: Upsample, in_size: int, out_size: int, *, band: int, device: torch.device
 ) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Cut one axis into bands of pixels: (pixels of the band, logits they depend on, weights (pixels, logits) float32)."""
+    """Cut one axis into bands of output pixels.
+
+    Yields the pixels of each band, the logits that they depend on, and the weights (pixels, logits) float32.
+    """
     indices, weights = upsample.interpolation_table(in_size, out_size)
     for start in range(0, out_size, band):
         sources, shares = indices[start : start + band], weights[start : start + band]

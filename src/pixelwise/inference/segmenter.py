@@ -71,9 +71,9 @@ class Segmenter(ModelHubMixin):
     ) -> Prediction:
         """Label one image, and keep the probabilities (K, H, W) float32 if `probs`.
 
-        tile    label in tiles of that many pixels per side, for images that do not fit in memory as a whole; only networks of
-                valid convolutions (`unet`) take one, and their labels stay the same
         source  the name of the image in error messages; by default its path, or "image"
+        tile    label in tiles of that many pixels per side, for images that do not fit in memory as a whole; only
+                networks of valid convolutions (`unet`) take one, and their labels stay the same
         Raises the errors of a call.
         """
         pixels = as_pixels(image)
@@ -141,7 +141,7 @@ def load(
     precision: Precision = "float32",
     options: Mapping[str, Any] | None = None,
 ) -> Segmenter:
-    """Load a segmenter from a run (its best checkpoint), a checkpoint folder or a hub id; without a path, the shipped model.
+    """Load a segmenter from a run (its best checkpoint), a checkpoint folder or a hub id; by default the shipped model.
 
     device     auto, cpu, cuda or cuda:N
     precision  float32, or bfloat16 on hardware that supports it

@@ -1,4 +1,4 @@
-"""Turn a run's `metrics.csv` into curves: coordinates of small line drawings (SVG), which the report's template draws."""
+"""Turn a run's `metrics.csv` into curves: coordinates of SVG lines, which the template of the report draws."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class _Axes:
 
 
 def _thin(points: Sequence[Point]) -> list[Point]:
-    """Average stretches of equally many points, to at most _MAX_POINTS; a stretch with NaN is NaN, and drawn as a gap."""
+    """Average stretches of equally many points, to at most _MAX_POINTS. A stretch with NaN is NaN: a gap."""
     size = math.ceil(len(points) / _MAX_POINTS)
     stretches = [points[start : start + size] for start in range(0, len(points), size)]
     return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in stretches]

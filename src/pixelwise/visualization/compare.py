@@ -68,7 +68,7 @@ def draw_comparison(
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """Return a short name of each model: its run's folder, or the whole name where two runs have folders of one name."""
+    """Return a short name of each model: its run's folder, or the whole name where two folders have equal names."""
     short = {}
     for name in names:
         path = Path(name)

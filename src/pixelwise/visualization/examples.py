@@ -1,4 +1,4 @@
-"""The best and the worst images of an evaluation as thumbnails: image, truth, prediction. Kept in a run's `samples/`."""
+"""The best and the worst images of an evaluation as thumbnails (image, truth, prediction), in a run's `samples/`."""
 
 from __future__ import annotations
 

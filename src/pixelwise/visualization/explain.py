@@ -74,10 +74,10 @@ def classifier_probability(
     class_index: int,
     preprocessing: str = "torchvision",
 ) -> NDArray[np.float32]:
-    """Slide an image classifier over the image: the probability (H, W) float32 of one class in the window around each pixel.
+    """Return the probability (H, W) float32 that an image classifier gives one class in the window around each pixel.
 
-    The fully connected layers become convolutions (figure 2), which evaluate windows one stride apart. Between the window
-    centres the map is interpolated; beyond the outermost centres it keeps their values.
+    The fully connected layers become convolutions (figure 2), which evaluate windows one stride apart. Between the
+    centres of the windows the map is interpolated; beyond the outermost centres it keeps their values.
 
     image          (H, W, 3) uint8 RGB, at least as large as the classifier's own input
     preprocessing  of the classifier, a name of `nn.preprocessing.PREPROCESSING`
@@ -126,7 +126,7 @@ def draw_skips(segmenter: Segmenter, image: NDArray[np.uint8]) -> Image.Image | 
 
 
 def cumulative_labels(added: dict[str, Tensor]) -> list[NDArray[np.int64]]:
-    """Return labels (H, W) from the first map alone, the first two, and so on; `added` as `contributions` returns it."""
+    """Return labels (H, W) from the first map of `contributions` alone, from the first two, and so on."""
     total = torch.zeros(())
     labels = []
     for logits in added.values():
@@ -138,8 +138,8 @@ def cumulative_labels(added: dict[str, Tensor]) -> list[NDArray[np.int64]]:
 def draw_activations(segmenter: Segmenter, image: NDArray[np.uint8], *, layers: Sequence[str] = ()) -> Image.Image:
     """Draw one row per layer: the mean magnitude over its channels, then its strongest channels.
 
-    layers  names of modules as `named_modules()` gives them, or of the backbone's maps (pool4); by default a shallow and
-            a deep one
+    layers  names of modules as `named_modules()` gives them, or of the backbone's maps (pool4); by default a shallow
+            and a deep one
     Raises ConfigError for an unknown name, or a module that returns no map.
     """
     maps = feature_maps(segmenter.model, as_batch(image, segmenter.device), layers)
@@ -215,8 +215,8 @@ def draw_receptive_field(
 ) -> Image.Image:
     """Draw the pixels that the label at `pixel` (row, column; by default the centre) depends on.
 
-    Outer box: all pixels that can count, from the network's structure. Colour: how much they count here, measured by the
-    gradient of the winning class's logit. Inner box: the central pixels that hold 95 % of the gradient.
+    Outer box: all pixels that can count, from the network's structure. Colour: how much they count here, measured by
+    the gradient of the winning class's logit. Inner box: the central pixels that hold 95 % of the gradient.
     Raises InputError for a pixel outside the image.
     """
     height, width = image.shape[:2]
@@ -260,7 +260,7 @@ def draw_receptive_field(
 
 
 def input_gradient(model: SegmentationModel, images: Tensor, pixel: tuple[int, int]) -> NDArray[np.float32]:
-    """Return |d logit / d input| summed over channels, (H, W) float32, for the logit of the class that wins at `pixel`."""
+    """Return |d logit / d input| summed over channels, (H, W) float32, of the class that wins at `pixel`."""
     pixels = images.float().requires_grad_()
     at_pixel = model(pixels).logits[0, :, pixel[0], pixel[1]]
     (gradient,) = torch.autograd.grad(at_pixel.max(), pixels)
@@ -268,7 +268,7 @@ def input_gradient(model: SegmentationModel, images: Tensor, pixel: tuple[int, i
 
 
 def core_window(strength: NDArray[np.float32], pixel: tuple[int, int], share: float = CORE) -> Window:
-    """Return the smallest square window around `pixel`, cut at the border, that holds `share` of the sum of `strength`."""
+    """Return the smallest square around `pixel`, cut at the border, that holds `share` of the sum of `strength`."""
     rows, columns = (np.abs(np.arange(n) - at) for n, at in zip(strength.shape, pixel, strict=True))
     distance = np.maximum(rows[:, None], columns[None])
     held = np.cumsum(np.bincount(distance.ravel(), strength.ravel().astype(np.float64)))

@@ -108,7 +108,7 @@ def fit(pixels: NDArray[np.uint8], side: int, *, labels: bool = False) -> Image.
 
 
 def heat(values: NDArray[Any], *, low: float, high: float, colormap: int = VIRIDIS) -> NDArray[np.uint8]:
-    """Map numbers (H, W) to colours (H, W, 3) uint8 RGB: `low` and below to the map's first, `high` and above to its last."""
+    """Map numbers (H, W) to colours (H, W, 3) uint8 RGB, `low` to the first of the map and `high` to its last."""
     scaled = (values - low) / (high - low) if high > low else np.zeros_like(values)
     levels = np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
     return np.ascontiguousarray(cv2.applyColorMap(levels, colormap)[..., ::-1])
@@ -122,7 +122,7 @@ def gray(image: NDArray[np.uint8], strength: float = 1.0) -> NDArray[np.uint8]:
 
 
 def legend_entries(masks: Sequence[NDArray[Any]], taxonomy: Taxonomy) -> list[tuple[str, Color]]:
-    """Return name and colour of the classes in any of the masks (H, W), in the order of their ids; the ignore id is last."""
+    """Return name and colour of the classes in any of the masks (H, W), in the order of ids, the ignore id last."""
     ids = sorted({int(k) for mask in masks for k in np.unique(mask)})
     known = [(taxonomy.names[k], taxonomy.colors[k]) for k in ids if k != taxonomy.ignore_id]
     return known + ([(NOT_SCORED, taxonomy.ignore_color)] if taxonomy.ignore_id in ids else [])

@@ -1,4 +1,4 @@
-"""`report.html` of a run: curves, scores, confusion matrix, best and worst images, settings, in one file that needs no network.
+"""`report.html` of a run: curves, scores, confusion matrix, best and worst images and settings, in one offline file.
 
 The page of an unfinished or stopped run shows what its folder holds so far.
 """
@@ -38,7 +38,7 @@ _TILES = {
 
 @dataclass(frozen=True)
 class MatrixCell:
-    """One cell of the confusion matrix: the share of its row 0..1 (None for an empty row), and the text shown on hover."""
+    """One cell of the confusion matrix: its share of the row 0..1 (None for an empty row), and the text on hover."""
 
     share: float | None
     title: str
@@ -92,7 +92,7 @@ def render_report(folder: Path) -> str:
 
 
 def matrix_rows(scores: Scores) -> list[tuple[str, list[MatrixCell]]]:
-    """Return the rows of the confusion matrix as (class, cells): shares of the row's true pixels, of at most 40 classes."""
+    """Return the rows of the confusion matrix as (class, cells), for the 40 most frequent classes at most."""
     ranked = sorted(range(len(scores.names)), key=lambda k: -(scores.classes[k].truth + scores.classes[k].predicted))
     shown = sorted(ranked[:_MAX_MATRIX])
     rows = []
