@@ -324,7 +324,7 @@ def test_command_scores_a_model(
 
 
 def test_command_refuses_two_sources_and_unknown_splits(data: Path) -> None:
-    with pytest.raises(ConfigError, match="--model and --predictions exclude each other"):
+    with pytest.raises(ConfigError, match="evaluate --model: --predictions are finished labels"):
         command(data=data, model="a", predictions=data / "found")
     with pytest.raises(DatasetError, match="unknown split 'tset'"):
         command(data=data, split="tset", predictions=data / "found")

@@ -355,7 +355,7 @@ def test_command_refuses_in_one_line_and_leaves_nothing(files: Path, tmp_path: P
         command(photo, out=out, model="nowhere")
     with pytest.raises(ConfigError, match="must be given together"):
         command(photo, out=out, classifier="vgg11")
-    with pytest.raises(InputError, match="--class: got none"):
+    with pytest.raises(InputError, match="--class: expected class numbers of the classifier, got none"):
         command(photo, out=out, classifier="vgg11", weights=tmp_path / "w.pth")
     with pytest.raises(UnknownNameError, match="vgg12: no such backbone"):
         command(photo, out=out, classifier="vgg12", weights=tmp_path / "w.pth", class_=["3"])

@@ -257,7 +257,7 @@ class Scores:
         predicted = [c for c in self.classes if c.predicted]
         never = [c.name for c in true if not c.predicted]
         invented = [c.name for c in predicted if not c.truth]
-        # One class only explains the classes that are missing, so the first of the three that holds is enough.
+        # With a single class in truth or prediction the others are missing by necessity: only the first case is named.
         if len(true) == 1:
             found.append(f"the truth holds only one class ({true[0].name}): these scores say little")
         elif len(predicted) == 1:
