@@ -222,44 +222,30 @@ class Config:
         for section, option, value in self.items():
             checked(value, option, type(getattr(self, section)), f"--{section}.{option.name}")
         augment, loss = self.augment, self.loss
-        whole = augment.crop == [0, 0]
-        for name, value, allowed, expected in (
-            ("augment.crop", augment.crop, whole or 0 not in augment.crop, "two sizes >= 1, or [0, 0]"),
-            ("loss.class_weights", loss.class_weights, loss.class_weights != [], "a word, or one number per class"),
-            ("augment.scale", augment.scale, augment.scale[0] <= augment.scale[1], "[low, high] with low <= high"),
-            (
-                "data.batch_size",
-                self.data.batch_size,
-                self.data.batch_size == 1 or not whole,
-                "1 with --augment.crop [0, 0], as images differ in size",
-            ),
-            (
-                "augment.classmix_prob",
-                augment.classmix_prob,
-                not (augment.classmix_prob and whole),
-                "0 with --augment.crop [0, 0], as images differ in size",
-            ),
-            (
-                "augment.tiled_crops",
-                augment.tiled_crops,
-                not (augment.tiled_crops and (whole or augment.instance_crops != "none")),
-                "false with --augment.crop [0, 0] or --augment.instance_crops",
-            ),
+        whole, differ = augment.crop == [0, 0], "with --augment.crop [0, 0], as images differ in size"
+        tiled, cut = augment.tiled_crops, augment.instance_crops != "none"
+        partial = loss.resolution == "logits" or loss.bootstrap_top_k > 0
+        for name, allowed, expected in (
+            ("augment.crop", whole or 0 not in augment.crop, "two sizes >= 1, or [0, 0]"),
+            ("augment.scale", augment.scale[0] <= augment.scale[1], "[low, high] with low <= high"),
+            ("data.batch_size", not whole or self.data.batch_size == 1, f"1 {differ}"),
+            ("augment.classmix_prob", not whole or not augment.classmix_prob, f"0 {differ}"),
+            ("augment.tiled_crops", not (tiled and whole), f"false {differ}"),
+            ("augment.tiled_crops", not (tiled and cut), "false with --augment.instance_crops"),
+            ("loss.class_weights", loss.class_weights != [], "a word, or one number per class"),
             (
                 "loss.border_weight",
-                loss.border_weight,
-                not (loss.border_weight and (loss.resolution == "logits" or loss.bootstrap_top_k)),
+                not (partial and loss.border_weight),
                 "0 with --loss.resolution logits or --loss.bootstrap_top_k",
             ),
             (
                 "loss.bootstrap_top_k",
-                loss.bootstrap_top_k,
-                not loss.bootstrap_top_k or loss.reduction == "mean",
+                loss.reduction == "mean" or not loss.bootstrap_top_k,
                 "0 with --loss.reduction sum",
             ),
         ):
             if not allowed:
-                raise ConfigError(f"--{name}", f"must be {expected}, got {value!r}")
+                raise ConfigError(f"--{name}", f"must be {expected}, got {operator.attrgetter(name)(self)!r}")
 
     def items(self) -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
         """Yield section, field and value of every setting, in order; `field.metadata["doc"]` is its sentence."""

@@ -182,15 +182,13 @@ def read_yaml(path: str | Path) -> dict[Any, Any]:
 
 def to_yaml(value: Any) -> str:
     """Return a value as one line of YAML that `parse_yaml` reads back."""
-
-    def dump(allow_unicode: bool) -> str:
+    text = ""
+    # Letters stay letters, unless control characters are among them, which YAML folds into spaces.
+    for allow_unicode in (True, False):
         options: dict[str, Any] = {"default_flow_style": True, "width": math.inf, "allow_unicode": allow_unicode}
-        text: str = yaml.dump(value, Dumper=_StrictDumper, sort_keys=False, **options)
-        return text.removesuffix("\n...\n").rstrip("\n")
-
-    # Letters stay letters, but control characters that YAML folds into spaces are escaped.
-    readable = dump(True)
-    with suppress(ConfigError):
-        if "\n" not in readable and parse_yaml(readable, "") == value:
-            return readable
-    return dump(False)
+        text = yaml.dump(value, Dumper=_StrictDumper, sort_keys=False, **options)
+        text = text.removesuffix("\n...\n").rstrip("\n")
+        with suppress(ConfigError):
+            if "\n" not in text and parse_yaml(text, "") == value:
+                break
+    return text

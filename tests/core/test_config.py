@@ -126,7 +126,12 @@ def test_an_error_from_a_file_names_it(tmp_path: Path) -> None:
             {"augment": {"crop": [0, 0]}, "data": {"batch_size": 1}},
             "false with --augment.crop [0, 0]",
         ),
-        ("augment.tiled_crops", True, {"augment": {"instance_crops": "ground_truth"}}, "false with --augment.crop"),
+        (
+            "augment.tiled_crops",
+            True,
+            {"augment": {"instance_crops": "ground_truth"}},
+            "false with --augment.instance_crops",
+        ),
         ("loss.border_weight", 10.0, {"loss": {"resolution": "logits"}}, "0 with --loss.resolution logits"),
         ("loss.border_weight", 10.0, {"loss": {"bootstrap_top_k": 5}}, "0 with --loss.resolution logits"),
         ("loss.bootstrap_top_k", 5, {"loss": {"reduction": "sum"}}, "0 with --loss.reduction sum"),

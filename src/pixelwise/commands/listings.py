@@ -100,7 +100,7 @@ def recipes() -> None:
     _print(("recipe", "what it trains"), [(name, recipe_summary(path)) for name, path in recipe_files().items()])
 
 
-def _print(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]], whole: bool = False) -> None:
+def _print(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, whole: bool = False) -> None:
     table = Table(box=None, pad_edge=False)
     for heading in headings:
         table.add_column(heading, no_wrap=heading != headings[-1])

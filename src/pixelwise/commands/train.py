@@ -52,8 +52,7 @@ def train(
     print_config
         Print all settings as YAML and stop.
     """
-    _refuse_unknown(overrides)
-    config = resolve(source, list(overrides), model, out if resume else None)
+    config = read_settings(source, overrides, model=model, resumed=out if resume else None)
     if print_config:
         print(config.to_yaml(), end="")
         return 0
@@ -63,63 +62,59 @@ def train(
         return _dry_run(config)
     if out is None:
         raise ConfigError("--out", "is not set", "add --out runs/NAME")
-    _train(config, out, resume)
+    # Importing Lightning takes seconds: a mistake in the options is reported before it.
+    from ..train.callbacks import silence_lightning
+    from ..train.finish import finish_run
+    from ..train.ranks import process_rank
+    from ..train.run import train as train_network
+
+    silence_lightning()
+    command = shlex.join(["pixelwise", *sys.argv[1:]])
+    scores = train_network(config, out, resume=resume, command=command)
+    if process_rank() == 0:
+        page = finish_run(config, out)
+        if scores is not None:
+            print(scores.summary())
+        print(f"best checkpoint {out / 'checkpoints' / 'best'}, report {page}")
     return 0
 
 
-def _refuse_unknown(overrides: Sequence[str]) -> None:
-    """Raise ConfigError for an option without a section, a misspelled option of the command itself."""
+def read_settings(source: str, overrides: Sequence[str], *, model: str | None, resumed: Path | None) -> Config:
+    """Return the settings of a command line: those of the resumed run or the recipe, with the given options on top.
+
+    Raises ConfigError for a wrong option or source, UnknownNameError for an unknown recipe.
+    """
     for token in overrides:
         name = token.partition("=")[0]
         if name.startswith("--") and "." not in name:
             raise ConfigError(name, "unknown option of `pixelwise train`", suggest(name, OWN_OPTIONS))
-
-
-def resolve(source: str, overrides: list[str], model: str | None, resumed: Path | None) -> Config:
-    """Return the settings of a command line: those of the resumed run or the recipe, with the given options on top."""
+    fix = "give a dataset folder, a recipe or a YAML file"
     if not source:
-        raise ConfigError("train", "SOURCE is empty", "give a dataset folder, a recipe or a YAML file")
+        raise ConfigError("train", "SOURCE is empty", fix)
     changes = parse_overrides(overrides)
     if model is not None:
         changes.setdefault("model", {})["name"] = model
-    config = Config()
     path = Path(source)
     saved = resumed / "config.yaml" if resumed else None
     if saved and saved.exists():
         config = Config.from_yaml(saved)
     elif path.suffix in (".yaml", ".yml"):
         if not path.is_file():
-            raise ConfigError(path, "no such file", "give a dataset folder, a recipe or a YAML file")
+            raise ConfigError(path, "no such file", fix)
         config = Config.from_yaml(path)
-    elif not path.exists():
+    elif path.is_dir():
+        config = Config()
+    elif path.exists():
+        raise ConfigError(source, "is neither a folder nor a .yaml file", fix)
+    else:
         config = Config.from_yaml(recipe_file(source))
-    elif not path.is_dir():
-        raise ConfigError(
-            source, "is neither a folder nor a .yaml file", "give a dataset folder, a recipe or a YAML file"
-        )
     if path.is_dir():
         changes.setdefault("data", {}).setdefault("path", source)
     return config.updated(changes)
 
 
-def _train(config: Config, out: Path, resume: bool) -> None:
-    from ..train.callbacks import silence_lightning
-    from ..train.ranks import process_rank
-    from ..train.run import train as run
-
-    silence_lightning()
-    command = shlex.join(["pixelwise", *sys.argv[1:]])
-    scores = run(config, out, resume=resume, command=command)
-    if process_rank() == 0:
-        from ..train.finish import finish_run
-
-        page = finish_run(config, out)
-        if scores is not None:
-            print(scores.summary())
-        print(f"best checkpoint {out / 'checkpoints' / 'best'}, report {page}")
-
-
 def _dry_run(config: Config) -> int:
+    """Read every image and mask of both splits and build the network. Raises InputError if some cannot be used."""
     from ..data import open_dataset
     from ..data.counts import check_classes
     from ..train.build import build_model, class_weights
@@ -144,9 +139,7 @@ def _dry_run(config: Config) -> int:
     class_weights(config.loss, train_split)
     model = build_model(config.model, dataset.taxonomy)
     count = sum(p.numel() for p in model.parameters())
-    print(
-        f"{dataset.name}: all images of both splits can be read; {config.model.name} has {count:,} parameters; ready to train"
-    )
+    print(f"{dataset.name}: all images can be read; {config.model.name} has {count:,} parameters; ready to train")
     return 0
 
 
