@@ -35,11 +35,12 @@ def plain_unit(layers: nn.Module, x: torch.Tensor) -> torch.Tensor:
     conv, norm = list(layers.children())[:2]
     assert isinstance(conv, nn.Conv2d)
     assert conv.bias is None
-    return norm(functional.conv2d(x, conv.weight, padding=1)).relu()
+    normed: torch.Tensor = norm(functional.conv2d(x, conv.weight, padding=1))
+    return normed.relu()
 
 
 def test_a_unit_of_two_streams_written_out() -> None:
-    """FRRN, figure 2c: pooled by maxima, answered by a bare 1x1 convolution, enlarged by repetition."""
+    """Pooled by maxima, answered by a bare 1x1 convolution, upsampled by repetition."""
     torch.manual_seed(0)
     unit, y, z = FRRU(3, 6, residual_channels=4, stride=4).eval(), torch.randn(2, 3, 5, 7), torch.randn(2, 4, 20, 28)
     with torch.no_grad():
@@ -47,10 +48,9 @@ def test_a_unit_of_two_streams_written_out() -> None:
         pooled = z.unfold(2, 4, 4).unfold(3, 4, 4).amax((4, 5))
         expected = plain_unit(unit.conv2, plain_unit(unit.conv1, torch.cat([y, pooled], 1)))
         torch.testing.assert_close(new_y, expected)
-        answer = (
-            torch.einsum("oc,bchw->bohw", unit.to_residual.weight[:, :, 0, 0], expected)
-            + unit.to_residual.bias[:, None, None]
-        )
+        assert unit.to_residual.bias is not None
+        answer = torch.einsum("oc,bchw->bohw", unit.to_residual.weight[:, :, 0, 0], expected)
+        answer = answer + unit.to_residual.bias[:, None, None]
         torch.testing.assert_close(
             new_z - z, answer.repeat_interleave(4, 2).repeat_interleave(4, 3), atol=1e-5, rtol=1e-4
         )

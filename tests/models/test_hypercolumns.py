@@ -48,10 +48,11 @@ def test_summed_score_maps_are_a_classifier_on_the_columns(name: str) -> None:
     with torch.no_grad():
         model(x)
         columns, weights = [], []
-        for cells, layer in zip(model.hypercolumn(x), model.scores, strict=True):
+        for features, layer in zip(model.hypercolumn(x), model.scores, strict=True):
             assert isinstance(layer, nn.Conv2d)
             kernel = layer.kernel_size[0]
-            around = functional.unfold(cells, kernel, padding=kernel // 2).unflatten(2, cells.shape[-2:])
+            around = functional.unfold(features, kernel, padding=kernel // 2)
+            around = around.view(2, -1, *features.shape[-2:])
             columns.append(functional.interpolate(around, size=(8, 8), mode="bilinear", align_corners=False))
             weights.append(layer.weight.flatten(1))
         bias = torch.stack([layer.bias for layer in model.scores]).sum(0)  # type: ignore[misc]
@@ -111,9 +112,11 @@ def test_a_grid_of_one_is_one_classifier() -> None:
 def test_a_classifier_learns_from_its_cells_only(interpolate: str) -> None:
     """Classifier 0 of 2 x 2 has no weight in the last column of the heat map."""
     model, x = tiny(NETS[1], interpolate=interpolate), images(64, 64)
-    model.forward_low_res(x).logits[..., -1].square().sum().backward()
+    torch.autograd.backward(model.forward_low_res(x).logits[..., -1].square().sum())
     for layer in model.scores:
-        gradient = layer.weight.grad.unflatten(0, (5, 2, 2))  # type: ignore[union-attr,operator]
+        assert isinstance(layer, nn.Conv2d)
+        assert layer.weight.grad is not None
+        gradient = layer.weight.grad.view(5, 2, 2, -1)
         assert not gradient[:, :, 0].any()
         assert gradient[:, :, 1].any()
         assert gradient.isfinite().all()
@@ -135,7 +138,7 @@ def test_scores_far_apart_lose_no_probability() -> None:
 def test_maps_of_the_papers_boxes(name: str, sizes: tuple[int, ...], channels: tuple[int, ...]) -> None:
     model = full(name)
     maps = model.hypercolumn(torch.empty(1, 3, 300, 200, device="meta"))
-    assert [(*cells.shape,) for cells in maps] == [(1, c, s, s) for c, s in zip(channels, sizes, strict=True)]
+    assert [(*features.shape,) for features in maps] == [(1, c, s, s) for c, s in zip(channels, sizes, strict=True)]
     assert model.forward_low_res(torch.empty(1, 3, 300, 200, device="meta")).logits.shape == (1, 21, 50, 50)
 
 
@@ -150,7 +153,8 @@ def test_maps_are_the_papers_layers() -> None:
     pools = [i for i, layer in enumerate(vgg.features) if isinstance(layer, nn.MaxPool2d)]
     assert [layer.name for layer in vgg.layers.values()] == ["pool3", "pool4"]
     assert list(vgg.layers) == [pools[2], pools[3]]
-    assert [(layer.out_channels, layer.kernel_size[0]) for layer in vgg.scores] == [(525, 3), (525, 1), (525, 1)]
+    scores = [layer for layer in vgg.scores if isinstance(layer, nn.Conv2d)]
+    assert [(layer.out_channels, layer.kernel_size[0]) for layer in scores] == [(525, 3), (525, 1), (525, 1)]
 
 
 def test_an_image_is_one_box() -> None:

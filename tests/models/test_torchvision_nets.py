@@ -25,6 +25,8 @@ def tiny(name: str, **options: Any) -> SegmentationModel:
     model = create_model(name, 5, tiny=True, **options).eval()
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
             nn.init.uniform_(layer.running_mean, -0.3, 0.3)
             nn.init.uniform_(layer.running_var, 0.5, 2)
             nn.init.uniform_(layer.weight, 0.5, 2)
@@ -80,11 +82,10 @@ def pyramid_head(state: dict[str, Tensor], x: Tensor) -> Tensor:
         unit(state, f"classifier.0.convs.{i}.0", f"classifier.0.convs.{i}.1", x, (1, 12, 24, 36)[i]) for i in range(4)
     ]
     pooled = unit(state, "classifier.0.convs.4.1", "classifier.0.convs.4.2", x.mean((2, 3), keepdim=True))
-    cells = torch.cat([*convs, pooled.expand(-1, -1, *x.shape[-2:])], 1)
-    cells = unit(state, "classifier.0.project.0", "classifier.0.project.1", cells)
-    return functional.conv2d(
-        unit(state, "classifier.1", "classifier.2", cells), *(state[f"classifier.4.{k}"] for k in ("weight", "bias"))
-    )
+    x = torch.cat([*convs, pooled.expand(-1, -1, *x.shape[-2:])], 1)
+    x = unit(state, "classifier.0.project.0", "classifier.0.project.1", x)
+    x = unit(state, "classifier.1", "classifier.2", x)
+    return functional.conv2d(x, state["classifier.4.weight"], state["classifier.4.bias"])
 
 
 @pytest.mark.parametrize(
@@ -121,14 +122,14 @@ def test_a_file_is_read_whole_through_the_command(
 
 
 def test_a_classifiers_file_fills_a_backbone(tmp_path: Path) -> None:
-    classifier = create_backbone("mobilenetv2", num_classes=1000).eval()
+    classifier: Any = create_backbone("mobilenetv2", num_classes=1000).eval()
     torch.save(classifier.state_dict(), tmp_path / "mobilenet.pth")
     imported = import_model(tmp_path / "mobilenet.pth", "deeplabv3plus_mobilenetv2", 5)
     backbone: Any = imported.model.backbone
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         # The first layers, before strides become rates, are the classifier's to the last bit.
-        assert torch.equal(backbone.features[:4](x), classifier.features[:4](x))  # type: ignore[index]
+        assert torch.equal(backbone.features[:4](x), classifier.features[:4](x))
     assert imported.spec.num_classes == 5
     assert set(imported.report.dropped) >= {"classifier.1.weight", "classifier.1.bias"}
     assert "score.weight" in imported.report.fresh

@@ -199,7 +199,7 @@ class DeepLabV1MSc(SegmentationModel):
         self.score = normal_conv(concatenated, num_classes, 1, std=0.01)
 
     def forward_low_res(self, images: Tensor) -> LowResLogits:
-        """Compute logits at every eighth pixel of images (B, C, H, W); with `dense_eval`, in evaluation, at every one."""
+        """Compute logits at every eighth pixel of images (B, C, H, W), or with `dense_eval` at every pixel."""
         x = pad_to_stride(self.preprocess(images), STRIDE)
         # pool1 to pool4 at strides 2, 4, 8, 8; pool5 at 8.
         *pools, pool5 = self.backbone(x)
