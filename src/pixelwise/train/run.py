@@ -81,7 +81,7 @@ def train(config: Config, out: str | Path, *, resume: bool = False, command: str
             check_settings(config, state.settings, folder.last)
             module.restore(state, folder.last)
 
-        # Loop: `AfterStep` validates, logs and saves
+        # Loop: Lightning calls `module.training_step` for each batch; after each step, `AfterStep` validates and saves
         precision = choose_precision(settings.precision, device)
         progress = state.progress if state else TrainingProgress()
         after_step = AfterStep(
@@ -93,7 +93,10 @@ def train(config: Config, out: str | Path, *, resume: bool = False, command: str
             folder.write_environment(precision=precision, device=device, replaced_images=module.num_replaced)
         if module.step < settings.steps:
             callbacks = [signals, make_progress_bar(module.step, settings.steps), after_step]
-            _fit(config, module, train_split, folder=folder, device=device, precision=precision, callbacks=callbacks)
+            trainer = _make_trainer(config, folder, step=module.step, device=device, callbacks=callbacks)
+            rank, world_size = trainer.global_rank, trainer.world_size
+            loader = _make_loader(config, train_split, step=module.step, rank=rank, world_size=world_size)
+            _fit(trainer, module, loader)
             if is_first_rank:
                 folder.write_environment(precision=precision, device=device, replaced_images=module.num_replaced)
         if signals.received and module.step < settings.steps:
@@ -119,38 +122,9 @@ def _denormals_flushed() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-def _fit(
-    config: Config,
-    module: TrainingModule,
-    split: Split,
-    *,
-    folder: RunFolder,
-    device: str,
-    precision: str,
-    callbacks: list[Callback],
-) -> None:
-    """Run the steps that are left: Lightning's Trainer over the batches that are left."""
+def _make_loader(config: Config, split: Split, *, step: int, rank: int, world_size: int) -> TrainLoader:
+    """Return the augmented batches that are left after `step` steps; worker processes make them."""
     data, augment, settings = config.data, config.augment, config.train
-    accumulate = config.optimizer.grad_accum_steps
-    trainer = lightning.Trainer(
-        accelerator="gpu" if device == "cuda" else "cpu",
-        devices=settings.devices,
-        num_nodes=settings.nodes,
-        strategy="auto" if settings.devices * settings.nodes == 1 else "ddp",
-        precision="bf16-mixed" if precision == "bfloat16" else "32-true",
-        max_steps=settings.steps - module.step,
-        max_epochs=1,
-        accumulate_grad_batches=accumulate,
-        gradient_clip_val=config.optimizer.clip_norm or None,
-        callbacks=callbacks,
-        logger=make_loggers(settings.loggers, folder.path),
-        # Checkpoints, sampling and validation are ours: a resumed run must do them at the same steps as an unbroken one.
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        log_every_n_steps=1,
-        default_root_dir=folder.path,
-    )
     samples = AugmentedDataset(
         split,
         training_transform(augment, split.taxonomy.ignore_id),
@@ -163,14 +137,41 @@ def _fit(
         border_weight=config.loss.border_weight,
         border_sigma=config.loss.border_sigma,
     )
-    batches = ResumableBatchSampler(
-        module.step * accumulate,
-        settings.steps * accumulate,
-        batch_size=data.batch_size,
-        rank=trainer.global_rank,
-        world_size=trainer.world_size,
+    accumulate = config.optimizer.grad_accum_steps
+    start, stop = step * accumulate, settings.steps * accumulate
+    batches = ResumableBatchSampler(start, stop, batch_size=data.batch_size, rank=rank, world_size=world_size)
+    return TrainLoader(samples, batches, data.workers)
+
+
+def _make_trainer(
+    config: Config, folder: RunFolder, *, step: int, device: str, callbacks: list[Callback]
+) -> lightning.Trainer:
+    """Return Lightning's Trainer for the steps that are left after `step` steps."""
+    settings = config.train
+    precision = choose_precision(settings.precision, device)
+    return lightning.Trainer(
+        accelerator="gpu" if device == "cuda" else "cpu",
+        devices=settings.devices,
+        num_nodes=settings.nodes,
+        strategy="auto" if settings.devices * settings.nodes == 1 else "ddp",
+        precision="bf16-mixed" if precision == "bfloat16" else "32-true",
+        max_steps=settings.steps - step,
+        max_epochs=1,
+        accumulate_grad_batches=config.optimizer.grad_accum_steps,
+        gradient_clip_val=config.optimizer.clip_norm or None,
+        callbacks=callbacks,
+        logger=make_loggers(settings.loggers, folder.path),
+        # Checkpoints, sampling and validation are ours: a resumed run must do them at the same steps as an unbroken one.
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        log_every_n_steps=1,
+        default_root_dir=folder.path,
     )
-    loader = TrainLoader(samples, batches, data.workers)
+
+
+def _fit(trainer: lightning.Trainer, module: TrainingModule, loader: TrainLoader) -> None:
+    """Train, and explain errors whose cause is another process."""
     try:
         trainer.fit(module, loader)
     except RuntimeError as error:
