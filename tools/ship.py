@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -44,7 +44,7 @@ def main() -> None:
     dataset = open_dataset(arguments.data)
     scores: list[dict[str, Any]] = []
     for split in ("val", "test"):
-        for precision in Precision.__args__:
+        for precision in get_args(Precision):
             segmenter = load(precision=precision)
             found = evaluate_model(segmenter, dataset.split(split), dataset=dataset.name, precision=precision).scores
             scores.append(

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_transforms import CODES, IGNORE, STILL, bilinear, blocks, inside, rng
 
+from helpers.augmentation import CODES, IGNORE, STILL, bilinear, blocks, inside, rng
 from helpers.papers import number
 from pixelwise.data.elastic import GRID, cubic_weights, draw_displacement, interpolate_grid
 from pixelwise.data.transforms import BORDER_COLOR, Augment, warp

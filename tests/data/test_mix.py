@@ -46,4 +46,5 @@ def test_a_image_without_classes_covers_nothing() -> None:
 def test_masks_of_two_bytes_stay_so() -> None:
     wide = [(image, mask.astype(np.uint16)) for image, mask in (pair(0, 1), pair(1, 2))]
     image, mask = paste_classes(wide[0], wide[1], 255, np.random.default_rng(0))
-    assert (image.dtype, mask.dtype) == (np.uint8, np.uint16)
+    assert image.dtype == np.uint8
+    assert mask.dtype == np.uint16

@@ -6,31 +6,15 @@ import random
 from dataclasses import replace
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.augmentation import CODES, IGNORE, STILL, bilinear, blocks, inside, rng
 from pixelwise.config import AugmentConfig
 from pixelwise.data.transforms import BORDER_COLOR, Augment, warp
-
-IGNORE = 255
-STILL = AugmentConfig(crop=[0, 0], scale=[1.0, 1.0], flip=0.0)
-CODES = np.array([[10, 200, 60], [220, 40, 90], [90, 120, 240], [40, 90, 20]], np.uint8)
-"""A colour for each id, all far from each other and from the border's."""
-
-
-def blocks(seed: int, height: int, width: int, cell: int = 12) -> np.ndarray:
-    """A mask of cells of four ids."""
-    rng = np.random.default_rng(seed)
-    ids = rng.integers(0, 4, (-(-height // cell), -(-width // cell)), np.uint8)
-    return ids.repeat(cell, 0).repeat(cell, 1)[:height, :width]
-
-
-def rng(seed: int = 0) -> np.random.Generator:
-    return np.random.default_rng(seed)
 
 
 @st.composite
@@ -59,13 +43,6 @@ def test_image_and_mask_move_alike(drawn: tuple[AugmentConfig, int, int], seed: 
     for k in range(4):
         assert (np.abs(image[inside(moved == k)].astype(int) - CODES[k]) <= 1).all()
     assert (image[inside(moved == IGNORE)] == BORDER_COLOR).all()
-
-
-def inside(region: np.ndarray) -> np.ndarray:
-    """The pixels of a region that are two away from its edge, and from the image's."""
-    return cv2.erode(
-        region.astype(np.uint8), np.ones((5, 5), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0
-    ).astype(bool)
 
 
 @given(settings_and_sizes(), st.integers(0, 1000))
@@ -142,16 +119,6 @@ def test_masks_are_sampled_at_pixel_centres(seed: int) -> None:
             assert np.abs(warped[row, column] - bilinear(image, x - 0.5, y - 0.5)).max() < 255 * 3 / 32
 
 
-def bilinear(image: np.ndarray, x: float, y: float) -> np.ndarray:
-    left, top = int(np.floor(x)), int(np.floor(y))
-    mixed = np.zeros(3)
-    for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        weight = (1 - abs(y - top - dy)) * (1 - abs(x - left - dx))
-        there = 0 <= top + dy < image.shape[0] and 0 <= left + dx < image.shape[1]
-        mixed += weight * (image[top + dy, left + dx] if there else np.array(BORDER_COLOR))
-    return mixed
-
-
 def test_a_small_image_in_a_large_crop_has_a_border() -> None:
     image, mask = np.full((4, 6, 3), 9, np.uint8), np.full((4, 6), 2, np.uint8)
     padded, moved = Augment(replace(STILL, crop=[10, 12]), IGNORE)(image, mask, rng())
@@ -194,9 +161,10 @@ def test_rare_copes_with_a_mask_of_ignored_pixels() -> None:
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue", "gamma"])
-def test_tone_changes_pixels_and_no_label(name: str) -> None:
+def test_color_jitter_changes_pixels_and_no_label(name: str) -> None:
     mask = blocks(0, 40, 40)
-    config = replace(STILL, **{name: 30.0 if name == "hue" else 0.5})
+    strength: dict[str, Any] = {name: 30.0 if name == "hue" else 0.5}
+    config = replace(STILL, **strength)
     image, moved = Augment(config, IGNORE)(CODES[mask], mask, rng(3))
     assert np.array_equal(moved, mask)
     assert not np.array_equal(image, CODES[mask])

@@ -67,7 +67,10 @@ def write_two_pages(path: Path) -> None:
 
 
 def _bytes(data: bytes) -> Callable[[Path], None]:
-    return lambda path: path.write_bytes(data) and None
+    def write(path: Path) -> None:
+        path.write_bytes(data)
+
+    return write
 
 
 def _float(value: float) -> Callable[[Path], None]:

@@ -18,7 +18,7 @@ TINY_COMPACT: dict[str, Any] = {
     "atrous_rates": [2],
     "decoder_channels": [8, 4, 4],
 }
-TINY_FCN = {"width_mult": 0.0625, "geometry": "same"}
+TINY_FCN: dict[str, Any] = {"width_mult": 0.0625, "geometry": "same"}
 
 
 def write_dataset(folder: Path, num_train: int = 7, num_val: int = 3, size: tuple[int, int] = (32, 48)) -> Path:

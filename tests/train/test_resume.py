@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,13 @@ class Runs:
         path = self.folder / name / "metrics.csv"
         return path.read_bytes().count(b"\n") if path.exists() else 0
 
+    def has_lines(self, name: str, number: int) -> bool:
+        return self.num_lines(name) >= number
+
+
+def all_gone(processes: list[int]) -> bool:
+    return all(map(forked_cli.is_gone, processes))
+
 
 def metrics(run: Path) -> list[list[str]]:
     lines = (run / "metrics.csv").read_text().splitlines()
@@ -97,12 +105,10 @@ def kill_often(runs: Runs, name: str, kills: int, steps: int) -> int:
     for number in range(kills):
         run = runs.start(name, "--resume")
         lines = chance.randint(0, 1 + (steps + steps // 4) * (number + 1) // kills)
-        run.wait_until(lambda lines=lines: runs.num_lines(name) > lines)
+        run.wait_until(partial(runs.has_lines, name, lines + 1))
         workers = forked_cli.children(run.pid)
         met += run.kill(signal.SIGKILL) == -signal.SIGKILL
-        forked_cli.poll(
-            lambda workers=workers: all(map(forked_cli.is_gone, workers)), "a loader's process outlived the run"
-        )
+        forked_cli.poll(partial(all_gone, workers), "a loader's process outlived the run")
     return met
 
 
@@ -134,7 +140,7 @@ def test_a_signal_saves_the_step_and_exits_4(tmp_path: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         run = runs.start("stopped", "--resume")
         before = runs.num_lines("stopped")
-        run.wait_until(lambda before=before: runs.num_lines("stopped") > before + 1)
+        run.wait_until(partial(runs.has_lines, "stopped", before + 2))
         assert run.kill(number) == 4, run.text()
         line = run.text().splitlines()[-1]
         assert line.startswith(f"error: {tmp_path / 'stopped'}: stopped by {number.name} after step")

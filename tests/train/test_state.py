@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from pixelwise.errors import CheckpointError, ResourceError
+from pixelwise.files import write_bytes
 from pixelwise.train.state import (
     PREVIOUS,
     STATE,
@@ -194,11 +195,8 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_a_file_that_does_not_read_back_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pixelwise.train import state
-
     save(tmp_path, 1)
-    write = state.write_bytes
-    monkeypatch.setattr(state, "write_bytes", lambda path, data: write(path, data[:-1]))
+    monkeypatch.setattr("pixelwise.train.state.write_bytes", lambda path, data: write_bytes(path, data[:-1]))
     with pytest.raises(ResourceError, match="did not read back"):
         save(tmp_path, 2)
     monkeypatch.undo()
@@ -207,12 +205,13 @@ def test_a_file_that_does_not_read_back_is_not_taken(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_an_optimiser_goes_on_in_the_same_bits_and_strides(name: str) -> None:
+def test_an_optimizer_continues_in_the_same_bits_and_strides(name: str) -> None:
     def made() -> tuple[nn.Module, torch.optim.Optimizer]:
         torch.manual_seed(0)
-        net = nn.Conv2d(4, 5, 3).to(memory_format=torch.channels_last)
-        kinds = {"sgd": lambda p: torch.optim.SGD(p, 0.1, 0.9), "adamw": lambda p: torch.optim.AdamW(p, 0.1)}
-        return net, kinds[name](net.parameters())
+        net: nn.Module = nn.Conv2d(4, 5, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if name == "sgd":
+            return net, torch.optim.SGD(net.parameters(), 0.1, 0.9)
+        return net, torch.optim.AdamW(net.parameters(), 0.1)
 
     def step(net: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
         torch.manual_seed(seed)

@@ -114,12 +114,12 @@ def test_the_logged_score_is_that_of_the_checkpoint(data: Path, tmp_path: Path) 
     """The validation while training equals `evaluate` of what was saved, the moving average included."""
     config = tiny_config(data, train={"ema": 0.9, "steps": 4, "validate_every": 4}, optimizer={"lr": 0.1})
     scores = train(config, tmp_path / "run")
+    assert scores is not None
     finish_run(config, tmp_path / "run")
     split = open_dataset(data).split("val")
     for name in ("last", "best"):
         segmenter = pixelwise.load(tmp_path / "run" / "checkpoints" / name, device="cpu")
         again = evaluate_model(segmenter, split, boundary=False).scores
-        assert scores is not None
         assert np.array_equal(again.matrix, scores.matrix)
         assert f"{again.mean_iou:.6g}" == rows(tmp_path / "run")[-1]["miou"]
     written = read_scores(tmp_path / "run" / "scores.json")
@@ -231,11 +231,11 @@ def test_numbers_that_are_not_finite_stop_the_run(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     def spoil(module: TrainingModule) -> None:
-        weight = module.model.score.weight  # type: ignore[union-attr]
+        weight = module.model.get_parameter("score.weight")
         if where == "weight":
-            weight.data[0, 0] = float("nan")  # type: ignore[union-attr,operator]
+            weight.data[0, 0] = float("nan")
         else:
-            weight.register_hook(lambda gradient: gradient * float("inf"))  # type: ignore[union-attr,operator]
+            weight.register_hook(lambda gradient: gradient * float("inf"))  # type: ignore[no-untyped-call]
 
     during(3, spoil, monkeypatch)
     with pytest.raises(InputError) as caught:
@@ -274,7 +274,7 @@ def test_images_without_a_labelled_pixel_cost_nothing(data: Path, tmp_path: Path
 
 
 def test_batch_norm_over_one_value_is_explained(data: Path, tmp_path: Path) -> None:
-    changes = {"data": {"batch_size": 1}, "augment": {"crop": [16, 16]}}
+    changes: dict[str, dict[str, Any]] = {"data": {"batch_size": 1}, "augment": {"crop": [16, 16]}}
     with pytest.raises(
         InputError, match=r"batch normalization got a single value per channel, in a batch of 1; fix: a larger"
     ):
@@ -304,7 +304,11 @@ def test_a_signal_before_the_first_step_stops_at_once(
 def test_two_interrupts_stop_in_the_middle_of_a_step(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    during(2, lambda module: [signal.raise_signal(signal.SIGINT) for _ in range(2)] and None, monkeypatch)
+    def interrupt_twice(module: TrainingModule) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    during(2, interrupt_twice, monkeypatch)
     with pytest.raises(Interrupted, match="stopped at once by SIGINT"):
         train(tiny_config(data), tmp_path / "run")
     monkeypatch.undo()
@@ -321,7 +325,7 @@ def test_whole_images_of_many_sizes(tmp_path: Path) -> None:
     for kind in ("images", "masks"):
         for number in (2, 3):
             (tmp_path / "more" / kind / "train" / f"p{number}.png").rename(data / kind / "train" / f"p{number}.png")
-    changes = {
+    changes: dict[str, dict[str, Any]] = {
         "model": {"name": "fcn8s_vgg16", "options": TINY_FCN},
         "data": {"batch_size": 1, "sampling": "replacement"},
         "augment": {"crop": [0, 0], "scale": [1.0, 1.0], "flip": 0.0},
@@ -418,7 +422,7 @@ def test_layers_that_crash_in_channels_last_stay_contiguous(
     ],
 )
 def test_images_have_the_memory_format_of_the_weights(
-    name: str, options: dict[str, float], expected: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+    name: str, options: dict[str, Any], expected: torch.memory_format, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A quarter of Xception's 728 channels is no multiple of 8."""
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
