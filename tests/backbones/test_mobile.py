@@ -1,4 +1,4 @@
-"""The mobile nets, DenseNet and Xception: torchvision's state, the papers' rules, strides turned into rates."""
+"""The mobile nets, DenseNet and Xception: torchvision's state, the papers' rules, strides replaced by dilation."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from helpers.papers import number, torchvision_state
 from pixelwise.analysis.mult_adds import num_parameters
 from pixelwise.backbones import Backbone, create_backbone
 from pixelwise.backbones.classifier import ClassifierBackbone
-from pixelwise.backbones.densenet import DenseBlock
+from pixelwise.backbones.densenet import DenseBlock, DenseLayer
 from pixelwise.backbones.efficientnet import DROP, SCALES, MBConv
 from pixelwise.backbones.mobilenetv2 import InvertedResidual
 from pixelwise.backbones.xception import XceptionBlock
 from pixelwise.errors import ConfigError
 from pixelwise.nn.channels import make_divisible
 from pixelwise.nn.separable_conv import depthwise, pointwise
+from pixelwise.nn.squeeze_excitation import SqueezeExcitation
 
 TORCHVISION = {
     "mobilenetv2": "mobilenet_v2",
@@ -44,7 +45,10 @@ def full(name: str, **options: Any) -> Backbone:
         return create_backbone(name, **options).eval()
 
 
-@pytest.mark.parametrize("name", TORCHVISION)
+FAST = ("mobilenetv2", "mobilenetv3_large", "mobilenetv3_small", "densenet121", "efficientnet_b0", "efficientnet_b5")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in TORCHVISION])
 def test_state_is_torchvisions(name: str) -> None:
     state = full(name, num_classes=1000).state_dict()
     assert {key: list(value.shape) for key, value in state.items()} == torchvision_state(TORCHVISION[name])
@@ -55,58 +59,57 @@ def test_state_is_torchvisions(name: str) -> None:
 def test_maps_have_the_strides_that_they_claim(name: str, output_stride: int) -> None:
     net = full(name, output_stride=output_stride)
     assert net.strides == tuple(min(2**i, output_stride) for i in range(1, 6))
-    for cells, stride, channels in zip(
-        net(torch.empty(1, 3, 256, 320, device="meta")), net.strides, net.channels, strict=True
-    ):
-        assert cells.shape[1:] == (channels, 256 // stride, 320 // stride)
+    maps = net(torch.empty(1, 3, 256, 320, device="meta"))
+    for features, stride, channels in zip(maps, net.strides, net.channels, strict=True):
+        assert features.shape[1:] == (channels, 256 // stride, 320 // stride)
 
 
 @pytest.mark.parametrize("name", ["mobilenetv2", "mobilenetv3_large", "efficientnet_b0", "xception41"])
-def test_a_dilated_net_gives_the_strided_nets_cells_and_those_between(name: str) -> None:
-    """A layer that loses its stride samples the old grid, so it keeps the old rate: the maps agree where both have cells."""
+def test_a_dilated_net_computes_the_strided_nets_map_and_the_positions_between(name: str) -> None:
+    """A layer that loses its stride reads the old grid, so it keeps the dilation before: the maps agree where both exist."""
     torch.manual_seed(0)
     coarse, dense = (create_backbone(name, tiny=True, output_stride=s).eval() for s in (32, 8))
     dense.load_state_dict(coarse.state_dict())
-    for block in (m for m in (*coarse.modules(), *dense.modules()) if type(m).__name__ == "SqueezeExcitation"):
-        # A global average is taken over other cells in the two: left out here.
+    for block in (m for m in (*coarse.modules(), *dense.modules()) if isinstance(m, SqueezeExcitation)):
+        # The two average over different positions: left out here.
         block.forward = lambda x: x  # type: ignore[method-assign]
     images = torch.rand(1, 3, 257, 321)
     with torch.no_grad():
         one, two = coarse(images)[-1], dense(images)[-1]
-    # The border is padded by as many cells, which lie closer in the denser net.
+    # Both pad by the same number of positions, which lie closer in the denser net.
     inner = (..., slice(3, -3), slice(3, -3))
     assert one[inner].numel()
     torch.testing.assert_close(two[..., ::4, ::4][inner], one[inner], atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize(("output_stride", "rates"), [(16, (1, 1, 1, 2)), (8, (1, 2, 2, 4)), (32, (1, 1, 1, 1))])
-def test_rates_of_xception_are_the_authors(output_stride: int, rates: tuple[int, ...]) -> None:
-    """The sheet, 7.4: rates of entry block 3, middle, exit block 1, exit block 2."""
+def test_dilations_of_xception_are_the_authors(output_stride: int, rates: tuple[int, ...]) -> None:
+    """Dilation of entry block 3, middle flow, exit block 1 and exit block 2, as in the authors' code."""
     net = full("xception65", output_stride=output_stride)
-    units = [net.entry[2].separable1, net.middle[0].separable1, net.exit1.separable1]  # type: ignore[index,union-attr]
-    seen = [unit[1].dilation[0] for unit in units] + [net.exit2[0][0].dilation[0]]  # type: ignore[index]
-    assert tuple(seen) == rates
+    depthwise_3x3 = ("entry.2.separable1.1", "middle.0.separable1.1", "exit1.separable1.1", "exit2.0.0")
+    layers = [net.get_submodule(name) for name in depthwise_3x3]
+    assert [layer.dilation for layer in layers if isinstance(layer, nn.Conv2d)] == [(rate, rate) for rate in rates]
 
 
-def test_parameters_of_xceptions_units() -> None:
-    """The sheet, 7.4, column params."""
-    units = {(64, 128, 2): 53_696, (128, 256, 2): 205_696, (256, 728, 2): 1_457_360, (728, 728, 1): 1_618_344}
-    for (channels, out, stride), expected in units.items():
+def test_parameters_of_xceptions_blocks() -> None:
+    """Per separable convolution 9 in + in * out and two norms; per projection in * out and a norm."""
+    counts = {(64, 128, 2): 53_696, (128, 256, 2): 205_696, (256, 728, 2): 1_457_360, (728, 728, 1): 1_618_344}
+    for (channels, out, stride), expected in counts.items():
         block = XceptionBlock(channels, (out, out, out), stride=stride, project=channels != out or stride != 1)
         assert num_parameters(block) == expected
     assert num_parameters(XceptionBlock(728, (728, 1024, 1024), stride=2, project=True)) == 3_104_384
 
 
-def test_xceptions_shortcut_reads_what_no_relu_has_cut() -> None:
-    unit = XceptionBlock(4, (4, 4, 4), project=False).eval()
+def test_xceptions_shortcut_reads_the_input_before_the_relu() -> None:
+    block = XceptionBlock(4, (4, 4, 4), project=False).eval()
     x = torch.randn(1, 4, 5, 5)
     kept = x.clone()
     with torch.no_grad():
         chain = x
-        for separable in (unit.separable1, unit.separable2, unit.separable3):
+        for separable in (block.separable1, block.separable2, block.separable3):
             _, deep, norm1, point, norm2 = separable
             chain = norm2(point(norm1(deep(functional.relu(chain)))))
-        torch.testing.assert_close(unit(x), chain + kept)
+        torch.testing.assert_close(block(x), chain + kept)
     assert torch.equal(x, kept)
 
 
@@ -124,6 +127,7 @@ def test_dense_block_concatenates() -> None:
     with torch.no_grad():
         known = [x]
         for layer in block:
+            assert isinstance(layer, DenseLayer)
             everything = torch.cat(known, 1)
             inner = layer.conv1(functional.relu(layer.norm1(everything)))
             known.append(layer.conv2(functional.relu(layer.norm2(inner))))
@@ -140,7 +144,8 @@ def test_efficientnets_factors(number_: int) -> None:
 
 def test_squeeze_is_a_quarter_of_the_blocks_input_not_of_the_expanded_channels() -> None:
     block = MBConv(16, 24, 3, expansion=6, nominal_stride=2, stride=2, dilation=1, drop_prob=0.0)
-    assert block.block[2].fc1.out_channels == 4  # type: ignore[union-attr]
+    [excitation] = (m for m in block.modules() if isinstance(m, SqueezeExcitation))
+    assert excitation.fc1.out_channels == 4
 
 
 def test_stochastic_depth_drops_whole_blocks_and_keeps_the_mean() -> None:
@@ -151,28 +156,28 @@ def test_stochastic_depth_drops_whole_blocks_and_keeps_the_mean() -> None:
             layer.eval()
     x = torch.randn(1, 4, 3, 3)
     with torch.no_grad():
-        added = block.block(x)
+        residual = block.block(x)
         outputs = block(x.expand(400, -1, -1, -1))
         dropped = torch.tensor([torch.equal(o, x[0]) for o in outputs])
         torch.testing.assert_close(
-            outputs[~dropped], (x + 2 * added).expand(int((~dropped).sum()), -1, -1, -1), atol=1e-5, rtol=1e-4
+            outputs[~dropped], (x + 2 * residual).expand(int((~dropped).sum()), -1, -1, -1), atol=1e-5, rtol=1e-4
         )
-        torch.testing.assert_close(block.eval()(x), x + added)
+        torch.testing.assert_close(block.eval()(x), x + residual)
     assert 140 < int(dropped.sum()) < 260
     drops = [m.drop_prob for m in full("efficientnet_b0").modules() if isinstance(m, MBConv)]
     assert drops == pytest.approx([DROP * i / 16 for i in range(16)])
 
 
 @pytest.mark.parametrize(
-    ("wished", "rounded"), [(32 * 1.1, 32), (16 * 1.1, 16), (24 * 1.4, 32), (80 * 1.2, 96), (10, 16), (1, 8)]
+    ("exact", "rounded"), [(32 * 1.1, 32), (16 * 1.1, 16), (24 * 1.4, 32), (80 * 1.2, 96), (10, 16), (1, 8)]
 )
-def test_channels_are_rounded_but_never_by_a_tenth(wished: float, rounded: int) -> None:
-    assert make_divisible(wished, 1) == rounded
+def test_channels_are_rounded_but_never_down_by_a_tenth(exact: float, rounded: int) -> None:
+    assert make_divisible(exact, 1) == rounded
     with pytest.raises(ConfigError, match="width_mult"):
-        make_divisible(wished, 0)
+        make_divisible(exact, 0)
 
 
-def test_a_unit_that_lost_its_stride_gets_no_shortcut() -> None:
+def test_a_block_that_lost_its_stride_gets_no_shortcut() -> None:
     for nominal_stride in (1, 2):
         block = InvertedResidual(8, 8, expansion=6, nominal_stride=nominal_stride, stride=1, dilation=1)
         assert block.has_shortcut == (nominal_stride == 1)

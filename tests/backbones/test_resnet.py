@@ -1,4 +1,4 @@
-"""ResNet and SE-ResNet: torchvision's state, the papers' counts and fields, strides turned into rates."""
+"""ResNet and SE-ResNet: torchvision's state, the papers' counts and receptive fields, strides replaced by dilation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from helpers.papers import number, torchvision_state
 from pixelwise.backbones import create_backbone
-from pixelwise.backbones.resnet import ResNet
+from pixelwise.backbones.resnet import Bottleneck, ResNet
+from pixelwise.backbones.senet import SEBottleneck
 from pixelwise.errors import ConfigError
 from pixelwise.nn.deform_conv import DeformConv2d
 from pixelwise.nn.geometry import layers_of, receptive_field
@@ -31,6 +32,13 @@ def tiny(name: str = "resnet50", **options: Any) -> ResNet:
     return net
 
 
+def dilations(net: ResNet, number: int) -> list[int]:
+    """Return the dilation of the 3x3 convolution in each bottleneck of a stage."""
+    blocks = list(net.stage(number))
+    assert all(isinstance(block, Bottleneck) for block in blocks)
+    return [block.conv2.dilation[0] for block in blocks if isinstance(block, Bottleneck)]
+
+
 @pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
 def test_state_is_torchvisions(depth: int) -> None:
     net = full(f"resnet{depth}", num_classes=1000)
@@ -42,40 +50,39 @@ def test_receptive_field_depends_on_where_the_stride_lies(depth: int) -> None:
     places = ("3x3", "1x1", "last")
     sizes = [receptive_field(layers_of(full(f"resnet{depth}", stride_in=p).modules_to())).size for p in places]
     published = number(f"ResNet-{depth}", "receptive")
-    # The sheet: TensorFlow's stride in the last unit sees what the first 1x1 sees.
+    # TensorFlow's stride in the last block gives the receptive field of a stride in the first 1x1.
     assert sizes == [*published, published[1]]
 
 
 @pytest.mark.parametrize("place", ["3x3", "1x1", "last"])
 @pytest.mark.parametrize(("output_stride", "rates"), [(32, (1, 1)), (16, (1, 2)), (8, (2, 4))])
-def test_stride_becomes_rate(place: str, output_stride: int, rates: tuple[int, int]) -> None:
-    """DeepLab v3, section 3.1: output stride 16 has rate 2 in block 4; output stride 8 has 2 in block 3, 4 in block 4."""
+def test_strides_become_dilation(place: str, output_stride: int, rates: tuple[int, int]) -> None:
+    """DeepLab v3, section 3.1: output stride 16 has rate 2 in layer4; output stride 8 has 2 in layer3, 4 in layer4."""
     net = full("resnet50", stride_in=place, output_stride=output_stride)
     maps = net(torch.empty(1, 3, 513, 513, device="meta"))
-    assert [cells.shape[-1] for cells in maps] == [512 // s + 1 for s in net.strides]
+    assert [features.shape[-1] for features in maps] == [512 // s + 1 for s in net.strides]
     assert net.strides[-1] == output_stride
     for number_, rate in zip((3, 4), rates, strict=True):
-        assert {unit.conv2.dilation[0] for unit in net.stage(number_)} == {rate}
+        assert set(dilations(net, number_)) == {rate}
 
 
-def test_torchvisions_first_unit_keeps_the_old_rate() -> None:
+def test_torchvisions_first_block_keeps_the_dilation_before() -> None:
     net = full("resnet50", output_stride=8, dilate_first=False)
-    assert [[unit.conv2.dilation[0] for unit in net.stage(n)] for n in (3, 4)] == [[1, 2, 2, 2, 2, 2], [2, 4, 4]]
+    assert [dilations(net, number_) for number_ in (3, 4)] == [[1, 2, 2, 2, 2, 2], [2, 4, 4]]
 
 
-def test_multi_grid_and_cascade_multiply_the_rates() -> None:
+def test_multi_grid_and_cascade_multiply_the_dilation() -> None:
     """DeepLab v3: output stride 16, multi-grid (1, 2, 4) -> 2, 4, 8; blocks 5 to 7 at base rates 4, 8, 16."""
     net = full("resnet101", output_stride=16, multi_grid=(1, 2, 4), cascade=3)
-    rates = [[unit.conv2.dilation[0] for unit in net.stage(n)] for n in (4, 5, 6, 7)]
-    assert rates == [[2, 4, 8], [4, 8, 16], [8, 16, 32], [16, 32, 64]]
-    assert [*full("resnet101", output_stride=8, multi_grid=(1, 2, 4)).stage(4)][2].conv2.dilation == (16, 16)
+    assert [dilations(net, number_) for number_ in (4, 5, 6, 7)] == [[2, 4, 8], [4, 8, 16], [8, 16, 32], [16, 32, 64]]
+    assert dilations(full("resnet101", output_stride=8, multi_grid=(1, 2, 4)), 4) == [4, 8, 16]
 
 
 @pytest.mark.parametrize(("place", "dilate_first"), [("3x3", False), ("1x1", True), ("last", True)])
-def test_a_dilated_net_gives_the_strided_nets_cells_and_those_between(place: str, dilate_first: bool) -> None:
-    """Holschneider's algorithm: every fourth cell of the denser map is the coarser map, with the same weights.
+def test_a_dilated_net_computes_the_strided_nets_map_and_the_positions_between(place: str, dilate_first: bool) -> None:
+    """Holschneider's algorithm: every fourth position of the denser map is the coarser map, with the same weights.
 
-    Where the stride lay in a 3x3, that convolution still samples the old grid: torchvision's rule is the exact one.
+    Where the stride was in a 3x3, that convolution still reads the old grid: torchvision's rule is the exact one.
     """
     coarse, dense = tiny(stride_in=place), tiny(stride_in=place, output_stride=8, dilate_first=dilate_first)
     dense.load_state_dict(coarse.state_dict())
@@ -86,8 +93,8 @@ def test_a_dilated_net_gives_the_strided_nets_cells_and_those_between(place: str
     torch.testing.assert_close(two[..., ::4, ::4][inner], one[inner], atol=1e-4, rtol=1e-3)
 
 
-def test_the_tap_before_the_last_unit() -> None:
-    """TensorFlow's block1/unit_2/conv3 at stride 4: a sum that no ReLU has cut yet."""
+def test_the_map_before_the_last_block() -> None:
+    """TensorFlow's block1/unit_2/conv3 at stride 4: a residual before any ReLU."""
     net = tiny(stride_in="last")
     with torch.no_grad():
         maps = net(torch.rand(1, 3, 65, 65))
@@ -98,12 +105,12 @@ def test_the_tap_before_the_last_unit() -> None:
 
 def test_deep_stem_is_three_small_convolutions() -> None:
     net = full("resnet50", deep_stem=True)
-    shapes = [tuple(conv.weight.shape) for conv in (net.conv1, net.conv2, net.conv3)]
+    shapes = [tuple(net.state_dict()[f"conv{i}.weight"].shape) for i in (1, 2, 3)]
     assert shapes == [(64, 3, 3, 3), (64, 64, 3, 3), (128, 64, 3, 3)]
     assert net.channels[0] == 128
 
 
-def test_caffes_names_cover_every_convolution() -> None:
+def test_caffe_names_cover_every_convolution() -> None:
     for depth, last in ((50, "res4f_branch2a"), (101, "res4b22_branch2a"), (152, "res3b7_branch2a")):
         net = full(f"resnet{depth}", num_classes=1000)
         names = net.caffe_names()
@@ -126,33 +133,36 @@ def test_deformable_layers_start_as_ordinary_ones() -> None:
 def test_squeeze_and_excitation_written_out() -> None:
     torch.manual_seed(0)
     block, x = SqueezeExcitation(6, 2), torch.randn(2, 6, 3, 5)
+    assert block.fc1.bias is not None
+    assert block.fc2.bias is not None
     with torch.no_grad():
         out = block(x)
         for b in range(2):
             averages = torch.stack([x[b, c].mean() for c in range(6)])
             hidden = (block.fc1.weight[:, :, 0, 0] @ averages + block.fc1.bias).clamp_min(0)
-            weights = 1 / (1 + torch.exp(-(block.fc2.weight[:, :, 0, 0] @ hidden + block.fc2.bias)))
-            torch.testing.assert_close(out[b], x[b] * weights[:, None, None])
+            scale = 1 / (1 + torch.exp(-(block.fc2.weight[:, :, 0, 0] @ hidden + block.fc2.bias)))
+            torch.testing.assert_close(out[b], x[b] * scale[:, None, None])
 
 
-def test_se_weighs_before_the_addition() -> None:
-    unit = tiny("se_resnet50").stage(1)[1]
-    x = torch.rand(1, unit.conv1.in_channels, 4, 4)
+def test_se_scales_before_the_addition() -> None:
+    block = tiny("se_resnet50").stage(1)[1]
+    assert isinstance(block, SEBottleneck)
+    x = torch.rand(1, block.conv1.in_channels, 4, 4)
     with torch.no_grad():
-        inner = functional.relu(unit.bn2(unit.conv2(functional.relu(unit.bn1(unit.conv1(x))))))
-        expected = functional.relu(unit.se(unit.bn3(unit.conv3(inner))) + x)
-        torch.testing.assert_close(unit(x), expected)
+        inner = functional.relu(block.bn2(block.conv2(functional.relu(block.bn1(block.conv1(x))))))
+        expected = functional.relu(block.se(block.bn3(block.conv3(inner))) + x)
+        torch.testing.assert_close(block(x), expected)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"stride_in": "2x2"}, "stride_in"),
-        ({"output_stride": 4}, "output_stride"),
+        ({"stride_in": "2x2"}, "option stride_in: expected one of 3x3, 1x1, last, got '2x2'"),
+        ({"output_stride": 4}, "output_stride: expected 8, 16 or 32, got 4"),
         ({"multi_grid": (1, 2)}, "expected 3 factors"),
-        ({"deformable": "v3"}, "deformable"),
+        ({"deformable": "v3"}, "option deformable: expected one of none, v1, v2, got 'v3'"),
     ],
 )
-def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:
+def test_a_wrong_option_is_an_error(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         tiny(**options)

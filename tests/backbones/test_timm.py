@@ -1,4 +1,4 @@
-"""Backbones of timm through a stand-in: the tests do not need timm, and what they ask of it is its documented interface."""
+"""Backbones of timm, with a stand-in of its documented interface: the tests do not need timm."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Info:
 
 
 class Features(nn.Module):
-    """What `timm.create_model(features_only=True)` gives: a module whose call lists maps, with `feature_info`."""
+    """Stands for the result of `timm.create_model(features_only=True)`: a module that returns maps, with `feature_info`."""
 
     def __init__(self, in_chans: int) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Features(nn.Module):
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """A module `timm` that knows one network and remembers how it was asked for."""
+    """Install a module `timm` with one network, and return the arguments of its calls."""
     seen: list[dict[str, Any]] = []
     timm = ModuleType("timm")
 
@@ -60,17 +60,21 @@ def test_a_backbone_of_timm_is_a_backbone(calls: list[dict[str, Any]]) -> None:
         {"name": "smallnet", "in_chans": 4, "features_only": True, "pretrained": False, "output_stride": 16}
     ]
     assert (backbone.channels, backbone.strides) == ((4, 6), (2, 4))
-    assert [tuple(cells.shape) for cells in backbone(torch.zeros(1, 4, 32, 48))] == [(1, 4, 16, 24), (1, 6, 8, 12)]
+    assert backbone.map_names == ("map0", "map1")
+    assert [tuple(features.shape) for features in backbone(torch.zeros(1, 4, 32, 48))] == [
+        (1, 4, 16, 24),
+        (1, 6, 8, 12),
+    ]
 
 
-def test_a_model_stands_on_it(calls: list[dict[str, Any]]) -> None:
+def test_a_model_uses_it(calls: list[dict[str, Any]]) -> None:
     model = create_model("unet_padded", 5, backbone="timm:smallnet")
     assert model(torch.zeros(1, 3, 31, 50)).logits.shape == (1, 5, 31, 50)
     again = model.spec.build()
     again.load_state_dict(model.state_dict())
 
 
-def test_what_timm_cannot_do_is_one_line(calls: list[dict[str, Any]]) -> None:
+def test_errors_of_timm_are_one_line(calls: list[dict[str, Any]]) -> None:
     with pytest.raises(UnknownNameError, match="smallnet"):
         create_backbone("timm:smalnet")
     with pytest.raises(ConfigError, match="output stride 8"):

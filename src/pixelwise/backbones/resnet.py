@@ -141,7 +141,7 @@ class Bottleneck(ResNetBlock):
         return [self.conv1, self.conv2, self.conv3]
 
 
-def _conv3x3(channels: int, *, stride: int, dilation: int, deformable: DeformableVersion) -> nn.Module:
+def _conv3x3(channels: int, *, stride: int, dilation: int, deformable: DeformableVersion) -> nn.Conv2d:
     if deformable == "none":
         return nn.Conv2d(channels, channels, 3, stride, dilation, dilation, bias=False)
     return DeformConv2d(
