@@ -11,7 +11,7 @@ A mask keeps the numbers of its file: palette indices, 1-, 2- and 4-bit ids, 16-
 Refused: folders, pipes, empty, cut or damaged files, several pages or frames, more than MAX_PIXELS, and every format
 outside the list (PDF, EPS, PSD and similar formats have a history of harmful files).
 
-Reading order: `listing` (which files), `decode` (file to Pillow image), `read` (Pillow image to array), `write`.
+Reading order: `decode` (file to Pillow image), `read` (Pillow image to array), `write`, `listing` (the images of a folder).
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import struct
 import zlib
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import NamedTuple
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import ImageError
-from .listing import file_kind
 
 # Twice Pillow's own warning limit, the size from which Pillow refuses an image: 512 MiB as RGB.
 MAX_PIXELS = 178_956_970
@@ -136,6 +136,20 @@ def decode(path: str | Path) -> Decoded:
         case "JPEG" | "MPO":
             return decoded._replace(lossy=True)
     return decoded
+
+
+def file_kind(path: str | Path) -> str:
+    """Return "file" for a regular file or a link to one, otherwise words: "a named pipe", "does not exist"."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return "a link to nothing" if os.path.islink(path) else "does not exist"
+    except (OSError, ValueError) as error:
+        return f"cannot be accessed: {getattr(error, 'strerror', None) or error}"
+    if stat.S_ISREG(mode):
+        return "file"
+    kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"))
+    return next((words for test, words in kinds if test(mode)), "a device")
 
 
 def _read_bytes(path: str | Path) -> bytes:

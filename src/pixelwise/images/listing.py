@@ -1,13 +1,13 @@
-"""Find the images of a path. Pipes, sockets and broken links are recognised before anything opens them."""
+"""Find the images of a path."""
 
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import InputError
+from .decode import file_kind
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 
@@ -52,17 +52,3 @@ def list_images(path: str | Path) -> Listing:
     if not listing.images:
         raise InputError(path, "holds no images", f"expected files {suffixes}, at any depth")
     return listing
-
-
-def file_kind(path: str | Path) -> str:
-    """Return "file" for a regular file or a link to one, otherwise words: "a named pipe", "does not exist"."""
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError:
-        return "a link to nothing" if os.path.islink(path) else "does not exist"
-    except (OSError, ValueError) as error:
-        return f"cannot be accessed: {getattr(error, 'strerror', None) or error}"
-    if stat.S_ISREG(mode):
-        return "file"
-    kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"))
-    return next((words for test, words in kinds if test(mode)), "a device")

@@ -18,7 +18,7 @@ from pixelwise.nn.upsampling import Bilinear, BilinearByFactor, Identity, Transp
 
 
 def by_hand(low_res: LowResLogits, size: tuple[int, int]) -> NDArray[np.float64]:
-    """Each pixel from the table of taps in plain loops over numpy numbers; float64."""
+    """Each pixel from the interpolation table, in plain loops over float64 numbers."""
     scores = low_res.logits[0].double().numpy()
     (rows, row_weights), (columns, column_weights) = (
         low_res.upsample.interpolation_table(cells, pixels)
@@ -49,7 +49,7 @@ def assert_same_but_for_ties(labels: NDArray[Any], full: NDArray[Any]) -> None:
     st.integers(2, 8),
     st.integers(0, 2**31),
 )
-def test_labels_are_those_of_the_taps_by_hand(
+def test_labels_are_those_of_the_interpolation_table_by_hand(
     upsample: Upsample, num_classes: int, height: int, width: int, seed: int
 ) -> None:
     factor = getattr(upsample, "stride", 3)
