@@ -289,7 +289,7 @@ def test_only_image_errors_leave_the_reader(tmp_path_factory: pytest.TempPathFac
 
 
 def _with_right_sums(data: bytes) -> bytes:
-    """Mend a PNG's checksums, so that what is behind them is tried too."""
+    """Correct the checksums of a PNG, so that damage reaches the code after the check."""
     out, place = bytearray(data), 8
     while data.startswith(b"\x89PNG") and place + 12 <= len(out):
         end = place + 12 + struct.unpack_from(">I", out, place)[0]

@@ -236,7 +236,7 @@ def test_unknown_colours_below_between_and_above_the_known(color: tuple[int, int
         MaskEncoding(True).encode(np.full((2, 3, 3), color, np.uint8), TWO, "m.png")
 
 
-def test_a_smoothed_colour_mask_is_told_so() -> None:
+def test_the_message_names_smoothing_of_a_colour_mask() -> None:
     with pytest.raises(MaskError, match="without antialiasing and never save it as JPEG"):
         MaskEncoding(True).encode(photo(), TWO, "m.png")
 

@@ -74,7 +74,7 @@ def plan(inputs: Sequence[str | Path], out: Path, endings: Sequence[str]) -> tup
 def unfinished(jobs: Sequence[Job], *, resume: bool, overwrite: bool) -> list[Job]:
     """Return the jobs to do: with `resume` only those that lack an output, otherwise all.
 
-    Raises InputError for existing outputs, unless told to resume or to overwrite them.
+    Raises InputError for existing outputs, unless `resume` or `overwrite` is set.
     """
     if resume:
         return [job for job in jobs if not all(path.exists() for path in job.outputs)]
