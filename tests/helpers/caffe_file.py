@@ -1,4 +1,6 @@
-"""A writer of `.caffemodel` files for the tests: the smallest part of protobuf's wire format, both generations of layers."""
+"""A writer of `.caffemodel` files for the tests: the smallest part of protobuf's wire format, both generations of
+layers.
+"""
 
 from __future__ import annotations
 

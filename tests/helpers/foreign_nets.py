@@ -108,7 +108,8 @@ def layers_of(
     layers: list[Layer] = []
     for name, module in zip(names, modules, strict=True):
         kind = "InnerProduct" if isinstance(module, nn.Linear) else "Convolution"
-        layers.append((name, kind, [module.weight.detach().numpy(), module.bias.detach().numpy()]))  # type: ignore[operator]
+        state = module.state_dict()
+        layers.append((name, kind, [state["weight"].numpy(), state["bias"].numpy()]))
     return layers
 
 

@@ -184,7 +184,7 @@ def test_the_receptive_field_holds_in_the_running_net(geometry: str) -> None:
 
 
 def make_scores(model: FCN, make: Callable[[CoordMap, int, int], torch.Tensor]) -> None:
-    """Replace the output of each score layer by what `make` returns for its positions on the image, rows and columns."""
+    """Replace the output of each score layer by what `make` returns for its grid, rows and columns."""
 
     def replace(layer: nn.Module, grid: CoordMap) -> None:
         layer.register_forward_hook(lambda _, __, scores: make(grid, *scores.shape[-2:]))
@@ -214,7 +214,7 @@ def test_scores_land_on_the_pixels_that_their_cells_lie_on(name: str, options: d
 
 @pytest.mark.parametrize(("name", "options"), EVERY_GEOMETRY)
 def test_a_constant_score_stays_constant_up_to_the_border(name: str, options: dict[str, Any]) -> None:
-    """In the modern geometry no pixel is faded; in the published one the outermost are, but none lies beyond the maps."""
+    """No pixel is faded in geometry "same"; in "caffe" the outermost are, but none lies beyond the maps."""
     model = tiny(name, num_classes=1, **options)
     make_scores(model, lambda _, height, width: torch.ones(1, 1, height, width))
     for size in [(1, 1), (3, 50), (101, 64)]:

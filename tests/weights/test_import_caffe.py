@@ -1,4 +1,6 @@
-"""Caffe's files into networks: names of the publishers' prototxt files, numbers against plain PyTorch, refusals one by one."""
+"""Caffe's files into networks: names of the publishers' prototxt files, numbers against plain PyTorch, refusals one by
+one.
+"""
 
 from __future__ import annotations
 

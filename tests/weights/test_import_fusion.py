@@ -1,4 +1,5 @@
-"""The authors' nets of NYUDv2, SIFT Flow and PASCAL-Context: files with their layer names against their prototxt files written out.
+"""The authors' nets of NYUDv2, SIFT Flow and PASCAL-Context: files with their layer names against their prototxt files
+written out.
 
 Source: shelhamer/fcn.berkeleyvision.org, net.py, trainval.prototxt and the data layers' means of each net's folder.
 """

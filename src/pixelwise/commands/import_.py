@@ -67,7 +67,7 @@ def import_(
 
 
 def _locate(file: str) -> Path:
-    """Return the file itself, or download the published weights of that name. Raises CheckpointError for anything else."""
+    """Return the file, or download the published weights of that name. Raises CheckpointError for anything else."""
     if Path(file).exists():
         return regular_file(file)
     if file in WEIGHTS:

@@ -1,23 +1,25 @@
-"""FCN: an image classifier turned into a network of convolutions alone, so that it labels every pixel of an image of any size.
+"""FCN: an image classifier turned into convolutions only, so that it labels every pixel of an image of any size.
 
-Its coarse class scores, one per 32 pixels, are upsampled to the image; FCN-16s and FCN-8s first add the scores of finer,
-shallower feature maps (the skips of figure 3). Read FCN32s, FCN16s and FCN8s first; FCN holds what they share.
+Its coarse class scores, one per 32 pixels, are upsampled to the image; FCN-16s and FCN-8s first add the scores of
+finer, shallower feature maps (the skips of figure 3). Read FCN32s, FCN16s and FCN8s first; FCN holds what they share.
 
 Paper: Shelhamer, Long and Darrell, "Fully Convolutional Networks for Semantic Segmentation", CVPR 2015 and PAMI 2017,
 https://arxiv.org/abs/1411.4038, https://arxiv.org/abs/1605.06211
 
-Faithful (geometry "caffe"): the classifier's last layer is dropped and fc6, fc7 become convolutions; the first convolution is
-padded by 100 pixels and poolings round up; 1x1 score layers start at zero; upsampling is a bilinear transposed convolution
-per class; crops align the maps. Kernels and crops are computed by `nn/geometry.py` and equal the authors' (the numbers beside
-the code are theirs, for VGG16). AlexNet is CaffeNet. GoogLeNet loses its average pooling; its padding and upsampling were
-never published, a kernel of 63 and stride 32 follow from its odd poolings. At once: pool4 times 0.01, pool3 times 0.0001.
+Faithful (geometry "caffe"): the classifier's last layer is dropped and fc6, fc7 become convolutions; the first
+convolution is padded by 100 pixels and poolings round up; 1x1 score layers start at zero; upsampling is a bilinear
+transposed convolution per class; crops align the maps. Kernels and crops are computed by `nn/geometry.py` and equal the
+authors' (the numbers beside the code are theirs, for VGG16). AlexNet is CaffeNet. GoogLeNet loses its average pooling;
+its padding and upsampling were never published, a kernel of 63 and stride 32 follow from its odd poolings. At once:
+pool4 times 0.01, pool3 times 0.0001.
 
-Deviations: without a pretrained classifier (`transplant`, `pixelwise import`) training starts from He's weights. All upsampling
-kernels are fixed, as in the authors' code; the paper learns all but the last (`upsampling` "intermediate"). Only VGG16 has
-skips in the paper; the other backbones use their own maps of stride 16 and 8 under the names pool4 and pool3. GoogLeNet's
-receptive field is 715 pixels; the 907 of table 1 include the dropped average pooling. geometry "same" pads every layer instead
-of padding the image by 100, and repeats the outermost scores so that border pixels are interpolated, not faded out.
-`width_mult` scales all channel counts, `batch_norm` adds a norm to the backbone and after fc6 and fc7.
+Deviations: without a pretrained classifier (`transplant`, `pixelwise import`) training starts from He's weights. All
+upsampling kernels are fixed, as in the authors' code; the paper learns all but the last (`upsampling` "intermediate").
+Only VGG16 has skips in the paper; the other backbones use their own maps of stride 16 and 8 under the names pool4 and
+pool3. GoogLeNet's receptive field is 715 pixels; the 907 of table 1 include the dropped average pooling. geometry
+"same" pads every layer instead of padding the image by 100, and repeats the outermost scores so that border pixels are
+interpolated, not faded out. `width_mult` scales all channel counts, `batch_norm` adds a norm to the backbone and after
+fc6 and fc7.
 """
 
 from __future__ import annotations
@@ -64,7 +66,7 @@ POOL3, POOL4, POOL5 = -3, -2, -1
 
 
 class FullyConnected(nn.Sequential):
-    """A fully connected layer as a convolution over the map that it was made for, then norm (optional), ReLU and dropout."""
+    """A fully connected layer as a convolution, then norm (optional), ReLU and dropout."""
 
     def __init__(
         self, in_channels: int, out_channels: int, *, kernel: int, same: bool, norm: bool, dropout: float
@@ -82,8 +84,8 @@ class FCN(SegmentationModel):
 
     backbone    name of an image classifier that can be padded as FCN needs it: VGG, AlexNet or GoogLeNet
     geometry    "caffe": the image padded by 100 pixels, as published; "same": every layer padded by itself
-    upsampling  kernels that are trained: none ("fixed", the authors' code), all but the last ("intermediate", the paper), all
-                ("learned")
+    upsampling  kernels that are trained: none ("fixed", the authors' code), all but the last ("intermediate", the
+                paper), all ("learned")
     batch_norm  the variant of the backbone with batch norm, and norms after fc6 and fc7
     width_mult  factor on all channel counts
     dropout     after fc6 and fc7; GoogLeNet: before the score layer
@@ -152,9 +154,9 @@ class FCN(SegmentationModel):
         return zero_conv(in_channels, self.num_classes)
 
     def add_skip(self, skip: int) -> tuple[Upscore, int]:
-        """Return the layer that upsamples the scores to the stride of backbone map `skip`, and where that map is cropped.
+        """Return the layer that upsamples the scores to the stride of backbone map `skip`, and the crop of that map.
 
-        The crop is the position on the map, along both axes, of the first upsampled score.
+        The crop is the position of the first upsampled score on the map, along both axes.
         """
         skip_grid = coordinates(layers_of(self.backbone.modules_to(skip)))
         kernel, stride, _ = upsampling_to(self.grid, skip_grid)
@@ -195,8 +197,8 @@ class FCN(SegmentationModel):
     def contributions(self, images: Tensor) -> dict[str, Tensor]:
         """Return what each map that is scored adds to the logits: fr, pool4, pool3 -> (B, K, H, W).
 
-        After the score layers everything is linear, so in eval mode these add up to the logits. The network runs once per
-        map, with the scores of the other maps set to zero.
+        After the score layers everything is linear, so in eval mode these add up to the logits. The network runs once
+        per map, with the scores of the other maps set to zero.
         """
         added = {}
         for kept in self.classifier_names:
@@ -333,7 +335,7 @@ def add_cropped(upsampled: Tensor, skip: Tensor, crop: int) -> Tensor:
 def upsample_to_image(
     fused: Tensor, to_image: Upsampling, upscore: nn.Module | None, size: tuple[int, int]
 ) -> LowResLogits:
-    """Return scores with the last upsampling: fixed bilinear, or done by `upscore` and cropped to the image's `size`."""
+    """Return scores with the last upsampling: fixed bilinear, or done by `upscore` and cropped to `size`."""
     kernel, stride, crop = to_image
     if upscore is None:
         return LowResLogits(fused, TransposedBilinear(kernel, stride, crop))

@@ -1,17 +1,18 @@
 """FCN with two inputs or two outputs: late fusion of colour and depth, and one network for two label maps.
 
-Late fusion runs one FCN-32s on the colour image and one on the HHA image (depth encoded in three channels) and averages their
-scores. A network with two heads labels each pixel with a semantic and a geometric class from the same features.
+Late fusion runs one FCN-32s on the colour image and one on the HHA image (depth encoded in three channels) and averages
+their scores. A network with two heads labels each pixel with a semantic and a geometric class from the same features.
 
-Paper: Shelhamer, Long and Darrell, section 5 (NYUDv2 and SIFT Flow), https://arxiv.org/abs/1411.4038; numbers of the authors' code.
+Paper: Shelhamer, Long and Darrell, section 5 (NYUDv2 and SIFT Flow), https://arxiv.org/abs/1411.4038; numbers of the
+authors' code.
 
-Faithful: both streams of late fusion are complete up to score_fr and share one upsampling; scores are averaged (the paper's
-text says summed, the code halves). Two heads share the backbone, fc6, fc7 and the maps of the skips; each has its own score
-layers. Early fusion needs no network of its own: it is any FCN with `in_channels=4`, and `transplant` starts the fourth
-channel as the mean of the colour channels.
+Faithful: both streams of late fusion are complete up to score_fr and share one upsampling; scores are averaged (the
+paper's text says summed, the code halves). Two heads share the backbone, fc6, fc7 and the maps of the skips; each has
+its own score layers. Early fusion needs no network of its own: it is any FCN with `in_channels=4`, and `transplant`
+starts the fourth channel as the mean of the colour channels.
 
-Deviations: those of `fcn.py`. The authors add the losses of the two heads with weight 1; here the caller does so, through
-`forward_low_res_all`: the train command reads one mask per image.
+Deviations: those of `fcn.py`. The authors add the losses of the two heads with weight 1; here the caller does so,
+through `forward_low_res_all`: the train command reads one mask per image.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ NUM_COLOR = 3
 
 
 class LateFusionFCN(SegmentationModel):
-    """Two FCN-32s, one on colour and one on HHA (or other further channels), whose scores are averaged before the upsampling.
+    """Two FCN-32s, one on colour and one on HHA (or other channels), whose scores are averaged before the upsampling.
 
     in_channels  3 of colour and at least one more; the other options are those of `FCN`
     """
@@ -89,7 +90,7 @@ class LateFusionFCN(SegmentationModel):
         self.logits_stride = 1 if upsampling == "learned" else self.to_image.stride
 
     def forward_low_res(self, images: Tensor) -> LowResLogits:
-        """Compute averaged scores of stride 32; images (B, 3 + D, H, W), uint8 or float 0..255: RGB, then D further channels."""
+        """Compute averaged scores of stride 32; images (B, 3 + D, H, W), uint8 or float 0..255: RGB, then D channels."""
         x = self.preprocess(images)
         color = self.color.forward_low_res(x[:, :NUM_COLOR]).logits
         hha = self.hha.forward_low_res(x[:, NUM_COLOR:]).logits

@@ -36,7 +36,7 @@ def _dense_parameters(name: str) -> int:
 
 
 def _dense_macs(name: str) -> int:
-    """Return the count for these dense kernels: each input of a transposed convolution meets the kernels of 21 classes."""
+    """Return the count for dense kernels: each input of a transposed convolution meets the kernels of 21 classes."""
     model = _fcn(name, upsampling="learned")
     further: list[int] = []
     for layer in _upscores(model):

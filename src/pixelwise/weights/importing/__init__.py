@@ -1,12 +1,12 @@
 """Import published weights of other projects, strictly: every array of a file has its place, or the file is refused.
 
 Reading order: `import_model` here; `load.py` opens a file (by `safe_open.py` or, for Caffe, `caffemodel.py`) and copies
-mapped arrays into a network; what a file holds and the place of its arrays are known by `fcn_nets.py` for the FCN family,
-`torchvision_nets.py` for torchvision's segmentation nets, `classifiers.py` for image classifiers.
+mapped arrays into a network; what a file holds and the place of its arrays are known by `fcn_nets.py` for the FCN
+family, `torchvision_nets.py` for torchvision's segmentation nets, `classifiers.py` for image classifiers.
 
-A `.caffemodel` is a whole FCN (one stream, early or late fusion, two heads) or an image classifier (VGG16, VGG19, CaffeNet,
-BVLC GoogLeNet); a `.pth` or `.safetensors` is one of torchvision's classifiers or segmentation nets. A classifier gives the
-backbone and fc6, fc7; its last layer is left out and the score layers start at zero.
+A `.caffemodel` is a whole FCN (one stream, early or late fusion, two heads) or an image classifier (VGG16, VGG19,
+CaffeNet, BVLC GoogLeNet); a `.pth` or `.safetensors` is one of torchvision's classifiers or segmentation nets. A
+classifier gives the backbone and fc6, fc7; its last layer is left out and the score layers start at zero.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ _V1_TYPES = {4: "Convolution", 14: "InnerProduct", 39: "Deconvolution"}
 
 @dataclass(frozen=True)
 class CaffeLayer:
-    """One layer of the file: name, type ("Convolution", ...), blobs (float32 of any shape, read-only views of the file)."""
+    """One layer of the file: name, type ("Convolution", ...), blobs (float32, read-only views of the file)."""
 
     name: str
     type: str
@@ -93,7 +93,7 @@ class _File:
 
 
 class _Field(NamedTuple):
-    """One field of a message: its number, its wire type, its value (varints) or the bytes of its value (other types)."""
+    """One field of a message: its number, wire type, and value (varints) or the bytes of its value (other types)."""
 
     number: int
     wire: int
@@ -211,7 +211,7 @@ def _layer(message: _Message, name: int, kind: int, blobs: int) -> CaffeLayer:
 
 
 def _blob(message: _Message) -> NDArray[np.float32]:
-    """Return a BlobProto: `data` (5, float) or `double_data` (8); `shape` (7) or the old num, channels, height, width (1 to 4)."""
+    """Return a BlobProto: `data` (field 5) or `double_data` (8); `shape` (7) or num, channels, height, width (1 to 4)."""
     rows: list[NDArray[Any]] = []
     legacy: dict[int, int] = {}
     shape: tuple[int, ...] | None = None

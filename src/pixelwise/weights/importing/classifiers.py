@@ -1,7 +1,8 @@
 """Image classifiers' files: which backbone they hold, and the place of their arrays in a backbone.
 
-Files are Caffe's (VGG16, VGG19, CaffeNet, GoogLeNet; names by `caffe_names`) or torchvision's, whose names the backbones carry
-themselves. The classifier's last layer has no place in a segmentation network, nor have auxiliary classifiers.
+Files are Caffe's (VGG16, VGG19, CaffeNet, GoogLeNet; names by `caffe_names`) or torchvision's, whose names the
+backbones carry themselves. The classifier's last layer has no place in a segmentation network, nor have auxiliary
+classifiers.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Files for the FCN family: whole nets of the authors, and image classifiers that fill the layers up to fc7.
 
-The layer names of a whole net follow from the network (`caffe_names`). Layers without learned numbers are checked instead of
-loaded: bilinear upsampling kernels, and the scales of FCN-8s at once.
+The layer names of a whole net follow from the network (`caffe_names`). Layers without learned numbers are checked
+instead of loaded: bilinear upsampling kernels, and the scales of FCN-8s at once.
 
-Source: shelhamer/fcn.berkeleyvision.org, net.py of voc-fcn32s, voc-fcn16s, voc-fcn8s, voc-fcn8s-atonce, voc-fcn-alexnet,
-nyud-fcn32s-color, -hha, -color-d, -color-hha, siftflow-fcn32s, -16s, -8s, pascalcontext-fcn32s, -16s, -8s; BVLC/caffe,
-models/bvlc_googlenet.
+Source: shelhamer/fcn.berkeleyvision.org, net.py of voc-fcn32s, voc-fcn16s, voc-fcn8s, voc-fcn8s-atonce,
+voc-fcn-alexnet, nyud-fcn32s-color, -hha, -color-d, -color-hha, siftflow-fcn32s, -16s, -8s, pascalcontext-fcn32s, -16s,
+-8s; BVLC/caffe, models/bvlc_googlenet.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def whole_net(file: WeightFile) -> WholeNet | None:
 
 
 def _spec_for(file: WeightFile, request: Request) -> ModelSpec:
-    """Return the requested network, completed from the file. Raises CheckpointError where the two contradict each other."""
+    """Return the requested network, completed from the file. Raises CheckpointError where the two disagree."""
     entry, net, backbone = MODELS[request.name], whole_net(file), backbone_in(file)
     layout = _layout(entry.product)
     fitting = [name for name in MODELS if issubclass(MODELS[name].product, FCN | LateFusionFCN)]
@@ -142,7 +142,7 @@ def _layout(product: type[SegmentationModel]) -> str:
 
 
 def map_whole_net(model: FCN | LateFusionFCN, file: WeightFile) -> KeyMapping:
-    """Return the place of every array of a whole net; upsampling kernels are checked, and loaded where they are learned."""
+    """Return the place of every array of a whole net; upsampling kernels are checked, and loaded where learned."""
     names = model.caffe_names()
     if f"{EARLY_FUSION}.weight" in file.arrays and FIRST_LAYER in names:
         names[EARLY_FUSION] = names.pop(FIRST_LAYER)
@@ -161,7 +161,7 @@ def map_whole_net(model: FCN | LateFusionFCN, file: WeightFile) -> KeyMapping:
         layer, key = ("upscore" if module == "upscore32" else module), f"{module}.weight"
         arrays = [f"{layer}{suffix}.weight" for suffix in heads]
         for name, num_maps in zip(arrays, heads.values(), strict=True):
-            mapping.checks[name] = _kernel_check(name, num_maps, kernel, must_be_bilinear=key not in own)
+            mapping.checks[name] = _kernel_check(name, num_maps, kernel=kernel, must_be_bilinear=key not in own)
         if key in own:
             diagonals = " and ".join(arrays) + " (diagonal)"
             mapping.moves[key] = diagonals
@@ -211,8 +211,8 @@ def _constant_check(name: str, expected: float) -> Callable[[Tensor], str]:
     return check
 
 
-def _kernel_check(name: str, num_maps: int, kernel: int, must_be_bilinear: bool) -> Callable[[Tensor], str]:
-    """Return a check of Caffe's K x K kernels, of which only those from a class to itself may differ from zero."""
+def _kernel_check(name: str, num_maps: int, *, kernel: int, must_be_bilinear: bool) -> Callable[[Tensor], str]:
+    """Return a check of Caffe's K x K kernels, of which only the diagonal may differ from zero."""
 
     def check(values: Tensor) -> str:
         if tuple(values.shape) not in ((num_maps, num_maps, kernel, kernel), (num_maps, 1, kernel, kernel)):

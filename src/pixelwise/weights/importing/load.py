@@ -1,4 +1,4 @@
-"""Weight files of other projects as arrays, and arrays into a network: all of a file has its place, or the file is refused."""
+"""Open the weight files of other projects as arrays, and load mapped arrays into a network, all or none."""
 
 from __future__ import annotations
 
@@ -134,7 +134,8 @@ class Imported:
 def load_mapped(network: nn.Module, file: WeightFile, mapping: KeyMapping, fix: str) -> Report:
     """Copy the arrays into the network as mapped, all of them or none.
 
-    Raises one CheckpointError that counts and lists what is missing, unexpected, mis-shaped, not finite, or not as expected.
+    Raises one CheckpointError that lists the arrays that are missing, unexpected, mis-shaped, not finite, or fail a
+    check.
     """
     own, moves = network.state_dict(), mapping.moves
     arrays = {**file.arrays, **mapping.derived}
@@ -173,8 +174,8 @@ def load_mapped(network: nn.Module, file: WeightFile, mapping: KeyMapping, fix: 
 def fits(shape: Sequence[int], target: Sequence[int]) -> bool:
     """Return whether an array may be reshaped to `target` without changing the meaning of its numbers.
 
-    Besides equal shapes: Caffe's old sizes with leading ones (1, 1, n, m), and a fully connected layer (n, c * h * w) as
-    the equivalent convolution (n, c, h, w); both flatten their input as c, h, w.
+    Besides equal shapes: Caffe's old sizes with leading ones (1, 1, n, m), and a fully connected layer (n, c * h * w)
+    as the equivalent convolution (n, c, h, w); both flatten their input as c, h, w.
     """
     shape, target = tuple(shape), tuple(target)
     if shape == target:

@@ -1,7 +1,7 @@
 """Open the weight files of strangers safely: regular files only, tensors only, nothing that could run.
 
-A `.pth` is a pickle, a program in a small language. torch is asked to admit tensors only (`weights_only`); a file that it
-refuses stays refused, there is no second way in. A wrong kind of file is named, with what to do instead.
+A `.pth` is a pickle, a program in a small language. torch is asked to admit tensors only (`weights_only`); a file that
+it refuses stays refused, there is no second way in. A wrong kind of file is named, with what to do instead.
 """
 
 from __future__ import annotations

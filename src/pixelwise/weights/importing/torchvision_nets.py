@@ -19,7 +19,7 @@ def import_torchvision_net(file: WeightFile, request: Request) -> Imported:
     biases = [file.arrays[name].shape for name in LAST_LAYERS if name in file.arrays]
     if not any(biases):
         what = "expected a segmentation net of torchvision, got a file without class scores"
-        fix = "import a segmentation file, such as deeplabv3_resnet50_coco-cd0a2569.pth; an image classifier fits a backbone"
+        fix = "import a file such as deeplabv3_resnet50_coco-cd0a2569.pth; an image classifier fits a backbone"
         raise CheckpointError(file.path, what, fix)
     options = dict(request.options)
     if "auxiliary" in MODELS[request.name].options:
