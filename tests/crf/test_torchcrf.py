@@ -71,7 +71,7 @@ def test_half_precision_is_only_that_of_the_scores(dtype: torch.dtype) -> None:
     images = torch.full((1, 3, 200, 200), 7, dtype=torch.uint8)
     scores = torch.randn(1, 2, 200, 200, generator=torch.Generator().manual_seed(0)).to(dtype)
     layer = MeanField(2, Parameters(w1=4, theta_alpha=80, theta_beta=13, w2=0, iterations=2, normalization="after"))
-    layer.requires_grad_(False)
+    layer.requires_grad_(requires_grad=False)
     expected = layer(images, scores.float())
     with torch.autocast("cpu", torch.bfloat16):
         found = layer(images, scores)

@@ -14,12 +14,13 @@ Pixels are cut into bands of consecutive ones (`meanfield.py`: one per tile of t
 lattice points that its pixels touch, its *own points*, and adds up its splats in sums of its own: few enough for a
 core's cache if the pixels are alike. Then the sums that stand for the same lattice point are merged.
 
-    pixels  N    | band 0 ............. | band 1 ............. |     ids (N, V): own points of the band
-                    splat                  splat
-    sums    R    | 0 1 2 3 4 5 6        | 0 1 2 3 4            |     points (R,): the lattice point of each
-                     \\   \\  \\___________/____/  merge               starts, copies: the way back
-    values  M    | 0 1 2 3 4 5 6 7 8 9 | 0 1 2 |                     kernel 0, kernel 1: blurred each on its own
-                    blur                                             sliced by every band that owns a copy
+    pixels  N  [ band 0             ] [ band 1           ]
+                 | splat                | splat              ids (N, V): the own points around each pixel
+    sums    R  [ 0 1 2 3 4 : 5 6 7  ] [ 0 1 2 3 : 4 5 6  ]   own points of a band, of kernel 0 : kernel 1
+                 | merge                                     points (R,): the lattice point of each; copies: the reverse
+    values  M  [ 0 1 2 3 4 5 6 ] [ 0 1 2 3 ]                 lattice points of kernel 0, of kernel 1
+                 | blur            | blur
+                 | slice: each band fetches the values of its own points, and its pixels read them
 
 Bands run side by side without locks, and as they do not depend on the number of threads, neither does any result.
 """
@@ -125,8 +126,17 @@ class Lattice:
             codes: list[Longs] = []
             for table, column, step in zip(tables, columns, steps, strict=True):
                 first, factors = sum(map(len, codes)), elevation_factors(table.shape[1])
-                results = column.start, self.ids[band], self.weights[band]
-                codes.append(simplex.enclose(table[band], factors, step.view(np.uint64), first, *results))
+                codes.append(
+                    simplex.enclose(
+                        table[band],
+                        factors,
+                        step.view(np.uint64),
+                        first_id=first,
+                        column=column.start,
+                        ids=self.ids[band],
+                        weights=self.weights[band],
+                    )
+                )
             return codes
 
         # 1. Within each band: the simplex around each pixel, and the band's own points.
@@ -217,14 +227,18 @@ class LatticeFilter:
 
     def blur(self, factors: Sequence[float], *, reverse: bool = False) -> None:
         """Merge the bands' `sums`, times each kernel's factor, and blur them along every direction into `values`."""
-        starts, copies = self.lattice.starts, self.lattice.copies
         sums, values = self.sums.reshape(-1), self.values.reshape(-1)
+        starts, copies = self.lattice.starts, self.lattice.copies
+
+        def merge(first: int, stop: int, factor: float) -> None:
+            loops.merge(sums, values, self.blocks, starts=starts, copies=copies, first=first, stop=stop, factor=factor)
+
         merges = [
-            (sums, starts, copies, first, min(first + MERGE_CHUNK, kernel.points.stop), factor, self.blocks, values)
+            (first, min(first + MERGE_CHUNK, kernel.points.stop), factor)
             for kernel, factor in zip(self.lattice.kernels, factors, strict=True)
             for first in range(kernel.points.start, kernel.points.stop, MERGE_CHUNK)
         ]
-        self.workers.run(loops.merge, merges)
+        self.workers.run(merge, merges)
         # One block of a kernel's classes at a time, along all directions: it fits a cache, and no thread waits for
         # another. The longest first, so that no thread is left with it at the end.
         planes = [
@@ -236,9 +250,9 @@ class LatticeFilter:
 
     def slice_(self, vertices: slice, pixels: Floats) -> None:
         """Read the values of those columns of vertices back into the pixels."""
-        values, ends = self.values.reshape(-1), (vertices.start, vertices.stop)
+        values, first, stop = self.values.reshape(-1), vertices.start, vertices.stop
         self.workers.run(
-            lambda band, own: loops.slice_(band, values, *ends, self.blocks, own),
+            lambda band, own: loops.slice_(band, values, own, self.blocks, first=first, stop=stop),
             zip(self.bands, self.of_bands(pixels), strict=True),
         )
 

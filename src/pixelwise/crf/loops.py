@@ -50,7 +50,7 @@ def initialise(band: Band, unary: Any, sums: Any, blocks: Any) -> None:
     clear(sums)
     for i in range(len(band.ids)):
         q = softmax(load(unary, i * width, LANES, blocks))
-        splat_pixel(q, band.ids, band.splat_weights, i, blocks, sums)
+        splat_pixel(q, i, band, sums, blocks)
 
 
 @compiled
@@ -60,10 +60,12 @@ def update(band: Band, values: Any, unary: Any, sums: Any, blocks: Any) -> None:
     messages = fetch(values, band.points, blocks)
     clear(sums)
     for i in range(len(band.ids)):
+        # Local update: exp(scores) = exp(-psi_u - Q^), where -Q^ is sliced from the lattice points around the pixel.
         scores = load(unary, i * width, LANES, blocks)
-        scores = slice_pixel(scores, messages, band.ids, band.slice_weights, i, 0, end, blocks)  # local update
-        q = softmax(scores)  # normalise
-        splat_pixel(q, band.ids, band.splat_weights, i, blocks, sums)  # the next message passing begins
+        scores = slice_pixel(scores, i, band, messages, blocks, first=0, stop=end)
+        q = softmax(scores)  # exp, and normalise
+        # The next message passing begins.
+        splat_pixel(q, i, band, sums, blocks)
 
 
 @compiled
@@ -73,7 +75,7 @@ def last_update(band: Band, values: Any, unary: Any, blocks: Any) -> None:
     messages = fetch(values, band.points, blocks)
     for i in range(len(band.ids)):
         scores = load(unary, i * width, LANES, blocks)
-        scores = slice_pixel(scores, messages, band.ids, band.slice_weights, i, 0, end, blocks)
+        scores = slice_pixel(scores, i, band, messages, blocks, first=0, stop=end)
         store(unary, i * width, LANES, softmax(scores))
 
 
@@ -81,20 +83,20 @@ def last_update(band: Band, values: Any, unary: Any, blocks: Any) -> None:
 
 
 @compiled
-def splat_pixel(pixel: Any, ids: Any, weights: Any, i: int, blocks: Any, sums: Any) -> None:
+def splat_pixel(pixel: Any, i: int, band: Band, sums: Any, blocks: Any) -> None:
     """Add the class vector of pixel i to the points around it."""
     width = len(blocks) * LANES
-    for v in range(ids.shape[1]):
-        point = ids[i, v] * width
-        store(sums, point, LANES, plus_times(load(sums, point, LANES, blocks), pixel, weights[i, v]))
+    for v in range(band.ids.shape[1]):
+        point = band.ids[i, v] * width
+        store(sums, point, LANES, plus_times(load(sums, point, LANES, blocks), pixel, band.splat_weights[i, v]))
 
 
 @compiled
-def slice_pixel(pixel: Any, messages: Any, ids: Any, weights: Any, i: int, first: int, stop: int, blocks: Any) -> Any:
+def slice_pixel(pixel: Any, i: int, band: Band, values: Any, blocks: Any, first: int, stop: int) -> Any:
     """Return the class vector `pixel` plus the weighted values of its vertices first..stop."""
     width = len(blocks) * LANES
     for v in range(first, stop):
-        pixel = plus_times(pixel, load(messages, ids[i, v] * width, LANES, blocks), weights[i, v])
+        pixel = plus_times(pixel, load(values, band.ids[i, v] * width, LANES, blocks), band.slice_weights[i, v])
     return pixel
 
 
@@ -104,11 +106,14 @@ def splat(band: Band, pixels: Any, blocks: Any, sums: Any) -> None:
     width = len(blocks) * LANES
     clear(sums)
     for i in range(len(band.ids)):
-        splat_pixel(load(pixels, i * width, LANES, blocks), band.ids, band.splat_weights, i, blocks, sums)
+        pixel = load(pixels, i * width, LANES, blocks)
+        splat_pixel(pixel, i, band, sums, blocks)
 
 
 @compiled
-def merge(sums: Any, starts: Any, copies: Any, first: int, stop: int, factor: float, blocks: Any, values: Any) -> None:
+def merge(
+    sums: Any, values: Any, blocks: Any, *, starts: Any, copies: Any, first: int, stop: int, factor: float
+) -> None:
     """Add up the bands' sums at the lattice points first..stop, times `factor`, into `values`.
 
     sums (R * L,) of all bands; point p stands there at copies[starts[p] : starts[p + 1]].
@@ -174,14 +179,18 @@ def blur_window(plane: Any, neighbours: Any, max_offset: int) -> None:
                 for i in range(first, stop):
                     store(plane, i * LANES, LANES, load(ring, (i & around) * LANES, LANES, (0,)))
             elif stage % 2:
-                blur_chunk(ring, around, neighbours[stage], first, stop, plane, everywhere)
+                blur_chunk(
+                    ring, plane, neighbours[stage], first=first, stop=stop, source_mask=around, target_mask=everywhere
+                )
             else:
-                blur_chunk(plane, everywhere, neighbours[stage], first, stop, ring, around)
+                blur_chunk(
+                    plane, ring, neighbours[stage], first=first, stop=stop, source_mask=everywhere, target_mask=around
+                )
 
 
 @compiled
 def blur_chunk(
-    source: Any, source_mask: int, neighbours: Any, first: int, stop: int, target: Any, target_mask: int
+    source: Any, target: Any, neighbours: Any, first: int, stop: int, source_mask: int, target_mask: int
 ) -> None:
     """Blur points first..stop along one direction; `number & mask` is a point's index in an array."""
     half = np.float32(0.5)
@@ -196,14 +205,14 @@ def blur_chunk(
 
 
 @compiled
-def slice_(band: Band, values: Any, first: int, stop: int, blocks: Any, pixels: Any) -> None:
+def slice_(band: Band, values: Any, pixels: Any, blocks: Any, *, first: int, stop: int) -> None:
     """Set the pixels (n * L,) to the weighted sum of their vertices first..stop in `values`."""
     width = len(blocks) * LANES
     own = fetch(values, band.points, blocks)
     clear(pixels)
     for i in range(len(band.ids)):
         zero = load(pixels, i * width, LANES, blocks)
-        sliced = slice_pixel(zero, own, band.ids, band.slice_weights, i, first, stop, blocks)
+        sliced = slice_pixel(zero, i, band, own, blocks, first=first, stop=stop)
         store(pixels, i * width, LANES, sliced)
 
 
@@ -240,7 +249,7 @@ def to_vectors(planes: Any, num_classes: int, padding: Any, pixels: Any) -> None
 
 
 @compiled
-def to_planes(pixels: Any, top: int, bottom: int, left: int, right: int, planes: Any) -> None:
+def to_planes(pixels: Any, planes: Any, *, top: int, bottom: int, left: int, right: int) -> None:
     """Turn the class vectors (h * w * L,) of the tile top..bottom, left..right back into planes (C, H, W)."""
     width = right - left
     padded = len(pixels) // ((bottom - top) * width)

@@ -169,7 +169,7 @@ class _State:
 
         def copy(tile: tuple[slice, slice], q: Floats) -> None:
             rows, columns = tile
-            loops.to_planes(q, rows.start, rows.stop, columns.start, columns.stop, planes)
+            loops.to_planes(q, planes, top=rows.start, bottom=rows.stop, left=columns.start, right=columns.stop)
 
         self.workers.run(copy, zip(self.tables.tiles, self.filter.of_bands(self.unary), strict=True))
         return planes

@@ -29,7 +29,7 @@ _EMPTY = np.int64(-1)
 
 
 @compiled
-def enclose(features: Any, factors: Any, steps: Any, first_id: int, column: int, ids: Any, weights: Any) -> Any:
+def enclose(features: Any, factors: Any, steps: Any, *, first_id: int, column: int, ids: Any, weights: Any) -> Any:
     """Find the simplex around each point, number the vertices in the order of their first use, and weigh them.
 
     features (n, d) float32; factors (d,) of `elevation_factors`; steps (d + 1,) uint64, the first of `code_strides`.

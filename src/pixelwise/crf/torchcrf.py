@@ -99,7 +99,7 @@ def refine_batch(images: Tensor, probs: Tensor, parameters: Parameters | str = "
     if not (lowest >= 0 and error <= SUM_TOLERANCE):  # NaN is neither
         what = f"must be >= 0 and sum to 1, got min {lowest:g} and a sum off by {error:g}"
         raise ConfigError("crf probabilities", what, "apply a softmax to the scores first")
-    layer = MeanField(probs.shape[1], parameters).to(probs.device).requires_grad_(False)
+    layer = MeanField(probs.shape[1], parameters).to(probs.device).requires_grad_(requires_grad=False)
     refined: Tensor = layer(images, probs.clamp_min(LEAST_PROBABILITY).log())
     return refined.softmax(1)
 
