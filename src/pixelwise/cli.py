@@ -24,7 +24,7 @@ from .registry import suggest
 # Command -> its function, and the line of `pixelwise --help`, which therefore imports no command.
 COMMANDS = {
     "train": ("train:train", "Train a network on a folder of images and masks."),
-    "evaluate": ("evaluate:evaluate", "Score a model, or a folder of predicted masks, on a labelled split."),
+    "evaluate": ("evaluate:evaluate", "Score a model, or a folder of predicted masks, on a labeled split."),
     "predict": ("predict:predict", "Label images: write masks, overlays, probabilities."),
     "compare": ("compare:compare", "Draw several models side by side on one image."),
     "explain": ("explain:explain", "Explain a model: heat maps, skip contributions, activations, receptive field."),

@@ -69,7 +69,7 @@ class DataConfig:
 
 @dataclass
 class AugmentConfig:
-    """Random changes of an image and its mask while training. Outside the image lies the mean colour, ignored by the loss."""
+    """Random changes of an image and its mask while training. Outside the image lies the mean color, ignored by the loss."""
 
     crop: list[int] = setting(
         [320, 448], "Height and width of the crop; [0, 0] keeps whole images (batch size 1).", ge=0, le=2**15, length=2
@@ -103,7 +103,7 @@ class AugmentConfig:
     )
     class_balanced_prob: float = setting(
         0.0,
-        "Probability that a crop is centred on a pixel of a random class, so that rare classes are seen.",
+        "Probability that a crop is centered on a pixel of a random class, so that rare classes are seen.",
         ge=0,
         le=1,
     )
@@ -125,11 +125,11 @@ class LossConfig:
 
     reduction: Literal["mean", "sum"] = setting(
         "mean",
-        "`mean` over all labelled pixels of the batch; `sum` over the pixels, mean over the images (FCN in Caffe).",
+        "`mean` over all labeled pixels of the batch; `sum` over the pixels, mean over the images (FCN in Caffe).",
     )
     resolution: Literal["image", "logits"] = setting(
         "image",
-        "`logits` computes the loss before the last upsampling, as DeepLab v1: against the label at each logit's centre.",
+        "`logits` computes the loss before the last upsampling, as DeepLab v1: against the label at each logit's center.",
     )
     class_weights: Literal["none", "log", "inverse"] | list[float] = setting(
         "none",

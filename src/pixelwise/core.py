@@ -40,9 +40,9 @@ MAX_CLASSES = 65535
 
 
 def voc_color(label: int) -> tuple[int, int, int]:
-    """Return the RGB colour of a label in the VOC palette.
+    """Return the RGB color of a label in the VOC palette.
 
-    The bits of the label go to red, green and blue in turn, the lowest label bits to the highest colour bits.
+    The bits of the label go to red, green and blue in turn, the lowest label bits to the highest color bits.
     Source: VOC devkit, VOClabelcolormap.
     """
     red = green = blue = 0
@@ -75,12 +75,12 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class Taxonomy:
-    """The classes of a dataset: the one place that knows ids, names, colours, file values and ignored values.
+    """The classes of a dataset: the one place that knows ids, names, colors, file values and ignored values.
 
     names     K class names; the position is the class id
     colors    K RGB triples, 0..255; the VOC palette if left out
     values    K numbers: mask files hold `values[k]` for class k; 0..K-1 if left out
-    ignored   further file values, excluded from loss and scores (void, border, unlabelled)
+    ignored   further file values, excluded from loss and scores (void, border, unlabeled)
 
     Raises ConfigError for repeated names or values, unequal counts, and numbers out of range.
     """
@@ -183,7 +183,7 @@ class Taxonomy:
         return raw.astype(np.uint8) if max(*self.values, *self.ignored, ignore_value or 0) <= 255 else raw
 
     def palette(self, by: Literal["id", "value"] = "id") -> NDArray[np.uint8]:
-        """Return the RGB colours (N, 3) indexed by class id, or by file value; unused rows are black.
+        """Return the RGB colors (N, 3) indexed by class id, or by file value; unused rows are black.
 
         N is 256, or 65536 for ids or values that need 16 bits.
         """
@@ -197,7 +197,7 @@ class Taxonomy:
 
     @property
     def ignore_color(self) -> tuple[int, int, int]:
-        """RGB of ignored pixels: black; if a class is black, the VOC palette's colour of the ignore id (255: cream)."""
+        """RGB of ignored pixels: black; if a class is black, the VOC palette's color of the ignore id (255: cream)."""
         return voc_color(self.ignore_id) if (0, 0, 0) in self.colors else (0, 0, 0)
 
     def to_dict(self) -> dict[str, Any]:
@@ -230,7 +230,7 @@ class Taxonomy:
 
 
 def _class_row(row: Any, k: int, source: object) -> tuple[str, tuple[int, int, int], int]:
-    """Return name, colour and file value of class k as written in classes.yaml."""
+    """Return name, color and file value of class k as written in classes.yaml."""
     entry = {"name": row} if isinstance(row, str) else row
     known = {"name", "color", "value"}
     if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str) or set(entry) - known:
@@ -262,7 +262,7 @@ def _rgb(color: Any) -> tuple[int, int, int]:
 
 @dataclass
 class Sample:
-    """One labelled image.
+    """One labeled image.
 
     key     its name, unique within the split
     image   (H, W, C) uint8 RGB
@@ -342,7 +342,7 @@ class Prediction:
 
     mask       (H, W) class ids
     taxonomy   what the ids mean
-    image      (H, W, 3) uint8 RGB, the image that was labelled
+    image      (H, W, 3) uint8 RGB, the image that was labeled
     probs      (K, H, W) float32 softmax probabilities, or None if they were not asked for
     """
 
@@ -358,13 +358,13 @@ class Prediction:
         return {self.taxonomy.names[k]: float(counts[k]) / self.mask.size for k in order}
 
     def colorize(self) -> Image:
-        """Return the mask in the colours of the classes, an RGB image."""
+        """Return the mask in the colors of the classes, an RGB image."""
         from PIL import Image
 
         return Image.fromarray(self.taxonomy.palette()[self.mask])
 
     def overlay(self, opacity: float = 0.5) -> Image:
-        """Return the image blended with the colours of the classes: opacity 0 is the image, 1 the colours."""
+        """Return the image blended with the colors of the classes: opacity 0 is the image, 1 the colors."""
         from PIL import Image
 
         if not 0 <= opacity <= 1:

@@ -326,7 +326,7 @@ SHELL = "from pixelwise.cli import run; run()"
 
 
 @pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def labeled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shell")
     save_tiny(folder / "model")
     (folder / "in").mkdir()
@@ -334,16 +334,16 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_any_surroundings_will_do(labelled: Path, tmp_path: Path) -> None:
+def test_any_surroundings_will_do(labeled: Path, tmp_path: Path) -> None:
     """No home, no folder for temporary files, a narrow terminal that knows ASCII alone, a name that is no UTF-8."""
     poor = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "COLUMNS": "20", "TMPDIR": "/nowhere", "TERM": "dumb"}
     environment = {name: value for name, value in {**os.environ, **poor}.items() if name != "HOME"}
     result = run(
-        SHELL, "predict", labelled / "in", "--out", tmp_path / "out", "--model", labelled / "model", env=environment
+        SHELL, "predict", labeled / "in", "--out", tmp_path / "out", "--model", labeled / "model", env=environment
     )
     assert (result.returncode, result.stderr) == (0, "")
     assert len(files_below(tmp_path / "out")) == 1
-    assert "1 labelled" in " ".join(result.stdout.split())
+    assert "1 labeled" in " ".join(result.stdout.split())
 
 
 # Each child writes to a pipe that nobody reads, and ends as the console script does; the parent prints its exit code.

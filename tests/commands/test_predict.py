@@ -65,7 +65,7 @@ def test_every_product_is_what_its_name_says(
     assert probs.shape == (3, 24, 40)
     assert np.abs(probs.astype(float).sum(0) - 1).max() < 2e-3
     assert "road & <b>" in result.out or "[car]" in result.out or "sky" in result.out
-    assert "1 labelled into" in result.out
+    assert "1 labeled into" in result.out
 
 
 def test_brackets_in_names_are_text(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,12 +169,12 @@ def test_what_is_there_is_kept_done_again_or_gone_on_with(
     (tmp_path / "out/a.png").write_bytes(b"mine")
     assert "--resume" in refused(capsys, *arguments, names="a.png")
     assert files_below(tmp_path / "out") == ["a.png"]
-    assert "1 labelled" in call(capsys, *arguments, "--resume").out
+    assert "1 labeled" in call(capsys, *arguments, "--resume").out
     assert (tmp_path / "out/a.png").read_bytes() == b"mine"
-    assert "0 labelled" in call(capsys, *arguments, "--resume").out
-    assert "2 labelled" in call(capsys, *arguments, "--overwrite").out
+    assert "0 labeled" in call(capsys, *arguments, "--resume").out
+    assert "2 labeled" in call(capsys, *arguments, "--overwrite").out
     assert read_mask(tmp_path / "out/a.png").shape == (24, 40)
-    assert "2 labelled" in call(capsys, *arguments, "--resume", "--color").out
+    assert "2 labeled" in call(capsys, *arguments, "--resume", "--color").out
 
 
 def test_the_same_image_named_twice_is_one(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_bad_images_are_a_line_each_and_the_rest_is_done(
         assert all(word in line for word in words[name])
         assert "; fix: " in line
     assert all("pipe" in line or "link" in line for line in skipped)
-    assert f"2 labelled into {tmp_path / 'out'}, {len(read)} failed" in out
+    assert f"2 labeled into {tmp_path / 'out'}, {len(read)} failed" in out
 
 
 @pytest.mark.parametrize("command", ["predict", "demo", "compare", "evaluate", "train", "report", "profile"])
@@ -258,7 +258,7 @@ def test_all_bad_is_exit_2(checkpoint: Path, tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "bad.png").write_bytes(b"")
     result = call(capsys, "predict", tmp_path / "bad.png", "--out", tmp_path / "out", "--model", checkpoint)
     assert result.code == 2
-    assert "0 labelled" in result.out
+    assert "0 labeled" in result.out
     assert files_below(tmp_path / "out") == []
 
 
@@ -343,7 +343,7 @@ def test_interrupted_is_exit_4_and_can_go_on(
     assert "interrupted" in call(capsys, *arguments).err[-1]
     assert files_below(tmp_path / "out") == ["0.png", "1.png"]
     monkeypatch.undo()
-    assert "1 labelled" in call(capsys, *arguments, "--resume").out
+    assert "1 labeled" in call(capsys, *arguments, "--resume").out
 
 
 def test_leftovers_of_a_killed_process_are_swept(

@@ -101,7 +101,7 @@ def test_a_mask_of_0_and_255_leads_to_the_value_setting() -> None:
         np.full((2, 3), -1, np.int64),
         np.zeros((2, 3), np.float32),
     ],
-    ids=["colour", "one row", "bool", "negative", "float"],
+    ids=["color", "one row", "bool", "negative", "float"],
 )
 def test_encode_refuses_what_is_no_mask(raw: NDArray[Any]) -> None:
     taxonomy = Taxonomy(("a", "b"), (), (0, 65535))
@@ -132,7 +132,7 @@ def test_more_than_255_classes_take_16_bits(count: int, ignore_id: int, dtype: t
 def test_what_is_not_scored_has_a_colour_of_its_own(
     colors: list[tuple[int, int, int]], unscored: tuple[int, int, int]
 ) -> None:
-    """The other colour is that of label 255 in the VOC devkit's palette."""
+    """The other color is that of label 255 in the VOC devkit's palette."""
     taxonomy = Taxonomy(("a", "b"), tuple(colors))
     assert taxonomy.palette()[[0, 1, taxonomy.ignore_id]].tolist() == [*map(list, colors), list(unscored)]
 
@@ -172,7 +172,7 @@ def test_a_taxonomy_refuses(fields: dict[str, Any], message: str) -> None:
         ({"classes": ["a", False]}, "class 1: expected a name, got False"),
         ({"classes": [{"name": None}]}, "class 0: expected a name, got {'name': None}"),
         ({"classes": [{"color": [1, 2, 3]}]}, "class 0: expected a name"),
-        ({"classes": [{"name": "a", "colour": [1, 2, 3]}]}, "class 0: expected a name"),
+        ({"classes": [{"name": "a", "color": [1, 2, 3]}]}, "class 0: expected a name"),
         ({"classes": [{"name": "a", "color": [1, 2]}]}, "expected a color"),
         ({"classes": [{"name": "a", "color": [0, 0, 300]}]}, "expected a color"),
         ({"classes": [{"name": "a", "color": [0.5, 0, 0]}]}, "expected a color"),
@@ -255,7 +255,7 @@ def test_overlay_and_colorize_by_hand() -> None:
     assert np.asarray(prediction.colorize()).tolist() == [[[128, 64, 128], [0, 0, 142], [0, 0, 0]]]
     assert np.asarray(prediction.overlay(0)).tolist() == image.tolist()
     assert np.asarray(prediction.overlay(1)).tolist() == [[[128, 64, 128], [0, 0, 142], [0, 0, 0]]]
-    # A quarter of the colour on three quarters of the image: 39.5, 31, 55.25 | 150, 75, 35.5 | 37.5, 45, 52.5, halves to even.
+    # A quarter of the color on three quarters of the image: 39.5, 31, 55.25 | 150, 75, 35.5 | 37.5, 45, 52.5, halves to even.
     assert np.asarray(prediction.overlay(0.25)).tolist() == [[[40, 31, 55], [150, 75, 36], [38, 45, 52]]]
 
 

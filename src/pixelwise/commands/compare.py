@@ -41,7 +41,7 @@ def compare(
         A run, a checkpoint folder or a Hugging Face Hub id; repeat it for several models, in the order of the panels. The
         shipped street-scene model by default.
     truth
-        The true mask of the image, in file values or class colours; adds the mean IoU of each model.
+        The true mask of the image, in file values or class colors; adds the mean IoU of each model.
     crf
         Add a panel with the fully connected CRF after each model: a preset such as deeplabv2, or `run` for the parameters that
         `pixelwise crf-search` found.
@@ -69,7 +69,7 @@ def compare(
 
 
 def read_truth(path: Path, taxonomy: Taxonomy, image: NDArray[np.uint8]) -> NDArray[Any]:
-    """Read a mask file, in file values or class colours, as class ids (H, W). Raises MaskError naming the file."""
+    """Read a mask file, in file values or class colors, as class ids (H, W). Raises MaskError naming the file."""
     raw = read_mask(path)
     if raw.shape[:2] != image.shape[:2]:
         what = f"is {size_text(raw.shape[:2])}, the image {size_text(image.shape[:2])} (height x width)"

@@ -6,18 +6,15 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from ..data import open_dataset
-from ..data.dataset import Split
 from ..errors import CheckpointError, InputError, Interrupted
-from ..evaluation.crf_search import SearchResult, search
+from ..evaluation.crf_search import search
 from ..evaluation.crf_search_cache import SearchCache
 from ..evaluation.evaluator import check_same_classes
 from ..inference.crf_settings import write_crf
-from ..inference.segmenter import Segmenter, load
+from ..inference.segmenter import load
 from ._crf import compile_with_notice
+from ._progress import progress_bar
 
 CACHE = "crf-search.jsonl"
 """The file of a search's counts in the model's folder, until the search ends."""
@@ -66,7 +63,12 @@ def crf_search(
     if not cache.is_empty:
         print(f"resuming the stopped search in {model / CACHE}", file=sys.stderr)
     compile_with_notice(segmenter.taxonomy.num_classes)
-    result = _search_with_bar(segmenter, truth, num_images=images, cache=cache)
+    with progress_bar("searching") as report:
+        try:
+            result = search(segmenter, truth, num_images=images, progress=report, cache=cache)
+        except KeyboardInterrupt:
+            what = f"stopped; the counts so far are in {cache.path}"
+            raise Interrupted("crf-search", what, "run the command again to resume") from None
     found = {
         "dataset": dataset.name,
         "split": split,
@@ -84,18 +86,3 @@ def crf_search(
         print("no setting improves on the model alone: do not use --crf")
     print(f"written to {path}; use it with --crf run")
     return 0
-
-
-def _search_with_bar(segmenter: Segmenter, split: Split, *, num_images: int, cache: SearchCache) -> SearchResult:
-    columns = TextColumn("searching"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("searching", total=None)
-
-        def report(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        try:
-            return search(segmenter, split, num_images=num_images, progress=report, cache=cache)
-        except KeyboardInterrupt:
-            what = f"stopped; the counts so far are in {cache.path}"
-            raise Interrupted("crf-search", what, "run the command again to resume") from None

@@ -9,7 +9,7 @@ from ..errors import InputError
 from ..inference.jobs import Job, plan
 from ..inference.predict_files import OutputOptions
 from ..visualization.gallery import GalleryImage, gallery_image, write_gallery
-from ._labelling import print_skipped, run_jobs
+from ._labeling import print_skipped, run_jobs
 
 
 def demo(photos: Path = Path("samples"), /, *, out: Path = Path("demo"), model: str | None = None) -> int:
@@ -33,15 +33,15 @@ def demo(photos: Path = Path("samples"), /, *, out: Path = Path("demo"), model: 
     from ..inference.segmenter import load
 
     segmenter = load(model)
-    labelled: list[GalleryImage] = []
+    labeled: list[GalleryImage] = []
 
     def add_image(job: Job, prediction: Prediction) -> None:
-        labelled.append(gallery_image(str(job.name), prediction))
+        labeled.append(gallery_image(str(job.name), prediction))
 
     code = run_jobs(segmenter, jobs, outputs, out, on_prediction=add_image)
-    if not labelled:
-        raise InputError(photos, "none of the photos could be labelled", "fix or remove them, see the lines above")
+    if not labeled:
+        raise InputError(photos, "none of the photos could be labeled", "fix or remove them, see the lines above")
     title = f"{photos.stem or 'Photos'}: a label for every pixel"
-    page = write_gallery(out / "index.html", labelled, taxonomy=segmenter.taxonomy, title=title)
+    page = write_gallery(out / "index.html", labeled, taxonomy=segmenter.taxonomy, title=title)
     print(f"open {page}")
     return code

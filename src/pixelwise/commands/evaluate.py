@@ -35,7 +35,7 @@ def evaluate(
     out: Path | None = None,
     json: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> int:
-    """Score a model, or a folder of predicted masks, on a labelled split.
+    """Score a model, or a folder of predicted masks, on a labeled split.
 
     Parameters
     ----------

@@ -58,7 +58,7 @@ def explain(
     class_
         Class of the heat map, by name or number; may be repeated. The most frequent one by default.
     pixel
-        Row and column of the output pixel whose receptive field is drawn; the centre by default.
+        Row and column of the output pixel whose receptive field is drawn; the center by default.
     layer
         Layers whose activations are drawn, such as pool4; a shallow and a deep one by default.
     classifier
@@ -125,7 +125,7 @@ def _explain_classifier(
     if not isinstance(backbone, ClassifierBackbone):
         raise ConfigError(name, "is not an image classifier", "choose one of vgg16, alexnet, googlenet")
     load_classifier(backbone, weights)
-    # Caffe files expect BGR; torchvision's GoogLeNet was trained with the normalisation of TensorFlow.
+    # Caffe files expect BGR; torchvision's GoogLeNet was trained with the normalization of TensorFlow.
     spec = "caffe" if weights.suffix == ".caffemodel" else "torchvision"
     if name == "googlenet_torchvision" and spec == "torchvision":
         spec = "tensorflow"

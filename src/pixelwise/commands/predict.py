@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from ..errors import InputError
 from ..inference.jobs import plan, unfinished
 from ..inference.predict_files import OutputOptions
-from ._labelling import print_skipped, run_jobs
+from ._labeling import print_skipped, run_jobs
 from ._options import parse_options
 
 Switch = Annotated[bool, Parameter(negative="", show_default=False)]
@@ -34,7 +34,7 @@ def predict(
     """Label images: write masks, overlays, probabilities.
 
     Each mask has the size of its image and is a palette PNG with the file values of the classes.
-    Images that cannot be read are reported, the others are labelled, and the exit code is 1.
+    Images that cannot be read are reported, the others are labeled, and the exit code is 1.
 
     Parameters
     ----------
@@ -47,13 +47,13 @@ def predict(
     options
         Network options that replace those of training, such as "{output_stride: 8}"; the weights must fit.
     overlay
-        Also write NAME_overlay.jpg, the image blended with the class colours.
+        Also write NAME_overlay.jpg, the image blended with the class colors.
     color
-        Also write NAME_color.png, the mask in class colours.
+        Also write NAME_color.png, the mask in class colors.
     probs
         Also write NAME_probs.npy, the probabilities (classes, height, width) as float16.
     opacity
-        Opacity of the colours in overlays, 0 to 1.
+        Opacity of the colors in overlays, 0 to 1.
     resume
         Skip images whose output files all exist.
     overwrite

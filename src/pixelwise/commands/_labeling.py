@@ -33,7 +33,7 @@ def run_jobs(
     Returns the exit code: 0, 1 if some images failed, 2 if all failed.
     """
     results = []
-    with progress_bar("labelling") as report:
+    with progress_bar("labeling") as report:
         for result in predict_files(segmenter, jobs, outputs, on_prediction=on_prediction):
             results.append(result)
             if result.error is not None:
@@ -51,7 +51,7 @@ def run_jobs(
     if table.row_count:
         console.print(table)
     failures = f", {num_failed} failed" if num_failed else ""
-    console.print(Text(f"{len(results) - num_failed} labelled into {out}{failures}"), soft_wrap=True)
+    console.print(Text(f"{len(results) - num_failed} labeled into {out}{failures}"), soft_wrap=True)
     return 0 if not num_failed else 1 if num_failed < len(results) else 2
 
 
