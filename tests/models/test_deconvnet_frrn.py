@@ -87,7 +87,7 @@ def test_frrn_subsamples_images_and_upsamples_logits_itself() -> None:
 
 
 def test_deconvnet_unpools_to_the_places_of_the_maxima() -> None:
-    """All other cells of an unpooled map are zero."""
+    """All other positions of an unpooled map are zero."""
     model = deconvnet().eval()
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     for level in range(1, 6):
@@ -123,7 +123,7 @@ def test_frrn_upsamples_the_pooling_stream_bilinearly() -> None:
     before, after = seen
     middle = before[..., 1:3].mean(-1)
     left_of_the_border = after[..., 3]
-    # Between the second and the third cell lie pixels 3 and 4; their mean is the two cells' mean.
+    # Between the second and third position lie pixels 3 and 4; their mean is that of the two.
     torch.testing.assert_close(
         after[..., ::2, 3:5].mean(-1) + after[..., 1::2, 3:5].mean(-1), 2 * smoothed(middle), atol=1e-4, rtol=1e-3
     )

@@ -1,4 +1,4 @@
-"""DeepLab v1 and v2: fields of view, cells on every eighth pixel, MSc branches and scales against their parts written
+"""DeepLab v1 and v2: fields of view, logits at every eighth pixel, MSc branches and scales against their parts written
 out.
 """
 
@@ -46,7 +46,7 @@ def images(height: int, width: int) -> Tensor:
     return torch.randint(0, 256, (1, 3, height, width), generator=torch.Generator().manual_seed(1)).float()
 
 
-def test_a_grid_puts_cells_on_every_eighth_pixel() -> None:
+def test_aligned_bilinear_puts_logits_on_every_eighth_pixel() -> None:
     scores = torch.randn(1, 2, 4, 3)
     full = AlignedBilinear(8)(scores, (25, 17))
     assert torch.equal(full[..., ::8, ::8], scores)
@@ -83,7 +83,7 @@ def test_vgg_replaces_its_last_strides_by_dilation() -> None:
     }
     for index in range(5):
         assert coordinates(layers_of(net.modules_to(index))) == coordinates([Layer(1, net.strides[index])]), (
-            "cells lie on pixels"
+            "map positions lie on pixels"
         )
     with pytest.raises(ConfigError, match="got 2 at output stride 8"):
         create_backbone("vgg16", output_stride=8)
@@ -108,8 +108,8 @@ def test_fields_of_view(name: str, rate: int, view: int, field: int) -> None:
 @pytest.mark.parametrize("name", V1)
 def test_scores_lie_on_every_eighth_pixel(name: str) -> None:
     model = v1(name)
-    for side, cells in ((65, 9), (66, 10), (72, 10), (73, 10)):
-        assert model.forward_low_res(images(side, 33)).logits.shape == (1, 5, cells, 5)
+    for side, size in ((65, 9), (66, 10), (72, 10), (73, 10)):
+        assert model.forward_low_res(images(side, 33)).logits.shape == (1, 5, size, 5)
 
 
 def test_branches_of_msc_are_further_score_maps() -> None:
@@ -190,8 +190,8 @@ def test_the_resnet_has_the_authors_strides_and_rates() -> None:
         assert {unit.conv2.stride[0] for unit in units} == {1}
 
 
-def test_cells_of_all_scales_lie_on_each_other() -> None:
-    """The authors' 321: 241 and 161 pixels, 41, 31 and 21 cells; every fourth pixel is every third or second of the
+def test_positions_of_all_scales_coincide() -> None:
+    """The authors' 321: 241 and 161 pixels, maps of 41, 31 and 21; every fourth pixel is every third or second of the
     smaller.
     """
     model = v2()
@@ -201,8 +201,8 @@ def test_cells_of_all_scales_lie_on_each_other() -> None:
     model.aspp.register_forward_hook(lambda layer, inputs, output: maps.append(output))
     with torch.no_grad():
         model(images(321, 257))
-        assert [cells.shape[-2:] for cells in seen] == [(321, 257), (241, 193), (161, 129)]
-        assert [cells.shape[-2:] for cells in maps] == [(41, 33), (31, 25), (21, 17)]
+        assert [x.shape[-2:] for x in seen] == [(321, 257), (241, 193), (161, 129)]
+        assert [x.shape[-2:] for x in maps] == [(41, 33), (31, 25), (21, 17)]
         torch.testing.assert_close(seen[1][..., ::3, ::3], seen[0][..., ::4, ::4], atol=1e-3, rtol=1e-4)
         torch.testing.assert_close(seen[2], seen[0][..., ::2, ::2], atol=1e-3, rtol=1e-4)
 
@@ -248,7 +248,7 @@ def test_fields_of_the_branches() -> None:
 
 
 def test_the_measured_field_is_that_of_the_smallest_image() -> None:
-    """A pixel of the half-size image stands for two, and the interpolation between its cells reaches two cells further."""
+    """A pixel of the half-size image stands for two, and the interpolation between positions reaches two further."""
     one, three = (v2(head="largefov", scales=scales) for scales in ((1,), (1, 0.5)))
     analytic = one.receptive_fields()["rate 12"].size
     measured = [receptive_field_size(model, 512, (240, 253, 266)) for model in (one, three)]

@@ -9,10 +9,10 @@ Paper: https://arxiv.org/abs/1412.7062
 
 Faithful: VGG16 at output stride 8, conv5 at atrous rate 2; fc6 as an atrous convolution whose kernel and rate set the
 field of view (table 2): 7x7 at rate 4, 4x4 at rate 4 (or 8), LargeFOV's 3x3 at rate 12 with 1024 filters; 3x3 poolings,
-so that cells lie on pixels 0, 8, 16, ...; LargeFOV averages pool5 over 3x3 (pool5a). MSc: the image and pool1 to pool4
-reach the classifier through a 3x3 and a 1x1 of 128 filters each (section 4.3). Images are padded with their mean colour
-to 8 n + 1 pixels per side, the authors' 321 and 513. The loss against every eighth label is `loss.resolution: logits`;
-the CRF is `--crf deeplabv1`, not part of the network.
+so that map positions lie on pixels 0, 8, 16, ...; LargeFOV averages pool5 over 3x3 (pool5a). MSc: the image and pool1
+to pool4 reach the classifier through a 3x3 and a 1x1 of 128 filters each (section 4.3). Images are padded with their
+mean colour to 8 n + 1 pixels per side, the authors' 321 and 513. The loss against every eighth label is
+`loss.resolution: logits`; the CRF is `--crf deeplabv1`, not part of the network.
 
 Deviations: without published weights the backbone starts from He's initialisation. 7x7 and 4x4 have the 3x3 poolings of
 the authors' later files (their first ones pool 2x2, each padded by a pixel). MSc reads every eighth pixel of the image,

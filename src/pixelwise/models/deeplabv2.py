@@ -12,7 +12,7 @@ Faithful: on VGG16 four branches fc6-fc7-fc8 of 1024 filters read pool5, at rate
 convolutions with biases lead from the last map to the classes. Multi-scale: the same network labels the image at 1,
 0.75 and 0.5 of its size, the maximum of the score maps in each cell wins; training adds a loss on each of the three to
 that on their maximum (`loss.aux_weight` 1). Images are padded with their mean colour to 32 n + 1 pixels per side (8 n +
-1 for one scale), the authors' 321 and 513, so that the cells of all scales coincide.
+1 for one scale), the authors' 321 and 513, so that the positions of all scales coincide.
 
 Deviations: without published weights the backbone starts from He's initialisation. Batch normalisation learns unless
 `train.freeze_norm` keeps its statistics; scale and shift still learn, the published runs freeze them too. The losses of
@@ -92,7 +92,7 @@ class DeepLabV2(SegmentationModel):
         if not self.scales or self.scales[0] != 1 or not exact:
             what = f"expected 1 first, then positive fractions with denominators up to 8, got {tuple(scales)}"
             raise ConfigError("scales", what, "the paper has 1, 0.75, 0.5")
-        # Sides of n + 1 pixels with n a multiple of this are whole cells at every scale: 32 for 1, 0.75, 0.5.
+        # Sides of n + 1 pixels, n a multiple of this, give whole positions at every scale: 32 for 1, 0.75, 0.5.
         self.pad_multiple = STRIDE * math.lcm(*(scale.denominator for scale in self.scales))
 
     def forward_low_res(self, images: Tensor) -> LowResLogits:
@@ -101,7 +101,7 @@ class DeepLabV2(SegmentationModel):
         logits = [self.aspp(self.backbone(resize_aligned(x, scale))[-1]) for scale in self.scales]
         if len(logits) == 1:
             return LowResLogits(logits[0], AlignedBilinear(STRIDE))
-        # Sides of 321, 241 and 161 pixels give 41, 31 and 21 cells, all upsampled to 41.
+        # Sides of 321, 241 and 161 pixels give maps of 41, 31 and 21, all upsampled to 41.
         size = logits[0].shape[-2:]
         logits[1:] = [F.interpolate(small, size=size, mode="bilinear", align_corners=True) for small in logits[1:]]
         aux = tuple(logits) if self.training else ()

@@ -101,7 +101,7 @@ class Hypercolumns(SegmentationModel):
 
     layers        of the hypercolumn, before fc7
     grid_size     K, classifiers along each axis; 1 for a single one
-    heatmap_size  cells per side of the heat map
+    heatmap_size  side of the heat map
     input_size    side in pixels of the square that every image is resized to; fc6 covers all of the last map
     interpolate   probabilities or scores between the classifiers
     """

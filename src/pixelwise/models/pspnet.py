@@ -8,7 +8,7 @@ Paper: https://arxiv.org/abs/1612.01105
 Faithful: dilated ResNet with a stem of three 3x3 convolutions, output stride 8; pyramid of 1, 2, 3 and 6 bins, each
 reduced to a quarter of the channels (figure 3); 3x3 and 1x1 head; auxiliary scores from the fourth stage
 (`loss.aux_weight` 0.4); bilinear upsampling with aligned corners. With 8 n + 1 pixels per side the corners of the image
-lie on cells.
+lie on positions of the map.
 
 Deviations: images of any size are labelled whole; the authors slide windows of 473 (or 713) pixels. Batch normalisation
 averages over ten steps (torch's momentum of 0.1). With a single image in training, batch normalisation of the 1-bin
@@ -47,7 +47,7 @@ def head(in_channels: int, hidden: int, num_classes: int, dropout: float) -> nn.
 class PSPNet(SegmentationModel):
     """ResNet at output stride 8, pyramid pooling, head (figure 3); logits at stride 8.
 
-    bins       cells per side of the pyramid's levels
+    bins       regions per side in each level of the pyramid
     auxiliary  a second head on the fourth stage, computed in training only (section 4)
     """
 

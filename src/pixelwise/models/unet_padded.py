@@ -109,7 +109,7 @@ class UNetPadded(SegmentationModel):
         """Compute logits at full size of images (B, C, H, W)."""
         height, width = images.shape[-2:]
         stride = self.backbone.strides[-1]
-        # At least two cells of the coarsest map: unpadded backbones have none on fewer pixels.
+        # At least two strides per side: unpadded backbones have no map of fewer pixels.
         padded = (max(-(-height // stride), 2) * stride, max(-(-width // stride), 2) * stride)
         *skips, x = self.backbone(reflect_pad(self.preprocess(images), 0, padded))
         skips[-1], x = self.dropout(skips[-1]), self.dropout(x)
