@@ -87,7 +87,7 @@ def classifier_of(backbone: str, **options: Any) -> ClassifierBackbone:
 
 
 def fc7(model: FCN, pixels: torch.Tensor) -> torch.Tensor:
-    """fc7 for normalised pixels."""
+    """fc7 for normalized pixels."""
     result: torch.Tensor = model.fc7(model.fc6(model.backbone(pixels)[-1]))
     return result
 
@@ -173,7 +173,7 @@ def test_receptive_fields(name: str, variant: str) -> None:
 
 @pytest.mark.parametrize("geometry", ["caffe", "same"])
 def test_the_receptive_field_holds_in_the_running_net(geometry: str) -> None:
-    """Pixels in the field of a cell of fc7 reach it, the pixels just outside do not."""
+    """Pixels in the receptive field of an element of fc7 reach it, the pixels just outside do not."""
     model = tiny("fcn32s_vgg16", geometry=geometry)
     first, end = model.receptive_fields()["fr"].span(6)
     reached = [
@@ -194,7 +194,7 @@ def make_scores(model: FCN, make: Callable[[CoordMap, int, int], torch.Tensor]) 
 
 
 @pytest.mark.parametrize(("name", "options"), EVERY_GEOMETRY)
-def test_scores_land_on_the_pixels_that_their_cells_lie_on(name: str, options: dict[str, Any]) -> None:
+def test_scores_land_on_the_pixels_of_their_centers(name: str, options: dict[str, Any]) -> None:
     """Bilinear interpolation reproduces a ramp, so a crop that is off by one pixel shows as a difference of one."""
 
     def ramp(grid: CoordMap, height: int, width: int) -> torch.Tensor:
@@ -207,7 +207,7 @@ def test_scores_land_on_the_pixels_that_their_cells_lie_on(name: str, options: d
     make_scores(model, ramp)
     landed = model(torch.zeros(1, 3, *size)).logits[0] / len(model.classifier_names)
     truth = torch.stack(torch.meshgrid(*(torch.arange(float(n)) for n in size), indexing="ij"))
-    inner = slice(64, -64)  # repeated border cells bend the ramp
+    inner = slice(64, -64)  # repeated border scores bend the ramp
     assert landed.shape == truth.shape
     torch.testing.assert_close(landed[:, inner, inner], truth[:, inner, inner], atol=1e-3, rtol=0)
 
@@ -331,7 +331,7 @@ def test_each_stage_starts_as_the_one_before_and_new_scores_at_zero(upsampling: 
         assert not score_layers(finer)[-1].weight.any()
         pixels = coarser.preprocess(images)
         torch.testing.assert_close(fc7(finer, pixels), fc7(coarser, pixels))
-        # Two bilinear steps are not one, but they agree to within the neighbouring cells.
+        # Two bilinear steps are not one, but they agree to within the neighboring scores.
         assert (finer(images).logits.argmax(1) == coarser(images).logits.argmax(1)).float().mean() > 0.8
         coarser = finer
 

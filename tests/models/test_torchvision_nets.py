@@ -135,6 +135,9 @@ def test_a_classifiers_file_fills_a_backbone(tmp_path: Path) -> None:
     assert "score.weight" in imported.report.fresh
     with pytest.raises(CheckpointError, match="missing"):
         import_model(tmp_path / "mobilenet.pth", "deeplabv3_resnet50")
+    torch.save({**classifier.state_dict(), "features.x.weight": torch.zeros(1)}, tmp_path / "made_up.pth")
+    with pytest.raises(CheckpointError, match=r"1 unexpected \(features\.x\.weight\)"):
+        import_model(tmp_path / "made_up.pth", "deeplabv3plus_mobilenetv2", 5)
     with pytest.raises(ConfigError, match="no published weights"):
         import_model(tmp_path / "mobilenet.pth", "frrn_a")
 
@@ -142,6 +145,9 @@ def test_a_classifiers_file_fills_a_backbone(tmp_path: Path) -> None:
 def test_files_that_are_no_net_of_torchvisions(tmp_path: Path) -> None:
     name, path = "torchvision_fcn_resnet50", tmp_path / "a.pth"
     torch.save({"fc.weight": torch.zeros(10, 4)}, path)
+    with pytest.raises(CheckpointError, match="without class scores"):
+        import_model(path, name)
+    torch.save({"classifier.4.bias": torch.zeros(())}, path)
     with pytest.raises(CheckpointError, match="without class scores"):
         import_model(path, name)
     torch.save({"classifier.4.bias": torch.zeros(4), "backbone.conv1.weight": torch.zeros(1)}, path)

@@ -220,17 +220,17 @@ def bgr(pixels: Tensor) -> Tensor:
     return torch.stack([blue - 104.00699, green - 116.66877, red - 122.67892], 1)
 
 
-def plain_lrn(cells: Tensor) -> Tensor:
+def plain_lrn(x: Tensor) -> Tensor:
     """x / (1 + alpha / n * sum of squares of the five channels around) ** beta."""
-    out = torch.empty_like(cells)
-    for c in range(cells.shape[1]):
-        window = cells[:, max(0, c - 2) : c + 3]
-        out[:, c] = cells[:, c] / (1 + 1e-4 / 5 * window.square().sum(1)) ** 0.75
+    out = torch.empty_like(x)
+    for c in range(x.shape[1]):
+        window = x[:, max(0, c - 2) : c + 3]
+        out[:, c] = x[:, c] / (1 + 1e-4 / 5 * window.square().sum(1)) ** 0.75
     return out
 
 
 def plain_caffenet(pixels: Tensor, blobs: dict[str, list[Tensor]]) -> Tensor:
-    cells = bgr(pixels)
+    x = bgr(pixels)
     for name, stride, padding, groups in (
         ("conv1", 4, 0, 1),
         ("conv2", 1, 2, 2),
@@ -238,25 +238,25 @@ def plain_caffenet(pixels: Tensor, blobs: dict[str, list[Tensor]]) -> Tensor:
         ("conv4", 1, 1, 2),
         ("conv5", 1, 1, 2),
     ):
-        cells = conv(cells, blobs[name], stride=stride, padding=padding, groups=groups).relu()
+        x = conv(x, blobs[name], stride=stride, padding=padding, groups=groups).relu()
         if name in ("conv1", "conv2", "conv5"):
-            cells = F.max_pool2d(cells, 3, 2, ceil_mode=True)
+            x = F.max_pool2d(x, 3, 2, ceil_mode=True)
         if name in ("conv1", "conv2"):
-            cells = plain_lrn(cells)
-    return plain_head(cells.flatten(1), blobs)
+            x = plain_lrn(x)
+    return plain_head(x.flatten(1), blobs)
 
 
 def plain_vgg16(pixels: Tensor, blobs: dict[str, list[Tensor]]) -> Tensor:
-    return plain_head(plain_vgg16_maps(pixels, blobs, margin=1).flatten(1), blobs)
+    return plain_head(plain_vgg16_maps(pixels, blobs, padding=1).flatten(1), blobs)
 
 
-def plain_vgg16_maps(pixels: Tensor, blobs: dict[str, list[Tensor]], margin: int) -> Tensor:
-    cells = bgr(pixels)
+def plain_vgg16_maps(pixels: Tensor, blobs: dict[str, list[Tensor]], padding: int) -> Tensor:
+    x = bgr(pixels)
     for name in VGG16:
-        cells = conv(cells, blobs[name], padding=margin if name == "conv1_1" else 1).relu()
+        x = conv(x, blobs[name], padding=padding if name == "conv1_1" else 1).relu()
         if name in ("conv1_2", "conv2_2", "conv3_3", "conv4_3", "conv5_3"):
-            cells = F.max_pool2d(cells, 2, 2, ceil_mode=True)
-    return cells
+            x = F.max_pool2d(x, 2, 2, ceil_mode=True)
+    return x
 
 
 def plain_head(features: Tensor, blobs: dict[str, list[Tensor]]) -> Tensor:
@@ -309,7 +309,7 @@ def test_a_caffe_classifier_becomes_an_fcn(tmp_path: Path) -> None:
     assert set(imported.report.dropped) == {"fc8.weight", "fc8.bias"}
     assert set(imported.report.fresh) == {"score_fr.weight", "score_fr.bias"}
     pixels = images((60, 47))
-    maps = plain_vgg16_maps(pixels, blobs, margin=100)
+    maps = plain_vgg16_maps(pixels, blobs, padding=100)
     with torch.no_grad():
         hidden = fc7_of(imported.model, pixels).double()
         assert not imported.model(pixels).logits.any(), "score layers start at zero"

@@ -60,7 +60,7 @@ def blobs_of(layers: tuple[Layer, ...]) -> dict[str, list[Tensor]]:
 
 
 def centred(images: Tensor, mean: tuple[float, ...], flip: bool) -> Tensor:
-    """Caffe's input: the first three planes turned around where they are colour, each plane less its mean."""
+    """Caffe's input: the first three planes turned around where they are color, each plane less its mean."""
     planes = list(images.double().unbind(1))
     if flip:
         planes[:3] = planes[2::-1]
@@ -81,12 +81,12 @@ def stream(data: Tensor, blobs: dict[str, list[Tensor]], suffix: str = "", first
     return maps | {"fc7": data}
 
 
-def up(cells: Tensor, blob: Tensor, stride: int) -> Tensor:
-    return F.conv_transpose2d(cells, blob, stride=stride)
+def up(x: Tensor, blob: Tensor, stride: int) -> Tensor:
+    return F.conv_transpose2d(x, blob, stride=stride)
 
 
-def crop(cells: Tensor, offset: int, like: Tensor) -> Tensor:
-    return cells[..., offset : offset + like.shape[-2], offset : offset + like.shape[-1]]
+def crop(x: Tensor, offset: int, like: Tensor) -> Tensor:
+    return x[..., offset : offset + like.shape[-2], offset : offset + like.shape[-1]]
 
 
 def head(maps: dict[str, Tensor], blobs: dict[str, list[Tensor]], stride: int, image: Tensor, task: str = "") -> Tensor:

@@ -45,7 +45,7 @@ def import_(
     num_classes
         Number of classes; by default the file's own, or VOC's 21 for an image classifier.
     in_channels
-        Channels of the images, such as 4 for colour and depth; by default the file's own.
+        Channels of the images, such as 4 for color and depth; by default the file's own.
     geometry
         "caffe" pads the image by 100 pixels as the authors do, "same" pads every layer; by default the network's own.
     upsampling

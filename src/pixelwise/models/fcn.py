@@ -214,7 +214,7 @@ class FCN(SegmentationModel):
     def transplant(self, classifier: ClassifierBackbone) -> None:
         """Copy an image classifier: all convolutions, and fc6 and fc7 reshaped; its last layer has no place.
 
-        Input channels after the third start as the mean of the three colour channels. Raises CheckpointError for a
+        Input channels after the third start as the mean of the three color channels. Raises CheckpointError for a
         classifier of another architecture or width, ConfigError for a backbone without its classifier.
         """
         head = classifier.head()

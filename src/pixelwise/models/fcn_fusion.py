@@ -1,6 +1,6 @@
-"""FCN with two inputs or two outputs: late fusion of colour and depth, and one network for two label maps.
+"""FCN with two inputs or two outputs: late fusion of color and depth, and one network for two label maps.
 
-Late fusion runs one FCN-32s on the colour image and one on the HHA image (depth encoded in three channels) and averages
+Late fusion runs one FCN-32s on the color image and one on the HHA image (depth encoded in three channels) and averages
 their scores. A network with two heads labels each pixel with a semantic and a geometric class from the same features.
 
 Paper: Shelhamer, Long and Darrell, section 5 (NYUDv2 and SIFT Flow), https://arxiv.org/abs/1411.4038; numbers of the
@@ -9,7 +9,7 @@ authors' code.
 Faithful: both streams of late fusion are complete up to score_fr and share one upsampling; scores are averaged (the
 paper's text says summed, the code halves). Two heads share the backbone, fc6, fc7 and the maps of the skips; each has
 its own score layers. Early fusion needs no network of its own: it is any FCN with `in_channels=4`, and `transplant`
-starts the fourth channel as the mean of the colour channels.
+starts the fourth channel as the mean of the color channels.
 
 Deviations: those of `fcn.py`. The authors add the losses of the two heads with weight 1; here the caller does so,
 through `forward_low_res_all`: the train command reads one mask per image.
@@ -36,9 +36,9 @@ NUM_COLOR = 3
 
 
 class LateFusionFCN(SegmentationModel):
-    """Two FCN-32s, one on colour and one on HHA (or other channels), whose scores are averaged before the upsampling.
+    """Two FCN-32s, one on color and one on HHA (or other channels), whose scores are averaged before the upsampling.
 
-    in_channels  3 of colour and at least one more; the other options are those of `FCN`
+    in_channels  3 of color and at least one more; the other options are those of `FCN`
     """
 
     import_format = "caffe"
@@ -59,7 +59,7 @@ class LateFusionFCN(SegmentationModel):
     ) -> None:
         num_further = in_channels - NUM_COLOR
         if num_further < 1:
-            what = f"expected 3 colour channels and at least one more, got {in_channels}"
+            what = f"expected 3 color channels and at least one more, got {in_channels}"
             raise ConfigError("in_channels", what, "create the model with in_channels=6 (RGB and HHA)")
         default = NYUD_COLOR_HHA if in_channels == 6 else "caffe"
         super().__init__(num_classes, in_channels, preprocessing or default)
@@ -237,7 +237,7 @@ def _load(module: nn.Module, given: Mapping[str, Tensor]) -> None:
 
 MODELS.register(
     "fcn32s_late_fusion_vgg16",
-    summary="Two FCN-32s streams (colour, HHA) with averaged scores; in_channels is 3 + those of the second image.",
+    summary="Two FCN-32s streams (color, HHA) with averaged scores; in_channels is 3 + those of the second image.",
     tiny={"width_mult": 1 / 16},
     paper=PAPER,
     year=2015,

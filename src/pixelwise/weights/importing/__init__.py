@@ -38,7 +38,7 @@ def import_model(
 
     num_classes  K; left out, it is the file's own, or 21 (VOC) where the file is an image classifier
     in_channels  channels of the images; left out, it is the file's own, or the network's default
-    options      further options of the model; the backbone and the pixel normalisation follow from the file
+    options      further options of the model; the backbone and the pixel normalization follow from the file
     Raises CheckpointError for a file that is damaged, of another network, or has layers missing or too many;
     UnknownNameError and ConfigError for the model's name and options.
     """

@@ -29,6 +29,9 @@ CAFFE_LAST_LAYERS = ("fc8", "loss3/classifier")
 # Auxiliary classifiers of GoogLeNet: Caffe's names, torchvision's.
 AUX_PREFIXES = ("loss1/", "loss2/", "aux1.", "aux2.")
 
+# Far beyond the number of layers in the chain of any classifier.
+MAX_LINKS = 200
+
 LAST_LAYER_REASON = "the classifier's last layer: score layers take its place"
 AUX_REASON = "an auxiliary classifier: for training the classifier only"
 AFTER_REASON = "layers of the classifier after the backbone"
@@ -88,12 +91,12 @@ def import_backbone(file: WeightFile, request: Request) -> Imported:
     mapping = map_classifier(backbone, file)
     mapping.moves = {f"backbone.{key}": name for key, name in mapping.moves.items()}
     mapping.fresh = [key for key in model.state_dict() if key not in mapping.moves]
-    # Later links of the chain `features`, where the backbone ends earlier, and the head.
+    # The head, and later links of the chain `features` where the backbone ends earlier. A made-up name is unexpected.
     links = [int(key.split(".")[1]) for key in backbone.state_dict() if key.startswith("features.")]
+    later = tuple(f"features.{link}." for link in range(max(links) + 1, MAX_LINKS)) if links else ()
     placed = set(mapping.moves.values())
-    for name in (name for name in file.arrays if name not in placed):
-        is_later = bool(links) and name.startswith("features.") and int(name.split(".")[1]) > max(links)
-        if is_later or name.startswith(("fc", "classifier.", "head.", "aux1.", "aux2.")):
+    for name in file.arrays:
+        if name not in placed and name.startswith(("fc", "classifier.", "head.", "aux1.", "aux2.", *later)):
             mapping.dropped[name] = AFTER_REASON
     fix = "choose the file of the network's own backbone"
     if not mapping.moves:
@@ -118,7 +121,7 @@ def leftover(file: WeightFile) -> dict[str, str]:
 
 
 def torch_preprocessing(file: WeightFile) -> str:
-    """Return the pixel normalisation of torchvision's file; its GoogLeNet was trained in TensorFlow."""
+    """Return the pixel normalization of torchvision's file; its GoogLeNet was trained in TensorFlow."""
     return "tensorflow" if backbone_in(file) == "googlenet_torchvision" else "torchvision"
 
 

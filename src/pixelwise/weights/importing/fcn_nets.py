@@ -68,7 +68,7 @@ class WholeNet:
 def whole_net(file: WeightFile) -> WholeNet | None:
     """Return the net of the authors that the file's layer names are of; None for an image classifier.
 
-    The pixel normalisation is known where the names belong to the nets of one data set: NYUDv2, SIFT Flow.
+    The pixel normalization is known where the names belong to the nets of one data set: NYUDv2, SIFT Flow.
     """
     if not file.is_caffe:
         return None
@@ -158,6 +158,7 @@ def map_whole_net(model: FCN | LateFusionFCN, file: WeightFile) -> KeyMapping:
     if isinstance(model, TwoHeadFCN):
         heads = dict(zip(TASKS, (model.num_classes, model.num_geometric), strict=True))
     for module, kernel in model.upscore_kernels().items():
+        # The authors call the only upsampling of FCN-32s just upscore.
         layer, key = ("upscore" if module == "upscore32" else module), f"{module}.weight"
         arrays = [f"{layer}{suffix}.weight" for suffix in heads]
         for name, num_maps in zip(arrays, heads.values(), strict=True):

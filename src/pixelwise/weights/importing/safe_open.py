@@ -99,7 +99,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             what = f"expected a flat table of tensors, got {name!r} of type {type(value).__name__}"
             raise CheckpointError(path, what, "save `model.state_dict()` itself, not a dictionary around it")
         if value.layout is not torch.strided or value.is_quantized or value.is_complex():
-            what = f"{name} is sparse, quantised or complex"
+            what = f"{name} is sparse, quantized or complex"
             raise CheckpointError(path, what, "save ordinary floating-point weights")
     return dict(content)
 
