@@ -44,7 +44,7 @@ WIDTHS = {
 }
 # Pixels at 16 classes, then classes at 500x375.
 GROWTH = ((188, 250, 16), (375, 500, 16), (750, 1000, 16), (375, 500, 8), (375, 500, 32), (375, 500, 64))
-# The reference's classes behind one C function: classes in planes, as its Python part takes them.
+# The reference's classes as one C function that takes classes in planes, as its Python part does.
 SHIM = """
 #include "densecrf.h"
 extern "C" void crf(int w, int h, int k, const float *unary, const unsigned char *image, const float *p, int steps,
