@@ -144,8 +144,8 @@ def test_the_search_holds_one_image_at_a_time(model: Path, data: Path, monkeypat
     scores: list[weakref.ref[Any]] = []
     alive: list[int] = []
 
-    def watched(*args: Any) -> Any:
-        low_res = low_res_logits(*args)
+    def watched(*args: Any, **options: Any) -> Any:
+        low_res = low_res_logits(*args, **options)
         scores.append(weakref.ref(low_res.logits))
         return low_res
 

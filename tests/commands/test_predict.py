@@ -333,11 +333,11 @@ def test_interrupted_is_exit_4_and_can_go_on(
     arguments = "predict", tmp_path / "in", "--out", tmp_path / "out", "--model", checkpoint
     written: list[Path] = []
 
-    def write(path: Path, *rest: Any) -> None:
+    def write(path: Path, *rest: Any, **options: Any) -> None:
         if len(written) == 2:
             raise KeyboardInterrupt
         written.append(path)
-        write_mask(path, *rest)
+        write_mask(path, *rest, **options)
 
     monkeypatch.setattr(predict_files, "write_mask", write)
     assert "interrupted" in call(capsys, *arguments).err[-1]

@@ -274,7 +274,9 @@ def test_other_than_a_confusion_matrix_is_refused(matrix: NDArray[Any]) -> None:
 
 def test_dictionary_round_trip_and_its_errors() -> None:
     boundary = np.array([[3, 4], [0, 2], [0, 0]])
-    result = Scores.from_matrix(np.array([[5, 1, 0], [2, 3, 0], [0, 0, 0]]), ["<road>", "car", "sky"], boundary)
+    result = Scores.from_matrix(
+        np.array([[5, 1, 0], [2, 3, 0], [0, 0, 0]]), ["<road>", "car", "sky"], boundary=boundary
+    )
     data = result.to_dict()
     assert data["absent"] == ["sky"]
     assert data["mean_boundary_iou"] == (3 / 4 + 0) / 2

@@ -10,6 +10,7 @@ import sys
 import tracemalloc
 import zlib
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -335,10 +336,11 @@ def test_a_written_image_is_read_by_another_library(tmp_path: Path, name: str, t
 
 
 def test_write_image_refuses(tmp_path: Path) -> None:
+    halves: Any = photo() / 2
     with pytest.raises(InputError, match=r"x\.gif: images cannot be written as \.gif; fix: name it \.png"):
         write_image(tmp_path / "x.gif", photo())
     with pytest.raises(InputError, match=r"\(24, 40, 3\) float64"):
-        write_image(tmp_path / "x.png", photo() / 2)
+        write_image(tmp_path / "x.png", halves)
     with pytest.raises(ResourceError, match="cannot be written"):
         write_image(tmp_path / "no" / "x.png", photo())
     assert list(tmp_path.iterdir()) == []

@@ -182,7 +182,7 @@ def test_written_masks_wear_the_voc_palette(tmp_path: Path) -> None:
 
 
 def test_a_palette_of_ones_own_comes_first(tmp_path: Path) -> None:
-    write_mask(tmp_path / "m.png", np.array([[0, 1, 2]], np.uint8), np.array([[1, 2, 3], [4, 5, 6]]))
+    write_mask(tmp_path / "m.png", np.array([[0, 1, 2]], np.uint8), palette=np.array([[1, 2, 3], [4, 5, 6]]))
     bgr = np.asarray(cv2.imread(str(tmp_path / "m.png")))
     assert bgr[0, :, ::-1].tolist() == [[1, 2, 3], [4, 5, 6], [0, 128, 0]]
 

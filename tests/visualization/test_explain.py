@@ -267,8 +267,8 @@ def test_the_core_is_the_smallest_square_around_the_pixel() -> None:
     strength[10, 15] = 2
     strength[0, 0] = 4
     assert core_window(strength, (10, 12)) == Window(7, 9, 14, 16)
-    assert core_window(strength, (10, 12), 0.5) == Window(10, 12, 11, 13)
-    assert core_window(strength, (10, 12), 1.0) == Window(0, 0, 20, 25)
+    assert core_window(strength, (10, 12), share=0.5) == Window(10, 12, 11, 13)
+    assert core_window(strength, (10, 12), share=1.0) == Window(0, 0, 20, 25)
 
 
 def test_the_drawn_box_is_the_field(monkeypatch: pytest.MonkeyPatch, compact: Segmenter) -> None:

@@ -172,7 +172,7 @@ class ScoreAccumulator:
 
     def finish(self, dataset: str, split: str, *, predicted_by: str, precision: str = "") -> Evaluation:
         """Return the scores of all images, with the protocol. Raises MaskError when every pixel is ignored."""
-        scores = Scores.from_matrix(self.matrix, self.taxonomy.names, self.boundary)
+        scores = Scores.from_matrix(self.matrix, self.taxonomy.names, boundary=self.boundary)
         protocol = ScoringProtocol(
             dataset=dataset,
             split=split,

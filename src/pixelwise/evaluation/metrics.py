@@ -179,7 +179,7 @@ class Scores:
     boundary: tuple[tuple[int, int], ...] = ()
 
     @classmethod
-    def from_matrix(cls, matrix: NDArray[Any], names: Sequence[str], boundary: NDArray[Any] | None = None) -> Scores:
+    def from_matrix(cls, matrix: NDArray[Any], names: Sequence[str], *, boundary: NDArray[Any] | None = None) -> Scores:
         """Return the scores of a confusion matrix (K, K) of integers, rows = truth, and of boundary counts (K, 2).
 
         Raises MaskError when the matrix counts no pixel at all.
@@ -317,7 +317,7 @@ class Scores:
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             what = f"is not a scores file: {type(error).__name__} {error}"
             raise ConfigError(source, what, "write it again with `pixelwise evaluate`") from None
-        return cls.from_matrix(matrix, names, boundary)
+        return cls.from_matrix(matrix, names, boundary=boundary)
 
 
 def _listed(names: Sequence[str]) -> str:

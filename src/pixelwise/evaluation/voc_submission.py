@@ -42,7 +42,7 @@ def write_voc_submission(predictions: Iterable[tuple[str, NDArray[Any]]], out: s
                     raise InputError(key, "is predicted twice", "give each image once")
                 _check_prediction(key, mask)
                 packed.add(key)
-                data = encode_mask(mask.astype(np.uint8), np.array(TAXONOMY.colors))
+                data = encode_mask(mask.astype(np.uint8), palette=np.array(TAXONOMY.colors))
                 info = tarfile.TarInfo(f"{FOLDER}/{key}.png")
                 info.size = len(data)
                 archive.addfile(info, io.BytesIO(data))

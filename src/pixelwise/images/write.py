@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..files import atomic_write, write_bytes
 
 
-def write_mask(path: str | Path, values: NDArray[Any], palette: NDArray[Any] | None = None) -> None:
+def write_mask(path: str | Path, values: NDArray[Any], *, palette: NDArray[Any] | None = None) -> None:
     """Write labels (H, W) uint8 or uint16 to a .png file, as `encode_mask` encodes them.
 
     Raises InputError for another suffix, shape or type, ResourceError when the file cannot be written.
@@ -26,10 +26,10 @@ def write_mask(path: str | Path, values: NDArray[Any], palette: NDArray[Any] | N
     if values.ndim != 2 or values.dtype not in (np.uint8, np.uint16) or not values.size:
         what = f"expected a mask (H, W) uint8 or uint16, got {values.shape} {values.dtype}"
         raise InputError(path, what, "convert it first")
-    write_bytes(path, encode_mask(values, palette))
+    write_bytes(path, encode_mask(values, palette=palette))
 
 
-def encode_mask(values: NDArray[Any], palette: NDArray[Any] | None = None) -> bytes:
+def encode_mask(values: NDArray[Any], *, palette: NDArray[Any] | None = None) -> bytes:
     """Encode labels (H, W) uint8 or uint16 as a palette PNG, or as a 16-bit grey PNG where a value exceeds 255.
 
     palette (n, 3) RGB 0..255 colours the values 0..n-1; other values get the colours of the VOC devkit.

@@ -33,8 +33,8 @@ def low_res_logits(
     model: SegmentationModel,
     image: NDArray[np.uint8],
     device: torch.device,
-    precision: str = "float32",
     *,
+    precision: str = "float32",
     tile: int | None = None,
 ) -> LowResLogits:
     """Run the network on one image (H, W, C) uint8; the logits (1, K, h, w) are float32.
@@ -48,10 +48,10 @@ def low_res_logits(
 
 
 def label_map(
-    model: SegmentationModel, image: NDArray[np.uint8], device: torch.device, precision: str = "float32"
+    model: SegmentationModel, image: NDArray[np.uint8], device: torch.device, *, precision: str = "float32"
 ) -> NDArray[Any]:
     """Label one image (H, W, C) uint8: class ids (H, W), uint8, or uint16 for more than 255 classes."""
-    return argmax_upsampled(low_res_logits(model, image, device, precision), image.shape[:2])
+    return argmax_upsampled(low_res_logits(model, image, device, precision=precision), image.shape[:2])
 
 
 def argmax_upsampled(low_res: LowResLogits, size: tuple[int, ...]) -> NDArray[Any]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def write_labels(path: Path, prediction: Prediction) -> None:
     """Write the mask in the file values of its classes, as a palette PNG."""
     taxonomy = prediction.taxonomy
-    write_mask(path, taxonomy.decode(prediction.mask), taxonomy.palette("value"))
+    write_mask(path, taxonomy.decode(prediction.mask), palette=taxonomy.palette("value"))
 
 
 def write_overlay(path: Path, prediction: Prediction, opacity: float) -> None:

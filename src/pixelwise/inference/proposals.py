@@ -67,7 +67,7 @@ def proposal_scores(
             what = f"expected boxes inside the image of {height}x{width}, got {tuple(box)}"
             raise InputError("proposals", what, "give (top, left, bottom, right) in pixels")
         rows, columns = slice(box.top, box.bottom), slice(box.left, box.right)
-        low_res = low_res_logits(model, image[rows, columns], device, precision)
+        low_res = low_res_logits(model, image[rows, columns], device, precision=precision)
         logits = low_res.upsample_to(box.size).logits[0].cpu().numpy()
         np.maximum(merged[:, rows, columns], logits, out=merged[:, rows, columns])
     return merged

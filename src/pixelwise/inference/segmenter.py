@@ -81,7 +81,7 @@ class Segmenter(ModelHubMixin):
             name = source or (image if isinstance(image, str | Path) else "image")
             what = f"has {pixels.shape[2]} channels, but {self.name} expects {self.model.in_channels}"
             raise InputError(name, what, "choose a model for such images")
-        low_res = low_res_logits(self.model, pixels, self.device, self.precision, tile=tile)
+        low_res = low_res_logits(self.model, pixels, self.device, precision=self.precision, tile=tile)
         size = (pixels.shape[0], pixels.shape[1])
         # Channels beyond the third (depth, infrared) are neither drawn nor seen by the CRF.
         rgb = pixels[..., :3] if pixels.shape[2] > 3 else pixels

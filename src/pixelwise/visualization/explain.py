@@ -267,7 +267,7 @@ def input_gradient(model: SegmentationModel, images: Tensor, pixel: tuple[int, i
     return np.asarray(gradient[0].abs().sum(0).cpu().numpy(), np.float32)
 
 
-def core_window(strength: NDArray[np.float32], pixel: tuple[int, int], share: float = CORE) -> Window:
+def core_window(strength: NDArray[np.float32], pixel: tuple[int, int], *, share: float = CORE) -> Window:
     """Return the smallest square around `pixel`, cut at the border, that holds `share` of the sum of `strength`."""
     rows, columns = (np.abs(np.arange(n) - at) for n, at in zip(strength.shape, pixel, strict=True))
     distance = np.maximum(rows[:, None], columns[None])
