@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixelwise.analysis.model_table import measure_cost, read_table
+from pixelwise.analysis.mult_adds import multiply_adds, on_meta
 from pixelwise.analysis.profile import count_modules, measure_strides, profile_spec, with_speed
 from pixelwise.analysis.receptive_field import receptive_field_extent, receptive_field_size, receptive_field_window
 from pixelwise.commands.profile import profile as command
@@ -63,7 +64,7 @@ class Chain(SegmentationModel):
 
 
 def test_costs_of_two_layers_are_those_worked_out_by_hand() -> None:
-    with torch.device("meta"):
+    with on_meta():
         net = TwoLayers().eval()
     modules, largest = count_modules(net, torch.empty(1, 3, 8, 12, dtype=torch.uint8, device="meta"))
     # Feature maps are 4 x 6. Backbone: 4 * 3 * 9 weights, 4 biases, 8 of the norm, which keeps 4 means and 4 variances.
@@ -77,6 +78,22 @@ def test_costs_of_two_layers_are_those_worked_out_by_hand() -> None:
     assert (preprocess.activations, backbone.activations, score.activations) == (3 * 8 * 12, 2 * 96, 72)
     assert largest == 3 * 8 * 12
     assert measure_strides(net) == (2, 2)
+
+
+def test_shortcuts_of_the_meta_device_change_no_count() -> None:
+    """Norms and initialization are skipped there; with real values they run."""
+    torch.manual_seed(0)
+    real = create_model("deeplabv3plus_mobilenetv2", 5, tiny=True).eval()
+    with on_meta():
+        meta = create_model("deeplabv3plus_mobilenetv2", 5, tiny=True).eval()
+    images = torch.zeros(1, 3, 65, 97)
+    assert count_modules(real, images) == count_modules(meta, images.to("meta"))
+    assert multiply_adds(lambda: real(images)) == multiply_adds(lambda: meta(images.to("meta"))) > 0
+    with on_meta():
+        outside = torch.empty(1000, device="cpu").normal_()
+        normalized = F.batch_norm(outside.view(1000, 1), torch.zeros(1, device="cpu"), torch.ones(1, device="cpu"))
+    assert float(outside.std()) == pytest.approx(1, abs=0.1)
+    torch.testing.assert_close(normalized.flatten(), outside, atol=1e-3, rtol=1e-3)
 
 
 def test_products_outside_of_modules_count() -> None:
@@ -97,13 +114,13 @@ def test_fcn_has_the_papers_numbers() -> None:
 
 
 def test_strides_of_the_logits_and_of_the_coarsest_map_differ_with_skips() -> None:
-    with torch.device("meta"):
+    with on_meta():
         assert measure_strides(create_model("fcn8s_vgg16", 5, tiny=True)) == (8, 32)
         assert measure_strides(create_model("compact", 5)) == (2, 16)
 
 
 def test_every_branch_of_googlenet_counts() -> None:
-    with torch.device("meta"):
+    with on_meta():
         net = create_model("fcn32s_googlenet", 3, tiny=True)
     # 715 without the average pooling, by the arithmetic of the layers; and two positions of stride 32.
     assert receptive_field_size(net, 512, [243, 250]) == 715 + 32
@@ -204,7 +221,7 @@ def names_with_marks(names: Iterable[str]) -> list[Any]:
 
 @pytest.mark.parametrize("name", names_with_marks(list_models()))
 def test_every_network_can_be_counted(name: str) -> None:
-    with torch.device("meta"):
+    with on_meta():
         net = create_model(name, 3, tiny=True).eval()
     modules, largest = count_modules(net, torch.empty(1, net.in_channels, 64, 64, dtype=torch.uint8, device="meta"))
     assert sum(module.parameters for module in modules) == sum(p.numel() for p in net.parameters())
@@ -239,7 +256,7 @@ COARSEST_STRIDES = {
 
 @pytest.mark.parametrize("name", names_with_marks(COARSEST_STRIDES))
 def test_the_coarsest_stride_is_the_papers(name: str) -> None:
-    with torch.device("meta"):
+    with on_meta():
         assert measure_strides(create_model(name, 3, tiny=True).eval())[1] == COARSEST_STRIDES[name]
 
 

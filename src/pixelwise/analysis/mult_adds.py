@@ -2,12 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
+
+# Functions that draw random values, as initialization does.
+_RANDOM = ("normal_", "uniform_")
+
+
+class ShapesOnly(TorchFunctionMode):
+    """On the meta device, skip batch norms and random initialization: shapes are all that matters there.
+
+    torch works through both in Python, which takes most of the time of building and counting a network, and imports its compiler for
+    the second, which takes seconds. Off the meta device nothing changes.
+    """
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call the function, or return at once what has the shape of its result."""
+        if args and isinstance(args[0], Tensor) and args[0].is_meta:
+            if function is F.batch_norm:
+                return torch.empty_like(args[0])
+            if getattr(function, "__name__", "") in _RANDOM:
+                return args[0]
+        return function(*args, **(kwargs or {}))
+
+
+@contextmanager
+def on_meta() -> Iterator[None]:
+    """Build networks on the meta device, without values and memory."""
+    with torch.device("meta"), ShapesOnly():
+        yield
 
 
 def multiply_adds(function: Callable[[], Any]) -> int:
@@ -15,7 +51,7 @@ def multiply_adds(function: Callable[[], Any]) -> int:
 
     Biases, norms, activations, poolings and interpolations are not counted. On the `meta` device nothing is computed.
     """
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), ShapesOnly(), FlopCounterMode(display=False) as counter:
         function()
     # torch counts a multiply-add as two floating-point operations.
     return int(counter.get_total_flops()) // 2

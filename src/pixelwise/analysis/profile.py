@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..errors import ConfigError
 from ..inference.label_map import label_map
 from ..models import ModelSpec, SegmentationModel
-from .mult_adds import num_parameters
+from .mult_adds import ShapesOnly, num_parameters, on_meta
 from .receptive_field import receptive_field_size
 
 # Heights of the two images on which strides are measured; their difference is a multiple of every usual stride.
@@ -127,7 +127,7 @@ def profile_spec(spec: ModelSpec, size: tuple[int, int]) -> Profile:
     """
     if min(size) < 1:
         raise ConfigError("size", f"must be >= 1 x 1 pixels, got {size[0]} x {size[1]}", "give height and width")
-    with torch.device("meta"):
+    with on_meta():
         model = spec.build().eval()
     images = torch.empty(1, spec.in_channels, *size, dtype=torch.uint8, device="meta")
     modules, largest_activation = count_modules(model, images)
@@ -188,7 +188,7 @@ def count_modules(model: SegmentationModel, images: Tensor) -> tuple[tuple[Modul
         top_level = path.partition(".")[0]
         handles.append(layer.register_forward_pre_hook(before))
         handles.append(layer.register_forward_hook(lambda *call, name=top_level: after(name, *call)))
-    with torch.no_grad(), counter:
+    with torch.no_grad(), ShapesOnly(), counter:
         model(images)
     for handle in handles:
         handle.remove()
@@ -232,7 +232,7 @@ def _feature_heights(model: SegmentationModel, height: int) -> dict[str, int]:
         layer.register_forward_hook(lambda layer, inputs, output, path=path: note(path, output))
         for path, layer in _leaf_layers(model)
     ]
-    with torch.no_grad():
+    with torch.no_grad(), ShapesOnly():
         images = torch.empty(1, model.in_channels, height, 64, dtype=torch.uint8, device="meta")
         heights["logits"] = model.forward_low_res(images).logits.shape[-2]
     for handle in handles:

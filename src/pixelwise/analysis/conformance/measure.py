@@ -12,12 +12,12 @@ from ...backbones import Backbone, create_backbone
 from ...backbones.classifier import ClassifierBackbone
 from ...models import create_model
 from ...models.base import SegmentationModel
-from ..mult_adds import multiply_adds, num_parameters
+from ..mult_adds import multiply_adds, num_parameters, on_meta
 
 
 def network(name: str, num_classes: int = 21, in_channels: int | None = None, **options: Any) -> SegmentationModel:
     """Build a model of the paper's size, in eval mode on the meta device."""
-    with torch.device("meta"):
+    with on_meta():
         return create_model(name, num_classes, in_channels, **options).eval()
 
 
@@ -33,7 +33,7 @@ def network_macs(name: str, height: int, width: int | None = None, *, num_classe
 
 def backbone(name: str, in_channels: int = 3, **options: Any) -> Backbone:
     """Build a backbone of the paper's size, in eval mode on the meta device."""
-    with torch.device("meta"):
+    with on_meta():
         return create_backbone(name, in_channels=in_channels, **options).eval()
 
 
