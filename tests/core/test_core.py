@@ -172,7 +172,7 @@ def test_a_taxonomy_refuses(fields: dict[str, Any], message: str) -> None:
         ({"classes": ["a", False]}, "class 1: expected a name, got False"),
         ({"classes": [{"name": None}]}, "class 0: expected a name, got {'name': None}"),
         ({"classes": [{"color": [1, 2, 3]}]}, "class 0: expected a name"),
-        ({"classes": [{"name": "a", "color": [1, 2, 3]}]}, "class 0: expected a name"),
+        ({"classes": [{"name": "a", "colr": [1, 2, 3]}]}, "class 0: expected a name"),
         ({"classes": [{"name": "a", "color": [1, 2]}]}, "expected a color"),
         ({"classes": [{"name": "a", "color": [0, 0, 300]}]}, "expected a color"),
         ({"classes": [{"name": "a", "color": [0.5, 0, 0]}]}, "expected a color"),
