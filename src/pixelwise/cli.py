@@ -40,6 +40,13 @@ COMMANDS = {
 }
 ALIASES = {"evaluate": ("eval", "val", "test")}
 
+# Error numbers of the operating system that say that the machine lacks something, not that the input is wrong.
+_RESOURCE_ERRNOS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO),
+    *(errno.EACCES, errno.EPERM),
+    *(errno.EMFILE, errno.ENOMEM),
+}
+
 
 def build_app() -> App:
     """Return the application; a command is imported when it is called."""
@@ -61,7 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in tokens
     tokens = [token for token in tokens if token != "--debug"]
     try:
-        _refuse_unknown(tokens)
+        known = [*COMMANDS, *(alias for names in ALIASES.values() for alias in names)]
+        if tokens and not tokens[0].startswith("-") and tokens[0] not in known:
+            # Not left to cyclopts, which would import every command to find the nearest name.
+            raise UnknownNameError(tokens[0], "no such command", suggest(tokens[0], known))
         result = build_app()(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         if tokens[:1] == ["train"] and {"--help", "-h"} & set(tokens):
             from .commands.train import print_settings
@@ -102,13 +112,6 @@ def _printable(line: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in line)
 
 
-def _refuse_unknown(tokens: Sequence[str]) -> None:
-    """Raise UnknownNameError with the nearest command; cyclopts would import every command to find it."""
-    known = [*COMMANDS, *(alias for names in ALIASES.values() for alias in names)]
-    if tokens and not tokens[0].startswith("-") and tokens[0] not in known:
-        raise UnknownNameError(tokens[0], "no such command", suggest(tokens[0], known))
-
-
 def describe(error: BaseException) -> tuple[str, int]:
     """Return the line and the exit code of an error; an unexpected one is reported as a bug of pixelwise."""
     if isinstance(error, PixelwiseError):
@@ -118,18 +121,14 @@ def describe(error: BaseException) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; finished files are on disk", Interrupted.exit_code
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error):
-        return (
-            "memory: not enough; fix: use smaller images, a smaller batch or a smaller network",
-            ResourceError.exit_code,
-        )
+        line = "memory: not enough; fix: use smaller images, a smaller batch or a smaller network"
+        return line, ResourceError.exit_code
     if isinstance(error, OSError):
         what = os.strerror(error.errno) if error.errno else _one_line(error)
-        code = ResourceError.exit_code if error.errno in _ENVIRONMENT else 2
-        return f"{error.filename or 'system'}: {what}; fix: check the path, its rights and the free space", code
-    return (
-        f"pixelwise itself failed: {type(error).__name__}: {_one_line(error)}; fix: please report it with --debug's output",
-        3,
-    )
+        code = ResourceError.exit_code if error.errno in _RESOURCE_ERRNOS else 2
+        return f"{error.filename or 'system'}: {what}; fix: check the path, its permissions and the free space", code
+    what = f"{type(error).__name__}: {_one_line(error)}"
+    return f"pixelwise itself failed: {what}; fix: please report it with the output of --debug", ResourceError.exit_code
 
 
 def _usage(error: CycloptsError) -> str:
@@ -141,18 +140,6 @@ def _usage(error: CycloptsError) -> str:
         what = re.sub(r'^Command "[^"]*" parameter ', "", _one_line(error)).rstrip(".")
         what = what if what[:2].isupper() else what[:1].lower() + what[1:]
     return f"{command}: {what}; fix: see `{command} --help`"
-
-
-_ENVIRONMENT = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.EIO,
-    errno.EMFILE,
-    errno.ENOMEM,
-}
 
 
 def _one_line(error: BaseException) -> str:

@@ -43,8 +43,8 @@ def compare(
     truth
         The true mask of the image, in file values or class colors; adds the mean IoU of each model.
     crf
-        Add a panel with the fully connected CRF after each model: a preset such as deeplabv2, or `run` for the parameters that
-        `pixelwise crf-search` found.
+        Add a panel with the fully connected CRF after each model: a preset such as deeplabv2, or "run" for the parameters that
+        `pixelwise crf-search` found for this run.
     out
         The image file to write, .png or .jpg.
     """

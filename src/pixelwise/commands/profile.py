@@ -31,11 +31,11 @@ def profile(
     Parameters
     ----------
     name
-        A network of `pixelwise models`, a run, a checkpoint folder or a Hugging Face Hub id.
+        A registered network (see `pixelwise models`), a run, a checkpoint folder or a Hugging Face Hub id.
     size
         Height and width of the image in pixels.
     num_classes
-        Number of classes of a network of `pixelwise models`, 21 by default; a run has its own.
+        Number of classes of a registered network, 21 by default; a run has its own.
     speed
         Also time the network on this machine; --no-speed only counts, and needs no memory for the weights.
     json
