@@ -131,7 +131,7 @@ def test_frrn_upsamples_the_pooling_stream_bilinearly() -> None:
 
 
 def smoothed(rows: torch.Tensor) -> torch.Tensor:
-    """The mean of the two pixels that bilinear doubling makes of each row: 1/8 of the neighbours, 3/4 of itself."""
+    """The mean of the two pixels that bilinear doubling makes of each row: 1/8 of the neighbors, 3/4 of itself."""
     padded = torch.cat([rows[..., :1], rows, rows[..., -1:]], -1)
     return (padded[..., :-2] + 6 * rows + padded[..., 2:]) / 8
 

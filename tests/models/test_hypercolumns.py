@@ -41,7 +41,7 @@ def images(height: int, width: int) -> Tensor:
 
 @pytest.mark.parametrize("name", NETS)
 def test_summed_score_maps_are_a_classifier_on_the_columns(name: str) -> None:
-    """Section 3.2: a k x k score layer is a linear classifier on the k x k neighbourhoods of a map."""
+    """Section 3.2: a k x k score layer is a linear classifier on the k x k neighborhoods of a map."""
     model, x = tiny(name), images(70, 50)
     seen: list[Tensor] = []
     model.grid.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
@@ -146,7 +146,7 @@ def test_maps_are_the_papers_layers() -> None:
     alexnet, vgg = full(NETS[0]), full(NETS[1])
     assert [layer.name for layer in alexnet.layers.values()] == ["pool2", "conv4"]
     assert isinstance(alexnet.features[6], nn.MaxPool2d)
-    assert isinstance(alexnet.features[7], nn.LocalResponseNorm), "pool2 is taken before it is normalised"
+    assert isinstance(alexnet.features[7], nn.LocalResponseNorm), "pool2 is taken before it is normalized"
     convs = [i for i, layer in enumerate(alexnet.features) if isinstance(layer, nn.Conv2d)]
     assert isinstance(alexnet.features[convs[3] + 1], nn.ReLU)
     assert list(alexnet.layers) == [6, convs[3] + 1]

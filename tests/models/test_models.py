@@ -82,7 +82,7 @@ def test_train_and_eval_return_an_output(name: str) -> None:
 
 @every_model
 def test_one_image_trains(name: str) -> None:
-    """Also if batch normalisation sees one value per channel: after an image pooling, in fully connected layers."""
+    """Also if batch normalization sees one value per channel: after an image pooling, in fully connected layers."""
     model = tiny(name).train()
     loss = model(make_images(name, 1, (40, 56))).logits.square().mean()
     loss.backward()

@@ -1,4 +1,4 @@
-"""Inference of DeconvNet by proposals: each box is labelled on its own, the logits are merged by their maximum.
+"""Inference of DeconvNet by proposals: each box is labeled on its own, the logits are merged by their maximum.
 
 Source: Noh et al. 2015 (https://arxiv.org/abs/1505.04366), section 5, and the authors' code. They take edge boxes; any
 list of boxes works, and `grid_proposals` gives one that needs no detector.
@@ -27,7 +27,7 @@ def grid_proposals(size: tuple[int, int], scales: Sequence[float] = (1.0, 0.7, 0
     """Return windows of the image's shape at several scales, largest first, evenly spread.
 
     size  (height, width) of the image in pixels
-    step  largest distance between neighbours, as a fraction of the window's side
+    step  largest distance between neighbors, as a fraction of the window's side
     Every pixel lies in a window of each scale.
     """
     windows = []

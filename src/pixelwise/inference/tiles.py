@@ -18,7 +18,7 @@ from ..nn.upsampling import Identity
 def tiled_logits(model: SegmentationModel, images: Tensor, tile: int) -> LowResLogits:
     """Compute the logits of images (B, C, H, W) in tiles of `tile` x `tile` pixels.
 
-    The result equals `model.forward_low_res(images)`, which needs the memory of the whole image. Neighbouring tiles lie
+    The result equals `model.forward_low_res(images)`, which needs the memory of the whole image. Neighboring tiles lie
     a multiple of `model.tile_step` apart (U-Net: 16 pixels, the grid of its four poolings), because a shifted grid
     gives other logits; they overlap by the rest. Raises ConfigError for a network whose padding would show at the
     seams, and for a tile that the network cannot compute.
@@ -30,7 +30,7 @@ def tiled_logits(model: SegmentationModel, images: Tensor, tile: int) -> LowResL
     padded = reflect_pad(images, context, (model.input_size(height), model.input_size(width)))
     padded_height, padded_width = (size - 2 * context for size in padded.shape[-2:])
     logits: Tensor | None = None
-    # A start within the last step would give a tile whose logits lie in its neighbour.
+    # A start within the last step would give a tile whose logits lie in its neighbor.
     for top in range(0, max(padded_height - tile_step, 1), stride):
         for left in range(0, max(padded_width - tile_step, 1), stride):
             part = model.forward_with_context(padded[..., top : top + window, left : left + window]).logits

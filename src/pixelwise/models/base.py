@@ -1,4 +1,4 @@
-"""The interface of every network: images of any size in, logits of that size out, pixel normalisation inside.
+"""The interface of every network: images of any size in, logits of that size out, pixel normalization inside.
 
 Training, profiling, explanation and weight import ask a network for nothing that is not declared on
 `SegmentationModel`.
@@ -24,7 +24,7 @@ from ..registry import Registry
 class SegmentationModel(nn.Module, ABC):
     """Base class of all networks. A subclass implements `forward_low_res`, which reads like the figure of its paper.
 
-    The base class normalises pixels (`preprocess`), upsamples to the image size (`forward`) and lists the classifier
+    The base class normalizes pixels (`preprocess`), upsamples to the image size (`forward`) and lists the classifier
     layers.
 
     num_classes       K

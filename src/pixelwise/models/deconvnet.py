@@ -7,14 +7,14 @@ fill in the shape.
 Paper: https://arxiv.org/abs/1505.04366
 
 Faithful: figure 2 and the authors' prototxt: VGG16 through fc6 and fc7, mirrored; 3x3 deconvolutions; batch
-normalisation and ReLU after every layer except the scores; images of 224 pixels. Crops of objects for training in two
+normalization and ReLU after every layer except the scores; images of 224 pixels. Crops of objects for training in two
 stages are `augment.instance_crops`; merging of proposals by maximum and the product with FCN-8s are
 `inference.proposals`.
 
 Deviations: a whole image is resized to `input_size` pixels, and its logits back, as one proposal that covers it
-(bilinear). With a single image in training, batch normalisation after fc6 and fc7, which sees one value per channel,
-uses its running statistics. Convolutions start from He's initialisation, the authors' from VGG16. The authors estimate
-the statistics of batch normalisation over 500 passes after training; here they are the running ones. `width_mult` is
+(bilinear). With a single image in training, batch normalization after fc6 and fc7, which sees one value per channel,
+uses its running statistics. Convolutions start from He's initialization, the authors' from VGG16. The authors estimate
+the statistics of batch normalization over 500 passes after training; here they are the running ones. `width_mult` is
 ours.
 """
 
@@ -40,7 +40,7 @@ STRIDE = 32
 
 
 class ConvBNReLU(nn.Sequential):
-    """Convolution with bias, batch normalisation, ReLU."""
+    """Convolution with bias, batch normalization, ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, padding: int) -> None:
         conv = nn.Conv2d(in_channels, out_channels, kernel, padding=padding)
@@ -48,7 +48,7 @@ class ConvBNReLU(nn.Sequential):
 
 
 class DeconvBNReLU(nn.Sequential):
-    """Transposed convolution of stride 1 with bias, batch normalisation, ReLU."""
+    """Transposed convolution of stride 1 with bias, batch normalization, ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, padding: int) -> None:
         conv = nn.ConvTranspose2d(in_channels, out_channels, kernel, padding=padding)

@@ -1,7 +1,7 @@
 """DeepLab v1: Chen, Papandreou, Kokkinos, Murphy and Yuille, "Semantic Image Segmentation with Deep Convolutional Nets
 and Fully Connected CRFs", ICLR 2015.
 
-VGG16 turned into a dense labeller: its last two poolings lose their stride and the convolutions after them get holes
+VGG16 turned into a dense labeler: its last two poolings lose their stride and the convolutions after them get holes
 instead (atrous convolution), so that logits lie at every eighth pixel with no weight changed. A fully connected CRF
 then sharpens the borders.
 
@@ -11,10 +11,10 @@ Faithful: VGG16 at output stride 8, conv5 at atrous rate 2; fc6 as an atrous con
 field of view (table 2): 7x7 at rate 4, 4x4 at rate 4 (or 8), LargeFOV's 3x3 at rate 12 with 1024 filters; 3x3 poolings,
 so that map positions lie on pixels 0, 8, 16, ...; LargeFOV averages pool5 over 3x3 (pool5a). MSc: the image and pool1
 to pool4 reach the classifier through a 3x3 and a 1x1 of 128 filters each (section 4.3). Images are padded with their
-mean colour to 8 n + 1 pixels per side, the authors' 321 and 513. The loss against every eighth label is
+mean color to 8 n + 1 pixels per side, the authors' 321 and 513. The loss against every eighth label is
 `loss.resolution: logits`; the CRF is `--crf deeplabv1`, not part of the network.
 
-Deviations: without published weights the backbone starts from He's initialisation. 7x7 and 4x4 have the 3x3 poolings of
+Deviations: without published weights the backbone starts from He's initialization. 7x7 and 4x4 have the 3x3 poolings of
 the authors' later files (their first ones pool 2x2, each padded by a pixel). MSc reads every eighth pixel of the image,
 as in the authors' training; `dense_eval` reads all pixels in evaluation, as in their test file. `width_mult` is ours.
 """

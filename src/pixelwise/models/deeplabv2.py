@@ -11,10 +11,10 @@ Faithful: on VGG16 four branches fc6-fc7-fc8 of 1024 filters read pool5, at rate
 (ASPP-L); LargeFOV is v1's network. On ResNet-101, with strides in the first 1x1 and output stride 8, four 3x3
 convolutions with biases lead from the last map to the classes. Multi-scale: the same network labels the image at 1,
 0.75 and 0.5 of its size, the maximum of the score maps in each cell wins; training adds a loss on each of the three to
-that on their maximum (`loss.aux_weight` 1). Images are padded with their mean colour to 32 n + 1 pixels per side (8 n +
+that on their maximum (`loss.aux_weight` 1). Images are padded with their mean color to 32 n + 1 pixels per side (8 n +
 1 for one scale), the authors' 321 and 513, so that the positions of all scales coincide.
 
-Deviations: without published weights the backbone starts from He's initialisation. Batch normalisation learns unless
+Deviations: without published weights the backbone starts from He's initialization. Batch normalization learns unless
 `train.freeze_norm` keeps its statistics; scale and shift still learn, the published runs freeze them too. The losses of
 the smaller scales are taken at the image size, not at their own. `scales` also exists on VGG16, which the paper
 measures at one; `width_mult` is ours.

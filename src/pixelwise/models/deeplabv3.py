@@ -12,9 +12,9 @@ stage, ASPP with rates 6, 12, 18, doubled at output stride 8, and image pooling 
 to 7, copies of block 4, with multi-grid (1, 2, 1) (figure 3). Logits are upsampled bilinearly with aligned corners;
 labels are never downsampled.
 
-Deviations: batch normalisation averages over ten steps (torch's momentum of 0.1), the authors' over thousands. The
+Deviations: batch normalization averages over ten steps (torch's momentum of 0.1), the authors' over thousands. The
 ResNet has torchvision's 7x7 stem and strides in the 3x3 (`deep_stem` and `stride_in` give the authors' networks). With
-a single image in training, batch normalisation after the image pooling uses its running statistics. `width_mult` is
+a single image in training, batch normalization after the image pooling uses its running statistics. `width_mult` is
 ours.
 """
 

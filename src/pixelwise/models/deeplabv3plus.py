@@ -13,8 +13,8 @@ before its ReLU. Of Xception it reads the second separable convolution of the st
 separable there (`separable`). `decoder=False` is the encoder alone, as in the ablations. MobileNetV2 has neither atrous
 branches nor a decoder, as released.
 
-Deviations: batch normalisation averages over ten steps (torch's momentum of 0.1), the authors' over thousands. With a
-single image in training, batch normalisation after the image pooling uses its running statistics. `width_mult` is ours.
+Deviations: batch normalization averages over ten steps (torch's momentum of 0.1), the authors' over thousands. With a
+single image in training, batch normalization after the image pooling uses its running statistics. `width_mult` is ours.
 """
 
 from __future__ import annotations

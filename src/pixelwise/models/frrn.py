@@ -1,7 +1,7 @@
 """FRRN: Pohlen et al., "Full-Resolution Residual Networks for Semantic Segmentation in Street Scenes", CVPR 2017.
 
 Two streams run side by side: a residual stream that never leaves full resolution and carries the borders, and a pooling
-stream that is downsampled and upsampled like an encoder-decoder and recognises. Every unit reads both and adds its
+stream that is downsampled and upsampled like an encoder-decoder and recognizes. Every unit reads both and adds its
 result back to both.
 
 Paper: https://arxiv.org/abs/1611.08323
@@ -13,7 +13,7 @@ images (A 4, B 2 on Cityscapes, section 5) and upsamples the logits, so that tra
 
 Deviations: sizes that are not a multiple of 16 (A) or 32 (B) are padded by repeating the border at the bottom and
 right, and the logits cropped. Images are subsampled by averaging. `base_channels` and `residual_channels` scale the
-network. Pixels are normalised (the authors scale them to 0..1). Fresh weights are He's normal ones (theirs: uniform).
+network. Pixels are normalized (the authors scale them to 0..1). Fresh weights are He's normal ones (theirs: uniform).
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ network, box of 224 pixels: pool3 with a 3x3 score layer, pool4 and fc7, with th
 Deviations: the box is the whole image, resized to `input_size` pixels as the paper warps its boxes, and its heat map is
 resized to the image; detections and the projection to superpixels are not part of the network. Classes exclude each
 other (softmax); the paper separates each class from its background (sigmoid). Without published weights the backbone
-starts from He's initialisation; the authors train only the score layers of VGG16. `interpolate` "scores" interpolates
+starts from He's initialization; the authors train only the score layers of VGG16. `interpolate` "scores" interpolates
 before the softmax, so that everything after the maps is linear. `width_mult` is ours.
 """
 
@@ -61,7 +61,7 @@ class HypercolumnLayer:
     factor: float = 1.0
 
 
-# pool2 before CaffeNet's normalisation, conv4 after its ReLU. Source: paper section 3.
+# pool2 before CaffeNet's normalization, conv4 after its ReLU. Source: paper section 3.
 ALEXNET_LAYERS = (HypercolumnLayer("pool2", 6), HypercolumnLayer("conv4", 11))
 # Source: the authors' hypercolumn_train_cropped.prototxt.
 VGG16_LAYERS = (
@@ -73,7 +73,7 @@ VGG16_LAYERS = (
 class ClassifierGrid(nn.Module):
     """K x K classifiers, each for its cell of the heat map: the scores of all at every pixel -> one answer per pixel.
 
-    A pixel interpolates the four classifiers whose cell centres are nearest, fewer at the border.
+    A pixel interpolates the four classifiers whose cell centers are nearest, fewer at the border.
     Source: paper section 3.
     """
 

@@ -10,8 +10,8 @@ reduced to a quarter of the channels (figure 3); 3x3 and 1x1 head; auxiliary sco
 (`loss.aux_weight` 0.4); bilinear upsampling with aligned corners. With 8 n + 1 pixels per side the corners of the image
 lie on positions of the map.
 
-Deviations: images of any size are labelled whole; the authors slide windows of 473 (or 713) pixels. Batch normalisation
-averages over ten steps (torch's momentum of 0.1). With a single image in training, batch normalisation of the 1-bin
+Deviations: images of any size are labeled whole; the authors slide windows of 473 (or 713) pixels. Batch normalization
+averages over ten steps (torch's momentum of 0.1). With a single image in training, batch normalization of the 1-bin
 level, which sees one value per channel, uses its running statistics. `width_mult` is ours.
 """
 

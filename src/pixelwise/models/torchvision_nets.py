@@ -13,7 +13,7 @@ auxiliary head on the third stage (MobileNetV3: the first layer of stride 8).
 Deviations: of torchvision from the papers: the FCN has two layers on a dilated ResNet and no skips; the first unit of
 each dilated stage keeps the rate of the stage before (ResNet); no multi-grid; one more 3x3 convolution after the ASPP,
 with dropout 0.5; corners are not aligned. Ours from torchvision: `width_mult`; with a single image in training, batch
-normalisation after the image pooling uses its running statistics; the auxiliary head is not computed in evaluation.
+normalization after the image pooling uses its running statistics; the auxiliary head is not computed in evaluation.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from .base import MODELS, SegmentationModel
 
 
 class FCNHead(nn.Sequential):
-    """3x3 to a quarter of the channels, batch normalisation, ReLU, dropout, scores."""
+    """3x3 to a quarter of the channels, batch normalization, ReLU, dropout, scores."""
 
     def __init__(self, in_channels: int, num_classes: int) -> None:
         hidden = in_channels // 4
@@ -69,7 +69,7 @@ class TorchvisionASPP(nn.Module):
 
 
 class DeepLabHead(nn.Sequential):
-    """ASPP, 3x3, batch normalisation, ReLU, scores."""
+    """ASPP, 3x3, batch normalization, ReLU, scores."""
 
     def __init__(self, in_channels: int, num_classes: int, hidden: int) -> None:
         conv = nn.Conv2d(hidden, hidden, 3, padding=1, bias=False)

@@ -2,13 +2,13 @@
 
 An encoder halves the resolution four times and doubles the channels; a decoder mirrors it, and each of its levels also
 reads the encoder's feature map of the same resolution. No convolution is padded, so every logit depends on true pixels
-only, and large images can be labelled in tiles without seams.
+only, and large images can be labeled in tiles without seams.
 
 Paper: https://arxiv.org/abs/1505.04597
 
 Faithful: figure 1, layer by layer: valid 3x3 convolutions, so an input of 572 pixels gives logits of 388; 2x2
-up-convolutions without a ReLU; encoder maps cropped about their centre and concatenated; no batch normalisation; He's
-initialisation. An image of any size is extended by reflection (figure 2): by 92 pixels, plus up to 15 at the bottom and
+up-convolutions without a ReLU; encoder maps cropped about their center and concatenated; no batch normalization; He's
+initialization. An image of any size is extended by reflection (figure 2): by 92 pixels, plus up to 15 at the bottom and
 right that make every pooling see an even size. Tiling is in `inference/tiles.py`; the border loss and elastic
 deformation are training settings. `create_model("unet", 2, 1)` is the network of the paper.
 
@@ -80,7 +80,7 @@ class UNet(SegmentationModel):
             init_kaiming_upconv(upconv)
 
     def forward_valid(self, x: Tensor) -> Tensor:
-        """Compute figure 1: normalised pixels (B, C, n, m) -> logits (B, K, n - 184, m - 184).
+        """Compute figure 1: normalized pixels (B, C, n, m) -> logits (B, K, n - 184, m - 184).
 
         n and m are sizes that `input_size` returns.
         """
@@ -126,7 +126,7 @@ def crop_and_concat(skip: Tensor, x: Tensor) -> Tensor:
 
 MODELS.register(
     "unet",
-    summary="U-Net as published: valid convolutions, centre crops, reflected context.",
+    summary="U-Net as published: valid convolutions, center crops, reflected context.",
     tiny={"width_mult": 1 / 16},
     paper="https://arxiv.org/abs/1505.04597",
     year=2015,
