@@ -16,7 +16,7 @@ as torchvision's segmentation networks; `width_mult` is the paper's multiplier.
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,47 +34,47 @@ PAPER = "https://arxiv.org/abs/1905.02244"
 
 
 class BlockConfig(NamedTuple):
-    """One row of the paper's tables: kernel, exp size, #out, SE, NL (hard swish or ReLU) and s."""
+    """One row of the paper's tables: kernel, exp size, #out, SE (squeeze and excitation), NL (hard swish or ReLU), s."""
 
     kernel: int
     expanded: int
     channels: int
-    squeeze: bool
-    hard_swish: bool
+    se: Literal["SE", "-"]
+    nl: Literal["HS", "RE"]
     stride: int
 
 
-# Source: paper table 1. Sizes for an image of 224 pixels.
+# Source: paper table 1, after the first convolution; sizes of the output for an image of 224 pixels.
 LARGE = (
-    BlockConfig(3, 16, 16, False, False, 1),
-    BlockConfig(3, 64, 24, False, False, 2),
-    BlockConfig(3, 72, 24, False, False, 1),
-    BlockConfig(5, 72, 40, True, False, 2),
-    BlockConfig(5, 120, 40, True, False, 1),
-    BlockConfig(5, 120, 40, True, False, 1),
-    BlockConfig(3, 240, 80, False, True, 2),
-    BlockConfig(3, 200, 80, False, True, 1),
-    BlockConfig(3, 184, 80, False, True, 1),
-    BlockConfig(3, 184, 80, False, True, 1),
-    BlockConfig(3, 480, 112, True, True, 1),
-    BlockConfig(3, 672, 112, True, True, 1),
-    BlockConfig(5, 672, 160, True, True, 2),
-    BlockConfig(5, 960, 160, True, True, 1),
-    BlockConfig(5, 960, 160, True, True, 1),
+    BlockConfig(3, 16, 16, "-", "RE", 1),  # 112 x 112
+    BlockConfig(3, 64, 24, "-", "RE", 2),  # 56 x 56
+    BlockConfig(3, 72, 24, "-", "RE", 1),
+    BlockConfig(5, 72, 40, "SE", "RE", 2),  # 28 x 28
+    BlockConfig(5, 120, 40, "SE", "RE", 1),
+    BlockConfig(5, 120, 40, "SE", "RE", 1),
+    BlockConfig(3, 240, 80, "-", "HS", 2),  # 14 x 14
+    BlockConfig(3, 200, 80, "-", "HS", 1),
+    BlockConfig(3, 184, 80, "-", "HS", 1),
+    BlockConfig(3, 184, 80, "-", "HS", 1),
+    BlockConfig(3, 480, 112, "SE", "HS", 1),
+    BlockConfig(3, 672, 112, "SE", "HS", 1),
+    BlockConfig(5, 672, 160, "SE", "HS", 2),  # 7 x 7
+    BlockConfig(5, 960, 160, "SE", "HS", 1),
+    BlockConfig(5, 960, 160, "SE", "HS", 1),
 )
 # Source: paper table 2.
 SMALL = (
-    BlockConfig(3, 16, 16, True, False, 2),
-    BlockConfig(3, 72, 24, False, False, 2),
-    BlockConfig(3, 88, 24, False, False, 1),
-    BlockConfig(5, 96, 40, True, True, 2),
-    BlockConfig(5, 240, 40, True, True, 1),
-    BlockConfig(5, 240, 40, True, True, 1),
-    BlockConfig(5, 120, 48, True, True, 1),
-    BlockConfig(5, 144, 48, True, True, 1),
-    BlockConfig(5, 288, 96, True, True, 2),
-    BlockConfig(5, 576, 96, True, True, 1),
-    BlockConfig(5, 576, 96, True, True, 1),
+    BlockConfig(3, 16, 16, "SE", "RE", 2),  # 56 x 56
+    BlockConfig(3, 72, 24, "-", "RE", 2),  # 28 x 28
+    BlockConfig(3, 88, 24, "-", "RE", 1),
+    BlockConfig(5, 96, 40, "SE", "HS", 2),  # 14 x 14
+    BlockConfig(5, 240, 40, "SE", "HS", 1),
+    BlockConfig(5, 240, 40, "SE", "HS", 1),
+    BlockConfig(5, 120, 48, "SE", "HS", 1),
+    BlockConfig(5, 144, 48, "SE", "HS", 1),
+    BlockConfig(5, 288, 96, "SE", "HS", 2),  # 7 x 7
+    BlockConfig(5, 576, 96, "SE", "HS", 1),
+    BlockConfig(5, 576, 96, "SE", "HS", 1),
 )
 
 
@@ -100,12 +100,12 @@ class InvertedResidualV3(MainPath):
         dilation: int,
     ) -> None:
         super().__init__()
-        act = nn.Hardswish if row.hard_swish else nn.ReLU
+        act = nn.Hardswish if row.nl == "HS" else nn.ReLU
         layers: list[nn.Module] = [ConvNormAct(in_channels, expanded, 1, act=act)] if expanded != in_channels else []
         layers.append(
             ConvNormAct(expanded, expanded, row.kernel, stride=stride, dilation=dilation, groups=expanded, act=act)
         )
-        if row.squeeze:
+        if row.se == "SE":
             layers.append(SqueezeExcitation(expanded, make_divisible(expanded // 4, 1), gate=F.hardsigmoid))
         layers.append(nn.Sequential(nn.Conv2d(expanded, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)))
         self.block = nn.Sequential(*layers)

@@ -112,8 +112,8 @@ class Xception(ClassifierBackbone):
             entry.append(XceptionBlock(channels, (out, out, out), stride=stride, dilation=dilation, project=True))
             channels = out
         self.entry = nn.ModuleList(entry)
-        self.tapped_blocks = tuple(i for i, (_, stride) in enumerate(entry_flow) if stride == 2)[1:]
-        low_level, before_middle = (scale_channels(entry_flow[i][0], width_mult) for i in self.tapped_blocks)
+        self.low_level_blocks = tuple(i for i, (_, stride) in enumerate(entry_flow) if stride == 2)[1:]
+        low_level, before_middle = (scale_channels(entry_flow[i][0], width_mult) for i in self.low_level_blocks)
 
         # Middle flow, 728 channels.
         self.middle = nn.Sequential(
@@ -143,7 +143,7 @@ class Xception(ClassifierBackbone):
         for i, block in enumerate(self.entry):
             assert isinstance(block, XceptionBlock)
             x, low_level = block.forward_with_low_level(x)
-            if i in self.tapped_blocks:
+            if i in self.low_level_blocks:
                 maps.append(low_level)
         middle = self.middle(x)
         return [*maps, middle, self.exit2(self.exit1(middle))]
@@ -154,7 +154,7 @@ class Xception(ClassifierBackbone):
         if name == "conv":
             return [self.stem]
         if name in ("low_level", "entry"):
-            position = self.tapped_blocks[0 if name == "low_level" else 1]
+            position = self.low_level_blocks[0 if name == "low_level" else 1]
             block = self.entry[position]
             assert isinstance(block, XceptionBlock)
             return [self.stem, *self.entry[:position], block.separable1, block.separable2]

@@ -1,4 +1,4 @@
-"""Backbones: the classifiers' parameters and multiply-adds, against torchvision's nets and the authors' files."""
+"""Backbones: parameters and multiply-adds of the classifiers, against torchvision's networks and the authors' files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ for _name, _own, _size in (
     BACKBONE_ROWS.row(_name, "parameters")(partial(_parameters, _own))
     BACKBONE_ROWS.row(_name, "MACs")(partial(classifier_macs, _own, _size))
 
-# The two Caffe nets differ in the order of pooling and normalisation, which no count sees.
+# The two Caffe networks differ only in the order of pooling and normalization, which does not change the counts.
 for _name in ("Caffe alexnet", "Caffe caffenet"):
     BACKBONE_ROWS.row(f"{_name} (groups", "parameters")(partial(_parameters, "alexnet_caffe"))
     BACKBONE_ROWS.row(_name, "MACs")(partial(classifier_macs, "alexnet_caffe", 227))
@@ -63,7 +63,7 @@ BACKBONE_ROWS.row("VGG16 conv1-conv5", "parameters")(lambda: num_parameters(back
 
 
 @BACKBONE_ROWS.row("VGG16 fc6 / fc7", "parameters")
-def _vgg_hidden() -> list[int]:
+def _vgg_fc_layers() -> list[int]:
     head = classifier("vgg16", 1000).head()
     assert head is not None
     linears = [layer for layer in head if isinstance(layer, nn.Linear)]
@@ -71,13 +71,13 @@ def _vgg_hidden() -> list[int]:
 
 
 def _resnet_fields(depth: int) -> list[int]:
-    places = ("3x3", "1x1") if depth >= 50 else ("3x3", "3x3")
-    return [
-        receptive_field(layers_of(classifier(f"resnet{depth}", stride_in=place).modules_to())).size for place in places
-    ]
+    # Basic blocks have no 1x1: one number twice.
+    locations = ("3x3", "1x1") if depth >= 50 else ("3x3", "3x3")
+    backbones = (classifier(f"resnet{depth}", stride_in=location) for location in locations)
+    return [receptive_field(layers_of(backbone.modules_to())).size for backbone in backbones]
 
 
-def _strided_first(depth: int) -> int:
+def _macs_with_stride_in_1x1(depth: int) -> int:
     return macs(backbone(f"resnet{depth}", stride_in="1x1"), 224)
 
 
@@ -86,18 +86,18 @@ for _depth in (18, 34, 50, 101, 152):
     BACKBONE_ROWS.row(f"torchvision resnet{_depth}", "MACs")(partial(classifier_macs, f"resnet{_depth}", 224))
     BACKBONE_ROWS.row(f"ResNet-{_depth}", "receptive field")(partial(_resnet_fields, _depth))
 for _depth in (50, 101, 152):
-    BACKBONE_ROWS.row(f"ResNet-{_depth} backbone", "MACs")(partial(_strided_first, _depth))
+    BACKBONE_ROWS.row(f"ResNet-{_depth} backbone", "MACs")(partial(_macs_with_stride_in_1x1, _depth))
 
 SENET_ROWS = Family("SENet")
 
 
-def _senet(depth: int, bias: bool) -> int:
+def _senet(depth: int, *, bias: bool) -> int:
     return num_parameters(backbone(f"se_resnet{depth}", num_classes=1000, se_bias=bias))
 
 
 for _depth in (50, 101, 152):
-    SENET_ROWS.row(f"SE-resnet{_depth} r=16, biased", "parameters")(partial(_senet, _depth, True))
-    SENET_ROWS.row(f"SE-resnet{_depth} r=16, no bias", "parameters")(partial(_senet, _depth, False))
+    SENET_ROWS.row(f"SE-resnet{_depth} r=16, biased", "parameters")(partial(_senet, _depth, bias=True))
+    SENET_ROWS.row(f"SE-resnet{_depth} r=16, no bias", "parameters")(partial(_senet, _depth, bias=False))
 
 for _own, _name in (
     ("mobilenetv2", "mobilenet_v2"),
@@ -124,13 +124,9 @@ PART_ROWS = Family("depthwise separable")
 
 @PART_ROWS.row("3->16 channels, 3x3", "weights")
 def _separable_weights() -> list[int]:
-    deep, point = depthwise(3), pointwise(3, 16)
-    return [
-        num_parameters(nn.Conv2d(3, 16, 3, bias=False)),
-        num_parameters(deep),
-        num_parameters(point),
-        num_parameters(deep) + num_parameters(point),
-    ]
+    full, deep, point = nn.Conv2d(3, 16, 3, bias=False), depthwise(3), pointwise(3, 16)
+    counts = [num_parameters(layer) for layer in (full, deep, point)]
+    return [*counts, counts[1] + counts[2]]
 
 
 DEFORM_ROWS = Family("deformable conv")
@@ -144,11 +140,11 @@ def _offset_channels() -> list[int]:
 @DEFORM_ROWS.row("bilinear sampling", "value at")
 def _samples() -> list[float]:
     plane, one = torch.arange(25.0).view(1, 1, 5, 5), torch.ones(1, 1, 1, 1)
-    places = torch.tensor([(1.5, 2.25), (-0.5, 2), (4.25, 4.75), (-1, 0), (5, 0)])
-    return [float(deform_conv2d(plane, place.view(1, 2, 1, 1).expand(1, 2, 5, 5), one)[0, 0, 0, 0]) for place in places]
+    positions = torch.tensor([(1.5, 2.25), (-0.5, 2), (4.25, 4.75), (-1, 0), (5, 0)])
+    offsets = (position.view(1, 2, 1, 1).expand(1, 2, 5, 5) for position in positions)
+    return [float(deform_conv2d(plane, offset, one)[0, 0, 0, 0]) for offset in offsets]
 
 
 @DEFORM_ROWS.row("offset conv 512->18", "parameters")
 def _offset_parameters() -> int:
-    unit = backbone("resnet50", deformable="v1").get_submodule("layer4.0.conv2.offset")
-    return num_parameters(unit)
+    return num_parameters(backbone("resnet50", deformable="v1").get_submodule("layer4.0.conv2.offset"))

@@ -1,4 +1,4 @@
-"""Numbers of parts: kernels of upsampling, local response normalisation."""
+"""Parts: bilinear upsampling kernels, local response normalization."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def _maxima() -> list[float]:
     return [float(bilinear_kernel(size, 1).max()) for size in SIZES]
 
 
-def _normalised(layer: nn.LocalResponseNorm) -> list[float]:
+def _normalized(layer: nn.LocalResponseNorm) -> list[float]:
     channels = torch.arange(10.0, 70.0, 10.0).view(1, 6, 1, 1)
     return [float(value) for value in layer(channels).flatten()]
 
 
 @LRN_ROWS.row("x=10", "Caffe", within=1e-6)
 def _caffe() -> list[float]:
-    return _normalised(caffe_lrn())
+    return _normalized(caffe_lrn())
 
 
 @LRN_ROWS.row("x=10", "AlexNet paper", within=1e-6)
 def _paper() -> list[float]:
-    # What the paper prints is torch's layer with alpha not divided; no network here uses it.
-    return _normalised(nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0))
+    # The paper's formula is torch's layer with an undivided alpha; no network here uses it.
+    return _normalized(nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0))
