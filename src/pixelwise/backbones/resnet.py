@@ -197,11 +197,10 @@ class ResNet(ClassifierBackbone):
     ) -> None:
         super().__init__()
         if multi_grid and len(multi_grid) != depths[3]:
-            what = f"expected {depths[3]} factors, one per block of layer4, got {tuple(multi_grid)}"
-            raise ConfigError("multi_grid", what)
+            what = f"expected {depths[3]} factors, got {tuple(multi_grid)}"
+            raise ConfigError("multi_grid", what, "give one factor per block of layer4, such as [1, 2, 4]")
         self.stride_in = stride_in
         self.dilate_first = dilate_first
-
         self.deep_stem = deep_stem
         self.channels = (self._make_stem(in_channels, scale_channels(64, width_mult)),)
 

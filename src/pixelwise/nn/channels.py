@@ -17,7 +17,7 @@ def make_divisible(num_channels: float, width_mult: float) -> int:
     Source: the MobileNet and EfficientNet code of the authors.
     """
     if width_mult <= 0:
-        raise ConfigError("width_mult", f"must be > 0, got {width_mult}")
+        raise ConfigError("width_mult", f"must be > 0, got {width_mult}", "1 is the paper's width")
     exact = num_channels * width_mult
     rounded = max(DIVISOR, int(exact + DIVISOR / 2) // DIVISOR * DIVISOR)
     return rounded + DIVISOR if rounded < 0.9 * exact else rounded
@@ -29,7 +29,7 @@ def scale_channels(num_channels: int, width_mult: float) -> int:
     Raises ConfigError for a width_mult of 0 or less.
     """
     if width_mult <= 0:
-        raise ConfigError("width_mult", f"must be > 0, got {width_mult}")
+        raise ConfigError("width_mult", f"must be > 0, got {width_mult}", "1 is the paper's width")
     return num_channels if width_mult == 1 else max(2, 2 * round(num_channels * width_mult / 2))
 
 

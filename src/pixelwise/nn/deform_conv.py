@@ -11,6 +11,8 @@ et al. 2019, "Deformable ConvNets v2" (https://arxiv.org/abs/1811.11168), equati
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -41,8 +43,8 @@ def deform_conv2d(
 
     # Regular grid of an ordinary convolution, (k * l, 2, h, w), plus the offsets. Positions are kept in single
     # precision at least: half precision does not tell neighbouring positions beyond 256 apart.
-    row = _axis_grid(size[0], rows, stride, padding, dilation, offsets.device)
-    column = _axis_grid(size[1], columns, stride, padding, dilation, offsets.device)
+    axis_grid = partial(_axis_grid, stride=stride, padding=padding, dilation=dilation, device=offsets.device)
+    row, column = axis_grid(size[0], rows), axis_grid(size[1], columns)
     shape = (rows, columns, *size)
     grid = torch.stack([row[:, None, :, None].expand(shape), column[None, :, None, :].expand(shape)], 2).flatten(0, 1)
     precision = torch.promote_types(offsets.dtype, torch.float32)
@@ -52,12 +54,12 @@ def deform_conv2d(
     samples = _sample_bilinear(x.reshape(batch * groups, channels // groups, height, width), positions.flatten(0, 1))
     if mask is not None:
         samples = samples * mask.reshape(batch * groups, 1, kernel_area, *size)
-    columns_of_samples = samples.reshape(batch, channels * kernel_area, size[0] * size[1])
-    out = (weight.flatten(1) @ columns_of_samples).view(batch, out_channels, *size)
+    samples = samples.reshape(batch, channels * kernel_area, size[0] * size[1])
+    out = (weight.flatten(1) @ samples).view(batch, out_channels, *size)
     return out if bias is None else out + bias[:, None, None]
 
 
-def _axis_grid(length: int, kernel: int, stride: int, padding: int, dilation: int, device: torch.device) -> Tensor:
+def _axis_grid(length: int, kernel: int, *, stride: int, padding: int, dilation: int, device: torch.device) -> Tensor:
     """Return, for one axis, the input position (kernel, length) of each kernel position and output position."""
     start = torch.arange(length, device=device) * stride - padding
     return (torch.arange(kernel, device=device)[:, None] * dilation + start).float()
