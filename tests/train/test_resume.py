@@ -1,4 +1,4 @@
-"""Killed at any moment and gone on with: the same bits as a run that nobody touched, through the real command line."""
+"""Killed at any moment and resumed: the same bits as a run that was not, through the real command line."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ AVERAGED = {
         "warmup_steps": 2,
         "clip_norm": 1.0,
     },
-    "loss": {"class_weights": "log", "lovasz": 0.2},
+    "loss": {"class_weights": "log", "lovasz": 0.2, "border_weight": 5.0},
     "augment": {"rotate": 10, "class_balanced_prob": 0.3, "brightness": 0.2, "hue": 5, "saturation": 0.1},
     "train": {"ema": 0.9},
 }
@@ -150,7 +150,14 @@ def test_a_signal_saves_the_step_and_exits_4(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("number", [None, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(None, marks=pytest.mark.slow, id="finished"),
+        pytest.param(signal.SIGINT, id="SIGINT"),
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow, id="SIGTERM"),
+    ],
+)
 def test_the_process_ends_with_its_training(tmp_path: Path, number: signal.Signals | None) -> None:
     """Through the interpreter's own end, which waits for workers; a forked command leaves it out."""
     runs = Runs(tmp_path, {"data": {"workers": 2}}, steps=3 if number is None else 5000)
