@@ -1,11 +1,11 @@
-"""Training speed: this project's engine against a plain float32 loop of the same network, in one run.
+"""Training speed: `pixelwise train` against a plain float32 loop with the same network, in one run.
 
     python -m benchmarks.training [--model compact] [--batch 4] [--crop 288 384] [--steps 6] [--rounds 5]
 
-Both sides see the same batches (made once, random pixels), the same network with the same weights, AdamW, cross entropy at
-full size. The plain loop is what a tutorial shows: float32, default memory layout. The engine is what `pixelwise train`
-runs: Lightning's Trainer, channels_last, denormals flushed, bfloat16 where the chip computes it (`--precision auto`).
-Rounds alternate, so that a neighbour's load hits both; the ratio is that of the medians.
+Both sides get the same batches of random pixels, the same network with the same weights, AdamW, and cross entropy at full
+size. The plain loop is that of a tutorial: float32, default memory format. Ours is what `pixelwise train` runs: Lightning's
+Trainer, channels_last, denormals flushed, bfloat16 if the chip supports it (`--precision auto`). Rounds alternate, so that
+other load on the machine affects both; the ratio is that of the medians.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import lightning
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import LambdaCallback
+from torch.utils.data import DataLoader
 
 from pixelwise.config import Config
 from pixelwise.core import Batch
@@ -68,7 +69,7 @@ def _batch(size: int, height: int, width: int) -> Batch:
 
 
 def time_plain(model: SegmentationModel, batches: list[Batch]) -> float:
-    """Seconds of a tutorial's loop over all batches, after one batch to warm up."""
+    """Return the seconds of a tutorial's loop over all batches, after one batch to warm up."""
     torch.set_flush_denormal(False)
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
@@ -83,7 +84,7 @@ def time_plain(model: SegmentationModel, batches: list[Batch]) -> float:
 
 
 def time_engine(model: SegmentationModel, batches: list[Batch], precision: str) -> float:
-    """Seconds of the Trainer over all batches, after one batch to warm up."""
+    """Return the seconds of the Trainer over all batches, after one batch to warm up."""
     torch.set_flush_denormal(True)
     marks: list[float] = []
     settings = {"optimizer": {"name": "adamw", "lr": 1e-3}, "train": {"steps": len(batches) + 1}}
@@ -102,7 +103,7 @@ def time_engine(model: SegmentationModel, batches: list[Batch], precision: str) 
             default_root_dir=Path(folder),
             callbacks=[LambdaCallback(on_train_batch_end=lambda *_: marks.append(time.perf_counter()))],
         )
-        trainer.fit(module, [batches[0], *batches])
+        trainer.fit(module, DataLoader([batches[0], *batches], batch_size=None))  # type: ignore[arg-type]
     return marks[-1] - marks[0]
 
 

@@ -1,10 +1,10 @@
-"""A short run of every system on small street scenes: does its loss fall, and what does it draw?
+"""Train every system for a few steps on small street scenes: does its loss fall, and what does it predict?
 
     python tools/short_runs.py CAMVID [SYSTEM ...]
 
-Systems that were trained already are left alone, so a stopped call goes on where it was. The nets are narrowed (`width`), so the
-labels say that a system learns, not how good it can be. Writes runs/short/, docs/images/systems.jpg, and for each system's
-page an image of what its middle pixel sees, docs/images/systems/.
+Systems that have been trained already are skipped, so a stopped call resumes. The networks are narrowed (`width_mult`), so the
+labels show that a system learns, not how good it can be. Writes runs/short/, docs/images/systems.jpg, and for each system an
+image of the receptive field of its middle pixel, docs/images/systems/.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ RUNS = ROOT / "runs" / "short"
 SIZE = (96, 128)
 STEPS = 300
 NUM_TRAIN, NUM_VAL = 96, 8
-# The deeper twins of a family look alike, and these take more than an image and a mask.
+# The deeper networks of a family look like its first one; NOT_PHOTOS take more than one image and one mask.
 TOO_ALIKE = (
     "fcn16s_a",
     "fcn16s_g",
@@ -51,7 +51,7 @@ TOO_ALIKE = (
     "xception71",
 )
 NOT_PHOTOS = ("fusion", "two_heads")
-# The systems' pages show what the middle pixel of these sees.
+# Systems whose pages show the receptive field of the middle pixel.
 SHOWN_FIELDS = (
     "fcn8s_vgg16",
     "unet",
@@ -65,7 +65,7 @@ SHOWN_FIELDS = (
     "pspnet_resnet50",
 )
 PANEL = 256
-# Where a quarter of the width is not to be had, or too slow on two cores.
+# Other options where a quarter of the width is not possible, or too slow on two cores.
 NARROW: dict[str, dict[str, Any]] = {
     "frrn_a": {"base_channels": 12, "residual_channels": 8},
     "frrn_b": {"base_channels": 12, "residual_channels": 8},
@@ -76,7 +76,7 @@ NARROW: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    """Train what is missing, then draw the sheet."""
+    """Train the missing systems, then draw the sheet."""
     source, chosen = Path(sys.argv[1]), sys.argv[2:]
     data = small_copy(source, RUNS / "data")
     names = chosen or [name for name in MODELS if not any(word in name for word in TOO_ALIKE + NOT_PHOTOS)]
@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def small_copy(source: Path, folder: Path) -> Path:
-    """The first images of both splits at SIZE, in the folder format."""
+    """Write evenly chosen images of both splits, resized to SIZE, in the folder format."""
     if (folder / "classes.yaml").exists():
         return folder
     dataset = open_dataset(source)
@@ -112,7 +112,7 @@ def small_copy(source: Path, folder: Path) -> Path:
 
 
 def options(name: str) -> dict[str, Any]:
-    """A quarter of the channels."""
+    """Return the options that narrow a system to a quarter of its channels."""
     found: dict[str, Any] = dict(NARROW.get(name, {"width_mult": 0.25}))
     if "geometry" in MODELS[name].options:
         found |= {"geometry": "same", "batch_norm": "vgg" in name}
@@ -120,7 +120,7 @@ def options(name: str) -> dict[str, Any]:
 
 
 def run(name: str, data: Path) -> None:
-    """`pixelwise train`, from Python."""
+    """Train a system for STEPS steps."""
     config = Config().updated(
         {
             "data": {"path": str(data), "batch_size": 4, "workers": 0},
@@ -134,14 +134,14 @@ def run(name: str, data: Path) -> None:
 
 
 def losses(name: str) -> tuple[float, float]:
-    """Mean of the first and of the last four losses that were logged."""
+    """Return the means of the first and of the last four logged losses."""
     with open(RUNS / name / "metrics.csv", encoding="utf-8") as file:
         values = [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]
     return float(np.mean(values[:4])), float(np.mean(values[-4:]))
 
 
 def draw_field(name: str, data: Path) -> None:
-    """What the middle pixel sees, on a street of val."""
+    """Draw the receptive field of the middle pixel on a validation image."""
     path = ROOT / "docs" / "images" / "systems" / f"{name}.jpg"
     path.parent.mkdir(parents=True, exist_ok=True)
     image = open_dataset(data).split("val")[2].image
@@ -150,7 +150,7 @@ def draw_field(name: str, data: Path) -> None:
 
 
 def draw_sheet(names: list[str], data: Path) -> None:
-    """One photo, its truth, and the labels of all systems."""
+    """Draw one photo, its ground truth, and the labels of all systems."""
     split = open_dataset(data).split("val")
     sample = split[2]
     assert sample.mask is not None

@@ -23,7 +23,7 @@ _CUTOFF_SIGMAS = 7
 
 
 def label_instances(mask: NDArray[Any], ignore_id: int, background: int = 0) -> NDArray[np.int32]:
-    """Number the connected regions of a mask (H, W) of class ids, 1, 2, ...; background and ignored pixels are 0.
+    """Label the connected regions of a mask (H, W) of class ids by 1, 2, ...; background and ignored pixels are 0.
 
     A region has one class. Its pixels are connected by their sides, not by their corners.
     """
