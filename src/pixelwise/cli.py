@@ -42,9 +42,14 @@ ALIASES = {"evaluate": ("eval", "val", "test")}
 
 # Error numbers of the operating system that say that the machine lacks something, not that the input is wrong.
 _RESOURCE_ERRNOS = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO),
-    *(errno.EACCES, errno.EPERM),
-    *(errno.EMFILE, errno.ENOMEM),
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EIO,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EMFILE,
+    errno.ENOMEM,
 }
 
 

@@ -1,4 +1,4 @@
-"""Commands in this process, held to what every command promises, and a network small enough to run in them."""
+"""Run commands in this process and check what every command promises; a network small enough for it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pixelwise.core import Taxonomy
 from pixelwise.models import create_model
 from pixelwise.weights.checkpoint import save_checkpoint
 
-# Values that are not the class ids, so that a mask of ids is told from a mask of values.
+# File values that differ from the class ids, so that a mask of ids cannot pass for a mask of values.
 NAMES, COLORS = ("sky", "road & <b>", "[car]"), ((10, 20, 30), (200, 0, 0), (0, 0, 255))
 TAXONOMY = Taxonomy(NAMES, COLORS, values=(7, 11, 250), ignored=(0,))
 
 
 def save_tiny(folder: Path, taxonomy: Taxonomy = TAXONOMY, in_channels: int = 3) -> Path:
-    """A checkpoint of the compact network in its test size, whose labels vary over an image."""
+    """Save the compact network in its test size, with weights whose labels vary over an image."""
     torch.manual_seed(1)
     model = create_model("compact", taxonomy.num_classes, in_channels, tiny=True)
     with torch.no_grad():
@@ -30,7 +30,7 @@ def save_tiny(folder: Path, taxonomy: Taxonomy = TAXONOMY, in_channels: int = 3)
 
 
 class Result(NamedTuple):
-    """What a command left: exit code, standard output, lines of standard error."""
+    """Exit code, standard output and the lines of standard error of a command."""
 
     code: int
     out: str
@@ -38,7 +38,7 @@ class Result(NamedTuple):
 
 
 def call(capsys: pytest.CaptureFixture[str], *argv: object) -> Result:
-    """Run a command line and hold it to the promises of every command; returns what it left."""
+    """Run a command line and check what every command promises: an exit code, short errors, no traceback."""
     capsys.readouterr()
     code = main([str(word) for word in argv])
     out, err = capsys.readouterr()
@@ -51,7 +51,7 @@ def call(capsys: pytest.CaptureFixture[str], *argv: object) -> Result:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: object, code: int = 2, names: object = "") -> str:
-    """Run a command line that must fail with one line `error: <what>: ...`, naming the culprit; returns the line."""
+    """Run a command line that must fail with one line `error: <subject>: ...` that contains `names`; return the line."""
     result = call(capsys, *argv)
     assert result.code == code, result
     assert re.fullmatch(r"error: .+: .+", result.err[-1]), result.err
@@ -62,5 +62,5 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: object, code: int = 2, na
 
 
 def files_below(folder: Path) -> list[str]:
-    """Every file, hidden ones too, as relative paths."""
+    """Return every file, hidden ones too, as relative paths."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
