@@ -173,7 +173,7 @@ def test_several_problems_are_told_in_one_error(tmp_path: Path) -> None:
     assert [type(problem) for problem in find_dataset(root).problems()] == [DatasetError, DatasetError]
 
 
-def test_a_image_in_two_splits_is_refused(tmp_path: Path) -> None:
+def test_an_image_in_two_splits_is_refused(tmp_path: Path) -> None:
     root = _own_folder(tmp_path)
     for kind in ("images", "masks"):
         file = next((root / kind / "train").glob("b0.*"))
@@ -314,7 +314,7 @@ def test_a_file_that_vanished_or_broke_is_named(tmp_path: Path) -> None:
         split[1]
 
 
-def test_unknown_folders_and_layouts(tmp_path: Path) -> None:
+def test_unknown_folders_and_formats(tmp_path: Path) -> None:
     message = _message(tmp_path)
     assert message.startswith(f"{tmp_path}: unrecognized dataset layout; expected ")
     assert all(
@@ -413,7 +413,7 @@ def test_cityscapes_maps_its_34_labels_to_19(tmp_path: Path) -> None:
     assert dataset.split("test")[0].mask is None
 
 
-def test_every_layout_says_what_it_needs() -> None:
+def test_every_format_says_what_it_needs() -> None:
     assert sorted(DATASETS) == ["camvid", "cityscapes", "folder", "voc"]
     for name in DATASETS:
         assert DATASETS[name].summary.endswith(".")

@@ -72,7 +72,7 @@ def test_proposals_keep_all_labels_where_they_are() -> None:
     assert several
 
 
-def test_a_image_of_background_is_shown_whole() -> None:
+def test_an_image_of_background_is_shown_whole() -> None:
     mask = np.zeros((10, 20), np.uint8)
     mask[:, :10] = IGNORE
     assert draw_region(mask, IGNORE, np.random.default_rng(0)) is None

@@ -35,12 +35,27 @@ def test_each_pixel_is_one_of_the_two_and_classes_are_pasted_whole(seed: int, dr
         assert (image[over[1] == number, 0] == 2).all()
 
 
-def test_a_image_without_classes_covers_nothing() -> None:
+def test_an_image_without_classes_covers_nothing() -> None:
     under, over = pair(0, 1), pair(1, 2)
     over[1][:] = 255
     image, mask = paste_classes(under, over, 255, np.random.default_rng(0))
     assert (image == under[0]).all()
     assert (mask == under[1]).all()
+
+
+@given(st.integers(0, 999), st.integers(1, 3))
+def test_the_context_around_a_crop_is_that_of_the_target(seed: int, margin: int) -> None:
+    target, source = pair(seed, 1), pair(seed + 1, 2)
+    wide = [
+        (np.pad(image, ((margin, margin), (margin, margin), (0, 0)), constant_values=level), mask)
+        for (image, mask), level in ((target, 11), (source, 22))
+    ]
+    image, mask = paste_classes(wide[0], wide[1], 255, np.random.default_rng(seed))
+    inner_image, inner_mask = paste_classes(target, source, 255, np.random.default_rng(seed))
+    assert np.array_equal(mask, inner_mask)
+    assert np.array_equal(image[margin:-margin, margin:-margin], inner_image)
+    image[margin:-margin, margin:-margin] = 11
+    assert (image == 11).all()
 
 
 def test_masks_of_two_bytes_stay_so() -> None:

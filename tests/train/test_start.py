@@ -135,7 +135,7 @@ def test_a_start_that_fits_nowhere(tmp_path: Path) -> None:
     assert line.endswith("2 fresh: score.weight, score.bias")
 
 
-def test_what_has_no_place_in_the_network_is_told() -> None:
+def test_unused_tensors_are_listed() -> None:
     line = start_from(create_model("fcn32s_vgg16", 3, **TINY_FCN), create_model("fcn16s_vgg16", 3, **TINY_FCN), "x")
     assert line.endswith("0 fresh; 2 of the checkpoint unused: score_pool4.weight, score_pool4.bias")
 

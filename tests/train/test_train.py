@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -165,6 +167,29 @@ def test_a_folder_is_not_trained_into_twice(data: Path, tmp_path: Path) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights(tmp_path / "run").items())
 
 
+def test_a_lock_names_its_holder_and_ends_with_it(tmp_path: Path) -> None:
+    """Locks may not reach other hosts, so a note from another host is believed until someone deletes it."""
+    note = tmp_path / "run.holder.json"
+    note.write_text(json.dumps({"pid": 7, "host": "elsewhere"}))
+    with (
+        pytest.raises(InputError, match=r"is held by process 7 on elsewhere; fix: .* or delete run\.holder\.json"),
+        RunFolder(tmp_path).opened(resume=True),
+    ):
+        pass
+    note.unlink()
+    for _ in range(2):
+        with RunFolder(tmp_path).opened(resume=False):
+            with (
+                pytest.raises(
+                    InputError, match=rf"is held by process {os.getpid()} on {socket.gethostname()}; fix: wait"
+                ),
+                RunFolder(tmp_path).opened(resume=True),
+            ):
+                pass
+            assert json.loads(note.read_text())["pid"] == os.getpid(), "the refused run left the note alone"
+        assert not note.exists()
+
+
 def test_a_longer_run_goes_on_from_a_finished_one(data: Path, tmp_path: Path) -> None:
     constant = {"schedule": "constant"}
     for out, steps in (("whole", [6]), ("parts", [1, 3, 6])):
@@ -195,7 +220,7 @@ def test_a_resumed_run_keeps_its_settings(data: Path, tmp_path: Path, changes: d
     assert (tmp_path / "run" / "config.yaml").read_text() == before
 
 
-def test_other_images_are_said(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_change_of_sampling_is_reported(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(tiny_config(data, train={"steps": 1}), tmp_path / "run")
     train(tiny_config(data, train={"steps": 2}, data={"batch_size": 3, "workers": 1}), tmp_path / "run", resume=True)
     assert "data.batch_size changed: from here on, images and crops differ" in capsys.readouterr().out
@@ -218,7 +243,7 @@ def test_lines_that_a_kill_cut_are_dropped(tmp_path: Path) -> None:
     assert (tmp_path / "metrics.csv").read_text() == whole
 
 
-def test_a_log_that_cannot_be_written_is_warned_of_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_that_cannot_be_written_warns_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = RunFolder(tmp_path)
     (tmp_path / "metrics.csv").mkdir()
     for step in (1, 2):
