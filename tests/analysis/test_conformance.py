@@ -12,11 +12,15 @@ from pixelwise.analysis.conformance.page import missing
 from pixelwise.analysis.conformance.published import PublishedValue, find, published_values
 from pixelwise.analysis.conformance.rows import ConformanceRow, Family
 
+# These hold dozens of deep networks at full size, a minute in all on a free core; the others take a second or two each.
+SLOW = {"backbone", "DeepLabv3+", "PSPNet", "torchvision 0.28", "Xception"}
 
-# Dozens of networks at full size: a minute in all on a free core.
-@pytest.mark.slow
+
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.system)
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(f, id=f.system, marks=[pytest.mark.slow] if f.system in SLOW else []) for f in FAMILIES],
+)
 def test_every_row_is_equal_or_explained(family: Family) -> None:
     wrong = [
         f"{c.row.published.variant}, {c.row.published.quantity}: expected {c.row.expected}, got {c.ours}"
