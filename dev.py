@@ -1,7 +1,8 @@
 """Set up a private environment and run one of the project's tasks in it: `python dev.py test`.
 
-Needs nothing but Python 3.11 or newer. The Makefile and the continuous integration call this file; on Windows, call it directly.
-The packages go to `.venv`, pinned by `constraints.txt`, and are installed again only after pyproject.toml or constraints.txt changed.
+Needs nothing but Python 3.11 or newer. The Makefile and the continuous integration call this file; on Windows, call it
+directly. The packages go to `.venv`, pinned by `constraints.txt`, and are installed again only after pyproject.toml or
+constraints.txt changed.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python -m benchmarks.training [--model compact] [--batch 4] [--crop 288 384] [--steps 6] [--rounds 5]
 
-Both sides get the same batches of random pixels, the same network with the same weights, AdamW, and cross entropy at full
-size. The plain loop is that of a tutorial: float32, default memory format. Ours is what `pixelwise train` runs: Lightning's
-Trainer, channels_last, denormals flushed, bfloat16 if the chip supports it (`--precision auto`). Rounds alternate, so that
-other load on the machine affects both; the ratio is that of the medians.
+Both sides get the same batches of random pixels, the same network with the same weights, AdamW, and cross entropy at
+full size. The plain loop is that of a tutorial: float32, default memory format. Ours is what `pixelwise train` runs:
+Lightning's Trainer, channels_last, denormals flushed, bfloat16 if the chip supports it (`--precision auto`). Rounds
+alternate, so that other load on the machine affects both; the ratio is that of the medians.
 """
 
 from __future__ import annotations

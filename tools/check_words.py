@@ -1,14 +1,14 @@
 """Check that the source, the tests and the docs use the words of the glossary: `python tools/check_words.py`.
 
-The glossary is the table `| term | meaning | instead of |` in docs/design.md. Each word of its last column is refused, with
-file and line and the term to write instead. The words are separated by commas:
+The glossary is the table `| term | meaning | instead of |` in docs/design.md. Each word of its last column is refused,
+with file and line and the term to write instead. The words are separated by commas:
 
     trunk                     refused everywhere, alone or as a part of an identifier, in any case, singular or plural
     cells (nn, models)        refused only in these folders of src/pixelwise
     `coarse(`                 the parenthesis belongs to the word: only the call or the definition is refused
 
-A line that needs a refused word, such as one that quotes a file of another project, ends in `# word: quoted` or, in Markdown,
-in `<!-- word: quoted -->`.
+A line that needs a refused word, such as one that quotes a file of another project, ends in `# word: quoted` or, in
+Markdown, in `<!-- word: quoted -->`.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python tools/ship.py runs/compact --data CAMVID
 
-The weights are rounded before they are scored, so the card's scores are those of the shipped file: on val and test, in float32
-and in bfloat16. This is the first time that the test split is read; nothing is chosen by it.
+The weights are rounded before they are scored, so the card's scores are those of the shipped file: on val and test, in
+float32 and in bfloat16. This is the first time that the test split is read; nothing is chosen by it.
 """
 
 from __future__ import annotations

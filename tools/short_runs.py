@@ -2,9 +2,9 @@
 
     python tools/short_runs.py CAMVID [SYSTEM ...]
 
-Systems that have been trained already are skipped, so a stopped call resumes. The networks are narrowed (`width_mult`), so the
-labels show that a system learns, not how good it can be. Writes runs/short/, docs/images/systems.jpg, and for each system an
-image of the receptive field of its middle pixel, docs/images/systems/.
+Systems that have been trained already are skipped, so a stopped call resumes. The networks are narrowed (`width_mult`),
+so the labels show that a system learns, not how good it can be. Writes runs/short/, docs/images/systems.jpg, and for
+each system an image of the receptive field of its middle pixel, docs/images/systems/.
 """
 
 from __future__ import annotations

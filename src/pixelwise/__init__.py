@@ -6,8 +6,8 @@
     prediction = model("photo.jpg")
     prediction.overlay().save("overlay.png")
 
-The packages are there as attributes: `pixelwise.data.open_dataset(...)`, `pixelwise.crf.refine(...)`. Everything is imported when it
-is first used, so that `import pixelwise` is quick and needs no torch.
+The packages are there as attributes: `pixelwise.data.open_dataset(...)`, `pixelwise.crf.refine(...)`. Everything is
+imported when it is first used, so that `import pixelwise` is quick and needs no torch.
 """
 
 from __future__ import annotations

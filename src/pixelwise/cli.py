@@ -1,7 +1,7 @@
 """The command line: the table of commands, and the one place where errors become one line and an exit code.
 
-Exit codes: 0 done; 1 done, but some inputs failed; 2 wrong input, setting or usage; 3 the machine lacks something; 4 interrupted,
-state saved. Commands are imported when they are called, so that `pixelwise --help` needs no torch.
+Exit codes: 0 done; 1 done, but some inputs failed; 2 wrong input, setting or usage; 3 the machine lacks something; 4
+interrupted, state saved. Commands are imported when they are called, so that `pixelwise --help` needs no torch.
 """
 
 from __future__ import annotations

@@ -266,7 +266,8 @@ class Config:
     def updated(self, changes: Mapping[str, Any], source: object = None) -> Config:
         """Return a copy with the nested `changes` applied.
 
-        Raises ConfigError naming the option, with the nearest known one for an unknown name. `source`, a file, is named too.
+        Raises ConfigError naming the option, with the nearest known one for an unknown name. `source`, a file, is named
+        too.
         """
         prefix = "--" if source is None else f"{source}: "
         sections = {}
@@ -355,8 +356,8 @@ def _convert(value: Any, kind: Any) -> Any:
 def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
     """Return `["--train.steps", "100"]` or `["--train.steps=100"]` as `{"train": {"steps": 100}}`.
 
-    Values of text options are taken as typed: a split may be called `0` or `no`. Other values are YAML. An empty value of
-    an option that may be null is null. Raises ConfigError.
+    Values of text options are taken as typed: a split may be called `0` or `no`. Other values are YAML. An empty value
+    of an option that may be null is null. Raises ConfigError.
     """
     hints: dict[str, Any] = {}
     for section, kind in _types(Config).items():

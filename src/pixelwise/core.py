@@ -170,8 +170,8 @@ class Taxonomy:
     def decode(self, mask: NDArray[Any], ignore_value: int | None = None) -> NDArray[Any]:
         """Convert class ids (H, W) to file values; `ignore_id` becomes `ignore_value`, or the first ignored value.
 
-        The result is uint8 if all values of the taxonomy fit, else uint16. Raises MaskError if the mask has ignored pixels
-        and there is no file value for them.
+        The result is uint8 if all values of the taxonomy fit, else uint16. Raises MaskError if the mask has ignored
+        pixels and there is no file value for them.
         """
         if ignore_value is None and not self.ignored and (mask == self.ignore_id).any():
             what = "has ignored pixels, but the taxonomy has no file value for them"

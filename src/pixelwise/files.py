@@ -1,7 +1,8 @@
 """Files: written whole or not at all (temporary file, fsync, `os.replace`), and strict YAML.
 
-The YAML is the core schema of YAML 1.2, read more strictly: every key once, no anchors and aliases, decimal numbers only.
-Whatever is not null, true, false or a decimal number is text: `no`, `on`, `010`, `0x1F`, `1_000`, `1:30`, `2024-01-31`.
+The YAML is the core schema of YAML 1.2, read more strictly: every key once, no anchors and aliases, decimal numbers
+only. Whatever is not null, true, false or a decimal number is text: `no`, `on`, `010`, `0x1F`, `1_000`, `1:30`,
+`2024-01-31`.
 """
 
 from __future__ import annotations

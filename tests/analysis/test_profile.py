@@ -103,7 +103,8 @@ def test_products_outside_of_modules_count() -> None:
 
 def test_fcn_has_the_papers_numbers() -> None:
     result = profile_spec(ModelSpec("fcn32s_vgg16", 21), (500, 500))
-    # FCN's parameters, and its multiply-adds at 500 x 500 with one bilinear kernel per class; receptive field 404, stride 32.
+    # FCN's parameters, and its multiply-adds at 500 x 500 with one bilinear kernel per class; receptive field 404,
+    # stride 32.
     assert result.parameters == 134_346_581
     assert result.multiply_adds == 180_925_453_056
     assert result.feature_receptive_fields == {"fr": 404}
@@ -229,8 +230,8 @@ def test_every_network_can_be_counted(name: str) -> None:
     assert largest > 0
 
 
-# Image pixels per position of the coarsest feature map, by the papers. In the small squares of DeconvNet and hypercolumns that map
-# is one position of fc6; the smallest of DeepLab v2's three images is half as large.
+# Image pixels per position of the coarsest feature map, by the papers. In the small squares of DeconvNet and
+# hypercolumns that map is one position of fc6; the smallest of DeepLab v2's three images is half as large.
 COARSEST_STRIDES = {
     "compact": 16,
     "deconvnet": 64,

@@ -176,7 +176,7 @@ def test_on_larger_images_each_answer_is_the_head_on_its_window_of_the_last_map(
     [("alexnet_caffe", {}, 10), ("vgg16", {"ceil_mode": True}, 10), ("googlenet", {}, 15)],
 )
 def test_map_size_of_the_unpadded_nets_at_500(name: str, options: dict[str, Any], expected: int) -> None:
-    assert expected in number("unpadded convolutionalised nets", "output grid")
+    assert expected in number("unpadded convolutionalized nets", "output grid")
     backbone = full(name, num_classes=21, **options)
     images = torch.empty(1, 3, 500, 500, device="meta")
     if name == "googlenet":  # FCN drops the average pooling
@@ -229,7 +229,7 @@ def test_every_layer_with_weights_has_a_name_in_the_caffe_file(name: str) -> Non
     assert names[layer] == module
 
 
-def test_inflating_the_first_layer_copies_colour_and_adds_its_mean() -> None:
+def test_inflating_the_first_layer_copies_color_and_adds_its_mean() -> None:
     weight = torch.arange(2 * 3 * 1.0).view(2, 3, 1, 1)
     assert inflate_first_conv(weight, 5).flatten(1).tolist() == [[0, 1, 2, 1, 1], [3, 4, 5, 4, 4]]
     with pytest.raises(ConfigError, match="3 or more"):

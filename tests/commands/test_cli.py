@@ -46,7 +46,8 @@ def test_help_is_quick_and_needs_no_torch() -> None:
     assert min(float(seconds) for _, _, seconds in results) < 0.5
 
 
-# Children forked from one interpreter, as a start takes a second; each prints its command line and whether torch was imported.
+# Children forked from one interpreter, as a start takes a second; each prints its command line and whether torch was
+# imported.
 NO_TORCH = """
 import os, sys
 from pixelwise.cli import main

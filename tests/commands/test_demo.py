@@ -152,7 +152,7 @@ def test_nothing_to_show_is_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
-def test_a_browser_paints_the_colours(tmp_path: Path) -> None:
+def test_a_browser_paints_the_colors(tmp_path: Path) -> None:
     taxonomy = Taxonomy(("a", "b"), ((255, 0, 0), (0, 255, 0)))
     mask = np.repeat([[0], [1]], 200, axis=0).repeat(600, axis=1).astype(np.uint8)
     prediction = Prediction(mask, taxonomy, np.full((400, 600, 3), 255, np.uint8))

@@ -129,7 +129,7 @@ def test_more_than_255_classes_take_16_bits(count: int, ignore_id: int, dtype: t
 @pytest.mark.parametrize(
     ("colors", "unscored"), [([(1, 2, 3), (9, 9, 9)], (0, 0, 0)), ([(0, 0, 0), (9, 9, 9)], (224, 224, 192))]
 )
-def test_what_is_not_scored_has_a_colour_of_its_own(
+def test_what_is_not_scored_has_a_color_of_its_own(
     colors: list[tuple[int, int, int]], unscored: tuple[int, int, int]
 ) -> None:
     """The other color is that of label 255 in the VOC devkit's palette."""
@@ -232,7 +232,7 @@ def test_colors_of_the_voc_devkit(label: int, color: tuple[int, int, int]) -> No
     assert voc_color(label) == color
 
 
-def test_a_palette_by_file_value_colours_classes_and_ignored_values() -> None:
+def test_a_palette_by_file_value_colors_classes_and_ignored_values() -> None:
     table = Taxonomy(("road", "car"), ((0, 0, 0), (0, 0, 142)), (7, 26), (3, 255)).palette(by="value")
     assert table.shape == (256, 3)
     assert {value: tuple(color) for value, color in enumerate(table.tolist()) if any(color)} == {
@@ -255,7 +255,8 @@ def test_overlay_and_colorize_by_hand() -> None:
     assert np.asarray(prediction.colorize()).tolist() == [[[128, 64, 128], [0, 0, 142], [0, 0, 0]]]
     assert np.asarray(prediction.overlay(0)).tolist() == image.tolist()
     assert np.asarray(prediction.overlay(1)).tolist() == [[[128, 64, 128], [0, 0, 142], [0, 0, 0]]]
-    # A quarter of the color on three quarters of the image: 39.5, 31, 55.25 | 150, 75, 35.5 | 37.5, 45, 52.5, halves to even.
+    # A quarter of the color on three quarters of the image: 39.5, 31, 55.25 | 150, 75, 35.5 | 37.5, 45, 52.5, halves to
+    # even.
     assert np.asarray(prediction.overlay(0.25)).tolist() == [[[40, 31, 55], [150, 75, 36], [38, 45, 52]]]
 
 

@@ -26,7 +26,7 @@ def with_value(probs: Array, value: float) -> Array:
 
 IMAGES: list[tuple[str, type[Exception], Any, str]] = [
     ("float", ImageError, IMAGE / 255, r"got float64 of shape \(4, 5, 3\)"),
-    ("grey", ImageError, IMAGE[..., 0], r"\(4, 5\)"),
+    ("gray", ImageError, IMAGE[..., 0], r"\(4, 5\)"),
     ("with alpha", ImageError, np.dstack([IMAGE, IMAGE[..., :1]]), r"\(4, 5, 4\)"),
     ("no pixel", ImageError, IMAGE[:0], "0x5"),
     ("ragged", ConfigError, [[[1, 2, 3]], [[1, 2, 3], [4, 5, 6]]], "crf image: cannot be converted to an array"),

@@ -50,7 +50,7 @@ def lattice_in_a_dictionary(features: Array, values: Array, reverse: bool) -> Ar
         corner += (d + 1) * ((rank < 0).astype(int) - (rank > d))
         rank %= d + 1
         rest = (point - corner)[np.argsort(rank)] / (d + 1)
-        # with the coordinates in falling order, the r-th weight is a difference of neighbours, the first takes what is
+        # with the coordinates in falling order, the r-th weight is a difference of neighbors, the first takes what is
         # left
         weights = [1 - rest[0] + rest[d], *(rest[d - r] - rest[d - r + 1] for r in range(1, d + 1))]
         keys = (
@@ -63,10 +63,8 @@ def lattice_in_a_dictionary(features: Array, values: Array, reverse: bool) -> Ar
             points[key] += weight * value
     for j in reversed(range(d + 1)) if reverse else range(d + 1):
         step = np.array([-1 if i != j else d for i in range(d + 1)])
-        neighbours = {key: (tuple(np.add(key, step)), tuple(np.subtract(key, step))) for key in points}
-        points = {
-            key: points[key] + (points.get(a, 0.0) + points.get(b, 0.0)) / 2 for key, (a, b) in neighbours.items()
-        }
+        neighbors = {key: (tuple(np.add(key, step)), tuple(np.subtract(key, step))) for key in points}
+        points = {key: points[key] + (points.get(a, 0.0) + points.get(b, 0.0)) / 2 for key, (a, b) in neighbors.items()}
     filtered = np.array([sum(weight * points[key] for key, weight in vertices) for vertices in around])
     return np.asarray(filtered / (1 + 2.0**-d))
 

@@ -1,4 +1,4 @@
-"""Datasets: formats recognised by looking, pairs complete, samples right; and one line for everything that is wrong."""
+"""Datasets: formats recognized by looking, pairs complete, samples right; and one line for everything that is wrong."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_camvid_with_its_original_absolute_lists() -> None:
 
 
 def test_camvid_taxonomy_is_the_tutorials() -> None:
-    """Colours of `test_segmentation_camvid.py`, by name."""
+    """Colors of `test_segmentation_camvid.py`, by name."""
     taxonomy = open_dataset(DATA / "camvid").taxonomy
     table = dict(zip(taxonomy.names, taxonomy.colors, strict=True))
     assert len(table) == 11
@@ -238,7 +238,7 @@ def test_the_proposal_for_0_255_makes_255_a_class(tmp_path: Path) -> None:
     assert labels(open_dataset(root).split("train")) == _mask(0, 1).tolist()
 
 
-def test_the_proposal_for_colours(tmp_path: Path) -> None:
+def test_the_proposal_for_colors(tmp_path: Path) -> None:
     root = _own_folder(tmp_path, ("train",))
     colors = np.zeros((4, 6, 3), np.uint8)
     colors[:2] = (255, 255, 0)
@@ -264,7 +264,7 @@ def _ready(root: Path, mask: np.ndarray) -> str:
     [
         ("classes: [", "invalid YAML: expected"),
         ("[road, car]", "expected a mapping, got list"),
-        ("{classes: [a, b], masks: colour}", "expected masks: `value` or `color`, got 'colour'"),
+        ("{classes: [a, b], masks: color}", "expected masks: `value` or `color`, got 'color'"),
         ("{classes: [a, b], ignore_colors: [[0, 0, 0]]}", "has ignore_colors, but its masks contain numbers"),
         (
             "{classes: [a, b], masks: color, ignore_colors: [[0, 0, 256]]}",

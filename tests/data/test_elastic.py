@@ -25,7 +25,7 @@ def keys(t: float) -> float:
 
 
 def looped(grid: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Sixteen neighbours of each pixel, those beyond the grid replaced by the nearest of it."""
+    """Sixteen neighbors of each pixel, those beyond the grid replaced by the nearest of it."""
     out = np.zeros((len(grid), *size))
     steps = [
         (points - 1) / (pixels - 1) if pixels > 1 else 0.0 for points, pixels in zip(grid.shape[1:], size, strict=True)

@@ -103,7 +103,7 @@ def test_quarter_turns_are_numpys(turns: int, size: tuple[int, int]) -> None:
 
 @settings(max_examples=30)
 @given(st.integers(0, 500))
-def test_masks_are_sampled_at_pixel_centres(seed: int) -> None:
+def test_masks_are_sampled_at_pixel_centers(seed: int) -> None:
     """Nearest-exact in plain loops, for any affine map; the image is compared with bilinear mixing by hand."""
     chance = rng(seed)
     height, width, size = int(chance.integers(1, 20)), int(chance.integers(1, 20)), (7, 9)
@@ -168,5 +168,5 @@ def test_color_jitter_changes_pixels_and_no_label(name: str) -> None:
     image, moved = Augment(config, IGNORE)(CODES[mask], mask, rng(3))
     assert np.array_equal(moved, mask)
     assert not np.array_equal(image, CODES[mask])
-    # One colour stays one colour, but for the last bits of OpenCV's conversion.
+    # One color stays one color, but for the last bits of OpenCV's conversion.
     assert all(np.ptp(image[mask == k], axis=0).max() <= 2 for k in range(4))

@@ -199,7 +199,7 @@ def test_other_size_and_unknown_values_name_the_file(split: Split, predictions: 
         evaluate_folder(predictions / "none", split)
 
 
-def test_colour_predictions_follow_the_data(split: Split, predictions: Path) -> None:
+def test_color_predictions_follow_the_data(split: Split, predictions: Path) -> None:
     colors = np.vstack([TAXONOMY.palette()[:4]])
     for path in predictions.rglob("*.png"):
         index = int(path.stem.split()[-1])

@@ -11,7 +11,7 @@ from pixelwise.data.transforms import BORDER_COLOR
 IGNORE = 255
 STILL = AugmentConfig(crop=[0, 0], scale=[1.0, 1.0], flip=0.0)
 CODES = np.array([[10, 200, 60], [220, 40, 90], [90, 120, 240], [40, 90, 20]], np.uint8)
-"""A colour for each id, all far from each other and from the border's."""
+"""A color for each id, all far from each other and from the border's."""
 
 
 def blocks(seed: int, height: int, width: int, cell: int = 12) -> np.ndarray:

@@ -38,7 +38,7 @@ def png(
 ) -> bytes:
     """A PNG byte by byte; rows are packed scan lines, each behind its filter byte 0.
 
-    color is 0 for grey, 2 RGB, 3 palette, 4 grey and alpha.
+    color is 0 for gray, 2 RGB, 3 palette, 4 gray and alpha.
     """
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0))
     colors = chunk(b"PLTE", palette) if palette else b""

@@ -47,7 +47,7 @@ def test_jpeg_is_decoded_as_opencv_does(tmp_path: Path) -> None:
     assert np.abs(read_image(_saved(tmp_path, data, "x.jpg")).astype(int) - other).max() <= 1
 
 
-def test_16_bit_grey_is_level_exact(tmp_path: Path) -> None:
+def test_16_bit_gray_is_level_exact(tmp_path: Path) -> None:
     """65536 levels: 257 k is k, and all others round to the nearest level."""
     ramp = np.arange(65536).reshape(256, 256)
     pixels = read_image(_saved(tmp_path, png(256, 256, 16, 0, packed_rows(ramp, 16))))
@@ -55,14 +55,14 @@ def test_16_bit_grey_is_level_exact(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels[..., 0], pixels[..., 2])
 
 
-def test_16_bit_grey_tiff_equals_png(tmp_path: Path) -> None:
+def test_16_bit_gray_tiff_equals_png(tmp_path: Path) -> None:
     ramp = np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32)
     pixels = read_image(_saved(tmp_path, encoded(ramp, "TIFF"), "x.tif"))
     np.testing.assert_array_equal(pixels[..., 1], np.rint(ramp / 257))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_16_bit_colour_is_rounded_and_keeps_channel_order(tmp_path: Path, suffix: str) -> None:
+def test_16_bit_color_is_rounded_and_keeps_channel_order(tmp_path: Path, suffix: str) -> None:
     deep = np.random.default_rng(0).integers(0, 65536, (9, 7, 3)).astype(np.uint16)
     path = tmp_path / f"x{suffix}"
     assert cv2.imwrite(str(path), deep[..., ::-1])
@@ -76,30 +76,30 @@ def test_16_bit_alpha_is_dropped(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(path), deep[..., 2::-1] // 257)
 
 
-def test_16_bit_grey_with_alpha(tmp_path: Path) -> None:
+def test_16_bit_gray_with_alpha(tmp_path: Path) -> None:
     rows = b"".join(b"\0" + struct.pack(">4H", *(257 * v for v in line)) for line in ([1, 9, 200, 0], [255, 255, 0, 3]))
     pixels = read_image(_saved(tmp_path, png(2, 2, 16, 4, rows)))
     np.testing.assert_array_equal(pixels[..., 0], [[1, 200], [255, 0]])
 
 
 @pytest.mark.parametrize(("bits", "factor"), [(1, 255), (2, 85), (4, 17)])
-def test_shallow_grey_fills_the_range(tmp_path: Path, bits: int, factor: int) -> None:
+def test_shallow_gray_fills_the_range(tmp_path: Path, bits: int, factor: int) -> None:
     values = np.arange(2**bits).reshape(1, -1)
     pixels = read_image(_saved(tmp_path, png(2**bits, 1, bits, 0, packed_rows(values, bits))))
     np.testing.assert_array_equal(pixels, np.repeat(values[..., None] * factor, 3, axis=2))
 
 
-def test_palette_gives_its_colours(tmp_path: Path) -> None:
+def test_palette_gives_its_colors(tmp_path: Path) -> None:
     data = png(3, 1, 2, 3, packed_rows(np.array([[2, 0, 1]]), 2), palette=bytes([1, 2, 3, 40, 50, 60, 250, 0, 9]))
     assert read_image(_saved(tmp_path, data)).tolist() == [[[250, 0, 9], [1, 2, 3], [40, 50, 60]]]
 
 
-def test_alpha_is_dropped_and_colours_stay(tmp_path: Path) -> None:
+def test_alpha_is_dropped_and_colors_stay(tmp_path: Path) -> None:
     rgba = np.concatenate([photo(), np.zeros((*photo().shape[:2], 1), np.uint8)], axis=2)
     np.testing.assert_array_equal(read_image(_saved(tmp_path, encoded(rgba, "PNG"))), photo())
 
 
-def test_grey_with_alpha_is_grey(tmp_path: Path) -> None:
+def test_gray_with_alpha_is_gray(tmp_path: Path) -> None:
     data = png(2, 1, 8, 4, bytes([0, 10, 0, 200, 255]))
     assert read_image(_saved(tmp_path, data)).tolist() == [[[10] * 3, [200] * 3]]
 
@@ -152,7 +152,7 @@ def test_exif_turns_the_image(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
-def test_exif_turns_16_bit_colour(tmp_path: Path, orientation: int) -> None:
+def test_exif_turns_16_bit_color(tmp_path: Path, orientation: int) -> None:
     exif = chunk(b"eXIf", b"MM\0*\0\0\0\x08\0\x01" + struct.pack(">HHIHH", 274, 3, 1, orientation, 0) + b"\0\0\0\0")
     deep = photo().astype(np.uint16) * 257
     rows = b"".join(b"\0" + line.astype(">u2").tobytes() for line in deep)

@@ -1,4 +1,4 @@
-"""Masks: the numbers of the file come out exactly, whatever the format, and go in again; colours become classes or are refused."""
+"""Masks: the numbers of the file come out exactly, whatever the format, and go in again; colors become classes or are refused."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _saved(tmp_path: Path, data: bytes, name: str = "x.png") -> Path:
 @pytest.mark.parametrize("color", [0, 3])
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_png_ids_of_every_depth_are_exact(tmp_path: Path, bits: int, color: int) -> None:
-    """Written bit by bit; readers stretch grey ids of 2 bits to 0, 85, 170, 255 and palette ids to luminances."""
+    """Written bit by bit; readers stretch gray ids of 2 bits to 0, 85, 170, 255 and palette ids to luminances."""
     values = np.random.default_rng(bits).integers(0, 2**bits, (5, 7))
     palette = np.random.default_rng(1).integers(0, 256, 3 * 2**bits).astype(np.uint8).tobytes() if color == 3 else b""
     mask = read_mask(_saved(tmp_path, png(7, 5, bits, color, packed_rows(values, bits), palette=palette)))
@@ -55,7 +55,7 @@ def test_16_bit_ids_are_exact(tmp_path: Path) -> None:
 
 
 def _tiff(values: np.ndarray, bits: int, photometric: int) -> bytes:
-    """A grey TIFF byte by byte, one strip, little endian."""
+    """A gray TIFF byte by byte, one strip, little endian."""
     strip = b"".join(packed_rows(values[k : k + 1], bits)[1:] for k in range(len(values)))
     if bits == 16:
         strip = values.astype("<u2").tobytes()
@@ -140,12 +140,12 @@ def _jpeg_in_tiff() -> bytes:
         (
             "d.png",
             png(1, 1, 16, 2, b"\0" + bytes(6)),
-            "has 16-bit colours or alpha; fix: save colour masks with 8 bits",
+            "has 16-bit colors or alpha; fix: save color masks with 8 bits",
         ),
         (
             "a.png",
             png(1, 1, 16, 4, b"\0" + bytes(4)),
-            "has 16-bit colours or alpha; fix: save colour masks with 8 bits",
+            "has 16-bit colors or alpha; fix: save color masks with 8 bits",
         ),
     ],
 )
@@ -203,7 +203,7 @@ TWO = Taxonomy(names=("sky", "road"), colors=((0, 0, 255), (128, 64, 128)))
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_colours_become_classes(data: st.DataObject) -> None:
+def test_colors_become_classes(data: st.DataObject) -> None:
     """Against a loop over pixels and a dictionary."""
     triple = st.tuples(*[st.integers(0, 255)] * 3)
     palette = data.draw(st.lists(triple, min_size=2, max_size=12, unique=True))
@@ -218,7 +218,7 @@ def test_colours_become_classes(data: st.DataObject) -> None:
     assert ids.tolist() == [[wanted[tuple(pixel)] for pixel in row] for row in raw.tolist()]
 
 
-def test_an_unknown_colour_is_named_with_count_and_place() -> None:
+def test_an_unknown_color_is_named_with_count_and_place() -> None:
     raw = np.full((3, 4, 3), (0, 0, 255), np.uint8)
     raw[1, 2:] = (9, 8, 7)
     raw[2, 0] = (0, 0, 254)
@@ -231,17 +231,17 @@ def test_an_unknown_colour_is_named_with_count_and_place() -> None:
 
 
 @pytest.mark.parametrize("color", [(0, 0, 0), (1, 0, 0), (255, 255, 255)])
-def test_unknown_colours_below_between_and_above_the_known(color: tuple[int, int, int]) -> None:
+def test_unknown_colors_below_between_and_above_the_known(color: tuple[int, int, int]) -> None:
     with pytest.raises(MaskError, match=r"\(6 px\), first at row 0, column 0"):
         MaskEncoding(True).encode(np.full((2, 3, 3), color, np.uint8), TWO, "m.png")
 
 
-def test_the_message_names_smoothing_of_a_colour_mask() -> None:
+def test_the_message_names_smoothing_of_a_color_mask() -> None:
     with pytest.raises(MaskError, match="without antialiasing and never save it as JPEG"):
         MaskEncoding(True).encode(photo(), TWO, "m.png")
 
 
-def test_grey_saved_as_rgb_is_read_by_value_and_colours_are_refused() -> None:
+def test_gray_saved_as_rgb_is_read_by_value_and_colors_are_refused() -> None:
     gray = np.array([[0, 1], [255, 0]], np.uint8)
     np.testing.assert_array_equal(MaskEncoding().encode(np.repeat(gray[..., None], 3, axis=2), TWO, "m.png"), gray)
     with pytest.raises(
@@ -250,7 +250,7 @@ def test_grey_saved_as_rgb_is_read_by_value_and_colours_are_refused() -> None:
         MaskEncoding().encode(photo(), TWO, "m.png")
 
 
-def test_numbers_where_colours_were_expected() -> None:
+def test_numbers_where_colors_were_expected() -> None:
     black_and_white = Taxonomy(names=("no", "yes"), colors=((0, 0, 0), (255, 255, 255)))
     assert MaskEncoding(True).encode(np.array([[0, 255]], np.uint8), black_and_white, "m.png").tolist() == [[0, 1]]
     with pytest.raises(MaskError, match=r"m\.png: expected colors, got 16-bit numbers; fix: remove `masks: color`"):

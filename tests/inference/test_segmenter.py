@@ -82,7 +82,7 @@ def test_pil_images_are_read_as_their_files(mode: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_turned_photo_is_labelled_as_the_user_sees_it(
+def test_turned_photo_is_labeled_as_the_user_sees_it(
     segmenter: pixelwise.Segmenter, tmp_path: Path, orientation: int
 ) -> None:
     exif = Image.Exif()

@@ -142,6 +142,6 @@ def test_deconvnet_resizes_an_image_to_its_square_and_the_logits_back() -> None:
     with torch.no_grad():
         scores = model.forward_low_res(square).logits
         back = functional.interpolate(scores, size=(50, 90), mode="bilinear", align_corners=False)
-        # Normalising is linear: before or after the resizing is the same.
+        # Normalizing is linear: before or after the resizing is the same.
         torch.testing.assert_close(model(x).logits, back, atol=1e-3, rtol=1e-3)
     assert model.fc6(torch.zeros(1, 16, 2, 2)).shape[-2:] == (1, 1)

@@ -60,7 +60,7 @@ def test_aligned_bilinear_puts_logits_on_every_eighth_pixel() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (9, 8), (321, 10)])
-def test_an_image_is_padded_with_its_mean_colour(size: tuple[int, int]) -> None:
+def test_an_image_is_padded_with_its_mean_color(size: tuple[int, int]) -> None:
     x = torch.randn(1, 3, *size)
     wide = pad_to_stride(x, 8)
     assert all(side % 8 == 1 and 0 <= side - given < 8 for side, given in zip(wide.shape[-2:], size, strict=True))

@@ -198,7 +198,7 @@ def test_scores_land_on_the_pixels_of_their_centers(name: str, options: dict[str
     """Bilinear interpolation reproduces a ramp, so a crop that is off by one pixel shows as a difference of one."""
 
     def ramp(grid: CoordMap, height: int, width: int) -> torch.Tensor:
-        """Each score is the row and the column of the pixel on which its centre lies."""
+        """Each score is the row and the column of the pixel on which its center lies."""
         rows, columns = (torch.tensor([float(grid.inverse()(i)) for i in range(n)]) for n in (height, width))
         return torch.stack(torch.meshgrid(rows, columns, indexing="ij"))[None]
 

@@ -158,7 +158,7 @@ def test_maps_are_the_papers_layers() -> None:
 
 
 def test_an_image_is_one_box() -> None:
-    """Resized to the square, answered by a heat map, which is brought to the image's size; normalising first is the
+    """Resized to the square, answered by a heat map, which is brought to the image's size; normalizing first is the
     same.
     """
     model, x = tiny(NETS[1]), images(50, 90)

@@ -90,7 +90,7 @@ def test_a_pixel_outside_every_window_affects_nothing() -> None:
     assert affected_outputs(nn.MaxPool2d(1, 4), (8, 8), (2, 0)).size == (0, 0)
 
 
-def test_a_pixel_affects_its_neighbours_through_a_three_by_three() -> None:
+def test_a_pixel_affects_its_neighbors_through_a_three_by_three() -> None:
     assert affected_outputs(nn.Conv2d(3, 1, 3, padding=1), (9, 11), (4, 7)) == (3, 6, 6, 9)
 
 

@@ -1,4 +1,4 @@
-"""Labels at the centres of the logits: DeepLab's every eighth pixel, the middle of a block, none outside the image."""
+"""Labels at the centers of the logits: DeepLab's every eighth pixel, the middle of a block, none outside the image."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ def test_aligned_corners_are_every_eighth_pixel() -> None:
 
 
 @given(st.integers(1, 9), st.integers(1, 9))
-def test_the_centre_of_a_block_is_its_middle(in_size: int, stride: int) -> None:
+def test_the_center_of_a_block_is_its_middle(in_size: int, stride: int) -> None:
     pixels = center_pixels(Bilinear(), in_size, in_size * stride)
     middles = (np.arange(in_size) + 0.5) * stride - 0.5
-    # The outer half of the first and last block has weight one everywhere; of the others, the nearest pixel is at most half a pixel off.
+    # The outer half of the first and last block has weight one everywhere; of the others, the nearest pixel is at most
+    # half a pixel off.
     assert (np.abs(pixels - middles)[1:-1] <= 0.5).all()
     assert (pixels // stride == np.arange(in_size)).all()
 
 
 def test_logits_in_fcns_padding_have_no_labels() -> None:
-    """FCN-32s: kernel 64, stride 32, crop 19, so that logit i is centred on pixel 32 i + 12.5."""
+    """FCN-32s: kernel 64, stride 32, crop 19, so that logit i is centered on pixel 32 i + 12.5."""
     pixels = center_pixels(TransposedBilinear(64, 32, 19), 16, 100)
     assert pixels.tolist()[:4] == [12, 44, 76, 99]
     assert set(pixels.tolist()[5:]) == {-1}

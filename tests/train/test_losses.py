@@ -166,7 +166,7 @@ def test_ignored_pixels_change_nothing() -> None:
 
 
 def jaccard_loss(truth: set[int], wrong: set[int]) -> float:
-    """1 - IoU of a class whose pixels are `truth` when the pixels `wrong` are labelled wrongly."""
+    """1 - IoU of a class whose pixels are `truth` when the pixels `wrong` are labeled wrongly."""
     predicted = truth ^ wrong
     return 1 - len(truth & predicted) / len(truth | predicted) if truth | predicted else 0.0
 

@@ -1,4 +1,4 @@
-"""Learning rates against values worked out by hand, and one step of each optimiser against a few lines of numpy."""
+"""Learning rates against values worked out by hand, and one step of each optimizer against a few lines of numpy."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def test_stages_go_on_where_the_one_before_stopped(data: Path, tmp_path: Path) -
 
 
 def test_a_run_goes_on_without_the_checkpoint_that_it_started_from(data: Path, tmp_path: Path) -> None:
-    """The start's normalisation stays with the run."""
+    """The start's normalization stays with the run."""
     start = create_model("compact", 3, **TINY_COMPACT, preprocessing="caffe")
     save_checkpoint(tmp_path / "start", start, open_dataset(data).taxonomy)
     changes: dict[str, Any] = {

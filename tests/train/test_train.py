@@ -285,7 +285,7 @@ def test_a_huge_rate_ends_in_a_line_and_a_vanishing_one_changes_nothing(data: Pa
     assert all(torch.equal(tensor, fresh[name]) for name, tensor in weights(tmp_path / "none").items())
 
 
-def test_images_without_a_labelled_pixel_cost_nothing(data: Path, tmp_path: Path) -> None:
+def test_images_without_a_labeled_pixel_cost_nothing(data: Path, tmp_path: Path) -> None:
     for path in (data / "masks" / "train").iterdir():
         Image.fromarray(np.full((32, 48), 255, np.uint8)).save(path)
     config = tiny_config(

@@ -45,7 +45,7 @@ def says(name: str, label: int, taxonomy: Taxonomy = TAXONOMY) -> Segmenter:
 
 
 def column_colors(image: Image.Image, row: int) -> list[tuple[int, ...]]:
-    """The colours met on one row from left to right, white left out, each run once."""
+    """The colors met on one row from left to right, white left out, each run once."""
     met: list[tuple[int, ...]] = []
     for color in map(tuple, np.asarray(image)[row].tolist()):
         if color != (255, 255, 255) and (not met or met[-1] != color):
@@ -145,7 +145,7 @@ def test_a_sheet_holds_its_panels_untouched_inside_a_margin() -> None:
 
 
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 64))
-def test_fitted_images_keep_their_shape_and_labels_their_colours(height: int, width: int, side: int) -> None:
+def test_fitted_images_keep_their_shape_and_labels_their_colors(height: int, width: int, side: int) -> None:
     pixels = np.where(np.indices((height, width)).sum(0)[..., None] % 2, (255, 0, 0), (0, 0, 255)).astype(np.uint8)
     fitted = np.asarray(fit(pixels, side, labels=True))
     assert max(fitted.shape[:2]) <= side

@@ -193,7 +193,7 @@ def test_the_figure_of_skips_shows_each_stage_and_what_it_changed(fcn: Segmenter
         changed = labels[column] != labels[column - 1]
         assert (panel(1, column)[changed] == TAXONOMY.palette()[labels[column]][changed]).all()
         unchanged = panel(1, column)[~changed]
-        assert (unchanged == unchanged[:, :1]).all(), "grey where nothing changed"
+        assert (unchanged == unchanged[:, :1]).all(), "gray where nothing changed"
 
 
 def test_networks_that_are_no_sum_of_maps_have_no_image_of_skips(compact: Segmenter) -> None:
@@ -232,7 +232,7 @@ def test_unknown_layers_are_refused(fcn: Segmenter, compact: Segmenter) -> None:
 
 def test_activations_draw_a_row_a_layer(compact: Segmenter) -> None:
     drawn = draw_activations(compact, IMAGE, layers=["stem", "project"])
-    # Six tiles of 160 x 124 with 44 of caption, twice; the colour scale below.
+    # Six tiles of 160 x 124 with 44 of caption, twice; the color scale below.
     assert drawn.width == 6 * 160 + 5 * 14 + 40
     assert drawn.height == 40 + 2 * (124 + 44) + 14 + 14 + 32
 

@@ -57,7 +57,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def split(tmp_path: Path) -> Split:
-    """Six images 400x300, truth an upper and a lower half; image n, key 9 - n, is labelled right down to row 50 n + 50."""
+    """Six images 400x300, truth an upper and a lower half; image n, key 9 - n, is labeled right down to row 50 n + 50."""
     items = []
     for index in range(6):
         image, mask = tmp_path / f"{index}.png", tmp_path / f"{index}_mask.png"
@@ -208,7 +208,7 @@ def test_damaged_files_are_named(run: Path, name: str, text: str) -> None:
     assert not (run / "report.html").exists()
 
 
-def test_matrix_is_normalised_by_rows() -> None:
+def test_matrix_is_normalized_by_rows() -> None:
     scores = Scores.from_matrix(np.array([[6, 2, 0], [0, 4, 0], [0, 0, 0]]), ["a", "b", "c"])
     rows = matrix_rows(scores)
     assert [name for name, _ in rows] == ["a", "b", "c"]

@@ -136,7 +136,7 @@ def test_the_card_shows_facts_and_scores(tmp_path: Path) -> None:
 
 
 def test_the_hub_reads_the_cards_metadata(tmp_path: Path) -> None:
-    """huggingface_hub's own reader finds licence, task and scores in the header, as the Hub shows them."""
+    """huggingface_hub's own reader finds license, task and scores in the header, as the Hub shows them."""
     data = ModelCard.load(saved(tmp_path) / CARD).data
     assert (data.license, data.library_name, data.pipeline_tag) == ("apache-2.0", "pixelwise", "image-segmentation")
     assert data.model_name == "Test"

@@ -293,7 +293,7 @@ def test_a_caffe_classifier_gives_its_logits(
     expected = plain(pixels, blobs)
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
     swapped = plain(pixels.flip(1), blobs)
-    assert (swapped - expected).abs().max() > 1e-3 * expected.abs().max(), "the test would not see swapped colours"
+    assert (swapped - expected).abs().max() > 1e-3 * expected.abs().max(), "the test would not see swapped colors"
 
 
 def fc7_of(model: SegmentationModel, pixels: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ def blobs_of(layers: tuple[Layer, ...]) -> dict[str, list[Tensor]]:
     return {name: [torch.from_numpy(blob).double() for blob in blobs] for name, _, blobs in layers}
 
 
-def centred(images: Tensor, mean: tuple[float, ...], flip: bool) -> Tensor:
+def centered(images: Tensor, mean: tuple[float, ...], flip: bool) -> Tensor:
     """Caffe's input: the first three planes turned around where they are color, each plane less its mean."""
     planes = list(images.double().unbind(1))
     if flip:
@@ -113,8 +113,8 @@ def test_late_fusion_averages_the_scores_of_its_streams(tmp_path: Path) -> None:
     model = import_tiny(write(tmp_path / "x.caffemodel", layers), LATE).model
     assert (model.num_classes, model.in_channels) == (5, 6)
     image, blobs = images(num_channels=6), blobs_of(layers)
-    color = stream(centred(image[:, :3], NYUD_BGR, flip=True), blobs, "color")["fc7"]
-    hha = stream(centred(image[:, 3:], HHA, flip=False), blobs, "hha")["fc7"]
+    color = stream(centered(image[:, :3], NYUD_BGR, flip=True), blobs, "color")["fc7"]
+    hha = stream(centered(image[:, 3:], HHA, flip=False), blobs, "hha")["fc7"]
     score = 0.5 * conv(color, blobs["score_frcolor"]) + 0.5 * conv(hha, blobs["score_frhha"])
     with torch.no_grad():
         assert_same(model(image).logits, crop(up(score, blobs["upscore"][0], 32), 19, image))
@@ -127,7 +127,7 @@ def test_two_heads_label_twice(tmp_path: Path, stride: int) -> None:
     assert isinstance(model, TwoHeadFCN)
     assert (model.num_classes, model.num_geometric) == (5, NUM_GEOMETRIC)
     image, blobs = images(), blobs_of(layers)
-    maps = stream(centred(image, SIFT_FLOW_BGR, flip=True), blobs)
+    maps = stream(centered(image, SIFT_FLOW_BGR, flip=True), blobs)
     with torch.no_grad():
         semantic, geometric = (
             low.upsample_to((image.shape[-2], image.shape[-1])).logits for low in model.forward_low_res_all(image)
@@ -142,7 +142,7 @@ def test_early_fusion_takes_depth_as_its_fourth_plane(tmp_path: Path) -> None:
     model = import_tiny(path, "fcn32s_vgg16").model
     assert model.in_channels == 4
     image, blobs = images(num_channels=4), blobs_of(layers)
-    maps = stream(centred(image, (*NYUD_BGR, 7.844), flip=True), blobs, first="conv1_1_bgrd")
+    maps = stream(centered(image, (*NYUD_BGR, 7.844), flip=True), blobs, first="conv1_1_bgrd")
     with torch.no_grad():
         assert_same(model(image).logits, head(maps, blobs, 32, image))
     assert import_tiny(path, "fcn32s_vgg16", in_channels=4).model.in_channels == 4
@@ -168,7 +168,7 @@ def test_nets_that_look_alike_are_told_apart_by_their_files_name(
     model = import_tiny(write(tmp_path / f"{file}.caffemodel", layers), PLAIN[stride]).model
     image, blobs = images(), blobs_of(layers)
     with torch.no_grad():
-        assert_same(model(image).logits, head(stream(centred(image, mean, flip), blobs), blobs, stride, image))
+        assert_same(model(image).logits, head(stream(centered(image, mean, flip), blobs), blobs, stride, image))
 
 
 NETS = [(LATE, None), (TWO_HEADS[16], None), ("fcn32s_vgg16", 4)]

@@ -77,8 +77,8 @@ def test_the_table_agrees_with_the_publishers(name: str, url: str, sha256: str |
     assert (entry.url, entry.sha256, entry.preprocessing) == (url, sha256, preprocessing)
 
 
-def test_googlenets_normalisation_is_that_of_torchvision() -> None:
-    """torchvision normalises, then undoes it: transform_input multiplies by std / 0.5 and adds (mean - 0.5) / 0.5."""
+def test_googlenets_normalization_is_that_of_torchvision() -> None:
+    """torchvision normalizes, then undoes it: transform_input multiplies by std / 0.5 and adds (mean - 0.5) / 0.5."""
     ours = PREPROCESSING[str(WEIGHTS["googlenet.torchvision"].preprocessing)]
     for channel, (mean, std) in enumerate(zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)):
         for value in (0.0, 17.0, 255.0):
@@ -90,7 +90,7 @@ def test_googlenets_normalisation_is_that_of_torchvision() -> None:
 def test_every_entry_is_complete(entry: PublishedWeights) -> None:
     assert (Preprocess(entry.preprocessing, 6 if "color-hha" in entry.name else 3).std > 0).all()
     assert entry.num_classes in (21, 33, 40, 60, 1000)
-    assert all((entry.licence, entry.score, entry.source, entry.file_name))
+    assert all((entry.license, entry.score, entry.source, entry.file_name))
     if entry.sha256 is not None:
         assert entry.url.startswith("https://")
         assert re.fullmatch("[0-9a-f]{8,64}", entry.sha256)

@@ -1,7 +1,7 @@
 """What a network costs and sees: parameters, multiply-adds, activations, receptive field.
 
-Reading order: `mult_adds` and `receptive_field` (each measures one thing), `profile` (all of them for one network), `model_table` (all
-networks), `conformance` (the same numbers beside those that the papers publish).
+Reading order: `mult_adds` and `receptive_field` (each measures one thing), `profile` (all of them for one network),
+`model_table` (all networks), `conformance` (the same numbers beside those that the papers publish).
 """
 
 from __future__ import annotations

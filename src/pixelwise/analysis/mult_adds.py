@@ -19,8 +19,8 @@ _RANDOM = ("normal_", "uniform_")
 class ShapesOnly(TorchFunctionMode):
     """On the meta device, skip batch norms and random initialization: shapes are all that matters there.
 
-    torch works through both in Python, which takes most of the time of building and counting a network, and imports its compiler for
-    the second, which takes seconds. Off the meta device nothing changes.
+    torch works through both in Python, which takes most of the time of building and counting a network, and imports its
+    compiler for the second, which takes seconds. Off the meta device nothing changes.
     """
 
     def __torch_function__(

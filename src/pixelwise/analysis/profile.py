@@ -24,7 +24,8 @@ from .receptive_field import receptive_field_size
 
 # Heights of the two images on which strides are measured; their difference is a multiple of every usual stride.
 _HEIGHTS = (512, 1024)
-# Output pixels whose receptive fields are compared: a pixel between two positions of the feature map sees more than one on it.
+# Output pixels whose receptive fields are compared: a pixel between two positions of the feature map sees more than one
+# on it.
 _PIXELS = (240, 253, 266)
 FLOAT_BYTES = 4
 
@@ -207,8 +208,8 @@ def count_modules(model: SegmentationModel, images: Tensor) -> tuple[tuple[Modul
 def measure_strides(model: SegmentationModel) -> tuple[int, int]:
     """Return the image pixels per position of the logits, and of the coarsest feature map.
 
-    They are measured by the rows that a feature map gains on a taller image, which padding and cropping do not change. For a
-    network that resizes every image to one square they are pixels of that square.
+    They are measured by the rows that a feature map gains on a taller image, which padding and cropping do not change.
+    For a network that resizes every image to one square they are pixels of that square.
     """
     if model.fixed_input_size:
         heights = _feature_heights(model, model.fixed_input_size)

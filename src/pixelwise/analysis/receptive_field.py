@@ -1,9 +1,9 @@
 """The receptive field of an output pixel, measured on any network.
 
-Replace every weight by 1 and every maximum by a mean, drop activations, norms and dropout, and read the receptive field off the
-gradient of the input: it is non-zero exactly where a path leads from the input pixel to the output pixel. No zero weight, no dead
-unit and no lost maximum can hide a path. One channel stands for all, since every channel sees the same pixels, and one thin strip
-per axis stands for the image, since the two axes are independent.
+Replace every weight by 1 and every maximum by a mean, drop activations, norms and dropout, and read the receptive field
+off the gradient of the input: it is non-zero exactly where a path leads from the input pixel to the output pixel. No
+zero weight, no dead unit and no lost maximum can hide a path. One channel stands for all, since every channel sees the
+same pixels, and one thin strip per axis stands for the image, since the two axes are independent.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def receptive_field_window(model: SegmentationModel, size: tuple[int, int], pixe
 def receptive_field_size(model: SegmentationModel, length: int, positions: Sequence[int]) -> int | None:
     """Return the largest receptive field, in pixels per side, of the output pixels at `positions` of `length` pixels.
 
-    The strip is made longer until its borders cut nothing off. Returns None if they still do at MAX_LENGTH pixels, as after a
-    global pooling.
+    The strip is made longer until its borders cut nothing off. Returns None if they still do at MAX_LENGTH pixels, as
+    after a global pooling.
     """
     # 256 is a multiple of every usual stride, so the pixels keep their positions relative to the feature map.
     margin = 256

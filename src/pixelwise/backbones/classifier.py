@@ -22,7 +22,7 @@ class ClassifierBackbone(Backbone):
                 fc7 are (7, 4096) and (1, 4096); empty after a global average pooling
     architecture  common name of its variants, such as AlexNet of CaffeNet; published files of one architecture fit the
                        networks on its variants; empty for architectures without variants
-    same_stem_padding  padding of the first convolution that keeps its outputs centred on their pixels; None for
+    same_stem_padding  padding of the first convolution that keeps its outputs centered on their pixels; None for
                        backbones whose builder has no option for that padding, so that FCN cannot be built on them
     """
 
@@ -133,5 +133,5 @@ class ChainBackbone(ClassifierBackbone):
 
 
 def max_pool(kernel: int, *, stride: int = 2, ceil_mode: bool, padding: int = 0) -> nn.MaxPool2d:
-    """Return a max pooling. Only odd kernels are padded: an even kernel has no centre to keep in place."""
+    """Return a max pooling. Only odd kernels are padded: an even kernel has no center to keep in place."""
     return nn.MaxPool2d(kernel, stride, padding=padding if kernel % 2 else 0, ceil_mode=ceil_mode)

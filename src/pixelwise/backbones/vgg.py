@@ -45,7 +45,7 @@ class VGG(ChainBackbone):
         stem_padding, ceil_mode    FCN: 100 and True
         output_stride, pool_kernel DeepLab v1: 8 and 3. An output stride below 32 needs 3x3 poolings, because a 2x2
         pooling without
-                                   its stride has no centre
+                                   its stride has no center
     """
 
     architecture = "VGG"

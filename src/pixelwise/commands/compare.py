@@ -38,13 +38,13 @@ def compare(
     image
         The image to label.
     model
-        A run, a checkpoint folder or a Hugging Face Hub id; repeat it for several models, in the order of the panels. The
-        shipped street-scene model by default.
+        A run, a checkpoint folder or a Hugging Face Hub id; repeat it for several models, in the order of the panels.
+        The shipped street-scene model by default.
     truth
         The true mask of the image, in file values or class colors; adds the mean IoU of each model.
     crf
-        Add a panel with the fully connected CRF after each model: a preset such as deeplabv2, or "run" for the parameters that
-        `pixelwise crf-search` found for this run.
+        Add a panel with the fully connected CRF after each model: a preset such as deeplabv2, or "run" for the
+        parameters that `pixelwise crf-search` found for this run.
     out
         The image file to write, .png or .jpg.
     """

@@ -15,8 +15,8 @@ from ._labeling import print_skipped, run_jobs
 def demo(photos: Path = Path("samples"), /, *, out: Path = Path("demo"), model: str | None = None) -> int:
     """Label a folder of photos and show them on one HTML page.
 
-    Writes masks, overlays and index.html, a single file with a before/after slider, a legend to switch classes on and off,
-    and the area fraction of each class. It opens in any browser, offline.
+    Writes masks, overlays and index.html, a single file with a before/after slider, a legend to switch classes on and
+    off, and the area fraction of each class. It opens in any browser, offline.
 
     Parameters
     ----------

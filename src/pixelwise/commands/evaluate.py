@@ -50,8 +50,8 @@ def evaluate(
     predictions
         Score the masks KEY.png of this folder instead of a model; one per image of the split.
     crf
-        Score the model followed by the fully connected CRF: a preset such as deeplabv2, or "run" for the parameters that
-        `pixelwise crf-search` found for this run.
+        Score the model followed by the fully connected CRF: a preset such as deeplabv2, or "run" for the parameters
+        that `pixelwise crf-search` found for this run.
     precision
         Floating-point precision of the network.
     device

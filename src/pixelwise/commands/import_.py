@@ -83,7 +83,7 @@ def _summary(imported: Imported, path: Path, entry: PublishedWeights | None) -> 
     lines = [f"{spec.name}, {spec.num_classes} classes, {spec.in_channels} channels, {options}"]
     lines.append(f"loaded {report.num_values:,} numbers in {len(report.loaded)} arrays of {path}")
     if entry is not None:
-        lines.append(f"published as {entry.name}: {entry.score}; use: {entry.licence}")
+        lines.append(f"published as {entry.name}: {entry.score}; use: {entry.license}")
     if report.checked:
         lines.append(f"checked, equal to the network's fixed numbers: {listed(report.checked, NUM_SHOWN)}")
     for reason in dict.fromkeys(report.dropped.values()):
@@ -118,7 +118,7 @@ def _card(imported: Imported, file_name: str, entry: PublishedWeights | None) ->
             "published as": entry.name,
             "url": entry.url,
             "source": entry.source,
-            "licence": entry.licence,
+            "license": entry.license,
         }
         card["scores"] = {"as published": entry.score}
     return card

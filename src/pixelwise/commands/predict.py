@@ -59,8 +59,8 @@ def predict(
     overwrite
         Overwrite existing files.
     crf
-        Refine the labels with the fully connected CRF: a preset (deeplabv1, deeplabv2, deconvnet, pydensecrf), or "run" for
-        the parameters that `pixelwise crf-search` found for this run.
+        Refine the labels with the fully connected CRF: a preset (deeplabv1, deeplabv2, deconvnet, pydensecrf), or "run"
+        for the parameters that `pixelwise crf-search` found for this run.
     precision
         Floating-point precision of the network.
     device

@@ -15,8 +15,8 @@ Read in this order; each file needs those before it:
     meanfield.py    algorithm 1 in linear time: tiles of the image, the steps by the paper's names
     lattice.py      one message passing: splat, blur, slice, with a diagram of bands
     codes.py        where lattice vertices lie and how they are numbered
-    simplex.py      loops: the vertices around each point, their neighbours
-    blur.py         two ways to blur along a direction, for colours and for positions
+    simplex.py      loops: the vertices around each point, their neighbors
+    blur.py         two ways to blur along a direction, for colors and for positions
     loops.py        loops: what runs per pixel and per lattice point in every iteration
     simd.py         eight classes at once, in LLVM's language
     compiled.py     how loops are compiled, cached and spread over threads

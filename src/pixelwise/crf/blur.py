@@ -1,8 +1,8 @@
 """The blur of Adams et al. along the lattice's d + 1 directions, for points anywhere and for points in rows.
 
-Points are numbered in the order of their codes, in which the last feature counts most. With colours among the features,
-neighbours lie anywhere in memory: `LineBlur` follows the lines of each direction one by one, so that every point is
-read once and nothing is copied. With pixel positions alone the points lie in rows, as pixels do, and neighbours a row
+Points are numbered in the order of their codes, in which the last feature counts most. With colors among the features,
+neighbors lie anywhere in memory: `LineBlur` follows the lines of each direction one by one, so that every point is
+read once and nothing is copied. With pixel positions alone the points lie in rows, as pixels do, and neighbors a row
 or two apart: `WindowBlur` slides over them once for all directions.
 """
 
@@ -21,10 +21,10 @@ Integers = NDArray[np.int32]
 Longs = NDArray[np.int64]
 
 MAX_WINDOW_FEATURES = 2
-"""A window is for features of a plane, where nearly all points have neighbours. With colours every second has none, and
+"""A window is for features of a plane, where nearly all points have neighbors. With colors every second has none, and
 mispredicted branches cost more than the window gains."""
 MAX_WINDOW_OFFSET = 4096
-"""A window is for neighbours at most this many points off, so that it fits a core's cache."""
+"""A window is for neighbors at most this many points off, so that it fits a core's cache."""
 # Shorter chunks of points would not be worth a loop's start.
 _MIN_CHUNK = 64
 
@@ -51,28 +51,28 @@ class LineBlur:
 class WindowBlur:
     """The blur that slides a window over all points.
 
-    neighbours  (d + 1, 2, m) int32: those before and after each point, -1 for none
-    max_offset  the largest difference of a point's number and its neighbour's
+    neighbors  (d + 1, 2, m) int32: those before and after each point, -1 for none
+    max_offset  the largest difference of a point's number and its neighbor's
     """
 
-    neighbours: Integers
+    neighbors: Integers
     max_offset: int
 
     def __call__(self, plane: Floats, *, reverse: bool) -> None:
         """Do as `LineBlur` does."""
-        loops.blur_window(plane, self.neighbours[:: -1 if reverse else 1], self.max_offset)
+        loops.blur_window(plane, self.neighbors[:: -1 if reverse else 1], self.max_offset)
 
 
 def choose_blur(codes: Longs, steps: Longs, workers: Workers) -> LineBlur | WindowBlur:
     """Return the blur for points with these codes (m,), ascending; steps (d + 1,) are the first of `code_strides`."""
     # One step along direction j: d more on coordinate j, 1 less on all others.
     directions = len(steps) * steps - steps.sum()
-    neighbours: Integers = np.empty((len(steps), 2, len(codes)), np.int32)
-    tasks = [(codes, *task) for task in zip(directions, neighbours, strict=True)]
-    offsets = workers.run(simplex.neighbours_along, tasks)
+    neighbors: Integers = np.empty((len(steps), 2, len(codes)), np.int32)
+    tasks = [(codes, *task) for task in zip(directions, neighbors, strict=True)]
+    offsets = workers.run(simplex.neighbors_along, tasks)
     if len(steps) - 1 <= MAX_WINDOW_FEATURES and max(offsets) <= MAX_WINDOW_OFFSET:
-        return WindowBlur(neighbours, max(_MIN_CHUNK, *offsets))
+        return WindowBlur(neighbors, max(_MIN_CHUNK, *offsets))
     orders: Integers = np.empty((len(steps), len(codes)), np.int32)
     links: Floats = np.empty(orders.shape, np.float32)
-    workers.run(simplex.lines_of, zip(neighbours, orders, links, strict=True))
+    workers.run(simplex.lines_of, zip(neighbors, orders, links, strict=True))
     return LineBlur(orders, links)

@@ -40,7 +40,7 @@ def code_strides(lowest: NDArray[Any], highest: NDArray[Any], copies: int = 1) -
     """Return (d + 2,) int64: the factors of a vertex's d + 1 coordinates in its code, then that of the copy's number.
 
     lowest, highest (d,): the features' range; copies: how many lattices share one numbering (the images of a batch).
-    The codes of all vertices around such points, and of their neighbours, differ. Where the range is so wide that 64
+    The codes of all vertices around such points, and of their neighbors, differ. Where the range is so wide that 64
     bits cannot hold it, strides are odd random numbers: two of a million vertices then share a code with a probability
     of 1 in 30 million.
     Raises ConfigError for a range that is not finite or too wide.
@@ -56,7 +56,7 @@ def code_strides(lowest: NDArray[Any], highest: NDArray[Any], copies: int = 1) -
     strides = [1]
     for j in range(1, d + 1):
         # Coordinate j is the sum of the scaled features from j on, less j times the one before; a vertex, or a
-        # neighbour of one, lies at most 3.5 (d + 1) beyond its point.
+        # neighbor of one, lies at most 3.5 (d + 1) beyond its point.
         extent = (high[j:] - low[j:]).sum() + j * (high[j - 1] - low[j - 1])
         strides.append(strides[-1] * (math.ceil(extent) + 8 * (d + 1)))
     if strides[-1] * copies >= 2**62:

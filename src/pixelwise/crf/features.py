@@ -6,7 +6,7 @@ https://arxiv.org/abs/1210.5644), equation 3:
     k(f_i, f_j) = w1 exp(-|p_i - p_j|^2 / 2 theta_alpha^2 - |I_i - I_j|^2 / 2 theta_beta^2)     appearance
                 + w2 exp(-|p_i - p_j|^2 / 2 theta_gamma^2)                                      smoothness
 
-With positions p and colours I divided by their thetas, both are exp(-|f_i - f_j|^2 / 2), of 5 and of 2 features.
+With positions p and colors I divided by their thetas, both are exp(-|f_i - f_j|^2 / 2), of 5 and of 2 features.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NORMALIZATIONS = ("symmetric", "after", "before", "none")
 
 
 def check_normalization(name: str) -> None:
-    """Raise UnknownNameError for a normalisation that does not exist."""
+    """Raise UnknownNameError for a normalization that does not exist."""
     if name not in NORMALIZATIONS:
         raise UnknownNameError(name, "no such CRF normalization", suggest(str(name), NORMALIZATIONS))
 
@@ -48,7 +48,7 @@ def check_number(name: str, value: Any, *, above_zero: bool = False) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
-    """The two kernels of the paper, in its letters, how they are normalised, and the number of iterations.
+    """The two kernels of the paper, in its letters, how they are normalized, and the number of iterations.
 
     w1, theta_alpha (pixels), theta_beta (steps of 0..255)  weight and standard deviations of the appearance kernel
     w2, theta_gamma (pixels)                                weight and standard deviation of the smoothness kernel
@@ -115,7 +115,7 @@ class Kernel:
 
     features       (N, d) float, one row per pixel in row-major order, in standard deviations
     weight         its factor beside the unary scores
-    compatibility  (C, C), row l, column l': the penalty of label l beside a neighbour l'; None takes the call's
+    compatibility  (C, C), row l, column l': the penalty of label l beside a neighbor l'; None takes the call's
     normalization  as in `Parameters`
     Raises ConfigError for features that are not numbers or a weight that is not finite.
     """
@@ -147,7 +147,7 @@ def position_features(size: tuple[int, int], theta: float) -> Floats:
 def appearance_features(image: NDArray[Any], theta_position: float, theta_values: float | Sequence[float]) -> Floats:
     """Return (H * W, 2 + c): positions over theta_position pixels, and the c values of each pixel over theta_values.
 
-    image (H, W, c) or (H, W) of any number type: colour, depth, time, an embedding. theta_values: one for all values,
+    image (H, W, c) or (H, W) of any number type: color, depth, time, an embedding. theta_values: one for all values,
     or c.
     """
     image = as_numbers("crf image", image)

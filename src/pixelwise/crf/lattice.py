@@ -154,7 +154,7 @@ class Lattice:
                 start, count = own.start + sum(map(len, of_band[:k])), len(of_band[k])
                 self.points[start : start + count] = numbers[done : done + count]
                 done += count
-            # 3. The neighbours along each direction.
+            # 3. The neighbors along each direction.
             self.kernels.append(KernelLattice(column, points, choose_blur(unique, step, workers)))
         self.starts, self.copies = simplex.copies_of(self.points, self.size)
 
@@ -175,7 +175,7 @@ class Lattice:
     def filter(self, values: NDArray[Any], *, reverse: bool = False, workers: Workers | None = None) -> Floats:
         """Return the sum of the kernels' filters: values (C, N) -> (C, N) float32; `reverse` gives the transposed map.
 
-        The two differ a little, since the blur's directions do not commute where neighbours are missing.
+        The two differ a little, since the blur's directions do not commute where neighbors are missing.
         """
         steps = LatticeFilter(self, len(values), workers=workers or Workers(1))
         pixels = np.zeros((self.num_pixels, steps.width), np.float32)

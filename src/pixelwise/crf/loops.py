@@ -44,7 +44,7 @@ class Band(NamedTuple):
 
 
 @compiled
-def initialise(band: Band, unary: Any, sums: Any, blocks: Any) -> None:
+def initialize(band: Band, unary: Any, sums: Any, blocks: Any) -> None:
     """Set Q to the softmax of the log-probabilities `unary` (n * L,), and splat it into `sums`."""
     width = len(blocks) * LANES
     clear(sums)
@@ -55,7 +55,7 @@ def initialise(band: Band, unary: Any, sums: Any, blocks: Any) -> None:
 
 @compiled
 def update(band: Band, values: Any, unary: Any, sums: Any, blocks: Any) -> None:
-    """Slice the messages `values`, add the unary scores, normalise, and splat the new Q into `sums`."""
+    """Slice the messages `values`, add the unary scores, normalize, and splat the new Q into `sums`."""
     width, end = len(blocks) * LANES, band.ids.shape[1]
     messages = fetch(values, band.points, blocks)
     clear(sums)
@@ -63,14 +63,14 @@ def update(band: Band, values: Any, unary: Any, sums: Any, blocks: Any) -> None:
         # Local update: exp(scores) = exp(-psi_u - Q^), where -Q^ is sliced from the lattice points around the pixel.
         scores = load(unary, i * width, LANES, blocks)
         scores = slice_pixel(scores, i, band, messages, blocks, first=0, stop=end)
-        q = softmax(scores)  # exp, and normalise
+        q = softmax(scores)  # exp, and normalize
         # The next message passing begins.
         splat_pixel(q, i, band, sums, blocks)
 
 
 @compiled
 def last_update(band: Band, values: Any, unary: Any, blocks: Any) -> None:
-    """Slice the messages, add the unary scores, normalise, and leave Q in `unary`."""
+    """Slice the messages, add the unary scores, normalize, and leave Q in `unary`."""
     width, end = len(blocks) * LANES, band.ids.shape[1]
     messages = fetch(values, band.points, blocks)
     for i in range(len(band.ids)):
@@ -132,8 +132,8 @@ def blur_lines(plane: Any, order: Any, links: Any) -> None:
 
     plane (m * 8,): one block of classes; order, links (m,) of `simplex.lines_of`.
 
-    A line's ends have one neighbour. Following the lines, each point is read once and nothing has to be copied. Where a
-    line ends, the link is 0: most lines of an image's colours are two points long, and a branch would be mispredicted
+    A line's ends have one neighbor. Following the lines, each point is read once and nothing has to be copied. Where a
+    line ends, the link is 0: most lines of an image's colors are two points long, and a branch would be mispredicted
     there.
     """
     point = order[0] * LANES
@@ -149,12 +149,12 @@ def blur_lines(plane: Any, order: Any, links: Any) -> None:
 
 
 @compiled
-def blur_window(plane: Any, neighbours: Any, max_offset: int) -> None:
+def blur_window(plane: Any, neighbors: Any, max_offset: int) -> None:
     """Blur along every direction in one pass, in place.
 
-    plane (m * 8,): one block of classes; neighbours (d + 1, 2, m), -1 for none.
+    plane (m * 8,): one block of classes; neighbors (d + 1, 2, m), -1 for none.
 
-    No neighbour is further than `max_offset` points away. So the points are cut into chunks of that length, and each
+    No neighbor is further than `max_offset` points away. So the points are cut into chunks of that length, and each
     direction follows the one before at a distance of one chunk: between them lie few enough points for a cache.
 
         chunk            0   1   2   3   4  ...
@@ -163,7 +163,7 @@ def blur_window(plane: Any, neighbours: Any, max_offset: int) -> None:
         direction 2  ->      *                      reads the plane, writes the ring
         copy back    ->  *                          after an odd number of directions
     """
-    directions, _, num = neighbours.shape
+    directions, _, num = neighbors.shape
     stages = directions + directions % 2
     length = 1
     while length < (stages + 1) * max_offset:
@@ -180,23 +180,23 @@ def blur_window(plane: Any, neighbours: Any, max_offset: int) -> None:
                     store(plane, i * LANES, LANES, load(ring, (i & around) * LANES, LANES, (0,)))
             elif stage % 2:
                 blur_chunk(
-                    ring, plane, neighbours[stage], first=first, stop=stop, source_mask=around, target_mask=everywhere
+                    ring, plane, neighbors[stage], first=first, stop=stop, source_mask=around, target_mask=everywhere
                 )
             else:
                 blur_chunk(
-                    plane, ring, neighbours[stage], first=first, stop=stop, source_mask=everywhere, target_mask=around
+                    plane, ring, neighbors[stage], first=first, stop=stop, source_mask=everywhere, target_mask=around
                 )
 
 
 @compiled
 def blur_chunk(
-    source: Any, target: Any, neighbours: Any, first: int, stop: int, source_mask: int, target_mask: int
+    source: Any, target: Any, neighbors: Any, first: int, stop: int, source_mask: int, target_mask: int
 ) -> None:
     """Blur points first..stop along one direction; `number & mask` is a point's index in an array."""
     half = np.float32(0.5)
     for i in range(first, stop):
         blurred = load(source, (i & source_mask) * LANES, LANES, (0,))
-        before, after = neighbours[0, i], neighbours[1, i]
+        before, after = neighbors[0, i], neighbors[1, i]
         if before >= 0:
             blurred = plus_times(blurred, load(source, (before & source_mask) * LANES, LANES, (0,)), half)
         if after >= 0:

@@ -5,11 +5,11 @@ stays in.
 
     algorithm 1                          here                           where
     ---------------------------------    ---------------------------    --------------------------------------------
-    Q_i(l) <- exp(-psi_u(l)) / Z_i       `initialise`                   pixels: softmax, then splat
+    Q_i(l) <- exp(-psi_u(l)) / Z_i       `initialize`                   pixels: softmax, then splat
     repeat
       Q~_i(l)  <- sum_j k(f_i, f_j) Q_j  `message_passing`              splat above, blur here, slice below
       Q^_i(l)  <- sum_l' mu(l, l') w Q~  `compatibility_transform`      lattice points
-      Q_i(l)   <- exp(-psi_u(l) - Q^)    `local_update`, `normalise`    pixels: slice, add, softmax, then splat again
+      Q_i(l)   <- exp(-psi_u(l) - Q^)    `local_update`, `normalize`    pixels: slice, add, softmax, then splat again
 
 A kernel's message passing is splat, blur, slice (`lattice.py`). All three are linear, and the lattice has far fewer
 points than the image has pixels: so weights, the scaling constant and the compatibility matrix are applied between blur
@@ -40,7 +40,7 @@ from .features import LEAST_PROBABILITY, Kernel
 from .lattice import Floats, Lattice, LatticeFilter
 
 TILE = (96, 64)
-"""The largest height and width of a tile. A tile has fewer colours than as many pixels of long rows, so that a core's
+"""The largest height and width of a tile. A tile has fewer colors than as many pixels of long rows, so that a core's
 cache holds its lattice points."""
 
 
@@ -50,7 +50,7 @@ class CRFTables:
     size     (height, width); kernels as in `refine`, at least one
 
     tiles            (rows, columns) of each, in the order of the lattice's bands
-    bands            the lattice's tables, its weights times the kernels' normalisation
+    bands            the lattice's tables, its weights times the kernels' normalization
     compatibilities  (C, C) of each kernel, or None
     Raises ConfigError for features that are not finite or too large.
     """
@@ -67,7 +67,7 @@ class CRFTables:
         self.tiles = list(product(rows, columns))
         areas = [(rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in self.tiles]
         self.lattice = Lattice([self._in_tiles(kernel.features) for kernel in kernels], workers, band_lengths=areas)
-        self.bands = self.lattice.tables(*_normalised_weights(self.lattice, kernels, workers))
+        self.bands = self.lattice.tables(*_normalized_weights(self.lattice, kernels, workers))
         self.compatibilities = [kernel.compatibility for kernel in kernels]
 
     def _in_tiles(self, features: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -90,12 +90,12 @@ def mean_field(
     compatibility  (C, C) for the kernels without one of their own; None is Potts, [l != l']
     """
     state = _State(tables, len(probs))
-    state.initialise(probs)
+    state.initialize(probs)
     for done in range(1, iterations + 1):
         state.message_passing(weights)
         state.compatibility_transform(compatibility)
         if done < iterations:
-            state.local_update_and_normalise()
+            state.local_update_and_normalize()
     state.last_update()  # the same, but Q is kept, not splatted
     return state.marginals()
 
@@ -114,7 +114,7 @@ class _State:
         self.filter = LatticeFilter(tables.lattice, num_classes, workers=tables.workers, bands=tables.bands)
         self.unary: Floats = np.empty(tables.lattice.num_pixels * self.filter.width, np.float32)
 
-    def initialise(self, probs: NDArray[np.floating]) -> None:
+    def initialize(self, probs: NDArray[np.floating]) -> None:
         """Set psi_u = -log P and Q = softmax(-psi_u), and splat Q."""
         blocks = self.filter.blocks
 
@@ -123,7 +123,7 @@ class _State:
             planes = planes.reshape(self.num_classes, -1)
             np.log(planes, out=planes)
             loops.to_vectors(planes, self.num_classes, loops.NEG_INF, unary)
-            loops.initialise(band, unary, sums, blocks)
+            loops.initialize(band, unary, sums, blocks)
 
         self.workers.run(from_probs, zip(self.tables.tiles, *self._per_band(), strict=True))
 
@@ -135,7 +135,7 @@ class _State:
     def compatibility_transform(self, compatibility: NDArray[np.floating] | None) -> None:
         """Replace the messages of each kernel by -mu times them; Potts costs nothing.
 
-        For Potts, -[l != l'] and [l == l'] differ by 1 for all labels alike, which `normalise` cancels: the messages
+        For Potts, -[l != l'] and [l == l'] differ by 1 for all labels alike, which `normalize` cancels: the messages
         stay as they are.
         """
         for kernel, own in zip(self.tables.lattice.kernels, self.tables.compatibilities, strict=True):
@@ -148,7 +148,7 @@ class _State:
             messages[:, : self.num_classes] = messages[:, : self.num_classes] @ -mu.T
             values[:] = messages.reshape(-1, *values.shape[::2]).transpose(1, 0, 2)
 
-    def local_update_and_normalise(self) -> None:
+    def local_update_and_normalize(self) -> None:
         """Set Q = softmax(-psi_u + sliced messages), and splat it."""
         values, blocks = self.filter.values.reshape(-1), self.filter.blocks
         self.workers.run(
@@ -157,7 +157,7 @@ class _State:
         )
 
     def last_update(self) -> None:
-        """Set Q as `local_update_and_normalise` does, and keep it in `unary`."""
+        """Set Q as `local_update_and_normalize` does, and keep it in `unary`."""
         values, blocks = self.filter.values.reshape(-1), self.filter.blocks
         self.workers.run(
             lambda band, unary, _: loops.last_update(band, values, unary, blocks), zip(*self._per_band(), strict=True)
@@ -179,8 +179,8 @@ class _State:
         return self.tables.bands, self.filter.of_bands(self.unary), self.filter.sums_of_bands()
 
 
-def _normalised_weights(lattice: Lattice, kernels: Sequence[Kernel], workers: Workers) -> tuple[Floats, Floats]:
-    """Return the lattice's weights times the normalisation: (N, V) to splat with and (N, V) to slice with.
+def _normalized_weights(lattice: Lattice, kernels: Sequence[Kernel], workers: Workers) -> tuple[Floats, Floats]:
+    """Return the lattice's weights times the normalization: (N, V) to splat with and (N, V) to slice with.
 
     n_i is the filter of ones. `symmetric` divides by sqrt(n_i n_j): both sides by the square root of their own.
     """

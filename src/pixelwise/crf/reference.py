@@ -27,12 +27,12 @@ def gaussian(features: NDArray[Any]) -> Doubles:
     return np.exp(-distances / 2)
 
 
-def normalised(k: Doubles, normalization: str) -> Doubles:
+def normalized(k: Doubles, normalization: str) -> Doubles:
     """Return the kernel matrix (N, N) divided as the name says, by n_i = sum_j k(f_i, f_j), the filter of ones."""
     n = k.sum(1)
     divisors = {"symmetric": np.sqrt(np.outer(n, n)), "after": n[:, None], "before": n[None, :], "none": np.ones(1)}
-    normalised: Doubles = k / divisors[normalization]
-    return normalised
+    normalized: Doubles = k / divisors[normalization]
+    return normalized
 
 
 def mean_field(
@@ -50,11 +50,11 @@ def mean_field(
     """
     num_classes = len(probs)
     psi_u = -np.log(np.maximum(probs.reshape(num_classes, -1).astype(np.float64), LEAST_PROBABILITY))  # (C, N)
-    filters = [normalised(gaussian(kernel.features), kernel.normalization) for kernel in kernels]
+    filters = [normalized(gaussian(kernel.features), kernel.normalization) for kernel in kernels]
     potts = 1 - np.eye(num_classes) if compatibility is None else compatibility
     mus = [potts if kernel.compatibility is None else kernel.compatibility for kernel in kernels]
 
-    q = np.exp(-psi_u) / np.exp(-psi_u).sum(0)  # initialise
+    q = np.exp(-psi_u) / np.exp(-psi_u).sum(0)  # initialize
     for _ in range(iterations):
         messages = [q @ k.T for k in filters]  # message passing: sum_j k(f_i, f_j) Q_j(l)
         penalty = sum(  # compatibility transform: sum_l' mu(l, l') sum_m w^(m) message
@@ -63,6 +63,6 @@ def mean_field(
         )
         energy = psi_u + penalty
         q = np.exp(energy.min(0) - energy)  # local update; the least energy only keeps exp in range, Z cancels it
-        q = q / q.sum(0)  # normalise
+        q = q / q.sum(0)  # normalize
     marginals: Doubles = q.reshape(probs.shape)
     return marginals

@@ -39,7 +39,7 @@ def refine(
     image          (H, W, 3) uint8, RGB: the image that was classified, at its own size
     probs          (C, H, W) float in 0..1, summing to 1 over the classes at each pixel
     parameters     the paper's two kernels, or the name of a preset: deeplabv1, deeplabv2, deconvnet, pydensecrf
-    compatibility  (C, C), row l, column l': the penalty of label l beside a neighbour l'. None is Potts, [l != l']
+    compatibility  (C, C), row l, column l': the penalty of label l beside a neighbor l'. None is Potts, [l != l']
     kernels        further kernels on any features (`appearance_features`), beside the two
     threads        None takes OMP_NUM_THREADS or all cores; the result does not depend on it
     returns        (C, H, W) float32, summing to 1 at each pixel

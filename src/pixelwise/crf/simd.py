@@ -1,6 +1,6 @@
 """Class vectors: the arithmetic on all classes of a pixel at once, written in LLVM's own language.
 
-numba vectorises short inner loops over classes poorly; with these five operations the main loop runs four times as
+numba vectorizes short inner loops over classes poorly; with these five operations the main loop runs four times as
 fast.
 
 How to read this file:

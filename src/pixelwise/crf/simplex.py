@@ -1,4 +1,4 @@
-"""The compiled loops that build a permutohedral lattice: simplices around points, vertices, neighbours, lines.
+"""The compiled loops that build a permutohedral lattice: simplices around points, vertices, neighbors, lines.
 
 Source: Adams, Baek, Davis 2010, sections 3.1 to 3.3. Arithmetic is single precision, in the order of the authors' C++
 code with ties rounded to even: a point on the border of two simplices then lands in the same one as there, and so the
@@ -55,7 +55,7 @@ def enclose(features: Any, factors: Any, steps: Any, *, first_id: int, column: i
             same = same and codes[r] == code
             codes[r] = code
             code += whole - np.uint64(d + 1) * steps[axis[r]]
-        if same:  # neighbouring pixels mostly share a simplex; no need to look its vertices up again
+        if same:  # neighboring pixels mostly share a simplex; no need to look its vertices up again
             for r in range(d + 1):
                 ids[i, column + r] = ids[i - 1, column + r]
             continue
@@ -133,15 +133,15 @@ def enlarged(table: Any) -> Any:
 
 
 @compiled
-def neighbours_along(codes: Any, step: Any, neighbours: Any) -> Any:
-    """Find the points' neighbours along one direction, whose codes are `step` less and `step` more.
+def neighbors_along(codes: Any, step: Any, neighbors: Any) -> Any:
+    """Find the points' neighbors along one direction, whose codes are `step` less and `step` more.
 
-    codes (m,) int64, ascending. Fills neighbours (2, m) int32 with the numbers of those before and after, -1 for none.
-    Returns the largest difference of a point's number and its neighbour's.
+    codes (m,) int64, ascending. Fills neighbors (2, m) int32 with the numbers of those before and after, -1 for none.
+    Returns the largest difference of a point's number and its neighbor's.
     """
     max_offset, k, wanted, unsigned_step = 0, 0, codes[0], np.uint64(step)
     for i in range(len(codes)):
-        neighbours[0, i] = neighbours[1, i] = -1
+        neighbors[0, i] = neighbors[1, i] = -1
     for i in range(len(codes)):
         following = np.int64(np.uint64(codes[i]) + unsigned_step)
         if i == 0 or following < wanted:  # the start, or the sum has wrapped around
@@ -150,28 +150,28 @@ def neighbours_along(codes: Any, step: Any, neighbours: Any) -> Any:
         while k < len(codes) and codes[k] < wanted:
             k += 1
         if k < len(codes) and codes[k] == wanted:
-            neighbours[1, i], neighbours[0, k] = k, i
+            neighbors[1, i], neighbors[0, k] = k, i
             max_offset = max(max_offset, abs(k - i))
     return max_offset
 
 
 @compiled
-def lines_of(neighbours: Any, order: Any, links: Any) -> None:
-    """Order the points by the lines that they form along one direction; neighbours (2, m) of `neighbours_along`.
+def lines_of(neighbors: Any, order: Any, links: Any) -> None:
+    """Order the points by the lines that they form along one direction; neighbors (2, m) of `neighbors_along`.
 
     Fills order (m,) int32 with the points' numbers, line after line, and links (m,) float32 with the weight of the
     point before in the blur: 1/2, or 0 where a line begins.
     """
     done = 0
     for i in range(len(order)):
-        if neighbours[0, i] < 0:
+        if neighbors[0, i] < 0:
             order[done], links[done] = i, 0
             done += 1
-            following = neighbours[1, i]
+            following = neighbors[1, i]
             while following >= 0:
                 order[done], links[done] = following, 0.5
                 done += 1
-                following = neighbours[1, following]
+                following = neighbors[1, following]
 
 
 @compiled

@@ -115,12 +115,12 @@ def mean_field(
 ) -> Tensor:
     """Run algorithm 1: scores (P, C), log of the probabilities -> (P, C), scores whose softmax are the marginals.
 
-    weights (K,), one per lattice; compatibility (C, C), row l, column l': the penalty of label l beside a neighbour l'.
+    weights (K,), one per lattice; compatibility (C, C), row l, column l': the penalty of label l beside a neighbor l'.
     """
     factors = [lattice.normalization_factors(normalization, scores.dtype) for lattice in lattices]
     refined = scores
     for _ in range(iterations):
-        q = refined.softmax(1)  # initialise; later normalise
+        q = refined.softmax(1)  # initialize; later normalize
         messages = torch.zeros_like(q)
         for weight, lattice, (before, after) in zip(weights, lattices, factors, strict=True):
             messages = messages + weight * after * smooth(q * before, lattice)  # message passing
@@ -132,7 +132,7 @@ class BatchLattice:
     """Tables of a permutohedral lattice over a batch: features (B, N, d) in standard deviations, on any device.
 
     ids         (B * N, d + 1) int64 lattice points around each pixel; weights (B * N, d + 1), barycentric
-    neighbours  (d + 1, 2, M) int64, one step back and forth along each direction; M for none
+    neighbors  (d + 1, 2, M) int64, one step back and forth along each direction; M for none
     norms       (B * N,): the filter of ones
     """
 
@@ -153,7 +153,7 @@ class BatchLattice:
             found = torch.searchsorted(vertices, wanted)
             return found.masked_fill(vertices[found.clamp_max(self.size - 1)] != wanted, self.size)
 
-        self.neighbours = torch.stack([find(step) for step in (d + 1) * steps - steps.sum()])
+        self.neighbors = torch.stack([find(step) for step in (d + 1) * steps - steps.sum()])
         self.alpha = alpha(d)
         self.norms = self.filter(points.new_ones(len(points), 1))[:, 0]
 
@@ -166,10 +166,10 @@ class BatchLattice:
         pairs = list(zip(self.ids.T, weights.T, strict=True))
         points = values.new_zeros(
             self.size + 1, values.shape[1]
-        )  # the last one, always 0, stands for missing neighbours
+        )  # the last one, always 0, stands for missing neighbors
         for ids, weight in pairs:
             points.index_add_(0, ids, values * weight[:, None])
-        for before, after in reversed(self.neighbours) if reverse else self.neighbours:
+        for before, after in reversed(self.neighbors) if reverse else self.neighbors:
             points[:-1] += 0.5 * (points[before] + points[after])
         return self.alpha * sum((points[ids] * weight[:, None] for ids, weight in pairs), torch.zeros_like(values))
 
@@ -220,12 +220,12 @@ def _paper_features(images: Tensor, parameters: Parameters) -> list[Tensor]:
     rows, columns = (torch.arange(n, dtype=torch.float32, device=images.device) for n in (height, width))
     places = torch.stack([columns.expand(height, width), rows[:, None].expand(height, width)], -1)
     places = places.view(1, -1, 2).expand(batch, -1, 2)
-    colours = images.permute(0, 2, 3, 1).reshape(batch, -1, 3).float()
+    colors = images.permute(0, 2, 3, 1).reshape(batch, -1, 3).float()
     # Divided by tensors: by a number, a GPU multiplies with its reciprocal, which moves points on the borders of
     # simplices.
     thetas = [parameters.theta_gamma, parameters.theta_alpha, parameters.theta_beta]
     gamma, alpha, beta = torch.tensor(thetas, device=images.device)[:, None]
-    return [places / gamma, torch.cat([places / alpha, colours / beta], 2)]
+    return [places / gamma, torch.cat([places / alpha, colors / beta], 2)]
 
 
 def _enclose(points: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """From files on disk to batches: dataset formats, splits, augmentation, the loader.
 
-Reading order: `dataset` (splits and items), `formats` (one file per folder layout), `transforms` (augmentation), `loader` (batches).
-For U-Net's weight map of your own masks, see `border_weights`.
+Reading order: `dataset` (splits and items), `formats` (one file per folder layout), `transforms` (augmentation),
+`loader` (batches). For U-Net's weight map of your own masks, see `border_weights`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def open_dataset(path: str | Path, format: str | None = None) -> Dataset:
 def find_dataset(path: str | Path, format: str | None = None) -> Dataset:
     """Open a dataset folder without checking that its files exist; `Dataset.problems` lists what is wrong.
 
-    Raises DatasetError for a folder that no format (or not the named one) recognizes, UnknownNameError for an unknown format.
+    Raises DatasetError for a folder that no format (or not the named one) recognizes, UnknownNameError for an unknown
+    format.
     """
     folder = Path(path)
     if not folder.is_dir():

@@ -2,11 +2,12 @@
 
     w(x) = w_c(x) + w0 * exp(-(d1(x) + d2(x))^2 / (2 sigma^2))
 
-w_c balances the classes; d1 and d2 are the distances from pixel x to the nearest and to the second nearest instance (a biological cell
-in the paper). Source: Ronneberger et al. 2015 (https://arxiv.org/abs/1505.04597), equation 2; w0 = 10, sigma about 5 pixels.
+w_c balances the classes; d1 and d2 are the distances from pixel x to the nearest and to the second nearest instance (a
+biological cell in the paper). Source: Ronneberger et al. 2015 (https://arxiv.org/abs/1505.04597), equation 2; w0 = 10,
+sigma about 5 pixels.
 
-Ours, where the paper is silent: a distance is Euclidean, from the centre of a background pixel to that of the nearest pixel of an
-instance; pixels of instances get no second term.
+Ours, where the paper is silent: a distance is Euclidean, from the center of a background pixel to that of the nearest
+pixel of an instance; pixels of instances get no second term.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ def label_instances(mask: NDArray[Any], ignore_id: int, background: int = 0) -> 
 
 
 def separate_instances(instances: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Insert background between touching instances: a pixel with a higher-numbered neighbour, corners included, becomes 0.
+    """Insert background between touching instances: a pixel with a higher-numbered neighbor, corners included, becomes 0.
 
-    For masks (H, W) that number each object. The network learns to label the resulting line of one pixel as background, and
-    `border_weights` gives it the largest weight.
+    For masks (H, W) that number each object. The network learns to label the resulting line of one pixel as background,
+    and `border_weights` gives it the largest weight.
     """
     highest = cv2.dilate(instances.astype(np.float64), np.ones((3, 3), np.uint8))
     return np.where((instances > 0) & (highest > instances), 0, instances).astype(np.int32)
@@ -69,8 +70,8 @@ def border_weights(instances: NDArray[np.int32], w0: float = 10, sigma: float = 
         distance = cv2.distanceTransform(
             (instances[box] != number).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
         )
-        # OpenCV's last bit depends on where the array lies in memory, and a resumed run must see the same bits. The square of a
-        # distance between pixels is an integer, so its root can be taken exactly.
+        # OpenCV's last bit depends on where the array lies in memory, and a resumed run must see the same bits. The
+        # square of a distance between pixels is an integer, so its root can be taken exactly.
         distance = np.sqrt(np.rint(np.square(distance, dtype=np.float64))).astype(np.float32)
         # Keep the two smallest distances seen so far.
         second[box] = np.minimum(second[box], np.maximum(nearest[box], distance))

@@ -19,9 +19,9 @@ def check_classes(split: Split, *, skip_bad: bool = False) -> list[str]:
     Raises DatasetError for images without masks, and if one of two classes is missing while 255 is ignored: such 0/255 masks
     usually mean 255 as a class.
     """
-    unlabelled = [item.key for item in split.items if item.mask is None]
-    if unlabelled:
-        what = f"{len(unlabelled)} images have no mask, first {unlabelled[0]}"
+    unlabeled = [item.key for item in split.items if item.mask is None]
+    if unlabeled:
+        what = f"{len(unlabeled)} images have no mask, first {unlabeled[0]}"
         raise DatasetError(f"split {split.name}", what, "add masks, or train on a split that has them")
     taxonomy = split.taxonomy
     counts = np.zeros(taxonomy.ignore_id + 1, np.int64)

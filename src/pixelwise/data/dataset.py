@@ -21,7 +21,7 @@ from ..registry import suggest
 
 @dataclass(frozen=True)
 class Item:
-    """One image of a split: key (unique in the split), image file, mask file or None if it is not labelled."""
+    """One image of a split: key (unique in the split), image file, mask file or None if it is not labeled."""
 
     key: str
     image: Path
@@ -42,7 +42,8 @@ class MaskEncoding:
     def encode(self, raw: NDArray[Any], taxonomy: Taxonomy, source: object) -> NDArray[Any]:
         """Convert file values (H, W) or colors (H, W, 3) to class ids (H, W) and `ignore_id`.
 
-        Raises MaskError naming `source`, the unknown value or color, its number of pixels and the position of the first.
+        Raises MaskError naming `source`, the unknown value or color, its number of pixels and the position of the
+        first.
         """
         if self.by_color:
             return self._encode_colors(raw, taxonomy, source)
@@ -140,7 +141,7 @@ class Split(Sequence[Sample]):
 
     @property
     def has_masks(self) -> bool:
-        """Whether every image is labelled."""
+        """Whether every image is labeled."""
         return all(item.mask is not None for item in self.items)
 
 
@@ -216,7 +217,8 @@ class Dataset:
 def _must_be_disjoint(name: str, other: str) -> bool:
     """Return whether `other` is scored with what was learned or chosen on `name`: a shared image would spoil the score.
 
-    Other lists may contain each other: `trainaug` extends `train`, `trainval` contains `val`, `seg11valid` is a part of it.
+    Other lists may contain each other: `trainaug` extends `train`, `trainval` contains `val`, `seg11valid` is a part of
+    it.
     """
     if name.startswith("trainval") or name == "val":
         return other == "test"

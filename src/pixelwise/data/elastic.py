@@ -1,9 +1,8 @@
 """Elastic deformation: random displacements of a coarse grid, interpolated to every pixel by a bicubic spline.
 
-Source: U-Net (https://arxiv.org/abs/1505.04597), section 3.1: a 3 x 3 grid, displacements drawn from a normal distribution with a
-standard deviation of 10 pixels.
-Ours, where the paper is silent: the outer grid points lie on the corners of the image; the cubic is Keys' (a = -1/2), and the
-grid is extended by repeating its border.
+Source: U-Net (https://arxiv.org/abs/1505.04597), section 3.1: a 3 x 3 grid, displacements drawn from a normal
+distribution with a standard deviation of 10 pixels. Ours, where the paper is silent: the outer grid points lie on the
+corners of the image; the cubic is Keys' (a = -1/2), and the grid is extended by repeating its border.
 """
 
 from __future__ import annotations

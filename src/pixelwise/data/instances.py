@@ -1,7 +1,8 @@
 """DeconvNet's training crops: one object at a time (stage 1), then boxes that overlap an object (stage 2).
 
-Source: Noh et al. 2015 (https://arxiv.org/abs/1505.04366), section 4.2. The authors use instance masks and edge boxes. Here an
-object is a connected region of one class, and a proposal is a random box that overlaps the object's box by half or more.
+Source: Noh et al. 2015 (https://arxiv.org/abs/1505.04366), section 4.2. The authors use instance masks and edge boxes.
+Here an object is a connected region of one class, and a proposal is a random box that overlaps the object's box by half
+or more.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from ..core import Window
 from .transforms import Point, Transform, warp
 
 BACKGROUND = 0
-# Source: DeconvNet, section 4.2: boxes are enlarged by 1.2, proposals overlap by an IoU of 0.5 or more, images have 250 x 250.
+# Source: DeconvNet, section 4.2: boxes are enlarged by 1.2, proposals overlap by an IoU of 0.5 or more, images have 250
+# x 250.
 ENLARGED = 1.2
 MIN_OVERLAP = 0.5
 SIDE = 250

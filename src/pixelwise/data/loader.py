@@ -1,7 +1,7 @@
 """From a split to batches. The image and the augmentation of draw number n are functions of (seed, n) alone.
 
-So a resumed run sees what it would have seen without the interruption, with any number of workers, and no state of the loader has
-to be saved.
+So a resumed run sees what it would have seen without the interruption, with any number of workers, and no state of the
+loader has to be saved.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ class AugmentedDataset(Dataset[TrainingSample]):
 
 
 class ResumableBatchSampler(Sampler[list[int]]):
-    """Numbers of the draws of one rank, batch by batch, from batch `start` up to `stop`; ranks take neighbouring batches."""
+    """Numbers of the draws of one rank, batch by batch, from batch `start` up to `stop`; ranks take neighboring batches."""
 
     def __init__(self, start: int, stop: int, *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         self.batches = range(start, stop)
@@ -185,8 +185,8 @@ def collate(samples: Sequence[TrainingSample]) -> Batch:
 class TrainLoader:
     """Batches in order. An error in a worker is raised here with its own class and message.
 
-    It draws nothing from torch's global generator. Call `close()` if you stop early: workers ignore signals and would block
-    the exit of the interpreter.
+    It draws nothing from torch's global generator. Call `close()` if you stop early: workers ignore signals and would
+    block the exit of the interpreter.
     """
 
     def __init__(self, dataset: AugmentedDataset, batches: ResumableBatchSampler, workers: int) -> None:
@@ -253,7 +253,8 @@ def _collate_or_error(rows: Sequence[TrainingSample | PixelwiseError]) -> Batch 
 class WorkerInit:
     """Set a worker up: one thread, and death with its parent, so that a killed run leaves no process behind.
 
-    A worker ignores signals to the whole process group: the parent handles them, and still needs the images of the current step.
+    A worker ignores signals to the whole process group: the parent handles them, and still needs the images of the
+    current step.
     """
 
     parent: int
@@ -271,6 +272,7 @@ class WorkerInit:
 
             # PR_SET_PDEATHSIG: Linux kills this process when its parent ends. Elsewhere torch's own watchdog has to do.
             ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-        # The parent may have died before the line above. A fork server, where one starts the workers, dies with the parent.
+        # The parent may have died before the line above. A fork server, where one starts the workers, dies with the
+        # parent.
         if multiprocessing.get_start_method() == "fork" and os.getppid() != self.parent:
             raise SystemExit("the training process is gone")

@@ -1,8 +1,8 @@
 """Augmentation: one warp (affine, optionally elastic) for image and mask, then one color jitter of the image.
 
-A transform is a callable `transform(image, mask, rng, center) -> (image, mask)` on arrays (H, W, C) uint8 and (H, W) class ids.
-Outside the source the warp fills the image with the training mean and the mask with the ignore id. Masks are sampled at
-pixel centers (nearest-exact), so that only ids of the source come out.
+A transform is a callable `transform(image, mask, rng, center) -> (image, mask)` on arrays (H, W, C) uint8 and (H, W)
+class ids. Outside the source the warp fills the image with the training mean and the mask with the ignore id. Masks are
+sampled at pixel centers (nearest-exact), so that only ids of the source come out.
 """
 
 from __future__ import annotations
@@ -87,7 +87,8 @@ class Augment:
     ) -> NDArray[np.float64]:
         """Draw the (column, row) of the source that the crop is centered on; `extent` is what the crop covers there.
 
-        With probability `class_balanced_prob` it lies near a pixel of a class that is drawn evenly from those in the mask.
+        With probability `class_balanced_prob` it lies near a pixel of a class that is drawn evenly from those in the
+        mask.
         """
         source = np.array(mask.shape[::-1], float)
         low = np.minimum(extent, source) / 2

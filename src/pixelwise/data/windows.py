@@ -8,8 +8,8 @@ from itertools import product
 def window_starts(length: int, window: int) -> list[int]:
     """Return the first pixel of each window along an axis of `length` pixels.
 
-    The stride is the window's size; the last window ends with the axis and may overlap the one before. A window longer than
-    the axis is centered on it, so it starts at a negative position.
+    The stride is the window's size; the last window ends with the axis and may overlap the one before. A window longer
+    than the axis is centered on it, so it starts at a negative position.
     """
     if length <= window:
         return [(length - window) // 2]

@@ -52,7 +52,7 @@ def search(
 ) -> SearchResult:
     """Return the best of two grids of w1, theta_alpha and theta_beta, by mean IoU on images spread over `split`.
 
-    start     gives the other parameters; default: w2 and theta_gamma 3, ten iterations, `after` normalisation
+    start     gives the other parameters; default: w2 and theta_gamma 3, ten iterations, `after` normalization
     progress  called with (refinements done, refinements in all) after each image's refinement with one setting
     cache     stores the counts; those that it has are not computed again
     The best parameters are returned even where they are no gain: `mean_iou` may be below `mean_iou_before`.

@@ -235,7 +235,7 @@ def evaluate_folder(
     files = _prediction_files(Path(folder), split)
     for done, (item, path) in enumerate(zip(split.items, files, strict=True), 1):
         raw = read_mask(path)
-        # Where truth is drawn in colours, predictions may be colours or numbers: `predict` writes numbers.
+        # Where truth is drawn in colors, predictions may be colors or numbers: `predict` writes numbers.
         encoding = split.encoding if raw.ndim == 3 else MaskEncoding()
         prediction = encoding.encode(raw, split.taxonomy, path)
         truth = split.read_labels(item)

@@ -1,17 +1,18 @@
 """Read and write images and masks: all pixels enter and leave through this package.
 
 Every image becomes (H, W, 3) uint8 RGB, upright according to its EXIF orientation:
-    8-bit grey, 1-bit    the grey value three times; 1-bit is black 0 and white 255
-    palette              the palette's colours
-    alpha                dropped; the colours of transparent pixels stay as stored
-    CMYK, YCbCr          Pillow's plain conversion; colour profiles are not applied
-    16-bit grey, colour  divided by 257 and rounded: 0..65535 fills 0..255
+    8-bit gray, 1-bit    the gray value three times; 1-bit is black 0 and white 255
+    palette              the palette's colors
+    alpha                dropped; the colors of transparent pixels stay as stored
+    CMYK, YCbCr          Pillow's plain conversion; color profiles are not applied
+    16-bit gray, color  divided by 257 and rounded: 0..65535 fills 0..255
     float TIFF           0..1 times 255 and rounded; other ranges and NaN are refused
 A mask keeps the numbers of its file: palette indices, 1-, 2- and 4-bit ids, 16-bit ids.
 Refused: folders, pipes, empty, cut or damaged files, several pages or frames, more than MAX_PIXELS, and every format
 outside the list (PDF, EPS, PSD and similar formats have a history of harmful files).
 
-Reading order: `decode` (file to Pillow image), `read` (Pillow image to array), `write`, `listing` (the images of a folder).
+Reading order: `decode` (file to Pillow image), `read` (Pillow image to array), `write`, `listing` (the images of a
+folder).
 """
 
 from __future__ import annotations

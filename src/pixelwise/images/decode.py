@@ -74,10 +74,10 @@ class Decoded(NamedTuple):
 
     image        loaded; its orientation tag is not applied unless `turned`
     data         the bytes of the file
-    bits         per channel, as stored: Pillow stretches grey of 2 and 4 bits to 8, and cuts colour of 16 to 8
+    bits         per channel, as stored: Pillow stretches gray of 2 and 4 bits to 8, and cuts color of 16 to 8
     orientation  EXIF's, 1..8
     turned       True for TIFF, which Pillow turns while loading
-    inverted     True for grey TIFF with white as zero, which Pillow inverts while loading
+    inverted     True for gray TIFF with white as zero, which Pillow inverts while loading
     lossy        True where the decoded values may differ from the values that were saved (JPEG)
     """
 

@@ -55,7 +55,7 @@ def from_pil(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def read_mask(path: str | Path) -> NDArray[Any]:
-    """Read the exact values of a mask file: (H, W) uint8 or uint16, or (H, W, 3) uint8 RGB where classes are colours.
+    """Read the exact values of a mask file: (H, W) uint8 or uint16, or (H, W, 3) uint8 RGB where classes are colors.
 
     Palette files give indices, 1-, 2- and 4-bit files the ids as stored; alpha is dropped; EXIF turns a mask like its
     image.
@@ -67,8 +67,8 @@ def read_mask(path: str | Path) -> NDArray[Any]:
         what = f"is a lossy {decoded.image.format}, which does not keep the labels exactly"
         raise MaskError(path, what, "export the mask as PNG from its source")
     if bits == 16 and mode in ("LA", "RGB", "RGBA"):
-        fix = "save colour masks with 8 bits, or labels as 16-bit grey PNG"
-        raise MaskError(path, "has 16-bit colours or alpha", fix)
+        fix = "save color masks with 8 bits, or labels as 16-bit gray PNG"
+        raise MaskError(path, "has 16-bit colors or alpha", fix)
     if mode in ("LA", "PA"):
         values = values[..., 0]
     elif mode in ("RGB", "RGBA"):
@@ -84,13 +84,13 @@ def read_mask(path: str | Path) -> NDArray[Any]:
         values = values.astype(np.uint16)
     elif mode in ("1", "L", "P"):
         values = values.astype(np.uint8)
-        # Undo Pillow's changes to grey: 2- and 4-bit values stretched to 0..255, white-is-zero inverted.
+        # Undo Pillow's changes to gray: 2- and 4-bit values stretched to 0..255, white-is-zero inverted.
         if mode == "L" and bits in (2, 4):
             values = values // (255 // (2**bits - 1))
         if decoded.inverted:
             values = 2**bits - 1 - values
     else:
-        fix = "save labels as 8- or 16-bit grey or palette PNG"
+        fix = "save labels as 8- or 16-bit gray or palette PNG"
         raise MaskError(path, f"has pixels of mode {mode}, which cannot hold labels", fix)
     return np.ascontiguousarray(values)
 
@@ -138,7 +138,7 @@ def _scale_float(path: str | Path, pixels: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _read_16_bit_color(path: str | Path, decoded: Decoded) -> NDArray[np.uint16]:
-    """Decode 16-bit colour as (H, W, 3), upright.
+    """Decode 16-bit color as (H, W, 3), upright.
 
     Pillow, which has checked the file, keeps only the high byte of each value; OpenCV keeps both.
     """
@@ -146,6 +146,6 @@ def _read_16_bit_color(path: str | Path, decoded: Decoded) -> NDArray[np.uint16]
 
     pixels = cv2.imdecode(np.frombuffer(decoded.data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
-        what = "has 16-bit colour in an unsupported layout"
+        what = "has 16-bit color in an unsupported layout"
         raise ImageError(path, what, "save it with 8 bits, or as 16-bit PNG")
     return _turn(pixels[..., 2::-1], decoded.orientation)

@@ -30,9 +30,9 @@ def write_mask(path: str | Path, values: NDArray[Any], *, palette: NDArray[Any] 
 
 
 def encode_mask(values: NDArray[Any], *, palette: NDArray[Any] | None = None) -> bytes:
-    """Encode labels (H, W) uint8 or uint16 as a palette PNG, or as a 16-bit grey PNG where a value exceeds 255.
+    """Encode labels (H, W) uint8 or uint16 as a palette PNG, or as a 16-bit gray PNG where a value exceeds 255.
 
-    palette (n, 3) RGB 0..255 colours the values 0..n-1; other values get the colours of the VOC devkit.
+    palette (n, 3) RGB 0..255 colors the values 0..n-1; other values get the colors of the VOC devkit.
     """
     if values.max() > 255:
         image = Image.fromarray(values.astype(np.uint16))

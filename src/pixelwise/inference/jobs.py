@@ -1,4 +1,4 @@
-"""Plan the labelling of many images: which images, and the names of the files that are written for each."""
+"""Plan the labeling of many images: which images, and the names of the files that are written for each."""
 
 from __future__ import annotations
 

@@ -28,12 +28,12 @@ def write_labels(path: Path, prediction: Prediction) -> None:
 
 
 def write_overlay(path: Path, prediction: Prediction, opacity: float) -> None:
-    """Write the colours of the classes laid over the image."""
+    """Write the colors of the classes laid over the image."""
     write_image(path, np.asarray(prediction.overlay(opacity)))
 
 
 def write_colors(path: Path, prediction: Prediction) -> None:
-    """Write the mask in the colours of the classes, as RGB."""
+    """Write the mask in the colors of the classes, as RGB."""
     write_image(path, np.asarray(prediction.colorize()))
 
 
@@ -55,8 +55,8 @@ class FileOutput(NamedTuple):
 class OutputOptions:
     """The files that are written beside the mask.
 
-    overlay  NAME_overlay.jpg, the colours laid over the image; opacity 0..1 of the colours
-    color    NAME_color.png, the mask in the colours of the classes as RGB
+    overlay  NAME_overlay.jpg, the colors laid over the image; opacity 0..1 of the colors
+    color    NAME_color.png, the mask in the colors of the classes as RGB
     probs    NAME_probs.npy, (K, H, W) float16 probabilities
     """
 

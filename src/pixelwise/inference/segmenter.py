@@ -35,8 +35,8 @@ class Segmenter(ModelHubMixin):
     `from_pretrained`, `save_pretrained` and `push_to_hub` read and write checkpoint folders.
 
     model      the network, in eval mode
-    taxonomy   names, colours and file values of its classes
-    card       recipe, data, scores, licence
+    taxonomy   names, colors and file values of its classes
+    card       recipe, data, scores, license
     crf        parameters of the fully connected CRF that refines the labels, or None
     """
 

@@ -75,7 +75,7 @@ class ResidualBlock(MainPath):
 def caffe_lrn() -> nn.LocalResponseNorm:
     """Return Caffe's local response normalization, (B, C, H, W) -> same.
 
-    x / (1 + 1e-4 / 5 * sum of squares over five neighbouring channels) ** 0.75. Caffe divides alpha by the window's
+    x / (1 + 1e-4 / 5 * sum of squares over five neighboring channels) ** 0.75. Caffe divides alpha by the window's
     length and adds 1; the AlexNet paper adds 2 and does not divide, which is another function. Source: the BVLC
     CaffeNet and GoogLeNet prototxt files.
     """

@@ -36,7 +36,7 @@ def scale_channels(num_channels: int, width_mult: float) -> int:
 def inflate_first_conv(weight: Tensor, in_channels: int) -> Tensor:
     """Extend the weights of a first convolution from (F, 3, k, k) to (F, in_channels, k, k).
 
-    The three colour planes are kept; every further plane is their mean. Raises ConfigError for fewer than three
+    The three color planes are kept; every further plane is their mean. Raises ConfigError for fewer than three
     channels. Source: FCN's early fusion on NYUDv2 (the net surgery of its RGB-D net).
     """
     if in_channels < 3 or weight.shape[1] != 3:

@@ -42,7 +42,7 @@ def deform_conv2d(
     groups = offsets.shape[1] // (2 * kernel_area)
 
     # Regular grid of an ordinary convolution, (k * l, 2, h, w), plus the offsets. Positions are kept in single
-    # precision at least: half precision does not tell neighbouring positions beyond 256 apart.
+    # precision at least: half precision does not tell neighboring positions beyond 256 apart.
     axis_grid = partial(_axis_grid, stride=stride, padding=padding, dilation=dilation, device=offsets.device)
     row, column = axis_grid(size[0], rows), axis_grid(size[1], columns)
     shape = (rows, columns, *size)
@@ -71,15 +71,15 @@ def _sample_bilinear(x: Tensor, positions: Tensor) -> Tensor:
     corner = positions.floor()
     values = x.flatten(2)
     out = x.new_zeros(num, channels, *positions.shape[1:2], *positions.shape[3:])
-    # The four neighbours of each position, each weighted by the area of the opposite rectangle.
+    # The four neighbors of each position, each weighted by the area of the opposite rectangle.
     for down in (0, 1):
         for right in (0, 1):
             row, column = (corner[:, :, 0] + down), (corner[:, :, 1] + right)
             share = (1 - (positions[:, :, 0] - row).abs()) * (1 - (positions[:, :, 1] - column).abs())
             inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
             index = row.clamp(0, height - 1).long() * width + column.clamp(0, width - 1).long()
-            neighbours = values.gather(2, index.flatten(1)[:, None].expand(-1, channels, -1)).view_as(out)
-            out = out + neighbours * (share * inside)[:, None].to(x.dtype)
+            neighbors = values.gather(2, index.flatten(1)[:, None].expand(-1, channels, -1)).view_as(out)
+            out = out + neighbors * (share * inside)[:, None].to(x.dtype)
     return out
 
 

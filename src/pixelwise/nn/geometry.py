@@ -1,7 +1,7 @@
 """Geometry of feature maps, from the layers alone: coordinates on the image, receptive fields, sizes and crops.
 
-All formulas are exact arithmetic for one axis; all layers are square. A position of a map is its centre, and pixel 0
-has its centre at 0. A layer of stride 2 maps image coordinate x to x / 2 + shift; chaining layers chains these affine
+All formulas are exact arithmetic for one axis; all layers are square. A position of a map is its center, and pixel 0
+has its center at 0. A layer of stride 2 maps image coordinate x to x / 2 + shift; chaining layers chains these affine
 maps. FCN's crop offsets, U-Net's context and DeepLab's receptive fields all follow from this file.
 """
 
@@ -64,7 +64,7 @@ class Layer:
 
     @property
     def coordinates(self) -> CoordMap:
-        """Input position -> output position. Source: Caffe's coord_map.py, derived here from the kernel's centre."""
+        """Input position -> output position. Source: Caffe's coord_map.py, derived here from the kernel's center."""
         half_width = Fraction(self.extent - 1, 2)
         if self.transposed:
             return CoordMap(Fraction(self.stride), half_width - self.padding)

@@ -28,7 +28,7 @@ def _centered(order: str, *mean: float) -> dict[str, Any]:
     return {"order": order, "mean": list(mean), "std": [1.0] * len(mean)}
 
 
-# Means of the authors' nets for NYUDv2 and SIFT Flow: colour in BGR order, HHA as stored, depth as its natural
+# Means of the authors' nets for NYUDv2 and SIFT Flow: color in BGR order, HHA as stored, depth as its natural
 # logarithm. Source: nyud_layers.py, siftflow_layers.py.
 _NYUD_MEAN = (116.190, 97.203, 92.318)
 _HHA_MEAN = (132.431, 94.076, 118.477)
@@ -43,7 +43,7 @@ class Preprocess(nn.Module):
     """RGB images (B, C, H, W), uint8 or float in 0..255 -> float, channels in the weights' order, (x - mean) / std.
 
     spec  a name of PREPROCESSING, or {order, mean, std} with one mean and std per channel, in the weights' order
-    Channels beyond the third (depth, infrared) are centred at 127.5 and scaled like the third. Raises ConfigError for
+    Channels beyond the third (depth, infrared) are centered at 127.5 and scaled like the third. Raises ConfigError for
     an unknown name or values that do not fit.
     """
 

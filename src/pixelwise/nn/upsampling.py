@@ -1,7 +1,7 @@
 """The last step of a segmentation network: from low-resolution logits to the size of the image.
 
 Networks compute their logits on a coarse grid, typically 1/8 of the image's height and width, and upsample them by a
-fixed bilinear interpolation. "Bilinear" means that every output pixel is a weighted mean of at most two neighbouring
+fixed bilinear interpolation. "Bilinear" means that every output pixel is a weighted mean of at most two neighboring
 logits along each axis. The variants in this file differ only in where the coarse grid lies on the image, which each
 paper chose differently:
 
@@ -49,7 +49,7 @@ class Bilinear:
             # The first and last logit lie on the first and last pixel.
             position = pixels * ((in_size - 1) / max(out_size - 1, 1))
         else:
-            # Each logit is an average of out_size / in_size pixels and lies at the centre of them.
+            # Each logit is an average of out_size / in_size pixels and lies at the center of them.
             position = np.maximum((pixels + 0.5) * (in_size / out_size) - 0.5, 0)
         first = np.minimum(position.astype(np.intp), in_size - 1)
         second = np.minimum(first + 1, in_size - 1)
@@ -221,7 +221,7 @@ def center_pixels(upsample: Upsample, in_size: int, out_size: int) -> NDArray[np
 
 
 def low_res_labels(low_res: LowResLogits, masks: Tensor, ignore_id: int) -> Tensor:
-    """Return the class id at each logit's centre pixel: masks (B, H, W) -> (B, h, w), `ignore_id` outside the image."""
+    """Return the class id at each logit's center pixel: masks (B, H, W) -> (B, h, w), `ignore_id` outside the image."""
     sizes = zip(low_res.logits.shape[-2:], masks.shape[-2:], strict=True)
     rows, columns = (torch.from_numpy(center_pixels(low_res.upsample, *size)).to(masks.device) for size in sizes)
     labels = masks[:, rows.clamp_min(0)[:, None], columns.clamp_min(0)]

@@ -1,6 +1,7 @@
 """Training: from a configuration to checkpoints, such that a run killed at any moment resumes with the same result.
 
-Reading order: `run` (the whole run), `module` (one step), `losses`, `schedule`, `state` (what is saved to resume), `run_folder`.
+Reading order: `run` (the whole run), `module` (one step), `losses`, `schedule`, `state` (what is saved to resume),
+`run_folder`.
 """
 
 from __future__ import annotations

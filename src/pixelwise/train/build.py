@@ -80,8 +80,9 @@ def choose_memory_format(model: nn.Module, device: str) -> torch.memory_format:
     """Return channels_last, in which convolutions are faster, or contiguous_format for networks that it would crash.
 
     In torch 2.13 on CPUs without AVX-512, oneDNN's kernel for the weight gradient of a 1x1 convolution with stride 2
-    (jit_1x1:avx2) writes past its buffer in channels_last, if the number of channels is not a multiple of 8 and the map has
-    an even size. The heap is corrupt, and the process aborts. Published networks have no such layer, narrowed ones may.
+    (jit_1x1:avx2) writes past its buffer in channels_last, if the number of channels is not a multiple of 8 and the map
+    has an even size. The heap is corrupt, and the process aborts. Published networks have no such layer, narrowed ones
+    may.
     """
     if device == "cpu" and "AVX512" not in torch.backends.cpu.get_cpu_capability():
         for layer in model.modules():

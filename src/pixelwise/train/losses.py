@@ -11,7 +11,8 @@ from ..core import LowResLogits, Output
 from ..nn.upsampling import low_res_labels
 from .ranks import mean_over_ranks
 
-# Change a batch's seed into those of its patch sampling and of the pixels of its Lovász term: dropout draws from the seed itself.
+# Change a batch's seed into those of its patch sampling and of the pixels of its Lovász term: dropout draws from the
+# seed itself.
 _PATCH_STREAM, _LOVASZ_STREAM = 0x5EED_CE11, 0x5EED_1054
 
 
@@ -74,7 +75,8 @@ class SegmentationLoss(nn.Module):
         if self.config.reduction == "sum":
             # Caffe's SoftmaxWithLoss with normalize: false, as FCN trains: sum over the pixels, mean over the batch.
             return total / len(masks)
-        # Ranks average their gradients. Divided by the mean weight, that average is the mean over the pixels of all ranks.
+        # Ranks average their gradients. Divided by the mean weight, that average is the mean over the pixels of all
+        # ranks.
         return total / mean_over_ranks(weight).clamp_min(1e-12)
 
 
@@ -88,8 +90,8 @@ def pixel_cross_entropy(
 ) -> tuple[Tensor, Tensor]:
     """Compute the summed softmax cross entropy and the summed weight of the pixels, two scalars.
 
-    Their quotient is the mean loss. The caller divides after adding both over all ranks, so that an image full of ignored
-    pixels does not weigh as much as the others.
+    Their quotient is the mean loss. The caller divides after adding both over all ranks, so that an image full of
+    ignored pixels does not weigh as much as the others.
 
     logits         (B, K, H, W) float
     masks          (B, H, W) int64
@@ -113,9 +115,9 @@ def bootstrapped_cross_entropy(
 ) -> Tensor:
     """Compute the mean cross entropy of the `top_k` pixels with the highest loss of each image, mean over the batch.
 
-    Also known as online hard example mining. Ignored pixels have loss 0. They are taken, and count in the divisor, if an
-    image has fewer than `top_k` other pixels.
-    Source: Pohlen et al. 2017 (FRRN, https://arxiv.org/abs/1611.08323), section 4, and the authors' code.
+    Also known as online hard example mining. Ignored pixels have loss 0. They are taken, and count in the divisor, if
+    an image has fewer than `top_k` other pixels. Source: Pohlen et al. 2017 (FRRN, https://arxiv.org/abs/1611.08323),
+    section 4, and the authors' code.
 
     logits         (B, K, H, W) float
     masks          (B, H, W) int64
@@ -167,8 +169,9 @@ def sample_patches(
 ) -> Tensor:
     """Return masks (B, H, W) in which each block of patch_size x patch_size pixels is ignored with probability 1 - keep_prob.
 
-    FCN's patchwise training as loss sampling: a position of the final layer, with the pixels that it stands for, stays in the
-    loss with probability `keep_prob`. Source: Long et al. 2015 (FCN, https://arxiv.org/abs/1411.4038), section 3.4.
+    FCN's patchwise training as loss sampling: a position of the final layer, with the pixels that it stands for, stays
+    in the loss with probability `keep_prob`. Source: Long et al. 2015 (FCN, https://arxiv.org/abs/1411.4038), section
+    3.4.
     """
     batch, height, width = masks.shape
     rows, columns = -(-height // patch_size), -(-width // patch_size)

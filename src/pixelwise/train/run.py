@@ -1,7 +1,7 @@
 """A training run, read from top to bottom: data, model and optimizer, loop, validation, saving.
 
-A run that is killed at any moment and resumed ends in the same bits as one that was not: everything random is a function
-of the seed and the step, and the state that `state.py` writes holds the rest.
+A run that is killed at any moment and resumed ends in the same bits as one that was not: everything random is a
+function of the seed and the step, and the state that `state.py` writes holds the rest.
 """
 
 from __future__ import annotations
@@ -161,7 +161,8 @@ def _make_trainer(
         gradient_clip_val=config.optimizer.clip_norm or None,
         callbacks=callbacks,
         logger=make_loggers(settings.loggers, folder.path),
-        # Checkpoints, sampling and validation are ours: a resumed run must do them at the same steps as an unbroken one.
+        # Checkpoints, sampling and validation are ours: a resumed run must do them at the same steps as an unbroken
+        # one.
         enable_checkpointing=False,
         enable_model_summary=False,
         use_distributed_sampler=False,

@@ -76,7 +76,8 @@ class RunFolder:
         try:
             holder, host = _holder(note)
             if host not in (None, socket.gethostname()):
-                # Some network file systems do not carry locks from host to host, so a note from another host stands for one.
+                # Some network file systems do not carry locks from host to host, so a note from another host stands for
+                # one.
                 fix = f"wait for it, choose another --out, or delete {note.name} if that process has ended"
                 raise InputError(self.path, f"is held by {holder}", fix)
             write_text(note, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}) + "\n")

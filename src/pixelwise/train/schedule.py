@@ -40,8 +40,8 @@ def build_optimizer(
     biases   `bias_lr_factor` times the learning rate, never decayed: Caffe's rule
     others   parameters of norms, and bilinear kernels (`Upscore`), never decayed
 
-    Each group is split in two: layers of `new_modules`, which a pretrained backbone does not have, learn `head_lr_factor`
-    times as fast. A group remembers its highest learning rate as `base_lr`.
+    Each group is split in two: layers of `new_modules`, which a pretrained backbone does not have, learn
+    `head_lr_factor` times as fast. A group remembers its highest learning rate as `base_lr`.
     """
     new_layers = {layer for part in new_modules for layer in part.modules()}
     groups: dict[tuple[bool, str], dict[str, Any]] = {

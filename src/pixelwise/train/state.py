@@ -1,8 +1,8 @@
 """The training state: all that a run needs to continue as if it had never stopped, in one file, and the file before it.
 
-Everything random is a function of the seed and the step, so the state is tensors (weights, moving average, optimizer) and a
-few numbers. It is written to a temporary name, read back, compared by digest, and renamed. The file that it replaces stays
-as `previous`, so that at least one intact state is on disk at any moment.
+Everything random is a function of the seed and the step, so the state is tensors (weights, moving average, optimizer)
+and a few numbers. It is written to a temporary name, read back, compared by digest, and renamed. The file that it
+replaces stays as `previous`, so that at least one intact state is on disk at any moment.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ Point = tuple[float, float]
 class Curve:
     """One line: its split, its last value, and its coordinates in SVG's form; a gap begins a new line.
 
-    color  number of the page's colour: a split has the same one in all charts
+    color  number of the page's color: a split has the same one in all charts
     """
 
     name: str

@@ -25,7 +25,7 @@ THUMBNAIL = 240
 """Longest side in pixels."""
 
 _INDEX = "examples.json"
-# The three thumbnails of an example and their file types. Masks stay PNG: JPEG would mix the colours of the classes.
+# The three thumbnails of an example and their file types. Masks stay PNG: JPEG would mix the colors of the classes.
 _THUMBNAILS = {"image": "jpg", "truth": "png", "prediction": "png"}
 
 
@@ -33,7 +33,7 @@ _THUMBNAILS = {"image": "jpg", "truth": "png", "prediction": "png"}
 class Example:
     """One image of the sheet: its scores, the end of the ranking it is from, and its thumbnails as file contents.
 
-    image (JPEG), truth, prediction (PNG): at most 240 pixels a side; ignored pixels have the taxonomy's ignore colour.
+    image (JPEG), truth, prediction (PNG): at most 240 pixels a side; ignored pixels have the taxonomy's ignore color.
     """
 
     score: ImageScore
@@ -45,7 +45,7 @@ class Example:
 
 @dataclass(frozen=True)
 class ExampleSheet:
-    """The examples, worst first, and the colour of each class as (name, "#rrggbb")."""
+    """The examples, worst first, and the color of each class as (name, "#rrggbb")."""
 
     examples: tuple[Example, ...] = ()
     legend: tuple[tuple[str, str], ...] = ()
@@ -114,9 +114,9 @@ def read_examples(folder: str | Path) -> ExampleSheet:
 
 
 def _checked_color(text: str) -> str:
-    # Only a colour may reach the styles of the page.
+    # Only a color may reach the styles of the page.
     if not re.fullmatch(r"#[0-9a-f]{6}", text):
-        raise ValueError(f"expected a colour #rrggbb, got {text!r}")
+        raise ValueError(f"expected a color #rrggbb, got {text!r}")
     return text
 
 

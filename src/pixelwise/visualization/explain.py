@@ -32,21 +32,21 @@ from .panels import GAP, INFERNO, VIRIDIS, Panel, color_scale, contact_sheet, fi
 
 # Longest side in pixels of a panel, of a panel with a receptive field, and of a feature map.
 PANEL, FIELD, TILE = 400, 380, 160
-# Feature maps reach the brightest colour at this percentile: a few large values at the border would darken all others.
+# Feature maps reach the brightest color at this percentile: a few large values at the border would darken all others.
 BRIGHTEST = 99.5
 # Channels drawn per layer.
 NUM_CHANNELS = 5
 # The share of the gradient inside the inner box of a receptive field.
 CORE = 0.95
-# Powers of ten that the colours of a gradient span.
+# Powers of ten that the colors of a gradient span.
 DECADES = 4
-# (colour, line width) of the outer and the inner box: neither is a colour of the heat map. The outer box is not white,
+# (color, line width) of the outer and the inner box: neither is a color of the heat map. The outer box is not white,
 # because the box of a large receptive field lies at the border of the panel, on white.
 BOXES = (((0, 215, 255), 3), ((255, 255, 255), 1))
 
 
 def draw_heat_map(image: NDArray[np.uint8], probability: NDArray[np.float32], *, name: str) -> Image.Image:
-    """Draw the image beside the probability of one class at each of its pixels, with a colour scale.
+    """Draw the image beside the probability of one class at each of its pixels, with a color scale.
 
     image (H, W, 3) uint8 RGB; probability (H, W) 0..1; name of the class.
     """
@@ -77,7 +77,7 @@ def classifier_probability(
     """Return the probability (H, W) float32 that an image classifier gives one class in the window around each pixel.
 
     The fully connected layers become convolutions (figure 2), which evaluate windows one stride apart. Between the
-    centres of the windows the map is interpolated; beyond the outermost centres it keeps their values.
+    centers of the windows the map is interpolated; beyond the outermost centers it keeps their values.
 
     image          (H, W, 3) uint8 RGB, at least as large as the classifier's own input
     preprocessing  of the classifier, a name of `nn.preprocessing.PREPROCESSING`
@@ -118,7 +118,7 @@ def draw_skips(segmenter: Segmenter, image: NDArray[np.uint8]) -> Image.Image | 
     for name, (before, after) in zip(others, pairwise(labels), strict=True):
         changed = before != after
         drawn = np.where(changed[..., None], palette[after], gray(image, 0.35))
-        note = f"{changed.mean():.1%} of the pixels, in their new colour"
+        note = f"{changed.mean():.1%} of the pixels, in their new color"
         below.append(Panel(fit(drawn, PANEL, labels=True), f"changed by {name}", note))
     width = len(above) * (below[0].image.width + GAP) - GAP
     entries = legend_entries(labels, segmenter.taxonomy)
@@ -213,9 +213,9 @@ def feature_maps(model: SegmentationModel, images: Tensor, layers: Sequence[str]
 def draw_receptive_field(
     segmenter: Segmenter, image: NDArray[np.uint8], *, pixel: tuple[int, int] | None = None
 ) -> Image.Image:
-    """Draw the pixels that the label at `pixel` (row, column; by default the centre) depends on.
+    """Draw the pixels that the label at `pixel` (row, column; by default the center) depends on.
 
-    Outer box: all pixels that can count, from the network's structure. Colour: how much they count here, measured by
+    Outer box: all pixels that can count, from the network's structure. Color: how much they count here, measured by
     the gradient of the winning class's logit. Inner box: the central pixels that hold 95 % of the gradient.
     Raises InputError for a pixel outside the image.
     """

@@ -1,4 +1,4 @@
-"""Labelled images on one page: a before/after slider, a legend with class toggles, and the area of each class."""
+"""Labeled images on one page: a before/after slider, a legend with class toggles, and the area of each class."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class GalleryImage:
 
 
 def gallery_image(name: str, prediction: Prediction) -> GalleryImage:
-    """Shrink a prediction to the page's size (labels by nearest neighbour, which invents none) and pack it."""
+    """Shrink a prediction to the page's size (labels by nearest neighbor, which invents none) and pack it."""
     height, width = prediction.mask.shape
     factor = min(1, LONGEST_SIDE / max(height, width))
     size = max(1, round(width * factor)), max(1, round(height * factor))

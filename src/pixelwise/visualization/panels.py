@@ -1,4 +1,4 @@
-"""Figures of labelled panels: images in a grid, a title under each, and a legend or a colour scale at the foot."""
+"""Figures of labeled panels: images in a grid, a title under each, and a legend or a color scale at the foot."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def grid(sizes: Sequence[tuple[int, int]], columns: int, *, top: int, caption: i
 def fit(pixels: NDArray[np.uint8], side: int, *, labels: bool = False) -> Image.Image:
     """Resize (H, W, 3) uint8 RGB to at most `side` pixels on its longer side; small images grow by an integer factor.
 
-    labels  the colours stand for classes and must not be mixed
+    labels  the colors stand for classes and must not be mixed
     """
     height, width = pixels.shape[:2]
     longest = max(height, width)
@@ -108,28 +108,28 @@ def fit(pixels: NDArray[np.uint8], side: int, *, labels: bool = False) -> Image.
 
 
 def heat(values: NDArray[Any], *, low: float, high: float, colormap: int = VIRIDIS) -> NDArray[np.uint8]:
-    """Map numbers (H, W) to colours (H, W, 3) uint8 RGB, `low` to the first of the map and `high` to its last."""
+    """Map numbers (H, W) to colors (H, W, 3) uint8 RGB, `low` to the first of the map and `high` to its last."""
     scaled = (values - low) / (high - low) if high > low else np.zeros_like(values)
     levels = np.rint(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
     return np.ascontiguousarray(cv2.applyColorMap(levels, colormap)[..., ::-1])
 
 
 def gray(image: NDArray[np.uint8], strength: float = 1.0) -> NDArray[np.uint8]:
-    """Return an image (H, W, 3) RGB without its colours, as (H, W, 3); below strength 1 it fades to white."""
+    """Return an image (H, W, 3) RGB without its colors, as (H, W, 3); below strength 1 it fades to white."""
     luminance = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
     faded = 255 - (255 - luminance) * strength
     return np.repeat(np.rint(faded).astype(np.uint8)[..., None], 3, 2)
 
 
 def legend_entries(masks: Sequence[NDArray[Any]], taxonomy: Taxonomy) -> list[tuple[str, Color]]:
-    """Return name and colour of the classes in any of the masks (H, W), in the order of ids, the ignore id last."""
+    """Return name and color of the classes in any of the masks (H, W), in the order of ids, the ignore id last."""
     ids = sorted({int(k) for mask in masks for k in np.unique(mask)})
     known = [(taxonomy.names[k], taxonomy.colors[k]) for k in ids if k != taxonomy.ignore_id]
     return known + ([(NOT_SCORED, taxonomy.ignore_color)] if taxonomy.ignore_id in ids else [])
 
 
 def legend(entries: Sequence[tuple[str, Color]], width: int) -> Image.Image:
-    """Draw colour swatches with names, broken into lines of `width` pixels."""
+    """Draw color swatches with names, broken into lines of `width` pixels."""
     font = ImageFont.load_default(NOTE_SIZE)
     left, line = 0, 0
     positions = []
@@ -149,7 +149,7 @@ def legend(entries: Sequence[tuple[str, Color]], width: int) -> Image.Image:
 
 
 def color_scale(low: str, high: str, *, width: int, colormap: int = VIRIDIS, label: str = "") -> Image.Image:
-    """Draw a bar of all colours, labelled `low` and `high` at its ends, and with its quantity in between."""
+    """Draw a bar of all colors, labeled `low` and `high` at its ends, and with its quantity in between."""
     bar = heat(np.tile(np.linspace(0, 1, width), (10, 1)), low=0, high=1, colormap=colormap)
     image = Image.new("RGB", (width, 10 + 4 + NOTE_HEIGHT), BACKGROUND)
     image.paste(Image.fromarray(bar), (0, 0))

@@ -21,7 +21,7 @@ from .pages import grouped, percent, render_page
 
 # A matrix of more classes is neither readable nor small; the most frequent classes are shown.
 _MAX_MATRIX = 40
-# A matrix of more classes is drawn in colours alone.
+# A matrix of more classes is drawn in colors alone.
 _MAX_NUMBERS = 24
 _PARTS = ("config.yaml", "environment.json", "metrics.csv", "scores.json")
 _FIX = "give the folder of a run, as `pixelwise train --out` makes it"
@@ -70,7 +70,7 @@ def render_report(folder: Path) -> str:
         "evaluation": None,
         "charts": read_charts(folder / "metrics.csv"),
         "colors": colors,
-        # The taxonomy's ignore colour: black, unless a class is black.
+        # The taxonomy's ignore color: black, unless a class is black.
         "unscored": "Cream" if "#000000" in colors.values() else "Black",
         "groups": [(title, group) for title, group in (("Best", best), ("Worst", worst)) if group],
         "config": _read_text(folder / "config.yaml"),

@@ -1,6 +1,7 @@
 """Weights on disk: checkpoints, model cards, downloads of published weights, and the import of weights from other libraries.
 
-Reading order: `checkpoint` (safetensors and JSON, never pickle), `model_card`, `published` (addresses and digests), `importing`.
+Reading order: `checkpoint` (safetensors and JSON, never pickle), `model_card`, `published` (addresses and digests),
+`importing`.
 """
 
 from __future__ import annotations

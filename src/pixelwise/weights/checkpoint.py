@@ -1,12 +1,13 @@
 """Checkpoints: one folder with `model.safetensors`, `config.json` and `README.md`. Tensors and JSON, never a pickle.
 
-config.json holds everything that prediction needs: the network's name and options (its pixel normalisation among them), the
-taxonomy, the recipe, the scores, and the SHA-256 of the weights. A folder that is incomplete, damaged, mixed up or of another
-network is refused as a whole.
+config.json holds everything that prediction needs: the network's name and options (its pixel normalization among them),
+the taxonomy, the recipe, the scores, and the SHA-256 of the weights. A folder that is incomplete, damaged, mixed up or
+of another network is refused as a whole.
 
-Saving is atomic, although three files cannot be renamed at once. All three are first written as `new.*`, `new.config.json` last.
-As soon as it exists, the new checkpoint counts; before that, the old one does. A writer that finds it finishes the renaming, a
-reader reads the `new.*` files, so a kill at any moment leaves the old checkpoint or the new one, never a mixture.
+Saving is atomic, although three files cannot be renamed at once. All three are first written as `new.*`,
+`new.config.json` last. As soon as it exists, the new checkpoint counts; before that, the old one does. A writer that
+finds it finishes the renaming, a reader reads the `new.*` files, so a kill at any moment leaves the old checkpoint or
+the new one, never a mixture.
 """
 
 from __future__ import annotations
@@ -196,7 +197,8 @@ def _build(path: Path, config: Mapping[str, Any]) -> tuple[SegmentationModel, Ta
     try:
         taxonomy = Taxonomy.from_dict(config["taxonomy"])
         model = ModelSpec(**config["model"]).build()
-    # The options come from a file, so the builder may fail in any of these ways; RuntimeError for sizes beyond all memory.
+    # The options come from a file, so the builder may fail in any of these ways; RuntimeError for sizes beyond all
+    # memory.
     except (UnknownNameError, ConfigError, TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         what = f"describes a network that this version cannot build: {error}"
         raise CheckpointError(path, what, "update pixelwise") from error
@@ -221,7 +223,8 @@ def _build_with_options(spec: ModelSpec, options: Mapping[str, Any]) -> Segmenta
 def read_safetensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     """Read all tensors of a file.
 
-    Raises CheckpointError that names the file and the reason: missing, a Git LFS pointer, incomplete, changed after writing.
+    Raises CheckpointError that names the file and the reason: missing, a Git LFS pointer, incomplete, changed after
+    writing.
     """
     if not path.is_file():
         raise CheckpointError(path, "no such file", "copy the whole folder")
@@ -241,7 +244,8 @@ def read_safetensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]
 def load_weights(model: torch.nn.Module, tensors: Mapping[str, Tensor], source: object) -> None:
     """Copy tensors into the model, all of them or none; `source` is named in errors.
 
-    Raises CheckpointError that lists missing, unexpected and mis-shaped tensors, or names a tensor with NaN or infinity.
+    Raises CheckpointError that lists missing, unexpected and mis-shaped tensors, or names a tensor with NaN or
+    infinity.
     """
     own = model.state_dict()
     mismatches = {

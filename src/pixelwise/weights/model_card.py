@@ -28,8 +28,9 @@ def render_card(config: Mapping[str, Any], num_parameters: int) -> str:
         data, intended_use, recipe, command, limits    a string, or a mapping that becomes a table
         scores                                         a string, a mapping, or a list of measurements
 
-    A measurement is {dataset, split, precision, metrics: {name: 0..1}, class_iou: {class: 0..1}}; `precision` and `class_iou`
-    are optional. Measurements also go into the header as the Hub's `model-index`, with their metrics in percent.
+    A measurement is {dataset, split, precision, metrics: {name: 0..1}, class_iou: {class: 0..1}}; `precision` and
+    `class_iou` are optional. Measurements also go into the header as the Hub's `model-index`, with their metrics in
+    percent.
     """
     card, spec, weights = config["card"], config["model"], config["weights"]
     options = ", ".join(f"`{name}: {value}`" for name, value in spec["options"].items()) or "the defaults"
@@ -53,7 +54,7 @@ def _default_title(config: Mapping[str, Any]) -> str:
 
 
 def _metadata(config: Mapping[str, Any]) -> str:
-    """Return the YAML header that the Hub reads: licence, task, tags and the scores as its model index."""
+    """Return the YAML header that the Hub reads: license, task, tags and the scores as its model index."""
     # Imported here: it brings an HTTP client, 0.5 s at every start, and only saving a checkpoint needs it.
     from huggingface_hub import EvalResult, ModelCardData
 

@@ -1,7 +1,7 @@
 """Published weights: where they are, how a download is verified, what the numbers mean.
 
-Scores, digests and licences are as their sources state them; nothing here was measured by this project. A digest is as long as
-its publisher gives it: torchvision puts the first 8 hexadecimal digits of the SHA-256 into the file's name.
+Scores, digests and licenses are as their sources state them; nothing here was measured by this project. A digest is as
+long as its publisher gives it: torchvision puts the first 8 hexadecimal digits of the SHA-256 into the file's name.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class PublishedWeights:
     name           our name for it: network.publisher
     url            the publisher's address
     sha256         first hexadecimal digits of the digest that the publisher states, or None
-    licence        terms of use, as the source states them
-    preprocessing  pixel normalisation of the training: a name of `pixelwise.nn.preprocessing.PREPROCESSING`, or {order, mean, std}
+    license        terms of use, as the source states them
+    preprocessing  pixel normalization of the training: a name of `pixelwise.nn.preprocessing.PREPROCESSING`, or {order, mean, std}
     num_classes    classes of the last layer; of two heads, those of the semantic one
     score          the score that the source states
     source         where all of this was read
@@ -43,7 +43,7 @@ class PublishedWeights:
     name: str
     url: str
     sha256: str | None
-    licence: str
+    license: str
     preprocessing: str | Mapping[str, Any]
     num_classes: int
     score: str
@@ -55,13 +55,13 @@ class PublishedWeights:
         return self.url.rpartition("/")[2]
 
 
-_TORCHVISION_LICENCE = (
-    "torchvision's README: pre-trained models may have their own licenses or terms derived from the dataset used for"
+_TORCHVISION_LICENSE = (
+    "torchvision's README: pretrained models may have their own licenses or terms derived from the dataset used for"
     " training (here ImageNet-1K); checking is up to the user. The code is BSD-3-Clause"
 )
-_BVLC_LICENCE = "unrestricted use (BVLC model license)"
-_FCN_LICENCE = "unrestricted use (its README: as Caffe, BSD-2-Clause, and the BVLC model license); the VGG16 start has its own terms"
-_VGG_LICENCE = "see http://www.robots.ox.ac.uk/~vgg/research/very_deep/"
+_BVLC_LICENSE = "unrestricted use (BVLC model license)"
+_FCN_LICENSE = "unrestricted use (its README: as Caffe, BSD-2-Clause, and the BVLC model license); the VGG16 start has its own terms"
+_VGG_LICENSE = "see http://www.robots.ox.ac.uk/~vgg/research/very_deep/"
 _NO_SCORE = "its source states no score"
 
 
@@ -80,7 +80,7 @@ def _torchvision_classifier(
     return _torchvision(
         network,
         file,
-        licence=_TORCHVISION_LICENCE,
+        license=_TORCHVISION_LICENSE,
         preprocessing=preprocessing,
         num_classes=1000,
         score=f"ImageNet-1K top-1 {top1}, top-5 {top5}",
@@ -92,7 +92,7 @@ def _torchvision_segmentation(network: str, file: str, miou: float, accuracy: fl
     return _torchvision(
         network,
         file,
-        licence=_TORCHVISION_LICENCE.replace("ImageNet-1K", "COCO with VOC's classes, from an ImageNet-1K start"),
+        license=_TORCHVISION_LICENSE.replace("ImageNet-1K", "COCO with VOC's classes, from an ImageNet-1K start"),
         preprocessing="torchvision",
         num_classes=21,
         score=f"COCO val2017 with VOC's classes: mean IU {miou}, pixel accuracy {accuracy}",
@@ -108,7 +108,7 @@ def _fcn(
         name=f"{name}.caffe",
         url=f"http://dl.caffe.berkeleyvision.org/{name}.caffemodel",
         sha256=None,
-        licence=_FCN_LICENCE,
+        license=_FCN_LICENSE,
         preprocessing=preprocessing,
         num_classes=num_classes,
         score=score,
@@ -121,7 +121,7 @@ def _bvlc(network: str, file: str, score: str) -> PublishedWeights:
         name=f"{network}.caffe",
         url=f"http://dl.caffe.berkeleyvision.org/{file}.caffemodel",
         sha256=None,
-        licence=_BVLC_LICENCE,
+        license=_BVLC_LICENSE,
         preprocessing="caffe",
         num_classes=1000,
         score=score,
@@ -164,7 +164,7 @@ _TABLE = (
         name="vgg16.caffe",
         url="http://www.robots.ox.ac.uk/~vgg/software/very_deep/caffe/VGG_ILSVRC_16_layers.caffemodel",
         sha256=None,
-        licence=_VGG_LICENCE,
+        license=_VGG_LICENSE,
         preprocessing="caffe",
         num_classes=1000,
         score="ILSVRC-2012 val top-5 error 8.1 (dense, smallest side 384)",
@@ -186,7 +186,8 @@ def find_by_file_name(path: str | Path) -> PublishedWeights | None:
 def verify_published(path: str | Path) -> PublishedWeights | None:
     """Return the weights that a file claims by its name to be, after checking its digest, or None for any other file name.
 
-    Raises CheckpointError if the file's digest differs from the published one: the file is incomplete, damaged or misnamed.
+    Raises CheckpointError if the file's digest differs from the published one: the file is incomplete, damaged or
+    misnamed.
     """
     weights = find_by_file_name(path)
     if weights is None or weights.sha256 is None:
@@ -201,9 +202,9 @@ def verify_published(path: str | Path) -> PublishedWeights | None:
 def download(weights: PublishedWeights, folder: str | Path, open_url: Opener | None = None) -> Path:
     """Download the file into `folder` and return its path; a file that is there with the right digest is kept.
 
-    Only https is followed, redirects included. The digest is checked before the file gets its name. Raises CheckpointError if
-    no digest is published or the digest differs, ResourceError if the network or the disk fails; both explain how to
-    download the file by hand.
+    Only https is followed, redirects included. The digest is checked before the file gets its name. Raises
+    CheckpointError if no digest is published or the digest differs, ResourceError if the network or the disk fails;
+    both explain how to download the file by hand.
     """
     target = Path(folder) / weights.file_name
     by_hand = f"download it yourself, save it as {target} and pass that file"

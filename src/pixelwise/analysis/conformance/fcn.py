@@ -195,7 +195,7 @@ for _variant, _name in (("AlexNet", "fcn32s_alexnet"), ("VGG16", "fcn32s_vgg16")
     FCN_ROWS.row(_variant, "conv layers")(partial(_chain_length, _name))
 
 
-@FCN_ROWS.row("unpadded convolutionalised nets", "output grid")
+@FCN_ROWS.row("unpadded convolutionalized nets", "output grid")
 def _unpadded_grids() -> list[int]:
     """Return the sides of the score maps of a 500x500 image; FCN drops GoogLeNet's average pooling."""
     alexnet, vgg = classifier("alexnet_caffe", num_classes=21), classifier("vgg16", num_classes=21, ceil_mode=True)

@@ -13,7 +13,7 @@ from typing import Any
 _NOT_NETWORKS = ("DenseCRF", "metrics", "VOC palette")
 _NOT_STRUCTURE = re.compile(
     r"mIoU|IoU|mean IU|\bIOU\b|pixel acc|top-1|APr|forward ms|warping"
-    r"|\blr\b|momentum|w0|sigma|K pixels|optimiser|\(513-1\)\*s|\^0\.9|std sqrt|alpha, beta"
+    r"|\blr\b|momentum|w0|sigma|K pixels|optimizer|\(513-1\)\*s|\^0\.9|std sqrt|alpha, beta"
 )
 
 
@@ -56,8 +56,8 @@ def published_values() -> tuple[PublishedValue, ...]:
 def find(variant: str, quantity: str, size: str = "", system: str = "") -> PublishedValue:
     """Return the one value of `variant` whose quantity and input begin with `quantity` and `size`.
 
-    Where no variant has exactly this name, the variants that begin with it are searched. An empty `system` means all systems.
-    Raises LookupError if no value, or more than one, matches.
+    Where no variant has exactly this name, the variants that begin with it are searched. An empty `system` means all
+    systems. Raises LookupError if no value, or more than one, matches.
     """
     of_system = [value for value in published_values() if system in ("", value.system)]
     named = [v for v in of_system if v.variant == variant] or [v for v in of_system if v.variant.startswith(variant)]

@@ -75,7 +75,8 @@ def _items(root: Path, name: str) -> list[Item]:
 def _resolve(root: Path, name: str) -> Path:
     """Return the file that a list means.
 
-    The original lists say /SegNet/CamVid/train/x.png, of which the last two parts count. The image may have another suffix.
+    The original lists say /SegNet/CamVid/train/x.png, of which the last two parts count. The image may have another
+    suffix.
     """
     path = resolve_inside(root, str(PurePosixPath(*PurePosixPath(name).parts[-2:])))
     return path if path.is_file() else find_image(path.with_suffix("")) or path

@@ -1,6 +1,6 @@
 """Cityscapes: street scenes of 50 cities, 2048x1024 pixels, 34 label ids of which 19 are trained and scored.
 
-Source: Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding", CVPR 2016; ids and colours from
+Source: Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding", CVPR 2016; ids and colors from
 cityscapesScripts, helpers/labels.py.
 """
 
