@@ -1,4 +1,4 @@
-"""Checkpoint folders: whole or refused with a reason, and never a mixture of two, whenever the writer is killed."""
+"""Checkpoint folders: complete or refused with a reason, and never a mixture of two, whenever the writer is killed."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_round_trip(tmp_path: Path) -> None:
 
 
 def test_other_options_are_taken_where_the_weights_fit(tmp_path: Path) -> None:
-    """DeepLab v3 learns at output stride 16 and is scored at 8 (section 4 of its paper): the same weights."""
+    """DeepLab v3 is trained at output stride 16 and evaluated at 8, with the same weights (section 4 of its paper)."""
     taxonomy = Taxonomy(NAMES)
     trained = create_model("deeplabv3_resnet50", 3, tiny=True, output_stride=16).eval()
     save_checkpoint(tmp_path, trained, taxonomy)
@@ -233,7 +233,7 @@ def test_weights_of_another_network_list_what_differs() -> None:
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_weights_that_are_no_numbers(tmp_path: Path, number: float) -> None:
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, number: float) -> None:
     broken = model()
     broken.state_dict()["score.bias"][1] = number
     with pytest.raises(CheckpointError, match=r"score\.bias holds numbers that are not finite"):
@@ -244,7 +244,7 @@ def test_weights_that_are_no_numbers(tmp_path: Path, number: float) -> None:
     assert equal(load_checkpoint(tmp_path).model, model()), "the old one has to stay"
 
 
-def test_numbers_too_large_for_half_precision(tmp_path: Path) -> None:
+def test_weights_too_large_for_half_precision_are_refused(tmp_path: Path) -> None:
     large = model()
     large.state_dict()["score.bias"][0] = 1e6
     with pytest.raises(CheckpointError, match="not finite"):
@@ -252,7 +252,7 @@ def test_numbers_too_large_for_half_precision(tmp_path: Path) -> None:
 
 
 def test_weights_are_read_back_before_the_old_ones_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that takes the bytes and keeps others: the save fails, the old checkpoint stays."""
+    """On a disk that stores other bytes than it was given, the save fails and the old checkpoint stays."""
     saved(tmp_path)
     monkeypatch.setattr(
         checkpoint_module, "write_bytes", lambda path, data: path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
@@ -262,13 +262,13 @@ def test_weights_are_read_back_before_the_old_ones_go(tmp_path: Path, monkeypatc
     assert equal(load_checkpoint(tmp_path).model, model()), "the old one has to stay"
 
 
-def test_classes_have_to_match(tmp_path: Path) -> None:
+def test_model_and_taxonomy_must_have_the_same_classes(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the model has 4 classes, the taxonomy 3"):
         save_checkpoint(tmp_path, model(num_classes=4), TAXONOMY)
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing catches it."""
+    """Raised in place of a kill; nothing catches it."""
 
 
 def test_a_kill_between_any_two_renames_leaves_one_whole_checkpoint(
@@ -309,7 +309,7 @@ def test_a_kill_between_any_two_renames_leaves_one_whole_checkpoint(
     assert seen == [1, 1, 1, 2, 2, 2]
 
 
-def test_the_first_checkpoint_is_there_before_its_renaming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_first_checkpoint_exists_before_its_renaming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not is_checkpoint(tmp_path)
     monkeypatch.setattr("pixelwise.weights.checkpoint.finish_save", lambda folder: None)
     saved(tmp_path)
@@ -319,7 +319,7 @@ def test_the_first_checkpoint_is_there_before_its_renaming(tmp_path: Path, monke
 
 
 def kill_while_saving(folder: Path, kills: int) -> list[int]:
-    """The number of the checkpoint that is found after each kill of a process that saves without a pause."""
+    """Kill a process that saves without a pause, again and again; return the number of the checkpoint found each time."""
     chance = random.Random(0)
     found: list[int] = []
     nets = {seed: model(seed) for seed in range(4)}
@@ -346,14 +346,14 @@ def kill_while_saving(folder: Path, kills: int) -> list[int]:
 @pytest.mark.skipif(sys.platform == "win32", reason="fork and SIGKILL")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.parametrize("kills", [8, pytest.param(150, marks=pytest.mark.slow)])
-def test_killed_in_the_middle_of_saving(tmp_path: Path, kills: int) -> None:
+def test_a_kill_in_the_middle_of_saving_leaves_one_checkpoint(tmp_path: Path, kills: int) -> None:
     found = kill_while_saving(tmp_path, kills)
     assert found == sorted(found)
     assert found[-1] > 0
 
 
-def test_a_reader_meets_a_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The writer replaces the files between the reader's two looks: it reads again."""
+def test_a_reader_reads_again_when_a_writer_was_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer replaces the files after the reader has read the configuration."""
     from pixelwise.weights import checkpoint as module
 
     saved(tmp_path, seed=1, n=1)

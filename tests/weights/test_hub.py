@@ -1,4 +1,4 @@
-"""The hub's mixin over our folders, without a network: save_pretrained, from_pretrained, push_to_hub."""
+"""save_pretrained, from_pretrained and push_to_hub of the Hugging Face Hub's mixin, without a network."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def segmenter(tmp_path: Path) -> Segmenter:
     return pixelwise.load(tmp_path / "source", device="cpu")
 
 
-def same(one: Segmenter, other: Segmenter) -> bool:
+def same_predictions(one: Segmenter, other: Segmenter) -> bool:
     image = np.random.default_rng(0).integers(0, 256, (33, 47, 3), np.uint8)
     first, second = one.predict(image, probs=True), other.predict(image, probs=True)
     assert first.probs is not None
@@ -42,15 +42,15 @@ def same(one: Segmenter, other: Segmenter) -> bool:
 def test_save_and_load_a_folder(segmenter: Segmenter, tmp_path: Path) -> None:
     segmenter.save_pretrained(tmp_path / "copy")
     assert sorted(path.name for path in (tmp_path / "copy").iterdir()) == FILES
-    assert same(segmenter, Segmenter.from_pretrained(tmp_path / "copy", device="cpu"))
-    assert same(segmenter, pixelwise.load(tmp_path / "copy", device="cpu"))
+    assert same_predictions(segmenter, Segmenter.from_pretrained(tmp_path / "copy", device="cpu"))
+    assert same_predictions(segmenter, pixelwise.load(tmp_path / "copy", device="cpu"))
     assert "license: mit" in (tmp_path / "copy" / CARD).read_text()
     # Over an older copy as well.
     segmenter.save_pretrained(tmp_path / "copy")
-    assert same(segmenter, pixelwise.load(tmp_path / "copy", device="cpu"))
+    assert same_predictions(segmenter, pixelwise.load(tmp_path / "copy", device="cpu"))
 
 
-def test_push_to_hub_sends_the_three_files(
+def test_push_to_hub_uploads_the_three_files(
     segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: dict[str, Any] = {}
@@ -71,7 +71,7 @@ def test_push_to_hub_sends_the_three_files(
     assert segmenter.push_to_hub("someone/street", token="secret", commit_message="first") == "https://hub/commit"
     assert (sent["repo_id"], sent["token"], sent["commit_message"]) == ("someone/street", "secret", "first")
     assert sorted(path.name for path in (tmp_path / "hub" / "someone" / "street").iterdir()) == FILES
-    assert same(segmenter, pixelwise.load(tmp_path / "hub" / "someone" / "street", device="cpu"))
+    assert same_predictions(segmenter, pixelwise.load(tmp_path / "hub" / "someone" / "street", device="cpu"))
 
 
 def test_a_hub_id_is_downloaded_and_loaded(
@@ -87,7 +87,7 @@ def test_a_hub_id_is_downloaded_and_loaded(
     monkeypatch.setattr(
         "huggingface_hub.hub_mixin.hf_hub_download", lambda **options: str(tmp_path / "source" / CONFIG)
     )
-    assert same(segmenter, pixelwise.load("someone/street", device="cpu"))
+    assert same_predictions(segmenter, pixelwise.load("someone/street", device="cpu"))
     assert asked["name"] == "someone/street"
     assert sorted(asked["allow_patterns"]) == FILES
     damaged = tmp_path / "source" / WEIGHTS
