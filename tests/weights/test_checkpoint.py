@@ -195,9 +195,15 @@ def flip(path: Path) -> None:
         ),
         (lambda f: edit(f, model={"name": "compact"}), "is damaged"),
         (lambda f: edit(f, model=5), "is damaged"),
-        (lambda f: edit(f, taxonomy={"classes": ["a", "a", "b"]}), "used twice"),
+        (
+            lambda f: edit(f, taxonomy={"classes": ["a", "a", "b"]}),
+            "classes: repeated name: a; fix: give each class its own name",
+        ),
         (lambda f: edit(f, taxonomy={"classes": ["a", "b"]}), "3 classes in the network and 2 in the taxonomy"),
-        (lambda f: edit_model(f, name="compakt"), "did you mean compact?"),
+        (
+            lambda f: edit_model(f, name="compakt"),
+            "compakt: no such model; fix: did you mean compact? (or update pixelwise)",
+        ),
         (lambda f: edit_model(f, options={"widht": 3}), "has no option"),
         (lambda f: edit_model(f, num_classes=10**15), "cannot build"),
         (lambda f: edit_model(f, num_classes="3"), "cannot build"),

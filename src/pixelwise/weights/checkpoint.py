@@ -197,9 +197,11 @@ def _build(path: Path, config: Mapping[str, Any]) -> tuple[SegmentationModel, Ta
     try:
         taxonomy = Taxonomy.from_dict(config["taxonomy"])
         model = ModelSpec(**config["model"]).build()
-    # The options come from a file, so the builder may fail in any of these ways; RuntimeError for sizes beyond all
-    # memory.
-    except (UnknownNameError, ConfigError, TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+    except (UnknownNameError, ConfigError) as error:
+        what = f"describes a network that this version cannot build: {error.subject}: {error.what}"
+        raise CheckpointError(path, what, f"{error.fix or 'copy the folder again'} (or update pixelwise)") from error
+    # The options come from a file, so the builder may fail in any of these ways; RuntimeError for sizes beyond all memory.
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         what = f"describes a network that this version cannot build: {error}"
         raise CheckpointError(path, what, "update pixelwise") from error
     if model.num_classes != taxonomy.num_classes:
