@@ -120,7 +120,7 @@ def runs(python: str) -> bool:
 
 
 def run(command: tuple[str, ...]) -> int:
-    """Run a program of `.venv` in the project folder; pytest gets one thread per process, since its workers share the cores."""
+    """Run a program of `.venv` in the project folder; a pytest worker gets one thread, as they share the cores."""
     environment = {"OMP_NUM_THREADS": "1", **os.environ} if "pytest" in command else None
     return subprocess.run([str(SCRIPTS / command[0]), *command[1:]], cwd=ROOT, env=environment, check=False).returncode
 

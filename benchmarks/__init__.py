@@ -1,1 +1,1 @@
-"""Speed, side by side with what people would otherwise run, as a ratio of medians of interleaved rounds. Never a test."""
+"""Speed beside that of the usual alternatives, as a ratio of medians of interleaved rounds. Never a test."""

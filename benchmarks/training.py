@@ -56,7 +56,8 @@ def main() -> None:
     images = arguments.batch * arguments.steps
     size = "x".join(map(str, arguments.crop))
     print(
-        f"{arguments.model}, batch {arguments.batch} of {size}, {torch.get_num_threads()} threads, {arguments.rounds} rounds"
+        f"{arguments.model}, batch {arguments.batch} of {size}, "
+        f"{torch.get_num_threads()} threads, {arguments.rounds} rounds"
     )
     print(f"plain float32 loop  {images / statistics.median(plain):7.2f} images/s")
     print(f"pixelwise, {precision:8s} {images / statistics.median(ours):7.2f} images/s")

@@ -27,7 +27,7 @@ ALLOWED = re.compile(r"(#|<!--) word: quoted")
 
 
 class Rule(NamedTuple):
-    """A refused word, the term that replaces it, and the folders of src/pixelwise that it is refused in (none: everywhere)."""
+    """A refused word, the term that replaces it, and the folders of src/pixelwise where it is refused (none: all)."""
 
     word: str
     term: str

@@ -22,11 +22,13 @@ from pixelwise.weights.checkpoint import load_checkpoint, save_checkpoint
 CARD = {
     "license": "other",
     "title": "compact, street scenes in 11 classes",
-    "summary": "Labels street photos taken from a car. This is the model that `pixelwise.load()` returns; it is part of the package.",
-    "intended_use": "Research and demonstration only: CamVid was published for research, and the copy that the model was trained "
-    "on is for non-commercial use. Do not use it for driving or for any decision about people.",
-    "limits": "The training set has 367 frames of four drives in one English city, by day and at dusk. Expect worse labels in other "
-    "cities, countries and weather, at night, and at other camera heights. The weakest classes are pole, sign, fence and bicyclist.",
+    "summary": "Labels street photos taken from a car. This is the model that `pixelwise.load()` returns; "
+    "it is part of the package.",
+    "intended_use": "Research and demonstration only: CamVid was published for research, and the copy that the model "
+    "was trained on is for non-commercial use. Do not use it for driving or for any decision about people.",
+    "limits": "The training set has 367 frames of four drives in one English city, by day and at dusk. Expect worse "
+    "labels in other cities, countries and weather, at night, and at other camera heights. The weakest classes are "
+    "pole, sign, fence and bicyclist.",
 }
 
 

@@ -169,7 +169,8 @@ def draw_sheet(names: list[str], data: Path) -> None:
         )
     columns = 6
     footer = legend(legend_entries(masks, split.taxonomy), columns * (PANEL + 14) - 14)
-    heading = f"Every system after {STEPS} steps from scratch, a quarter of its width or less, on {SIZE[1]} x {SIZE[0]} pixels"
+    size = f"{SIZE[1]} x {SIZE[0]} pixels"
+    heading = f"Every system after {STEPS} steps from scratch, a quarter of its width or less, on {size}"
     sheet = contact_sheet(panels, columns, heading=heading, footer=footer)
     write_image(ROOT / "docs" / "images" / "systems.jpg", np.asarray(sheet))
 

@@ -69,7 +69,7 @@ class DataConfig:
 
 @dataclass
 class AugmentConfig:
-    """Random changes of an image and its mask while training. Outside the image lies the mean color, ignored by the loss."""
+    """Random changes of image and mask in training. Outside the image lies the mean color, which the loss ignores."""
 
     crop: list[int] = setting(
         [320, 448], "Height and width of the crop; [0, 0] keeps whole images (batch size 1).", ge=0, le=2**15, length=2
@@ -80,7 +80,8 @@ class AugmentConfig:
     aspect: float = setting(1.0, "Largest random change of the aspect ratio, as a factor; 1 keeps it.", ge=1, le=10)
     instance_crops: Literal["none", "ground_truth", "proposals"] = setting(
         "none",
-        "DeconvNet's two stages: `ground_truth` crops one object, all else is class 0; `proposals` crops boxes that overlap one.",
+        "DeconvNet's two stages: `ground_truth` crops one object, all else is class 0; "
+        "`proposals` crops boxes that overlap one.",
     )
     rotate: float = setting(0.0, "Largest rotation to either side, in degrees.", ge=0, le=180)
     flip: float = setting(0.5, "Probability of a left-right flip.", ge=0, le=1)
@@ -129,7 +130,8 @@ class LossConfig:
     )
     resolution: Literal["image", "logits"] = setting(
         "image",
-        "`logits` computes the loss before the last upsampling, as DeepLab v1: against the label at each logit's center.",
+        "`logits` computes the loss before the last upsampling, as DeepLab v1: "
+        "against the label at each logit's center.",
     )
     class_weights: Literal["none", "log", "inverse"] | list[float] = setting(
         "none",
@@ -171,7 +173,8 @@ class OptimizerConfig:
     warmup_steps: int = setting(0, "Steps over which the learning rate rises from 0.", ge=0)
     clip_norm: float = setting(
         1.0,
-        "Largest gradient norm; 0 does not clip, as in the papers. Needed to train a VGG without batch norm from scratch.",
+        "Largest gradient norm; 0 does not clip, as in the papers. "
+        "Needed to train a VGG without batch norm from scratch.",
         ge=0,
     )
     grad_accum_steps: int = setting(1, "Batches whose gradients are averaged into one step.", ge=1)
@@ -303,7 +306,7 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 def checked(value: Any, option: dataclasses.Field[Any], section: type, subject: str) -> Any:
-    """Return `value` as the field's type. Raises ConfigError naming `subject` for a wrong type or a number out of range."""
+    """Return `value` as the field's type. Raises ConfigError with `subject` for a wrong type or range."""
     kinds = _alternatives(_types(section)[option.name])
     for kind in kinds:
         with suppress(TypeError):

@@ -285,7 +285,7 @@ class Batch(NamedTuple):
     images         (B, C, H, W) uint8; for a network with `context_px`, larger than the masks by that on each side
     masks          (B, H, W) int64 class ids with the taxonomy's ignore id
     keys           names of the B samples
-    pixel_weights  (B, H, W) float32, added to the weight that each pixel has in the loss (U-Net's border weights), or None
+    pixel_weights  (B, H, W) float32, added to each pixel's weight in the loss (U-Net's border weights), or None
     num_replaced   samples that stand in for images that could not be read
     """
 
@@ -315,7 +315,7 @@ class Upsample(Protocol):
         ...
 
     def interpolation_table(self, in_size: int, out_size: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-        """Return, for one axis, the two source indices (out_size, 2) of each output pixel and their weights (out_size, 2)."""
+        """Return, for one axis, each output pixel's two source indices and their weights, both (out_size, 2)."""
         ...
 
 

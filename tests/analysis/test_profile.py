@@ -1,4 +1,4 @@
-"""Costs against numbers worked out by hand and those of the papers; receptive fields against the arithmetic of the layers."""
+"""Costs against numbers by hand and those of the papers; receptive fields against the arithmetic of the layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every registered backbone keeps the interface; AlexNet, VGG and GoogLeNet have their papers' and torchvision's numbers."""
+"""Registered backbones keep the interface; AlexNet, VGG, GoogLeNet match their papers' and torchvision's numbers."""
 
 from __future__ import annotations
 

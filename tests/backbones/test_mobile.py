@@ -66,7 +66,7 @@ def test_maps_have_the_strides_that_they_claim(name: str, output_stride: int) ->
 
 @pytest.mark.parametrize("name", ["mobilenetv2", "mobilenetv3_large", "efficientnet_b0", "xception41"])
 def test_a_dilated_net_computes_the_strided_nets_map_and_the_positions_between(name: str) -> None:
-    """A layer that loses its stride reads the old grid, so it keeps the dilation before: the maps agree where both exist."""
+    """A layer that loses its stride reads the old grid, so it keeps the dilation before; both maps agree on it."""
     torch.manual_seed(0)
     coarse, dense = (create_backbone(name, tiny=True, output_stride=s).eval() for s in (32, 8))
     dense.load_state_dict(coarse.state_dict())

@@ -24,7 +24,7 @@ class Info:
 
 
 class Features(nn.Module):
-    """Stands for the result of `timm.create_model(features_only=True)`: a module that returns maps, with `feature_info`."""
+    """Stands for `timm.create_model(features_only=True)`: a module that returns maps, with `feature_info`."""
 
     def __init__(self, in_chans: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A new network is one new file: the registry, the tests, the checks, the command line and training find it by themselves."""
+"""A new network is one new file: the registry, the tests, the checks, the command line and training find it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ from pixelwise.cli import main
 
 assert pixelwise.__file__.startswith({root!r}), pixelwise.__file__
 tests = ["tests/models/test_models.py", "tests/analysis/test_profile.py", "tests/project"]
-failed = pytest.main([*tests, "-k", "toy or test_docs or stay_short or dangerous", "-p", "no:cacheprovider", "-q", "-rA"])
+chosen = "toy or test_docs or stay_short or dangerous"
+failed = pytest.main([*tests, "-k", chosen, "-p", "no:cacheprovider", "-q", "-rA"])
 print("pytest ended with", int(failed))
 for argv in {commands!r}:
     print("pixelwise", argv[0], "ended with", main(argv), flush=True)

@@ -228,7 +228,7 @@ def test_the_written_form() -> None:
     ],
 )
 def test_colors_of_the_voc_devkit(label: int, color: tuple[int, int, int]) -> None:
-    """Source: the palette in the segmentation PNGs of VOC 2012: background, aeroplane, bicycle, cat, person, monitor, border."""
+    """Source: palette of VOC 2012's segmentation PNGs: background, aeroplane, bicycle, cat, person, monitor, border."""
     assert voc_color(label) == color
 
 

@@ -1,4 +1,4 @@
-"""The public API: every package lists what it offers, sorted and importable, and `import pixelwise` is enough to reach it."""
+"""The public API: each package lists its names, sorted and importable; `import pixelwise` reaches all of them."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ import sys
 import pixelwise
 assert "torch" not in sys.modules and "numpy" not in sys.modules
 assert set(pixelwise.__all__) == set(dir(pixelwise))
-pixelwise.inference, pixelwise.visualization, pixelwise.train, pixelwise.weights, pixelwise.evaluation, pixelwise.analysis
+pixelwise.inference, pixelwise.visualization, pixelwise.train
+pixelwise.weights, pixelwise.evaluation, pixelwise.analysis
 assert "torch" not in sys.modules
 print(pixelwise.data.open_dataset.__name__, pixelwise.crf.refine.__name__, pixelwise.evaluation.metrics.Scores.__name__)
 """

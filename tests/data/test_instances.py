@@ -37,7 +37,7 @@ def keep(
 
 
 def scene() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Two objects of class 3 and one of class 7 on background, an ignored stripe; the image holds the mask's numbers."""
+    """Two objects of class 3, one of class 7, an ignored stripe, background; the image holds the mask's numbers."""
     mask = np.zeros((60, 80), np.uint8)
     mask[5:15, 5:25] = 3
     mask[30:42, 36:50] = 3

@@ -90,7 +90,7 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
 
 
 def test_border_weights_are_those_of_the_final_mask(tmp_path: Path) -> None:
-    """After augmentation and ClassMix, and in memory that moves: OpenCV's own distances differ from address to address."""
+    """After augmentation and ClassMix, and in memory that moves: OpenCV's own distances depend on the address."""
     split = open_dataset(write_dataset(tmp_path, num_train=5)).split("train")
     for batch in batches_of(split, 0):
         for mask, weights in zip(

@@ -1,4 +1,4 @@
-"""Scores against the paper's golden case, against counting in plain loops, and against what must hold for any scores."""
+"""Scores against the paper's golden case, against counts in plain loops, and against the invariants of all scores."""
 
 from __future__ import annotations
 
@@ -291,7 +291,7 @@ def test_dictionary_round_trip_and_its_errors() -> None:
 
 
 def region_in_loops(ids: NDArray[Any], scored: NDArray[np.bool_], distance: int) -> NDArray[np.bool_]:
-    """A pixel is near an outline when any pixel of the square around it is outside the image, or scored and of another class."""
+    """A pixel is near an outline if the square around it leaves the image or holds a scored pixel of another class."""
     height, width = ids.shape
     region = np.zeros(ids.shape, bool)
     for y in range(height):

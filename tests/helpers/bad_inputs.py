@@ -1,4 +1,4 @@
-"""Builders of files that go wrong, each with the words an error about it must hold; for tests of readers and of commands."""
+"""Builders of broken files, each with the words that its error must hold; for tests of readers and of commands."""
 
 from __future__ import annotations
 

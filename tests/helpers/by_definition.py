@@ -1,4 +1,4 @@
-"""Parts of the tests' independent answers: norms with all their numbers set, operators written out by their definition."""
+"""Parts of the tests' independent answers: norms with all their numbers set, and operators by their definition."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def call(capsys: pytest.CaptureFixture[str], *argv: object) -> Result:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: object, code: int = 2, names: object = "") -> str:
-    """Run a command line that must fail with one line `error: <subject>: ...` that contains `names`; return the line."""
+    """Run a command line that must fail with one line `error: <subject>: ...` that has `names`; return the line."""
     result = call(capsys, *argv)
     assert result.code == code, result
     assert re.fullmatch(r"error: .+: .+", result.err[-1]), result.err

@@ -1,4 +1,4 @@
-"""The real command line in processes of its own, forked from one that has imported everything: a start takes no seconds."""
+"""The real command line in processes forked from one that has imported everything, so that a start takes no seconds."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from pixelwise.analysis.conformance.published import find
 
 
 def number(variant: str, quantity: str, size: str = "") -> Any:
-    """The one value of this variant, or of the only one that begins so, whose quantity and input begin with these words."""
+    """The one value of this variant, or of the only one that begins so, whose quantity and input begin so."""
     return find(variant, quantity, size).value
 
 

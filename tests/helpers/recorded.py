@@ -19,8 +19,8 @@ FILE = Path(__file__).parents[1] / "samples" / "torchvision_logits.json"
 SIZE = (75, 91)
 NUM_CLASSES = 21
 CLASSIFIERS = (
-    "resnet18", "resnet50", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small", "densenet121", "efficientnet_b0",
-    "googlenet",
+    "resnet18", "resnet50", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small", "densenet121",
+    "efficientnet_b0", "googlenet",
 )  # fmt: skip
 SEGMENTERS = ("fcn_resnet50", "deeplabv3_resnet50", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large")
 

@@ -1,4 +1,4 @@
-"""Masks: the numbers of the file come out exactly, whatever the format, and go in again; colors become classes or are refused."""
+"""Masks: the file's numbers are read and written exactly, whatever the format; colors become classes or are refused."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from pixelwise.images import encode_mask, read_mask, write_mask
 
 # papers.md, "VOC palette", as the devkit prints it.
 VOC_COLORS = [
-    (0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128), (128, 0, 128), (0, 128, 128), (128, 128, 128), (64, 0, 0),
-    (192, 0, 0), (64, 128, 0), (192, 128, 0), (64, 0, 128), (192, 0, 128), (64, 128, 128), (192, 128, 128), (0, 64, 0),
-    (128, 64, 0), (0, 192, 0), (128, 192, 0), (0, 64, 128),
+    (0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128), (128, 0, 128), (0, 128, 128), (128, 128, 128),
+    (64, 0, 0), (192, 0, 0), (64, 128, 0), (192, 128, 0), (64, 0, 128), (192, 0, 128), (64, 128, 128), (192, 128, 128),
+    (0, 64, 0), (128, 64, 0), (0, 192, 0), (128, 192, 0), (0, 64, 128),
 ]  # fmt: skip
 
 
@@ -225,7 +225,8 @@ def test_an_unknown_color_is_named_with_count_and_place() -> None:
     with pytest.raises(MaskError) as caught:
         MaskEncoding(True).encode(raw, TWO, "m.png")
     assert str(caught.value) == (
-        "m.png: unknown color [9, 8, 7] (2 px) and 1 more, first at row 1, column 2; expected the colors of the 2 classes; "
+        "m.png: unknown color [9, 8, 7] (2 px) and 1 more, first at row 1, column 2; "
+        "expected the colors of the 2 classes; "
         "fix: add the color to a class, or to `ignore_colors`, in classes.yaml"
     )
 

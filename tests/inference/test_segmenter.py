@@ -1,4 +1,4 @@
-"""`pixelwise.load()` and what it gives: the same labels whatever form the image comes in, one line for what is wrong."""
+"""`pixelwise.load()` and its result: the same labels for every form of image, and one line for each error."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def test_branches_of_msc_are_further_score_maps() -> None:
 
 
 def test_dense_evaluation_agrees_on_the_grid() -> None:
-    """The authors' training file strides in the branches, their test file does not: the same function on more pixels."""
+    """The authors' training file strides in the branches, their test file does not: one function, more pixels."""
     model, x = msc(), images(33, 41)
     dense = msc(dense_eval=True)
     dense.load_state_dict(model.state_dict())

@@ -1,4 +1,4 @@
-"""The same weights give the same logits: our networks against recorded logits of torchvision 0.28 (`helpers/recorded.py`)."""
+"""The same weights give the same logits: our networks against those of torchvision 0.28 (`helpers/recorded.py`)."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def test_bins_are_means_of_regions() -> None:
 
 
 def test_the_pyramid_pooling_written_out() -> None:
-    """Averages over bins whose borders are rounded outwards, reduced, upsampled with aligned corners, after the map itself."""
+    """After the map itself: averages over bins rounded outwards, reduced, and upsampled with aligned corners."""
     torch.manual_seed(0)
     pyramid, x = PyramidPooling(8, (1, 3)).eval(), torch.randn(2, 8, 7, 10)
     randomize_norms(pyramid)

@@ -17,7 +17,8 @@ def small_net() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(2, 4, 3, 2, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2, padding=1),
-        nn.Sequential(nn.Conv2d(4, 4, 3, padding=2, dilation=2, groups=2), nn.ReLU()), nn.AvgPool2d(2, 2), nn.Conv2d(4, 3, 3),
+        nn.Sequential(nn.Conv2d(4, 4, 3, padding=2, dilation=2, groups=2), nn.ReLU()),
+        nn.AvgPool2d(2, 2), nn.Conv2d(4, 3, 3),
     ).double()  # fmt: skip
 
 
@@ -76,7 +77,7 @@ def test_a_rarefied_kernel_is_the_kernel_with_zeros_between() -> None:
 
 @pytest.mark.parametrize(("name", "size"), [("alexnet_caffe", 420), ("googlenet", 130)])
 def test_larger_nets_both_ways(name: str, size: int) -> None:
-    """CaffeNet's sliding classifier, and GoogLeNet to inception3a, which has branches: equal at positions that see no padding."""
+    """CaffeNet's sliding classifier, and GoogLeNet to inception3a, with branches: equal where padding is not seen."""
     torch.manual_seed(2)
     backbone = create_backbone(name, tiny=True, width_mult=1 / 32, num_classes=3).eval()
     assert isinstance(backbone, ClassifierBackbone)

@@ -1,4 +1,4 @@
-"""The docs name and link only what exists: files, images, settings, recipes, networks, commands, folders of the source."""
+"""The docs name and link only existing files, images, settings, recipes, networks, commands and source folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules of the repository: sizes of functions, headers of networks, dangerous calls, and lists that equal what they list."""
+"""The repository's rules: sizes of functions, headers of networks, dangerous calls, and lists that are complete."""
 
 from __future__ import annotations
 

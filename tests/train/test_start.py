@@ -88,7 +88,7 @@ def test_a_run_goes_on_without_the_checkpoint_that_it_started_from(data: Path, t
 
 
 def test_a_run_killed_before_its_first_state_starts_where_it_was_told(data: Path, tmp_path: Path) -> None:
-    """Weights are written before the state: a kill between the two leaves weights to predict with and nothing to go on from."""
+    """Weights are written before the state: after a kill between the two, there are weights but nothing to resume."""
     start = create_model("compact", 3, **TINY_COMPACT)
     save_checkpoint(tmp_path / "start", start, open_dataset(data).taxonomy)
     changes: dict[str, Any] = {
@@ -144,7 +144,7 @@ def test_unused_tensors_are_listed() -> None:
 def test_weights_come_with_the_pixels_they_were_learned_on(
     tmp_path: Path, options: dict[str, str], order: str, std: float
 ) -> None:
-    """A published classifier of RGB over its deviation starts a net whose default is BGR; a run's best checkpoint is found."""
+    """A published RGB classifier over its deviation starts a net of default BGR; a run's best checkpoint is found."""
     taxonomy = Taxonomy(("a", "b", "c"))
     given = create_model("fcn32s_vgg16", 3, **{**TINY_FCN, "preprocessing": "torchvision"})
     save_checkpoint(tmp_path / "run" / "checkpoints" / "best", given, taxonomy)

@@ -1,4 +1,4 @@
-"""The state file under cuts, flipped bits, kills and full disks: the one before is taken with a warning, never nothing."""
+"""The state file under cuts, flipped bits, kills and full disks: the one before is read, with a warning."""
 
 from __future__ import annotations
 

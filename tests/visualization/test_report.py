@@ -57,7 +57,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def split(tmp_path: Path) -> Split:
-    """Six images 400x300, truth an upper and a lower half; image n, key 9 - n, is labeled right down to row 50 n + 50."""
+    """Six images 400x300, truth an upper and a lower half; image n, key 9 - n, is right down to row 50 n + 50."""
     items = []
     for index in range(6):
         image, mask = tmp_path / f"{index}.png", tmp_path / f"{index}_mask.png"

@@ -325,7 +325,7 @@ def test_a_first_checkpoint_exists_before_its_renaming(tmp_path: Path, monkeypat
 
 
 def kill_while_saving(folder: Path, kills: int) -> list[int]:
-    """Kill a process that saves without a pause, again and again; return the number of the checkpoint found each time."""
+    """Kill a process that saves without a pause, `kills` times; return the number of the checkpoint found each time."""
     chance = random.Random(0)
     found: list[int] = []
     nets = {seed: model(seed) for seed in range(4)}

@@ -1,4 +1,4 @@
-"""The costs of a network: parameters, multiply-adds, memory of activations, strides, receptive field, speed on this machine.
+"""The costs of a network: parameters, multiply-adds, memory of activations, strides, receptive field, measured speed.
 
 Everything but the speed is counted on the `meta` device, where tensors have shapes but no values and take no memory.
 """
@@ -164,7 +164,7 @@ def with_speed(profile: Profile, model: SegmentationModel, num_runs: int = 5) ->
 
 
 def count_modules(model: SegmentationModel, images: Tensor) -> tuple[tuple[ModuleCost, ...], int]:
-    """Count the costs of each top-level module for images (1, C, H, W), and the numbers in the largest output of a layer.
+    """Count the costs of each top-level module for images (1, C, H, W), and the numbers in the largest layer output.
 
     The model and the images may lie on the meta device.
     """
@@ -222,7 +222,7 @@ def measure_strides(model: SegmentationModel) -> tuple[int, int]:
 
 
 def _feature_heights(model: SegmentationModel, height: int) -> dict[str, int]:
-    """Return the rows of every layer's output for an image of `height` rows, by the layer's path; and of the "logits"."""
+    """Return the rows of each layer's output, by the layer's path, and of "logits", for an image of `height` rows."""
     heights: dict[str, int] = {}
 
     def note(path: str, output: Any) -> None:

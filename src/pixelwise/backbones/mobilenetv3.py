@@ -34,7 +34,7 @@ PAPER = "https://arxiv.org/abs/1905.02244"
 
 
 class BlockConfig(NamedTuple):
-    """One row of the paper's tables: kernel, exp size, #out, SE (squeeze and excitation), NL (hard swish or ReLU), s."""
+    """One row of the paper's tables: kernel, exp size, #out, SE (squeeze and excitation), NL (hard swish, ReLU), s."""
 
     kernel: int
     expanded: int

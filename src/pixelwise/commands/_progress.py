@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on standard error while the block runs; yield a function to call with the numbers of done and of all items.
+    """Show a bar on standard error while the block runs; yield a function that takes the done and the total number.
 
     Standard output holds only results. Without a terminal nothing is shown.
     """

@@ -41,7 +41,7 @@ def models(name: str | None = None, /) -> None:
 
 
 def _cost(name: str) -> tuple[str, str, str, str]:
-    """Return parameters, multiply-adds, receptive field and stride; dashes for a network that the table does not have."""
+    """Return parameters, multiply-adds, receptive field and stride; dashes for a network that is not in the table."""
     from ..analysis.model_table import read_table
 
     cost = read_table().get(name)
@@ -57,7 +57,8 @@ def _describe(entry: Entry[Any]) -> None:
     parameters, multiply_adds, field, stride = _cost(entry.name)
     if parameters != "-":
         print(
-            f"{parameters} parameters, {multiply_adds} multiply-adds (512 x 512 pixels, 21 classes); receptive field {field}, stride {stride}"
+            f"{parameters} parameters, {multiply_adds} multiply-adds (512 x 512 pixels, 21 classes); "
+            f"receptive field {field}, stride {stride}"
         )
     if entry.scores:
         print(f"published: {entry.scores}")

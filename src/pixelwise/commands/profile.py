@@ -53,7 +53,7 @@ def profile(
 
 
 def _find(name: str, num_classes: int | None) -> tuple[ModelSpec, SegmentationModel | None]:
-    """Return the spec of a network, and the network itself if it is a stored one. Raises UnknownNameError or ConfigError."""
+    """Return the spec of a network, and a stored network itself. Raises UnknownNameError or ConfigError."""
     if name in MODELS:
         return ModelSpec(name, 21 if num_classes is None else num_classes), None
     if not Path(name).exists() and "/" not in name:
@@ -110,8 +110,8 @@ def _properties(result: Profile) -> list[tuple[str, str]]:
     ]
     if result.speed is not None:
         speed = result.speed
-        how = f"median of {speed.num_runs} runs, {speed.precision}, {speed.device}, {speed.threads} threads, array to label map"
-        rows.append(("speed", f"{speed.median_ms:.1f} ms an image ({how})"))
+        how = f"{speed.precision}, {speed.device}, {speed.threads} threads, array to label map"
+        rows.append(("speed", f"{speed.median_ms:.1f} ms per image (median of {speed.num_runs} runs, {how})"))
     return rows
 
 

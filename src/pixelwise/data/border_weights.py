@@ -1,4 +1,4 @@
-"""U-Net's weight map: background between two objects that nearly touch counts more, so that the network learns to separate them.
+"""U-Net's weight map: background between objects that nearly touch weighs more, so the network learns to separate them.
 
     w(x) = w_c(x) + w0 * exp(-(d1(x) + d2(x))^2 / (2 sigma^2))
 
@@ -37,10 +37,10 @@ def label_instances(mask: NDArray[Any], ignore_id: int, background: int = 0) -> 
 
 
 def separate_instances(instances: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Insert background between touching instances: a pixel with a higher-numbered neighbor, corners included, becomes 0.
+    """Insert background between touching instances: set a pixel with a higher-numbered neighbor to 0.
 
-    For masks (H, W) that number each object. The network learns to label the resulting line of one pixel as background,
-    and `border_weights` gives it the largest weight.
+    For masks (H, W) that number each object; diagonal neighbors count. The network learns to label the resulting line
+    of one pixel as background, and `border_weights` gives it the largest weight.
     """
     highest = cv2.dilate(instances.astype(np.float64), np.ones((3, 3), np.uint8))
     return np.where((instances > 0) & (highest > instances), 0, instances).astype(np.int32)

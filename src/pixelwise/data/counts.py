@@ -16,8 +16,8 @@ def check_classes(split: Split, *, skip_bad: bool = False) -> list[str]:
     """Return one warning for each class that no mask of the split contains; stop reading once every class was seen.
 
     skip_bad  leave out masks that cannot be read, instead of raising their error
-    Raises DatasetError for images without masks, and if one of two classes is missing while 255 is ignored: such 0/255 masks
-    usually mean 255 as a class.
+    Raises DatasetError for images without masks, and if one of two classes is missing while 255 is ignored: such 0/255
+    masks usually mean 255 as a class.
     """
     unlabeled = [item.key for item in split.items if item.mask is None]
     if unlabeled:

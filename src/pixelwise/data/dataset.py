@@ -1,4 +1,4 @@
-"""A dataset is a set of named splits; a split is a sequence of items; an item names an image file and, mostly, its mask file."""
+"""A dataset is a set of named splits; a split is a sequence of items; an item names an image and usually its mask."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ class Dataset:
         return self
 
     def problems(self) -> list[DatasetError]:
-        """Return everything that is wrong with names and places of the files, without opening any: one error per kind."""
+        """Return all errors in the names and places of the files, one per kind, without opening a file."""
         found = []
         empty = [name for name, split in self.splits.items() if not split.items]
         if not self.splits:

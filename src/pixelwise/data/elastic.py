@@ -14,7 +14,7 @@ GRID = 3
 
 
 def draw_displacement(size: tuple[int, int], std: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Draw the displacement of each pixel of an image of `size` (height, width), (2, H, W): along columns, then along rows."""
+    """Draw each pixel's displacement (2, H, W), along columns, then along rows; `size` is (height, width)."""
     return interpolate_grid(rng.normal(0, std, (2, GRID, GRID)), size)
 
 

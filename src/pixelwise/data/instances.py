@@ -31,7 +31,7 @@ class InstanceCrops:
     """A transform that cuts out an object with its surroundings, resizes them to a square and augments it by `inner`.
 
     inner      see `Transform`
-    stage      "ground_truth" labels everything but the object and ignored pixels as background; "proposals" keeps all labels
+    stage      "ground_truth" labels all but the object and ignored pixels as background; "proposals" keeps all labels
     ignore_id  id of the pixels that do not count
     side       of the square, in pixels
 

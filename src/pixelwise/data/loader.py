@@ -50,7 +50,7 @@ class TrainingSample(NamedTuple):
 
 
 def draw_index(number: int, num_samples: int, seed: int, sampling: Literal["shuffle", "replacement"]) -> int:
-    """Return the index of the sample that draw `number` shows: each once per epoch, or any each time ("replacement")."""
+    """Return the index of the sample of draw `number`: each sample once per epoch, or any at random ("replacement")."""
     epoch, position = divmod(number, num_samples)
     if sampling == "replacement":
         return int(np.random.default_rng([seed, _ORDER, number]).integers(num_samples))
@@ -73,7 +73,7 @@ class AugmentedDataset(Dataset[TrainingSample]):
     on_read_error  "skip" replaces an image that cannot be read by the next one, "stop" raises its error
     cache_bytes    bytes of decoded samples to keep in memory; those read first are kept
     classmix_prob  probability of pasting half of the classes of a second sample over the first
-    windows        (height, width) of tiled crops: a draw shows one of all windows of all images; None draws crops anywhere
+    windows        (height, width) of tiled crops: a draw shows one window of all images; None draws crops anywhere
     border_weight  U-Net's w0, and border_sigma its sigma, for the pixel weights; 0 gives none
     """
 
@@ -112,7 +112,7 @@ class AugmentedDataset(Dataset[TrainingSample]):
         return mask.shape[0], mask.shape[1]
 
     def __getitem__(self, number: int) -> TrainingSample:
-        """Make the sample of a draw. Raises InputError naming the file that cannot be read, DatasetError if none can."""
+        """Make the sample of a draw. Raises InputError naming the unreadable file, DatasetError if none is readable."""
         rng = np.random.default_rng([self.seed, _AUGMENT, number])
         ignore_id = self.split.taxonomy.ignore_id
         index = draw_index(number, len(self._crops), self.seed, self.sampling)
@@ -154,7 +154,7 @@ class AugmentedDataset(Dataset[TrainingSample]):
 
 
 class ResumableBatchSampler(Sampler[list[int]]):
-    """Numbers of the draws of one rank, batch by batch, from batch `start` up to `stop`; ranks take neighboring batches."""
+    """Numbers of one rank's draws, batch by batch, from batch `start` up to `stop`; ranks take neighboring batches."""
 
     def __init__(self, start: int, stop: int, *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         self.batches = range(start, stop)
@@ -229,7 +229,7 @@ class TrainLoader:
 
 @dataclass
 class _ErrorsAsValues(Dataset[Any]):
-    """Returns errors instead of raising them: torch rebuilds a worker's exception from its text, and loses its class."""
+    """Returns errors instead of raising them: torch rebuilds a worker's exception from its text and loses its class."""
 
     dataset: AugmentedDataset
 

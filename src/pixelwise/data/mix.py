@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Pair = tuple[NDArray[np.uint8], NDArray[Any]]
-"""Image (H + 2 * margin, W + 2 * margin, C) and mask (H, W) of class ids, for the same margin on all sides, mostly 0."""
+"""Image (H + 2 * margin, W + 2 * margin, C) and mask (H, W) of class ids; all sides have the same margin, mostly 0."""
 
 
 def paste_classes(target: Pair, source: Pair, ignore_id: int, rng: np.random.Generator) -> Pair:

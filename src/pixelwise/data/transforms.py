@@ -68,7 +68,7 @@ class Augment:
     def _draw_inverse_matrix(
         self, mask: NDArray[Any], size: tuple[int, int], rng: np.random.Generator, center: Point | None
     ) -> NDArray[np.float64]:
-        """Draw the (2, 3) matrix that maps (column, row, 1) of the crop to (column, row) of the source, from pixel corners."""
+        """Draw the (2, 3) matrix from (column, row, 1) of the crop to (column, row) of the source, at pixel corners."""
         config = self.config
         zoom = np.exp(rng.uniform(*np.log(config.scale)))
         stretch = np.exp(rng.uniform(-1, 1) * np.log(config.aspect) / 2)
@@ -139,8 +139,8 @@ def warp(
 
     inverse_matrix  (2, 3), maps (column, row, 1) of the crop to (column, row) of the source, both from pixel corners
     displacement    (2, height, width), by how many pixels of the crop (columns, rows) each pixel moves before that
-    reflect         fill the image outside the source by reflection (U-Net's context) instead of `BORDER_COLOR`; the mask
-                    is ignored there either way
+    reflect         fill the image outside the source by reflection (U-Net's context) instead of `BORDER_COLOR`; the
+                    mask is ignored there either way
     """
     height, width = size
     columns, rows = np.arange(width) + 0.5, np.arange(height)[:, None] + 0.5

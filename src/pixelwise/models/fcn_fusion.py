@@ -90,7 +90,7 @@ class LateFusionFCN(SegmentationModel):
         self.logits_stride = 1 if upsampling == "learned" else self.to_image.stride
 
     def forward_low_res(self, images: Tensor) -> LowResLogits:
-        """Compute averaged scores of stride 32; images (B, 3 + D, H, W), uint8 or float 0..255: RGB, then D channels."""
+        """Compute averaged scores of stride 32 for images (B, 3 + D, H, W), uint8 or float 0..255: RGB, D channels."""
         x = self.preprocess(images)
         color = self.color.forward_low_res(x[:, :NUM_COLOR]).logits
         hha = self.hha.forward_low_res(x[:, NUM_COLOR:]).logits

@@ -1,4 +1,4 @@
-"""Recipes: settings that `pixelwise train NAME` takes by name. Each file says what it trains, with which command, cost and score."""
+"""Recipes: settings that `pixelwise train NAME` takes by name. Each file states its model, command, cost and score."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from .losses import class_weights_from_counts
 def build_model(settings: ModelConfig, taxonomy: Taxonomy, resumed: Path | None = None) -> SegmentationModel:
     """Build the network with fresh weights, or with those of `init_from`; freeze layers as `train_only` says.
 
-    resumed  checkpoint of the run that is resumed: its options are used in place of those of `init_from`, which may be gone
+    resumed  checkpoint of the resumed run: its options replace those of `init_from`, which may no longer exist
 
     Weights mean nothing without the pixel normalization that they were trained with, so that of `init_from` is taken
     unless the options name one.
@@ -63,7 +63,8 @@ def start_from(model: SegmentationModel, source: SegmentationModel, name: object
     So FCN-16s starts from FCN-32s with its new score layers at zero.
 
     name  of the source, for messages
-    Returns a line that counts the copied tensors and lists the fresh and the unused ones. Raises CheckpointError if nothing fits.
+    Returns a line that counts the copied tensors and lists the fresh and the unused ones. Raises CheckpointError if
+    nothing fits.
     """
     own, given = model.state_dict(), source.state_dict()
     shared = {key: given[key] for key in own if key in given and own[key].shape == given[key].shape}

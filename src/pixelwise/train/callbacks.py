@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class StopSignals(Callback):
-    """SIGINT, SIGTERM and SIGUSR1 end the run after the current step, or at once outside the loop or at a second SIGINT.
+    """SIGINT, SIGTERM and SIGUSR1 end the run after the current step; outside the loop, or at a second SIGINT, at once.
 
     subject   what the error names: the folder of the run
     received  number of the last signal, 0 before the first
@@ -126,7 +126,7 @@ def make_progress_bar(done: int, steps: int) -> ProgressBar:
 
 
 def make_loggers(names: Sequence[str], folder: Path) -> list[Logger]:
-    """Build loggers by name; metrics.csv is always written. Raises ConfigError for a name, ResourceError for a missing package."""
+    """Build loggers by name, metrics.csv always. Raises ConfigError for a name, ResourceError for a missing package."""
     from lightning.pytorch import loggers
 
     # W&B goes online only where WANDB_MODE says so: a lost network, or a prompt for an account, must not stop a run.

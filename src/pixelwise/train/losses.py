@@ -96,7 +96,7 @@ def pixel_cross_entropy(
     logits         (B, K, H, W) float
     masks          (B, H, W) int64
     class_weights  (K,), or None for 1 each
-    pixel_weights  (B, H, W) float32, added to the class weight of each pixel (the second term of U-Net's equation 2), or None
+    pixel_weights  (B, H, W) float32, added to each pixel's class weight (second term of U-Net's equation 2), or None
     """
     valid = masks != ignore_id
     if pixel_weights is not None:
@@ -167,7 +167,7 @@ def lovasz_softmax(
 def sample_patches(
     masks: Tensor, keep_prob: float, patch_size: int, generator: torch.Generator, *, ignore_id: int
 ) -> Tensor:
-    """Return masks (B, H, W) in which each block of patch_size x patch_size pixels is ignored with probability 1 - keep_prob.
+    """Return masks (B, H, W) with each block of patch_size x patch_size pixels ignored with probability 1 - keep_prob.
 
     FCN's patchwise training as loss sampling: a position of the final layer, with the pixels that it stands for, stays
     in the loss with probability `keep_prob`. Source: Long et al. 2015 (FCN, https://arxiv.org/abs/1411.4038), section
@@ -183,8 +183,8 @@ def sample_patches(
 def class_weights_from_counts(counts: Tensor, scheme: str) -> Tensor:
     """Compute class weights (K,) float32 from the pixel counts (K,) of the training masks.
 
-    "log"      1 / log(1.1 + share), the form of ENet (https://arxiv.org/abs/1606.02147, section 5.2) with 1.1 in place of its
-               1.02, which bounds the ratio of two weights by about 8
+    "log"      1 / log(1.1 + share), the form of ENet (https://arxiv.org/abs/1606.02147, section 5.2) with 1.1 in place
+               of its 1.02, which bounds the ratio of two weights by about 8
     "inverse"  median share / share, median frequency balancing (Eigen and Fergus 2015,
                https://arxiv.org/abs/1411.4734); a class without pixels weighs 1
     """

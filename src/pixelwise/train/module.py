@@ -138,7 +138,7 @@ class TrainingModule(lightning.LightningModule):
 
     @contextmanager
     def ema_weights(self) -> Iterator[None]:
-        """Inside the block, give the model the weights that are validated and saved: the moving average, if there is one."""
+        """Give the model the weights to validate and save inside the block: the moving average, if there is one."""
         with nullcontext() if self.ema is None else self.ema.applied_to(self.model):
             copy_from_first(self.model)
             yield

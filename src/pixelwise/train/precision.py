@@ -8,7 +8,10 @@ import torch
 
 
 def choose_precision(name: Literal["auto", "float32", "bfloat16"], device: str) -> Literal["float32", "bfloat16"]:
-    """Return `name`, or for "auto" bfloat16 if the chip supports it natively: such CUDA devices, CPUs with AMX or AVX512-BF16."""
+    """Return `name`, or for "auto" bfloat16 on chips that support it natively, and float32 on others.
+
+    Such chips are some CUDA devices, and CPUs with AMX or AVX512-BF16.
+    """
     if name != "auto":
         return name
     if device == "cuda":

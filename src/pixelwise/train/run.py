@@ -290,7 +290,7 @@ class AfterStep(Callback):
             save_state(self.folder.last, module.state_tensors(), progress, run_settings(self.config))
 
     def _card(self, module: TrainingModule) -> dict[str, Any]:
-        """Return the facts of the model card: where the weights come from, and their scores if they were just validated."""
+        """Return the facts of the model card: the origin of the weights, and their scores if just validated."""
         train, val = self.train_split, self.val_split
         card: dict[str, Any] = {
             "title": f"{self.config.model.name} on {self.dataset.name}",

@@ -34,7 +34,7 @@ def lr_factor(step: int, steps: int, config: OptimizerConfig) -> float:
 def build_optimizer(
     model: nn.Module, config: OptimizerConfig, new_modules: Iterable[nn.Module] = ()
 ) -> torch.optim.Optimizer:
-    """Build SGD or AdamW over the parameters that are not frozen, in groups with their own learning rate and weight decay.
+    """Build SGD or AdamW over the parameters that are not frozen, with a learning rate and a weight decay per group.
 
     weights  decayed
     biases   `bias_lr_factor` times the learning rate, never decayed: Caffe's rule

@@ -129,7 +129,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Restore the tensors of `optimizer_tensors` in their parameters' memory format; groups and rates stay as configured."""
+    """Restore `optimizer_tensors` in their parameters' memory format; groups and rates stay as configured."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     rows: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():

@@ -69,8 +69,8 @@ def save_checkpoint(
 
     model  built by `create_model`, which records its name and options
     dtype  of the stored floating-point tensors; float16 halves the file
-    Raises ResourceError if the disk is full or the folder is not writable, ConfigError if the taxonomy has another number of
-    classes, CheckpointError for weights that are not finite or too large for `dtype`.
+    Raises ResourceError if the disk is full or the folder is not writable, ConfigError if the taxonomy has another
+    number of classes, CheckpointError for weights that are not finite or too large for `dtype`.
     """
     if model.num_classes != taxonomy.num_classes:
         what = f"the model has {model.num_classes} classes, the taxonomy {taxonomy.num_classes}"
@@ -121,9 +121,9 @@ def is_checkpoint(folder: Path) -> bool:
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """Return the checkpoint folder of a run, `checkpoints/best` or else `checkpoints/last`; any other folder is returned itself.
+    """Return the checkpoint folder of a run, `checkpoints/best` or else `checkpoints/last`.
 
-    Raises CheckpointError if there is no such folder.
+    Any other folder is returned itself. Raises CheckpointError if there is no such folder.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -138,8 +138,8 @@ def load_checkpoint(folder: str | Path, options: Mapping[str, Any] | None = None
     """Read a folder that `save_checkpoint` or `save_pretrained` wrote.
 
     options  replace options of the training, such as `output_stride`; the weights still have to fit
-    Raises CheckpointError that names the file and the reason: missing, incomplete, changed after it was written, of another
-    network, or not finite; ConfigError for an option that the network does not have.
+    Raises CheckpointError that names the file and the reason: missing, incomplete, changed after it was written, of
+    another network, or not finite; ConfigError for an option that the network does not have.
     """
     folder = Path(folder)
     for _ in range(_ATTEMPTS):
@@ -200,7 +200,7 @@ def _build(path: Path, config: Mapping[str, Any]) -> tuple[SegmentationModel, Ta
     except (UnknownNameError, ConfigError) as error:
         what = f"describes a network that this version cannot build: {error.subject}: {error.what}"
         raise CheckpointError(path, what, f"{error.fix or 'copy the folder again'} (or update pixelwise)") from error
-    # The options come from a file, so the builder may fail in any of these ways; RuntimeError for sizes beyond all memory.
+    # The options come from a file, so the builder may fail in any of these ways; RuntimeError if a size exceeds memory.
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         what = f"describes a network that this version cannot build: {error}"
         raise CheckpointError(path, what, "update pixelwise") from error

@@ -1,4 +1,4 @@
-"""The model card: a README.md with metadata that the Hugging Face Hub reads, rendered from a checkpoint's configuration."""
+"""The model card: a README.md with metadata for the Hugging Face Hub, rendered from a checkpoint's configuration."""
 
 from __future__ import annotations
 

@@ -34,7 +34,8 @@ class PublishedWeights:
     url            the publisher's address
     sha256         first hexadecimal digits of the digest that the publisher states, or None
     license        terms of use, as the source states them
-    preprocessing  pixel normalization of the training: a name of `pixelwise.nn.preprocessing.PREPROCESSING`, or {order, mean, std}
+    preprocessing  pixel normalization of the training: a name of `pixelwise.nn.preprocessing.PREPROCESSING`, or
+                   {order, mean, std}
     num_classes    classes of the last layer; of two heads, those of the semantic one
     score          the score that the source states
     source         where all of this was read
@@ -60,7 +61,10 @@ _TORCHVISION_LICENSE = (
     " training (here ImageNet-1K); checking is up to the user. The code is BSD-3-Clause"
 )
 _BVLC_LICENSE = "unrestricted use (BVLC model license)"
-_FCN_LICENSE = "unrestricted use (its README: as Caffe, BSD-2-Clause, and the BVLC model license); the VGG16 start has its own terms"
+_FCN_LICENSE = (
+    "unrestricted use (its README: as Caffe, BSD-2-Clause, and the BVLC model license); "
+    "the VGG16 start has its own terms"
+)
 _VGG_LICENSE = "see http://www.robots.ox.ac.uk/~vgg/research/very_deep/"
 _NO_SCORE = "its source states no score"
 
@@ -184,7 +188,7 @@ def find_by_file_name(path: str | Path) -> PublishedWeights | None:
 
 
 def verify_published(path: str | Path) -> PublishedWeights | None:
-    """Return the weights that a file claims by its name to be, after checking its digest, or None for any other file name.
+    """Return the weights that a file's name claims, after a check of its digest, or None for any other file name.
 
     Raises CheckpointError if the file's digest differs from the published one: the file is incomplete, damaged or
     misnamed.
@@ -222,7 +226,8 @@ def download(weights: PublishedWeights, folder: str | Path, open_url: Opener | N
             file.write(chunk)
         digest = sha256.hexdigest()
         if not digest.startswith(weights.sha256):
-            what = f"expected the published SHA-256 {weights.sha256}..., got {digest[: len(weights.sha256)]}...; nothing was kept"
+            expected, actual = weights.sha256, digest[: len(weights.sha256)]
+            what = f"expected the published SHA-256 {expected}..., got {actual}...; nothing was kept"
             raise CheckpointError(weights.url, what, "try again; if it happens again, do not use the file")
     return target
 

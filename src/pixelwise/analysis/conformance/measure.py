@@ -1,4 +1,4 @@
-"""Measurements that the systems share. Networks are built at full size on the `meta` device, without weights in memory."""
+"""Measurements that the systems share, on full-size networks on the `meta` device, without weights in memory."""
 
 from __future__ import annotations
 

@@ -11,19 +11,19 @@ from .rows import Comparison, Family
 
 _HEAD = """# Conformance
 
-This page compares our networks with the published numbers: parameters, multiply-adds, layer sizes and receptive fields from the
-papers, from the authors' code and from independent counts. `python -m pixelwise.analysis.conformance docs/conformance.md` writes it.
-The networks are built at full size on the meta device. Multiply-adds (MACs) are those of convolutions, transposed convolutions and
-matrix products for one image. The published numbers are in `src/pixelwise/analysis/conformance/published.json`; "computed" marks a
-number that a program other than this one computed.
+This page compares our networks with the published numbers: parameters, multiply-adds, layer sizes and receptive fields
+from the papers, from the authors' code and from independent counts. The networks are built at full size on the meta
+device. Multiply-adds (MACs) are those of convolutions, transposed convolutions and matrix products for one image. The
+published numbers are in `src/pixelwise/analysis/conformance/published.json`; "computed" marks a number that a program
+other than this one computed. `python -m pixelwise.analysis.conformance docs/conformance.md` writes this page.
 """
 
 _NOT_MEASURABLE = """
 ## What a count cannot check
 
 The file holds {count} further entries: published scores, timings, training settings, filters and palettes ({systems}).
-Scores need the papers' data and pretrained weights; `docs/results.md` lists the scores measured here. The palette, the metrics,
-the learning rates, the loss weights and the fully connected CRF have their own tests in `tests/`.
+Scores need the papers' data and pretrained weights; `docs/results.md` lists the scores measured here. The palette, the
+metrics, the learning rates, the loss weights and the fully connected CRF have their own tests in `tests/`.
 """
 
 

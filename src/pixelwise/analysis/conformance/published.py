@@ -1,4 +1,4 @@
-"""The published values, read from `published.json`, each with its source. None was computed with this project's code."""
+"""The published values, read from `published.json`, each with its source. This project's code computed none of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dataset formats: ways to arrange a dataset in folders, one per file. Importing this package registers every file in it."""
+"""Dataset formats: arrangements of a dataset in folders, one per file. Importing this package registers all of them."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def find_image(stem: Path) -> Path | None:
 
 
 def pair_folders(images: Path, masks: Path) -> list[Item]:
-    """Pair every image with the mask of the same name, at any depth; without the folder `masks`, return unlabeled images.
+    """Pair every image with the mask of the same name, at any depth; return unlabeled images without a `masks` folder.
 
     A mask without an image becomes an item too, and two files of one name become two items, so that `Dataset.problems`
     reports them.

@@ -32,7 +32,10 @@ _MAX_VALUES = 64
 class Folder(DatasetFormat):
     """Your own images: images/, masks/ and classes.yaml."""
 
-    needs = "images/{train,val,test}/ and masks/{train,val,test}/ with the same names (or train.txt beside them), and classes.yaml"
+    needs = (
+        "images/{train,val,test}/ and masks/{train,val,test}/ with the same names (or train.txt beside them), "
+        "and classes.yaml"
+    )
 
     def find_root(self, folder: Path) -> Path | None:
         """Return `folder` itself."""
@@ -99,7 +102,7 @@ def _read_classes_yaml(path: Path) -> tuple[Taxonomy, MaskEncoding]:
 
 
 def _missing_classes(root: Path, masks: list[Path]) -> DatasetError:
-    """Return the error of a dataset without classes.yaml: the values or colors of some masks, and a file to start from."""
+    """Return the error of a dataset without classes.yaml: values or colors of some masks, and a file to start from."""
     codes: dict[str, set[int]] = {"values": set(), "colors": set()}
     for path in masks:
         try:

@@ -46,7 +46,10 @@ _LISTS = Path("ImageSets", "Segmentation")
 class Voc(DatasetFormat):
     """PASCAL VOC 2012 and SBD: 21 classes, border 255 ignored, test without masks."""
 
-    needs = "JPEGImages/, SegmentationClass/, ImageSets/Segmentation/{train,val}.txt (SBD: SegmentationClassAug/, trainaug.txt)"
+    needs = (
+        "JPEGImages/, SegmentationClass/, ImageSets/Segmentation/{train,val}.txt "
+        "(SBD: SegmentationClassAug/, trainaug.txt)"
+    )
 
     def find_root(self, folder: Path) -> Path | None:
         """Return `folder` itself, or the VOC2012/ or VOCdevkit/VOC2012/ in it."""
@@ -67,7 +70,7 @@ class Voc(DatasetFormat):
 
 
 def _items(root: Path, path: Path) -> list[Item]:
-    """Read a split list: an id per line, or, as SBD's trainaug.txt is also distributed, `/JPEGImages/id.jpg /...Aug/id.png`."""
+    """Read a split list: one id per line, or `/JPEGImages/id.jpg /...Aug/id.png` in a copy of SBD's trainaug.txt."""
     augmented = root / "SegmentationClassAug"
     masks = augmented if path.stem.endswith("aug") and augmented.is_dir() else root / "SegmentationClass"
     items = []

@@ -211,7 +211,7 @@ def _layer(message: _Message, name: int, kind: int, blobs: int) -> CaffeLayer:
 
 
 def _blob(message: _Message) -> NDArray[np.float32]:
-    """Return a BlobProto: `data` (field 5) or `double_data` (8); `shape` (7) or num, channels, height, width (1 to 4)."""
+    """Return a BlobProto: `data` (field 5) or `double_data` (8); `shape` (7) or num, channels, height, width (1-4)."""
     rows: list[NDArray[Any]] = []
     legacy: dict[int, int] = {}
     shape: tuple[int, ...] | None = None
