@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import pixelwise
@@ -25,6 +26,8 @@ from pixelwise.inference import jobs as job_planning
 from pixelwise.inference import predict_files
 from pixelwise.inference.jobs import LONGEST_ENDING, Job, plan
 from pixelwise.inference.predict_files import OutputOptions
+from pixelwise.models import create_model
+from pixelwise.weights.checkpoint import save_checkpoint
 
 DATA = Path(__file__).parents[1] / "samples"
 
@@ -388,3 +391,19 @@ def test_masks_score_as_the_model_does(tmp_path: Path, capsys: pytest.CaptureFix
     assert by_model["scores"] == by_files["scores"]
     assert by_model["images"] == by_files["images"]
     assert "0001TP_009930" in by_model["images"][0]["key"]
+
+
+def test_tiles_give_the_labels_of_the_whole_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    network = create_model("unet", len(TAXONOMY.names), 3, width_mult=1 / 16).eval()
+    save_checkpoint(tmp_path / "unet", network, TAXONOMY)
+    put(tmp_path / "in/a.png")
+    for out, options in (("whole", ()), ("tiled", ("--tile", "20"))):
+        result = call(
+            capsys, "predict", tmp_path / "in", "--out", tmp_path / out, "--model", tmp_path / "unet", *options
+        )
+        assert result.code == 0
+    assert (read_mask(tmp_path / "whole/a.png") == read_mask(tmp_path / "tiled/a.png")).mean() > 0.999
+    wrong = refused(capsys, "predict", tmp_path / "in", "--out", tmp_path / "x", "--model", tmp_path / "unet", "--tile", 21)
+    assert "must be 20 + a multiple of 16, got 21" in wrong
+    assert not (tmp_path / "x").exists()

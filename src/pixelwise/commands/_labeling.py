@@ -26,6 +26,7 @@ def run_jobs(
     outputs: OutputOptions,
     out: Path,
     *,
+    tile: int | None = None,
     on_prediction: Callable[[Job, Prediction], None] | None = None,
 ) -> int:
     """Label the images, print each failure as it happens, then a table.
@@ -34,7 +35,7 @@ def run_jobs(
     """
     results = []
     with progress_bar("labeling") as report:
-        for result in predict_files(segmenter, jobs, outputs, on_prediction=on_prediction):
+        for result in predict_files(segmenter, jobs, outputs, tile=tile, on_prediction=on_prediction):
             results.append(result)
             if result.error is not None:
                 print(f"error: {result.error}", file=sys.stderr, flush=True)

@@ -27,6 +27,7 @@ def predict(
     opacity: float = 0.5,
     resume: Switch = False,
     overwrite: Switch = False,
+    tile: int | None = None,
     crf: str | None = None,
     precision: Literal["float32", "bfloat16"] = "float32",
     device: str = "auto",
@@ -58,6 +59,9 @@ def predict(
         Skip images whose output files all exist.
     overwrite
         Overwrite existing files.
+    tile
+        Label in tiles of that many pixels per side, with the labels of the whole image. For images that do not fit in
+        memory; only for networks of valid convolutions (unet: 20 + a multiple of 16).
     crf
         Refine the labels with the fully connected CRF: a preset (deeplabv1, deeplabv2, deconvnet, pydensecrf), or "run"
         for the parameters that `pixelwise crf-search` found for this run.
@@ -78,10 +82,13 @@ def predict(
     # Importing torch takes seconds: a mistake in the arguments is reported before it.
     from ..inference.crf_settings import find_crf
     from ..inference.segmenter import load
+    from ..inference.tiles import check_tile
     from ._crf import with_crf
 
     parameters = find_crf(crf, model)
     segmenter = load(model, device=device, precision=precision, options=wanted)
+    if tile is not None:
+        check_tile(segmenter.model, tile)
     if parameters is not None:
         segmenter = with_crf(segmenter, parameters)
-    return run_jobs(segmenter, jobs, outputs, out)
+    return run_jobs(segmenter, jobs, outputs, out, tile=tile)

@@ -97,10 +97,12 @@ def predict_files(
     jobs: Sequence[Job],
     outputs: OutputOptions,
     *,
+    tile: int | None = None,
     on_prediction: Callable[[Job, Prediction], None] | None = None,
 ) -> Iterator[PredictionResult]:
     """Read, label and write each image; the mask is written last.
 
+    tile labels in tiles of that many pixels per side, as `Segmenter.predict` does.
     on_prediction is called with each prediction. Nothing else keeps predictions, so thousands of images fit in memory.
     An image that cannot be read gives a PredictionResult with its error, and the others are done; a full disk ends all.
     """
@@ -113,7 +115,7 @@ def predict_files(
                 swept.add(folder)
             started = time.perf_counter()
             image = read_image(job.source)
-            prediction = segmenter.predict(image, probs=outputs.probs, source=job.source)
+            prediction = segmenter.predict(image, probs=outputs.probs, source=job.source, tile=tile)
             milliseconds = (time.perf_counter() - started) * 1000
         except InputError as error:
             yield PredictionResult(job, {}, error=error)
