@@ -404,6 +404,8 @@ def test_tiles_give_the_labels_of_the_whole_image(tmp_path: Path, capsys: pytest
         )
         assert result.code == 0
     assert (read_mask(tmp_path / "whole/a.png") == read_mask(tmp_path / "tiled/a.png")).mean() > 0.999
-    wrong = refused(capsys, "predict", tmp_path / "in", "--out", tmp_path / "x", "--model", tmp_path / "unet", "--tile", 21)
+    wrong = refused(
+        capsys, "predict", tmp_path / "in", "--out", tmp_path / "x", "--model", tmp_path / "unet", "--tile", 21
+    )
     assert "must be 20 + a multiple of 16, got 21" in wrong
     assert not (tmp_path / "x").exists()
