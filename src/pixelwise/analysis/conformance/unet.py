@@ -75,7 +75,7 @@ def _input_sizes() -> str:
 
 @UNET_ROWS.row("valid", "receptive field")
 def _fields() -> list[int]:
-    """The two widths that the output pixels of one period of the poolings see, the rarer one first."""
+    """Return the two widths that the output pixels of one period of the poolings see, the rarer one first."""
     model = network("unet", 2, 1, width_mult=1 / 32).to_empty(device="cpu")
     assert isinstance(model, UNet)
     ends = receptive_field_extent(model, 640, range(320, 320 + model.tile_step))
