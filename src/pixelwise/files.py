@@ -103,8 +103,8 @@ def sweep_temporaries(folder: str | Path) -> list[Path]:
 def process_is_alive(pid: int) -> bool:
     """Return whether a process with that id runs on this machine."""
     if sys.platform == "win32":
-        # On Windows os.kill(pid, 0) would end the process.
-        handle = ctypes.windll.kernel32.OpenProcess(_PROCESS_QUERY_LIMITED_INFORMATION, False, pid)
+        # On Windows os.kill(pid, 0) would end the process. The 0: child processes do not inherit the handle.
+        handle = ctypes.windll.kernel32.OpenProcess(_PROCESS_QUERY_LIMITED_INFORMATION, 0, pid)
         return bool(handle and ctypes.windll.kernel32.CloseHandle(handle))
     try:
         os.kill(pid, 0)

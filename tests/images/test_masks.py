@@ -212,7 +212,7 @@ def test_colors_become_classes(data: st.DataObject) -> None:
     taxonomy = Taxonomy(names=tuple(f"c{k}" for k in range(len(colors))), colors=tuple(colors))
     picks = data.draw(arrays(np.int64, (3, 4), elements=st.integers(0, len(palette) - 1)))
     raw = np.array(palette, np.uint8)[picks]
-    ids = MaskEncoding(True, tuple(ignored)).encode(raw, taxonomy, "m.png")
+    ids = MaskEncoding(by_color=True, ignored=tuple(ignored)).encode(raw, taxonomy, "m.png")
     wanted = {**{color: k for k, color in enumerate(colors)}, **dict.fromkeys(ignored, 255)}
     assert ids.dtype == np.uint8
     assert ids.tolist() == [[wanted[tuple(pixel)] for pixel in row] for row in raw.tolist()]
@@ -223,7 +223,7 @@ def test_an_unknown_color_is_named_with_count_and_place() -> None:
     raw[1, 2:] = (9, 8, 7)
     raw[2, 0] = (0, 0, 254)
     with pytest.raises(MaskError) as caught:
-        MaskEncoding(True).encode(raw, TWO, "m.png")
+        MaskEncoding(by_color=True).encode(raw, TWO, "m.png")
     assert str(caught.value) == (
         "m.png: unknown color [9, 8, 7] (2 px) and 1 more, first at row 1, column 2; "
         "expected the colors of the 2 classes; "
@@ -234,12 +234,12 @@ def test_an_unknown_color_is_named_with_count_and_place() -> None:
 @pytest.mark.parametrize("color", [(0, 0, 0), (1, 0, 0), (255, 255, 255)])
 def test_unknown_colors_below_between_and_above_the_known(color: tuple[int, int, int]) -> None:
     with pytest.raises(MaskError, match=r"\(6 px\), first at row 0, column 0"):
-        MaskEncoding(True).encode(np.full((2, 3, 3), color, np.uint8), TWO, "m.png")
+        MaskEncoding(by_color=True).encode(np.full((2, 3, 3), color, np.uint8), TWO, "m.png")
 
 
 def test_the_message_names_smoothing_of_a_color_mask() -> None:
     with pytest.raises(MaskError, match="without antialiasing and never save it as JPEG"):
-        MaskEncoding(True).encode(photo(), TWO, "m.png")
+        MaskEncoding(by_color=True).encode(photo(), TWO, "m.png")
 
 
 def test_gray_saved_as_rgb_is_read_by_value_and_colors_are_refused() -> None:
@@ -253,9 +253,11 @@ def test_gray_saved_as_rgb_is_read_by_value_and_colors_are_refused() -> None:
 
 def test_numbers_where_colors_were_expected() -> None:
     black_and_white = Taxonomy(names=("no", "yes"), colors=((0, 0, 0), (255, 255, 255)))
-    assert MaskEncoding(True).encode(np.array([[0, 255]], np.uint8), black_and_white, "m.png").tolist() == [[0, 1]]
+    assert MaskEncoding(by_color=True).encode(np.array([[0, 255]], np.uint8), black_and_white, "m.png").tolist() == [
+        [0, 1]
+    ]
     with pytest.raises(MaskError, match=r"m\.png: expected colors, got 16-bit numbers; fix: remove `masks: color`"):
-        MaskEncoding(True).encode(np.array([[0, 255]], np.uint16), black_and_white, "m.png")
+        MaskEncoding(by_color=True).encode(np.array([[0, 255]], np.uint16), black_and_white, "m.png")
 
 
 def test_palette_mask_of_another_program(tmp_path: Path) -> None:

@@ -42,7 +42,13 @@ def assert_same_but_for_ties(labels: NDArray[Any], full: NDArray[Any]) -> None:
 
 @given(
     st.sampled_from(
-        [Bilinear(), Bilinear(True), BilinearByFactor(3), TransposedBilinear(8, 4, 3), TransposedBilinear(4, 2, 0)]
+        [
+            Bilinear(),
+            Bilinear(align_corners=True),
+            BilinearByFactor(3),
+            TransposedBilinear(8, 4, 3),
+            TransposedBilinear(4, 2, 0),
+        ]
     ),
     st.integers(2, 5),
     st.integers(2, 8),
@@ -62,7 +68,9 @@ def test_labels_are_those_of_the_interpolation_table_by_hand(
     assert_same_but_for_ties(labels, by_hand(low_res, size))
 
 
-@pytest.mark.parametrize("upsample", [Bilinear(), Bilinear(True), BilinearByFactor(8), TransposedBilinear(16, 8, 5)])
+@pytest.mark.parametrize(
+    "upsample", [Bilinear(), Bilinear(align_corners=True), BilinearByFactor(8), TransposedBilinear(16, 8, 5)]
+)
 def test_tiles_leave_no_seam(upsample: Upsample) -> None:
     size = (2 * TILE[0] + 9, TILE[1] + 31)
     scores = torch.randn(1, 4, size[0] // 8 + 3, size[1] // 8 + 3, generator=torch.Generator().manual_seed(0))

@@ -24,7 +24,7 @@ def read(plane: Tensor, row: float, column: float) -> float:
 
 
 def by_loops(
-    x: Tensor, offsets: Tensor, weight: Tensor, mask: Tensor, stride: int, padding: int, dilation: int, groups: int
+    x: Tensor, offsets: Tensor, weight: Tensor, *, mask: Tensor, stride: int, padding: int, dilation: int, groups: int
 ) -> Tensor:
     """Compute a deformable convolution of a batch of one, equation 2."""
     channels, side = x.shape[1], weight.shape[-1]
@@ -47,9 +47,8 @@ def test_equals_loops(stride: int, padding: int, dilation: int, groups: int) -> 
     size = [(n + 2 * padding - 2 * dilation - 1) // stride + 1 for n in (5, 6)]
     offsets, mask = torch.randn(1, 18 * groups, *size) * 1.5, torch.rand(1, 9 * groups, *size)
     ours = deform_conv2d(x, offsets, weight, mask=mask, stride=stride, padding=padding, dilation=dilation)
-    torch.testing.assert_close(
-        ours, by_loops(x, offsets, weight, mask, stride, padding, dilation, groups), atol=1e-4, rtol=1e-4
-    )
+    looped = by_loops(x, offsets, weight, mask=mask, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    torch.testing.assert_close(ours, looped, atol=1e-4, rtol=1e-4)
 
 
 def test_published_samples() -> None:

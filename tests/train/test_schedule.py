@@ -101,7 +101,7 @@ def test_steps_equal_numpy(name: str) -> None:
 
 def test_rates_scale_each_group_and_frozen_weights_are_left_out() -> None:
     net = Net()
-    net.conv.weight.requires_grad_(False)
+    net.conv.weight.requires_grad = False
     optimizer = build_optimizer(net, OptimizerConfig(lr=0.1, bias_lr_factor=2.0))
     set_lr(optimizer, 0.5)
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}

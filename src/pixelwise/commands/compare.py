@@ -75,4 +75,4 @@ def read_truth(path: Path, taxonomy: Taxonomy, image: NDArray[np.uint8]) -> NDAr
         what = f"is {size_text(raw.shape[:2])}, the image {size_text(image.shape[:2])} (height x width)"
         raise InputError(path, what, "give the mask of this image; masks are never resized")
     by_color = raw.ndim == 3 and bool((raw != raw[..., :1]).any())
-    return MaskEncoding(by_color).encode(raw, taxonomy, path)
+    return MaskEncoding(by_color=by_color).encode(raw, taxonomy, path)

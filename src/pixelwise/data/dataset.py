@@ -28,7 +28,7 @@ class Item:
     mask: Path | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MaskEncoding:
     """How mask files encode classes: by numbers (`Taxonomy.values`) or by colors (`Taxonomy.colors`).
 

@@ -25,7 +25,8 @@ class BatchNorm2dSafe(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         """Normalize (B, C, H, W)."""
         if self.training and x.numel() == x.shape[1]:
-            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+            mean, var = self.running_mean, self.running_var
+            return F.batch_norm(x, mean, var, self.weight, self.bias, training=False, eps=self.eps)
         normed: Tensor = super().forward(x)
         return normed
 

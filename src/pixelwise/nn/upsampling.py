@@ -32,7 +32,7 @@ Table = tuple[NDArray[np.intp], NDArray[np.float32]]
 """Source indices (out_size, 2) and their weights (out_size, 2), per output pixel of one axis."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Bilinear:
     """Bilinear interpolation to any size; `align_corners` as in `F.interpolate`."""
 

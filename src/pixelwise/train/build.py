@@ -51,9 +51,9 @@ def build_model(settings: ModelConfig, taxonomy: Taxonomy, resumed: Path | None 
     if settings.train_only == "classifier":
         if not model.classifier_modules():
             raise ConfigError("--model.train_only", f"{settings.name} does not declare its classifier", "use all")
-        model.requires_grad_(False)
+        model.requires_grad_(requires_grad=False)
         for layer in model.classifier_modules():
-            layer.requires_grad_(True)
+            layer.requires_grad_(requires_grad=True)
     return model
 
 

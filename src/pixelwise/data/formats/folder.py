@@ -98,7 +98,7 @@ def _read_classes_yaml(path: Path) -> tuple[Taxonomy, MaskEncoding]:
     if not all(0 <= channel <= 255 for color in triples for channel in color):
         what = f"expected ignore_colors as a list of [r, g, b] of 0..255, got {colors!r}"
         raise ConfigError(path, what, "write such as `ignore_colors: [[0, 0, 0]]`")
-    return Taxonomy.from_dict(rest, path), MaskEncoding(kind == "color", triples)
+    return Taxonomy.from_dict(rest, path), MaskEncoding(by_color=kind == "color", ignored=triples)
 
 
 def _missing_classes(root: Path, masks: list[Path]) -> DatasetError:
