@@ -170,7 +170,7 @@ def test_unknown_words_are_refused_with_the_known_ones(option: str, words: tuple
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"optimizer": {"lr": 1}}, "run.yaml: optimizer: unknown section; fix: did you mean optimizer?"),
+        ({"optimzer": {"lr": 1}}, "run.yaml: optimzer: unknown section; fix: did you mean optimizer?"),
         ({"optimizer": {"lrr": 1}}, "run.yaml: optimizer.lrr: unknown option; fix: did you mean lr?"),
         ({"train": {"step": 1}}, "run.yaml: train.step: unknown option; fix: did you mean steps or seed?"),
         ({"train": 5}, "run.yaml: train: expected a mapping of options, got 5"),

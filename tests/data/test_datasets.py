@@ -264,7 +264,7 @@ def _ready(root: Path, mask: np.ndarray) -> str:
     [
         ("classes: [", "invalid YAML: expected"),
         ("[road, car]", "expected a mapping, got list"),
-        ("{classes: [a, b], masks: color}", "expected masks: `value` or `color`, got 'color'"),
+        ("{classes: [a, b], masks: colour}", "expected masks: `value` or `color`, got 'colour'"),
         ("{classes: [a, b], ignore_colors: [[0, 0, 0]]}", "has ignore_colors, but its masks contain numbers"),
         (
             "{classes: [a, b], masks: color, ignore_colors: [[0, 0, 256]]}",
