@@ -84,11 +84,11 @@ def test_a_dilated_net_computes_the_strided_nets_map_and_the_positions_between(p
 
     Where the stride was in a 3x3, that convolution still reads the old grid: torchvision's rule is the exact one.
     """
-    coarse, dense = tiny(stride_in=place), tiny(stride_in=place, output_stride=8, dilate_first=dilate_first)
-    dense.load_state_dict(coarse.state_dict())
+    strided, dense = tiny(stride_in=place), tiny(stride_in=place, output_stride=8, dilate_first=dilate_first)
+    dense.load_state_dict(strided.state_dict())
     images = torch.rand(1, 3, 129, 161)
     with torch.no_grad():
-        one, two = coarse(images)[-1], dense(images)[-1]
+        one, two = strided(images)[-1], dense(images)[-1]
     inner = (..., slice(1, -1), slice(1, -1))
     torch.testing.assert_close(two[..., ::4, ::4][inner], one[inner], atol=1e-4, rtol=1e-3)
 

@@ -95,11 +95,11 @@ def test_a_network_tells_of_its_paper_and_of_options_as_they_are_written(capsys:
     from pixelwise.models import MODELS
 
     for name in MODELS:
-        told = call(capsys, "models", name).out
-        assert MODELS[name].paper in told, name
-        assert "Deviations:" in told, name
+        page = call(capsys, "models", name).out
+        assert MODELS[name].paper in page, name
+        assert "Deviations:" in page, name
         rows = dict(
-            line.split(maxsplit=1) for line in told.partition("\noption ")[2].partition("\n\n")[0].splitlines()[1:]
+            line.split(maxsplit=1) for line in page.partition("\noption ")[2].partition("\n\n")[0].splitlines()[1:]
         )
         defaults = {option: parameter.default for option, parameter in MODELS[name].options.items()}
         for option in defaults.keys() - {"num_classes", "in_channels"}:
@@ -265,7 +265,7 @@ def test_0_255_masks_that_say_so_are_taken(tmp_path: Path, capsys: pytest.Captur
     assert "ready to train" in result.out
 
 
-def test_a_class_that_no_mask_holds_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_class_that_no_mask_holds_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = two_class_set(tmp_path / "data", "classes: [good, {name: defect, value: 255}, {name: crack, value: 9}]\n")
     result = call(capsys, "train", data, "--model", "compact", "--dry-run")
     assert result.code == 0

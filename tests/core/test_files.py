@@ -89,7 +89,7 @@ def open_folder() -> Iterator[Path]:
 
 def test_kill_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
     path, dice = tmp_path / "weights.bin", random.Random(0)
-    left_behind = 0
+    num_left = 0
     for _ in range(20):
         child = subprocess.Popen([sys.executable, "-c", WRITE_FOR_EVER, str(path)], stdout=subprocess.PIPE)
         assert child.stdout is not None
@@ -101,10 +101,10 @@ def test_kill_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
         data = path.read_bytes()
         assert len(data) == SIZE
         assert data == data[:1] * SIZE, "the file mixes two versions"
-        left_behind += len(list(tmp_path.iterdir())) - 1
+        num_left += len(list(tmp_path.iterdir())) - 1
         sweep_temporaries(tmp_path)
         assert list(tmp_path.iterdir()) == [path]
-    assert left_behind, "no kill hit a write: the test has not tested anything"
+    assert num_left, "no kill hit a write: the test has not tested anything"
 
 
 def test_an_error_in_the_block_leaves_the_old_file(tmp_path: Path) -> None:

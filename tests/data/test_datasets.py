@@ -150,7 +150,7 @@ def test_test_split_without_masks(tmp_path: Path) -> None:
     assert not dataset.split("test").has_masks
 
 
-def test_all_missing_files_are_told_at_once(tmp_path: Path) -> None:
+def test_all_missing_files_are_reported_together(tmp_path: Path) -> None:
     root = _own_folder(tmp_path)
     (root / "masks/train/a0.png").unlink()
     (root / "images/val/b1.jpg").unlink()
@@ -164,7 +164,7 @@ def test_all_missing_files_are_told_at_once(tmp_path: Path) -> None:
     assert "(11 in total)" in _message(root)
 
 
-def test_several_problems_are_told_in_one_error(tmp_path: Path) -> None:
+def test_several_problems_make_one_error(tmp_path: Path) -> None:
     root = _own_folder(tmp_path)
     shutil.copy(root / "images/train/a0.jpg", root / "images/val/a0.jpg")
     message = _message(root)

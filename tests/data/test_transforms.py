@@ -1,4 +1,4 @@
-"""Augmentation: image and mask move alike, ids stay ids, chance comes from the generator that was handed over."""
+"""Augmentation: image and mask move alike, ids stay ids, all randomness comes from the given generator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The result archive for PASCAL VOC's server: names, palette, same bytes again, and nothing left behind on an error."""
+"""The result archive for PASCAL VOC's server: names, palette, same bytes again, and no file left after an error."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_archive_is_the_devkits(tmp_path: Path) -> None:
         ([], InputError, "would hold no prediction"),
     ],
 )
-def test_a_wrong_archive_is_never_left_behind(
+def test_a_wrong_archive_is_never_left(
     tmp_path: Path, pairs: list[tuple[str, np.ndarray]], error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error) as caught:

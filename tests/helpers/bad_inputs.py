@@ -34,15 +34,15 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def png(
-    width: int, height: int, bits: int, color: int, rows: bytes, *, palette: bytes = b"", behind: bytes = b""
+    width: int, height: int, bits: int, color: int, rows: bytes, *, palette: bytes = b"", after: bytes = b""
 ) -> bytes:
-    """A PNG byte by byte; rows are packed scan lines, each behind its filter byte 0.
+    """A PNG byte by byte; rows are packed scan lines, each after its filter byte 0.
 
     color is 0 for gray, 2 RGB, 3 palette, 4 gray and alpha.
     """
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0))
     colors = chunk(b"PLTE", palette) if palette else b""
-    return b"\x89PNG\r\n\x1a\n" + header + colors + chunk(b"IDAT", zlib.compress(rows)) + behind + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + header + colors + chunk(b"IDAT", zlib.compress(rows)) + after + chunk(b"IEND", b"")
 
 
 def packed_rows(values: np.ndarray, bits: int) -> bytes:

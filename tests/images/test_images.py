@@ -156,7 +156,7 @@ def test_exif_turns_16_bit_color(tmp_path: Path, orientation: int) -> None:
     exif = chunk(b"eXIf", b"MM\0*\0\0\0\x08\0\x01" + struct.pack(">HHIHH", 274, 3, 1, orientation, 0) + b"\0\0\0\0")
     deep = photo().astype(np.uint16) * 257
     rows = b"".join(b"\0" + line.astype(">u2").tobytes() for line in deep)
-    data = png(deep.shape[1], deep.shape[0], 16, 2, rows, behind=exif)
+    data = png(deep.shape[1], deep.shape[0], 16, 2, rows, after=exif)
     np.testing.assert_array_equal(read_image(_saved(tmp_path, data)), _shown(photo(), orientation))
 
 

@@ -87,7 +87,7 @@ def metrics(run: Path) -> list[list[str]]:
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    """Weights, what stands behind them, and every logged number, bit for bit; only seconds may differ."""
+    """Weights, the training state, and every logged number, bit for bit; only seconds may differ."""
     for name in ("last", "best"):
         weights = Path("checkpoints") / name / "model.safetensors"
         assert (one / weights).read_bytes() == (other / weights).read_bytes(), name

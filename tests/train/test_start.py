@@ -87,7 +87,7 @@ def test_a_run_goes_on_without_the_checkpoint_that_it_started_from(data: Path, t
     assert loaded.preprocess.order == "bgr"
 
 
-def test_a_run_killed_before_its_first_state_starts_where_it_was_told(data: Path, tmp_path: Path) -> None:
+def test_a_run_killed_before_its_first_state_starts_from_its_init_from(data: Path, tmp_path: Path) -> None:
     """Weights are written before the state: after a kill between the two, there are weights but nothing to resume."""
     start = create_model("compact", 3, **TINY_COMPACT)
     save_checkpoint(tmp_path / "start", start, open_dataset(data).taxonomy)

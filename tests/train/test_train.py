@@ -486,10 +486,10 @@ def test_an_unreadable_validation_image_costs_no_steps(tmp_path: Path) -> None:
 
 
 def test_wandb_stays_offline_unless_its_own_variable_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[bool] = []
-    monkeypatch.setattr(loggers, "WandbLogger", lambda **options: told.append(options["offline"]))
+    offline: list[bool] = []
+    monkeypatch.setattr(loggers, "WandbLogger", lambda **options: offline.append(options["offline"]))
     monkeypatch.delenv("WANDB_MODE", raising=False)
     make_loggers(["wandb"], tmp_path)
     monkeypatch.setenv("WANDB_MODE", "online")
     make_loggers(["wandb"], tmp_path)
-    assert told == [True, False]
+    assert offline == [True, False]

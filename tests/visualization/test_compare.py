@@ -100,7 +100,7 @@ def test_without_truth_there_is_no_score(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [t for t in texts if t] == ["sky", "image", "90 x 120 pixels", "a", "compact"]
 
 
-def test_runs_of_one_name_are_told_apart() -> None:
+def test_runs_of_one_name_are_distinguished() -> None:
     assert short_names(["x/a", "y/a", "z/b/checkpoints/last"]) == ["x/a", "y/a", "b"]
     assert short_names(["the model that ships with pixelwise"]) == ["the model that ships with pixelwise"]
 

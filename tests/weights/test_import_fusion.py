@@ -161,7 +161,7 @@ def test_early_fusion_takes_depth_as_its_fourth_plane(tmp_path: Path) -> None:
         ("renamed", 32, VOC_BGR, True),
     ],
 )
-def test_nets_that_look_alike_are_told_apart_by_their_files_name(
+def test_nets_that_look_alike_are_distinguished_by_their_files_name(
     tmp_path: Path, file: str, stride: int, mean: tuple[float, ...], flip: bool
 ) -> None:
     layers = made(PLAIN[stride], 6)

@@ -75,7 +75,7 @@ def explain(
         figures = _explain_classifier(pixels, classifier, weights, class_ or [])
     else:
         figures = _explain_model(pixels, load(model), class_ or [], pixel, layer or [])
-    # Everything is drawn before anything is written, so that an error leaves nothing behind.
+    # Everything is drawn before anything is written, so that an error leaves no files.
     make_folder(out)
     for name, figure in figures.items():
         write_image(out / name, np.asarray(figure))

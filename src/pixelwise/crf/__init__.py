@@ -19,7 +19,7 @@ Read in this order; each file needs those before it:
     blur.py         two ways to blur along a direction, for colors and for positions
     loops.py        loops: what runs per pixel and per lattice point in every iteration
     simd.py         eight classes at once, in LLVM's language
-    compiled.py     how loops are compiled, cached and spread over threads
+    compiled.py     how loops are compiled, cached and run on several threads
     torchcrf.py     the same in torch: batches, GPUs, gradients (CRF-RNN); needs only features.py and codes.py
 """
 

@@ -1,4 +1,4 @@
-"""How the loops are compiled, and how they are spread over threads.
+"""How the loops are compiled, and how they run on several threads.
 
 Compiled code is kept beside the source (or in the user's cache folder) and found again by later processes, so that the
 seconds of compiling are paid once per machine. numba's own parallel loops are not used: their thread pool dies in

@@ -251,7 +251,7 @@ def _collate_or_error(rows: Sequence[TrainingSample | PixelwiseError]) -> Batch 
 
 @dataclass(frozen=True)
 class WorkerInit:
-    """Set a worker up: one thread, and death with its parent, so that a killed run leaves no process behind.
+    """Set a worker up: one thread, and death with its parent, so that a killed run leaves no process.
 
     A worker ignores signals to the whole process group: the parent handles them, and still needs the images of the
     current step.

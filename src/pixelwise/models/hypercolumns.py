@@ -2,13 +2,13 @@
 Localization", CVPR 2015.
 
 A pixel is described by its hypercolumn: the activations above it in several layers of a classifier, upsampled and
-concatenated. Linear classifiers, one per cell of a coarse grid over the image and interpolated between cells, turn it
+concatenated. Linear classifiers, one per position of a coarse grid over the image and interpolated between positions, turn it
 into class scores.
 
 Paper: https://arxiv.org/abs/1411.5752
 
 Faithful: each layer is resized to a heat map of 50x50 by bilinear interpolation. A linear classifier on the
-concatenation equals one score layer per map, whose scores are upsampled and summed. The box is divided into K x K cells
+concatenation equals one score layer per map, whose scores are upsampled and summed. The box is divided into K x K parts
 with a classifier each; a pixel's answer interpolates those of the four nearest classifiers (`interpolate`
 "probabilities", as in the authors' layer). Fully connected layers see the whole box and say the same everywhere.
 AlexNet is CaffeNet, box of 227 pixels: pool2, conv4 and fc7, 4736 numbers per pixel. VGG16 is the authors' later

@@ -33,7 +33,7 @@ _THUMBNAILS = {"image": "jpg", "truth": "png", "prediction": "png"}
 class Example:
     """One image of the sheet: its scores, the end of the ranking it is from, and its thumbnails as file contents.
 
-    image (JPEG), truth, prediction (PNG): at most 240 pixels a side; ignored pixels have the taxonomy's ignore color.
+    image (JPEG), truth, prediction (PNG): at most 240 pixels per side; ignored pixels have the taxonomy's ignore color.
     """
 
     score: ImageScore
