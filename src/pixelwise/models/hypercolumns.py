@@ -2,8 +2,8 @@
 Localization", CVPR 2015.
 
 A pixel is described by its hypercolumn: the activations above it in several layers of a classifier, upsampled and
-concatenated. Linear classifiers, one per position of a coarse grid over the image and interpolated between positions, turn it
-into class scores.
+concatenated. Linear classifiers, one per position of a coarse grid over the image and interpolated between positions,
+turn it into class scores.
 
 Paper: https://arxiv.org/abs/1411.5752
 
