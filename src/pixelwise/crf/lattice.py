@@ -103,14 +103,7 @@ class Lattice:
         band_lengths: Sequence[int] | None = None,
     ) -> None:
         workers = workers or Workers(1)
-        tables = [np.require(table, np.float32, ["C", "W"]) for table in features]
-        for table in tables:
-            if table.ndim != 2 or not table.size:
-                what = f"expected shape (pixels, features) without zeros, got {table.shape}"
-                raise ConfigError("crf features", what, "pass one row per pixel")
-        if len({len(table) for table in tables}) != 1:
-            what = f"must have equally many rows, got {[len(table) for table in tables]}"
-            raise ConfigError("crf features", what, "pass one row per pixel")
+        tables = check_features(features)
         self.num_pixels = len(tables[0])
         columns = list(_slices(table.shape[1] + 1 for table in tables))
         self.ids: Integers = np.empty((self.num_pixels, columns[-1].stop), np.int32)
@@ -263,6 +256,19 @@ class LatticeFilter:
     def sums_of_bands(self) -> list[Floats]:
         """Return the part of each band of `sums`, flat."""
         return [self.sums[own].reshape(-1) for own in self.lattice.own]
+
+
+def check_features(features: Sequence[NDArray[Any]]) -> list[Floats]:
+    """Return the feature tables as float32. Raises ConfigError for a table that is not (N, d), or of another length."""
+    tables = [np.require(table, np.float32, ["C", "W"]) for table in features]
+    for table in tables:
+        if table.ndim != 2 or not table.size:
+            what = f"expected shape (pixels, features) without zeros, got {table.shape}"
+            raise ConfigError("crf features", what, "pass one row per pixel")
+    if len({len(table) for table in tables}) != 1:
+        what = f"must have equally many rows, got {[len(table) for table in tables]}"
+        raise ConfigError("crf features", what, "pass one row per pixel")
+    return tables
 
 
 def _slices(lengths: Iterable[int]) -> Iterator[slice]:
