@@ -30,7 +30,7 @@ def v1(name: str, **options: Any) -> DeepLabV1 | DeepLabV1MSc:
     model = create_model(name, 5, tiny=True, **options).eval()
     assert isinstance(model, DeepLabV1 | DeepLabV1MSc)
     # The authors' fillers are so small that the logits would hide an error.
-    for layer in model.classifier_modules():
+    for layer in model.score_layers():
         for parameter in layer.parameters():
             nn.init.normal_(parameter, std=0.1)
     return model

@@ -69,15 +69,15 @@ def tiny(name: str, num_classes: int = 5, seed: int = 0, **options: Any) -> FCN:
     torch.manual_seed(seed)
     model = create_model(name, num_classes, tiny=True, **options).eval()
     assert isinstance(model, FCN)
-    for layer in score_layers(model):
+    for layer in score_convs(model):
         nn.init.normal_(layer.weight, std=0.1)
         assert layer.bias is not None
         nn.init.normal_(layer.bias)
     return model
 
 
-def score_layers(model: FCN) -> list[nn.Conv2d]:
-    return [layer for layer in model.classifier_modules() if isinstance(layer, nn.Conv2d)]
+def score_convs(model: FCN) -> list[nn.Conv2d]:
+    return [layer for layer in model.score_layers() if isinstance(layer, nn.Conv2d)]
 
 
 def classifier_of(backbone: str, **options: Any) -> ClassifierBackbone:
@@ -189,7 +189,7 @@ def make_scores(model: FCN, make: Callable[[CoordMap, int, int], torch.Tensor]) 
     def replace(layer: nn.Module, grid: CoordMap) -> None:
         layer.register_forward_hook(lambda _, __, scores: make(grid, *scores.shape[-2:]))
 
-    for name in model.classifier_names:
+    for name in model.score_layer_names:
         replace(model.get_submodule(name), coordinates(model.layers_to(name.removeprefix("score_"))))
 
 
@@ -205,7 +205,7 @@ def test_scores_land_on_the_pixels_of_their_centers(name: str, options: dict[str
     size = (150, 177)
     model = tiny(name, num_classes=2, **options)
     make_scores(model, ramp)
-    landed = model(torch.zeros(1, 3, *size)).logits[0] / len(model.classifier_names)
+    landed = model(torch.zeros(1, 3, *size)).logits[0] / len(model.score_layer_names)
     truth = torch.stack(torch.meshgrid(*(torch.arange(float(n)) for n in size), indexing="ij"))
     inner = slice(64, -64)  # repeated border scores bend the ramp
     assert landed.shape == truth.shape
@@ -218,7 +218,7 @@ def test_a_constant_score_stays_constant_up_to_the_border(name: str, options: di
     model = tiny(name, num_classes=1, **options)
     make_scores(model, lambda _, height, width: torch.ones(1, 1, height, width))
     for size in [(1, 1), (3, 50), (101, 64)]:
-        logits = model(torch.zeros(1, 3, *size)).logits / len(model.classifier_names)
+        logits = model(torch.zeros(1, 3, *size)).logits / len(model.score_layer_names)
         assert logits.min() > 0.3
         assert logits.max() < 1 + 1e-5
         if options["geometry"] == "same":
@@ -284,7 +284,7 @@ def test_at_once_scales_the_skips() -> None:
     at_once.load_state_dict(staged.state_dict())
     assert isinstance(at_once, FCN8s)
     assert [at_once.scale_pool4, at_once.scale_pool3] == number("at-once skip scale", "[pool4")
-    for layer in (*score_layers(staged), *score_layers(at_once)):
+    for layer in (*score_convs(staged), *score_convs(at_once)):
         assert layer.bias is not None
         nn.init.zeros_(layer.bias)
     images = torch.rand(1, 3, 40, 50) * 255
@@ -328,7 +328,7 @@ def test_each_stage_starts_as_the_one_before_and_new_scores_at_zero(upsampling: 
         finer = create_model(name, 5, tiny=True, upsampling=upsampling).eval()
         assert isinstance(finer, FCN)
         start_from(finer, coarser, name)
-        assert not score_layers(finer)[-1].weight.any()
+        assert not score_convs(finer)[-1].weight.any()
         pixels = coarser.preprocess(images)
         torch.testing.assert_close(fc7(finer, pixels), fc7(coarser, pixels))
         # Two bilinear steps are not one, but they agree to within the neighboring scores.
@@ -430,7 +430,7 @@ def test_two_heads_share_a_backbone(upsampling: str) -> None:
     assert torch.equal(model(images).logits, semantic)
     assert geometric.shape == (1, 3, 50, 37)
     assert not geometric.any()
-    own = {id(p) for layer in model.classifier_modules() for p in layer.parameters()}
+    own = {id(p) for layer in model.score_layers() for p in layer.parameters()}
     assert own == {id(p) for name, p in model.named_parameters() if name.startswith("score_")}
     assert len(own) == 2 * 2 * 2
     with pytest.raises(CheckpointError, match=r"missing layers: .*score_pool4\.semantic\.weight"):

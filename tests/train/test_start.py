@@ -37,7 +37,7 @@ def data(tmp_path: Path) -> Path:
 def scores_and_logits(model: FCN, images: torch.Tensor) -> dict[str, torch.Tensor]:
     """The output of each score layer, and the logits before the last upsampling."""
     seen: dict[str, torch.Tensor] = {}
-    for name in model.classifier_names:
+    for name in model.score_layer_names:
         layer = model.get_submodule(name)
         layer.register_forward_hook(lambda _, __, output, name=name: seen.__setitem__(name, output))
     seen["logits"] = model.forward_low_res(images).logits
@@ -56,7 +56,7 @@ def test_stages_go_on_where_the_one_before_stopped(data: Path, tmp_path: Path) -
         assert isinstance(model, FCN)
         if previous is not None:
             before, now = (scores_and_logits(m, images) for m in (previous, model))
-            *old, new = model.classifier_names
+            *old, new = model.score_layer_names
             assert all(torch.equal(now[name], before[name]) for name in old)
             assert bool((now[new] == 0).all())
             # As the new skip adds nothing, the sum holds the upsampled scores of the rung before.
@@ -68,7 +68,7 @@ def test_stages_go_on_where_the_one_before_stopped(data: Path, tmp_path: Path) -
             start = str(out / "checkpoints" / "last")
             loaded = load_checkpoint(start).model
             assert isinstance(loaded, FCN)
-            newest = loaded.classifier_names[-1]
+            newest = loaded.score_layer_names[-1]
             assert bool((loaded.get_parameter(f"{newest}.weight") != 0).any()), "the new score layer has learned"
             previous = loaded
 
@@ -156,7 +156,7 @@ def test_weights_come_with_the_pixels_they_were_learned_on(
 
 
 def test_only_the_classifier_learns(data: Path, tmp_path: Path) -> None:
-    config = tiny_config(data, model={"train_only": "classifier"}, train={"freeze_norm": True, "steps": 2})
+    config = tiny_config(data, model={"train_only": "score_layers"}, train={"freeze_norm": True, "steps": 2})
     torch.manual_seed(0)
     before = build_model(config.model, open_dataset(data).taxonomy).state_dict()
     train(config, tmp_path / "run")

@@ -208,7 +208,7 @@ def test_a_longer_run_goes_on_from_a_finished_one(data: Path, tmp_path: Path) ->
     [
         ({"optimizer": {"momentum": 0.5}}, "optimizer"),
         ({"loss": {"lovasz": 1.0}}, "loss"),
-        ({"model": {"train_only": "classifier"}}, "model"),
+        ({"model": {"train_only": "score_layers"}}, "model"),
         ({"train": {"ema": 0.9}}, "without a moving average"),
     ],
 )

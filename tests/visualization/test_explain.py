@@ -47,7 +47,7 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)
 def fcn() -> Segmenter:
     torch.manual_seed(0)
     model = create_model("fcn8s_vgg16", 3, tiny=True)
-    for score in model.classifier_modules():
+    for score in model.score_layers():
         nn.init.normal_(score.get_parameter("weight"), std=0.1)
     return Segmenter(Checkpoint(model.eval(), TAXONOMY), "fcn", device="cpu")
 

@@ -24,33 +24,44 @@ from ..registry import Registry
 class SegmentationModel(nn.Module, ABC):
     """Base class of all networks. A subclass implements `forward_low_res`, which reads like the figure of its paper.
 
-    The base class normalizes pixels (`preprocess`), upsamples to the image size (`forward`) and lists the classifier
-    layers.
+    The base class normalizes pixels (`preprocess`) and upsamples to the image size (`forward`).
 
-    num_classes       K
-    in_channels       C of the images
-    logits_stride     image pixels per low-resolution logit, along each axis; 1 for logits at full size and for networks
-                      that resize every image to one square
-    fixed_input_size  side in pixels of the square that every image is resized to; None for networks of any size
-    context_px        pixels beyond each border of its output that the network needs to see (valid convolutions,
-                      U-Net's 92); 0 for padded networks
-    tile_step         pixels between two positions at which a network with context computes the same function
-    num_heads         label maps that the network predicts; `forward` returns the first
-    classifier_names  names of the submodules that turn features into class scores
-    import_format     published files that `pixelwise import` can load into the network: "caffe" for the networks of the
-                      FCN authors, "torchvision" for its segmentation networks, "backbone" for an image classifier in
-                      the submodule `backbone`, "" for none
-    spec              name and options that the network was built with, set by `create_model`
+    num_classes  K
+    in_channels  C of the images
+    spec         name and options that the network was built with, set by `create_model`
+
+    Every network defines:
+
+    logits_stride      image pixels per low-resolution logit, along each axis; 1 for logits at full size and for
+                       networks that resize every image to one square
+
+    It may declare, each with a default; for sizes and tiles:
+
+    fixed_input_size   side in pixels of the square that every image is resized to; None for networks of any size
+    context_px         pixels beyond each border of its output that the network needs to see (valid convolutions,
+                       U-Net's 92); 0 for padded networks
+    tile_step          pixels between two positions at which a network with context computes the same function
+
+    for training:
+
+    num_heads          label maps that the network predicts; `forward` returns the first
+    score_layer_names  names of the submodules that turn features into class scores
+
+    and for import:
+
+    import_format      published files that `pixelwise import` can load into the network: "caffe" for the networks of
+                       the FCN authors, "torchvision" for its segmentation networks, "backbone" for an image classifier
+                       in the submodule `backbone`, "" for none
     """
 
+    spec: ModelSpec
     logits_stride: int
     fixed_input_size: int | None = None
     context_px: int = 0
     tile_step: int = 1
     num_heads: int = 1
-    classifier_names: tuple[str, ...] = ("score",)
+    score_layer_names: tuple[str, ...] = ("score",)
     import_format: Literal["", "caffe", "torchvision", "backbone"] = ""
-    spec: ModelSpec
 
     def __init__(self, num_classes: int, in_channels: int, preprocessing: str | Mapping[str, Any]) -> None:
         super().__init__()
@@ -61,6 +72,8 @@ class SegmentationModel(nn.Module, ABC):
         self.in_channels = in_channels
         self.preprocess = Preprocess(preprocessing, in_channels)
 
+    # What every network defines
+
     @abstractmethod
     def forward_low_res(self, images: Tensor) -> LowResLogits:
         """Compute the logits before the last upsampling; images (B, C, H, W), uint8 or float 0..255, RGB."""
@@ -69,8 +82,10 @@ class SegmentationModel(nn.Module, ABC):
         """Compute logits (B, K, H, W) at the size of the images (B, C, H, W), uint8 or float 0..255, RGB."""
         return self.forward_low_res(images).upsample_to((images.shape[-2], images.shape[-1]))
 
+    # Sizes and tiles: overridden by networks of valid convolutions (U-Net)
+
     def forward_with_context(self, images: Tensor) -> LowResLogits:
-        """Compute the logits of images that bring `context_px` further pixels on each side.
+        """Compute the logits of images that include `context_px` more pixels on each side.
 
         images (B, C, H + 2 * context_px, W + 2 * context_px) -> logits that upsample to (B, K, H, W). Networks with
         `context_px` 0 need no surroundings.
@@ -88,13 +103,20 @@ class SegmentationModel(nn.Module, ABC):
         size = (self.fixed_input_size, self.fixed_input_size)
         return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
-    def classifier_modules(self) -> list[nn.Module]:
-        """Return the layers that turn features into class scores; `train.train_only: classifier` trains only these."""
-        return [self.get_submodule(name) for name in self.classifier_names]
+    # Training
 
-    def new_modules(self) -> list[nn.Module]:
-        """Return the layers that a pretrained backbone does not bring, trained with `optimizer.head_lr_factor`."""
-        return self.classifier_modules()
+    def score_layers(self) -> list[nn.Module]:
+        """Return the layers that turn features into class scores; `model.train_only: score_layers` trains only these."""
+        return [self.get_submodule(name) for name in self.score_layer_names]
+
+    def head_modules(self) -> list[nn.Module]:
+        """Return the layers outside the pretrained backbone, trained with `optimizer.head_lr_factor`.
+
+        By default the score layers.
+        """
+        return self.score_layers()
+
+    # Import and drawing
 
     def receptive_fields(self) -> dict[str, ReceptiveField]:
         """Return the receptive field of named feature maps if the network is a chain of layers, else an empty dict."""

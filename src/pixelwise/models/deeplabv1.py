@@ -167,7 +167,7 @@ class DeepLabV1MSc(SegmentationModel):
     import_format = "backbone"
     logits_stride = STRIDE
     # The authors train the new layers alone, at ten times the learning rate.
-    classifier_names = ("score", "branches")
+    score_layer_names = ("score", "branches")
     # Of the branches on the image, pool1, ..., pool4. Source: DeepLab-MSc's train.prototxt.
     BRANCH_STRIDES = (8, 4, 2, 1, 1)
 

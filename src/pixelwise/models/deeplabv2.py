@@ -150,13 +150,13 @@ class DeepLabV2VGG16(DeepLabV2):
         # Only LargeFOV keeps v1's average pooling.
         self.aspp = SummedASPP(branches, nn.AvgPool2d(3, 1, 1) if head == "largefov" else None)
         # The authors give fc8 ten times the learning rate.
-        self.classifier_names = tuple(f"aspp.branches.{i}.fc8" for i in range(len(branches)))
+        self.score_layer_names = tuple(f"aspp.branches.{i}.fc8" for i in range(len(branches)))
 
 
 class DeepLabV2ResNet101(DeepLabV2):
     """ResNet-101 at stride 8; each branch is one 3x3 convolution with holes from its last map to the classes."""
 
-    classifier_names = ("aspp.branches",)
+    score_layer_names = ("aspp.branches",)
 
     def __init__(
         self,

@@ -191,7 +191,7 @@ class FCN(SegmentationModel):
 
     def receptive_fields(self) -> dict[str, ReceptiveField]:
         """Return the receptive field of each map that is scored: fr (fc7), pool4, pool3."""
-        names = [layer.removeprefix("score_") for layer in self.classifier_names]
+        names = [layer.removeprefix("score_") for layer in self.score_layer_names]
         return {name: receptive_field(self.layers_to(name)) for name in names}
 
     def contributions(self, images: Tensor) -> dict[str, Tensor]:
@@ -201,8 +201,8 @@ class FCN(SegmentationModel):
         per map, with the scores of the other maps set to zero.
         """
         added = {}
-        for kept in self.classifier_names:
-            others = [self.get_submodule(name) for name in self.classifier_names if name != kept]
+        for kept in self.score_layer_names:
+            others = [self.get_submodule(name) for name in self.score_layer_names if name != kept]
             hooks = [layer.register_forward_hook(lambda _, __, scores: torch.zeros_like(scores)) for layer in others]
             try:
                 added[kept.removeprefix("score_")] = self(images).logits
@@ -242,13 +242,13 @@ class FCN(SegmentationModel):
         names = {layer: f"backbone.{module}" for layer, module in self.backbone.caffe_names().items()}
         if self.backbone.fc_layers:
             names |= {"fc6": "fc6.conv", "fc7": "fc7.conv"}
-        return names | {name: name for name in self.classifier_names}
+        return names | {name: name for name in self.score_layer_names}
 
 
 class FCN32s(FCN):
     """FCN-32s: the scores of fc7, one per 32 pixels, upsampled in one step."""
 
-    classifier_names = ("score_fr",)
+    score_layer_names = ("score_fr",)
     last_upscore = "upscore32"
 
     def add_skips(self) -> None:
@@ -267,7 +267,7 @@ class FCN32s(FCN):
 class FCN16s(FCN):
     """FCN-16s: the scores of fc7, upsampled twice, plus those of pool4 make one per 16 pixels."""
 
-    classifier_names = ("score_fr", "score_pool4")
+    score_layer_names = ("score_fr", "score_pool4")
     last_upscore = "upscore16"
 
     def add_skips(self) -> None:
@@ -288,7 +288,7 @@ class FCN16s(FCN):
 class FCN8s(FCN):
     """FCN-8s: the scores of fc7 and pool4, upsampled twice, plus those of pool3 make one per 8 pixels."""
 
-    classifier_names = ("score_fr", "score_pool4", "score_pool3")
+    score_layer_names = ("score_fr", "score_pool4", "score_pool3")
     last_upscore = "upscore8"
     scale_pool4, scale_pool3 = 1.0, 1.0
 

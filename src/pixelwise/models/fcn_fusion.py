@@ -42,7 +42,7 @@ class LateFusionFCN(SegmentationModel):
     """
 
     import_format = "caffe"
-    classifier_names = ("color.score_fr", "hha.score_fr")
+    score_layer_names = ("color.score_fr", "hha.score_fr")
 
     def __init__(
         self,
@@ -197,7 +197,7 @@ class TwoHeadFCN(FCN):
         given: dict[str, Tensor] = {}
         for key, value in single.state_dict().items():
             layer, _, kind = key.partition(".")
-            if layer in self.classifier_names:
+            if layer in self.score_layer_names:
                 given[f"{layer}.semantic.{kind}"] = value
             elif layer.startswith("upscore") and key in own:
                 given[key] = torch.cat([value, own[key][self.num_classes :]])
@@ -208,7 +208,7 @@ class TwoHeadFCN(FCN):
     def caffe_names(self) -> dict[str, str]:
         """Return layer name in the authors' .caffemodel -> submodule here: score layers have their task as suffix."""
         names = super().caffe_names()
-        for score in self.classifier_names:
+        for score in self.score_layer_names:
             names |= {f"{score}_sem": f"{score}.semantic", f"{score}_geo": f"{score}.geometric"}
             del names[score]
         return names

@@ -108,7 +108,7 @@ class Hypercolumns(SegmentationModel):
 
     logits_stride = 1
     # All that the authors' later network trains.
-    classifier_names = ("scores",)
+    score_layer_names = ("scores",)
 
     def __init__(
         self,

@@ -79,7 +79,7 @@ class PSPNet(SegmentationModel):
         self.aux_head = (
             head(stage4_channels, scale_channels(256, width_mult), num_classes, dropout) if auxiliary else None
         )
-        self.classifier_names = ("head.score", "aux_head.score") if auxiliary else ("head.score",)
+        self.score_layer_names = ("head.score", "aux_head.score") if auxiliary else ("head.score",)
 
     def forward_low_res(self, images: Tensor) -> LowResLogits:
         """Compute logits at stride 8 (60 x 60 for crops of 473); in training also the auxiliary ones."""
@@ -89,7 +89,7 @@ class PSPNet(SegmentationModel):
         aux = (self.aux_head(stage4),) if self.training and self.aux_head is not None else ()
         return LowResLogits(logits, Bilinear(align_corners=True), aux)
 
-    def new_modules(self) -> list[nn.Module]:
+    def head_modules(self) -> list[nn.Module]:
         """Return pyramid and heads: the authors give all layers after the backbone ten times the learning rate."""
         return [self.pyramid, self.head] if self.aux_head is None else [self.pyramid, self.head, self.aux_head]
 

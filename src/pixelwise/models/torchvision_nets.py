@@ -99,7 +99,7 @@ class TorchvisionNet(SegmentationModel):
         aux = (self.aux_classifier(middle),) if self.training and self.aux_classifier is not None else ()
         return LowResLogits(self.classifier(last), Bilinear(), aux)
 
-    def classifier_modules(self) -> list[nn.Module]:
+    def score_layers(self) -> list[nn.Module]:
         """Return the last layer of each head."""
         heads = [self.classifier] if self.aux_classifier is None else [self.classifier, self.aux_classifier]
         return [head[-1] for head in heads]
@@ -230,7 +230,7 @@ class TorchvisionLRASPP(SegmentationModel):
 
     import_format = "torchvision"
     logits_stride = 8
-    classifier_names = ("classifier.low_classifier", "classifier.high_classifier")
+    score_layer_names = ("classifier.low_classifier", "classifier.high_classifier")
 
     def __init__(
         self,

@@ -48,11 +48,11 @@ def build_model(settings: ModelConfig, taxonomy: Taxonomy, resumed: Path | None 
         raise ConfigError("--model.name", f"{what}; the command reads RGB images with one mask each", fix)
     if source is not None and resumed is None:
         print(start_from(model, source, settings.init_from))
-    if settings.train_only == "classifier":
-        if not model.classifier_modules():
-            raise ConfigError("--model.train_only", f"{settings.name} does not declare its classifier", "use all")
+    if settings.train_only == "score_layers":
+        if not model.score_layers():
+            raise ConfigError("--model.train_only", f"{settings.name} does not declare its score layers", "use all")
         model.requires_grad_(requires_grad=False)
-        for layer in model.classifier_modules():
+        for layer in model.score_layers():
             layer.requires_grad_(requires_grad=True)
     return model
 

@@ -53,7 +53,7 @@ class TrainingModule(lightning.LightningModule):
         self.loss = SegmentationLoss(
             config.loss, ignore_id, class_weights=class_weights, patch_size=model.logits_stride
         )
-        self.optimizer = build_optimizer(model, config.optimizer, model.new_modules())
+        self.optimizer = build_optimizer(model, config.optimizer, model.head_modules())
         self.ema = ModelEMA(model, config.train.ema) if config.train.ema else None
         # A function, since a module would be registered a second time.
         forward = training_forward(model, config)

@@ -32,7 +32,7 @@ def lr_factor(step: int, steps: int, config: OptimizerConfig) -> float:
 
 
 def build_optimizer(
-    model: nn.Module, config: OptimizerConfig, new_modules: Iterable[nn.Module] = ()
+    model: nn.Module, config: OptimizerConfig, head_modules: Iterable[nn.Module] = ()
 ) -> torch.optim.Optimizer:
     """Build SGD or AdamW over the parameters that are not frozen, with a learning rate and a weight decay per group.
 
@@ -40,10 +40,10 @@ def build_optimizer(
     biases   `bias_lr_factor` times the learning rate, never decayed: Caffe's rule
     others   parameters of norms, and bilinear kernels (`Upscore`), never decayed
 
-    Each group is split in two: layers of `new_modules`, which a pretrained backbone does not have, learn
+    Each group is split in two: layers of `head_modules`, which a pretrained backbone does not have, learn
     `head_lr_factor` times as fast. A group remembers its highest learning rate as `base_lr`.
     """
-    new_layers = {layer for part in new_modules for layer in part.modules()}
+    new_layers = {layer for part in head_modules for layer in part.modules()}
     groups: dict[tuple[bool, str], dict[str, Any]] = {
         (is_new, kind): {"params": [], "base_lr": config.lr * kind_factor * factor, "weight_decay": decay}
         for is_new, factor in ((False, 1.0), (True, config.head_lr_factor))
