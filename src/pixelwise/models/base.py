@@ -106,7 +106,7 @@ class SegmentationModel(nn.Module, ABC):
     # Training
 
     def score_layers(self) -> list[nn.Module]:
-        """Return the layers that turn features into class scores; `model.train_only: score_layers` trains only these."""
+        """Return the layers that turn features into class scores; with `train_only: score_layers` only these learn."""
         return [self.get_submodule(name) for name in self.score_layer_names]
 
     def head_modules(self) -> list[nn.Module]:
