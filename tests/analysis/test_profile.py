@@ -107,7 +107,7 @@ def test_fcn_has_the_papers_numbers() -> None:
     # stride 32.
     assert result.parameters == 134_346_581
     assert result.multiply_adds == 180_925_453_056
-    assert result.feature_receptive_fields == {"fr": 404}
+    assert result.feature_receptive_fields == {"fc7": 404}
     assert (result.logits_stride, result.coarsest_stride) == (32, 32)
     # A pixel between two positions of stride 32 sees the receptive fields of both.
     assert result.receptive_field == 404 + 32

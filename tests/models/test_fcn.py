@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import astuple
 from typing import Any
 
 import pytest
@@ -14,17 +15,19 @@ from helpers.papers import number
 from pixelwise.analysis.mult_adds import multiply_adds, num_parameters
 from pixelwise.backbones import create_backbone
 from pixelwise.backbones.classifier import ClassifierBackbone
+from pixelwise.config import OptimizerConfig
 from pixelwise.errors import CheckpointError, ConfigError
 from pixelwise.models import create_model
 from pixelwise.models.base import SegmentationModel
-from pixelwise.models.fcn import FCN, FCN8s, FCN16s, FCN32s, FullyConnected
+from pixelwise.models.fcn import FCN, SCORED_MAPS, FCN8s, FCN16s, FCN32s, FullyConnected
 from pixelwise.models.fcn_fusion import LateFusionFCN, TwoHeadFCN
-from pixelwise.nn.geometry import CoordMap, Layer, affected_outputs, coordinates
+from pixelwise.nn.geometry import CoordMap, Layer, affected_outputs
 from pixelwise.nn.upsampling import Identity, TransposedBilinear, Upscore
 from pixelwise.train.build import start_from
+from pixelwise.train.schedule import build_optimizer
 
 LADDER = ("fcn32s_vgg16", "fcn16s_vgg16", "fcn8s_vgg16")
-# One case per rung and one per backbone run always.
+# One case per variant and one per backbone run always.
 CASES: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in (*LADDER, "fcn8s_alexnet", "fcn8s_googlenet")]
 SLOW_CASES: list[tuple[str, dict[str, Any]]] = [
     *((f"fcn{n}s_{backbone}", {}) for backbone in ("alexnet", "googlenet") for n in (32, 16)),
@@ -56,7 +59,7 @@ def full(name: str, num_classes: int = 21, in_channels: int = 3, **options: Any)
     return model
 
 
-def rungs() -> tuple[FCN32s, FCN16s, FCN8s]:
+def variants() -> tuple[FCN32s, FCN16s, FCN8s]:
     n32, n16, n8 = (full(name) for name in LADDER)
     assert isinstance(n32, FCN32s)
     assert isinstance(n16, FCN16s)
@@ -138,7 +141,7 @@ def test_sizes_on_the_way(name: str, size: int) -> None:
 
 def test_kernels_and_crops_are_the_authors() -> None:
     crop = "crop offset"
-    (n32, n16, n8), alexnet = rungs(), full("fcn32s_alexnet")
+    (n32, n16, n8), alexnet = variants(), full("fcn32s_alexnet")
     last32, last16, last8, last_alexnet = (
         [*number(f"{upscore}", "deconv"), number(cut, crop)]
         for upscore, cut in (
@@ -148,10 +151,10 @@ def test_kernels_and_crops_are_the_authors() -> None:
             ("AlexNet upscore", "AlexNet-32s score"),
         )
     )
-    assert [*n32.to_image] == last32 == [64, 32, 19]
-    assert [*n16.to_image] == last16 == [32, 16, 27]
-    assert [*n8.to_image] == last8 == [16, 8, 31]
-    assert [*alexnet.to_image] == last_alexnet == [63, 32, 18]
+    assert [*astuple(n32.to_image)] == last32 == [64, 32, 19]
+    assert [*astuple(n16.to_image)] == last16 == [32, 16, 27]
+    assert [*astuple(n8.to_image)] == last8 == [16, 8, 31]
+    assert [*astuple(alexnet.to_image)] == last_alexnet == [63, 32, 18]
     assert n16.crop_pool4 == number("16s score_pool4 crop", crop) == 5
     assert n8.crop_pool4 == number("8s score_pool4 crop", crop) == 5
     assert n8.crop_pool3 == number("8s score_pool3 crop", crop) == 9
@@ -165,7 +168,7 @@ def test_kernels_and_crops_are_the_authors() -> None:
 )
 def test_receptive_fields(name: str, variant: str) -> None:
     fields = full(name).receptive_fields()
-    assert (fields["fr"].size, fields["fr"].stride) == (number(variant, "receptive field"), 32)
+    assert (fields["fc7"].size, fields["fc7"].stride) == (number(variant, "receptive field"), 32)
     if name == "fcn8s_vgg16":
         assert [*fields["pool4"][:2]] == number("VGG16 pool4", "[receptive")
         assert [*fields["pool3"][:2]] == number("VGG16 pool3", "[receptive")
@@ -175,7 +178,7 @@ def test_receptive_fields(name: str, variant: str) -> None:
 def test_the_receptive_field_holds_in_the_running_net(geometry: str) -> None:
     """Pixels in the receptive field of an element of fc7 reach it, the pixels just outside do not."""
     model = tiny("fcn32s_vgg16", geometry=geometry)
-    first, end = model.receptive_fields()["fr"].span(6)
+    first, end = model.receptive_fields()["fc7"].span(6)
     reached = [
         affected_outputs(lambda x: fc7(model, x), (1, end + 2), (0, column))
         for column in (first - 1, first, end - 1, end)
@@ -190,7 +193,7 @@ def make_scores(model: FCN, make: Callable[[CoordMap, int, int], torch.Tensor]) 
         layer.register_forward_hook(lambda _, __, scores: make(grid, *scores.shape[-2:]))
 
     for name in model.score_layer_names:
-        replace(model.get_submodule(name), coordinates(model.layers_to(name.removeprefix("score_"))))
+        replace(model.get_submodule(name), model.coordinates_of(SCORED_MAPS[name]))
 
 
 @pytest.mark.parametrize(("name", "options"), EVERY_GEOMETRY)
@@ -289,7 +292,7 @@ def test_at_once_scales_the_skips() -> None:
         nn.init.zeros_(layer.bias)
     images = torch.rand(1, 3, 40, 50) * 255
     plain, scaled = staged.contributions(images), at_once.contributions(images)
-    torch.testing.assert_close(scaled["fr"], plain["fr"])
+    torch.testing.assert_close(scaled["fc7"], plain["fc7"])
     torch.testing.assert_close(scaled["pool4"], plain["pool4"] * 0.01)
     torch.testing.assert_close(scaled["pool3"], plain["pool3"] * 0.0001)
 
@@ -298,7 +301,7 @@ def test_at_once_scales_the_skips() -> None:
 def test_contributions_add_up_to_the_logits(geometry: str) -> None:
     model, images = tiny("fcn8s_vgg16", geometry=geometry), torch.rand(2, 3, 45, 70) * 255
     added = model.contributions(images)
-    assert list(added) == ["fr", "pool4", "pool3"]
+    assert list(added) == ["fc7", "pool4", "pool3"]
     torch.testing.assert_close(sum(added.values()), model(images).logits, atol=1e-4, rtol=1e-4)
 
 
@@ -313,11 +316,12 @@ def test_upsampling_fixed_intermediate_learned() -> None:
     assert not [name for name in nets["fixed"].state_dict() if "upscore" in name]
     assert isinstance(nets["intermediate"].forward_low_res(images).upsample, TransposedBilinear)
     assert isinstance(nets["learned"].forward_low_res(images).upsample, Identity)
-    marked = {
-        layer for net in nets.values() for layer in net.modules() if "weight" in getattr(layer, "no_weight_decay", ())
-    }
-    assert all(isinstance(layer, Upscore) for layer in marked)
-    assert len(marked) == 2 + 2 + 3
+    # Learned kernels are not decayed, which would shrink the interpolation.
+    optimizer = build_optimizer(nets["learned"], OptimizerConfig(weight_decay=0.1))
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    decayed = {name for name, p in nets["learned"].named_parameters() if decay[id(p)]}
+    assert not decayed & set(kernels["learned"])
+    assert {"score_fr.weight", "score_pool4.weight", "score_pool3.weight", "fc6.conv.weight"} <= decayed
 
 
 @pytest.mark.parametrize("upsampling", ["fixed", "learned"])
@@ -401,14 +405,14 @@ def test_late_fusion_is_the_mean_of_two_nets() -> None:
     assert isinstance(model, LateFusionFCN)
     assert isinstance(color, FCN32s)
     assert isinstance(other, FCN32s)
-    model.init_from(color, other)
+    model.start_from_streams(color, other)
     images = torch.rand(2, 6, 40, 61) * 255
     expected = (color(images[:, :3]).logits + other(images[:, 3:]).logits) / 2
     torch.testing.assert_close(model(images).logits, expected, atol=1e-5, rtol=1e-4)
     wider = tiny("fcn32s_vgg16", num_classes=6)
     assert isinstance(wider, FCN32s)
     with pytest.raises(CheckpointError, match=r"shape mismatch or missing layers: score_fr\.weight"):
-        model.init_from(color, wider)
+        model.start_from_streams(color, wider)
     with pytest.raises(ConfigError, match="in_channels=6"):
         create_model("fcn32s_late_fusion_vgg16", 5, 3, tiny=True)
 
@@ -421,7 +425,7 @@ def test_two_heads_share_a_backbone(upsampling: str) -> None:
     assert isinstance(model, TwoHeadFCN)
     if upsampling == "learned":
         nn.init.uniform_(single.get_parameter("upscore2.weight"))
-    model.init_from(single)
+    model.start_from_single(single)
     images = torch.rand(1, 3, 50, 37) * 255
     semantic, geometric = (
         low.upsample_to((images.shape[-2], images.shape[-1])).logits for low in model.forward_low_res_all(images)
@@ -434,7 +438,7 @@ def test_two_heads_share_a_backbone(upsampling: str) -> None:
     assert own == {id(p) for name, p in model.named_parameters() if name.startswith("score_")}
     assert len(own) == 2 * 2 * 2
     with pytest.raises(CheckpointError, match=r"missing layers: .*score_pool4\.semantic\.weight"):
-        model.init_from(tiny("fcn32s_vgg16", upsampling=upsampling))
+        model.start_from_single(tiny("fcn32s_vgg16", upsampling=upsampling))
 
 
 @pytest.mark.parametrize(

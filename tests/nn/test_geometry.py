@@ -120,16 +120,21 @@ def test_crop_offsets_of_fcn_on_vgg16() -> None:
     upscore_pool4 = upscore2.then(deconv(4, 2).coordinates)
     crop = "crop offset"
     assert crop_offset(fc7.then(deconv(64, 32).coordinates), DATA) == number("32s score crop", crop) == 19
-    assert crop_offset(of=pool4, to=upscore2) == number("16s score_pool4", crop) == number("8s score_pool4", crop) == 5
+    assert (
+        crop_offset(cropped=pool4, onto=upscore2)
+        == number("16s score_pool4", crop)
+        == number("8s score_pool4", crop)
+        == 5
+    )
     assert crop_offset(upscore2.then(deconv(32, 16).coordinates), DATA) == number("16s score crop", crop) == 27
-    assert crop_offset(of=pool3, to=upscore_pool4) == number("8s score_pool3", crop) == 9
+    assert crop_offset(cropped=pool3, onto=upscore_pool4) == number("8s score_pool3", crop) == 9
     assert crop_offset(upscore_pool4.then(deconv(16, 8).coordinates), DATA) == number("8s score crop", crop) == 31
 
 
 def test_crop_offset_of_fcn_on_alexnet() -> None:
     up = upsampling_to(coordinates(CAFFENET_FC7), DATA)
     assert [up.kernel, up.stride] == number("AlexNet upscore", "deconv") == [63, 32]
-    assert up.offset == number("AlexNet-32s score crop", "crop offset") == 18
+    assert up.crop == number("AlexNet-32s score crop", "crop offset") == 18
 
 
 @pytest.mark.parametrize(

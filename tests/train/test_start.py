@@ -45,7 +45,7 @@ def scores_and_logits(model: FCN, images: torch.Tensor) -> dict[str, torch.Tenso
 
 
 def test_stages_go_on_where_the_one_before_stopped(data: Path, tmp_path: Path) -> None:
-    """At the start of 16s the score of fc7 is 32s' bit for bit, pool4 adds nothing, and so on up the ladder."""
+    """At the start of 16s the score of fc7 is 32s' bit for bit, pool4 adds nothing, and so on."""
     images = torch.randint(0, 256, (1, 3, 48, 64), dtype=torch.uint8)
     previous: FCN | None = None
     start: str | None = None
@@ -59,7 +59,7 @@ def test_stages_go_on_where_the_one_before_stopped(data: Path, tmp_path: Path) -
             *old, new = model.score_layer_names
             assert all(torch.equal(now[name], before[name]) for name in old)
             assert bool((now[new] == 0).all())
-            # As the new skip adds nothing, the sum holds the upsampled scores of the rung before.
+            # As the new skip adds nothing, the sum holds the upsampled scores of the stage before.
             upscore = model.get_submodule({"score_pool4": "upscore2", "score_pool3": "upscore_pool4"}[new])
             assert bool(torch.isin(now["logits"].unique(), upscore(before["logits"]).unique()).all())  # type: ignore[no-untyped-call]
         if net != "fcn8s_vgg16":

@@ -165,7 +165,7 @@ def test_what_the_maps_add_sums_up_to_the_models_output(fcn: Segmenter) -> None:
     images = tensor(IMAGE)
     added = fcn.model.contributions(images)
     expected = by_hand(fcn.model, images)
-    assert list(added) == ["fr", "pool4", "pool3"]
+    assert list(added) == ["fc7", "pool4", "pool3"]
     total = torch.zeros_like(expected[0])
     for logits, stage in zip(added.values(), expected, strict=True):
         total = total + logits

@@ -3,16 +3,18 @@
 Late fusion runs one FCN-32s on the color image and one on the HHA image (depth encoded in three channels) and averages
 their scores. A network with two heads labels each pixel with a semantic and a geometric class from the same features.
 
-Paper: Shelhamer, Long and Darrell, section 5 (NYUDv2 and SIFT Flow), https://arxiv.org/abs/1411.4038; numbers of the
-authors' code.
+Paper: Long, Shelhamer and Darrell, CVPR 2015, section 5 (NYUDv2 and SIFT Flow), https://arxiv.org/abs/1411.4038;
+numbers of the authors' code.
 
-Faithful: both streams of late fusion are complete up to score_fr and share one upsampling; scores are averaged (the
-paper's text says summed, the code halves). Two heads share the backbone, fc6, fc7 and the maps of the skips; each has
-its own score layers. Early fusion needs no network of its own: it is any FCN with `in_channels=4`, and `transplant`
-starts the fourth channel as the mean of the color channels.
+Faithful: each stream of late fusion is a whole FCN-32s up to its scores; their mean is upsampled once (the paper's text
+says summed, the code halves). Two heads share the backbone, fc6, fc7 and the maps of the skips; each has its own score
+layers. The authors' stages are `start_from_streams` (two FCN-32s, then late fusion) and `start_from_single` (one head,
+then two).
 
-Deviations: those of `fcn.py`. The authors add the losses of the two heads with weight 1; here the caller does so,
-through `forward_low_res_all`: the train command reads one mask per image.
+Deviations: those of `fcn.py`. The authors add the losses of the two heads with weight 1. The train command reads one
+mask per image, so here a training loop in Python adds them: `forward_low_res_all` returns the scores of both.
+
+Early fusion is any FCN with `in_channels=4`; `transplant` starts the fourth channel as the mean of the color channels.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from ..nn.init import zero_conv
 from ..nn.preprocessing import NYUD_COLOR_HHA
 from ..nn.upsampling import Upscore
 from .base import MODELS, SegmentationModel
-from .fcn import FCN, PAPER, FCN8s, FCN16s, FCN32s, Geometry, Kernels, upsample_to_image
+from .fcn import FCN, PAPER, FCN8s, FCN16s, FCN32s, Geometry, Kernels, with_last_upsampling
 
 NUM_COLOR = 3
 
@@ -66,7 +68,7 @@ class LateFusionFCN(SegmentationModel):
 
         def stream(channels: int) -> FCN32s:
             # The two inputs are normalized together, before they are split.
-            unchanged = {"order": "rgb", "mean": [0.0] * channels, "std": [1.0] * channels}
+            no_normalization = {"order": "rgb", "mean": [0.0] * channels, "std": [1.0] * channels}
             return FCN32s(
                 num_classes,
                 channels,
@@ -75,12 +77,12 @@ class LateFusionFCN(SegmentationModel):
                 batch_norm=batch_norm,
                 width_mult=width_mult,
                 dropout=dropout,
-                preprocessing=unchanged,
+                preprocessing=no_normalization,
             )
 
         self.color = stream(NUM_COLOR)
         self.hha = stream(num_further)
-        # One upsampling serves both: kernel 64, stride 32, crop 19 for VGG16.
+        # One upsampling for the mean of both: kernel 64, stride 32, crop 19 for VGG16.
         self.to_image = self.color.to_image
         self.upscore32 = (
             Upscore(num_classes, self.to_image.kernel, self.to_image.stride, learned=True)
@@ -92,17 +94,17 @@ class LateFusionFCN(SegmentationModel):
     def forward_low_res(self, images: Tensor) -> LowResLogits:
         """Compute averaged scores of stride 32 for images (B, 3 + D, H, W), uint8 or float 0..255: RGB, D channels."""
         x = self.preprocess(images)
-        color = self.color.forward_low_res(x[:, :NUM_COLOR]).logits
-        hha = self.hha.forward_low_res(x[:, NUM_COLOR:]).logits
-        fused = 0.5 * color + 0.5 * hha
-        return upsample_to_image(fused, self.to_image, self.upscore32, (images.shape[-2], images.shape[-1]))
+        score_color = self.color.forward_low_res(x[:, :NUM_COLOR]).logits  # 16x16 for 500x500 pixels
+        score_hha = self.hha.forward_low_res(x[:, NUM_COLOR:]).logits
+        score_fused = 0.5 * score_color + 0.5 * score_hha
+        return with_last_upsampling(score_fused, self.to_image, self.upscore32, images)
 
     def transplant(self, classifier: ClassifierBackbone) -> None:
         """Start both streams from an image classifier. Errors are those of `FCN.transplant`."""
         self.color.transplant(classifier)
         self.hha.transplant(classifier)
 
-    def init_from(self, color: FCN32s, hha: FCN32s) -> None:
+    def start_from_streams(self, color: FCN32s, hha: FCN32s) -> None:
         """Start from two trained FCN-32s, one per stream. Raises CheckpointError where layers do not fit."""
         for stream, source in ((self.color, color), (self.hha, hha)):
             given = {key: value for key, value in source.state_dict().items() if not key.startswith("upscore32.")}
@@ -132,9 +134,11 @@ class TwoTaskScores(nn.Module):
 
 
 class TwoHeadFCN(FCN):
-    """A rung with two label maps: `forward` returns the semantic one, `forward_low_res_all` both.
+    """An FCN with two label maps: `forward` returns the semantic one, `forward_low_res_all` both.
 
-    After the score layers every map is treated by itself, so the maps of both tasks take the same way to the image.
+    It has K + num_geometric score maps, which are split at the end: after the score layers every map is treated by
+    itself. Subclasses name one of FCN32s, FCN16s and FCN8s as their second base, whose layers and `forward_low_res`
+    they use.
 
     num_geometric  classes of the second head; the other options are those of `FCN`
     """
@@ -157,7 +161,7 @@ class TwoHeadFCN(FCN):
     ) -> None:
         if num_geometric < 1:
             raise ConfigError("num_geometric", f"must be >= 1, got {num_geometric}")
-        # Set first: the base class asks `score_layer` for the score layers.
+        # Set first: the constructor of the base class calls `make_score_layer`.
         self.num_geometric = num_geometric
         super().__init__(
             num_classes,
@@ -176,7 +180,7 @@ class TwoHeadFCN(FCN):
         """Number of score maps of both tasks."""
         return self.num_classes + self.num_geometric
 
-    def score_layer(self, in_channels: int) -> nn.Module:
+    def make_score_layer(self, in_channels: int) -> nn.Module:
         """Return the 1x1 convolutions of both tasks."""
         return TwoTaskScores(in_channels, self.num_classes, self.num_geometric)
 
@@ -186,13 +190,13 @@ class TwoHeadFCN(FCN):
 
     def forward_low_res_all(self, images: Tensor) -> tuple[LowResLogits, LowResLogits]:
         """Compute the semantic and the geometric scores; images (B, C, H, W), uint8 or float 0..255, RGB."""
-        # `super()` is the rung: FCN32s, FCN16s or FCN8s.
+        # `super()` is the second base: FCN32s, FCN16s or FCN8s.
         scores, upsample, _ = super().forward_low_res(images)  # type: ignore[safe-super]
         semantic, geometric = scores[:, : self.num_classes], scores[:, self.num_classes :]
         return LowResLogits(semantic, upsample), LowResLogits(geometric, upsample)
 
-    def init_from(self, single: FCN) -> None:
-        """Start from a trained rung with the semantic head alone. Raises CheckpointError where layers do not fit."""
+    def start_from_single(self, single: FCN) -> None:
+        """Start from a trained FCN with the semantic head alone. Raises CheckpointError where layers do not fit."""
         own = self.state_dict()
         given: dict[str, Tensor] = {}
         for key, value in single.state_dict().items():
@@ -231,7 +235,7 @@ def _load(module: nn.Module, given: Mapping[str, Tensor]) -> None:
     wrong = [n for n in own | dict(given) if n not in own or n not in given or own[n].shape != given[n].shape]
     if wrong:
         what = f"shape mismatch or missing layers: {', '.join(wrong[:6])}"
-        raise CheckpointError("init_from", what, "use networks of one backbone, width and class list")
+        raise CheckpointError("source network", what, "use networks of one backbone, width and class list")
     module.load_state_dict(dict(given))
 
 
@@ -241,20 +245,21 @@ MODELS.register(
     tiny={"width_mult": 1 / 16},
     paper=PAPER,
     year=2015,
-    scores="NYUDv2 34.0 (16s, table 4)",
+    scores="NYUDv2 32.8 (FCN-32s RGB-HHA, table 4)",
 )(LateFusionFCN)
 
-_rungs: tuple[tuple[str, type[TwoHeadFCN]], ...] = (
-    ("32s", TwoHeadFCN32s),
-    ("16s", TwoHeadFCN16s),
-    ("8s", TwoHeadFCN8s),
-)
-for _rung, _net in _rungs:
+
+def _register_two_heads(stride: str, network: type[TwoHeadFCN], *, scores: str = "") -> None:
     MODELS.register(
-        f"fcn{_rung}_two_heads_vgg16",
-        summary=f"FCN-{_rung} on VGG16 with a semantic and a geometric head, as for SIFT Flow.",
+        f"fcn{stride}_two_heads_vgg16",
+        summary=f"FCN-{stride} on VGG16 with a semantic and a geometric head, as for SIFT Flow.",
         tiny={"width_mult": 1 / 16},
         paper=PAPER,
         year=2015,
-        scores="SIFT Flow 39.5 (16s, table 5)",
-    )(_net)
+        scores=scores,
+    )(network)
+
+
+_register_two_heads("32s", TwoHeadFCN32s)
+_register_two_heads("16s", TwoHeadFCN16s, scores="SIFT Flow 39.5, geometric pixel accuracy 94.3 (table 5)")
+_register_two_heads("8s", TwoHeadFCN8s)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import Output, Window
+from .upsampling import TransposedBilinear
 
 SpatialLayer = nn.Conv2d | nn.ConvTranspose2d | nn.MaxPool2d | nn.AvgPool2d
 
@@ -98,14 +99,6 @@ class ReceptiveField(NamedTuple):
         return first, first + self.size
 
 
-class Upsampling(NamedTuple):
-    """A bilinear transposed convolution, and the offset in its output at which the target map begins."""
-
-    kernel: int
-    stride: int
-    offset: int
-
-
 def coordinates(layers: Iterable[Layer]) -> CoordMap:
     """Return the map from image positions to positions after all `layers`."""
     total = CoordMap()
@@ -132,32 +125,33 @@ def output_size(layers: Iterable[Layer], size: int) -> int:
     return size
 
 
-def crop_offset(of: CoordMap, to: CoordMap) -> int:
-    """Return the position on map `of` at which map `to` begins: FCN's crops, 5 and 9 for the skips of VGG16.
+def crop_offset(cropped: CoordMap, onto: CoordMap) -> int:
+    """Return the row (= column) of map `cropped` on which row 0 of map `onto` lies; negative where `onto` begins first.
 
-    Both arguments map image positions to positions of their map. Negative where map `to` begins first. Both maps must
-    have the same stride and lie a whole number of positions apart.
+    Both arguments map image positions to positions of their map. Both maps must have the same stride and lie a whole
+    number of positions apart. FCN on VGG16: pool4 lies at x/16 + 183/32, fc7 upsampled by two at x/16 + 23/32. The
+    difference, 160/32, is the crop of 5. The crop of pool3 is 9.
     """
-    between = to.inverse().then(of)
-    offset = int(between.shift)
-    assert between == CoordMap(Fraction(1), Fraction(offset)), f"maps cannot be aligned by a crop: {between}"
-    return offset
+    between = onto.inverse().then(cropped)
+    crop = int(between.shift)
+    assert between == CoordMap(Fraction(1), Fraction(crop)), f"maps cannot be aligned by a crop: {between}"
+    return crop
 
 
-def upsampling_to(of: CoordMap, to: CoordMap) -> Upsampling:
-    """Return the bilinear transposed convolution that upsamples map `of` to the stride of map `to`, aligned by a crop.
+def upsampling_to(source: CoordMap, target: CoordMap) -> TransposedBilinear:
+    """Return the transposed convolution that upsamples map `source` to the stride of map `target`, and its crop.
 
     The kernel is twice the factor, or one less where only an odd kernel aligns with the target. FCN on VGG16 has 64/32
     (one step to the image), 4/2 and 16/8; AlexNet, with its odd poolings, has 63/32.
     """
-    factor = to.scale / of.scale
+    factor = target.scale / source.scale
     assert factor.denominator == 1, f"expected a whole upsampling factor, got {factor}"
     stride = int(factor)
     for kernel in (2 * stride, 2 * stride - 1):
-        offset = to.inverse().then(of).then(Layer(kernel, stride, transposed=True).coordinates).shift
-        if offset.denominator == 1:
-            return Upsampling(kernel, stride, int(offset))
-    raise AssertionError(f"no bilinear kernel of factor {stride} aligns {of} with {to}")
+        crop = target.inverse().then(source).then(Layer(kernel, stride, transposed=True).coordinates).shift
+        if crop.denominator == 1:
+            return TransposedBilinear(kernel, stride, int(crop))
+    raise AssertionError(f"no bilinear kernel of factor {stride} aligns {source} with {target}")
 
 
 class MainPath(nn.Module, ABC):

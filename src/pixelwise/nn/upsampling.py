@@ -112,15 +112,16 @@ def pad_to_stride(x: Tensor, stride: int) -> Tensor:
 
 @dataclass(frozen=True)
 class TransposedBilinear:
-    """FCN's last layer: a bilinear transposed convolution, cropped at `offset` to the image's size.
+    """FCN's last layer: a bilinear transposed convolution, cropped to the image's size.
 
-    kernel, stride and offset are in output pixels. FCN on VGG16: 64/32 cropped at 19 (32s), 32/16 at 27 (16s), 16/8 at
-    31 (8s). kernel <= 2 * stride, so that a pixel depends on at most two logits per axis.
+    kernel and stride are in output pixels; `crop` is the row (= column) of the output on which the image begins. FCN on
+    VGG16: 64/32 cropped at 19 (32s), 32/16 at 27 (16s), 16/8 at 31 (8s). kernel <= 2 * stride, so that a pixel depends
+    on at most two logits per axis.
     """
 
     kernel: int
     stride: int
-    offset: int
+    crop: int
 
     def __post_init__(self) -> None:
         assert self.kernel <= 2 * self.stride, f"expected a kernel <= {2 * self.stride}, got {self.kernel}"
@@ -130,12 +131,12 @@ class TransposedBilinear:
         num_maps = logits.shape[1]
         weight = bilinear_kernel(self.kernel, num_maps).to(logits)
         full = F.conv_transpose2d(logits, weight, stride=self.stride, groups=num_maps)
-        return full[..., self.offset : self.offset + size[0], self.offset : self.offset + size[1]]
+        return full[..., self.crop : self.crop + size[0], self.crop : self.crop + size[1]]
 
     def interpolation_table(self, in_size: int, out_size: int) -> Table:
         """Return source indices and weights of one axis; logits beyond the map have weight 0."""
         profile = bilinear_profile(self.kernel)
-        position = np.arange(out_size) + self.offset
+        position = np.arange(out_size) + self.crop
         # Logit i writes to the positions i * stride .. i * stride + kernel - 1, so position p receives from p // stride
         # and the logit before it.
         last = position // self.stride
@@ -179,22 +180,28 @@ def bilinear_kernel(kernel: int, num_maps: int) -> Tensor:
     return torch.outer(profile, profile).expand(num_maps, 1, kernel, kernel).clone()
 
 
+def repeat_border(x: Tensor, times: int) -> Tensor:
+    """Repeat the outermost positions of (B, C, h, w), so that a transposed convolution does not fade the border."""
+    return F.pad(x, (times,) * 4, mode="replicate") if times else x
+
+
 class Upscore(nn.Module):
     """FCN's upsampling inside the network: a transposed convolution per map, starting as a bilinear interpolation.
 
-    (B, K, h, w) -> (B, K, (h - 1) * stride + kernel, ...), without bias or crop. A fixed kernel is a buffer outside the
-    state, a learned one a parameter without weight decay: decay would shrink the interpolation itself.
-    """
+    (B, K, h, w) -> (B, K, (h + 2 * border - 1) * stride + kernel, ...), without bias or crop. A fixed kernel is a
+    buffer outside the state, a learned one a parameter. The optimizer does not decay it (`train/schedule.py`), because
+    decay would shrink the interpolation itself.
 
-    # Names of parameters that the optimizer must not decay.
-    no_weight_decay = ("weight",)
+    border  how often the outermost scores are repeated before the upsampling, see `repeat_border`
+    """
 
     weight: Tensor
 
-    def __init__(self, num_maps: int, kernel: int, stride: int, *, learned: bool) -> None:
+    def __init__(self, num_maps: int, kernel: int, stride: int, *, learned: bool, border: int = 0) -> None:
         super().__init__()
         self.kernel = kernel
         self.stride = stride
+        self.border = border
         # `empty` follows torch's default device, which may be "meta".
         weight = torch.empty(num_maps, 1, kernel, kernel).copy_(bilinear_kernel(kernel, num_maps))
         if learned:
@@ -204,6 +211,7 @@ class Upscore(nn.Module):
 
     def forward(self, scores: Tensor) -> Tensor:
         """Upsample scores (B, K, h, w)."""
+        scores = repeat_border(scores, self.border)
         return F.conv_transpose2d(scores, self.weight.to(scores.dtype), stride=self.stride, groups=len(self.weight))
 
     def extra_repr(self) -> str:

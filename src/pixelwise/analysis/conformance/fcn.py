@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from ...models.fcn import FCN, FCN8s, FCN16s
-from ...nn.geometry import Layer, Upsampling, layers_of, receptive_field, spatial_layers
-from ...nn.upsampling import Upscore
+from ...nn.geometry import Layer, layers_of, receptive_field, spatial_layers
+from ...nn.upsampling import TransposedBilinear, Upscore
 from ..mult_adds import multiply_adds, num_parameters
 from .measure import backbone, classifier, images, logit_shape, macs, network
 from .rows import Family
@@ -86,21 +86,21 @@ def _8s(name: str = "fcn8s_vgg16") -> FCN8s:
     return model
 
 
-def _kernel(upscore: Callable[[], Upscore | Upsampling]) -> list[int]:
+def _kernel(upscore: Callable[[], Upscore | TransposedBilinear]) -> list[int]:
     layer = upscore()
     return [layer.kernel, layer.stride]
 
 
 CROPS: dict[str, Callable[[], int]] = {
-    "32s score crop": lambda: _fcn("fcn32s_vgg16").to_image.offset,
+    "32s score crop": lambda: _fcn("fcn32s_vgg16").to_image.crop,
     "16s score_pool4 crop": lambda: _16s().crop_pool4,
-    "16s score crop": lambda: _16s().to_image.offset,
+    "16s score crop": lambda: _16s().to_image.crop,
     "8s score_pool4 crop": lambda: _8s().crop_pool4,
     "8s score_pool3 crop": lambda: _8s().crop_pool3,
-    "8s score crop": lambda: _8s().to_image.offset,
-    "AlexNet-32s score crop": lambda: _fcn("fcn32s_alexnet").to_image.offset,
+    "8s score crop": lambda: _8s().to_image.crop,
+    "AlexNet-32s score crop": lambda: _fcn("fcn32s_alexnet").to_image.crop,
 }
-UPSCORES: dict[str, Callable[[], Upscore | Upsampling]] = {
+UPSCORES: dict[str, Callable[[], Upscore | TransposedBilinear]] = {
     "32s upscore": lambda: _fcn("fcn32s_vgg16").to_image,
     "16s upscore2": lambda: _16s().upscore2,
     "16s upscore16": lambda: _16s().to_image,
@@ -173,10 +173,10 @@ def _googlenet_field_with_pool() -> int:
 
 
 for _variant, _name in (("AlexNet", "fcn32s_alexnet"), ("VGG16", "fcn8s_vgg16")):
-    FCN_ROWS.row(_variant, "receptive field (px)")(partial(_field, _name, "fr"))
-FCN_ROWS.row("AlexNet fc6", "receptive field")(partial(_field, "fcn32s_alexnet", "fr"))
-FCN_ROWS.row("VGG16 fc7", "receptive field")(partial(_field, "fcn8s_vgg16", "fr"))
-FCN_ROWS.row("GoogLeNet inception_5b", "receptive field")(partial(_field, "fcn32s_googlenet", "fr"))
+    FCN_ROWS.row(_variant, "receptive field (px)")(partial(_field, _name, "fc7"))
+FCN_ROWS.row("AlexNet fc6", "receptive field")(partial(_field, "fcn32s_alexnet", "fc7"))
+FCN_ROWS.row("VGG16 fc7", "receptive field")(partial(_field, "fcn8s_vgg16", "fc7"))
+FCN_ROWS.row("GoogLeNet inception_5b", "receptive field")(partial(_field, "fcn32s_googlenet", "fc7"))
 FCN_ROWS.row("GoogLeNet with 7x7", "receptive field")(_googlenet_field_with_pool)
 FCN_ROWS.row("GoogLeNet", "receptive field (px)")(_googlenet_field_with_pool)
 FCN_ROWS.row("VGG16 pool3", "[receptive")(lambda: [*_fcn("fcn8s_vgg16").receptive_fields()["pool3"][:2]])
