@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -92,18 +93,18 @@ def assert_refused(name: str, call: Callable[[], object], says: str) -> type[Bas
 
 def test_invalid_images_are_named() -> None:
     for name, error, image, says in IMAGES:
-        found = assert_refused(name, lambda image=image: refine(image, PROBS[:, : len(image)]), says)  # type: ignore[misc]
+        found = assert_refused(name, partial(refine, image, PROBS[:, : len(image)]), says)
         assert found is error, name
 
 
 def test_invalid_probabilities_are_named() -> None:
     for name, probs, says in PROBABILITIES:
-        assert assert_refused(name, lambda probs=probs: refine(IMAGE, probs), says) is ConfigError, name  # type: ignore[misc]
+        assert assert_refused(name, partial(refine, IMAGE, probs), says) is ConfigError, name
 
 
 def test_invalid_options_are_named() -> None:
     for name, error, options, says in OPTIONS:
-        found = assert_refused(name, lambda options=options: refine(IMAGE, PROBS, **options), says)  # type: ignore[misc]
+        found = assert_refused(name, partial(refine, IMAGE, PROBS, **options), says)
         assert found is error, name
 
 

@@ -123,7 +123,7 @@ def test_the_grid_covers_every_pixel_at_every_scale(size: tuple[int, int]) -> No
 def test_scores_are_merged_by_their_maximum() -> None:
     torch.manual_seed(0)
     model = create_model("deconvnet", 4, tiny=True).eval()
-    torch.nn.init.normal_(model.score.weight)  # type: ignore[union-attr, arg-type]
+    torch.nn.init.normal_(model.get_parameter("score.weight"))
     image = np.random.default_rng(0).integers(0, 256, (150, 200, 3), np.uint8)
     chosen = [Window(0, 0, 150, 200), Window(20, 30, 140, 160), Window(0, 0, 20, 20), Window(5, 80, 150, 200)]
     merged = proposal_scores(model, image, chosen, CPU, num_proposals=2)

@@ -116,8 +116,11 @@ def test_deconvnet_takes_squares_that_the_poolings_halve(input_size: int) -> Non
 def test_frrn_upsamples_the_pooling_stream_bilinearly() -> None:
     """The paper's figure 1: repetition in the units, interpolation between the stages."""
     model, seen = frrn().eval(), []
-    model.up[0][0].register_forward_pre_hook(lambda m, inputs: seen.append(inputs[0]))  # type: ignore[index]
-    model.down[-1][-1].register_forward_hook(lambda m, i, output: seen.append(output[0]))  # type: ignore[index]
+    (first_up, *_), (*_, last_down) = model.up.children(), model.down.children()
+    first, *_ = first_up.children()
+    *_, last = last_down.children()
+    first.register_forward_pre_hook(lambda m, inputs: seen.append(inputs[0]))
+    last.register_forward_hook(lambda m, i, output: seen.append(output[0]))
     with torch.no_grad():
         model(images(64, 64))
     before, after = seen

@@ -14,6 +14,7 @@ from torch.nn import functional
 from pixelwise.analysis.mult_adds import num_parameters
 from pixelwise.analysis.receptive_field import receptive_field_size
 from pixelwise.backbones import create_backbone
+from pixelwise.backbones.resnet import Bottleneck
 from pixelwise.backbones.vgg import VGG
 from pixelwise.errors import ConfigError
 from pixelwise.models import create_model
@@ -156,7 +157,9 @@ def test_branches_are_summed(head: Head) -> None:
     x = torch.randn(1, model.backbone.channels[-1], 9, 7)
     with torch.no_grad():
         parts = [
-            functional.conv2d(x, branch.weight, branch.bias, padding=rate, dilation=rate)  # type: ignore[arg-type]
+            functional.conv2d(
+                x, branch.get_parameter("weight"), branch.get_parameter("bias"), padding=rate, dilation=rate
+            )
             for branch, rate in zip(model.aspp.branches, rates, strict=True)
         ]
         torch.testing.assert_close(model.aspp(x), torch.stack(parts).sum(0))
@@ -184,7 +187,9 @@ def test_the_resnet_has_the_authors_strides_and_rates() -> None:
     model = v2()
     assert model.backbone.strides == (2, 4, 8, 8, 8)
     for stage, stride, rate in ((2, 2, 1), (3, 1, 2), (4, 1, 4)):
-        units = list(model.backbone.get_submodule(f"layer{stage}"))  # type: ignore[call-overload]
+        units = [
+            unit for unit in model.backbone.get_submodule(f"layer{stage}").children() if isinstance(unit, Bottleneck)
+        ]
         assert [unit.conv1.stride[0] for unit in units] == [stride] + [1] * (len(units) - 1)
         assert {unit.conv2.dilation[0] for unit in units} == {rate}
         assert {unit.conv2.stride[0] for unit in units} == {1}

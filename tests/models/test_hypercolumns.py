@@ -47,7 +47,7 @@ def test_summed_score_maps_are_a_classifier_on_the_columns(name: str) -> None:
     model.grid.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
     with torch.no_grad():
         model(x)
-        columns, weights = [], []
+        columns, weights, bias = [], [], torch.zeros(())
         for features, layer in zip(model.hypercolumn(x), model.scores, strict=True):
             assert isinstance(layer, nn.Conv2d)
             kernel = layer.kernel_size[0]
@@ -55,7 +55,8 @@ def test_summed_score_maps_are_a_classifier_on_the_columns(name: str) -> None:
             around = around.view(2, -1, *features.shape[-2:])
             columns.append(functional.interpolate(around, size=(8, 8), mode="bilinear", align_corners=False))
             weights.append(layer.weight.flatten(1))
-        bias = torch.stack([layer.bias for layer in model.scores]).sum(0)  # type: ignore[misc]
+            assert layer.bias is not None
+            bias = bias + layer.bias
         column, weight = torch.cat(columns, 1), torch.cat(weights, 1)
         expected = torch.einsum("kc,bchw->bkhw", weight, column) + bias[:, None, None]
     torch.testing.assert_close(seen[0], expected.view(2, 5, 4, 8, 8), atol=1e-4, rtol=1e-4)

@@ -29,7 +29,8 @@ def test_the_pyramid_sees_the_same_pixels_at_every_output_stride(output_stride: 
     assert atrous_rates_at(output_stride) == rates
     model = tiny("deeplabv3_resnet50", output_stride=output_stride)
     assert isinstance(model, DeepLabV3)
-    assert [branch[0].dilation[0] for branch in model.aspp.branches] == [1, *rates]  # type: ignore[index]
+    convs = [branch.get_submodule("0") for branch in model.aspp.branches]
+    assert [conv.dilation for conv in convs] == [(rate, rate) for rate in (1, *rates)]
 
 
 @pytest.mark.parametrize("name", ["deeplabv3_resnet50", "deeplabv3plus_xception41", "pspnet_resnet50"])
@@ -72,7 +73,8 @@ def test_auxiliary_scores_come_from_the_fourth_stage_in_training_only() -> None:
     model = tiny("pspnet_resnet50").train()
     assert isinstance(model, PSPNet)
     assert model.aux_head is not None
-    assert model.aux_head[0][0].in_channels == model.backbone.channels[3]  # type: ignore[index]
+    first = next(layer for layer in model.aux_head.modules() if isinstance(layer, nn.Conv2d))
+    assert first.in_channels == model.backbone.channels[3]
     images = torch.rand(2, 3, 57, 57) * 255
     assert [aux.shape for aux in model(images).aux] == [(2, 5, 57, 57)]
     assert model.eval()(images).aux == ()

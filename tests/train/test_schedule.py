@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -80,9 +81,9 @@ def moved(name: str, x: np.ndarray, gradients: list[np.ndarray], config: Optimiz
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_steps_equal_numpy(name: str) -> None:
+def test_steps_equal_numpy(name: Literal["sgd", "adamw"]) -> None:
     torch.manual_seed(0)
-    config = OptimizerConfig(name=name, lr=0.05, momentum=0.9, weight_decay=0.1, bias_lr_factor=2.0)  # type: ignore[arg-type]
+    config = OptimizerConfig(name=name, lr=0.05, momentum=0.9, weight_decay=0.1, bias_lr_factor=2.0)
     net = Net()
     assert set(KINDS) == {name for name, _ in net.named_parameters()}
     optimizer = build_optimizer(net, config)

@@ -208,7 +208,8 @@ def test_a_file_that_does_not_read_back_is_not_taken(tmp_path: Path, monkeypatch
 def test_an_optimizer_continues_in_the_same_bits_and_strides(name: str) -> None:
     def made() -> tuple[nn.Module, torch.optim.Optimizer]:
         torch.manual_seed(0)
-        net: nn.Module = nn.Conv2d(4, 5, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net = nn.Conv2d(4, 5, 3)
+        net.weight.data = net.weight.data.contiguous(memory_format=torch.channels_last)
         if name == "sgd":
             return net, torch.optim.SGD(net.parameters(), 0.1, 0.9)
         return net, torch.optim.AdamW(net.parameters(), 0.1)

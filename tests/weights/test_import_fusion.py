@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -268,11 +269,11 @@ def test_an_image_classifier_fills_every_stream(tmp_path: Path, name: str) -> No
     ],
 )
 def test_the_command_takes_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, in_channels: int | None, options: dict[str, object]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, in_channels: int | None, options: dict[str, Any]
 ) -> None:
     make_imports_tiny(monkeypatch)
     path = write(tmp_path / "x.caffemodel", made(name, 5, in_channels))
-    assert import_(str(path), as_=name, out=tmp_path / "out", **options) == 0  # type: ignore[arg-type]
+    assert import_(str(path), as_=name, out=tmp_path / "out", **options) == 0
     checkpoint = load_checkpoint(tmp_path / "out")
     model = checkpoint.model
     assert model.in_channels == {LATE: 6, "fcn32s_vgg16": 4}.get(name, 3)
