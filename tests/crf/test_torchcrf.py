@@ -130,7 +130,7 @@ def test_training_learns_to_trust_the_image() -> None:
     for _ in range(15):
         loss = torch.nn.functional.cross_entropy(layer(images, scores), truth)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.7 * losses[0]
