@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from helpers.papers import number
 from pixelwise.analysis.mult_adds import num_parameters
+from pixelwise.errors import ConfigError
 from pixelwise.nn.deform_conv import DeformConv2d, deform_conv2d
 
 
@@ -34,21 +35,76 @@ def by_loops(
         position = (c // (channels // groups)) * side * side + i * side + j
         row = h * stride - padding + i * dilation + float(offsets[0, 2 * position, h, w])
         column = w * stride - padding + j * dilation + float(offsets[0, 2 * position + 1, h, w])
-        out[0, :, h, w] += weight[:, c, i, j] * read(x[0, c], row, column) * float(mask[0, position, h, w])
+        # Filters of the group of channel c, one group after the other.
+        filters = weight.shape[0] * weight.shape[1] // channels
+        first = c // weight.shape[1] * filters
+        kernels = weight[first : first + filters, c % weight.shape[1], i, j]
+        out[0, first : first + filters, h, w] += kernels * read(x[0, c], row, column) * float(mask[0, position, h, w])
     return out
 
 
 @pytest.mark.parametrize(
-    ("stride", "padding", "dilation", "groups"), [(1, 1, 1, 1), (2, 1, 1, 2), (1, 2, 2, 1), (1, 0, 1, 2)]
+    ("stride", "padding", "dilation", "offset_groups", "groups"),
+    [
+        (1, 1, 1, 1, 1),
+        (2, 1, 1, 2, 1),
+        (1, 2, 2, 1, 1),
+        (1, 0, 1, 2, 1),
+        (1, 1, 1, 1, 2),
+        (2, 1, 1, 2, 4),
+        (1, 1, 1, 4, 2),
+    ],
 )
-def test_equals_loops(stride: int, padding: int, dilation: int, groups: int) -> None:
+def test_equals_loops(stride: int, padding: int, dilation: int, offset_groups: int, groups: int) -> None:
     torch.manual_seed(stride + padding + dilation)
-    x, weight = torch.randn(1, 4, 5, 6), torch.randn(3, 4, 3, 3)
+    x, weight = torch.randn(1, 4, 5, 6), torch.randn(4 if groups > 1 else 3, 4 // groups, 3, 3)
     size = [(n + 2 * padding - 2 * dilation - 1) // stride + 1 for n in (5, 6)]
-    offsets, mask = torch.randn(1, 18 * groups, *size) * 1.5, torch.rand(1, 9 * groups, *size)
+    offsets, mask = torch.randn(1, 18 * offset_groups, *size) * 1.5, torch.rand(1, 9 * offset_groups, *size)
     ours = deform_conv2d(x, offsets, weight, mask=mask, stride=stride, padding=padding, dilation=dilation)
-    looped = by_loops(x, offsets, weight, mask=mask, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    looped = by_loops(
+        x, offsets, weight, mask=mask, stride=stride, padding=padding, dilation=dilation, groups=offset_groups
+    )
     torch.testing.assert_close(ours, looped, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_groups_with_zero_offsets_are_those_of_an_ordinary_convolution(groups: int) -> None:
+    layer, x = DeformConv2d(4, 8, padding=1, groups=groups, offset_groups=2), torch.randn(2, 4, 9, 7)
+    assert layer.weight.shape == (8, 4 // groups, 3, 3)
+    assert layer.offset.out_channels == 2 * 18
+    expected = functional.conv2d(x, layer.weight, layer.bias, padding=1, groups=groups)
+    torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("weight", "offsets", "mask", "subject"),
+    [
+        ((3, 3, 3, 3), (1, 18, 5, 6), None, "weight"),  # 3 of 4 channels
+        ((3, 2, 3, 3), (1, 18, 5, 6), None, "weight"),  # 2 groups, 3 filters
+        ((4, 8, 3, 3), (1, 18, 5, 6), None, "weight"),  # more channels than the map
+        ((4, 4, 3, 3), (1, 27, 5, 6), None, "offsets"),
+        ((4, 4, 3, 3), (1, 54, 5, 6), None, "offsets"),  # 3 groups of 4 channels
+        ((4, 4, 3, 3), (1, 18, 5, 5), None, "offsets"),
+        ((4, 4, 3, 3), (1, 18, 5, 6), (1, 18, 5, 6), "mask"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_named(
+    weight: tuple[int, ...], offsets: tuple[int, ...], mask: tuple[int, ...] | None, subject: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"^{subject}: "):
+        deform_conv2d(
+            torch.zeros(1, 4, 5, 6),
+            torch.zeros(offsets),
+            torch.zeros(weight),
+            mask=None if mask is None else torch.zeros(mask),
+            padding=1,
+        )
+
+
+@pytest.mark.parametrize("options", [{"groups": 3}, {"offset_groups": 3}, {"groups": 0}, {"groups": 4}])
+def test_groups_must_divide_the_channels(options: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=f"^{next(iter(options))}: must divide"):
+        DeformConv2d(4, 6, **options)
 
 
 def test_published_samples() -> None:
@@ -106,6 +162,67 @@ def test_gradients_are_those_of_differences() -> None:
     mask = torch.rand(1, 9, 4, 4, dtype=torch.double)
     inputs = [t.requires_grad_() for t in (x, offsets, weight, mask)]
     assert torch.autograd.gradcheck(lambda a, o, w, m: deform_conv2d(a, o, w, mask=m, padding=1), inputs)
+
+
+def smooth_map(channels: int, height: int, width: int) -> Tensor:
+    """A positive map of mean 5 that varies slowly, as after a ReLU."""
+    rows, columns = torch.arange(height).double(), torch.arange(width).double()
+    planes = [5 + torch.sin(0.3 * rows + c)[:, None] * torch.cos(0.2 * columns + 2 * c) for c in range(channels)]
+    return torch.stack(planes)[None]
+
+
+@pytest.mark.parametrize("whole", [0.0, 1.0, -2.0])
+@pytest.mark.parametrize("modulated", [False, True])
+def test_gradient_at_whole_offsets_is_the_difference_to_the_right(whole: float, *, modulated: bool) -> None:
+    """Where training starts. (f(offset + h) - f(offset)) / h, as equations 3 and 4 give it to the right."""
+    torch.manual_seed(0)
+    x, weight = smooth_map(2, 4, 5), torch.randn(2, 2, 3, 3, dtype=torch.double)
+    mask = torch.rand(1, 9, 4, 5, dtype=torch.double) if modulated else None
+    projection = torch.randn(1, 2, 4, 5, dtype=torch.double)
+
+    def loss(offsets: Tensor) -> Tensor:
+        return (deform_conv2d(x, offsets, weight, mask=mask, padding=1) * projection).sum()
+
+    offsets = torch.full((1, 18, 4, 5), whole, dtype=torch.double, requires_grad=True)
+    loss(offsets).backward()
+    assert offsets.grad is not None
+    before, step = loss(offsets.detach()), 1e-4
+    numeric = torch.zeros(offsets.numel(), dtype=torch.double)
+    for i in range(len(numeric)):
+        moved = offsets.detach().flatten().clone()
+        moved[i] += step
+        numeric[i] = (loss(moved.view_as(offsets)) - before) / step
+    torch.testing.assert_close(offsets.grad.flatten(), numeric, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("modulated", [False, True])
+def test_offset_gradient_of_a_fresh_layer_written_out(*, modulated: bool) -> None:
+    """The sum over channels of w * (next - here): read from shifted maps, with mask 1/2 where modulated."""
+    torch.manual_seed(0)
+    layer = DeformConv2d(3, 2, padding=1, bias=False, modulated=modulated).double()
+    x, projection = smooth_map(3, 12, 14), torch.randn(1, 2, 12, 14, dtype=torch.double)
+    maps: list[Tensor] = []
+
+    def keep(_module: torch.nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        output.retain_grad()
+        maps.append(output)
+
+    layer.offset.register_forward_hook(keep)
+    (layer(x) * projection).sum().backward()
+    assert maps[0].grad is not None
+    found = maps[0].grad[:, :18]
+    # Zeros around the map, one more at the bottom and right for the differences.
+    padded = functional.pad(x, (1, 2, 1, 2))
+    down, right = padded.diff(dim=2), padded.diff(dim=3)
+    expected = torch.empty_like(found)
+    for i, j in itertools.product(range(3), range(3)):
+        back = torch.einsum("oc,bohw->bchw", layer.weight[:, :, i, j].detach(), projection)
+        for axis, slope in enumerate((down, right)):
+            expected[:, 2 * (3 * i + j) + axis] = (back * slope[..., i : i + 12, j : j + 14]).sum(1)
+    expected *= 0.5 if modulated else 1
+    cosine = functional.cosine_similarity(found.flatten(), expected.flatten(), dim=0)
+    assert float(cosine) == pytest.approx(1, abs=1e-9)
+    assert float(found.norm() / expected.norm()) == pytest.approx(1, abs=1e-9)
 
 
 def test_channels_and_parameters_of_the_offset_layer() -> None:
