@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,7 +11,7 @@ from torch.nn import functional
 from pixelwise.errors import ConfigError
 from pixelwise.models import create_model
 from pixelwise.models.deconvnet import DeconvNet
-from pixelwise.models.frrn import FRRN, FRRU, RU
+from pixelwise.models.frrn import FRRN, FRRU, RU, upsample_by_two
 
 
 def frrn(name: str = "frrn_a") -> FRRN:
@@ -113,30 +114,51 @@ def test_deconvnet_takes_squares_that_the_poolings_halve(input_size: int) -> Non
         deconvnet(input_size=input_size)
 
 
-def test_frrn_upsamples_the_pooling_stream_bilinearly() -> None:
-    """The paper's figure 1: repetition in the units, interpolation between the stages."""
-    model, seen = frrn().eval(), []
-    (first_up, *_), (*_, last_down) = model.up.children(), model.down.children()
-    first, *_ = first_up.children()
-    *_, last = last_down.children()
-    first.register_forward_pre_hook(lambda m, inputs: seen.append(inputs[0]))
-    last.register_forward_hook(lambda m, i, output: seen.append(output[0]))
+def by_theano(y: np.ndarray) -> np.ndarray:
+    """Theano's `bilinear_upsampling` by 2, written out: repeated borders, each position spread by [0.5, 1, 0.5]."""
+    for axis in (-2, -1):
+        size = y.shape[axis]
+        bordered = np.moveaxis(
+            np.pad(y, [(1, 1) if a == axis % y.ndim else (0, 0) for a in range(y.ndim)], "edge"), axis, 0
+        )
+        spread = np.zeros((2 * (size + 2) + 1, *bordered.shape[1:]))
+        for i, values in enumerate(bordered):
+            for tap, share in enumerate((0.5, 1, 0.5)):
+                spread[2 * i + tap] += share * values
+        # Theano crops 3 = 2 * 2 - (2 - 1) // 2 - 1 entries at the start.
+        y = np.moveaxis(spread[3 : 3 + 2 * size], 0, axis)
+    return y
+
+
+def test_frrn_upsamples_as_the_authors_theano() -> None:
+    row = torch.arange(6.0).view(1, 1, 1, 6)
+    expected = [0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5, 5]
+    assert upsample_by_two(row)[0, 0].tolist() == [expected, expected]
+    assert upsample_by_two(row.mT)[0, 0].T.tolist() == [expected, expected]
+    y = np.random.default_rng(0).normal(size=(2, 3, 5, 4))
+    np.testing.assert_allclose(upsample_by_two(torch.from_numpy(y)).numpy(), by_theano(y), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["frrn_a", "frrn_b"])
+def test_frrn_enlarges_between_all_stages_alike(name: str) -> None:
+    """Each stage on the way up reads Theano's enlargement of the stage before; so do the last units."""
+    model = frrn(name).double().eval()
+    before: list[torch.Tensor] = []
+    after: list[torch.Tensor] = []
+    last_units = [model.down[-1][-1], *(stage[-1] for stage in model.up)]  # type: ignore[index]
+    for unit in last_units:
+        unit.register_forward_hook(lambda m, i, output: before.append(output[0]))
+    for unit in (*(stage[0] for stage in model.up), model.last_units):  # type: ignore[index]
+        unit.register_forward_pre_hook(lambda m, inputs: after.append(inputs[0]))
     with torch.no_grad():
-        model(images(64, 64))
-    before, after = seen
-    middle = before[..., 1:3].mean(-1)
-    left_of_the_border = after[..., 3]
-    # Between the second and third position lie pixels 3 and 4; their mean is that of the two.
-    torch.testing.assert_close(
-        after[..., ::2, 3:5].mean(-1) + after[..., 1::2, 3:5].mean(-1), 2 * smoothed(middle), atol=1e-4, rtol=1e-3
-    )
-    assert not torch.equal(left_of_the_border, after[..., 2])
+        model(images(64, 96))
+    assert len(before) == len(after) == (4 if name == "frrn_a" else 5)
+    for small, large in zip(before, after, strict=True):
+        np.testing.assert_allclose(large[:, : small.shape[1]].numpy(), by_theano(small.numpy()), atol=1e-9)
 
 
-def smoothed(rows: torch.Tensor) -> torch.Tensor:
-    """The mean of the two pixels that bilinear doubling makes of each row: 1/8 of the neighbors, 3/4 of itself."""
-    padded = torch.cat([rows[..., :1], rows, rows[..., -1:]], -1)
-    return (padded[..., :-2] + 6 * rows + padded[..., 2:]) / 8
+def test_norms_of_frrn_have_the_eps_of_lasagne() -> None:
+    assert {layer.eps for layer in frrn().modules() if isinstance(layer, nn.BatchNorm2d)} == {1e-4}
 
 
 def test_deconvnet_resizes_an_image_to_its_square_and_the_logits_back() -> None:

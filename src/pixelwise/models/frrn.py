@@ -8,8 +8,10 @@ Paper: https://arxiv.org/abs/1611.08323
 
 Faithful: networks A and B (table 1). As in the paper, y is the pooling stream, z the residual stream of 32 channels; RU
 is a residual unit, FRRU a full-resolution residual unit, which reads z through max pooling and answers by a 1x1
-convolution, upsampled by repetition. The bootstrapped loss is `loss.bootstrap_top_k`. `subsample` downsamples the
-images (A 4, B 2 on Cityscapes, section 5) and upsamples the logits, so that training and scoring happen at one size.
+convolution, upsampled by repetition. Between stages y is upsampled as by the authors' Theano, where position i lies on
+pixel 2 i: [0, 1, 2] becomes [0, 0.5, 1, 1.5, 2, 2]. Norms have lasagne's eps, 1e-4. The bootstrapped loss is
+`loss.bootstrap_top_k`. `subsample` downsamples the images (A 4, B 2 on Cityscapes, section 5) and upsamples the logits,
+so that training and scoring happen at one size.
 
 Deviations: sizes that are not a multiple of 16 (A) or 32 (B) are padded by repeating the border at the bottom and
 right, and the logits cropped. Images are subsampled by averaging. `base_channels` and `residual_channels` scale the
@@ -30,7 +32,7 @@ from ..core import LowResLogits
 from ..errors import ConfigError
 from ..nn.blocks import ConvNormAct
 from ..nn.init import init_kaiming_normal
-from ..nn.upsampling import BilinearByFactor
+from ..nn.upsampling import AlignedBilinear, BilinearByFactor
 from .base import MODELS, SegmentationModel
 
 # Stages of FRRUs: (stride of the pooling stream, channels / base channels, number of units).
@@ -135,6 +137,9 @@ class FRRN(SegmentationModel):
         )
         self.score = nn.Conv2d(base_channels, num_classes, 1)
         init_kaiming_normal(self)
+        for layer in self.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.eps = 1e-4
 
     def forward_low_res(self, images: Tensor) -> LowResLogits:
         """Compute logits (B, K, H / subsample, W / subsample), rounded up, of images (B, C, H, W)."""
@@ -162,8 +167,12 @@ class FRRN(SegmentationModel):
 
 
 def upsample_by_two(y: Tensor) -> Tensor:
-    """Upsample (B, C, h, w) bilinearly to (B, C, 2 h, 2 w)."""
-    return F.interpolate(y, scale_factor=2, mode="bilinear", align_corners=False)
+    """Upsample (B, C, h, w) bilinearly to (B, C, 2 h, 2 w), position i on pixel 2 i, the last row and column repeated.
+
+    Source: Theano's `bilinear_upsampling` with an even ratio, which the authors call.
+    """
+    height, width = y.shape[-2:]
+    return AlignedBilinear(2)(F.pad(y, (0, 1, 0, 1), mode="replicate"), (2 * height, 2 * width))
 
 
 for _letter, _down, _up, _scores in (("A", DOWN_A, UP_A, ""), ("B", DOWN_B, UP_B, "Cityscapes test 71.8")):
