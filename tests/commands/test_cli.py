@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 
 from helpers.command_line import call, files_below, refused, save_tiny
+from helpers.papers import number
 from helpers.tiny_data import tiny_config
 from pixelwise.cli import ALIASES, COMMANDS, describe, main
 from pixelwise.config import Config
@@ -108,6 +109,14 @@ def test_a_network_tells_of_its_paper_and_of_options_as_they_are_written(capsys:
                 name,
                 option,
             )
+
+
+def test_a_network_tells_the_receptive_fields_of_its_paper(capsys: pytest.CaptureFixture[str]) -> None:
+    """Table 1 of FCN has that of one position of fc7; a label is interpolated between several."""
+    page = call(capsys, "models", "fcn8s_vgg16").out
+    fc7 = number("VGG16 fc7", "receptive field")
+    assert f"receptive field of a label: 468 px (one position of fc7 {fc7} px, pool4 100 px, pool3 44 px)" in page
+    assert "one logit per 8 px; output stride 32" in page
 
 
 def test_summaries_of_the_table_open_the_docstrings() -> None:

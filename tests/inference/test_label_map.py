@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pixelwise.core import LowResLogits, Upsample
-from pixelwise.inference.label_map import TILE, argmax_upsampled, label_map, low_res_logits, probabilities
+from pixelwise.inference.label_map import BLOCK, argmax_upsampled, label_map, low_res_logits, probabilities
 from pixelwise.models import create_model
 from pixelwise.nn.upsampling import Bilinear, BilinearByFactor, Identity, TransposedBilinear
 
@@ -72,7 +72,7 @@ def test_labels_are_those_of_the_interpolation_table_by_hand(
     "upsample", [Bilinear(), Bilinear(align_corners=True), BilinearByFactor(8), TransposedBilinear(16, 8, 5)]
 )
 def test_tiles_leave_no_seam(upsample: Upsample) -> None:
-    size = (2 * TILE[0] + 9, TILE[1] + 31)
+    size = (2 * BLOCK[0] + 9, BLOCK[1] + 31)
     scores = torch.randn(1, 4, size[0] // 8 + 3, size[1] // 8 + 3, generator=torch.Generator().manual_seed(0))
     full = upsample(scores, size)[0].double().numpy()
     assert_same_but_for_ties(argmax_upsampled(LowResLogits(scores, upsample), size), full)

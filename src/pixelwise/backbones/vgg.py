@@ -43,9 +43,8 @@ class VGG(ChainBackbone):
 
     Options of single papers:
         stem_padding, ceil_mode    FCN: 100 and True
-        output_stride, pool_kernel DeepLab v1: 8 and 3. An output stride below 32 needs 3x3 poolings, because a 2x2
-        pooling without
-                                   its stride has no center
+        output_stride, pool_kernel DeepLab v1: 8 and 3. An output stride below 32 needs 3x3 poolings: a 2x2 pooling
+                                   without its stride has no center
     """
 
     architecture = "VGG"

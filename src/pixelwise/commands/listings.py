@@ -56,10 +56,8 @@ def _describe(entry: Entry[Any]) -> None:
     print(f"{entry.name}: {entry.summary}")
     parameters, multiply_adds, field, stride = _cost(entry.name)
     if parameters != "-":
-        print(
-            f"{parameters} parameters, {multiply_adds} multiply-adds (512 x 512 pixels, 21 classes); "
-            f"receptive field {field}, stride {stride}"
-        )
+        print(f"{parameters} parameters, {multiply_adds} multiply-adds (512 x 512 pixels, 21 classes)")
+        print(f"receptive field of a label: {field}{_feature_fields(entry.name)}; output stride {stride}")
     if entry.scores:
         print(f"published: {entry.scores}")
     print(f"\n{inspect.getdoc(sys.modules[entry.module])}\n")
@@ -70,6 +68,20 @@ def _describe(entry: Entry[Any]) -> None:
     _print(("option", "default"), options)
     option, default = options[0]
     print(f'\nto set one: --model.options "{{{option}: {default}}}", or create_model("{entry.name}", {option}=...)')
+
+
+def _feature_fields(name: str) -> str:
+    """Return the receptive fields of single positions, which the papers give, and the stride of the logits."""
+    import torch
+
+    from ..models import create_model
+
+    with torch.device("meta"):  # shapes alone: no weights are drawn
+        model = create_model(name, 21)
+    fields = ", ".join(f"{layer} {field.size} px" for layer, field in model.receptive_fields().items())
+    per_px = f"; one logit per {model.logits_stride} px" if model.logits_stride > 1 else ""
+    # A label is interpolated between neighboring positions, so it sees more than one position of any map.
+    return (f" (one position of {fields})" if fields else "") + per_px
 
 
 def _written(value: Any) -> str:

@@ -15,8 +15,8 @@ from ..core import LowResLogits, Upsample
 from ..models.base import SegmentationModel
 from .tiles import tiled_logits
 
-TILE = (64, 256)
-"""Height and width of the tiles that are upsampled one by one, so that the full (K, H, W) tensor never exists."""
+BLOCK = (64, 256)
+"""Height and width of the blocks that are upsampled one by one, so that the full (K, H, W) tensor never exists."""
 
 
 def as_batch(image: NDArray[np.uint8], device: torch.device) -> Tensor:
@@ -25,7 +25,7 @@ def as_batch(image: NDArray[np.uint8], device: torch.device) -> Tensor:
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """Return the context of a forward pass: float32 computes as it is, bfloat16 where torch allows it."""
+    """Return the context of a forward pass: none for float32, bfloat16 where torch allows it."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
@@ -57,13 +57,13 @@ def label_map(
 def argmax_upsampled(low_res: LowResLogits, size: tuple[int, ...]) -> NDArray[Any]:
     """Return the class ids (H, W) of the upsampled logits, uint8, or uint16 for more than 255 classes.
 
-    Computed tile by tile. Upsampling is separable and linear, so a tile is rows (H', h') @ logits (K, h', w') @
+    Computed block by block. Upsampling is separable and linear, so a block is rows (H', h') @ logits (K, h', w') @
     columns (w', W'): two small matrix products. The first of equal logits wins.
     """
     logits, upsample = low_res.logits[0], low_res.upsample
     labels = torch.empty(size, dtype=torch.int64, device=logits.device)
-    bands_of_rows = list(_bands(upsample, logits.shape[1], size[0], band=TILE[0], device=logits.device))
-    bands_of_columns = _bands(upsample, logits.shape[2], size[1], band=TILE[1], device=logits.device)
+    bands_of_rows = list(_bands(upsample, logits.shape[1], size[0], band=BLOCK[0], device=logits.device))
+    bands_of_columns = _bands(upsample, logits.shape[2], size[1], band=BLOCK[1], device=logits.device)
     # A caller's autocast would round the logits, and move the borders between classes.
     with torch.autocast(logits.device.type, enabled=False):
         # Columns outside: the wide strip (K, h, band) is computed once and serves all bands of rows.

@@ -74,7 +74,7 @@ class Segmenter(ModelHubMixin):
         source  the name of the image in error messages; by default its path, or "image"
         tile    label in tiles of that many pixels per side, for images that do not fit in memory as a whole; only
                 networks of valid convolutions (`unet`) take one, and their labels stay the same
-        Raises the errors of a call.
+        Raises the errors of `__call__`.
         """
         pixels = as_pixels(image)
         if pixels.shape[2] != self.model.in_channels:

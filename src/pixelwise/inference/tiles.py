@@ -20,7 +20,8 @@ def tiled_logits(model: SegmentationModel, images: Tensor, tile: int) -> LowResL
 
     The result equals `model.forward_low_res(images)`, which needs the memory of the whole image. Neighboring tiles lie
     a multiple of `model.tile_step` apart (U-Net: 16 pixels, the grid of its four poolings), because a shifted grid
-    gives other logits; they overlap by the rest. Raises ConfigError for a network whose padding would show at the
+    gives other logits. U-Net: tiles of 388 pixels start 384 apart (388 rounded down to a multiple of 16) and overlap
+    by 4. Raises ConfigError for a network whose padding would show at the
     seams, and for a tile that the network cannot compute.
     """
     check_tile(model, tile)
@@ -30,7 +31,7 @@ def tiled_logits(model: SegmentationModel, images: Tensor, tile: int) -> LowResL
     padded = reflect_pad(images, context, (model.input_size(height), model.input_size(width)))
     padded_height, padded_width = (size - 2 * context for size in padded.shape[-2:])
     logits: Tensor | None = None
-    # A start within the last step would give a tile whose logits lie in its neighbor.
+    # The first tile that reaches the end is the last one: a start in the last `tile_step` pixels adds no logits.
     for top in range(0, max(padded_height - tile_step, 1), stride):
         for left in range(0, max(padded_width - tile_step, 1), stride):
             part = model.forward_with_context(padded[..., top : top + window, left : left + window]).logits
@@ -47,7 +48,8 @@ def check_tile(model: SegmentationModel, tile: int) -> None:
         what = "the network pads its convolutions, so tiles would differ from the whole image at their seams"
         raise ConfigError("tile", what, "leave the tile out; networks of valid convolutions, as unet, take one")
     step = model.tile_step
-    # The smallest output is one that the network computes without padding; a tile has to move on by one step.
+    # U-Net's sizes without extra padding are 4 modulo 16. A tile of 4 would not advance, so tiles are 20, 36, ..., 388:
+    # 20 = input_size(1) - 184 + 16.
     smallest = model.input_size(1) - 2 * model.context_px + step
     if tile < smallest or (tile - smallest) % step:
         nearest = max((tile - smallest) // step, 0) * step + smallest

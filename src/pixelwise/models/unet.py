@@ -15,7 +15,8 @@ deformation are training settings. `create_model("unet", 2, 1)` is the network o
 Deviations: the paper places dropout "at the end of the contracting path" without a probability: here 0.5 after the last
 two encoder levels, as in the authors' release. Reflected pixels start after the border pixel, which is not repeated.
 Pixels are scaled to -1..1. Tiles move in steps of a multiple of 16; others shift the pooling grid and change the
-logits. `width_mult` is ours.
+logits. The authors' release has a ReLU after each up-convolution; figure 1 has none, and neither has this file.
+`width_mult` is ours.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class UNet(SegmentationModel):
         *,
         dropout: float = 0.5,
         width_mult: float = 1.0,
-        preprocessing: str | Mapping[str, Any] = "tensorflow",
+        preprocessing: str | Mapping[str, Any] = "tensorflow",  # (x - 127.5) / 127.5; the paper names none
     ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
         c1, c2, c3, c4, c5 = (scale_channels(channels, width_mult) for channels in (64, 128, 256, 512, 1024))
@@ -97,21 +98,28 @@ class UNet(SegmentationModel):
         return logits
 
     def forward_low_res(self, images: Tensor) -> LowResLogits:
-        """Extend images (B, C, H, W) by reflection and compute logits at full size (figure 2)."""
-        height, width = images.shape[-2:]
-        x = reflect_pad(self.preprocess(images), self.context_px, (self.input_size(height), self.input_size(width)))
-        return LowResLogits(self.forward_valid(x)[..., :height, :width], Identity())
+        """Compute figure 2: mirror 92 pixels around images (B, C, H, W), run figure 1, cut to the image.
+
+        The logits (B, K, H, W) have full size: U-Net has no last upsampling.
+        """
+        return self._extend_and_run(images, self.context_px, (images.shape[-2], images.shape[-1]))
 
     def forward_with_context(self, images: Tensor) -> LowResLogits:
-        """Compute logits (B, K, H, W) of images (B, C, H + 184, W + 184) that bring their own surroundings."""
+        """Compute logits (B, K, H, W) of images (B, C, H + 184, W + 184) that include 92 pixels on each side."""
         height, width = (size - 2 * self.context_px for size in images.shape[-2:])
-        x = reflect_pad(self.preprocess(images), 0, (self.input_size(height), self.input_size(width)))
+        return self._extend_and_run(images, 0, (height, width))
+
+    def _extend_and_run(self, images: Tensor, context: int, size: tuple[int, int]) -> LowResLogits:
+        """Mirror `context` pixels on each side, and what the poolings need at the bottom and right; run figure 1."""
+        height, width = size
+        x = reflect_pad(self.preprocess(images), context, (self.input_size(height), self.input_size(width)))
         return LowResLogits(self.forward_valid(x)[..., :height, :width], Identity())
 
     def input_size(self, size: int) -> int:
         """Return the smallest input size that gives `size` logits or more and that every pooling halves evenly.
 
-        Poolings of figure 1 see 568, 280, 136 and 64: even for sizes of 12 modulo 16, as 572.
+        For an input of n pixels the poolings see n - 4, (n - 4) / 2 - 4 and so on; in figure 1 568, 280, 136 and 64.
+        All four are even only if n is 12 modulo 16: 572 = 35 * 16 + 12.
         """
         least = size + 2 * self.context_px
         return least + (12 - least) % self.tile_step

@@ -37,7 +37,7 @@ def init_kaiming_upconv(layer: nn.ConvTranspose2d) -> None:
 def zero_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
     """Return a 1x1 convolution that starts at zero: FCN's score layers.
 
-    Source: FCN section 4.2; Caffe's default filler.
+    Source: FCN sections 4.2 (skips) and 4.3; Caffe's default filler.
     """
     layer = nn.Conv2d(in_channels, out_channels, 1)
     nn.init.zeros_(layer.weight)

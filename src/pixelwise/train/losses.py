@@ -1,4 +1,8 @@
-"""Losses of training. Ignored pixels count nowhere, and a batch of nothing but ignored pixels has loss 0."""
+"""Losses of training.
+
+Ignored pixels have no loss and do not count in a mean, with one exception: `bootstrapped_cross_entropy` divides by its
+number of pixels, as the authors do. A batch in which all pixels are ignored has loss 0.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ class SegmentationLoss(nn.Module):
     """The loss that a configuration asks for: cross entropy of the logits and auxiliary logits, plus a Lovász term.
 
     config         options of section `loss`
-    ignore_id      id of the pixels that do not count
+    ignore_id      id of the ignored pixels
     class_weights  (K,) float32, or None for equal weights
     patch_size     side in pixels of the blocks that `patch_keep_prob` drops: the stride of the network's logits
     """
@@ -115,8 +119,8 @@ def bootstrapped_cross_entropy(
 ) -> Tensor:
     """Compute the mean cross entropy of the `top_k` pixels with the highest loss of each image, mean over the batch.
 
-    Also known as online hard example mining. Ignored pixels have loss 0. They are taken, and count in the divisor, if
-    an image has fewer than `top_k` other pixels. Source: Pohlen et al. 2017 (FRRN, https://arxiv.org/abs/1611.08323),
+    Also known as online hard example mining. Ignored pixels have loss 0. Where an image has fewer than `top_k` labeled
+    pixels, ignored ones fill up the rest: the divisor stays `top_k`. Source: Pohlen et al. 2017 (FRRN, https://arxiv.org/abs/1611.08323),
     section 4, and the authors' code.
 
     logits         (B, K, H, W) float
@@ -169,9 +173,10 @@ def sample_patches(
 ) -> Tensor:
     """Return masks (B, H, W) with each block of patch_size x patch_size pixels ignored with probability 1 - keep_prob.
 
-    FCN's patchwise training as loss sampling: a position of the final layer, with the pixels that it stands for, stays
-    in the loss with probability `keep_prob`. Source: Long et al. 2015 (FCN, https://arxiv.org/abs/1411.4038), section
-    3.4.
+    FCN's patchwise training as loss sampling: a block stands for one position of the final layer and stays in the loss
+    with probability `keep_prob`. Blocks start at pixel 0, so their centers lie beside the positions of FCN's map (by 3
+    pixels on VGG16). Where the last upsampling is learned, a block is one pixel. Source: Long et al. 2015 (FCN,
+    https://arxiv.org/abs/1411.4038), section 3.4.
     """
     batch, height, width = masks.shape
     rows, columns = -(-height // patch_size), -(-width // patch_size)

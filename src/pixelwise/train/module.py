@@ -1,4 +1,13 @@
-"""One optimizer step, as Lightning's Trainer calls it: forward, loss, backward, optimizer, moving average."""
+"""One optimizer step, as Lightning's Trainer calls it: forward, loss, backward, optimizer, moving average.
+
+The order of one step; the first two are repeated for each accumulated batch:
+
+    on_train_batch_start      learning rate, seed of the batch
+    training_step             forward and loss; Lightning then runs backward and, before the step, clips the gradient
+    on_before_optimizer_step  stop if the gradient is not finite
+    optimizer_step            step of the optimizer, moving average
+    AfterStep (`run.py`)      validation, logging, saving
+"""
 
 from __future__ import annotations
 
@@ -25,7 +34,7 @@ from .ranks import copy_from_first, mean_over_ranks
 from .schedule import build_optimizer, lr_factor, set_lr
 from .state import TrainingState, optimizer_tensors, restore_optimizer
 
-# A prime that spreads (seed, batch, rank) over the seeds of the generator.
+# Base of a positional code: (seed, batch, rank) become one number.
 _SEED_FACTOR = 1_000_003
 
 

@@ -37,7 +37,7 @@ def build_optimizer(
     """Build SGD or AdamW over the parameters that are not frozen, with a learning rate and a weight decay per group.
 
     weights  decayed
-    biases   `bias_lr_factor` times the learning rate, never decayed: Caffe's rule
+    biases   `bias_lr_factor` times the learning rate, never decayed (FCN's net files: lr_mult 2, decay_mult 0)
     others   parameters of norms, and bilinear kernels (`Upscore`), never decayed
 
     Each group is split in two: layers of `head_modules`, which a pretrained backbone does not have, learn
@@ -54,18 +54,24 @@ def build_optimizer(
         )
     }
     for module in model.modules():
-        # Norms; Upscore's kernels start as bilinear interpolation, which decay would shrink.
-        never_decayed = isinstance(module, _NormBase | nn.LayerNorm | nn.GroupNorm | Upscore)
         is_new = module in new_layers and config.head_lr_factor != 1
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad:
-                other = never_decayed or (name != "bias" and parameter.ndim < 2)
-                kind = "others" if other else "biases" if name == "bias" else "weights"
-                groups[is_new, kind]["params"].append(parameter)
+                groups[is_new, parameter_kind(module, name, parameter)]["params"].append(parameter)
     used = [{**group, "lr": group["base_lr"]} for group in groups.values() if group["params"]]
     if config.name == "adamw":
         return torch.optim.AdamW(used, lr=config.lr, betas=(config.momentum, 0.999))
     return torch.optim.SGD(used, lr=config.lr, momentum=config.momentum)
+
+
+def parameter_kind(module: nn.Module, name: str, parameter: nn.Parameter) -> str:
+    """Return "weights", "biases" or "others" for a parameter of `module`."""
+    # Upscore's kernels start as bilinear interpolation, which decay would shrink.
+    if isinstance(module, _NormBase | nn.LayerNorm | nn.GroupNorm | Upscore):
+        return "others"
+    if name == "bias":
+        return "biases"
+    return "weights" if parameter.ndim >= 2 else "others"
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
