@@ -16,18 +16,50 @@ Every message is one line: `<subject>: <what is wrong: expected X, got Y>; fix: 
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable
+
+# The longest text of one value in a message.
+MAX_SHOWN = 100
+
+
+class _Repr(reprlib.Repr):
+    """Python's `repr` of any value in bounded time and length."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        # Python writes no integer of more than 4300 digits.
+        return repr(x) if x.bit_length() < 1000 else f"an integer of {x.bit_length()} bits"
+
+
+_REPR = _Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 4, 4 * MAX_SHOWN, 4 * MAX_SHOWN, 4 * MAX_SHOWN
+_REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = _REPR.maxset = _REPR.maxfrozenset = 12
+
+
+def cut(text: object) -> str:
+    """Return the text on one line, with at most `MAX_SHOWN` characters; a longer one ends in "..."."""
+    # Bytes and texts of megabytes are cut before they are worked on.
+    line = " ".join(str(text)[: 8 * MAX_SHOWN].split())
+    return line if len(line) <= MAX_SHOWN else line[: MAX_SHOWN - 3] + "..."
+
+
+def shown(value: object) -> str:
+    """Return a value as Python writes it, with at most `MAX_SHOWN` characters, however large and nested it is."""
+    return cut(_REPR.repr(value))
 
 
 def listed(names: Iterable[object], limit: int = 5) -> str:
     """Return "a, b, c": the first `limit` names, and after them how many there are in total if some are left out."""
-    words = [str(name) for name in names]
+    words = [cut(name) for name in names]
     return ", ".join(words[:limit]) + (f", ... ({len(words)} in total)" if len(words) > limit else "")
 
 
-def os_reason(error: OSError) -> str:
-    """Return the operating system's reason without number and path, such as "No space left on device"."""
-    return error.strerror or str(error)
+def os_reason(error: Exception) -> str:
+    """Return the operating system's reason without number and path, such as "No space left on device".
+
+    Of an error that is not the operating system's, return the text on one line, cut.
+    """
+    return (error.strerror if isinstance(error, OSError) else None) or cut(error)
 
 
 class PixelwiseError(Exception):

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all (temporary file, fsync, `os.replace`), and strict YAML.
+"""Files: written whole or not at all (temporary file, fsync, `os.replace`), read within limits, and strict YAML.
 
 The YAML is the core schema of YAML 1.2, read more strictly: every key once, no anchors and aliases, decimal numbers
 only. Whatever is not null, true, false or a decimal number is text: `no`, `on`, `010`, `0x1F`, `1_000`, `1:30`,
@@ -8,11 +8,16 @@ only. Whatever is not null, true, false or a decimal number is text: `no`, `on`,
 from __future__ import annotations
 
 import ctypes
+import errno
+import json
 import math
 import os
 import re
 import secrets
+import socket
+import stat
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,10 +25,16 @@ from typing import IO, Any
 
 import yaml
 
-from .errors import ConfigError, ResourceError, os_reason
+from .errors import ConfigError, ResourceError, cut, os_reason, shown
 
 # The access right with which Windows tells whether a process exists, and nothing else.
 _PROCESS_QUERY_LIMITED_INFORMATION = 0x1000
+
+MAX_BYTES = 256 * 2**20
+"""The largest file of text that is read: metrics, scores, settings. The largest real ones have some 10 MB."""
+_MAX_YAML_BYTES = 16 * 2**20
+# Seconds after which a temporary file of another machine counts as left over: no write lasts a day.
+_MAX_WRITE_SECONDS = 24 * 3600
 
 
 @contextmanager
@@ -84,19 +95,77 @@ def make_folder(path: str | Path) -> Path:
     return path
 
 
+def read_regular(path: str | Path, limit: int = MAX_BYTES) -> bytes:
+    """Return the bytes of an ordinary file. Raises OSError for any other, such as a pipe, and beyond `limit` bytes.
+
+    Neither a pipe without a writer nor an endless device can make it wait or fill the memory.
+    """
+    check_regular(path)
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    with os.fdopen(os.open(path, flags), "rb") as file:
+        # The size of a file in /proc is 0, and a file may grow.
+        data = file.read(limit + 1) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"is larger than {limit // 2**20} MiB", str(path))
+    return data
+
+
+def check_regular(path: str | Path) -> None:
+    """Raise OSError if `path` is not an ordinary file: missing, a folder, a pipe or a device."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
+
+
+def read_json(path: str | Path, limit: int = MAX_BYTES) -> Any:
+    """Return what a JSON file holds. Raises OSError as `read_regular`, ValueError in one short line for other content.
+
+    NaN and infinity, which Python writes and JSON does not know, are read.
+    """
+    return parse_json(read_regular(path, limit))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return what JSON text holds. Raises ValueError in one short line, also for bytes that are not UTF-8."""
+    try:
+        return json.loads(text.decode("utf-8") if isinstance(text, bytes) else text)
+    except UnicodeDecodeError as error:
+        # The error's own text holds all the bytes.
+        raise ValueError(f"not UTF-8 text (byte {error.start})") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def _temporary_name(name: str) -> str:
-    """Return a hidden name, unique among threads, with the process id at its end; long names are cut to stay legal."""
-    return f".{name[:32]}.tmp-{secrets.token_hex(4)}-{os.getpid()}"
+    """Return a hidden name, unique among threads, that ends in host and process; long names are cut to stay legal."""
+    return f".{name[:32]}.tmp-{secrets.token_hex(4)}-{_host()}-{os.getpid()}"
+
+
+def _host() -> str:
+    """Return the name of this machine, in characters and of a length that fit into a file name."""
+    return re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())[:32]
 
 
 def sweep_temporaries(folder: str | Path) -> list[Path]:
-    """Remove the temporary files of ended processes from `folder`, and return them."""
+    """Remove left-over temporary files from `folder`, and return them.
+
+    Those are the files of ended processes of this machine, and files of other machines that nothing was written to for
+    a day: several machines may write into one shared folder.
+    """
     swept = []
     for path in Path(folder).glob(".*.tmp-*"):
-        pid = path.name.rpartition("-")[2]
-        if pid.isdigit() and not process_is_alive(int(pid)):
-            path.unlink(missing_ok=True)
-            swept.append(path)
+        found = re.search(r"\.tmp-[0-9a-f]+-(?:(.+)-)?([0-9]{1,18})$", path.name)
+        if not found:
+            continue
+        host, pid = found[1], int(found[2])
+        # Another process may have swept it by now.
+        with suppress(FileNotFoundError):
+            if host == _host():
+                is_left_over = not process_is_alive(pid)
+            else:
+                is_left_over = time.time() - path.lstat().st_mtime > _MAX_WRITE_SECONDS
+            if is_left_over:
+                path.unlink()
+                swept.append(path)
     return swept
 
 
@@ -108,7 +177,8 @@ def process_is_alive(pid: int) -> bool:
         return bool(handle and ctypes.windll.kernel32.CloseHandle(handle))
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
+        # No process has a number beyond the operating system's.
         return False
     except OSError:
         return True
@@ -130,7 +200,7 @@ class _StrictLoader(yaml.SafeLoader):
         mapping = {}
         for key_node, value_node in node.value:
             key = self.construct_object(key_node, deep=True)
-            problem = "lists cannot be keys" if isinstance(key, list | dict) else f"repeated key {key!r}"
+            problem = "lists cannot be keys" if isinstance(key, list | dict) else f"repeated key {shown(key)}"
             if isinstance(key, list | dict) or key in mapping:
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             mapping[key] = self.construct_object(value_node, deep=deep)
@@ -163,13 +233,13 @@ def parse_yaml(text: str, subject: object) -> Any:
         reason = getattr(error, "problem", None) or getattr(error, "reason", None) or error
         reason = "nested too deeply" if isinstance(error, RecursionError) else reason
         place = f"{subject}:{mark.line + 1}" if mark and "\n" in text else subject
-        raise ConfigError(place, f"invalid YAML: {reason}") from None
+        raise ConfigError(place, f"invalid YAML: {cut(reason)}") from None
 
 
 def read_yaml(path: str | Path) -> dict[Any, Any]:
     """Return the mapping in a YAML file, empty for an empty file. Raises ConfigError naming the file and the line."""
     try:
-        content = parse_yaml(Path(path).read_text(encoding="utf-8-sig"), path)
+        content = parse_yaml(read_regular(path, _MAX_YAML_BYTES).decode("utf-8-sig"), path)
     except OSError as error:
         raise ConfigError(path, f"cannot be read: {os_reason(error)}") from error
     except UnicodeDecodeError as error:

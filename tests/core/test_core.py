@@ -21,6 +21,7 @@ from pixelwise.errors import (
     ResourceError,
     listed,
     os_reason,
+    shown,
 )
 
 ROAD_AND_CAR = Taxonomy(("road", "car"), ((128, 64, 128), (0, 0, 142)), (7, 26), (0, 255))
@@ -300,3 +301,16 @@ def test_the_words_that_messages_share() -> None:
     assert os_reason(OSError(28, "No space left on device", "/x")) == "No space left on device"
     assert os_reason(OSError("odd")) == "odd"
     assert size_text((480, 640)) == "480x640"
+
+
+def test_values_in_messages_are_cut() -> None:
+    assert shown({"a": [1, "x"], "b": None}) == "{'a': [1, 'x'], 'b': None}"
+    nested: Any = []
+    for _ in range(2000):
+        nested = [nested] * 9
+    for value in (nested, "x" * 10**7, b"\xff" * 10**7, 10**6000, list(range(10**5)), {k: k for k in range(10**5)}):
+        assert len(shown(value)) <= 100
+    assert shown("x" * 200).startswith("'xxx")
+    assert listed(["a" * 1000, "b"]) == "a" * 97 + "..., b"
+    assert os_reason(ValueError("two\nlines" + "x" * 10**6)).startswith("two lines")
+    assert len(os_reason(ValueError("x" * 10**6))) <= 100

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,8 @@ from pixelwise.files import (
     atomic_write,
     make_folder,
     parse_yaml,
+    read_json,
+    read_regular,
     read_yaml,
     sweep_temporaries,
     to_yaml,
@@ -194,15 +197,91 @@ def test_make_folder_makes_parents_and_leaves_nothing_in_them(tmp_path: Path) ->
     assert list(folder.iterdir()) == []
 
 
-def test_sweep_takes_only_what_the_dead_left(tmp_path: Path) -> None:
+def temporary(folder: Path, monkeypatch: pytest.MonkeyPatch, *, host: str, pid: int) -> Path:
+    """Leave the temporary file of a writer with that host and process id that was killed."""
+    monkeypatch.setattr(socket, "gethostname", lambda: host)
+    monkeypatch.setattr(os, "getpid", lambda: pid)
+    writing = atomic_write(folder / f"{host} {pid}.bin")
+    writing.__enter__()
+    (path,) = [path for path in folder.iterdir() if path.name.startswith(f".{host} {pid}")]
+    copy = path.read_bytes()
+    writing.__exit__(None, None, None)
+    (folder / f"{host} {pid}.bin").unlink()
+    path.write_bytes(copy)
+    monkeypatch.undo()
+    return path
+
+
+def test_sweep_takes_only_what_the_dead_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    dead, alive = tmp_path / f".a.tmp-0123-{child.pid}", tmp_path / f".a.tmp-0123-{os.getpid()}"
+    here = socket.gethostname()
+    dead = temporary(tmp_path, monkeypatch, host=here, pid=child.pid)
+    alive = temporary(tmp_path, monkeypatch, host=here, pid=os.getpid())
     others = [tmp_path / name for name in (f"a.tmp-0-{child.pid}", ".a.tmp-0-x", ".gitignore", "a.bin")]
-    for path in (dead, alive, *others):
+    for path in others:
         path.touch()
     assert sweep_temporaries(tmp_path) == [dead]
     assert sorted(tmp_path.iterdir()) == sorted([alive, *others])
+
+
+def test_sweep_spares_young_files_of_another_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two machines write into one shared folder; process ids of one mean nothing on the other."""
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    young = temporary(tmp_path, monkeypatch, host="pod-a.local", pid=child.pid)
+    without_host = tmp_path / f".a.bin.tmp-0a1b2c3d-{child.pid}"
+    without_host.touch()
+    hours = {temporary(tmp_path, monkeypatch, host=f"pod-{n}", pid=os.getpid()): n for n in (1, 23, 25, 100)}
+    for path, age in hours.items():
+        os.utime(path, (time.time() - 3600 * age,) * 2)
+    left_over = [path for path, age in hours.items() if age > 24]
+    assert sorted(sweep_temporaries(tmp_path)) == sorted(left_over)
+    assert sorted(tmp_path.iterdir()) == sorted({young, without_host, *hours} - set(left_over))
+
+
+@posix_only
+def test_pipes_and_devices_are_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "zero", "folder"):
+        with pytest.raises(OSError, match="is not a regular file"):
+            read_regular(tmp_path / name)
+        with pytest.raises(ConfigError, match=f"{name}: cannot be read: is not a regular file"):
+            read_yaml(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        read_regular(tmp_path / "none")
+
+
+def test_a_file_beyond_the_limit_is_refused_unread(tmp_path: Path) -> None:
+    with open(tmp_path / "sparse", "wb") as file:
+        file.truncate(2**42)
+    with pytest.raises(OSError, match="is larger than 1 MiB"):
+        read_regular(tmp_path / "sparse", 2**20)
+    with pytest.raises(ConfigError, match="cannot be read: is larger than 16 MiB"):
+        read_yaml(tmp_path / "sparse")
+    (tmp_path / "full").write_bytes(bytes(2**20))
+    assert read_regular(tmp_path / "full", 2**20) == bytes(2**20)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"\xff" * 2**21, "not UTF-8 text (byte 0)"),
+        (b"[" * 2**20, "nested too deeply"),
+        (b"{" * 2**20, "Expecting property name"),
+        (b"9" * 10_000, "Exceeds the limit"),
+        (b"{} x" + b"x" * 2**20, "Extra data: line 1 column 4"),
+        (b"", "Expecting value"),
+    ],
+)
+def test_damaged_json_is_one_short_line(tmp_path: Path, text: bytes, message: str) -> None:
+    (tmp_path / "a.json").write_bytes(text)
+    with pytest.raises(ValueError) as caught:
+        read_json(tmp_path / "a.json")
+    assert str(caught.value).startswith(message)
+    assert len(str(caught.value)) < 200
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -206,6 +207,30 @@ def test_damaged_files_are_named(run: Path, name: str, text: str) -> None:
     with pytest.raises(ConfigError, match=name.replace(".", r"\.")):
         write_report(run)
     assert not (run / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["config.yaml", "environment.json", "metrics.csv", "scores.json", "samples/examples.json"]
+)
+@pytest.mark.parametrize("kind", ["pipe", "device", "deep", "large"])
+def test_files_that_cannot_be_read_to_their_end_are_refused(run: Path, name: str, kind: str) -> None:
+    """None of them makes the report wait or fill the memory."""
+    (run / name).unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(run / name)
+    elif kind == "device":
+        (run / name).symlink_to("/dev/zero")
+    elif kind == "deep":
+        if not name.endswith(".json"):
+            pytest.skip("JSON alone is nested")
+        (run / name).write_text('{"a":' * 50_000)
+    else:
+        with open(run / name, "wb") as file:
+            file.truncate(2**40)
+    with pytest.raises(ConfigError) as caught:
+        write_report(run)
+    assert str(caught.value).startswith(f"{run / name}: ")
+    assert len(str(caught.value)) < len(str(run)) + 300
 
 
 def test_matrix_is_normalized_by_rows() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ResourceError, os_reason
+from ..files import parse_json, read_regular
 
 Matrices = NDArray[np.int64]
 
@@ -28,12 +29,12 @@ class SearchCache:
         self.path = path
         self._packed: dict[str, str] = {}
         try:
-            lines = path.read_bytes().splitlines() if path is not None and path.exists() else []
+            lines = read_regular(path).splitlines() if path is not None and path.exists() else []
         except OSError as error:
             raise ResourceError(path, f"cannot be read: {os_reason(error)}", "remove it") from error
         for line in lines:
             try:
-                self._packed |= json.loads(line)
+                self._packed |= parse_json(line)
             except (ValueError, TypeError):  # cut off when the search was stopped
                 continue
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from ..core import Prediction, Taxonomy
 from ..data.dataset import MaskEncoding, Split
-from ..errors import ConfigError, DatasetError, InputError
-from ..files import write_text
+from ..errors import ConfigError, DatasetError, InputError, cut, os_reason
+from ..files import read_json, write_text
 from ..images import read_mask
 from .boundary_iou import DISTANCE_RATIO, boundary_counts
 from .metrics import Scores, confusion_matrix
@@ -122,8 +122,8 @@ class Evaluation:
             protocol = ScoringProtocol(**{**data["protocol"], "sizes": sizes})
             images = tuple(ImageScore(**row) for row in data["images"])
             scores = data["scores"]
-        except (KeyError, TypeError, ValueError) as error:
-            what = f"is not a scores file: {type(error).__name__} {error}"
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            what = f"is not a scores file: {type(error).__name__} {cut(error)}"
             raise ConfigError(source, what, _FIX_SCORES) from None
         return cls(Scores.from_dict(scores, source), images, protocol)
 
@@ -136,9 +136,9 @@ def write_scores(path: str | Path, evaluation: Evaluation) -> None:
 def read_scores(path: str | Path) -> Evaluation:
     """Read a file of `write_scores`. Raises ConfigError when it is missing or something else."""
     try:
-        data = json.loads(Path(path).read_text("utf-8"))
+        data = read_json(path)
     except (OSError, ValueError) as error:
-        raise ConfigError(path, f"cannot be read as scores: {error}", _FIX_SCORES) from None
+        raise ConfigError(path, f"cannot be read as scores: {os_reason(error)}", _FIX_SCORES) from None
     return Evaluation.from_dict(data, path)
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from ..crf import PRESETS, Parameters
-from ..errors import CheckpointError, InputError, UnknownNameError
-from ..files import write_text
+from ..errors import CheckpointError, InputError, UnknownNameError, os_reason
+from ..files import read_json, write_text
 from ..registry import suggest
 
 FILE = "crf.json"
 RUN = "run"
 """The value of `--crf` that stands for the parameters in the run."""
+_MAX_CRF_BYTES = 2**20
 
 
 def find_crf(name: str | None, model: str | Path | None) -> Parameters | None:
@@ -32,7 +33,7 @@ def find_crf(name: str | None, model: str | Path | None) -> Parameters | None:
     if model is None:
         raise CheckpointError("--crf run", "needs --model", fix)
     path = _find_file(model)
-    if not path.is_file():
+    if not path.exists():
         raise CheckpointError(path, "contains no CRF parameters", fix)
     return read_crf(path)
 
@@ -41,7 +42,7 @@ def crf_origin(name: str, model: str | Path | None) -> str:
     """Return where the parameters of `--crf NAME` come from; scores on the split of a search are biased."""
     if name in PRESETS:
         return f"preset {name}"
-    found = json.loads(_find_file(model or ".").read_text(encoding="utf-8")).get("found", {})
+    found = read_json(_find_file(model or "."), _MAX_CRF_BYTES).get("found", {})
     return f"found on {found.get('dataset', 'an unknown dataset')} {found.get('split', '')}".strip()
 
 
@@ -49,9 +50,9 @@ def read_crf(path: Path) -> Parameters:
     """Return the parameters in a file that `write_crf` wrote. Raises CheckpointError for any other file."""
     fix = "run `pixelwise crf-search` again"
     try:
-        return Parameters(**json.loads(path.read_text(encoding="utf-8"))["parameters"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(path, f"cannot be read as CRF parameters: {error}", fix) from None
+        return Parameters(**read_json(path, _MAX_CRF_BYTES)["parameters"])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        raise CheckpointError(path, f"cannot be read as CRF parameters: {os_reason(error)}", fix) from None
     except InputError as error:
         raise CheckpointError(path, f"{error.subject}: {error.what}", fix) from None
 

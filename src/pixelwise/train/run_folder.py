@@ -24,8 +24,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..errors import InputError, ResourceError, os_reason
-from ..files import make_folder, sweep_temporaries, write_text
+from ..errors import InputError, ResourceError, cut, os_reason
+from ..files import make_folder, read_json, read_regular, sweep_temporaries, write_text
 from ..weights.checkpoint import finish_save, is_checkpoint
 
 COLUMNS = ("step", "split", "lr", "loss", "miou", "pixel_accuracy", "mean_accuracy", "fw_iou", "seconds")
@@ -92,10 +92,16 @@ class RunFolder:
         """Drop the lines of metrics.csv after `step`, which a resumed run writes again, and lines cut by a kill."""
         if not self.metrics.exists():
             return
-        content = self.metrics.read_bytes()
+        try:
+            content = read_regular(self.metrics)
+        except OSError as error:
+            raise InputError(self.metrics, f"cannot be read: {os_reason(error)}", "restore or remove it") from None
         # A kill may have cut the last line, or left zeros after it.
         text = content[: content.rfind(b"\n") + 1].decode("utf-8", errors="replace")
-        rows: list[dict[str, Any]] = list(csv.DictReader(io.StringIO(text)))
+        try:
+            rows: list[dict[str, Any]] = list(csv.DictReader(io.StringIO(text)))
+        except csv.Error as error:
+            raise InputError(self.metrics, f"is not CSV: {cut(error)}", "restore or remove it") from None
         intact = [r for r in rows if set(r) == set(COLUMNS) and None not in r.values() and r["step"].isdecimal()]
         kept = [_csv_row(row) for row in intact if int(row["step"]) <= step]
         write_text(self.metrics, _csv_text([COLUMNS, *kept]))
@@ -121,7 +127,7 @@ class RunFolder:
 def _holder(note: Path) -> tuple[str, str | None]:
     """Return "process P on H" and H from the note beside a lock; "another process" and None if there is no note."""
     try:
-        holder = json.loads(note.read_text(encoding="utf-8"))
+        holder = read_json(note, limit=2**16)
         return f"process {holder['pid']} on {holder['host']}", str(holder["host"])
     except (OSError, ValueError, KeyError, TypeError):
         return "another process", None

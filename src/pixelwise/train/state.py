@@ -21,8 +21,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..errors import CheckpointError, ResourceError
-from ..files import write_bytes
+from ..errors import CheckpointError, ResourceError, os_reason
+from ..files import check_regular, parse_json, write_bytes
 
 STATE = "state.safetensors"
 PREVIOUS = "state.previous.safetensors"
@@ -98,14 +98,15 @@ def read_newest_state(folder: Path) -> tuple[TrainingState | None, list[str]]:
 def read_state(path: Path) -> TrainingState:
     """Read one state file. Raises CheckpointError if it is cut, or differs from what was written."""
     try:
+        check_regular(path)
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        progress = TrainingProgress(**json.loads(metadata["progress"]))
-        settings = dict(json.loads(metadata["settings"]))
+        progress = TrainingProgress(**parse_json(metadata["progress"]))
+        settings = dict(parse_json(metadata["settings"]))
         intact = metadata["digest"] == _digest(tensors, metadata)
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise CheckpointError(path, f"is cut or damaged: {error!r}") from error
+        raise CheckpointError(path, f"is cut or damaged: {type(error).__name__} {os_reason(error)}") from error
     if not intact:
         raise CheckpointError(path, "differs from what was written: its digest does not match")
     return TrainingState(tensors, progress, settings)

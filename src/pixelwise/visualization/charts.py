@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from ..errors import ConfigError, os_reason
+from ..files import read_regular
 
 WIDTH, HEIGHT = 460, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 10, 26
@@ -58,19 +62,23 @@ class Chart:
 def read_charts(path: Path) -> list[Chart]:
     """Return one chart per column of `metrics.csv` with one curve per split; none without a file or a number.
 
-    A killed run may leave half a line, so cells that are not numbers are skipped.
+    A killed run may leave half a line, so cells that are not numbers are skipped. Raises ConfigError for a file that is
+    not CSV.
     """
     if not path.exists():
         return []
     series: dict[str, dict[str, list[Point]]] = {}
-    with open(path, newline="", encoding="utf-8", errors="replace") as file:
-        for row in csv.DictReader(file):
+    try:
+        text = read_regular(path).decode("utf-8", errors="replace")
+        for row in csv.DictReader(io.StringIO(text, newline="")):
             step = _number(row.get("step"))
             for column in row.keys() - _NO_CURVE - {None}:
                 value = _number(row[column])
                 if step is not None and math.isfinite(step) and value is not None:
                     point = step, value * 100 if column in _SHARES else value
                     series.setdefault(column, {}).setdefault(row.get("split") or "value", []).append(point)
+    except (OSError, csv.Error) as error:
+        raise ConfigError(path, f"cannot be read: {os_reason(error)}", "restore or remove it") from None
     known = [column for column in _TITLES if column in series]
     columns = known + sorted(series.keys() - _TITLES.keys())
     charts = (_chart(_TITLES.get(column, column), series[column]) for column in columns[:_MAX_CHARTS])

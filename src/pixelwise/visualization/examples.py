@@ -17,9 +17,9 @@ from PIL import Image
 
 from ..core import Prediction
 from ..data.dataset import Split
-from ..errors import ConfigError
+from ..errors import ConfigError, cut
 from ..evaluation.evaluator import ImageScore
-from ..files import make_folder, write_bytes, write_text
+from ..files import make_folder, read_json, read_regular, write_bytes, write_text
 
 THUMBNAIL = 240
 """Longest side in pixels."""
@@ -101,14 +101,14 @@ def read_examples(folder: str | Path) -> ExampleSheet:
     if not (folder / _INDEX).exists():
         return ExampleSheet()
     try:
-        data = json.loads((folder / _INDEX).read_text("utf-8"))
+        data = read_json(folder / _INDEX)
         examples = []
         for number, row in enumerate(data["examples"]):
-            thumbnails = {name: _file(folder, number, name).read_bytes() for name in _THUMBNAILS}
+            thumbnails = {name: read_regular(_file(folder, number, name)) for name in _THUMBNAILS}
             examples.append(Example(ImageScore(**row["score"]), bool(row["is_best"]), **thumbnails))
         legend = tuple((str(name), _checked_color(color)) for name, color in data["legend"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        what = f"is not a list of examples: {type(error).__name__} {error}"
+    except (OSError, KeyError, TypeError, ValueError, OverflowError) as error:
+        what = f"is not a list of examples: {type(error).__name__} {cut(error)}"
         raise ConfigError(folder / _INDEX, what, "remove the folder; the report does without it") from None
     return ExampleSheet(tuple(examples), legend)
 

@@ -5,16 +5,15 @@ The page of an unfinished or stopped run shows what its folder holds so far.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, InputError
+from ..errors import ConfigError, InputError, cut, os_reason
 from ..evaluation.evaluator import read_scores
 from ..evaluation.metrics import Scores
-from ..files import write_text
+from ..files import parse_json, read_regular, write_text
 from .charts import read_charts
 from .examples import read_examples
 from .pages import grouped, percent, render_page
@@ -74,7 +73,7 @@ def render_report(folder: Path) -> str:
         "unscored": "Cream" if "#000000" in colors.values() else "Black",
         "groups": [(title, group) for title, group in (("Best", best), ("Worst", worst)) if group],
         "config": _read_text(folder / "config.yaml"),
-        "environment": _flatten(_read_mapping(folder / "environment.json")),
+        "environment": _read_rows(folder / "environment.json"),
     }
     if (folder / "scores.json").exists():
         evaluation = read_scores(folder / "scores.json")
@@ -111,20 +110,27 @@ def matrix_rows(scores: Scores) -> list[tuple[str, list[MatrixCell]]]:
 def _read_text(path: Path) -> str:
     """Return a file's text; empty if there is no file."""
     try:
-        return path.read_text("utf-8") if path.exists() else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(path, f"cannot be read: {error}", "restore or remove it") from None
+        return read_regular(path).decode("utf-8") if path.exists() else ""
+    except OSError as error:
+        raise ConfigError(path, f"cannot be read: {os_reason(error)}", "restore or remove it") from None
+    except UnicodeDecodeError as error:
+        what = f"cannot be read: not UTF-8 text (byte {error.start})"
+        raise ConfigError(path, what, "restore or remove it") from None
 
 
-def _read_mapping(path: Path) -> Mapping[str, Any]:
+def _read_rows(path: Path) -> list[tuple[str, str]]:
+    """Return the values of a JSON object as rows (name, text). Raises ConfigError for another content."""
     text = _read_text(path)
     try:
-        data = json.loads(text) if text else {}
+        data = parse_json(text) if text else {}
     except ValueError as error:
-        raise ConfigError(path, f"is not JSON: {error}", "restore or remove it") from None
+        raise ConfigError(path, f"is not JSON: {cut(error)}", "restore or remove it") from None
     if not isinstance(data, Mapping):
         raise ConfigError(path, f"expected a JSON object, got {type(data).__name__}", "restore or remove it")
-    return data
+    try:
+        return _flatten(data)
+    except RecursionError:
+        raise ConfigError(path, "is nested too deeply", "restore or remove it") from None
 
 
 def _flatten(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -27,8 +27,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..core import Taxonomy
-from ..errors import CheckpointError, ConfigError, ResourceError, UnknownNameError
-from ..files import make_folder, write_bytes, write_text
+from ..errors import CheckpointError, ConfigError, ResourceError, UnknownNameError, os_reason, shown
+from ..files import make_folder, read_json, write_bytes, write_text
 from ..models import ModelSpec, SegmentationModel
 from .model_card import render_card
 
@@ -40,6 +40,8 @@ FORMAT = 1
 _NEW = "new."
 # Readings of a folder that another process writes to, before giving up.
 _ATTEMPTS = 5
+# A configuration of 65,535 classes, the most that there can be, has 10 MB.
+_MAX_CONFIG_BYTES = 32 * 2**20
 _MODEL_KEYS = {"name", "num_classes", "in_channels", "options"}
 
 
@@ -175,7 +177,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(path, "no such file", f"name a checkpoint: a folder with {CONFIG} and {WEIGHTS}")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path, _MAX_CONFIG_BYTES)
         has_known_format = config["format"] == FORMAT
         is_complete = (
             isinstance(config["weights"]["sha256"], str)
@@ -183,11 +185,11 @@ def _read_config(path: Path) -> dict[str, Any]:
             and isinstance(config["taxonomy"], dict)
             and set(config["model"]) == _MODEL_KEYS
         )
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        what = f"is damaged or from another program: {error!r}"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = f"is damaged or from another program: {type(error).__name__} {os_reason(error)}"
         raise CheckpointError(path, what, "copy the folder again") from error
     if not has_known_format:
-        raise CheckpointError(path, f"expected format {FORMAT}, got {config['format']!r}", "update pixelwise")
+        raise CheckpointError(path, f"expected format {FORMAT}, got {shown(config['format'])}", "update pixelwise")
     if not is_complete:
         raise CheckpointError(path, "is damaged or from another program", "copy the folder again")
     return dict(config)
