@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -278,9 +279,8 @@ def test_a_file_beyond_the_limit_is_refused_unread(tmp_path: Path) -> None:
 )
 def test_damaged_json_is_one_short_line(tmp_path: Path, text: bytes, message: str) -> None:
     (tmp_path / "a.json").write_bytes(text)
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
         read_json(tmp_path / "a.json")
-    assert str(caught.value).startswith(message)
     assert len(str(caught.value)) < 200
 
 
