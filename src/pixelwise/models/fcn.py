@@ -57,7 +57,7 @@ from ..nn.geometry import (
     upsampling_to,
 )
 from ..nn.init import init_kaiming_normal, zero_conv
-from ..nn.upsampling import Identity, TransposedBilinear, Upscore, repeat_border
+from ..nn.upsampling import Upscore, add_cropped, repeat_border, with_last_upsampling
 from ..registry import suggest
 from .base import MODELS, SegmentationModel
 
@@ -355,30 +355,6 @@ class FCN8sAtOnce(FCN8s):
     scale_pool4, scale_pool3 = 0.01, 0.0001
 
 
-def add_cropped(upsampled: Tensor, skip: Tensor, crop: int) -> Tensor:
-    """Return the sum of two maps of one stride where both exist.
-
-    crop  row and column of `skip` on which the first element of `upsampled` lies; negative where `skip` starts later
-    """
-    upsampled = upsampled[..., max(-crop, 0) :, max(-crop, 0) :]
-    skip = skip[..., max(crop, 0) :, max(crop, 0) :]
-    height, width = min(upsampled.shape[-2], skip.shape[-2]), min(upsampled.shape[-1], skip.shape[-1])
-    return upsampled[..., :height, :width] + skip[..., :height, :width]
-
-
-def with_last_upsampling(
-    scores: Tensor, to_image: TransposedBilinear, upscore: nn.Module | None, images: Tensor
-) -> LowResLogits:
-    """Return scores (B, K, h, w) with the last upsampling, `to_image`.
-
-    upscore  the layer that applies it where it is learned: the result then has the size of the images
-    """
-    if upscore is None:
-        return LowResLogits(scores, to_image)
-    (height, width), crop = images.shape[-2:], to_image.crop
-    return LowResLogits(upscore(scores)[..., crop : crop + height, crop : crop + width], Identity())
-
-
 def build_backbone(name: str, in_channels: int, *, geometry: Geometry, width_mult: float) -> ClassifierBackbone:
     """Return a classifier's convolutions, padded for FCN. Raises ConfigError for a backbone that cannot be."""
     known = [b for b in BACKBONES if issubclass(BACKBONES[b].product, ClassifierBackbone)]
@@ -403,45 +379,22 @@ def _register(
     MODELS.register(name, summary=summary, tiny=tiny, paper=PAPER, year=2015, scores=scores, defaults=defaults)(network)
 
 
-_alexnet = partial(_register, backbone="alexnet_caffe")
+_caffenet = partial(_register, backbone="alexnet_caffe")
 _googlenet = partial(_register, backbone="googlenet", dropout=0.4, width_mult=1 / 8)
 
-# Scores are mean IU on PASCAL VOC. "CVPR" are those of the paper; "released" those of the authors' later nets (heavy
-# learning, about 5 points better), by their README. seg11valid is the part of VOC 2011's validation set that has no
-# training image of SBD; table 1 has the whole validation set, without training on SBD.
-_32S, _16S, _8S = "one score map of stride 32", "with a skip of stride 16", "with skips of stride 16 and 8"
+# Scores are mean IU, tables those of CVPR 2015. "Released" are the authors' later nets (heavy learning, about 5 points
+# better), by their README. seg11valid: the images of VOC 2011 val that are not in SBD's training set.
+_8S = "VOC seg11valid 62.7 (table 2), 65.5 (released); VOC 2012 test 62.2 (table 3), 67.2 (released)"
+_ALEXNET = "VOC 2011 val 39.8 (table 1), seg11valid 48.0 (released)"
+_register("fcn32s_vgg16", FCN32s, "FCN-32s on VGG16.", scores="VOC seg11valid 59.4 (table 2), 63.6 (released)")
 _register(
-    "fcn32s_vgg16",
-    FCN32s,
-    f"FCN-32s on VGG16: {_32S}.",
-    scores="VOC seg11valid 59.4 (CVPR, table 2), 63.6 (released net)",
+    "fcn16s_vgg16", FCN16s, "FCN-16s on VGG16: skip pool4.", scores="VOC seg11valid 62.4 (table 2), 65.0 (released)"
 )
-_register(
-    "fcn16s_vgg16",
-    FCN16s,
-    f"FCN-16s on VGG16: {_16S}.",
-    scores="VOC seg11valid 62.4 (CVPR, table 2), 65.0 (released net)",
-)
-_register(
-    "fcn8s_vgg16",
-    FCN8s,
-    f"FCN-8s on VGG16: {_8S}.",
-    scores="VOC seg11valid 62.7, 2012 test 62.2 (CVPR, tables 2 and 3); 65.5, 67.2 (released net)",
-)
-_register(
-    "fcn8s_atonce_vgg16",
-    FCN8sAtOnce,
-    "FCN-8s on VGG16 trained in one stage: skips scaled down.",
-    scores="VOC seg11valid 65.4 (released net)",
-)
-_alexnet(
-    "fcn32s_alexnet",
-    FCN32s,
-    f"FCN-32s on CaffeNet: {_32S}.",
-    scores="VOC 2011 val 39.8 (CVPR, table 1), seg11valid 48.0 (released net)",
-)
-_alexnet("fcn16s_alexnet", FCN16s, f"FCN-16s on CaffeNet: {_16S}.")
-_alexnet("fcn8s_alexnet", FCN8s, f"FCN-8s on CaffeNet: {_8S}.")
-_googlenet("fcn32s_googlenet", FCN32s, f"FCN-32s on GoogLeNet: {_32S}.", scores="VOC 2011 val 42.5 (CVPR, table 1)")
-_googlenet("fcn16s_googlenet", FCN16s, f"FCN-16s on GoogLeNet: {_16S}.")
-_googlenet("fcn8s_googlenet", FCN8s, f"FCN-8s on GoogLeNet: {_8S}.")
+_register("fcn8s_vgg16", FCN8s, "FCN-8s on VGG16: skips pool4, pool3.", scores=_8S)
+_register("fcn8s_atonce_vgg16", FCN8sAtOnce, "FCN-8s trained at once.", scores="VOC seg11valid 65.4 (released)")
+_caffenet("fcn32s_alexnet", FCN32s, "FCN-32s on CaffeNet.", scores=_ALEXNET)
+_caffenet("fcn16s_alexnet", FCN16s, "FCN-16s on CaffeNet, a skip of stride 16.")
+_caffenet("fcn8s_alexnet", FCN8s, "FCN-8s on CaffeNet, skips of stride 16 and 8.")
+_googlenet("fcn32s_googlenet", FCN32s, "FCN-32s on GoogLeNet.", scores="VOC 2011 val 42.5 (table 1)")
+_googlenet("fcn16s_googlenet", FCN16s, "FCN-16s on GoogLeNet, a skip of stride 16.")
+_googlenet("fcn8s_googlenet", FCN8s, "FCN-8s on GoogLeNet, skips of stride 16 and 8.")

@@ -30,9 +30,9 @@ from ..core import LowResLogits
 from ..errors import CheckpointError, ConfigError
 from ..nn.init import zero_conv
 from ..nn.preprocessing import NYUD_COLOR_HHA
-from ..nn.upsampling import Upscore
+from ..nn.upsampling import Upscore, with_last_upsampling
 from .base import MODELS, SegmentationModel
-from .fcn import FCN, PAPER, FCN8s, FCN16s, FCN32s, Geometry, Kernels, with_last_upsampling
+from .fcn import FCN, PAPER, FCN8s, FCN16s, FCN32s, Geometry, Kernels
 
 NUM_COLOR = 3
 

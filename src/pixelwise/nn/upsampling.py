@@ -220,6 +220,30 @@ class Upscore(nn.Module):
         return f"{len(self.weight)}, kernel={self.kernel}, stride={self.stride}, learned={is_learned}"
 
 
+def add_cropped(upsampled: Tensor, skip: Tensor, crop: int) -> Tensor:
+    """Return the sum of two maps of one stride where both exist: FCN's skip.
+
+    crop  row and column of `skip` on which the first element of `upsampled` lies; negative where `skip` starts later
+    """
+    upsampled = upsampled[..., max(-crop, 0) :, max(-crop, 0) :]
+    skip = skip[..., max(crop, 0) :, max(crop, 0) :]
+    height, width = min(upsampled.shape[-2], skip.shape[-2]), min(upsampled.shape[-1], skip.shape[-1])
+    return upsampled[..., :height, :width] + skip[..., :height, :width]
+
+
+def with_last_upsampling(
+    scores: Tensor, to_image: TransposedBilinear, upscore: nn.Module | None, images: Tensor
+) -> LowResLogits:
+    """Return scores (B, K, h, w) with the last upsampling, `to_image`.
+
+    upscore  the layer that applies it where it is learned: the result then has the size of the images
+    """
+    if upscore is None:
+        return LowResLogits(scores, to_image)
+    (height, width), crop = images.shape[-2:], to_image.crop
+    return LowResLogits(upscore(scores)[..., crop : crop + height, crop : crop + width], Identity())
+
+
 def center_pixels(upsample: Upsample, in_size: int, out_size: int) -> NDArray[np.intp]:
     """Return, per logit of one axis, the pixel that it influences most, (in_size,); -1 for logits off the image."""
     indices, weights = upsample.interpolation_table(in_size, out_size)
