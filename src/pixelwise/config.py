@@ -137,7 +137,7 @@ class LossConfig:
     )
     class_weights: Literal["none", "log", "inverse"] | list[float] = setting(
         "none",
-        "`log`: 1 / log(1.1 + frequency); `inverse`: median frequency balancing; or a list with one number per class.",
+        "`log`: 1 / log(1.1 + frequency); `inverse`: median frequency / frequency; or a list with a number per class.",
         ge=0,
         le=1e30,
     )
@@ -164,6 +164,7 @@ class OptimizerConfig:
     lr: float = setting(0.01, "Peak learning rate.", gt=0)
     momentum: float = setting(0.9, "Momentum of `sgd`; first beta of `adamw`.", ge=0, lt=1)
     weight_decay: float = setting(0.0005, "Weight decay; not applied to biases, norms and bilinear kernels.", ge=0)
+    decay_depthwise: bool = setting(True, "Also decay depthwise kernels (TensorFlow's DeepLab: false).")
     bias_lr_factor: float = setting(1.0, "Learning rate factor of biases (Caffe recipes: 2).", ge=0)
     head_lr_factor: float = setting(
         1.0, "Learning rate factor of the layers outside the pretrained backbone (DeepLab, PSPNet: 10).", ge=0

@@ -183,3 +183,47 @@ def test_a_block_that_lost_its_stride_gets_no_shortcut() -> None:
     for nominal_stride in (1, 2):
         block = InvertedResidual(8, 8, expansion=6, nominal_stride=nominal_stride, stride=1, dilation=1)
         assert block.has_shortcut == (nominal_stride == 1)
+
+
+@pytest.mark.parametrize(
+    ("width_mult", "outputs", "expanded"),
+    [
+        (0.5, [8, 12, 16, 32, 48, 80, 160], [16, 48, 72, 96, 192, 288, 480]),
+        # 6 * 6 = 36 -> 40, 6 * 11 = 66 -> 64, 6 * 22 = 132 -> 136, 6 * 34 = 204 -> 208.
+        (0.35, [6, 8, 11, 22, 34, 56, 112], [11, 40, 48, 64, 136, 208, 336]),
+    ],
+)
+def test_widths_of_mobilenetv2_by_deeplabs_rule(width_mult: float, outputs: list[int], expanded: list[int]) -> None:
+    """Table 2 times the multiplier, to the nearest whole number; expanded channels to multiples of 8."""
+    net = full("mobilenetv2", width_mult=width_mult, divisor=1, last_conv=False)
+    blocks = [m for m in net.modules() if isinstance(m, InvertedResidual)]
+    firsts = [blocks[i] for i in (0, 1, 3, 6, 10, 13, 16)]
+    convs = [[m for m in block.modules() if isinstance(m, nn.Conv2d)] for block in firsts]
+    assert [layers[-1].out_channels for layers in convs] == outputs
+    assert [layers[0].out_channels for layers in convs] == expanded
+    # The paper's rule, multiples of 8.
+    assert full("mobilenetv2", width_mult=0.5).channels[1] == 16
+    with pytest.raises(ConfigError, match="divisor: must be >= 1, got 0"):
+        create_backbone("mobilenetv2", divisor=0)
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2", "mobilenetv3_large", "efficientnet_b0"])
+def test_padding_is_tensorflows_at_odd_sizes_only(name: str) -> None:
+    """TensorFlow's SAME: as much padding as the last window needs, the smaller half at the top and left."""
+    torch.manual_seed(0)
+    net = create_backbone(name, tiny=True).eval()
+    calls: list[tuple[nn.Conv2d, torch.Tensor, torch.Tensor]] = []
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d) and layer.stride == (2, 2):
+            layer.register_forward_hook(lambda m, inputs, output: calls.append((m, inputs[0], output)))
+    for size, is_same in ((65, True), (64, False)):
+        calls.clear()
+        with torch.no_grad():
+            net(torch.rand(1, 3, size, size))
+            assert len(calls) == 5
+            for layer, x, found in calls:
+                kernel, side = layer.kernel_size[0], x.shape[-1]
+                total = (-(-side // 2) - 1) * 2 + kernel - side
+                pads = (total // 2, total - total // 2) * 2
+                same = functional.conv2d(functional.pad(x, pads), layer.weight, None, 2, groups=layer.groups)
+                assert torch.allclose(same, found, atol=1e-5) == is_same

@@ -166,3 +166,24 @@ def test_se_scales_before_the_addition() -> None:
 def test_a_wrong_option_is_an_error(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         tiny(**options)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "se_resnet50"])
+@pytest.mark.parametrize(
+    ("size", "caffe", "torchvisions"), [(97, [49, 24, 12, 6, 3], [49, 25, 13, 7, 4]), (224, [], [])]
+)
+def test_caffes_first_pooling(name: str, size: int, caffe: list[int], torchvisions: list[int]) -> None:
+    """3x3 with stride 2 from the first pixel on, the last window cut off at the border."""
+    equal = [112, 56, 28, 14, 7]
+    plain, net = tiny(name), tiny(name, stem_pool="caffe")
+    seen: list[torch.Tensor] = []
+    net.maxpool.register_forward_hook(lambda module, inputs, output: seen.extend((inputs[0], output)))
+    images = torch.rand(1, 3, size, size)
+    with torch.no_grad():
+        assert [features.shape[-1] for features in net(images)] == (caffe or equal)
+        assert [features.shape[-1] for features in plain(images)] == (torchvisions or equal)
+    before, after = seen
+    starts = range(0, before.shape[-1] - 1, 2)
+    windows = [[before[..., i : i + 3, j : j + 3].amax((2, 3)) for j in starts] for i in starts]
+    torch.testing.assert_close(after, torch.stack([torch.stack(row, -1) for row in windows], -2))
+    assert net.strides == plain.strides

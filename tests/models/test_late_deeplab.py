@@ -113,3 +113,46 @@ def test_scores_are_upsampled_with_aligned_corners(name: str) -> None:
     with torch.no_grad():
         scores = model.forward_low_res(x).logits
         torch.testing.assert_close(model(x).logits, aligned_bilinear(scores, (49, 65)), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "strides"), [({}, (1, 2)), ({"stride_in": "3x3"}, (1, 2)), ({"stride_in": "1x1"}, (2, 1))]
+)
+def test_the_stride_of_pspnet(options: dict[str, str], strides: tuple[int, int]) -> None:
+    """The authors' Caffe files: PSPNet-101 for VOC in conv3_1_3x3, PSPNet-50 for ADE20K in conv3_1_1x1_reduce."""
+    with torch.device("meta"):
+        model = create_model("pspnet_resnet50", 150, **options)
+        plain = create_model("pspnet_resnet50", 150)
+    assert isinstance(model, PSPNet)
+    block = model.backbone.get_submodule("layer2.0")
+    convs = [block.get_submodule(name) for name in ("conv1", "conv2")]
+    assert tuple(conv.stride[0] for conv in convs if isinstance(conv, nn.Conv2d)) == strides
+    others = [m for m in model.backbone.modules() if isinstance(m, nn.Conv2d) and m.stride != (1, 1)]
+    # The stem, the convolution and the shortcut of conv3_1.
+    assert len(others) == 3
+    shapes = [{name: value.shape for name, value in net.state_dict().items()} for net in (model, plain)]
+    assert shapes[0] == shapes[1]
+
+
+def test_a_narrow_mobilenetv2_is_googles_with_its_whole_head() -> None:
+    """deeplabv3_mnv2_dm05: 24 * 0.5 = 12 channels, 160 into image pooling and 1x1 of 256 each."""
+    with torch.device("meta"):
+        model = create_model("deeplabv3plus_mobilenetv2", 21, width_mult=0.5)
+        narrow = create_model("deeplabv3plus_mobilenetv2", 21, width_mult=0.5, head_width_mult=0.5)
+        full = create_model("deeplabv3plus_mobilenetv2", 21)
+    assert isinstance(model, DeepLabV3Plus)
+    assert isinstance(narrow, DeepLabV3Plus)
+    assert isinstance(full, DeepLabV3Plus)
+    assert model.backbone.channels == (8, 12, 16, 48, 160)
+    assert full.backbone.channels == (16, 24, 32, 96, 320)
+    assert [net.score.in_channels for net in (model, narrow, full)] == [256, 128, 256]
+    assert model.state_dict()["aspp.project.0.weight"].shape == (256, 512, 1, 1)
+
+
+@pytest.mark.parametrize(("options", "eps"), [({}, 1e-5), ({"norm_eps": 1e-3}, 1e-3)])
+def test_norms_of_deeplabs_mobilenetv2(options: dict[str, float], eps: float) -> None:
+    """torchvision's eps, or slim's default in the backbone of the authors; their model.py sets 1e-5 after it."""
+    model = tiny("deeplabv3plus_mobilenetv2", **options)
+    assert isinstance(model, DeepLabV3Plus)
+    found = [{m.eps for m in part.modules() if isinstance(m, nn.BatchNorm2d)} for part in (model.backbone, model.aspp)]
+    assert found == [{eps}, {1e-5}]

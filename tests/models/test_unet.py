@@ -107,6 +107,16 @@ def test_the_figure_written_out() -> None:
         torch.testing.assert_close(model.forward_valid(x), expected)
 
 
+def test_the_release_has_a_wider_last_up_convolution_than_the_figure() -> None:
+    """The authors' Caffe network: 31,100,354 parameters; 128 channels out of the last up-convolution, not 64."""
+    model = full()
+    assert num_parameters(model) == 31_030_658
+    released = nn.ConvTranspose2d(128, 128, 2, 2), nn.Conv2d(64 + 128, 64, 3)
+    figure = model.upconv1, model.up1[0]
+    added, taken = (sum(map(num_parameters, layers)) for layers in (released, figure))
+    assert 31_030_658 + added - taken == 31_100_354
+
+
 def reflected_index(place: int, length: int) -> int:
     """Walk from pixel 0, turning round at both ends."""
     position, direction = 0, 1 if place >= 0 else -1

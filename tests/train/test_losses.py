@@ -235,6 +235,13 @@ def test_class_weights_by_hand() -> None:
     assert class_weights_from_counts(counts, "log").tolist() == pytest.approx(expected)
     # The median of 0.7, 0.2, 0.1 is 0.2; a class without pixels weighs 1.
     assert class_weights_from_counts(counts, "inverse").tolist() == pytest.approx([2 / 7, 1, 2, 1])
+    # The median of an even number is the mean of the middle two: 250.
+    even = class_weights_from_counts(torch.tensor([300, 100, 400, 200]), "inverse")
+    assert even.tolist() == pytest.approx([250 / 300, 2.5, 0.625, 1.25])
+    assert class_weights_from_counts(torch.tensor([0, 10, 0, 30]), "inverse").tolist() == pytest.approx(
+        [1, 2, 1, 2 / 3]
+    )
+    assert class_weights_from_counts(torch.zeros(3), "inverse").tolist() == [1, 1, 1]
     assert np.isfinite(class_weights_from_counts(torch.zeros(3), "log").numpy()).all()
 
 

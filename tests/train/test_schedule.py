@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from pixelwise.config import OptimizerConfig
+from pixelwise.config import Config, OptimizerConfig
+from pixelwise.models import create_model
 from pixelwise.nn.upsampling import Upscore
+from pixelwise.recipes import recipe_file
 from pixelwise.train.schedule import build_optimizer, lr_factor, set_lr
 
 # (1 - step / 20000) ** 0.9: DeepLab's schedule at a quarter, a half, three quarters and the last step.
@@ -119,3 +121,23 @@ def test_the_head_has_its_own_rate() -> None:
     assert rates[id(net.conv.bias)] == (pytest.approx(2.0), 0.0)
     assert rates[id(net.norm.bias)] == (pytest.approx(0.1), 0.0)
     assert len(rates) == sum(1 for _ in net.parameters())
+
+
+@pytest.mark.parametrize("name", ["deeplabv3plus_xception41", "deeplabv3plus_mobilenetv2"])
+@pytest.mark.parametrize("decayed", [False, True])
+def test_depthwise_kernels_are_decayed_only_if_asked(name: str, *, decayed: bool) -> None:
+    """TensorFlow's DeepLab: `weights_regularizer=None` for depthwise kernels, in backbone, ASPP and decoder."""
+    net = create_model(name, 5, tiny=True)
+    optimizer = build_optimizer(net, OptimizerConfig(weight_decay=4e-5, decay_depthwise=decayed))
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    convs = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d)]
+    # A kernel per channel has one input plane: (C, 1, 3, 3).
+    depthwise = [layer for layer in convs if layer.weight.shape[1:] == (1, 3, 3)]
+    assert len(depthwise) >= 17
+    assert {decay[id(layer.weight)] for layer in depthwise} == {4e-5 if decayed else 0.0}
+    assert {decay[id(layer.weight)] for layer in convs if layer not in depthwise} == {4e-5}
+
+
+def test_the_recipe_of_deeplab_v3_plus_spares_depthwise_kernels() -> None:
+    assert not Config.from_yaml(recipe_file("deeplabv3plus_xception65_voc")).optimizer.decay_depthwise
+    assert OptimizerConfig().decay_depthwise

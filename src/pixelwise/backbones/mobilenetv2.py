@@ -7,15 +7,19 @@ Paper: https://arxiv.org/abs/1801.04381
 
 Faithful: table 2. State names and shapes are torchvision's, so that its published weights load strictly.
 
-Deviations: `output_stride` replaces strides by dilation (of the depthwise convolutions, as section 6.3 does for DeepLab
-v3); `width_mult` is the paper's multiplier, rounded to multiples of 8. `last_conv=False` leaves out the 1x1 to 1280
-channels, as DeepLab does.
+Deviations: as in torchvision, paddings are symmetric, TensorFlow's are not where a stride of 2 meets an even size: at
+224 pixels the maps of weights trained there lie one pixel aside, at odd sizes (DeepLab's 513) they are equal. Norms
+have torchvision's eps of 1e-5; TensorFlow's have 1e-3 (`norm_eps`). `output_stride` replaces strides by dilation (of
+the depthwise convolutions, as section 6.3 does for DeepLab v3). `width_mult` is the paper's multiplier, rounded to
+multiples of `divisor`: 8, or 1 as DeepLab's code for multipliers other than 1. `last_conv=False` leaves out the 1x1 to
+1280 channels, as DeepLab does.
 """
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ..errors import ConfigError
 from ..nn.blocks import ConvNormAct
 from ..nn.channels import make_divisible
 from ..nn.geometry import MainPath
@@ -56,7 +60,8 @@ class InvertedResidual(MainPath):
         dilation: int,
     ) -> None:
         super().__init__()
-        hidden = in_channels * expansion
+        # TensorFlow's code rounds expanded channels to multiples of 8, which changes them only if `divisor` is not 8.
+        hidden = in_channels if expansion == 1 else make_divisible(in_channels, expansion)
         expand = [ConvNormAct(in_channels, hidden, 1, act=nn.ReLU6)] if expansion != 1 else []
         self.conv = nn.Sequential(
             *expand,
@@ -78,7 +83,12 @@ class InvertedResidual(MainPath):
 
 @BACKBONES.register("mobilenetv2", tiny={"width_mult": 0.25}, paper=PAPER, year=2018)
 class MobileNetV2(ChainBackbone):
-    """MobileNetV2: inverted residuals; the last map at each of the strides 2, 4, 8, 16 and 32."""
+    """MobileNetV2: inverted residuals; the last map at each of the strides 2, 4, 8, 16 and 32.
+
+    last_conv  False leaves out the 1x1 to 1280 channels
+    divisor    channels are multiples of it
+    norm_eps   eps of all batch norms
+    """
 
     def __init__(
         self,
@@ -88,13 +98,17 @@ class MobileNetV2(ChainBackbone):
         output_stride: int = 32,
         width_mult: float = 1.0,
         last_conv: bool = True,
+        divisor: int = 8,
+        norm_eps: float = 1e-5,
     ) -> None:
-        channels = make_divisible(32, width_mult)
+        if divisor < 1:
+            raise ConfigError("divisor", f"must be >= 1, got {divisor}", "8 is the paper's, 1 DeepLab's")
+        channels = make_divisible(32, width_mult, divisor=divisor)
         layers: list[nn.Module] = [ConvNormAct(in_channels, channels, stride=2, act=nn.ReLU6)]
         tracker = StrideDilation(output_stride, stride=2)
         ends: list[int] = []  # positions of the maps: the last layer before each nominal stride
         for expansion, base_channels, repeats, stage_stride in STAGES:
-            out_channels = make_divisible(base_channels, width_mult)
+            out_channels = make_divisible(base_channels, width_mult, divisor=divisor)
             for nominal_stride in (stage_stride, *[1] * (repeats - 1)):
                 if nominal_stride == 2:
                     ends.append(len(layers) - 1)
@@ -110,7 +124,7 @@ class MobileNetV2(ChainBackbone):
                 layers.append(block)
                 channels = out_channels
         if last_conv or num_classes:
-            wide = make_divisible(1280, max(1.0, width_mult))
+            wide = make_divisible(1280, max(1.0, width_mult), divisor=divisor)
             layers.append(ConvNormAct(channels, wide, 1, act=nn.ReLU6))
             channels = wide
         maps = {f"features.{position}": position for position in (*ends, len(layers) - 1)}
@@ -118,3 +132,6 @@ class MobileNetV2(ChainBackbone):
         classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(channels, num_classes)) if num_classes else None
         super().__init__(features, classifier, maps=maps, input_size=224)
         init_kaiming_normal(self)
+        for layer in self.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.eps = norm_eps

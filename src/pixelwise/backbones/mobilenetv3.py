@@ -8,9 +8,11 @@ Paper: https://arxiv.org/abs/1905.02244
 Faithful: large and small (tables 1 and 2), hard swish, squeeze and excitation with a hard sigmoid. State names and
 shapes are torchvision's, so that its published weights load strictly.
 
-Deviations: squeeze and excitation reduces to a quarter of the expanded channels, rounded to multiples of 8, as
-torchvision. `output_stride` replaces strides by dilation; `dilate_first` also dilates the block that lost its stride,
-as torchvision's segmentation networks; `width_mult` is the paper's multiplier.
+Deviations: as in torchvision, paddings are symmetric, TensorFlow's are not where a stride of 2 meets an even size; at
+odd sizes they are equal. Squeeze and excitation reduces to a quarter of the expanded channels, rounded to multiples of
+8, as torchvision. Norms have eps 0.001 and momentum 0.01, as both. `output_stride` replaces strides by dilation;
+`dilate_first` also dilates the block that lost its stride, as torchvision's segmentation networks; `width_mult` is the
+paper's multiplier.
 """
 
 from __future__ import annotations

@@ -9,8 +9,9 @@ Faithful: networks of 18, 34, 50, 101 and 152 layers (table 1), with projection 
 (option B). State names and shapes are torchvision's, so that its published weights load strictly.
 
 Deviations: as in torchvision, the stride of a bottleneck is in its 3x3 convolution (the paper: in the first 1x1,
-`stride_in="1x1"`), and the first pooling is padded by 1 and rounds down. Caffe's has no padding and rounds up, which
-shifts its map by two pixels. The options of later papers are listed at `ResNet`; `width_mult` is ours.
+`stride_in="1x1"`), and the first pooling is padded by 1 and rounds down. Caffe's (`stem_pool="caffe"`) has no padding
+and rounds up, which shifts its map by two pixels. The options of later papers are listed at `ResNet`; `width_mult` is
+ours.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ DEPTHS: dict[int, tuple[int, int, int, int]] = {
     152: (3, 8, 36, 3),
 }
 StrideLocation = Literal["3x3", "1x1", "last"]
+StemPool = Literal["torchvision", "caffe"]
 DeformableVersion = Literal["none", "v1", "v2"]
 
 
@@ -171,6 +173,8 @@ class ResNet(ClassifierBackbone):
         stride_in      "3x3" torchvision; "1x1" the paper and Caffe; "last" TensorFlow's DeepLab: the stride is in the
                        last block of the stage before. There, the map of a strided stage is the residual of its last
                        block but one, which is the map that DeepLab v3+ feeds to its decoder
+        stem_pool      "torchvision": the first pooling is padded by 1 and rounds down; "caffe": not padded, rounds up,
+                       as in the authors' Caffe files of ResNet and SE-ResNet
         deep_stem      PSPNet: three 3x3 convolutions instead of the 7x7
         multi_grid     DeepLab v3, section 3.2.1: a factor on the dilation per block of layer4 (and of its copies)
         cascade        DeepLab v3, section 3.2: number of copies of layer4 after it, layer5, layer6, ...
@@ -188,6 +192,7 @@ class ResNet(ClassifierBackbone):
         num_classes: int = 0,
         output_stride: int = 32,
         stride_in: StrideLocation = "3x3",
+        stem_pool: StemPool = "torchvision",
         deep_stem: bool = False,
         dilate_first: bool = True,
         multi_grid: Sequence[int] = (),
@@ -203,6 +208,7 @@ class ResNet(ClassifierBackbone):
         self.dilate_first = dilate_first
         self.deep_stem = deep_stem
         self.channels = (self._make_stem(in_channels, scale_channels(64, width_mult)),)
+        self.maxpool = nn.MaxPool2d(3, 2, ceil_mode=True) if stem_pool == "caffe" else nn.MaxPool2d(3, 2, 1)
 
         # layer1 to layer4, 56 -> 56 -> 28 -> 14 -> 7, and DeepLab v3's copies of layer4.
         self.depths = (*depths, *[depths[3]] * cascade)
@@ -231,7 +237,7 @@ class ResNet(ClassifierBackbone):
                 layer.reset_offsets()
 
     def _make_stem(self, in_channels: int, channels: int) -> int:
-        """Build the layers before layer1, 224 -> 112 -> 56 (paper table 1), and return their output channels."""
+        """Build the layers before the first pooling, 224 -> 112 (paper table 1), and return their output channels."""
         if self.deep_stem:
             self.conv1 = nn.Conv2d(in_channels, channels, 3, 2, 1, bias=False)
             self.bn1 = nn.BatchNorm2d(channels)
@@ -243,7 +249,6 @@ class ResNet(ClassifierBackbone):
             self.conv1 = nn.Conv2d(in_channels, channels, 7, 2, 3, bias=False)
             self.bn1 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, 2, 1)
         return 2 * channels if self.deep_stem else channels
 
     def _make_layer(

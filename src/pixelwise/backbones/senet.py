@@ -7,8 +7,9 @@ Paper: https://arxiv.org/abs/1709.01507
 Faithful: the SE block follows the last 1x1 and its norm, before the addition (figure 3); reduction 16; the stride is in
 the first 1x1 of a stage, as in the authors' released files.
 
-Deviations: `output_stride`, `deep_stem` and `width_mult` as in `resnet.py`; `se_bias=False` leaves out the biases of
-the two fully connected layers of the SE block, as some ports do.
+Deviations: the first pooling is torchvision's, padded by 1 and rounding down; the released files' has no padding and
+rounds up (`stem_pool="caffe"`). `output_stride`, `deep_stem` and `width_mult` as in `resnet.py`; `se_bias=False` leaves
+out the biases of the two fully connected layers of the SE block, as some ports do.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from ..nn.squeeze_excitation import SqueezeExcitation
 from .base import BACKBONES
-from .resnet import DEPTHS, Bottleneck, DeformableVersion, ResNet, StrideLocation
+from .resnet import DEPTHS, Bottleneck, DeformableVersion, ResNet, StemPool, StrideLocation
 
 PAPER = "https://arxiv.org/abs/1709.01507"
 
@@ -63,6 +64,7 @@ class SEResNet(ResNet):
         num_classes: int = 0,
         output_stride: int = 32,
         stride_in: StrideLocation = "1x1",
+        stem_pool: StemPool = "torchvision",
         deep_stem: bool = False,
         dilate_first: bool = True,
         reduction: int = 16,
@@ -76,6 +78,7 @@ class SEResNet(ResNet):
             num_classes=num_classes,
             output_stride=output_stride,
             stride_in=stride_in,
+            stem_pool=stem_pool,
             deep_stem=deep_stem,
             dilate_first=dilate_first,
             width_mult=width_mult,

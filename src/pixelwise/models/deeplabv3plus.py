@@ -11,10 +11,15 @@ Faithful: figure 2, tables 1 and 2: 48 low-level channels, two 3x3 of 256, logit
 authors' stem of three 3x3 and the stride in the last unit of a stage; the decoder reads what unit 2 of block 1 adds,
 before its ReLU. Of Xception it reads the second separable convolution of the strided unit; ASPP and decoder are
 separable there (`separable`). `decoder=False` is the encoder alone, as in the ablations. MobileNetV2 has neither atrous
-branches nor a decoder, as released.
+branches nor a decoder, as released; its other widths are the released ones (`width_mult` 0.5): channels rounded to
+whole numbers instead of multiples of 8, a head of 256 channels (`head_width_mult`).
 
 Deviations: batch normalization averages over ten steps (torch's momentum of 0.1), the authors' over thousands. With a
-single image in training, batch normalization after the image pooling uses its running statistics. `width_mult` is ours.
+single image in training, batch normalization after the image pooling uses its running statistics. MobileNetV2's norms
+have the eps of torchvision's weights, 1e-5; the authors' have 1e-3 (`norm_eps`). The authors never decay the weights of
+depthwise convolutions (`optimizer.decay_depthwise: false`). With `decoder`, MobileNetV2 gives the output of the last
+block of stride 4; the authors' code reads inside of it, after the depthwise convolution. `head_width_mult`, and
+`width_mult` except on MobileNetV2, are ours.
 """
 
 from __future__ import annotations
@@ -69,6 +74,7 @@ class DeepLabV3Plus(SegmentationModel):
     atrous_rates  of the ASPP's 3x3 branches, may be empty
     decoder       False for the encoder alone
     separable     depthwise separable 3x3 in ASPP and decoder
+    width_mult    factor on the channels of ASPP and decoder
     """
 
     import_format = "backbone"
@@ -173,7 +179,7 @@ def deeplabv3plus_xception(
 @MODELS.register(
     "deeplabv3plus_mobilenetv2",
     summary="DeepLab v3+ code's small net: MobileNetV2 to 320 channels, image pooling and 1x1, as released.",
-    tiny={"width_mult": 0.1},
+    tiny={"width_mult": 0.1, "head_width_mult": 0.1},
     paper=PAPER,
     year=2018,
     scores="VOC 2012 val 75.32, test 80.25 (the authors' model list)",
@@ -186,12 +192,26 @@ def deeplabv3plus_mobilenetv2(
     atrous: bool = False,
     decoder: bool = False,
     width_mult: float = 1.0,
+    head_width_mult: float = 1.0,
+    norm_eps: float = 1e-5,
     preprocessing: str | Mapping[str, Any] = "tensorflow",
 ) -> DeepLabV3Plus:
-    """Build the network of the released code on MobileNetV2; `atrous` adds the 3x3 branches of the ASPP."""
-    # last_conv=False leaves out the 1x1 to 1280 channels.
+    """Build the network of the released code on MobileNetV2; `atrous` adds the 3x3 branches of the ASPP.
+
+    width_mult       the code's depth multiplier, which scales the backbone alone
+    head_width_mult  factor on the channels of the head
+    norm_eps         eps of the backbone's norms: 1e-5 for torchvision's weights, 1e-3 for the authors'
+    """
+    # last_conv=False leaves out the 1x1 to 1280 channels. The code's rule for multipliers other than 1: 24 * 0.5 is 12,
+    # not 16. Its norms have slim's default eps of 1e-3 in the backbone and 1e-5 in the head.
     backbone = create_backbone(
-        "mobilenetv2", in_channels=in_channels, output_stride=output_stride, width_mult=width_mult, last_conv=False
+        "mobilenetv2",
+        in_channels=in_channels,
+        output_stride=output_stride,
+        width_mult=width_mult,
+        last_conv=False,
+        divisor=8 if width_mult == 1 else 1,
+        norm_eps=norm_eps,
     )
     return DeepLabV3Plus(
         num_classes,
@@ -200,7 +220,7 @@ def deeplabv3plus_mobilenetv2(
         atrous_rates=atrous_rates_at(output_stride) if atrous else (),
         decoder=decoder,
         separable=False,
-        width_mult=width_mult,
+        width_mult=head_width_mult,
         preprocessing=preprocessing,
     )
 

@@ -10,9 +10,11 @@ reduced to a quarter of the channels (figure 3); 3x3 and 1x1 head; auxiliary sco
 (`loss.aux_weight` 0.4); bilinear upsampling with aligned corners. With 8 n + 1 pixels per side the corners of the image
 lie on positions of the map.
 
-Deviations: images of any size are labeled whole; the authors slide windows of 473 (or 713) pixels. Batch normalization
-averages over ten steps (torch's momentum of 0.1). With a single image in training, batch normalization of the 1-bin
-level, which sees one value per channel, uses its running statistics. `width_mult` is ours.
+Deviations: the stride of a stage is in its first 3x3 (`stride_in="3x3"`), as in the authors' PSPNet-101 for VOC and in
+their PyTorch port; their Caffe PSPNet-50 for ADE20K has it in the first 1x1 (`stride_in="1x1"`). Images of any size are
+labeled whole; the authors slide windows of 473 (or 713) pixels. Batch normalization averages over ten steps (torch's
+momentum of 0.1). With a single image in training, batch normalization of the 1-bin level, which sees one value per
+channel, uses its running statistics. `width_mult` is ours.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -47,6 +49,7 @@ def head(in_channels: int, hidden: int, num_classes: int, dropout: float) -> nn.
 class PSPNet(SegmentationModel):
     """ResNet at output stride 8, pyramid pooling, head (figure 3); logits at stride 8.
 
+    stride_in  the convolution of conv3_1 that has the stride: "3x3" or "1x1"
     bins       regions per side in each level of the pyramid
     auxiliary  a second head on the fourth stage, computed in training only (section 4)
     """
@@ -61,6 +64,7 @@ class PSPNet(SegmentationModel):
         in_channels: int = 3,
         *,
         depth: int,
+        stride_in: Literal["3x3", "1x1"] = "3x3",
         bins: Sequence[int] = (1, 2, 3, 6),
         dropout: float = 0.1,
         auxiliary: bool = True,
@@ -69,7 +73,12 @@ class PSPNet(SegmentationModel):
     ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
         self.backbone = create_backbone(
-            f"resnet{depth}", in_channels=in_channels, output_stride=8, deep_stem=True, width_mult=width_mult
+            f"resnet{depth}",
+            in_channels=in_channels,
+            output_stride=8,
+            stride_in=stride_in,
+            deep_stem=True,
+            width_mult=width_mult,
         )
         # conv4_x with 1024 channels and conv5_x with 2048, both at stride 8 by dilation 2 and 4.
         *_, stage4_channels, stage5_channels = self.backbone.channels

@@ -7,16 +7,17 @@ only, and large images can be labeled in tiles without seams.
 Paper: https://arxiv.org/abs/1505.04597
 
 Faithful: figure 1, layer by layer: valid 3x3 convolutions, so an input of 572 pixels gives logits of 388; 2x2
-up-convolutions without a ReLU; encoder maps cropped about their center and concatenated; no batch normalization; He's
-initialization. An image of any size is extended by reflection (figure 2): by 92 pixels, plus up to 15 at the bottom and
-right that make every pooling see an even size. Tiling is in `inference/tiles.py`; the border loss and elastic
-deformation are training settings. `create_model("unet", 2, 1)` is the network of the paper.
+up-convolutions, whose arrows in the figure have no ReLU; encoder maps cropped about their center and concatenated; no
+batch normalization; He's initialization. An image of any size is extended by reflection (figure 2): by 92 pixels, plus
+up to 15 at the bottom and right that make every pooling see an even size. Tiling is in `inference/tiles.py`; the border
+loss and elastic deformation are training settings. `create_model("unet", 2, 1)` is the network of the paper.
 
-Deviations: the paper places dropout "at the end of the contracting path" without a probability: here 0.5 after the last
-two encoder levels, as in the authors' release. Reflected pixels start after the border pixel, which is not repeated.
-Pixels are scaled to -1..1. Tiles move in steps of a multiple of 16; others shift the pooling grid and change the
-logits. The authors' release has a ReLU after each up-convolution; figure 1 has none, and neither has this file.
-`width_mult` is ours.
+Deviations: the authors' release, a Caffe network, differs from figure 1 and is followed in one point: the paper places
+dropout "at the end of the contracting path" without a probability, here 0.5 after the last two encoder levels, as
+there. Not followed are its ReLU after each up-convolution and the 128 channels (not 64) of its last up-convolution,
+31,100,354 parameters instead of 31,030,658, so that its weights do not fit. Reflected pixels start after the border
+pixel, which is not repeated. Pixels are scaled to -1..1. Tiles move in steps of a multiple of 16; others shift the
+pooling grid and change the logits. `width_mult` is ours.
 """
 
 from __future__ import annotations

@@ -7,20 +7,18 @@ from torch import Tensor
 
 from ..errors import ConfigError
 
-DIVISOR = 8
 
+def make_divisible(num_channels: float, width_mult: float, *, divisor: int = 8) -> int:
+    """Return num_channels * width_mult, rounded to a multiple of `divisor`: the nearest not more than 10 % smaller.
 
-def make_divisible(num_channels: float, width_mult: float) -> int:
-    """Return num_channels * width_mult, rounded to the nearest multiple of 8 that is not more than 10 % smaller.
-
-    32 * 0.75 = 24 -> 24, 24 * 0.5 = 12 -> 16, and never less than 8. Raises ConfigError for a width_mult of 0 or less.
-    Source: the MobileNet and EfficientNet code of the authors.
+    32 * 0.75 = 24 -> 24, 24 * 0.5 = 12 -> 16, and never less than the divisor. Raises ConfigError for a width_mult of 0
+    or less. Source: the MobileNet and EfficientNet code of the authors.
     """
     if width_mult <= 0:
         raise ConfigError("width_mult", f"must be > 0, got {width_mult}", "1 is the paper's width")
     exact = num_channels * width_mult
-    rounded = max(DIVISOR, int(exact + DIVISOR / 2) // DIVISOR * DIVISOR)
-    return rounded + DIVISOR if rounded < 0.9 * exact else rounded
+    rounded = max(divisor, int(exact + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * exact else rounded
 
 
 def scale_channels(num_channels: int, width_mult: float) -> int:

@@ -190,11 +190,14 @@ def class_weights_from_counts(counts: Tensor, scheme: str) -> Tensor:
 
     "log"      1 / log(1.1 + share), the form of ENet (https://arxiv.org/abs/1606.02147, section 5.2) with 1.1 in place
                of its 1.02, which bounds the ratio of two weights by about 8
-    "inverse"  median share / share, median frequency balancing (Eigen and Fergus 2015,
-               https://arxiv.org/abs/1411.4734); a class without pixels weighs 1
+    "inverse"  median share / share, where the median of an even number of classes is the mean of the middle two; a
+               class without pixels weighs 1. Eigen and Fergus 2015 (https://arxiv.org/abs/1411.4734) call it median
+               frequency balancing, but divide the pixels of a class by those of the images that show it; the shares
+               here are of all pixels
     """
     shares = counts.double() / counts.sum().clamp_min(1)
     if scheme == "log":
         return (1 / torch.log(1.1 + shares)).float()
     present = shares > 0
-    return torch.where(present, shares[present].median() / shares.clamp_min(1e-12), 1.0).float()
+    median = shares.where(present, torch.nan).nanquantile(0.5)
+    return torch.where(present, median / shares, 1.0).float()

@@ -38,7 +38,8 @@ def build_optimizer(
 
     weights  decayed
     biases   `bias_lr_factor` times the learning rate, never decayed (FCN's net files: lr_mult 2, decay_mult 0)
-    others   parameters of norms, and bilinear kernels (`Upscore`), never decayed
+    others   parameters of norms, and bilinear kernels (`Upscore`), never decayed; with `decay_depthwise: false` also
+             depthwise kernels (the rule of TensorFlow's Xception, MobileNet and DeepLab)
 
     Each group is split in two: layers of `head_modules`, which a pretrained backbone does not have, learn
     `head_lr_factor` times as fast. A group remembers its highest learning rate as `base_lr`.
@@ -54,10 +55,14 @@ def build_optimizer(
         )
     }
     for module in model.modules():
+        is_depthwise = isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
         is_new = module in new_layers and config.head_lr_factor != 1
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad:
-                groups[is_new, parameter_kind(module, name, parameter)]["params"].append(parameter)
+                kind = parameter_kind(module, name, parameter)
+                if kind == "weights" and is_depthwise and not config.decay_depthwise:
+                    kind = "others"
+                groups[is_new, kind]["params"].append(parameter)
     used = [{**group, "lr": group["base_lr"]} for group in groups.values() if group["params"]]
     if config.name == "adamw":
         return torch.optim.AdamW(used, lr=config.lr, betas=(config.momentum, 0.999))
