@@ -118,7 +118,7 @@ def test_scores_are_upsampled_with_aligned_corners(name: str) -> None:
 @pytest.mark.parametrize(
     ("options", "strides"), [({}, (1, 2)), ({"stride_in": "3x3"}, (1, 2)), ({"stride_in": "1x1"}, (2, 1))]
 )
-def test_the_stride_of_pspnet(options: dict[str, str], strides: tuple[int, int]) -> None:
+def test_the_stride_of_pspnet(options: dict[str, Any], strides: tuple[int, int]) -> None:
     """The authors' Caffe files: PSPNet-101 for VOC in conv3_1_3x3, PSPNet-50 for ADE20K in conv3_1_1x1_reduce."""
     with torch.device("meta"):
         model = create_model("pspnet_resnet50", 150, **options)
@@ -150,7 +150,7 @@ def test_a_narrow_mobilenetv2_is_googles_with_its_whole_head() -> None:
 
 
 @pytest.mark.parametrize(("options", "eps"), [({}, 1e-5), ({"norm_eps": 1e-3}, 1e-3)])
-def test_norms_of_deeplabs_mobilenetv2(options: dict[str, float], eps: float) -> None:
+def test_norms_of_deeplabs_mobilenetv2(options: dict[str, Any], eps: float) -> None:
     """torchvision's eps, or slim's default in the backbone of the authors; their model.py sets 1e-5 after it."""
     model = tiny("deeplabv3plus_mobilenetv2", **options)
     assert isinstance(model, DeepLabV3Plus)
