@@ -53,11 +53,12 @@ class DataConfig:
     path: str = setting("", "Folder of the dataset.")
     format: str | None = setting(None, "Format of the dataset, as `pixelwise datasets` lists it; null detects it.")
     train_split: str = setting("train", "Split to train on.")
-    val_split: str = setting("val", "Split that chooses the best checkpoint; never the test split.")
-    batch_size: int = setting(8, "Images per step and device.", ge=1)
+    val_split: str = setting("val", "Split on which the best checkpoint is chosen; never the test split.")
+    batch_size: int = setting(8, "Images per batch and device; a step averages `grad_accum_steps` batches.", ge=1)
     sampling: Literal["shuffle", "replacement"] = setting(
         "shuffle",
-        "`shuffle` shows each image once per epoch; `replacement` draws each time from all, as FCN's data layer.",
+        "`shuffle` shows each image once per epoch; "
+        "`replacement` draws each image independently, like the FCN authors' data layer.",
     )
     workers: int = setting(
         1, "Processes that load and augment images; 0 does it in the training process.", ge=0, le=256
@@ -69,13 +70,20 @@ class DataConfig:
 
 @dataclass
 class AugmentConfig:
-    """Random changes of image and mask in training. Outside the image lies the mean color, which the loss ignores."""
+    """Random changes of image and mask in training.
+
+    Pixels outside the image have the mean color, or with `context_px` a reflection of the image; the loss ignores them.
+    """
 
     crop: list[int] = setting(
         [320, 448], "Height and width of the crop; [0, 0] keeps whole images (batch size 1).", ge=0, le=2**15, length=2
     )
     scale: list[float] = setting(
-        [0.6, 1.9], "Range of the random zoom, uniform in its logarithm.", ge=0.01, le=100, length=2
+        [0.6, 1.9],
+        "Range of the random zoom: 2 shows objects at twice their size; uniform in its logarithm.",
+        ge=0.01,
+        le=100,
+        length=2,
     )
     aspect: float = setting(1.0, "Largest random change of the aspect ratio, as a factor; 1 keeps it.", ge=1, le=10)
     instance_crops: Literal["none", "ground_truth", "proposals"] = setting(
@@ -89,7 +97,7 @@ class AugmentConfig:
     contrast: float = setting(0.0, "Largest relative change of contrast.", ge=0, le=1)
     saturation: float = setting(0.0, "Largest relative change of saturation.", ge=0, le=1)
     hue: float = setting(0.0, "Largest shift of hue, in degrees.", ge=0, le=180)
-    gamma: float = setting(0.0, "Largest change of gamma, in powers of two.", ge=0, le=1)
+    gamma: float = setting(0.0, "Largest change of gamma: for g, the exponent is between 2**-g and 2**g.", ge=0, le=1)
     classmix_prob: float = setting(
         0.0, "Probability of ClassMix: half of the classes of a second image are pasted over the crop.", ge=0, le=1
     )
@@ -189,7 +197,7 @@ class TrainConfig:
 
     steps: int = setting(10000, "Optimizer steps.", ge=1)
     validate_every: int = setting(500, "Steps between validations (also after the last step).", ge=1)
-    save_every: int = setting(250, "Steps between checkpoints `last`.", ge=1)
+    save_every: int = setting(250, "Save `checkpoints/last` every this many steps.", ge=1)
     log_every: int = setting(20, "Steps between lines of metrics.csv.", ge=1)
     seed: int = setting(0, "Seed; all randomness is a function of the seed and the step.", ge=0, lt=2**31)
     precision: Literal["auto", "float32", "bfloat16"] = setting(
@@ -200,7 +208,9 @@ class TrainConfig:
     )
     compile: bool = setting(False, "Use torch.compile: faster steps after a minute; on a CPU it needs a C++ compiler.")
     freeze_norm: bool = setting(False, "Keep the running statistics of batch norm fixed.")
-    device: Literal["auto", "cpu", "cuda"] = setting("auto", "`auto` uses GPUs if there are any.")
+    device: Literal["auto", "cpu", "cuda"] = setting(
+        "auto", "`auto` is a GPU if there is one; how many is `train.devices`."
+    )
     devices: int = setting(1, "Devices of this node.", ge=1)
     nodes: int = setting(1, "Nodes; start one process group on each with torchrun.", ge=1)
     loggers: list[str] = setting([], "Further loggers: tensorboard, wandb (offline unless WANDB_MODE=online).")

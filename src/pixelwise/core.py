@@ -282,18 +282,18 @@ class Sample:
 class Batch(NamedTuple):
     """One batch of training data, as the loader makes it.
 
-    images         (B, C, H, W) uint8; for a network with `context_px`, larger than the masks by that on each side
+    images         (B, C, H, W) uint8; for a network with `context_px`, with as many extra pixels on each side
     masks          (B, H, W) int64 class ids with the taxonomy's ignore id
     keys           names of the B samples
     pixel_weights  (B, H, W) float32, added to each pixel's weight in the loss (U-Net's border weights), or None
-    num_replaced   samples that stand in for images that could not be read
+    num_skipped    images that could not be read; the next one was taken in their place
     """
 
     images: Tensor
     masks: Tensor
     keys: tuple[str, ...]
     pixel_weights: Tensor | None = None
-    num_replaced: int = 0
+    num_skipped: int = 0
 
 
 class Output(NamedTuple):

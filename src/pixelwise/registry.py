@@ -99,10 +99,13 @@ class Registry(Generic[T]):
         return decorate
 
     def __getitem__(self, name: str) -> Entry[T]:
-        try:
-            return self._entries[name]
-        except KeyError:
-            raise UnknownNameError(name, f"no such {self.kind}", suggest(name, self._entries)) from None
+        self.check_name(name)
+        return self._entries[name]
+
+    def check_name(self, name: str) -> None:
+        """Raise UnknownNameError, with the nearest known names, for a name that is not registered."""
+        if name not in self._entries:
+            raise UnknownNameError(name, f"no such {self.kind}", suggest(name, self._entries))
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries

@@ -191,13 +191,13 @@ def test_a_bad_image_stops_with_its_name(workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_skipped_image_is_replaced_and_counted(workers: int) -> None:
+def test_a_skipped_image_is_counted(workers: int) -> None:
     split = Numbers(5, broken=[2])
     sampler = ResumableBatchSampler(0, 5, batch_size=2)
     plain = [batch.keys for batch in TrainLoader(AugmentedDataset(Numbers(5), keep, seed=0), sampler, workers)]
     batches = list(TrainLoader(AugmentedDataset(split, keep, seed=0, on_read_error="skip"), sampler, workers))
     assert [batch.keys for batch in batches] == [tuple("p3" if key == "p2" else key for key in keys) for keys in plain]
-    assert sum(batch.num_replaced for batch in batches) == 2
+    assert sum(batch.num_skipped for batch in batches) == 2
 
 
 def test_nothing_left_to_skip_to() -> None:
@@ -219,7 +219,7 @@ def test_windows_lie_side_by_side(length: int, window: int) -> None:
 def test_an_epoch_of_windows_shows_every_pixel_once(tmp_path: Path) -> None:
     split = open_dataset(write_dataset(tmp_path, num_train=3, size=(32, 48))).split("train")
     config = AugmentConfig(crop=[16, 16], scale=[1.0, 1.0], flip=0.0)
-    draws = AugmentedDataset(split, Augment(config, 255), seed=5, windows=(16, 16))
+    draws = AugmentedDataset(split, Augment(config, 255), seed=5, tile_size=(16, 16))
     shown = [draws[number] for number in range(18)]
     wanted = [
         (
@@ -246,11 +246,11 @@ def test_windows_of_a_mask_that_cannot_be_read(tmp_path: Path, on_read_error: Li
     config = AugmentConfig(crop=[16, 16], scale=[1.0, 1.0], flip=0.0)
     if on_read_error == "stop":
         with pytest.raises(InputError, match=bad.name):
-            AugmentedDataset(split, Augment(config, 255), seed=5, windows=(16, 16))
+            AugmentedDataset(split, Augment(config, 255), seed=5, tile_size=(16, 16))
         return
-    draws = AugmentedDataset(split, Augment(config, 255), seed=5, on_read_error=on_read_error, windows=(16, 16))
+    draws = AugmentedDataset(split, Augment(config, 255), seed=5, on_read_error=on_read_error, tile_size=(16, 16))
     samples = [draws[number] for number in range(13)]
-    assert sum(sample.is_replaced for sample in samples) == 1
+    assert sum(sample.after_skip for sample in samples) == 1
     assert {sample.key for sample in samples} == {"p0", "p2"}
 
 
@@ -272,7 +272,7 @@ def test_collate_keeps_ids_beyond_255() -> None:
     batch = collate([TrainingSample("a", np.zeros((2, 2, 3), np.uint8), np.full((2, 2), 65535, np.uint16))])
     assert int(batch.masks.max()) == 65535
     assert batch.images.shape == (1, 3, 2, 2)
-    assert batch.num_replaced == 0
+    assert batch.num_skipped == 0
 
 
 def test_mixing_pastes_a_second_sample_and_leaves_the_first_draws_alone() -> None:

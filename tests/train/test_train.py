@@ -20,19 +20,21 @@ from torch import nn
 
 import pixelwise
 from helpers.tiny_data import TINY_FCN, tiny_config, write_dataset
+from pixelwise.cli import main
 from pixelwise.config import Config, ModelConfig
 from pixelwise.core import Batch, Taxonomy
 from pixelwise.data import open_dataset
 from pixelwise.errors import CheckpointError, ConfigError, DatasetError, ImageError, InputError, Interrupted
 from pixelwise.evaluation.evaluator import evaluate_model, read_scores
 from pixelwise.models import create_model
-from pixelwise.train.build import build_model, choose_memory_format, class_weights
+from pixelwise.train.build import build_model, choose_memory_format, make_class_weights
 from pixelwise.train.callbacks import make_loggers, silence_lightning
 from pixelwise.train.ema import ModelEMA
 from pixelwise.train.finish import finish_run
 from pixelwise.train.module import TrainingModule
 from pixelwise.train.run import train
 from pixelwise.train.run_folder import COLUMNS, RunFolder
+from pixelwise.train.schedule import lr_factor
 from pixelwise.train.state import read_newest_state
 from pixelwise.weights.checkpoint import load_checkpoint
 
@@ -74,9 +76,9 @@ def test_a_run_writes_its_folder(data: Path, tmp_path: Path) -> None:
     config = tiny_config(data, train={"ema": 0.9})
     out = tmp_path / "run"
     scores = train(config, out, command="pixelwise train x")
-    page = finish_run(config, out)
+    finished = finish_run(config, out)
     assert scores is not None
-    assert page == out / "report.html"
+    assert finished.report == out / "report.html"
     written = {
         str(path.relative_to(out)) for path in out.rglob("*") if path.is_file() and path.parent.name != "samples"
     }
@@ -109,7 +111,7 @@ def test_a_run_writes_its_folder(data: Path, tmp_path: Path) -> None:
     assert "pixelwise train x" in card["command"]
     (measurement,) = card["scores"]
     assert (measurement["split"], measurement["metrics"]["mean_iou"]) == ("val", scores.mean_iou)
-    assert json.loads((out / "environment.json").read_text())["replaced_images"] == 0
+    assert json.loads((out / "environment.json").read_text())["skipped_images"] == 0
 
 
 def test_the_logged_score_is_that_of_the_checkpoint(data: Path, tmp_path: Path) -> None:
@@ -127,6 +129,30 @@ def test_the_logged_score_is_that_of_the_checkpoint(data: Path, tmp_path: Path) 
     written = read_scores(tmp_path / "run" / "scores.json")
     assert written.scores.mean_iou == scores.mean_iou
     assert written.protocol.precision == "float32"
+
+
+def test_the_printed_scores_are_those_of_the_best_checkpoint(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each validation is a line of its own, after its step; the last lines score the best checkpoint, not the last."""
+    file, out = tmp_path / "config.yaml", tmp_path / "run"
+    diverging = {"lr": 0.3, "schedule": "constant", "clip_norm": 0}
+    file.write_text(tiny_config(data, train={"validate_every": 1}, optimizer=diverging).to_yaml())
+    assert main(["train", str(file), "--out", str(out)]) == 0
+    by_step = {int(row["step"]): float(row["miou"]) for row in rows(out) if row["split"] == "val"}
+    best = max(by_step, key=lambda step: by_step[step])
+    assert by_step[best] > by_step[6] + 0.01, "the example must get worse after its best step"
+    lines = capsys.readouterr().out.splitlines()
+    for step, miou in by_step.items():
+        (place,) = (n for n, line in enumerate(lines) if line.startswith(f"step {step}/6 validation: "))
+        assert f"mean IoU {100 * miou:.1f}%" in lines[place]
+        assert lines[place - 1].startswith(f"step {step}/6 loss ")
+        assert "miou" not in lines[place - 1]
+    segmenter = pixelwise.load(out / "checkpoints" / "best", device="cpu")
+    again = evaluate_model(segmenter, open_dataset(data).split("val"), boundary=False).scores
+    assert again.mean_iou == pytest.approx(by_step[best], rel=1e-5)
+    assert lines[-2] == f"best checkpoint, step {best}: {again.summary()}"
+    assert lines[-1] == f"{out / 'checkpoints' / 'best'}, report {out / 'report.html'}"
 
 
 def test_two_runs_of_one_seed_are_equal_and_of_two_differ(data: Path, tmp_path: Path) -> None:
@@ -226,6 +252,50 @@ def test_a_change_of_sampling_is_reported(data: Path, tmp_path: Path, capsys: py
     assert "data.batch_size changed: from here on, images and crops differ" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("schedule", ["constant", "step", "poly", "cosine"])
+def test_a_stretched_schedule_is_reported(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], schedule: str
+) -> None:
+    """A longer run reports it where the rates of an unbroken run of that length would have been others."""
+    changes = {"optimizer": {"schedule": schedule, "lr": 0.01, "clip_norm": 0}, "augment": {"crop": [16, 16]}}
+    for steps in (4, 6):
+        config = tiny_config(data, train={"steps": steps}, **changes)
+        train(config, tmp_path / "run", resume=steps == 6)
+    rates = [float(row["lr"]) for row in rows(tmp_path / "run") if row["split"] == "train"]
+    unbroken = [config.optimizer.lr * lr_factor(step, 6, config.optimizer) for step in range(6)]
+    lines = capsys.readouterr().out.splitlines()
+    assert f"resuming {tmp_path / 'run'} at step 4 of 6" in lines
+    reported = [line for line in lines if line.startswith("train.steps changed from 4 to 6: ")]
+    assert bool(reported) == (rates != pytest.approx(unbroken, rel=1e-4))
+    assert len(reported) == (schedule in ("poly", "cosine"))
+
+
+def test_a_resumed_run_takes_its_own_settings(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A recipe that is not read is reported, and one that does not exist is an error."""
+    saved, other, out = tmp_path / "saved.yaml", tmp_path / "other.yaml", tmp_path / "run"
+    config = tiny_config(data, train={"steps": 1})
+    saved.write_text(config.to_yaml())
+    other.write_text(config.updated({"optimizer": {"momentum": 0.5}}).to_yaml())
+    assert main(["train", str(saved), "--out", str(out)]) == 0
+    state = (out / "checkpoints" / "last" / "state.safetensors").read_bytes()
+    resumed = ["--out", str(out), "--resume"]
+    notice = f"{out / 'config.yaml'}: its settings are used, not those of {other}, which differ in "
+    for source, notices in (
+        (str(saved), []),
+        (str(data), []),
+        (str(other), [notice + "--optimizer.momentum"]),
+    ):
+        capsys.readouterr()
+        assert main(["train", source, *resumed]) == 0
+        output = capsys.readouterr()
+        assert output.err.splitlines() == notices
+        assert f"resuming {out} at step 1 of 1" in output.out.splitlines()
+        assert Config.from_yaml(out / "config.yaml") == config
+    assert main(["train", "nonsense_recipe", *resumed]) == 2
+    assert "nonsense_recipe: no such recipe" in capsys.readouterr().err
+    assert (out / "checkpoints" / "last" / "state.safetensors").read_bytes() == state
+
+
 def test_lines_that_a_kill_cut_are_dropped(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     for step in (1, 2, 3):
@@ -307,14 +377,14 @@ def test_batch_norm_over_one_value_is_explained(data: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_cut_image_stops_the_run_or_is_replaced(data: Path, tmp_path: Path, workers: int) -> None:
+def test_a_cut_image_stops_the_run_or_is_skipped(data: Path, tmp_path: Path, workers: int) -> None:
     bad = data / "images" / "train" / "p3.png"
     bad.write_bytes(bad.read_bytes()[:200])
     with pytest.raises(ImageError, match=r"p3\.png: "):
         train(tiny_config(data, data={"workers": workers}), tmp_path / "stop")
     train(tiny_config(data, data={"workers": workers}, train={"on_read_error": "skip"}), tmp_path / "skip")
     # Twelve draws are one epoch of seven and five more.
-    assert json.loads((tmp_path / "skip" / "environment.json").read_text())["replaced_images"] in (1, 2)
+    assert json.loads((tmp_path / "skip" / "environment.json").read_text())["skipped_images"] in (1, 2)
 
 
 def test_a_signal_before_the_first_step_stops_at_once(
@@ -381,14 +451,14 @@ def test_class_weights_of_a_split(data: Path) -> None:
     split = open_dataset(data).split("train")
     masks = np.concatenate([np.asarray(Image.open(path)).ravel() for path in (data / "masks" / "train").iterdir()])
     shares = np.array([(masks == k).sum() for k in range(3)]) / (masks != 255).sum()
-    found = class_weights(tiny_config(data, loss={"class_weights": "log"}).loss, split)
+    found = make_class_weights(tiny_config(data, loss={"class_weights": "log"}).loss, split)
     assert found is not None
     assert found.tolist() == pytest.approx((1 / np.log(1.1 + shares)).tolist(), rel=1e-6)
-    given = class_weights(tiny_config(data, loss={"class_weights": [1, 2, 3]}).loss, split)
+    given = make_class_weights(tiny_config(data, loss={"class_weights": [1, 2, 3]}).loss, split)
     assert given is not None
     assert given.dtype == torch.float32
     with pytest.raises(ConfigError, match="expected 3 numbers"):
-        class_weights(tiny_config(data, loss={"class_weights": [1, 2]}).loss, split)
+        make_class_weights(tiny_config(data, loss={"class_weights": [1, 2]}).loss, split)
 
 
 def test_a_split_without_masks_is_named(data: Path, tmp_path: Path) -> None:
@@ -470,7 +540,7 @@ def test_images_have_the_memory_format_of_the_weights(
 
 @pytest.mark.parametrize("name", ["fcn32s_late_fusion_vgg16", "fcn8s_two_heads_vgg16"])
 def test_networks_of_two_images_or_two_masks_are_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"--model\.name: .* train it from Python"):
+    with pytest.raises(ConfigError, match=r"--model\.name: .*write your own training loop"):
         build_model(ModelConfig(name, {"width_mult": 1 / 16}), Taxonomy(("a", "b")))
 
 

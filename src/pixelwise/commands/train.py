@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..config import Config, parse_overrides
-from ..errors import ConfigError, InputError
+from ..errors import ConfigError, InputError, listed
 from ..recipes import recipe_file
 from ..registry import suggest
 
@@ -42,11 +42,12 @@ def train(
     source
         A dataset folder, the name of a recipe, or a YAML file with settings.
     out
-        Folder of the run: checkpoints, metrics.csv, report.html.
+        Folder of the run: config.yaml, environment.json, metrics.csv, checkpoints, scores.json, samples, report.html.
     model
         A network of `pixelwise models`; short for --model.name.
     resume
-        Continue the run in --out from its last saved state.
+        Continue the run in --out from its last saved state, with its settings and the options given here. SOURCE then
+        only says where the data is.
     dry_run
         Check every image and mask, build the network, and stop before the first step.
     print_config
@@ -70,19 +71,19 @@ def train(
 
     silence_lightning()
     command = shlex.join(["pixelwise", *sys.argv[1:]])
-    scores = train_network(config, out, resume=resume, command=command)
+    train_network(config, out, resume=resume, command=command)
     if process_rank() == 0:
-        page = finish_run(config, out)
-        if scores is not None:
-            print(scores.summary())
-        print(f"best checkpoint {out / 'checkpoints' / 'best'}, report {page}")
+        finished = finish_run(config, out)
+        print(f"{finished.checkpoint.name} checkpoint, step {finished.step}: {finished.scores.summary()}")
+        print(f"{finished.checkpoint}, report {finished.report}")
     return 0
 
 
 def read_settings(source: str, overrides: Sequence[str], *, model: str | None, resumed: Path | None) -> Config:
     """Return the settings of a command line: those of the resumed run or the recipe, with the given options on top.
 
-    Raises ConfigError for a wrong option or source, UnknownNameError for an unknown recipe.
+    Prints a notice if those of the recipe would differ from those of the resumed run. Raises ConfigError for a wrong
+    option or source, UnknownNameError for an unknown recipe.
     """
     for token in overrides:
         name = token.partition("=")[0]
@@ -95,10 +96,7 @@ def read_settings(source: str, overrides: Sequence[str], *, model: str | None, r
     if model is not None:
         changes.setdefault("model", {})["name"] = model
     path = Path(source)
-    saved = resumed / "config.yaml" if resumed else None
-    if saved and saved.exists():
-        config = Config.from_yaml(saved)
-    elif path.suffix in (".yaml", ".yml"):
+    if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise ConfigError(path, "no such file", fix)
         config = Config.from_yaml(path)
@@ -108,16 +106,35 @@ def read_settings(source: str, overrides: Sequence[str], *, model: str | None, r
         raise ConfigError(source, "is neither a folder nor a .yaml file", fix)
     else:
         config = Config.from_yaml(recipe_file(source))
+    saved = resumed / "config.yaml" if resumed else None
+    if saved and saved.exists():
+        of_source, config = config, Config.from_yaml(saved)
+        if not path.is_dir():
+            _print_differences(saved, config.updated(changes), source, of_source.updated(changes))
     if path.is_dir():
         changes.setdefault("data", {}).setdefault("path", source)
     return config.updated(changes)
+
+
+def _print_differences(saved: Path, config: Config, source: str, of_source: Config) -> None:
+    """Print which settings of SOURCE a resumed run does not take; a recipe without a dataset path does not count."""
+    from ..train.ranks import process_rank
+
+    differing = [
+        f"--{section}.{option.name}"
+        for (section, option, value), (_, _, other) in zip(config.items(), of_source.items(), strict=True)
+        if value != other and (section, option.name, other) != ("data", "path", "")
+    ]
+    if differing and process_rank() == 0:
+        line = f"{saved}: its settings are used, not those of {source}, which differ in {listed(differing, 8)}"
+        print(line, file=sys.stderr)
 
 
 def _dry_run(config: Config) -> int:
     """Read every image and mask of both splits and build the network. Raises InputError if some cannot be used."""
     from ..data import open_dataset
     from ..data.counts import check_classes
-    from ..train.build import build_model, class_weights
+    from ..train.build import build_model, make_class_weights
 
     dataset = open_dataset(config.data.path, config.data.format)
     failures = []
@@ -136,7 +153,7 @@ def _dry_run(config: Config) -> int:
     train_split = dataset.split(config.data.train_split)
     for line in check_classes(train_split):
         print(f"warning: {line}", file=sys.stderr)
-    class_weights(config.loss, train_split)
+    make_class_weights(config.loss, train_split)
     model = build_model(config.model, dataset.taxonomy)
     count = sum(p.numel() for p in model.parameters())
     print(f"{dataset.name}: all images can be read; {config.model.name} has {count:,} parameters; ready to train")

@@ -39,14 +39,14 @@ class TrainingSample(NamedTuple):
     image          (H + 2 * context_px, W + 2 * context_px, C) uint8
     mask           (H, W) class ids
     pixel_weights  (H, W) float32, U-Net's border weights, or None if they are not asked for
-    is_replaced    whether it stands in for an image that could not be read
+    after_skip     whether an image that could not be read was skipped, and this one taken in its place
     """
 
     key: str
     image: NDArray[np.uint8]
     mask: NDArray[Any]
     pixel_weights: NDArray[np.float32] | None = None
-    is_replaced: bool = False
+    after_skip: bool = False
 
 
 def draw_index(number: int, num_samples: int, seed: int, sampling: Literal["shuffle", "replacement"]) -> int:
@@ -70,10 +70,10 @@ class AugmentedDataset(Dataset[TrainingSample]):
     transform      see `Transform`
     seed           of all randomness, together with the number of the draw
     sampling       see `draw_index`
-    on_read_error  "skip" replaces an image that cannot be read by the next one, "stop" raises its error
+    on_read_error  "skip" takes the next image in place of one that cannot be read, "stop" raises its error
     cache_bytes    bytes of decoded samples to keep in memory; those read first are kept
     classmix_prob  probability of pasting half of the classes of a second sample over the first
-    windows        (height, width) of tiled crops: a draw shows one window of all images; None draws crops anywhere
+    tile_size      (height, width) of tiled crops: a draw shows one tile of all images; None draws crops anywhere
     border_weight  U-Net's w0, and border_sigma its sigma, for the pixel weights; 0 gives none
     """
 
@@ -85,7 +85,7 @@ class AugmentedDataset(Dataset[TrainingSample]):
     on_read_error: Literal["stop", "skip"] = "stop"
     cache_bytes: int = 2**31
     classmix_prob: float = 0.0
-    windows: tuple[int, int] | None = None
+    tile_size: tuple[int, int] | None = None
     border_weight: float = 0.0
     border_sigma: float = 5.0
     _cached: dict[int, Sample] = field(default_factory=dict, init=False, repr=False)
@@ -94,20 +94,20 @@ class AugmentedDataset(Dataset[TrainingSample]):
 
     def __post_init__(self) -> None:
         self._bytes_left = self.cache_bytes
-        # All that a draw can show: an image and, for tiled crops, the center of a window.
+        # All that a draw can show: an image and, for tiled crops, the center of a tile.
         for index in range(len(self.split)):
-            centers = window_centers(self._mask_size(index), self.windows) if self.windows else [None]
+            centers = window_centers(self._mask_size(index), self.tile_size) if self.tile_size else [None]
             self._crops += [(index, center) for center in centers]
 
     def _mask_size(self, index: int) -> tuple[int, int]:
-        """Return (height, width) of a sample, or that of a window for one that cannot be read and will be skipped."""
-        assert self.windows is not None, "only windows depend on sizes"
+        """Return (height, width) of a sample, or that of a tile for one that cannot be read and will be skipped."""
+        assert self.tile_size is not None, "only tiled crops depend on sizes"
         try:
             mask = self.split.read_labels(self.split.items[index])
         except InputError:
             if self.on_read_error == "stop":
                 raise
-            return self.windows
+            return self.tile_size
         assert mask is not None, "a training split has masks"
         return mask.shape[0], mask.shape[1]
 
@@ -116,16 +116,16 @@ class AugmentedDataset(Dataset[TrainingSample]):
         rng = np.random.default_rng([self.seed, _AUGMENT, number])
         ignore_id = self.split.taxonomy.ignore_id
         index = draw_index(number, len(self._crops), self.seed, self.sampling)
-        key, pair, is_replaced = self._augment(index, rng)
+        key, pair, after_skip = self._augment(index, rng)
         if rng.random() < self.classmix_prob:
-            _, source, second_is_replaced = self._augment(int(rng.integers(len(self._crops))), rng)
+            _, source, second_after_skip = self._augment(int(rng.integers(len(self._crops))), rng)
             pair = paste_classes(pair, source, ignore_id, rng)
-            is_replaced = is_replaced or second_is_replaced
+            after_skip = after_skip or second_after_skip
         image, mask = pair
         weights = None
         if self.border_weight:
             weights = border_weights(label_instances(mask, ignore_id), self.border_weight, self.border_sigma)
-        return TrainingSample(key, image, mask, weights, is_replaced)
+        return TrainingSample(key, image, mask, weights, after_skip)
 
     def _augment(self, index: int, rng: np.random.Generator) -> tuple[str, Pair, bool]:
         """Return key, augmented pair and False; or those of the next readable sample and True."""
@@ -178,7 +178,7 @@ def collate(samples: Sequence[TrainingSample]) -> Batch:
         masks=torch.from_numpy(np.stack([np.asarray(s.mask, np.int64) for s in samples])),
         keys=tuple(s.key for s in samples),
         pixel_weights=torch.from_numpy(np.stack(weights)) if weights else None,
-        num_replaced=sum(s.is_replaced for s in samples),
+        num_skipped=sum(s.after_skip for s in samples),
     )
 
 

@@ -44,8 +44,8 @@ def build_model(settings: ModelConfig, taxonomy: Taxonomy, resumed: Path | None 
             if model.in_channels != 3
             else f"{settings.name} has {model.num_heads} heads"
         )
-        fix = "train it from Python"
-        raise ConfigError("--model.name", f"{what}; the command reads RGB images with one mask each", fix)
+        fix = "write your own training loop around `pixelwise.create_model`"
+        raise ConfigError("--model.name", f"{what}; `pixelwise train` takes RGB images with one mask each", fix)
     if source is not None and resumed is None:
         print(start_from(model, source, settings.init_from))
     if settings.train_only == "score_layers":
@@ -104,7 +104,7 @@ def training_forward(model: SegmentationModel, config: Config) -> Callable[[Tens
         return model.forward_low_res if config.loss.resolution == "logits" else model.forward
     if model.context_px != context:
         what = f"{config.model.name} expects {model.context_px}, got {context}"
-        raise ConfigError("--augment.context_px", what, "give that number, or leave the option out")
+        raise ConfigError("--augment.context_px", what, f"set --augment.context_px {model.context_px}")
 
     def forward_with_context(images: Tensor) -> Output:
         height, width = images.shape[-2:]
@@ -119,7 +119,7 @@ def training_transform(settings: AugmentConfig, ignore_id: int) -> Transform:
     return augment if settings.instance_crops == "none" else InstanceCrops(augment, settings.instance_crops, ignore_id)
 
 
-def class_weights(settings: LossConfig, split: Split, *, skip_bad: bool = False) -> Tensor | None:
+def make_class_weights(settings: LossConfig, split: Split, *, skip_bad: bool = False) -> Tensor | None:
     """Return the class weights (K,) float32 of the loss, or None; `skip_bad` as in `count_pixels`."""
     scheme, count = settings.class_weights, split.taxonomy.num_classes
     if scheme == "none":

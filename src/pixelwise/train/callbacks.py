@@ -28,9 +28,18 @@ if TYPE_CHECKING:
 
 
 class StopSignals(Callback):
-    """SIGINT, SIGTERM and SIGUSR1 end the run after the current step; outside the loop, or at a second SIGINT, at once.
+    """Stop a run on SIGINT, SIGTERM or SIGUSR1, with its state saved.
 
-    subject   what the error names: the folder of the run
+    The first signal ends the run after the current step. A second Ctrl-C (SIGINT), or any signal while no step is
+    running, ends it at once. In order:
+
+    1. `caught` installs the handlers around the whole run.
+    2. `on_train_start` installs them again, since Lightning sets its own.
+    3. A signal sets `received`; the step goes on.
+    4. After the step, `AfterStep` asks `any_rank_received`, saves, and sets `trainer.should_stop`.
+    5. `train` raises Interrupted once Lightning's loop has ended.
+
+    subject   subject of the error: the folder of the run
     received  number of the last signal, 0 before the first
     """
 
@@ -58,7 +67,7 @@ class StopSignals(Callback):
         self._set_handlers()
         self._in_loop = True
 
-    def agree(self, device: torch.device) -> bool:
+    def any_rank_received(self, device: torch.device) -> bool:
         """Return whether any rank has received a signal; all ranks get the same answer."""
         self.received = max_over_ranks(self.received, device)
         return self.received != 0
@@ -86,7 +95,7 @@ class _RunBar(RichProgressBar):
         return f"steps {self.done}..{self.steps}"
 
     def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
-        """Return what stands at the end of the bar: the loss, and the mean IoU of the last validation."""
+        """Return the numbers at the end of the bar: the loss."""
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         return {name: f"{value:.4f}" if isinstance(value, float) else value for name, value in metrics.items()}

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import Config
 from ..data import open_dataset
 from ..evaluation.evaluator import evaluate_model, write_scores
+from ..evaluation.metrics import Scores
 from ..inference.segmenter import load
 from ..visualization.examples import collect_examples, write_examples
 from ..visualization.report import write_report
 from ..weights.checkpoint import find_checkpoint
 
 
-def finish_run(config: Config, out: str | Path) -> Path:
-    """Write `scores.json`, `samples/` and `report.html` into the run's folder `out`; return the path of the report.
+@dataclass(frozen=True)
+class FinishedRun:
+    """The results of a run.
+
+    checkpoint  folder of the checkpoint that was scored: `checkpoints/best`, or `checkpoints/last`
+    step        the step that it was saved after
+    scores      its scores on the validation split
+    report      path of report.html
+    """
+
+    checkpoint: Path
+    step: int
+    scores: Scores
+    report: Path
+
+
+def finish_run(config: Config, out: str | Path) -> FinishedRun:
+    """Score the checkpoint of the run in `out`; write `scores.json`, `samples/` and `report.html` beside it.
 
     The best checkpoint is scored (the last one if no validation could be scored), in float32, on the run's device.
     """
@@ -25,4 +43,5 @@ def finish_run(config: Config, out: str | Path) -> Path:
     evaluation = evaluate_model(segmenter, split, dataset=dataset.name, model=str(folder))
     write_scores(Path(out) / "scores.json", evaluation)
     write_examples(Path(out) / "samples", collect_examples(segmenter, split, scores=evaluation.images))
-    return write_report(out)
+    step = segmenter.card["recipe"]["steps"]
+    return FinishedRun(folder, step, evaluation.scores, write_report(out))

@@ -15,8 +15,8 @@ from ..core import LowResLogits, Output
 from ..nn.upsampling import low_res_labels
 from .ranks import mean_over_ranks
 
-# Change a batch's seed into those of its patch sampling and of the pixels of its Lovász term: dropout draws from the
-# seed itself.
+# Offsets of the batch seed, so that patch sampling, the pixels of the Lovász term, and dropout (which uses the seed
+# itself) draw independently.
 _PATCH_STREAM, _LOVASZ_STREAM = 0x5EED_CE11, 0x5EED_1054
 
 

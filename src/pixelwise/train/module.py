@@ -42,7 +42,7 @@ class TrainingModule(lightning.LightningModule):
     """A network with its loss, optimizer and moving average.
 
     step          optimizer steps of the whole run, resumed or not
-    num_replaced  images so far that stood in for one that could not be read
+    num_skipped   images so far that could not be read; the next one was taken in their place
     loss_of_step  loss of the last step, a mean over ranks and accumulated batches
     """
 
@@ -68,20 +68,27 @@ class TrainingModule(lightning.LightningModule):
         forward = training_forward(model, config)
         self.forward_model = torch.compile(forward) if config.train.compile else forward
         self.step = 0
-        self.num_replaced = 0
+        self.num_skipped = 0
         self.loss_of_step = 0.0
         self._keys_of_step: list[str] = []
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Set what this batch depends on, from its number alone: the learning rate and the seed of dropout."""
+        """Set the learning rate and the seed of dropout, from the batch's number alone, and the training mode."""
         if batch_idx % self.config.optimizer.grad_accum_steps == 0:
             self.loss_of_step = 0.0
             self._keys_of_step = []
         set_lr(self.optimizer, lr_factor(self.step, self.config.train.steps, self.config.optimizer))
         torch.manual_seed(self._batch_seed(batch_idx))
+        self._set_train_mode()
+
+    def _set_train_mode(self) -> None:
+        """Put the model into training mode, except for batch norms whose running statistics stay as they are.
+
+        Those are all of them with `train.freeze_norm`, and those of frozen layers: a layer that `train_only` freezes
+        keeps its statistics as well as its weights.
+        """
         self.model.train()
         for module in self.model.modules():
-            # The statistics of a frozen layer are frozen as well as its weights.
             if isinstance(module, _BatchNorm) and (self.config.train.freeze_norm or not module.weight.requires_grad):
                 module.eval()
 
@@ -93,7 +100,7 @@ class TrainingModule(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute the loss of one batch. Raises InputError naming step and images if it is not finite."""
-        self.num_replaced += batch.num_replaced
+        self.num_skipped += batch.num_skipped
         self._keys_of_step += batch.keys
         output = self._forward(batch.images)
         loss: Tensor = self.loss(output, batch.masks, batch.pixel_weights, seed=self._batch_seed(batch_idx))
@@ -146,8 +153,12 @@ class TrainingModule(lightning.LightningModule):
         self.log(name, value, prog_bar=True, logger=False, rank_zero_only=True)
 
     @contextmanager
-    def ema_weights(self) -> Iterator[None]:
-        """Give the model the weights to validate and save inside the block: the moving average, if there is one."""
+    def saved_weights(self) -> Iterator[None]:
+        """Give the model the weights that are validated and saved, inside the block.
+
+        They are the moving average, if there is one, with rank 0's batch norm statistics on every rank. Without a
+        moving average the other ranks keep these statistics after the block.
+        """
         with nullcontext() if self.ema is None else self.ema.applied_to(self.model):
             copy_from_first(self.model)
             yield
@@ -170,4 +181,4 @@ class TrainingModule(lightning.LightningModule):
         if self.ema is not None:
             self.ema.load(ema)
         restore_optimizer(self.optimizer, state.tensors)
-        self.step, self.num_replaced = state.progress.step, state.progress.num_replaced
+        self.step, self.num_skipped = state.progress.step, state.progress.num_skipped

@@ -30,7 +30,7 @@ from ..files import write_text
 from ..inference.device import find_device
 from ..models import MODELS
 from ..weights.checkpoint import check_finite, is_checkpoint, save_checkpoint
-from .build import build_model, class_weights, training_transform
+from .build import build_model, make_class_weights, training_transform
 from .callbacks import StopSignals, make_loggers, make_progress_bar
 from .module import TrainingModule
 from .precision import choose_precision
@@ -52,7 +52,7 @@ def train(config: Config, out: str | Path, *, resume: bool = False, command: str
     settings, skip_bad = config.train, config.train.on_read_error == "skip"
     device = find_device(settings.device, "--train.device").type
     check_launch(settings, device)
-    MODELS[config.model.name]  # Raises for an unknown name, before the folder is made.
+    MODELS.check_name(config.model.name)
     is_first_rank = process_rank() == 0
     folder, signals = RunFolder(out), StopSignals(out)
 
@@ -65,10 +65,12 @@ def train(config: Config, out: str | Path, *, resume: bool = False, command: str
         for line in check_classes(train_split, skip_bad=skip_bad):
             print(f"warning: {line}", file=sys.stderr)
 
-    with signals.caught(), folder.opened(resume) if is_first_rank else nullcontext(), _denormals_flushed():
-        # Model, loss and optimizer, restored from the last state of a resumed run
+    lock = folder.opened(resume) if is_first_rank else nullcontext()
+    with signals.caught(), lock, _denormals_flushed():
+        # Model, loss and optimizer, restored from the last state of a resumed run. The constructor of `TrainingModule`
+        # makes the loss (losses.py), the optimizer (schedule.py) and the moving average (ema.py).
         torch.manual_seed(settings.seed)
-        weights = class_weights(config.loss, train_split, skip_bad=skip_bad)
+        class_weights = make_class_weights(config.loss, train_split, skip_bad=skip_bad)
         state, damaged = read_newest_state(folder.last) if resume else (None, [])
         for line in damaged:
             print(f"warning: skipped {line}")
@@ -76,12 +78,15 @@ def train(config: Config, out: str | Path, *, resume: bool = False, command: str
             print(f"{folder.last}: no state was saved yet, starting at step 0")
         resumed = folder.last if state and is_checkpoint(folder.last) else None
         model = build_model(config.model, dataset.taxonomy, resumed)
-        module = TrainingModule(model, config, dataset.taxonomy.ignore_id, class_weights=weights, device=device)
+        module = TrainingModule(model, config, dataset.taxonomy.ignore_id, class_weights=class_weights, device=device)
         if state is not None:
-            check_settings(config, state.settings, folder.last)
+            notices = check_settings(config, state.settings, folder.last)
             module.restore(state, folder.last)
+            if is_first_rank:
+                print(f"resuming {folder.path} at step {module.step} of {settings.steps}", *notices, sep="\n")
 
-        # Loop: Lightning calls `module.training_step` for each batch; after each step, `AfterStep` validates and saves
+        # Loop: Lightning calls `module.on_train_batch_start` (learning rate, seed) and `training_step` for each batch;
+        # after each step, `AfterStep` validates and saves.
         precision = choose_precision(settings.precision, device)
         progress = state.progress if state else TrainingProgress()
         after_step = AfterStep(
@@ -90,15 +95,17 @@ def train(config: Config, out: str | Path, *, resume: bool = False, command: str
         if is_first_rank:
             folder.truncate_metrics(module.step)
             write_text(folder.config, config.to_yaml())
-            folder.write_environment(precision=precision, device=device, replaced_images=module.num_replaced)
+            folder.write_environment(precision=precision, device=device, skipped_images=module.num_skipped)
         if module.step < settings.steps:
             callbacks = [signals, make_progress_bar(module.step, settings.steps), after_step]
-            trainer = _make_trainer(config, folder, step=module.step, device=device, callbacks=callbacks)
+            trainer = _make_trainer(
+                config, folder, step=module.step, device=device, precision=precision, callbacks=callbacks
+            )
             rank, world_size = trainer.global_rank, trainer.world_size
             loader = _make_loader(config, train_split, step=module.step, rank=rank, world_size=world_size)
             _fit(trainer, module, loader)
             if is_first_rank:
-                folder.write_environment(precision=precision, device=device, replaced_images=module.num_replaced)
+                folder.write_environment(precision=precision, device=device, skipped_images=module.num_skipped)
         if signals.received and module.step < settings.steps:
             what = f"stopped by {signal.Signals(signals.received).name} after step {module.step}, state saved"
             raise Interrupted(folder.path, what, "go on with --resume")
@@ -133,7 +140,7 @@ def _make_loader(config: Config, split: Split, *, step: int, rank: int, world_si
         on_read_error=settings.on_read_error,
         cache_bytes=data.cache_mib * 2**20 // max(data.workers, 1),
         classmix_prob=augment.classmix_prob,
-        windows=(augment.crop[0], augment.crop[1]) if augment.tiled_crops else None,
+        tile_size=(augment.crop[0], augment.crop[1]) if augment.tiled_crops else None,
         border_weight=config.loss.border_weight,
         border_sigma=config.loss.border_sigma,
     )
@@ -144,11 +151,10 @@ def _make_loader(config: Config, split: Split, *, step: int, rank: int, world_si
 
 
 def _make_trainer(
-    config: Config, folder: RunFolder, *, step: int, device: str, callbacks: list[Callback]
+    config: Config, folder: RunFolder, *, step: int, device: str, precision: str, callbacks: list[Callback]
 ) -> lightning.Trainer:
     """Return Lightning's Trainer for the steps that are left after `step` steps."""
     settings = config.train
-    precision = choose_precision(settings.precision, device)
     return lightning.Trainer(
         accelerator="gpu" if device == "cuda" else "cpu",
         devices=settings.devices,
@@ -156,6 +162,7 @@ def _make_trainer(
         strategy="auto" if settings.devices * settings.nodes == 1 else "ddp",
         precision="bf16-mixed" if precision == "bfloat16" else "32-true",
         max_steps=settings.steps - step,
+        # For Lightning the whole run is one epoch: the loader yields every batch that is left.
         max_epochs=1,
         accumulate_grad_batches=config.optimizer.grad_accum_steps,
         gradient_clip_val=config.optimizer.clip_norm or None,
@@ -166,6 +173,7 @@ def _make_trainer(
         enable_checkpointing=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
+        # `AfterStep` decides when to log, by `train.log_every`.
         log_every_n_steps=1,
         default_root_dir=folder.path,
     )
@@ -220,7 +228,7 @@ class AfterStep(Callback):
         if (batch_idx + 1) % self.config.optimizer.grad_accum_steps:
             return
         settings, step = self.config.train, module.step
-        stop = self.signals.agree(module.device)
+        stop = self.signals.any_rank_received(module.device)
         last = step == settings.steps
         validates, saves = (step % every == 0 or last for every in (settings.validate_every, settings.save_every))
         if validates or saves or stop:
@@ -256,7 +264,7 @@ class AfterStep(Callback):
     def _validate(self, module: TrainingModule) -> None:
         """Score the weights that will be saved (the moving average, if there is one); keep the best ones."""
         started = time.monotonic()
-        with module.ema_weights():
+        with module.saved_weights():
             scores = validate(
                 module.model,
                 self.val_split,
@@ -269,7 +277,8 @@ class AfterStep(Callback):
                 self.best_score, self.best_step = scores.mean_iou, module.step
                 if module.global_rank == 0:
                     save_checkpoint(self.folder.best, module.model, self.dataset.taxonomy, self._card(module))
-        module.log_live("miou", scores.mean_iou)
+        if module.global_rank == 0:
+            print(f"step {module.step}/{self.config.train.steps} validation: {scores.summary()}", flush=True)
         values = {
             "split": self.config.data.val_split,
             "miou": scores.mean_iou,
@@ -282,10 +291,10 @@ class AfterStep(Callback):
 
     def _save(self, module: TrainingModule) -> None:
         """Write the checkpoint `last`, to predict with, and the training state, to resume from."""
-        with module.ema_weights():
+        with module.saved_weights():
             if module.global_rank == 0:
                 save_checkpoint(self.folder.last, module.model, self.dataset.taxonomy, self._card(module))
-        progress = TrainingProgress(module.step, self.best_score, self.best_step, module.num_replaced)
+        progress = TrainingProgress(module.step, self.best_score, self.best_step, module.num_skipped)
         if module.global_rank == 0:
             save_state(self.folder.last, module.state_tensors(), progress, run_settings(self.config))
 

@@ -1,11 +1,17 @@
 """The folder of a run: its lock and its files.
 
 config.yaml        the resolved configuration
-environment.json   versions and hardware
-metrics.csv        one line per logged step and per validation
+environment.json   versions and hardware; number of images that could not be read
+metrics.csv        one line per logged step and per validation, see `COLUMNS`
 checkpoints/last   the newest weights to predict with, and state.safetensors to resume from
 checkpoints/best   the weights with the best validation mean IoU
 run.lock           locked by the process that trains; run.holder.json names it
+
+`finish_run` adds, after the last step:
+
+scores.json        scores of the best checkpoint on the validation split
+samples/           labeled images of the validation split
+report.html        the page that shows all of it
 """
 
 from __future__ import annotations
@@ -29,6 +35,8 @@ from ..files import make_folder, read_json, read_regular, sweep_temporaries, wri
 from ..weights.checkpoint import finish_save, is_checkpoint
 
 COLUMNS = ("step", "split", "lr", "loss", "miou", "pixel_accuracy", "mean_accuracy", "fw_iou", "seconds")
+"""Columns of metrics.csv. A training line has `lr`, the learning rate of the optimizer's first parameter group, and the
+loss of the step; a validation line has the scores (0..1) and the duration of the validation in seconds."""
 
 
 class RunFolder:

@@ -30,12 +30,12 @@ PREVIOUS = "state.previous.safetensors"
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """The numbers of a state: steps done, the best validation score and its step, images replaced so far."""
+    """The numbers of a state: steps done, the best validation score and its step, images skipped so far."""
 
     step: int = 0
     best_score: float = -1.0
     best_step: int = 0
-    num_replaced: int = 0
+    num_skipped: int = 0
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,10 @@ def read_state(path: Path) -> TrainingState:
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        progress = TrainingProgress(**parse_json(metadata["progress"]))
+        numbers = parse_json(metadata["progress"])
+        # States of earlier versions call it num_replaced.
+        numbers["num_skipped"] = numbers.pop("num_replaced", None) or numbers.get("num_skipped", 0)
+        progress = TrainingProgress(**numbers)
         settings = dict(parse_json(metadata["settings"]))
         intact = metadata["digest"] == _digest(tensors, metadata)
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:

@@ -15,7 +15,10 @@ from ..models.base import SegmentationModel
 def validate(
     model: SegmentationModel, split: Split, device: torch.device, *, rank: int = 0, world_size: int = 1
 ) -> Scores:
-    """Score a model on a whole split at native resolution; each image is scored by exactly one rank."""
+    """Score a model on a whole split at native resolution; each image is scored by exactly one rank.
+
+    It runs in float32, whatever the precision of the training, so the scores are those of `pixelwise evaluate`.
+    """
     was_training = model.training
     model.eval()
     taxonomy = split.taxonomy
