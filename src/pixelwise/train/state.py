@@ -102,9 +102,10 @@ def read_state(path: Path) -> TrainingState:
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        numbers = parse_json(metadata["progress"])
-        # States of earlier versions call it num_replaced.
-        numbers["num_skipped"] = numbers.pop("num_replaced", None) or numbers.get("num_skipped", 0)
+        numbers = dict(parse_json(metadata["progress"]))
+        if "num_replaced" in numbers:
+            # The name of `num_skipped` in states of earlier versions.
+            numbers["num_skipped"] = numbers.pop("num_replaced")
         progress = TrainingProgress(**numbers)
         settings = dict(parse_json(metadata["settings"]))
         intact = metadata["digest"] == _digest(tensors, metadata)
