@@ -257,7 +257,10 @@ def test_a_stretched_schedule_is_reported(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], schedule: str
 ) -> None:
     """A longer run reports it where the rates of an unbroken run of that length would have been others."""
-    changes = {"optimizer": {"schedule": schedule, "lr": 0.01, "clip_norm": 0}, "augment": {"crop": [16, 16]}}
+    changes: dict[str, Any] = {
+        "optimizer": {"schedule": schedule, "lr": 0.01, "clip_norm": 0},
+        "augment": {"crop": [16, 16]},
+    }
     for steps in (4, 6):
         config = tiny_config(data, train={"steps": steps}, **changes)
         train(config, tmp_path / "run", resume=steps == 6)
