@@ -14,7 +14,7 @@ from numbers import Integral, Real
 from types import MappingProxyType, UnionType
 from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from .errors import ConfigError, UnknownNameError
+from .errors import ConfigError, UnknownNameError, cut, shown
 
 T = TypeVar("T")
 Builder = TypeVar("Builder", bound=Callable[..., Any])
@@ -105,7 +105,7 @@ class Registry(Generic[T]):
     def check_name(self, name: str) -> None:
         """Raise UnknownNameError, with the nearest known names, for a name that is not registered."""
         if name not in self._entries:
-            raise UnknownNameError(name, f"no such {self.kind}", suggest(name, self._entries))
+            raise UnknownNameError(cut(name), f"no such {self.kind}", suggest(name, self._entries))
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries
@@ -121,10 +121,12 @@ class Registry(Generic[T]):
         entry = self[name]
         for option, value in options.items():
             if option not in entry.options:
-                raise ConfigError(f"{self.kind} {name}", f"has no option {option!r}", suggest(option, entry.options))
+                raise ConfigError(
+                    f"{self.kind} {name}", f"has no option {shown(option)}", suggest(option, entry.options)
+                )
             parameter = entry.options[option]
             if not _fits(value, parameter.annotation):
-                what = f"option {option}: expected {_in_words(parameter.annotation)}, got {value!r}"
+                what = f"option {option}: expected {_in_words(parameter.annotation)}, got {shown(value)}"
                 default = "" if parameter.default is parameter.empty else f"the default is {parameter.default!r}"
                 raise ConfigError(f"{self.kind} {name}", what, default)
         return entry.build(**{**entry.defaults, **(entry.tiny if tiny else {}), **options})

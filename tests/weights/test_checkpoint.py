@@ -175,9 +175,9 @@ def flip(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda f: cut(f / WEIGHTS), "SHA-256 differs"),
+        (lambda f: cut(f / WEIGHTS), "is incomplete or damaged"),
         (lambda f: flip(f / WEIGHTS), "SHA-256 differs"),
-        (lambda f: (f / WEIGHTS).write_bytes(b""), "SHA-256 differs"),
+        (lambda f: (f / WEIGHTS).write_bytes(b""), "is incomplete or damaged"),
         (
             lambda f: (f / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n"),
             "git lfs pull",
@@ -219,6 +219,39 @@ def test_damage_is_refused_in_one_line(tmp_path: Path, damage: Any, reason: str)
     assert reason in str(caught.value)
     assert "; fix: " in str(caught.value)
     assert str(folder) in str(caught.value)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="peak memory as POSIX tells it")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"in_channels": 10**9},
+        {"in_channels": 10**30},
+        {"num_classes": 2**63},
+        {"num_classes": 10**9},
+        {"name": "x" * 10**6},
+        {"options": {"x" * 10**6: 1}},
+        {"options": {**TINY_COMPACT, "channels": [10**9] * 4}},
+        {"options": {**TINY_COMPACT, "channels": [10**30] * 4}},
+        {"options": {**TINY_COMPACT, "num_blocks": [10**9, 1]}},
+        {"options": {**TINY_COMPACT, "preprocessing": {"order": "rgb", "mean": [0.0] * 10**5, "std": [1.0] * 10**5}}},
+        {"name": "fcn32s_vgg16", "options": {"width_mult": 1e300}},
+        {"name": "fcn32s_vgg16", "options": {"width_mult": float("inf")}},
+        {"name": "deeplabv3_resnet50", "options": {"width_mult": 1e6}},
+    ],
+)
+def test_no_configuration_takes_more_memory_than_the_weights(tmp_path: Path, changes: dict[str, Any]) -> None:
+    import resource
+
+    folder = saved(tmp_path / "a")
+    edit_model(folder, **changes)
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(folder)
+    # In seconds and in KiB. The longest line lists every network.
+    assert time.monotonic() - start < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 2**10
+    assert len(str(caught.value)) < len(str(folder)) + 1500
 
 
 def edit_model(folder: Path, taxonomy: int = 0, **changes: Any) -> None:

@@ -43,7 +43,7 @@ from torch import Tensor, nn
 from ..backbones import BACKBONES
 from ..backbones.classifier import ClassifierBackbone
 from ..core import LowResLogits
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError, ConfigError, shown
 from ..nn.channels import inflate_first_conv
 from ..nn.convolutionalize import conv_of_linear
 from ..nn.geometry import (
@@ -360,7 +360,7 @@ def build_backbone(name: str, in_channels: int, *, geometry: Geometry, width_mul
     known = [b for b in BACKBONES if issubclass(BACKBONES[b].product, ClassifierBackbone)]
     known = [b for b in known if BACKBONES[b].product.same_stem_padding is not None]
     if name not in known:
-        raise ConfigError("backbone", f"unknown FCN backbone {name!r}", suggest(name, known))
+        raise ConfigError("backbone", f"unknown FCN backbone {shown(name)}", suggest(name, known))
     entry, same = BACKBONES[name], geometry == "same"
     padding: dict[str, Any] = {"stem_padding": entry.product.same_stem_padding if same else CAFFE_PADDING}
     # AlexNet's and GoogLeNet's poolings are 3x3, so that "same" pads them too; VGG's are 2x2.

@@ -126,8 +126,8 @@ class Hypercolumns(SegmentationModel):
         preprocessing: str | Mapping[str, Any] = "caffe",
     ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
-        if min(grid_size, heatmap_size) < 1:
-            what = f"grid_size and heatmap_size must be >= 1, got {grid_size} and {heatmap_size}"
+        if not (1 <= grid_size <= 100 and 1 <= heatmap_size <= 1000):
+            what = f"expected grid_size in 1..100 and heatmap_size in 1..1000, got {grid_size} and {heatmap_size}"
             raise ConfigError("hypercolumns", what)
         net = create_backbone(backbone, in_channels=in_channels, width_mult=width_mult)
         assert isinstance(net, ChainBackbone)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError
+from ..errors import ConfigError, shown
 from ..registry import suggest
 
 # mean and std in units of 0..255. Sources: torchvision's ImageNet transforms (0.485, 0.456, 0.406 times 255); FCN's
@@ -53,13 +53,13 @@ class Preprocess(nn.Module):
     def __init__(self, spec: str | Mapping[str, Any], in_channels: int) -> None:
         super().__init__()
         if isinstance(spec, str) and spec not in PREPROCESSING:
-            raise ConfigError("preprocessing", f"unknown name {spec!r}", suggest(spec, PREPROCESSING))
+            raise ConfigError("preprocessing", f"unknown name {shown(spec)}", suggest(spec, PREPROCESSING))
         values = PREPROCESSING[spec] if isinstance(spec, str) else spec
         self.order: str = values["order"]
         mean = _fit_channels(values["mean"], in_channels, 127.5)
         std = _fit_channels(values["std"], in_channels, values["std"][-1])
         if self.order not in ("rgb", "bgr") or len(mean) != in_channels or len(std) != in_channels or min(std) <= 0:
-            what = f"got {values!r} for {in_channels} channels"
+            what = f"got {shown(values)} for {in_channels} channels"
             raise ConfigError(
                 "preprocessing", what, "order must be rgb or bgr; give one mean and one positive std per channel"
             )

@@ -16,7 +16,8 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,11 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
 
 from ..core import Taxonomy
-from ..errors import CheckpointError, ConfigError, ResourceError, UnknownNameError, os_reason, shown
+from ..errors import CheckpointError, ConfigError, ResourceError, UnknownNameError, cut, os_reason, shown
 from ..files import make_folder, read_json, write_bytes, write_text
 from ..models import ModelSpec, SegmentationModel
 from .model_card import render_card
@@ -43,6 +46,14 @@ _ATTEMPTS = 5
 # A configuration of 65,535 classes, the most that there can be, has 10 MB.
 _MAX_CONFIG_BYTES = 32 * 2**20
 _MODEL_KEYS = {"name", "num_classes", "in_channels", "options"}
+# The options come from a file, so a builder may fail in any of these ways; RuntimeError for sizes beyond torch's.
+_BUILD_ERRORS = (
+    TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError, MemoryError, AssertionError
+)  # fmt: skip
+# The largest integer among a network's options: real ones are channels and sizes in pixels, and builders make lists of
+# such lengths.
+_MAX_OPTION = 10**6
+_READ_ERRORS = (SafetensorError, OSError, struct.error, KeyError, ValueError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -148,6 +159,11 @@ def load_checkpoint(folder: str | Path, options: Mapping[str, Any] | None = None
         config_path, weights_path = _current_files(folder)
         config = _read_config(config_path)
         try:
+            shapes = read_shapes(weights_path)
+            spec, taxonomy = _check_config(config_path, config, shapes)
+            if options:
+                spec = _with_options(spec, options, shapes)
+            check_shapes(_shapes_of(spec, shapes), shapes, weights_path)
             tensors = read_safetensors(weights_path, sha256=config["weights"]["sha256"])
             break
         except CheckpointError:
@@ -157,9 +173,7 @@ def load_checkpoint(folder: str | Path, options: Mapping[str, Any] | None = None
     else:
         what = f"changed while it was being read ({_ATTEMPTS} attempts)"
         raise CheckpointError(folder, what, "wait for the run, or copy the folder")
-    model, taxonomy = _build(config_path, config)
-    if options:
-        model = _build_with_options(model.spec, options)
+    model = spec.build()
     load_weights(model, {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}, weights_path)
     return Checkpoint(model.eval(), taxonomy, config["card"])
 
@@ -195,33 +209,118 @@ def _read_config(path: Path) -> dict[str, Any]:
     return dict(config)
 
 
-def _build(path: Path, config: Mapping[str, Any]) -> tuple[SegmentationModel, Taxonomy]:
+def _check_config(
+    path: Path, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[ModelSpec, Taxonomy]:
+    """Return network and taxonomy of a configuration. Raises CheckpointError if they cannot be those of the tensors."""
     try:
         taxonomy = Taxonomy.from_dict(config["taxonomy"])
-        model = ModelSpec(**config["model"]).build()
+        spec = ModelSpec(**config["model"])
+        _shapes_of(spec, shapes)
     except (UnknownNameError, ConfigError) as error:
-        what = f"describes a network that this version cannot build: {error.subject}: {error.what}"
+        what = f"describes a network that this version cannot build: {cut(error.subject)}: {error.what}"
         raise CheckpointError(path, what, f"{error.fix or 'copy the folder again'} (or update pixelwise)") from error
-    # The options come from a file, so the builder may fail in any of these ways; RuntimeError if a size exceeds memory.
-    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-        what = f"describes a network that this version cannot build: {error}"
-        raise CheckpointError(path, what, "update pixelwise") from error
-    if model.num_classes != taxonomy.num_classes:
-        what = f"has {model.num_classes} classes in the network and {taxonomy.num_classes} in the taxonomy"
+    except _BUILD_ERRORS as error:
+        what = f"describes a network that this version cannot build: {_first_line(error)}"
+        raise CheckpointError(path, what, "copy the folder again, or update pixelwise") from error
+    if spec.num_classes != taxonomy.num_classes:
+        what = f"has {spec.num_classes} classes in the network and {taxonomy.num_classes} in the taxonomy"
         raise CheckpointError(path, what, "copy the folder again")
-    return model, taxonomy
+    return spec, taxonomy
 
 
-def _build_with_options(spec: ModelSpec, options: Mapping[str, Any]) -> SegmentationModel:
-    """Build the checkpoint's network with other options. Raises ConfigError for options that do not fit it."""
+def _with_options(spec: ModelSpec, options: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> ModelSpec:
+    """Return the checkpoint's network with other options. Raises ConfigError for options that do not fit it."""
     fix = f"see `pixelwise models {spec.name}`"
     fixed = sorted(_MODEL_KEYS & set(options))
     if fixed:
         raise ConfigError("options", f"{fixed[0]} is fixed by the checkpoint", fix)
+    spec = replace(spec, options={**spec.options, **options})
     try:
-        return replace(spec, options={**spec.options, **options}).build()
-    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-        raise ConfigError(f"model {spec.name}", f"cannot be built with {dict(options)}: {error}", fix) from error
+        _shapes_of(spec, shapes)
+    except _BUILD_ERRORS as error:
+        what = f"cannot be built with {shown(dict(options))}: {_first_line(error)}"
+        raise ConfigError(f"model {spec.name}", what, fix) from error
+    return spec
+
+
+def _first_line(error: Exception) -> str:
+    """Return the first line of an error's text, cut: torch appends a stack of its own."""
+    return cut((str(error).splitlines() or [type(error).__name__])[0])
+
+
+def _shapes_of(spec: ModelSpec, stored: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor of a network, without memory for the tensors.
+
+    stored  the shapes in the weight file: they bound the time, for the specification may ask for anything
+    Raises the errors of building it, and ValueError for a network that is far larger than the file.
+    """
+    longest = max((size for shape in stored.values() for size in shape), default=0)
+    for name, count in (("num_classes", spec.num_classes), ("in_channels", spec.in_channels)):
+        if isinstance(count, int) and count > longest:
+            raise ValueError(f"{name} is {shown(count)}, but no tensor is longer than {longest} along an axis")
+    if any(abs(number) > _MAX_OPTION for number in _integers(spec.options)):
+        raise ValueError(f"an option is a number beyond {_MAX_OPTION:,}")
+    thread, num_left = threading.get_ident(), 2 * len(stored) + 500
+
+    def count_down(module: torch.nn.Module, name: str, parameter: torch.nn.Parameter) -> None:
+        nonlocal num_left
+        if threading.get_ident() == thread:
+            num_left -= 1
+            if num_left < 0:
+                raise ValueError(f"the network has far more tensors than the {len(stored)} of the file")
+
+    hook = register_module_parameter_registration_hook(count_down)
+    try:
+        with torch.device("meta"), _WithoutValues():
+            return {name: tuple(tensor.shape) for name, tensor in spec.build().state_dict().items()}
+    finally:
+        hook.remove()
+
+
+def _integers(value: Any) -> Iterator[int]:
+    """Yield all integers in nested options."""
+    if isinstance(value, int):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _integers(item)
+
+
+class _WithoutValues(TorchFunctionMode):
+    """Skip what fills tensors with numbers (`normal_`, `copy_`), which takes most of the time of building a network."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func.__name__.endswith("_") and not func.__name__.endswith("__"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor in a file, from its header alone. Raises CheckpointError."""
+    _check_weights_file(path)
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except _READ_ERRORS as error:
+        raise _damaged(path, error) from error
+
+
+def _check_weights_file(path: Path) -> None:
+    """Raise CheckpointError if the weights are missing or a Git LFS pointer."""
+    if not path.is_file():
+        raise CheckpointError(path, "no such file", "copy the whole folder")
+    with open(path, "rb") as file:
+        if file.read(32).startswith(b"version https://git-lfs"):
+            raise CheckpointError(path, "is a Git LFS pointer, not the weights", "run `git lfs pull`")
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    what = f"is incomplete or damaged: {_first_line(error)}"
+    return CheckpointError(path, what, "copy it again, or use an older checkpoint")
 
 
 def read_safetensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
@@ -230,19 +329,15 @@ def read_safetensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]
     Raises CheckpointError that names the file and the reason: missing, a Git LFS pointer, incomplete, changed after
     writing.
     """
-    if not path.is_file():
-        raise CheckpointError(path, "no such file", "copy the whole folder")
+    _check_weights_file(path)
     data = path.read_bytes()
-    if data.startswith(b"version https://git-lfs"):
-        raise CheckpointError(path, "is a Git LFS pointer, not the weights", "run `git lfs pull`")
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         what = "has changed since it was written: its SHA-256 differs"
         raise CheckpointError(path, what, "copy it again, or use an older checkpoint")
     try:
         return dict(safetensors.torch.load(data))
-    except (SafetensorError, struct.error, KeyError, ValueError) as error:
-        what = f"is incomplete or damaged: {error}"
-        raise CheckpointError(path, what, "copy it again, or use an older checkpoint") from error
+    except _READ_ERRORS as error:
+        raise _damaged(path, error) from error
 
 
 def load_weights(model: torch.nn.Module, tensors: Mapping[str, Tensor], source: object) -> None:
@@ -251,22 +346,29 @@ def load_weights(model: torch.nn.Module, tensors: Mapping[str, Tensor], source: 
     Raises CheckpointError that lists missing, unexpected and mis-shaped tensors, or names a tensor with NaN or
     infinity.
     """
-    own = model.state_dict()
+    own, given = (
+        {name: tuple(tensor.shape) for name, tensor in table.items()} for table in (model.state_dict(), tensors)
+    )
+    check_shapes(own, given, source)
+    check_finite(tensors, source)
+    model.load_state_dict(dict(tensors))
+
+
+def check_shapes(own: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]], source: object) -> None:
+    """Raise CheckpointError that lists missing, unexpected and mis-shaped tensors of `given`, name -> shape."""
     mismatches = {
-        "missing": sorted(set(own) - set(tensors)),
-        "unexpected": sorted(set(tensors) - set(own)),
+        "missing": sorted(set(own) - set(given)),
+        "unexpected": sorted(set(given) - set(own)),
         "mis-shaped": [
-            f"{name}: expected {tuple(own[name].shape)}, got {tuple(tensors[name].shape)}"
-            for name in sorted(set(own) & set(tensors))
-            if own[name].shape != tensors[name].shape
+            f"{name}: expected {own[name]}, got {given[name]}"
+            for name in sorted(set(own) & set(given))
+            if own[name] != given[name]
         ],
     }
-    found = [f"{len(names)} {kind} ({', '.join(names[:5])})" for kind, names in mismatches.items() if names]
+    found = [f"{len(names)} {kind} ({', '.join(map(cut, names[:5]))})" for kind, names in mismatches.items() if names]
     if found:
         what = "does not fit the network: " + "; ".join(found)
         raise CheckpointError(source, what, "use the network that it was saved from")
-    check_finite(tensors, source)
-    model.load_state_dict(dict(tensors))
 
 
 def check_finite(tensors: Mapping[str, Tensor], source: object) -> None:
