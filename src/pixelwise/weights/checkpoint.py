@@ -256,7 +256,9 @@ def _shapes_of(spec: ModelSpec, stored: Mapping[str, tuple[int, ...]]) -> dict[s
     Raises the errors of building it, and ValueError for a network that is far larger than the file.
     """
     longest = max((size for shape in stored.values() for size in shape), default=0)
-    for name, count in (("num_classes", spec.num_classes), ("in_channels", spec.in_channels)):
+    # Any, since a file may hold something else than integers.
+    counts: dict[str, Any] = {"num_classes": spec.num_classes, "in_channels": spec.in_channels}
+    for name, count in counts.items():
         if isinstance(count, int) and count > longest:
             raise ValueError(f"{name} is {shown(count)}, but no tensor is longer than {longest} along an axis")
     if any(abs(number) > _MAX_OPTION for number in _integers(spec.options)):
