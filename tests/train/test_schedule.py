@@ -138,6 +138,15 @@ def test_depthwise_kernels_are_decayed_only_if_asked(name: str, *, decayed: bool
     assert {decay[id(layer.weight)] for layer in convs if layer not in depthwise} == {4e-5}
 
 
+def test_a_bias_of_a_depthwise_layer_stays_a_bias() -> None:
+    layer = nn.Conv2d(4, 8, 3, groups=4)
+    optimizer = build_optimizer(layer, OptimizerConfig(lr=0.1, bias_lr_factor=2.0, decay_depthwise=False))
+    groups = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
+    assert layer.bias is not None
+    assert groups[id(layer.weight)] == (pytest.approx(0.1), 0.0)
+    assert groups[id(layer.bias)] == (pytest.approx(0.2), 0.0)
+
+
 def test_the_recipe_of_deeplab_v3_plus_spares_depthwise_kernels() -> None:
     assert not Config.from_yaml(recipe_file("deeplabv3plus_xception65_voc")).optimizer.decay_depthwise
     assert OptimizerConfig().decay_depthwise
