@@ -1,4 +1,4 @@
-"""Files: written whole or not at all (temporary file, fsync, `os.replace`), read within limits, and strict YAML.
+"""Files: written whole or not at all and never over an input, read within limits, and strict YAML.
 
 The YAML is the core schema of YAML 1.2, read more strictly: every key once, no anchors and aliases, decimal numbers
 only. Whatever is not null, true, false or a decimal number is text: `no`, `on`, `010`, `0x1F`, `1_000`, `1:30`,
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import hashlib
+import io
 import json
 import math
 import os
@@ -18,14 +20,14 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
 
-from .errors import ConfigError, ResourceError, cut, os_reason, shown
+from .errors import ConfigError, InputError, ResourceError, cut, os_reason, shown
 
 # The access right with which Windows tells whether a process exists, and nothing else.
 _PROCESS_QUERY_LIMITED_INFORMATION = 0x1000
@@ -37,29 +39,48 @@ _MAX_YAML_BYTES = 16 * 2**20
 _MAX_WRITE_SECONDS = 24 * 3600
 
 
+_MAX_NAME_BYTES = 255
+"""The longest file name of the usual file systems."""
+
+
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
-    """Open a temporary binary file that is renamed to `path` when the block ends without an error.
+    """Open a temporary binary file that replaces `path` when the block ends without an error.
 
-    Raises ResourceError if the disk is full, or the folder is missing or not writable.
+    Only a regular file is replaced. A link stays, and the file that it names is replaced. A pipe, a character device
+    and a standard stream of this process (such as `/dev/stdout`) get the bytes when the block ends.
+    Raises ResourceError if the disk is full, the folder is missing or not writable, `path` is a folder or a disk, or no
+    process reads from the pipe.
     """
     path = Path(path)
-    temporary = path.parent / _temporary_name(path.name)
+    status = _status(path)
+    if status is not None and _takes_a_stream(status):
+        collected = io.BytesIO()
+        yield collected
+        _write_through(path, status, collected.getvalue())
+        return
+    target = Path(os.path.realpath(path))
+    temporary = target.parent / _temporary_name(target.name)
     try:
         with open(temporary, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        # A folder fails below. A disk and a loop of links would be replaced.
+        if status is not None and stat.S_ISBLK(status.st_mode):
+            raise OSError(None, "is a disk, not a file")
+        if target.is_symlink():
+            raise OSError(None, "is a loop of links")
+        os.replace(temporary, target)
         if os.name != "nt":
             # Make the rename durable, too. Windows cannot open a folder, and does not need to.
-            handle = os.open(path.parent, os.O_RDONLY)
+            handle = os.open(target.parent, os.O_RDONLY)
             try:
                 os.fsync(handle)
             finally:
                 os.close(handle)
     except OSError as error:
-        if error.filename not in (None, str(temporary), str(path.parent)):
+        if error.filename not in (None, str(temporary), str(target.parent)):
             # An error of the block at another file.
             raise
         what = f"cannot be written: {os_reason(error)}"
@@ -68,6 +89,129 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
         # If the folder is missing or closed, so is the temporary file; the first error is the one to report.
         with suppress(OSError):
             temporary.unlink()
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """Return the status of the file that `path` names, links followed; None if there is none."""
+    try:
+        return path.stat()
+    except (OSError, ValueError):
+        return None
+
+
+def _stream_number(status: os.stat_result) -> int | None:
+    """Return 1 or 2 for the file that is this process's standard output or error, None for any other."""
+    for number in (1, 2):
+        with suppress(OSError):
+            if os.path.samestat(status, os.fstat(number)):
+                return number
+    return None
+
+
+def _takes_a_stream(status: os.stat_result) -> bool:
+    """Return whether bytes are written into the file, which is never replaced: a pipe, a device, a standard stream."""
+    is_stored = stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode) or stat.S_ISBLK(status.st_mode)
+    return not is_stored or _stream_number(status) is not None
+
+
+def _write_through(path: Path, status: os.stat_result, data: bytes) -> None:
+    """Write into a pipe, a device or a standard stream. Raises ResourceError."""
+    number = _stream_number(status)
+    try:
+        if number is None:
+            # Without O_NONBLOCK, a pipe that nobody reads from would stop the process for ever.
+            handle = os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
+            if os.name != "nt":
+                os.set_blocking(handle, True)
+        else:
+            # Not opened again: a regular file behind standard output would lose what was printed so far.
+            handle = os.dup(number)
+        with open(handle, "wb") as file:
+            file.write(data)
+    except OSError as error:
+        what = f"cannot be written: {os_reason(error)}"
+        raise ResourceError(path, what, "name a file, or a pipe that a process reads from") from error
+
+
+def check_outputs(
+    outputs: Iterable[str | Path],
+    *,
+    inputs: Iterable[str | Path | None] = (),
+    data: str | Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Raise InputError if writing the files `outputs` would destroy something. Every command asks before its work.
+
+    inputs     files and folders that the command reads: no output may be one of the files or lie among the existing
+               files of the folders, not as a link or a hard link either. Names that are no path are passed over
+    data       the folder of the dataset, like `inputs`; no new file may be written into it either
+    overwrite  whether other existing files may be replaced
+    """
+    found: list[tuple[Path, os.stat_result]] = []
+    for path in map(Path, outputs):
+        real = Path(os.path.realpath(path))
+        if data is not None and real.is_relative_to(os.path.realpath(data)):
+            raise InputError(path, f"would be written into the data folder {data}", "choose another --out")
+        status = _status(path)
+        if status is not None and stat.S_ISDIR(status.st_mode):
+            raise InputError(path, "is a folder, but a file is to be written there", "name a file")
+        if status is not None and not _takes_a_stream(status):
+            found.append((path, status))
+    if not found:
+        return
+    sources: dict[tuple[int, int], Path] = {}
+    for source in (file for given in (*inputs, data) if given is not None for file in _files_below(Path(given))):
+        if status := _status(source):
+            sources[status.st_dev, status.st_ino] = source
+    for path, status in found:
+        over = sources.get((status.st_dev, status.st_ino))
+        if over is not None:
+            name = "an input" if over == path else f"the input {over}"
+            raise InputError(path, f"would be written over {name}", "choose another --out")
+    if not overwrite:
+        count = f" ({len(found)} such files)" if len(found) > 1 else ""
+        raise InputError(found[0][0], f"exists already{count}", "choose another --out, or add --overwrite")
+
+
+def _files_below(path: Path) -> Iterator[Path]:
+    """Yield a file itself, or the files of a folder at any depth; links to folders are followed once."""
+    if not path.is_dir():
+        yield path
+    seen: set[str] = set()
+    for folder, subfolders, names in os.walk(path, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
+        else:
+            seen.add(real)
+            yield from (Path(folder, name) for name in names)
+
+
+def write_together(writers: Iterable[tuple[Path, Callable[[], object]]]) -> None:
+    """Call the functions that write the paths, in order. If one fails, the files of those before it are removed."""
+    written: list[Path] = []
+    try:
+        for path, write in writers:
+            write()
+            written.append(path)
+    except BaseException:
+        for path in written:
+            if path.is_file():
+                with suppress(OSError):
+                    Path(os.path.realpath(path)).unlink()
+        raise
+
+
+def cut_name(stem: str, ending: str) -> str:
+    """Return `stem`, cut if `stem + ending` is longer than file systems allow; a number keeps cut names apart."""
+    room = _MAX_NAME_BYTES - len(os.fsencode(ending))
+    if len(os.fsencode(stem)) <= room:
+        return stem
+    number = "-" + hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]
+    kept = stem
+    while len(os.fsencode(kept)) > room - len(number):
+        kept = kept[:-1]
+    return kept + number
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -133,6 +277,23 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError(f"not UTF-8 text (byte {error.start})") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+@contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """Create a folder for the block as `make_folder` does; if the block fails, remove it again if it is new and empty.
+
+    The parents that were created go with it.
+    """
+    path = Path(path)
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        yield make_folder(path)
+    except BaseException:
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def _temporary_name(name: str) -> str:

@@ -109,7 +109,7 @@ def test_names_of_255_bytes_get_all_their_files(
     assert len(names) == 8
     assert max(len(os.fsencode(name)) for name in names) <= 255
     endings = OutputOptions(overlay=True, color=True, probs=True).endings
-    assert max(len(ending) for ending in endings) == LONGEST_ENDING
+    assert max(endings, key=len) == LONGEST_ENDING
 
 
 def test_clashes_of_products_are_refused(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,10 +130,12 @@ def test_no_output_is_written_over_an_input(
     (tmp_path / "alias").symlink_to(tmp_path / "in")
     common = "--model", checkpoint, "--overwrite"
     before = {path: path.read_bytes() for path in (tmp_path / "in").iterdir()}
-    assert "over an input image" in refused(capsys, "predict", image, "--out", tmp_path / "in", *common, names="a.png")
-    assert "over an input image" in refused(capsys, "predict", image, "--out", tmp_path / "alias", *common)
+    assert "would be written over" in refused(
+        capsys, "predict", image, "--out", tmp_path / "in", *common, names="a.png"
+    )
+    assert "would be written over" in refused(capsys, "predict", image, "--out", tmp_path / "alias", *common)
     jpegs = tmp_path / "in/b.jpg", tmp_path / "in/b_overlay.jpg"
-    assert "over an input image" in refused(capsys, "predict", *jpegs, "--out", tmp_path / "in", *common, "--overlay")
+    assert "would be written over" in refused(capsys, "predict", *jpegs, "--out", tmp_path / "in", *common, "--overlay")
     for folder in ("in", "alias"):
         assert "folder of the images" in refused(
             capsys, "predict", tmp_path / "in", "--out", tmp_path / folder, *common
@@ -409,3 +411,25 @@ def test_tiles_give_the_labels_of_the_whole_image(tmp_path: Path, capsys: pytest
     )
     assert "must be 20 + a multiple of 16, got 21" in wrong
     assert not (tmp_path / "x").exists()
+
+
+def test_a_full_disk_leaves_no_overlay_without_its_mask(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "ab":
+        put(tmp_path / f"in/{name}.png")
+    real, count = os.replace, 0
+
+    def fail_at_the_second_mask(source: Any, target: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == 6:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", fail_at_the_second_mask)
+        products = "--overlay", "--color"
+        arguments = "predict", tmp_path / "in", "--out", tmp_path / "out", "--model", checkpoint, *products
+        assert "No space left" in refused(capsys, *arguments, code=3, names="b.png")
+    assert files_below(tmp_path / "out") == ["a.png", "a_color.png", "a_overlay.jpg"]

@@ -6,6 +6,7 @@ import os
 import random
 import re
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -20,10 +21,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixelwise.errors import ConfigError, ResourceError
+from pixelwise.errors import ConfigError, InputError, ResourceError
 from pixelwise.files import (
     atomic_write,
+    check_outputs,
     make_folder,
+    new_folder,
     parse_yaml,
     read_json,
     read_regular,
@@ -125,6 +128,121 @@ def test_an_error_at_another_file_keeps_its_own_name(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"missing\.txt"), atomic_write(path) as file:
         file.write(other.read_bytes())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_stays_and_its_file_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").symlink_to("folder/b.txt")
+    (tmp_path / "folder").mkdir()
+    for text in ("new", "newer"):
+        write_text(tmp_path / "a.txt", text)
+        assert (tmp_path / "folder/b.txt").read_text() == text
+    assert (tmp_path / "a.txt").readlink() == Path("folder/b.txt")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(ResourceError, match="loop of links"):
+        write_text(tmp_path / "loop", "x")
+    assert (tmp_path / "loop").readlink() == Path("loop")
+    with pytest.raises(ResourceError, match="folder: cannot be written"):
+        write_text(tmp_path / "folder", "x")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.txt", "b.txt", "folder", "loop"]
+
+
+@posix_only
+def test_a_pipe_gets_the_bytes_and_stays_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ResourceError, match="a pipe that a process reads from"):
+        write_text(pipe, "nobody reads")
+    with open(tmp_path / "read", "wb") as read, subprocess.Popen(["cat", str(pipe)], stdout=read):
+        handle = os.open(pipe, os.O_WRONLY)  # waits until the reader has opened it, too
+        write_text(pipe, "x" * 200_000)
+        os.close(handle)
+    assert (tmp_path / "read").read_bytes() == b"x" * 200_000
+    assert pipe.is_fifo()
+
+
+@pytest.mark.skipif(os.name == "nt" or os.getuid() != 0, reason="only root makes device nodes")
+def test_a_device_node_stays_one(tmp_path: Path) -> None:
+    for minor, name in ((7, "full"), (3, "null")):
+        os.mknod(tmp_path / name, 0o600 | stat.S_IFCHR, os.makedev(1, minor))
+    os.mknod(tmp_path / "disk", 0o600 | stat.S_IFBLK, os.makedev(7, 250))
+    write_text(tmp_path / "null", "x")
+    for name, words in (("full", "No space left on device|not permitted"), ("disk", "is a disk")):
+        with pytest.raises(ResourceError, match=words):
+            write_text(tmp_path / name, "x")
+    assert all((tmp_path / name).is_char_device() for name in ("full", "null"))
+    assert (tmp_path / "disk").is_block_device()
+
+
+@posix_only
+def test_the_file_behind_standard_output_keeps_what_was_printed(tmp_path: Path) -> None:
+    program = "import sys\nfrom pixelwise.files import write_text\nprint('first', flush=True)\n"
+    program += "write_text('/dev/stdout', 'second\\n')\nprint('third')"
+    with open(tmp_path / "log", "wb") as log:
+        subprocess.run([sys.executable, "-c", program], stdout=log, check=True)
+    assert (tmp_path / "log").read_text() == "first\nsecond\nthird\n"
+    piped = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, check=True)
+    assert piped.stdout == b"first\nsecond\nthird\n"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("kind", ["itself", "link", "hard link", "folder link", "link inside"])
+def test_no_name_of_an_input_is_an_output(tmp_path: Path, kind: str, overwrite: bool) -> None:
+    (tmp_path / "data").mkdir()
+    source, out = tmp_path / "data/a.png", tmp_path / "out.png"
+    source.write_bytes(b"photo")
+    if kind == "itself":
+        out = source
+    elif kind == "link":
+        out.symlink_to(source)
+    elif kind == "hard link":
+        out.hardlink_to(source)
+    elif kind == "folder link":
+        (tmp_path / "alias").symlink_to(tmp_path / "data")
+        out = tmp_path / "alias/../data/a.png"
+    else:
+        # The dataset holds a link to the file, and a loop of folders.
+        out.write_bytes(b"photo")
+        (tmp_path / "data/b.png").symlink_to(out)
+        (tmp_path / "data/loop").symlink_to(tmp_path / "data")
+    read = tmp_path / "data/b.png" if kind == "link inside" else source
+    for inputs in ([tmp_path / "data"], [None, "no such file", read]):
+        with pytest.raises(InputError, match="would be written over"):
+            check_outputs([tmp_path / "new", out], inputs=inputs, overwrite=overwrite)
+    check_outputs([tmp_path / "data/new.png"], inputs=[tmp_path / "data"])
+    with pytest.raises(InputError, match="would be written"):
+        check_outputs([out], data=tmp_path / "data", overwrite=overwrite)
+
+
+def test_existing_files_folders_and_the_data_are_no_outputs(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match=r"a: exists already \(2 such files\); fix: .*--overwrite"):
+        check_outputs([tmp_path / "new", tmp_path / "a", tmp_path / "b"])
+    check_outputs([tmp_path / "a"], overwrite=True)
+    with pytest.raises(InputError, match="is a folder"):
+        check_outputs([tmp_path], overwrite=True)
+    (tmp_path / "alias").symlink_to(tmp_path)
+    with pytest.raises(InputError, match="written into the data folder"):
+        check_outputs([tmp_path / "alias/deep/new"], data=tmp_path, overwrite=True)
+
+
+def test_new_folders_go_with_an_error_and_old_ones_stay(tmp_path: Path) -> None:
+    def fail(folder: Path, kept: bool) -> None:
+        with new_folder(folder):
+            if kept:
+                (folder / "kept").touch()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail(tmp_path / "a/b/c", kept=False)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "a").mkdir()
+    with pytest.raises(ZeroDivisionError):
+        fail(tmp_path / "a/b", kept=False)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "a"]
+    with pytest.raises(ZeroDivisionError):
+        fail(tmp_path / "a/b", kept=True)
+    assert (tmp_path / "a/b/kept").is_file()
 
 
 @posix_only

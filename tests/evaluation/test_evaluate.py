@@ -272,7 +272,8 @@ def data(tmp_path: Path) -> Path:
 
 
 def test_command_prints_protocol_classes_and_means(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command(data=data, predictions=data / "found", out=data / "new" / "scores.json") == 0
+    out = data.with_name(f"{data.name}-new") / "scores.json"
+    assert command(data=data, predictions=data / "found", out=out) == 0
     text = " ".join(capsys.readouterr().out.split())
     # 80 pixels each; 20 of car taken for road.
     for part in (
@@ -286,7 +287,7 @@ def test_command_prints_protocol_classes_and_means(data: Path, capsys: pytest.Ca
         f"frequency weighted IoU {(80 + 75) / 2:.2f}",
     ):
         assert part in text, part
-    assert read_scores(data / "new" / "scores.json").scores.matrix == ((80, 0, 0), (20, 60, 0), (0, 0, 0))
+    assert read_scores(out).scores.matrix == ((80, 0, 0), (20, 60, 0), (0, 0, 0))
 
 
 def test_command_prints_json_alone(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,11 +1,28 @@
-"""The `--options` of a network on a command line."""
+"""Options that several commands share: `--options` of a network, `--out`, `--overwrite`."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
-from ..errors import ConfigError
+from cyclopts import Parameter, Token
+
+from ..errors import ConfigError, InputError
 from ..files import parse_yaml
+
+
+def _read_path(_: type, tokens: Sequence[Token]) -> Path:
+    """Return the path of an option. An empty one, such as an unset variable of a shell, would be the current folder."""
+    if not tokens[0].value:
+        raise InputError("--out", "is empty", "name a file or a folder, or . for the current folder")
+    return Path(tokens[0].value)
+
+
+OutPath = Annotated[Path, Parameter(converter=_read_path)]
+"""The value of `--out`."""
+Switch = Annotated[bool, Parameter(negative="", show_default=False)]
+"""An option without a value, such as `--overwrite`."""
 
 
 def parse_options(text: str | None) -> dict[str, Any]:

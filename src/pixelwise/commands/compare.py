@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from ..core import Taxonomy, size_text
 from ..data.dataset import MaskEncoding
 from ..errors import InputError
-from ..files import make_folder
+from ..files import check_outputs, new_folder
 from ..images import read_image, read_mask, write_image
 from ..inference.crf_settings import find_crf
 from ..inference.segmenter import Segmenter, load
 from ..visualization.compare import draw_comparison
 from ._crf import with_crf
+from ._options import OutPath, Switch
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -29,7 +30,8 @@ def compare(
     model: Annotated[list[str] | None, Parameter(negative="")] = None,
     truth: Path | None = None,
     crf: str | None = None,
-    out: Path,
+    out: OutPath,
+    overwrite: Switch = False,
 ) -> int:
     """Draw several models side by side on one image: image, models, truth.
 
@@ -47,11 +49,14 @@ def compare(
         parameters that `pixelwise crf-search` found for this run.
     out
         The image file to write, .png or .jpg.
+    overwrite
+        Replace the file of --out if it exists.
     """
     if out.suffix.lower() not in SUFFIXES:
         raise InputError(
             out, f"images cannot be written as {out.suffix or 'a file without suffix'}", "name it .png or .jpg"
         )
+    check_outputs([out], inputs=[image, truth, *(model or [])], overwrite=overwrite)
     pixels = read_image(image)
     segmenters: list[Segmenter] = []
     names: list[str | None] = [*model] if model else [None]
@@ -62,8 +67,8 @@ def compare(
             segmenters.append(with_crf(segmenters[-1], parameters))
     labels = None if truth is None else read_truth(truth, segmenters[0].taxonomy, pixels)
     sheet = draw_comparison(pixels, segmenters, truth=labels)
-    make_folder(out.parent)
-    write_image(out, np.asarray(sheet))
+    with new_folder(out.parent):
+        write_image(out, np.asarray(sheet))
     print(out)
     return 0
 

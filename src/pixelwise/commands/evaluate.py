@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,8 +16,8 @@ from ..data import open_dataset
 from ..errors import ConfigError
 from ..evaluation.evaluator import Evaluation, check_same_classes, evaluate_folder, evaluate_model, write_scores
 from ..evaluation.metrics import Scores
-from ..files import make_folder
-from ._options import parse_options
+from ..files import check_outputs, new_folder
+from ._options import OutPath, Switch, parse_options
 from ._progress import progress_bar
 
 
@@ -32,7 +33,8 @@ def evaluate(
     device: str = "auto",
     format: str | None = None,
     boundary: bool = True,
-    out: Path | None = None,
+    out: OutPath | None = None,
+    overwrite: Switch = False,
     json: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> int:
     """Score a model, or a folder of predicted masks, on a labeled split.
@@ -61,7 +63,9 @@ def evaluate(
     boundary
         Also compute boundary IoU.
     out
-        Also write the scores and the protocol to this JSON file.
+        Also write the scores and the protocol to this JSON file, outside of the data folder.
+    overwrite
+        Replace the file of --out if it exists.
     json
         Print JSON instead of tables.
     """
@@ -70,44 +74,72 @@ def evaluate(
             what = "--predictions are finished labels, which need no model"
             raise ConfigError(f"evaluate {option}", what, f"leave out --predictions or {option}")
     if out is not None:
-        make_folder(out.parent)
-    dataset = open_dataset(data, format)
-    truth = dataset.split(split)
-    if predictions is not None:
-        with progress_bar("scoring") as report:
-            result = evaluate_folder(predictions, truth, dataset=dataset.name, boundary=boundary, progress=report)
-    else:
-        # Only here, as importing torch takes seconds.
-        from ..inference.crf_settings import crf_origin, find_crf
-        from ..inference.segmenter import load
-        from ._crf import with_crf
-
-        network_options = parse_options(options)
-        parameters = find_crf(crf, model)
-        segmenter = load(model, device=device, precision=precision, options=network_options)
-        name = (model or "the shipped model") + (f" with {network_options}" if network_options else "")
-        if crf is not None and parameters is not None:
-            segmenter = with_crf(segmenter, parameters)
-            name += f" with CRF {parameters}, {crf_origin(crf, model)}"
-        data_name = f"{dataset.name} {truth.name}"
-        check_same_classes(segmenter.taxonomy, truth.taxonomy, model_name=name, data_name=data_name)
-        with progress_bar("scoring") as report:
-            result = evaluate_model(
-                segmenter,
-                truth,
-                dataset=dataset.name,
-                model=name,
-                precision=precision,
-                boundary=boundary,
-                progress=report,
-            )
-    if out is not None:
-        write_scores(out, result)
+        check_outputs([out], inputs=[model, predictions], data=data, overwrite=overwrite)
+    with nullcontext() if out is None else new_folder(out.parent):
+        result = _score(
+            data,
+            split,
+            model=model,
+            options=options,
+            predictions=predictions,
+            crf=crf,
+            precision=precision,
+            device=device,
+            format=format,
+            boundary=boundary,
+        )
+        if out is not None:
+            write_scores(out, result)
     if json:
         print(json_format.dumps(result.to_dict(), indent=1, allow_nan=False))
     else:
         print_evaluation(result, Console())
     return 0
+
+
+def _score(
+    data: Path,
+    split: str,
+    *,
+    model: str | None,
+    options: str | None,
+    predictions: Path | None,
+    crf: str | None,
+    precision: Literal["float32", "bfloat16"],
+    device: str,
+    format: str | None,
+    boundary: bool,
+) -> Evaluation:
+    """Return the scores of the model or of the folder of predictions."""
+    dataset = open_dataset(data, format)
+    truth = dataset.split(split)
+    if predictions is not None:
+        with progress_bar("scoring") as report:
+            return evaluate_folder(predictions, truth, dataset=dataset.name, boundary=boundary, progress=report)
+    # Only here, as importing torch takes seconds.
+    from ..inference.crf_settings import crf_origin, find_crf
+    from ..inference.segmenter import load
+    from ._crf import with_crf
+
+    network_options = parse_options(options)
+    parameters = find_crf(crf, model)
+    segmenter = load(model, device=device, precision=precision, options=network_options)
+    name = (model or "the shipped model") + (f" with {network_options}" if network_options else "")
+    if crf is not None and parameters is not None:
+        segmenter = with_crf(segmenter, parameters)
+        name += f" with CRF {parameters}, {crf_origin(crf, model)}"
+    data_name = f"{dataset.name} {truth.name}"
+    check_same_classes(segmenter.taxonomy, truth.taxonomy, model_name=name, data_name=data_name)
+    with progress_bar("scoring") as report:
+        return evaluate_model(
+            segmenter,
+            truth,
+            dataset=dataset.name,
+            model=name,
+            precision=precision,
+            boundary=boundary,
+            progress=report,
+        )
 
 
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:

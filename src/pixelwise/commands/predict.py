@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
-
-from cyclopts import Parameter
+from typing import Literal
 
 from ..errors import InputError
 from ..inference.jobs import plan, unfinished
 from ..inference.predict_files import OutputOptions
 from ._labeling import print_skipped, run_jobs
-from ._options import parse_options
-
-Switch = Annotated[bool, Parameter(negative="", show_default=False)]
+from ._options import OutPath, Switch, parse_options
 
 
 def predict(
     *inputs: Path,
-    out: Path,
+    out: OutPath,
     model: str | None = None,
     options: str | None = None,
     overlay: Switch = False,

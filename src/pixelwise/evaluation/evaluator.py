@@ -278,7 +278,9 @@ def _prediction_files(folder: Path, split: Split) -> list[Path]:
     if missing:
         what = f"{len(missing)} of {len(expected)} predictions are missing: {_first(missing)}"
         raise DatasetError(folder, what, f"predict every image of {split.name} into it")
-    extra = sorted(found - set(expected))
+    # `pixelwise predict --color` writes KEY_color.png beside the mask KEY.png.
+    colored = {f"{item.key}_color.png" for item in split.items}
+    extra = sorted(found - set(expected) - colored)
     if extra:
         what = f"{len(extra)} masks belong to no image of {split.name}: {_first(extra)}"
         raise DatasetError(folder, what, "remove them, or choose the split they belong to")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -11,13 +10,12 @@ from functools import cache
 from pathlib import Path
 
 from ..errors import InputError
+from ..files import check_outputs, cut_name
 from ..images import list_images
 
-LONGEST_ENDING = len("_overlay.jpg")
-"""Bytes of the longest ending of an output's name. Names leave room for it whether it is asked for or not, so that a
+LONGEST_ENDING = "_overlay.jpg"
+"""The longest ending of an output's name. Names leave room for it whether it is asked for or not, so that a
 later run with other outputs finds the same names."""
-LONGEST_STEM = 255 - LONGEST_ENDING
-"""File systems allow names of 255 bytes."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ def plan(inputs: Sequence[str | Path], out: Path, endings: Sequence[str]) -> tup
         skipped += [f"{path}: {kind}" for path, kind in listing.skipped]
         inside = given.is_dir() and written.is_relative_to(os.path.realpath(given))
         root = given if given.is_dir() else given.parent
-        images = [p for p in listing.images if not (inside and _real_path(p).is_relative_to(written))]
+        images = [p for p in listing.images if not (inside and _real_folder(p.parent).is_relative_to(written))]
         if not images:
             raise InputError(given, f"holds no images except those in {out}", "name the folder of the photos")
         found |= dict.fromkeys((path, path.relative_to(root)) for path in images)
@@ -101,35 +99,22 @@ def _unique_names(names: Sequence[Path]) -> list[Path]:
 
 
 def _shorten(name: Path) -> Path:
-    """Cut a name that leaves no room for the endings, and add a number that keeps it apart from similar names."""
-    if len(os.fsencode(name.name)) <= LONGEST_STEM:
-        return name
-    number = "-" + hashlib.sha256(os.fsencode(name.name)).hexdigest()[:8]
-    kept = name.name
-    while len(os.fsencode(kept)) > LONGEST_STEM - len(number):
-        kept = kept[:-1]
-    return name.with_name(kept + number)
+    return name.with_name(cut_name(name.name, LONGEST_ENDING))
 
 
 def _check_outputs(jobs: Sequence[Job]) -> None:
     """Raise InputError where an output would replace an input or another job's output."""
-    sources = {_real_path(job.source) for job in jobs}
-    sources |= {Path(os.path.realpath(job.source)) for job in jobs if job.source.is_symlink()}
+    outputs = [path for job in jobs for path in job.outputs]
+    check_outputs(outputs, inputs=[job.source for job in jobs], overwrite=True)
     writer: dict[str, Job] = {}
     for job in jobs:
         for path in job.outputs:
-            real = _real_path(path)
-            if real in sources:
-                raise InputError(path, "would be written over an input image", "choose another --out")
+            # Links are followed when they are written to, so two of them may be one file.
+            real = os.path.realpath(path) if path.is_symlink() else _real_folder(path.parent) / path.name
             other = writer.setdefault(str(real).casefold(), job)
             if other is not job:
                 what = f"and {other.source} would both be written to {path}"
                 raise InputError(job.source, what, "label them into different --out folders")
-
-
-def _real_path(path: Path) -> Path:
-    """Return the place that replacing the file would change: links of folders are followed, a link itself is not."""
-    return _real_folder(path.parent) / path.name
 
 
 @cache

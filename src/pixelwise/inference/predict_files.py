@@ -13,7 +13,7 @@ import numpy as np
 
 from ..core import Prediction
 from ..errors import InputError, PixelwiseError
-from ..files import atomic_write, make_folder, sweep_temporaries
+from ..files import atomic_write, make_folder, sweep_temporaries, write_together
 from ..images import read_image, write_image, write_mask
 from .jobs import Job
 
@@ -120,8 +120,9 @@ def predict_files(
         except InputError as error:
             yield PredictionResult(job, {}, error=error)
             continue
-        for path, file in zip(job.outputs, outputs.files, strict=True):
-            file.write(path, prediction)
+        # Where the mask cannot be written, the overlay does not stay either.
+        files = zip(job.outputs, outputs.files, strict=True)
+        write_together((path, partial(file.write, path, prediction)) for path, file in files)
         if on_prediction:
             on_prediction(job, prediction)
         yield PredictionResult(job, prediction.class_fractions(), milliseconds)
