@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import hashlib
 import io
 import json
 import math
@@ -20,7 +19,7 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -37,10 +36,6 @@ MAX_BYTES = 256 * 2**20
 _MAX_YAML_BYTES = 16 * 2**20
 # Seconds after which a temporary file of another machine counts as left over: no write lasts a day.
 _MAX_WRITE_SECONDS = 24 * 3600
-
-
-_MAX_NAME_BYTES = 255
-"""The longest file name of the usual file systems."""
 
 
 @contextmanager
@@ -185,33 +180,6 @@ def _files_below(path: Path) -> Iterator[Path]:
         else:
             seen.add(real)
             yield from (Path(folder, name) for name in names)
-
-
-def write_together(writers: Iterable[tuple[Path, Callable[[], object]]]) -> None:
-    """Call the functions that write the paths, in order. If one fails, the files of those before it are removed."""
-    written: list[Path] = []
-    try:
-        for path, write in writers:
-            write()
-            written.append(path)
-    except BaseException:
-        for path in written:
-            if path.is_file():
-                with suppress(OSError):
-                    Path(os.path.realpath(path)).unlink()
-        raise
-
-
-def cut_name(stem: str, ending: str) -> str:
-    """Return `stem`, cut if `stem + ending` is longer than file systems allow; a number keeps cut names apart."""
-    room = _MAX_NAME_BYTES - len(os.fsencode(ending))
-    if len(os.fsencode(stem)) <= room:
-        return stem
-    number = "-" + hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]
-    kept = stem
-    while len(os.fsencode(kept)) > room - len(number):
-        kept = kept[:-1]
-    return kept + number
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -10,9 +11,11 @@ from functools import cache
 from pathlib import Path
 
 from ..errors import InputError
-from ..files import check_outputs, cut_name
+from ..files import check_outputs
 from ..images import list_images
 
+LONGEST_NAME = 255
+"""Bytes of the longest file name of the usual file systems."""
 LONGEST_ENDING = "_overlay.jpg"
 """The longest ending of an output's name. Names leave room for it whether it is asked for or not, so that a
 later run with other outputs finds the same names."""
@@ -96,6 +99,18 @@ def _unique_names(names: Sequence[Path]) -> list[Path]:
         if changed == chosen:
             return chosen
         chosen = changed
+
+
+def cut_name(stem: str, ending: str) -> str:
+    """Return `stem`, cut if `stem + ending` is longer than file systems allow; a number keeps cut names apart."""
+    room = LONGEST_NAME - len(os.fsencode(ending))
+    if len(os.fsencode(stem)) <= room:
+        return stem
+    number = "-" + hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]
+    kept = stem
+    while len(os.fsencode(kept)) > room - len(number):
+        kept = kept[:-1]
+    return kept + number
 
 
 def _shorten(name: Path) -> Path:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +15,7 @@ import numpy as np
 
 from ..core import Prediction
 from ..errors import InputError, PixelwiseError
-from ..files import atomic_write, make_folder, sweep_temporaries, write_together
+from ..files import atomic_write, make_folder, sweep_temporaries
 from ..images import read_image, write_image, write_mask
 from .jobs import Job
 
@@ -126,3 +128,18 @@ def predict_files(
         if on_prediction:
             on_prediction(job, prediction)
         yield PredictionResult(job, prediction.class_fractions(), milliseconds)
+
+
+def write_together(writers: Iterable[tuple[Path, Callable[[], object]]]) -> None:
+    """Call the functions that write the paths, in order. If one fails, the files of those before it are removed."""
+    written: list[Path] = []
+    try:
+        for path, write in writers:
+            write()
+            written.append(path)
+    except BaseException:
+        for path in written:
+            if path.is_file():
+                with suppress(OSError):
+                    Path(os.path.realpath(path)).unlink()
+        raise
