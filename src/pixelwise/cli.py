@@ -14,9 +14,10 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from cyclopts import App, CycloptsError
-from cyclopts.exceptions import UnusedCliTokensError
+from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
 
 from .errors import Interrupted, PixelwiseError, ResourceError, UnknownNameError
 from .registry import suggest
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         known = [*COMMANDS, *(alias for names in ALIASES.values() for alias in names)]
         if tokens and not tokens[0].startswith("-") and tokens[0] not in known:
             # Not left to cyclopts, which would import every command to find the nearest name.
-            raise UnknownNameError(tokens[0], "no such command", suggest(tokens[0], known))
+            raise UnknownNameError(tokens[0], "no such command", suggest(tokens[0], known, listing="pixelwise --help"))
         result = build_app()(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         if tokens[:1] == ["train"] and {"--help", "-h"} & set(tokens):
             from .commands.train import print_settings
@@ -91,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001, every error becomes a line and an exit code
         if debug:
             traceback.print_exc()
-        line, code = describe(error)
+        line, code = describe(error, tokens)
         print(f"error: {_printable(line)}", file=sys.stderr)
         _close_stdout_if_stuck()
         return code
@@ -117,12 +118,15 @@ def _printable(line: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in line)
 
 
-def describe(error: BaseException) -> tuple[str, int]:
-    """Return the line and the exit code of an error; an unexpected one is reported as a bug of pixelwise."""
+def describe(error: BaseException, tokens: Sequence[str] = ()) -> tuple[str, int]:
+    """Return the line and the exit code of an error; an unexpected one is reported as a bug of pixelwise.
+
+    tokens  the command line, which tells a missing option from an option without a value
+    """
     if isinstance(error, PixelwiseError):
         return str(error), error.exit_code
     if isinstance(error, CycloptsError):
-        return _usage(error), 2
+        return _usage(error, tokens), 2
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; finished files are on disk", Interrupted.exit_code
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error):
@@ -136,9 +140,15 @@ def describe(error: BaseException) -> tuple[str, int]:
     return f"pixelwise itself failed: {what}; fix: please report it with the output of --debug", ResourceError.exit_code
 
 
-def _usage(error: CycloptsError) -> str:
+def _usage(error: CycloptsError, tokens: Sequence[str]) -> str:
     """Return the sentence of cyclopts in our form: command, what is wrong with which option, fix."""
     command = " ".join(["pixelwise", *(error.command_chain or ())])
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        # cyclopts says "--out requires an argument" for both cases.
+        name = error.argument.name
+        added = f"{name} {'PATH' if error.argument.hint is Path else 'VALUE'}" if name.startswith("-") else name
+        what = f"{name}: expected a value" if name in tokens else f"{name} is missing"
+        return f"{command}: {what}; fix: add {added}, see `{command} --help`"
     if isinstance(error, UnusedCliTokensError):
         what = f"unexpected argument {' '.join(error.unused_tokens or ())}"
     else:

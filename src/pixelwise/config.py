@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from .errors import ConfigError
 from .files import parse_yaml, read_yaml, to_yaml
-from .registry import suggest
+from .registry import suggest, type_in_words
 
 T = TypeVar("T")
 
@@ -237,31 +237,30 @@ class Config:
         """Raise ConfigError for the first value that has a wrong type, is out of range, or conflicts with another."""
         for section, option, value in self.items():
             checked(value, option, type(getattr(self, section)), f"--{section}.{option.name}")
-        augment, loss = self.augment, self.loss
-        whole, differ = augment.crop == [0, 0], "with --augment.crop [0, 0], as images differ in size"
-        tiled, cut = augment.tiled_crops, augment.instance_crops != "none"
-        partial = loss.resolution == "logits" or loss.bootstrap_top_k > 0
-        for name, allowed, expected in (
-            ("augment.crop", whole or 0 not in augment.crop, "two sizes >= 1, or [0, 0]"),
-            ("augment.scale", augment.scale[0] <= augment.scale[1], "[low, high] with low <= high"),
-            ("data.batch_size", not whole or self.data.batch_size == 1, f"1 {differ}"),
-            ("augment.classmix_prob", not whole or not augment.classmix_prob, f"0 {differ}"),
-            ("augment.tiled_crops", not (tiled and whole), f"false {differ}"),
-            ("augment.tiled_crops", not (tiled and cut), "false with --augment.instance_crops"),
-            ("loss.class_weights", loss.class_weights != [], "a word, or one number per class"),
-            (
-                "loss.border_weight",
-                not (partial and loss.border_weight),
-                "0 with --loss.resolution logits or --loss.bootstrap_top_k",
-            ),
-            (
-                "loss.bootstrap_top_k",
-                loss.reduction == "mean" or not loss.bootstrap_top_k,
-                "0 with --loss.reduction sum",
-            ),
-        ):
-            if not allowed:
+        data, augment, loss = self.data, self.augment, self.loss
+
+        def require(ok: bool, name: str, expected: str) -> None:
+            if not ok:
                 raise ConfigError(f"--{name}", f"must be {expected}, got {operator.attrgetter(name)(self)!r}")
+
+        require(augment.scale[0] <= augment.scale[1], "augment.scale", "[low, high] with low <= high")
+        if augment.crop == [0, 0]:
+            # Whole images differ in size, so neither a batch nor a mix of two is possible.
+            reason = "with --augment.crop [0, 0], as images differ in size"
+            require(data.batch_size == 1, "data.batch_size", f"1 {reason}")
+            require(augment.classmix_prob == 0, "augment.classmix_prob", f"0 {reason}")
+            require(not augment.tiled_crops, "augment.tiled_crops", f"false {reason}")
+        else:
+            require(0 not in augment.crop, "augment.crop", "two sizes >= 1, or [0, 0]")
+        if augment.instance_crops != "none":
+            require(not augment.tiled_crops, "augment.tiled_crops", "false with --augment.instance_crops")
+        require(loss.class_weights != [], "loss.class_weights", "a word, or one number per class")
+        if loss.resolution == "logits" or loss.bootstrap_top_k > 0:
+            # Both leave pixels out, for which the border weights are meant.
+            options = "--loss.resolution logits or --loss.bootstrap_top_k"
+            require(loss.border_weight == 0, "loss.border_weight", f"0 with {options}")
+        if loss.reduction == "sum":
+            require(loss.bootstrap_top_k == 0, "loss.bootstrap_top_k", "0 with --loss.reduction sum")
 
     def items(self) -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
         """Yield section, field and value of every setting, in order; `field.metadata["doc"]` is its sentence."""
@@ -297,7 +296,11 @@ class Config:
             values = {}
             for key, value in options.items():
                 if key not in by_name:
-                    raise ConfigError(f"{prefix}{section}.{key}", "unknown option", suggest(str(key), by_name))
+                    raise ConfigError(
+                        f"{prefix}{section}.{key}",
+                        "unknown option",
+                        suggest(str(key), by_name, listing="pixelwise train --help"),
+                    )
                 values[key] = checked(value, by_name[key], type(tree), f"{prefix}{section}.{key}")
             sections[section] = dataclasses.replace(tree, **values)
         return dataclasses.replace(self, **sections)
@@ -320,7 +323,8 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 
 def checked(value: Any, option: dataclasses.Field[Any], section: type, subject: str) -> Any:
     """Return `value` as the field's type. Raises ConfigError with `subject` for a wrong type or range."""
-    kinds = _alternatives(_types(section)[option.name])
+    hint = _types(section)[option.name]
+    kinds = _alternatives(hint)
     for kind in kinds:
         with suppress(TypeError):
             converted = _convert(value, kind)
@@ -328,8 +332,8 @@ def checked(value: Any, option: dataclasses.Field[Any], section: type, subject: 
     else:
         words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
         near = difflib.get_close_matches(str(value), words, n=1)
-        expected = " or ".join(filter(None, [", ".join(words), *(_NAMES.get(kind, "") for kind in kinds)]))
-        raise ConfigError(subject, f"expected {expected}, got {value!r}", f"did you mean {near[0]}?" if near else "")
+        fix = f"did you mean {near[0]}?" if near else "" if words else _example(value, option, kinds[0], subject)
+        raise ConfigError(subject, f"expected {type_in_words(hint)}, got {value!r}", fix)
     numbers = [n for n in (converted if isinstance(converted, list) else [converted]) if isinstance(n, int | float)]
     bounds = option.metadata["bounds"]
     if not all(math.isfinite(number) for number in numbers):
@@ -338,21 +342,24 @@ def checked(value: Any, option: dataclasses.Field[Any], section: type, subject: 
         expected = " and ".join(f"{sign} {bound:.10g}" for sign, bound in bounds.items())
         raise ConfigError(subject, f"must be {expected}, got {value!r}")
     if isinstance(converted, list) and option.metadata["length"] not in (None, len(converted)):
-        raise ConfigError(subject, f"expected {option.metadata['length']} numbers, got {value!r}")
+        fix = _example(value, option, kinds[0], subject)
+        raise ConfigError(subject, f"expected {option.metadata['length']} numbers, got {value!r}", fix)
     return converted
 
 
-_NAMES = {
-    int: "an integer",
-    float: "a number",
-    bool: "true or false",
-    str: "text",
-    NoneType: "null",
-    list[int]: "a list of integers",
-    list[float]: "a list of numbers",
-    list[str]: "a list of names",
-    dict[str, Any]: "a mapping like {name: value}",
-}
+def _example(value: Any, option: dataclasses.Field[Any], kind: Any, subject: str) -> str:
+    """Return the fix for a number or a list in a wrong form: how to write it, with the given number or the default."""
+    item = get_args(kind)[0] if get_origin(kind) is list else None
+    if item is None and kind not in (int, float):
+        return ""
+    example = option.default_factory() if callable(option.default_factory) else option.default
+    with suppress(TypeError):
+        # A number in place of a list: the list of that number.
+        example = [_convert(value, item) and value] * (option.metadata["length"] or 1)
+    text = str(example).replace("'", "")
+    if not subject.startswith("--"):
+        return f"write `{option.name}: {text}`" if example != [] else ""
+    return f"write {subject} " + (f'"{text}"' if item else text) if example != [] else ""
 
 
 def _convert(value: Any, kind: Any) -> Any:

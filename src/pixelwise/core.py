@@ -11,7 +11,7 @@ Shape letters, used in all docstrings:
 
 Conventions, unless a docstring says otherwise:
 
-    sizes   (height, width); a point is (row, column)
+    sizes   (height, width); a point is (row, column), except for `transforms.XY`
     images  uint8 RGB, (H, W, C) in NumPy and (B, C, H, W) in torch
     masks   class ids 0..K-1, or the taxonomy's `ignore_id` for pixels that are neither trained on nor scored;
             mask *files* hold file values, which `Taxonomy.encode` turns into ids

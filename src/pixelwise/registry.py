@@ -14,10 +14,12 @@ from numbers import Integral, Real
 from types import MappingProxyType, UnionType
 from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from .errors import ConfigError, UnknownNameError, cut, shown
+from .errors import ConfigError, UnknownNameError, cut, listed, shown
 
 T = TypeVar("T")
 Builder = TypeVar("Builder", bound=Callable[..., Any])
+# Names that fit into a message.
+MAX_NAMES = 10
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -64,10 +66,15 @@ class Entry(Generic[T]):
 
 
 class Registry(Generic[T]):
-    """A table of builders of one kind (`kind` is the word used in messages)."""
+    """A table of builders of one kind.
 
-    def __init__(self, kind: str) -> None:
+    kind     the word used in messages
+    listing  the command that lists the names, for messages
+    """
+
+    def __init__(self, kind: str, listing: str = "") -> None:
         self.kind = kind
+        self.listing = listing
         self._entries: dict[str, Entry[T]] = {}
 
     def register(
@@ -105,7 +112,9 @@ class Registry(Generic[T]):
     def check_name(self, name: str) -> None:
         """Raise UnknownNameError, with the nearest known names, for a name that is not registered."""
         if name not in self._entries:
-            raise UnknownNameError(cut(name), f"no such {self.kind}", suggest(name, self._entries))
+            raise UnknownNameError(
+                cut(name), f"no such {self.kind}", suggest(name, self._entries, listing=self.listing)
+            )
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries
@@ -126,7 +135,7 @@ class Registry(Generic[T]):
                 )
             parameter = entry.options[option]
             if not _fits(value, parameter.annotation):
-                what = f"option {option}: expected {_in_words(parameter.annotation)}, got {shown(value)}"
+                what = f"option {option}: expected {type_in_words(parameter.annotation)}, got {shown(value)}"
                 default = "" if parameter.default is parameter.empty else f"the default is {parameter.default!r}"
                 raise ConfigError(f"{self.kind} {name}", what, default)
         return entry.build(**{**entry.defaults, **(entry.tiny if tiny else {}), **options})
@@ -136,7 +145,9 @@ def _unbound(build: Callable[..., Any]) -> Callable[..., Any]:
     return build.func if isinstance(build, partial) else build
 
 
-# What an annotation accepts, and how messages call it.
+# The values that an annotation accepts, and its name in messages. The settings in `config.py` have a check of their
+# own: they come from YAML and are converted (1 to 1.0), while options are Python values that pass unchanged (any
+# Sequence, any Real).
 SCALARS: dict[Any, tuple[type, str]] = {
     bool: (bool, "true or false"),
     int: (Integral, "an integer"),
@@ -144,6 +155,7 @@ SCALARS: dict[Any, tuple[type, str]] = {
     str: (str, "a string"),
     type(None): (type(None), "null"),
 }
+_PLURALS = {int: "integers", float: "numbers", str: "strings"}
 
 
 def _fits(value: Any, annotation: Any) -> bool:
@@ -161,23 +173,29 @@ def _fits(value: Any, annotation: Any) -> bool:
     return not isinstance(origin, type) or isinstance(value, origin)
 
 
-def _in_words(annotation: Any) -> str:
+def type_in_words(annotation: Any) -> str:
+    """Return a type as messages call it: "an integer", "a list of numbers or null"; `config.py` uses the same words."""
     if annotation in SCALARS:
         return SCALARS[annotation][1]
     arguments, origin = get_args(annotation), get_origin(annotation)
     if origin is Literal:
         return "one of " + ", ".join(str(argument) for argument in arguments)
     if origin in (Union, UnionType):
-        return " or ".join(_in_words(argument) for argument in arguments)
-    if origin is Sequence:
-        return f"a list ({_in_words(arguments[0])} each)"
-    return "a mapping" if origin is Mapping else str(annotation)
+        return " or ".join(type_in_words(argument) for argument in arguments)
+    if origin in (Sequence, list) and arguments[0] in _PLURALS:
+        return f"a list of {_PLURALS[arguments[0]]}"
+    return "a mapping like {name: value}" if origin in (Mapping, dict) else str(annotation)
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
-    """Return the fix for an unknown name: the nearest known ones, else all of them."""
+def suggest(name: str, known: Iterable[str], *, listing: str = "") -> str:
+    """Return the fix for an unknown name: the nearest known ones, else all of them if they are few.
+
+    listing  the command that lists them, named in their place if they are more than `MAX_NAMES`
+    """
     known = list(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if near:
         return "did you mean " + " or ".join(near) + "?"
-    return "available: " + ", ".join(sorted(known))
+    if listing and len(known) > MAX_NAMES:
+        return f"see `{listing}`"
+    return f"choose one of {listed(sorted(known), MAX_NAMES)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -96,10 +97,9 @@ def test_every_number_has_a_bound_below() -> None:
 def test_numbers_out_of_range(option: str, value: Any, allowed: str) -> None:
     with pytest.raises(ConfigError) as caught:
         changed(option, value)
-    line = str(caught.value)
-    assert line.startswith(f"--{option}: ")
-    assert allowed in line
-    assert line.endswith(f", got {value!r}")
+    assert caught.value.subject == f"--{option}"
+    assert allowed in caught.value.what
+    assert caught.value.what.endswith(f", got {value!r}")
 
 
 def test_an_error_from_a_file_names_it(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_values_that_are_not_numbers_are_refused(option: str, value: Any) -> Non
 def test_unknown_words_are_refused_with_the_known_ones(option: str, words: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError) as caught:
         changed(option, "zzz")
-    assert str(caught.value) == f"--{option}: expected {', '.join(words)}, got 'zzz'"
+    assert str(caught.value) == f"--{option}: expected one of {', '.join(words)}, got 'zzz'"
 
 
 @pytest.mark.parametrize(
@@ -174,23 +174,29 @@ def test_unknown_words_are_refused_with_the_known_ones(option: str, words: tuple
         ({"optimizer": {"lrr": 1}}, "run.yaml: optimizer.lrr: unknown option; fix: did you mean lr?"),
         ({"train": {"step": 1}}, "run.yaml: train.step: unknown option; fix: did you mean steps or seed?"),
         ({"train": 5}, "run.yaml: train: expected a mapping of options, got 5"),
-        ({"train": {1: 5}}, "run.yaml: train.1: unknown option; fix: available: "),
+        ({"train": {1: 5}}, "run.yaml: train.1: unknown option; fix: see `pixelwise train --help`"),
         ({"model": {"options": [1]}}, "run.yaml: model.options: expected a mapping like {name: value}, got [1]"),
-        ({"model": {"name": 5}}, "run.yaml: model.name: expected text, got 5"),
-        ({"data": {"format": 5}}, "run.yaml: data.format: expected text or null, got 5"),
-        ({"train": {"loggers": "wandb"}}, "run.yaml: train.loggers: expected a list of names, got 'wandb'"),
-        ({"train": {"loggers": [1]}}, "run.yaml: train.loggers: expected a list of names, got [1]"),
+        ({"model": {"name": 5}}, "run.yaml: model.name: expected a string, got 5"),
+        ({"data": {"format": 5}}, "run.yaml: data.format: expected a string or null, got 5"),
+        (
+            {"train": {"loggers": "wandb"}},
+            "run.yaml: train.loggers: expected a list of strings, got 'wandb'; fix: write `loggers: [wandb]`",
+        ),
+        ({"train": {"loggers": [1]}}, "run.yaml: train.loggers: expected a list of strings, got [1]"),
         (
             {"loss": {"class_weights": "lof"}},
-            "run.yaml: loss.class_weights: expected none, log, inverse or a list of numbers, got 'lof'; "
+            "run.yaml: loss.class_weights: expected one of none, log, inverse or a list of numbers, got 'lof'; "
             "fix: did you mean log?",
         ),
         (
             {"optimizer": {"name": "sdg"}},
-            "run.yaml: optimizer.name: expected sgd, adamw, got 'sdg'; fix: did you mean sgd?",
+            "run.yaml: optimizer.name: expected one of sgd, adamw, got 'sdg'; fix: did you mean sgd?",
         ),
         ({"train": {"compile": "yes"}}, "run.yaml: train.compile: expected true or false, got 'yes'"),
-        ({"train": {"steps": 100.0}}, "run.yaml: train.steps: expected an integer, got 100.0"),
+        (
+            {"train": {"steps": 100.0}},
+            "run.yaml: train.steps: expected an integer, got 100.0; fix: write `steps: 10000`",
+        ),
     ],
 )
 def test_unknown_and_misplaced(changes: dict[str, Any], message: str) -> None:
@@ -198,6 +204,29 @@ def test_unknown_and_misplaced(changes: dict[str, Any], message: str) -> None:
         Config().updated(changes, "run.yaml")
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "what", "crop"),
+    [
+        ("augment.crop", "100", "expected a list of integers, got 100", [100, 100]),
+        ("augment.crop", "[64]", "expected 2 numbers, got [64]", [320, 448]),
+        ("augment.scale", "2", "expected a list of numbers, got 2", [2, 2]),
+        ("optimizer.lr", "abc", "expected a number, got 'abc'", 0.01),
+        ("train.loggers", "wandb", "expected a list of strings, got 'wandb'", ["wandb"]),
+        ("augment.crop", "abc", "expected a list of integers, got 'abc'", [320, 448]),
+    ],
+)
+def test_the_fix_of_a_wrong_form_can_be_typed(option: str, value: str, what: str, crop: Any) -> None:
+    """The command line in the message is split as a shell does and parsed again."""
+    with pytest.raises(ConfigError) as caught:
+        Config().updated(parse_overrides([f"--{option}", value]))
+    assert caught.value.what == what
+    command, *tokens = shlex.split(caught.value.fix)
+    assert command == "write"
+    fixed = Config().updated(parse_overrides(tokens))
+    section, name = option.split(".")
+    assert getattr(getattr(fixed, section), name) == crop
 
 
 def values_of(section: str, name: str, hint: Any) -> st.SearchStrategy[Any]:

@@ -57,7 +57,7 @@ def test_an_unknown_name_leads_to_the_nearest(shapes: Registry[tuple[str, int, s
 
 
 def test_a_name_far_from_all_lists_all(shapes: Registry[tuple[str, int, str]]) -> None:
-    with pytest.raises(UnknownNameError, match="xyz: no such shape; fix: available: circle, square"):
+    with pytest.raises(UnknownNameError, match="xyz: no such shape; fix: choose one of circle, square"):
         shapes["xyz"]
 
 
@@ -75,6 +75,13 @@ def test_the_tiny_size_is_checked_when_it_is_declared(shapes: Registry[tuple[str
         shapes.register("line", tiny={"lenght": 2})(line)
     with pytest.raises(AssertionError, match="square is registered twice"):
         shapes.register("square", tiny={})(line)
+
+
+def test_many_names_are_listed_by_their_command() -> None:
+    names = [f"shape{n:02}" for n in range(11)]
+    assert suggest("xyz", names, listing="pixelwise shapes") == "see `pixelwise shapes`"
+    assert suggest("xyz", names[:10], listing="pixelwise shapes") == f"choose one of {', '.join(names[:10])}"
+    assert suggest("xyz", names) == f"choose one of {', '.join(names[:10])}, ... (11 in total)"
 
 
 def test_suggest_names_at_most_three() -> None:
@@ -142,8 +149,8 @@ def test_a_summary_is_given_or_taken_from_the_docstring_of_what_a_partial_calls(
         ("sides", "x", "an integer, got 'x'"),
         ("fill", "dotted", "one of solid, hatched, got 'dotted'"),
         ("label", 3, "a string or null, got 3"),
-        ("corners", 4, "a list (an integer each), got 4"),
-        ("corners", [1, "b"], "a list (an integer each), got [1, 'b']"),
+        ("corners", 4, "a list of integers, got 4"),
+        ("corners", [1, "b"], "a list of integers, got [1, 'b']"),
         ("closed", "yes", "true or false, got 'yes'"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from helpers.bad_inputs import encoded
-from pixelwise.data import DATASETS, Dataset, Item, Split, find_dataset, open_dataset
+from pixelwise.data import DATASETS, Dataset, Item, Split, open_dataset
 from pixelwise.errors import ConfigError, DatasetError, ImageError, MaskError, UnknownNameError
 
 DATA = Path(__file__).parents[1] / "samples"
@@ -170,7 +170,7 @@ def test_several_problems_make_one_error(tmp_path: Path) -> None:
     message = _message(root)
     assert message.startswith(f"{root}: 2 problems: (1) 1 of the files")
     assert "(2) train and val share a0" in message
-    assert [type(problem) for problem in find_dataset(root).problems()] == [DatasetError, DatasetError]
+    assert [type(problem) for problem in open_dataset(root, check=False).problems()] == [DatasetError, DatasetError]
 
 
 def test_an_image_in_two_splits_is_refused(tmp_path: Path) -> None:
@@ -215,6 +215,14 @@ def test_an_unknown_split_lists_those_there_are() -> None:
         DatasetError, match=r"unknown split 'trian'; existing splits: train, val, test; fix: did you mean train"
     ):
         open_dataset(DATA / "camvid").split("trian")
+
+
+def test_a_missing_split_can_be_added_or_replaced(tmp_path: Path) -> None:
+    """With one split there is nothing to choose from, so the message says how to make one or name another."""
+    with pytest.raises(DatasetError) as caught:
+        open_dataset(_own_folder(tmp_path, ("train",))).split("val", option="--data.val_split")
+    assert caught.value.what == "unknown split 'val'; existing splits: train"
+    assert caught.value.fix == "add images to a split 'val', or set --data.val_split to one of train"
 
 
 def test_no_classes_file_shows_the_values_and_a_ready_one(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from pixelwise.data.instances import (
     draw_region,
     enlarge,
 )
-from pixelwise.data.transforms import Point
+from pixelwise.data.transforms import XY
 from pixelwise.errors import InputError
 from pixelwise.inference.proposals import ensemble, grid_proposals, proposal_scores
 from pixelwise.models import create_model
@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 
 
 def keep(
-    image: NDArray[np.uint8], mask: NDArray[Any], rng: np.random.Generator, center: Point | None = None
+    image: NDArray[np.uint8], mask: NDArray[Any], rng: np.random.Generator, center: XY | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     return image, mask
 

@@ -36,7 +36,7 @@ from pixelwise.data.loader import (
     collate,
     draw_index,
 )
-from pixelwise.data.transforms import Augment, Point
+from pixelwise.data.transforms import XY, Augment
 from pixelwise.data.windows import window_centers, window_starts
 from pixelwise.errors import DatasetError, ImageError, InputError
 
@@ -60,7 +60,7 @@ class Numbers(Split):
 
 
 def keep(
-    image: NDArray[np.uint8], mask: NDArray[Any], rng: np.random.Generator, center: Point | None = None
+    image: NDArray[np.uint8], mask: NDArray[Any], rng: np.random.Generator, center: XY | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     return image, mask
 
@@ -147,7 +147,7 @@ def test_no_two_draws_share_their_augmentation() -> None:
     seen = set()
 
     def note(
-        image: NDArray[np.uint8], mask: NDArray[Any], rng: np.random.Generator, center: Point | None = None
+        image: NDArray[np.uint8], mask: NDArray[Any], rng: np.random.Generator, center: XY | None = None
     ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
         seen.add(tuple(rng.random(4)))
         return image, mask

@@ -164,6 +164,18 @@ def test_no_such_model_is_one_line(name: str) -> None:
     assert "hub id like owner/model" in str(error.value)
 
 
+def test_the_name_of_a_network_has_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of the same name is a checkpoint like any other."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("compact", "fcn8s_vgg16"):
+        with pytest.raises(CheckpointError) as error:
+            pixelwise.load(name)
+        assert str(error.value).startswith(f"{name}: is the name of a network, which has no weights; fix: ")
+        assert f"pixelwise train DATA --model {name} --out" in error.value.fix
+    save_tiny(tmp_path / "compact")
+    assert pixelwise.load("compact").taxonomy == TAXONOMY
+
+
 def test_a_file_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "model.pth").write_bytes(b"x")
     with pytest.raises(

@@ -29,4 +29,4 @@ class Backbone(nn.Module, ABC):
         """
 
 
-BACKBONES: Registry[Backbone] = Registry("backbone")
+BACKBONES: Registry[Backbone] = Registry("backbone", "pixelwise backbones")

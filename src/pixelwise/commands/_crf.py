@@ -23,7 +23,7 @@ def with_crf(segmenter: Segmenter, parameters: Parameters) -> Segmenter:
 
 
 def compile_with_notice(num_classes: int) -> None:
-    """Compile the CRF's loops for so many classes; print why the user waits, if it takes long."""
+    """Compile the CRF's loops for `num_classes` classes; print why the user waits, if it takes long."""
     notice = "compiling the CRF's loops; this takes some seconds, once per machine"
     timer = Timer(NOTICE_DELAY_S, print, (notice,), {"file": sys.stderr, "flush": True})
     timer.daemon = True

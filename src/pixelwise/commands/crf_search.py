@@ -57,7 +57,7 @@ def crf_search(
         raise CheckpointError(model, "no such folder", "name a run or a checkpoint folder, where the result is written")
     segmenter = load(model, device=device)
     dataset = open_dataset(data, format)
-    truth = dataset.split(split)
+    truth = dataset.split(split, option="--split")
     check_same_classes(segmenter.taxonomy, truth.taxonomy, model_name=str(model), data_name=f"{dataset.name} {split}")
     cache = SearchCache(model / CACHE)
     if not cache.is_empty:

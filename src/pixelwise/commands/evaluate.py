@@ -112,7 +112,7 @@ def _score(
 ) -> Evaluation:
     """Return the scores of the model or of the folder of predictions."""
     dataset = open_dataset(data, format)
-    truth = dataset.split(split)
+    truth = dataset.split(split, option="--split")
     if predictions is not None:
         with progress_bar("scoring") as report:
             return evaluate_folder(predictions, truth, dataset=dataset.name, boundary=boundary, progress=report)

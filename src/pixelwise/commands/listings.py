@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from ..files import to_yaml
 
 if TYPE_CHECKING:
     from ..registry import Entry
@@ -86,7 +87,7 @@ def _feature_fields(name: str) -> str:
 
 def _written(value: Any) -> str:
     """Return a value as it is typed on a command line."""
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else to_yaml(value)
 
 
 def backbones() -> None:

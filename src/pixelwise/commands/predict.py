@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import InputError
-from ..inference.jobs import plan, unfinished
+from ..inference.jobs import jobs_to_do, plan
 from ..inference.predict_files import OutputOptions
 from ._labeling import print_skipped, run_jobs
 from ._options import OutPath, Switch, parse_options
@@ -74,7 +74,7 @@ def predict(
     outputs = OutputOptions(overlay=overlay, color=color, probs=probs, opacity=opacity)
     jobs, skipped = plan(inputs, out, outputs.endings)
     print_skipped(skipped)
-    jobs = unfinished(jobs, resume=resume, overwrite=overwrite)
+    jobs = jobs_to_do(jobs, resume=resume, overwrite=overwrite)
     # Importing torch takes seconds: a mistake in the arguments is reported before it.
     from ..inference.crf_settings import find_crf
     from ..inference.segmenter import load

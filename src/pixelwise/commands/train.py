@@ -138,8 +138,8 @@ def _dry_run(config: Config) -> int:
 
     dataset = open_dataset(config.data.path, config.data.format)
     failures = []
-    for name in (config.data.train_split, config.data.val_split):
-        split = dataset.split(name)
+    train_split = dataset.split(config.data.train_split, option="--data.train_split")
+    for split in (train_split, dataset.split(config.data.val_split, option="--data.val_split")):
         for index in range(len(split)):
             try:
                 split[index]
@@ -150,7 +150,6 @@ def _dry_run(config: Config) -> int:
     if failures:
         what = f"{len(failures)} images or masks cannot be used (listed above)"
         raise InputError(config.data.path, what, "fix or remove them")
-    train_split = dataset.split(config.data.train_split)
     for line in check_classes(train_split):
         print(f"warning: {line}", file=sys.stderr)
     make_class_weights(config.loss, train_split)

@@ -22,25 +22,17 @@ __all__ = [
     "Split",
     "check_classes",
     "count_pixels",
-    "find_dataset",
     "open_dataset",
 ]
 
 
-def open_dataset(path: str | Path, format: str | None = None) -> Dataset:
+def open_dataset(path: str | Path, format: str | None = None, *, check: bool = True) -> Dataset:
     """Open a dataset folder and check that every image has its mask.
 
     format  name of a dataset format; found by looking at the folder if None
-    Raises DatasetError for an unknown layout, missing files (all of them in one error), or an image in two splits.
-    """
-    return find_dataset(path, format).check()
-
-
-def find_dataset(path: str | Path, format: str | None = None) -> Dataset:
-    """Open a dataset folder without checking that its files exist; `Dataset.problems` lists what is wrong.
-
-    Raises DatasetError for a folder that no format (or not the named one) recognizes, UnknownNameError for an unknown
-    format.
+    check   False opens it without looking for the files; `Dataset.problems` then lists all errors
+    Raises DatasetError for a folder that no format (or not the named one) recognizes, for missing files (all of them in
+    one error), and for an image in two splits; UnknownNameError for an unknown format.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -51,7 +43,8 @@ def find_dataset(path: str | Path, format: str | None = None) -> Dataset:
         reader = DATASETS.create(name)
         root = reader.find_root(folder)
         if root is not None:
-            return reader.read(root)
+            dataset = reader.read(root)
+            return dataset.check() if check else dataset
     needs = "; or ".join(f"{name}: {DATASETS.create(name).needs}" for name in names)
     raise DatasetError(
         folder, f"unrecognized dataset layout; expected {needs}", "rearrange the files, or name another folder"

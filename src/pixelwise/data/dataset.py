@@ -147,7 +147,7 @@ class Split(Sequence[Sample]):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Named splits with one taxonomy.
+    """Named splits with one taxonomy. It is not a torch Dataset: its splits are the sequences to index.
 
     name    of its format
     root    the folder that it was found in
@@ -159,11 +159,17 @@ class Dataset:
     taxonomy: Taxonomy
     splits: Mapping[str, Split] = field(repr=False)
 
-    def split(self, name: str) -> Split:
-        """Return the split of that name. Raises DatasetError listing the existing ones."""
+    def split(self, name: str, *, option: str = "") -> Split:
+        """Return the split of that name. Raises DatasetError listing the existing ones.
+
+        option  the command-line option that named it, for the message
+        """
         if name not in self.splits:
             what = f"unknown split {name!r}; existing splits: {', '.join(self.splits)}"
-            raise DatasetError(self.root, what, suggest(name, self.splits))
+            fix = suggest(name, self.splits)
+            if option and fix.startswith("choose"):
+                fix = f"add images to a split {name!r}, or set {option} to one of {', '.join(self.splits)}"
+            raise DatasetError(self.root, what, fix)
         return self.splits[name]
 
     def check(self) -> Dataset:

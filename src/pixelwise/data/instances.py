@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core import Window
-from .transforms import Point, Transform, warp
+from .transforms import XY, Transform, warp
 
 BACKGROUND = 0
 # Source: DeconvNet, section 4.2: boxes are enlarged by 1.2, proposals overlap by an IoU of 0.5 or more, images have 250
@@ -44,7 +44,7 @@ class InstanceCrops:
     side: int = SIDE
 
     def __call__(
-        self, image: NDArray[np.uint8], mask: NDArray[Any], rng: np.random.Generator, center: Point | None = None
+        self, image: NDArray[np.uint8], mask: NDArray[Any], rng: np.random.Generator, center: XY | None = None
     ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
         """Return what `inner` makes of a random object of image (H, W, C) uint8 and mask (H, W)."""
         assert center is None, "the object determines the crop"

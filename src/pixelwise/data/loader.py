@@ -25,7 +25,7 @@ from ..errors import DatasetError, InputError, PixelwiseError
 from .border_weights import border_weights, label_instances
 from .dataset import Split
 from .mix import Pair, paste_classes
-from .transforms import Point, Transform
+from .transforms import XY, Transform
 from .windows import window_centers
 
 # Streams of random numbers, so that the order of images and their augmentation never share draws.
@@ -90,7 +90,7 @@ class AugmentedDataset(Dataset[TrainingSample]):
     border_sigma: float = 5.0
     _cached: dict[int, Sample] = field(default_factory=dict, init=False, repr=False)
     _bytes_left: int = field(default=0, init=False, repr=False)
-    _crops: list[tuple[int, Point | None]] = field(default_factory=list, init=False, repr=False)
+    _crops: list[tuple[int, XY | None]] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._bytes_left = self.cache_bytes

@@ -21,15 +21,16 @@ BORDER_COLOR = (124, 116, 104)
 """ImageNet's mean, rounded: about zero after normalization."""
 
 
-Point = tuple[float, float]
-"""(column, row) in an image, measured from its corner: the center of the first pixel is (0.5, 0.5)."""
+XY = tuple[float, float]
+"""(x, y), that is (column, row), in an image, measured from its corner: the center of the first pixel is (0.5, 0.5).
+OpenCV's order; elsewhere a point is (row, column)."""
 
 
 class Transform(Protocol):
     """The interface of an augmentation."""
 
     def __call__(
-        self, image: NDArray[np.uint8], mask: NDArray[Any], rng: np.random.Generator, center: Point | None = None
+        self, image: NDArray[np.uint8], mask: NDArray[Any], rng: np.random.Generator, center: XY | None = None
     ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
         """Return an augmented pair of image (H, W, C) uint8 and mask (H, W); all randomness comes from `rng`.
 
@@ -46,11 +47,11 @@ class Augment:
     ignore_id: int
 
     def __call__(
-        self, image: NDArray[np.uint8], mask: NDArray[Any], rng: np.random.Generator, center: Point | None = None
+        self, image: NDArray[np.uint8], mask: NDArray[Any], rng: np.random.Generator, center: XY | None = None
     ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
         """Return a crop of image (H, W, C) uint8 and mask (H, W), of their own size if the crop is [0, 0].
 
-        With `context_px` the image, but not the mask, is larger by that on each side.
+        With `context_px` the image, but not the mask, has that many extra pixels on each side.
         """
         height, width = mask.shape if self.config.crop == [0, 0] else self.config.crop
         context = self.config.context_px
@@ -66,7 +67,7 @@ class Augment:
         return self._color_jitter(image, rng), mask
 
     def _draw_inverse_matrix(
-        self, mask: NDArray[Any], size: tuple[int, int], rng: np.random.Generator, center: Point | None
+        self, mask: NDArray[Any], size: tuple[int, int], rng: np.random.Generator, center: XY | None
     ) -> NDArray[np.float64]:
         """Draw the (2, 3) matrix from (column, row, 1) of the crop to (column, row) of the source, at pixel corners."""
         config = self.config

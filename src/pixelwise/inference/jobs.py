@@ -72,7 +72,7 @@ def plan(inputs: Sequence[str | Path], out: Path, endings: Sequence[str]) -> tup
     return jobs, skipped
 
 
-def unfinished(jobs: Sequence[Job], *, resume: bool, overwrite: bool) -> list[Job]:
+def jobs_to_do(jobs: Sequence[Job], *, resume: bool, overwrite: bool) -> list[Job]:
     """Return the jobs to do: with `resume` only those that lack an output, otherwise all.
 
     Raises InputError for existing outputs, unless `resume` or `overwrite` is set.

@@ -19,6 +19,7 @@ from ..crf import Parameters, refine
 from ..crf.features import find_parameters
 from ..errors import CheckpointError, InputError
 from ..images import from_pil, read_image
+from ..models import MODELS
 from ..weights.checkpoint import CARD, CONFIG, WEIGHTS, Checkpoint, find_checkpoint, load_checkpoint, save_checkpoint
 from .device import find_device
 from .label_map import argmax_upsampled, low_res_logits, probabilities
@@ -153,7 +154,8 @@ def load(
         checkpoint, name = load_checkpoint(SHIPPED, options), "the model that ships with pixelwise"
         return Segmenter(checkpoint, name, device=device, precision=precision)
     name, folder = str(path), Path(path)
-    if folder.exists():
+    if folder.exists() or name in MODELS:
+        # `find_checkpoint` explains that a network's name is not a checkpoint.
         checkpoint = load_checkpoint(find_checkpoint(folder), options)
         return Segmenter(checkpoint, name, device=device, precision=precision)
     fix = "name a run or checkpoint folder, or a hub id like owner/model; without --model the shipped model is used"

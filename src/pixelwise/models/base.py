@@ -28,7 +28,7 @@ class SegmentationModel(nn.Module, ABC):
 
     num_classes  K
     in_channels  C of the images
-    spec         name and options that the network was built with, set by `create_model`
+    spec         name and options that the network was built with, set by `ModelSpec.build`
 
     Every network defines:
 
@@ -150,4 +150,4 @@ class ModelSpec:
         return model
 
 
-MODELS: Registry[SegmentationModel] = Registry("model")
+MODELS: Registry[SegmentationModel] = Registry("model", "pixelwise models")

@@ -21,7 +21,9 @@ def recipe_file(name: str) -> Path:
     """Return the file of a shipped recipe. Raises UnknownNameError with the nearest names."""
     files = recipe_files()
     if name not in files:
-        raise UnknownNameError(name, "no such recipe, file or folder", suggest(name, files))
+        raise UnknownNameError(
+            name, "no such recipe, file or folder", suggest(name, files, listing="pixelwise recipes")
+        )
     return files[name]
 
 

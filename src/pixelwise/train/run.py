@@ -58,7 +58,8 @@ def train(config: Config, out: str | Path, *, resume: bool = False, command: str
 
     # Data
     dataset = open_dataset(config.data.path, config.data.format)
-    train_split, val_split = (dataset.split(name) for name in (config.data.train_split, config.data.val_split))
+    train_split = dataset.split(config.data.train_split, option="--data.train_split")
+    val_split = dataset.split(config.data.val_split, option="--data.val_split")
     for split in (train_split, val_split):
         _require_masks(split)
     if is_first_rank and not resume:

@@ -32,7 +32,7 @@ from torch.overrides import TorchFunctionMode
 from ..core import Taxonomy
 from ..errors import CheckpointError, ConfigError, ResourceError, UnknownNameError, cut, os_reason, shown
 from ..files import make_folder, read_json, write_bytes, write_text
-from ..models import ModelSpec, SegmentationModel
+from ..models import MODELS, ModelSpec, SegmentationModel
 from .model_card import render_card
 
 CONFIG = "config.json"
@@ -140,6 +140,12 @@ def find_checkpoint(path: str | Path) -> Path:
     """
     folder = Path(path)
     if not folder.is_dir():
+        if str(path) in MODELS and not folder.exists():
+            fix = (
+                f"name a run or a checkpoint folder; `pixelwise train DATA --model {path} --out runs/a` makes one, "
+                "`pixelwise import` converts published weights"
+            )
+            raise CheckpointError(path, "is the name of a network, which has no weights", fix)
         what = "expected a checkpoint folder, got a file" if folder.exists() else "no such folder"
         fix = "name a run or a checkpoint folder; `pixelwise import` makes one from a foreign weight file"
         raise CheckpointError(folder, what, fix)

@@ -31,7 +31,7 @@ class DatasetFormat(ABC):
         """
 
 
-DATASETS: Registry[DatasetFormat] = Registry("dataset format")
+DATASETS: Registry[DatasetFormat] = Registry("dataset format", "pixelwise datasets")
 
 
 def read_lines(path: Path) -> list[str]:
