@@ -18,6 +18,7 @@ from PIL import Image
 
 from helpers.tiny_data import TINY_FCN, tiny_config, write_dataset
 from pixelwise.train.run import train
+from pixelwise.train.state import read_newest_state
 from pixelwise.weights.checkpoint import load_checkpoint
 
 pytestmark = [
@@ -41,7 +42,8 @@ import hashlib, os, sys
 import lightning
 from pathlib import Path
 from pixelwise.cli import main
-from pixelwise.train import losses
+from pixelwise.errors import MaskError
+from pixelwise.train import losses, validation
 
 notes, spoil, *argv = sys.argv[1:]
 rank = os.environ["RANK"]
@@ -65,6 +67,11 @@ lightning.Trainer.fit = noted
 if spoil == "nan" and rank == "1":
     cross_entropy = losses.pixel_cross_entropy
     losses.pixel_cross_entropy = lambda *args, **options: [x * float("nan") for x in cross_entropy(*args, **options)]
+if spoil == "mask" and rank == "1":
+    def fail(*args):
+        raise MaskError("p1.png", "unknown mask value 7")
+
+    validation.label_map = fail
 code = main(argv)
 Path(notes, f"written.{rank}").write_text("\\n".join(written))
 Path(notes, f"code.{rank}").write_text(str(code))
@@ -162,3 +169,15 @@ def test_no_number_on_one_rank_stops_both(tmp_path: Path) -> None:
     assert "2" in codes
     assert "the loss of step 1 is not finite" in launch.log.read_text()
     assert time.monotonic() - started < 300
+
+
+def test_a_mask_that_one_rank_cannot_read_stops_both_and_saves(tmp_path: Path) -> None:
+    dataset(tmp_path / "data")
+    launch = Launch(tmp_path, {**CHANGES, "train": {"validate_every": 2, "save_every": 100, "steps": 4}}, spoil="mask")
+    started = time.monotonic()
+    assert "2" in launch.wait()
+    assert time.monotonic() - started < 300
+    assert launch.log.read_text().count("unknown mask value 7") == 1
+    state, _ = read_newest_state(tmp_path / "two" / "checkpoints" / "last")
+    assert state is not None
+    assert state.progress.step == 2

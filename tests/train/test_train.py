@@ -19,23 +19,26 @@ from PIL import Image
 from torch import nn
 
 import pixelwise
-from helpers.tiny_data import TINY_FCN, tiny_config, write_dataset
+from helpers.tiny_data import TINY_COMPACT, TINY_FCN, tiny_config, write_dataset
 from pixelwise.cli import main
-from pixelwise.config import Config, ModelConfig
+from pixelwise.config import Config, ModelConfig, TrainConfig
 from pixelwise.core import Batch, Taxonomy
 from pixelwise.data import open_dataset
 from pixelwise.errors import CheckpointError, ConfigError, DatasetError, ImageError, InputError, Interrupted
 from pixelwise.evaluation.evaluator import evaluate_model, read_scores
 from pixelwise.models import create_model
+from pixelwise.train import validation
 from pixelwise.train.build import build_model, choose_memory_format, make_class_weights
 from pixelwise.train.callbacks import make_loggers, silence_lightning
 from pixelwise.train.ema import ModelEMA
 from pixelwise.train.finish import finish_run
 from pixelwise.train.module import TrainingModule
+from pixelwise.train.ranks import check_launch
 from pixelwise.train.run import train
 from pixelwise.train.run_folder import COLUMNS, RunFolder
 from pixelwise.train.schedule import lr_factor
 from pixelwise.train.state import read_newest_state
+from pixelwise.train.validation import validate
 from pixelwise.weights.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*LeafSpec.*:FutureWarning")
@@ -483,6 +486,41 @@ def test_launches_that_do_not_fit(data: Path, tmp_path: Path, monkeypatch: pytes
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("variables", "changes", "subject"),
+    [
+        ({"RANK": "1"}, {}, "RANK"),
+        ({"LOCAL_RANK": "1", "WORLD_SIZE": "1"}, {}, "LOCAL_RANK"),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, {}, "WORLD_SIZE"),
+        ({"RANK": "one"}, {}, "RANK"),
+        ({"LOCAL_RANK": "0"}, {"devices": 2}, "LOCAL_RANK"),
+        ({"TORCHELASTIC_RUN_ID": "x", "RANK": "3"}, {}, "RANK"),
+        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, {"devices": 2}, "srun"),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "2"}, {"devices": 2}, "srun"),
+    ],
+)
+def test_variables_of_another_launch_are_refused(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], changes: dict[str, int], subject: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="torchrun") as error:
+        check_launch(TrainConfig(**changes), "cpu")
+    assert error.value.subject == subject
+
+
+def test_one_process_trains_alone_among_slurm_tasks(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm = {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "seg", "SLURM_JOB_ID": "17", "SLURM_PROCID": "1"}
+    for name, value in {**slurm, "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    assert train(tiny_config(data, train={"steps": 1}), tmp_path / "run") is not None
+    assert (tmp_path / "run" / "metrics.csv").read_text().count("\n") == 3
+    assert dict(os.environ) == before
+
+
 @pytest.mark.parametrize(("name", "stride"), [("fcn32s_vgg16", 32), ("compact", 2), ("deeplabv1_largefov_vgg16", 8)])
 def test_patches_are_the_strides_of_the_logits(name: str, stride: int) -> None:
     module = TrainingModule(create_model(name, 3, tiny=True), Config(), 255)
@@ -556,6 +594,26 @@ def test_an_unreadable_validation_image_costs_no_steps(tmp_path: Path) -> None:
     state, _ = read_newest_state(tmp_path / "run" / "checkpoints" / "last")
     assert state is not None
     assert state.progress.step == 3
+
+
+def test_validation_fails_on_all_ranks_at_once(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = create_model("compact", 3, **TINY_COMPACT)
+    split = open_dataset(data).split("val")
+    monkeypatch.setattr(validation, "max_over_ranks", lambda value, device: 1)
+    with pytest.raises(InputError, match="another rank has ended"):
+        validate(model, split, torch.device("cpu"))
+
+
+def test_validation_leaves_out_what_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_dataset(tmp_path / "data", num_val=3)
+    model = create_model("compact", 3, **TINY_COMPACT)
+    whole = open_dataset(data).split("val")
+    expected = validate(model, whole[1:], torch.device("cpu"))
+    (data / "images" / "val" / "p0.png").write_bytes(b"no image")
+    with pytest.raises(ImageError, match=r"p0\.png"):
+        validate(model, whole, torch.device("cpu"))
+    assert validate(model, whole, torch.device("cpu"), on_read_error="skip").means() == expected.means()
+    assert "validation skipped 1 of 3 images" in capsys.readouterr().err
 
 
 def test_wandb_stays_offline_unless_its_own_variable_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

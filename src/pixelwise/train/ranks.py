@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -10,19 +12,30 @@ from torch import Tensor, nn
 from ..config import TrainConfig
 from ..errors import ConfigError, ResourceError
 
+# Set to the id of the process that starts the other ranks by itself, so that they know their launch from left-overs.
+_LAUNCHER = "PIXELWISE_LAUNCHER_PID"
+# The variables of the launchers torchrun and Lightning, which some job systems set as well.
+_LAUNCH_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE")
+
 
 def process_rank() -> int:
     """Return the rank that torchrun, or Lightning's launcher, set in the environment; 0 without a launcher."""
     return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
 
 
+def started_by_torchrun() -> bool:
+    """Return whether torchrun started this process."""
+    names = ("TORCHELASTIC_RUN_ID", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+    return all(name in os.environ for name in names)
+
+
 def check_launch(settings: TrainConfig, device: str) -> None:
     """Refuse a launch that differs from the settings: every process would train, and write, by itself.
 
-    Raises ConfigError naming the option, ResourceError if there are fewer GPUs than `devices`.
+    Raises ConfigError naming the option or the variable, ResourceError if there are fewer GPUs than `devices`.
     """
     world_size = settings.devices * settings.nodes
-    if "TORCHELASTIC_RUN_ID" in os.environ:
+    if started_by_torchrun():
         started, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
         if (started, here) != (world_size, settings.devices):
             what = (
@@ -31,12 +44,43 @@ def check_launch(settings: TrainConfig, device: str) -> None:
             )
             fix = f"add --train.devices {here} --train.nodes {max(started // here, 1)}"
             raise ConfigError("--train.devices", what, fix)
-    elif settings.nodes > 1:
-        fix = f"torchrun --nnodes {settings.nodes} --nproc_per_node {settings.devices} -m pixelwise train ..."
-        raise ConfigError("--train.nodes", f"expected {settings.nodes} nodes, but no launcher started the others", fix)
+    elif os.environ.get(_LAUNCHER) != str(os.getppid()):
+        torchrun = f"torchrun --nnodes {settings.nodes} --nproc_per_node {settings.devices} -m pixelwise train ..."
+        if settings.nodes > 1:
+            what = f"expected {settings.nodes} nodes, but no launcher started the others"
+            raise ConfigError("--train.nodes", what, torchrun)
+        # One process alone may carry variables that say the same; with several devices, Lightning would wait for ranks.
+        alone = {"WORLD_SIZE": "1"} if world_size == 1 else {}
+        for name in _LAUNCH_VARIABLES:
+            value = os.environ.get(name, "")
+            if value and (world_size > 1 or value != alone.get(name, "0")):
+                what = f"the variable is {value[:20]!r}, but torchrun did not start this process"
+                raise ConfigError(name, what, f"`unset {' '.join(_LAUNCH_VARIABLES)}`, or start with `{torchrun}`")
+        tasks = os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get("SLURM_NTASKS") or "1"
+        if world_size > 1 and "SLURM_PROCID" in os.environ and tasks != "1":
+            what = f"expected one SLURM task, which starts the {world_size} ranks by itself, got {tasks[:20]}"
+            raise ConfigError(
+                "srun", what, f"`srun --ntasks 1 pixelwise train ...`, or `{torchrun}` in each node's task"
+            )
     if device == "cuda" and settings.devices > torch.cuda.device_count():
         what = f"expected {settings.devices} GPUs, this node has {torch.cuda.device_count()}"
         raise ResourceError("--train.devices", what, "ask for fewer, or set --train.device cpu")
+
+
+@contextmanager
+def launch_noted() -> Iterator[None]:
+    """Tell the processes that Lightning starts inside the block who started them; restore the environment after it."""
+    names = (_LAUNCHER, *_LAUNCH_VARIABLES, "MASTER_ADDR", "MASTER_PORT")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ[_LAUNCHER] = str(os.getpid())
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def is_distributed() -> bool:

@@ -17,6 +17,8 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ..config import Config
 from ..core import Batch
@@ -34,7 +36,7 @@ from .build import build_model, make_class_weights, training_transform
 from .callbacks import StopSignals, make_loggers, make_progress_bar
 from .module import TrainingModule
 from .precision import choose_precision
-from .ranks import check_launch, process_rank
+from .ranks import check_launch, launch_noted, process_rank, started_by_torchrun
 from .resume import check_settings, run_settings
 from .run_folder import RunFolder
 from .state import TrainingProgress, read_newest_state, save_state
@@ -156,10 +158,13 @@ def _make_trainer(
 ) -> lightning.Trainer:
     """Return Lightning's Trainer for the steps that are left after `step` steps."""
     settings = config.train
+    # Lightning would take its own variables, and SLURM's, for ranks; `check_launch` has looked at the launch.
+    rank_zero_only.rank = process_rank()
     return lightning.Trainer(
         accelerator="gpu" if device == "cuda" else "cpu",
         devices=settings.devices,
         num_nodes=settings.nodes,
+        plugins=[TorchElasticEnvironment() if started_by_torchrun() else LightningEnvironment()],
         strategy="auto" if settings.devices * settings.nodes == 1 else "ddp",
         precision="bf16-mixed" if precision == "bfloat16" else "32-true",
         max_steps=settings.steps - step,
@@ -183,7 +188,8 @@ def _make_trainer(
 def _fit(trainer: lightning.Trainer, module: TrainingModule, loader: TrainLoader) -> None:
     """Train, and explain errors whose cause is another process."""
     try:
-        trainer.fit(module, loader)
+        with launch_noted():
+            trainer.fit(module, loader)
     except RuntimeError as error:
         if "DataLoader worker" in str(error):
             what = "a DataLoader worker was killed, most likely out of memory or /dev/shm"
@@ -241,7 +247,7 @@ class AfterStep(Callback):
             try:
                 self._validate(module)
             except InputError:
-                # An unreadable validation image must not cost the steps since the last save.
+                # An unreadable validation image must not cost the steps since the last save. All ranks come here.
                 self._save(module)
                 raise
         if saves or stop:
@@ -272,6 +278,7 @@ class AfterStep(Callback):
                 module.device,
                 rank=module.global_rank,
                 world_size=module.trainer.world_size,
+                on_read_error=self.config.train.on_read_error,
             )
             self.scores, self._scored_step = scores, module.step
             if scores.mean_iou > self.best_score:

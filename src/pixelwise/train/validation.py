@@ -2,33 +2,57 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import torch
 
 from ..data.dataset import Split
+from ..errors import ImageError, InputError, MaskError
 from ..evaluation.metrics import Scores, confusion_matrix
 from ..inference.label_map import label_map
 from ..models.base import SegmentationModel
+from .ranks import max_over_ranks
 
 
 @torch.inference_mode()
 def validate(
-    model: SegmentationModel, split: Split, device: torch.device, *, rank: int = 0, world_size: int = 1
+    model: SegmentationModel,
+    split: Split,
+    device: torch.device,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    on_read_error: str = "stop",
 ) -> Scores:
     """Score a model on a whole split at native resolution; each image is scored by exactly one rank.
 
     It runs in float32, whatever the precision of the training, so the scores are those of `pixelwise evaluate`.
+
+    on_read_error  "skip" leaves out images that cannot be read, with a warning; "stop" raises the first error
+    Raises InputError on every rank if one has failed: a rank that stopped alone would leave the others waiting.
     """
     was_training = model.training
     model.eval()
     taxonomy = split.taxonomy
     total = np.zeros((taxonomy.num_classes, taxonomy.num_classes), np.int64)
+    skipped: list[InputError] = []
+    failure: InputError | None = None
     for index in range(rank, len(split), world_size):
-        sample = split[index]
-        assert sample.mask is not None, "splits without masks are refused before training"
-        prediction = label_map(model, sample.image, device)
-        total += confusion_matrix(sample.mask, prediction, taxonomy)
+        try:
+            sample = split[index]
+            assert sample.mask is not None, "splits without masks are refused before training"
+            total += confusion_matrix(sample.mask, label_map(model, sample.image, device), taxonomy)
+        except InputError as error:
+            if on_read_error == "stop" or not isinstance(error, ImageError | MaskError):
+                failure = error
+                break
+            skipped.append(error)
     model.train(was_training)
+    if skipped:
+        print(f"warning: validation skipped {len(skipped)} of {len(split)} images: {skipped[0]}", file=sys.stderr)
+    if max_over_ranks(int(failure is not None), device):
+        raise failure or InputError("training", "another rank has ended", "see its error message")
     if world_size > 1:
         matrix = torch.from_numpy(total).to(device)
         torch.distributed.all_reduce(matrix)
