@@ -487,25 +487,25 @@ def test_launches_that_do_not_fit(data: Path, tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    ("variables", "changes", "subject"),
+    ("variables", "devices", "subject"),
     [
-        ({"RANK": "1"}, {}, "RANK"),
-        ({"LOCAL_RANK": "1", "WORLD_SIZE": "1"}, {}, "LOCAL_RANK"),
-        ({"WORLD_SIZE": "2", "RANK": "0"}, {}, "WORLD_SIZE"),
-        ({"RANK": "one"}, {}, "RANK"),
-        ({"LOCAL_RANK": "0"}, {"devices": 2}, "LOCAL_RANK"),
-        ({"TORCHELASTIC_RUN_ID": "x", "RANK": "3"}, {}, "RANK"),
-        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, {"devices": 2}, "srun"),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "2"}, {"devices": 2}, "srun"),
+        ({"RANK": "1"}, 1, "RANK"),
+        ({"LOCAL_RANK": "1", "WORLD_SIZE": "1"}, 1, "LOCAL_RANK"),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, 1, "WORLD_SIZE"),
+        ({"RANK": "one"}, 1, "RANK"),
+        ({"LOCAL_RANK": "0"}, 2, "LOCAL_RANK"),
+        ({"TORCHELASTIC_RUN_ID": "x", "RANK": "3"}, 1, "RANK"),
+        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, 2, "srun"),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "2"}, 2, "srun"),
     ],
 )
 def test_variables_of_another_launch_are_refused(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], changes: dict[str, int], subject: str
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], devices: int, subject: str
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match="torchrun") as error:
-        check_launch(TrainConfig(**changes), "cpu")
+        check_launch(TrainConfig(devices=devices), "cpu")
     assert error.value.subject == subject
 
 

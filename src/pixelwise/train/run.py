@@ -16,9 +16,9 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.plugins.environments import LightningEnvironment, TorchElasticEnvironment
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ..config import Config
 from ..core import Batch
@@ -159,7 +159,7 @@ def _make_trainer(
     """Return Lightning's Trainer for the steps that are left after `step` steps."""
     settings = config.train
     # Lightning would take its own variables, and SLURM's, for ranks; `check_launch` has looked at the launch.
-    rank_zero_only.rank = process_rank()
+    rank_zero_only.rank = process_rank()  # type: ignore[attr-defined]
     return lightning.Trainer(
         accelerator="gpu" if device == "cuda" else "cpu",
         devices=settings.devices,
