@@ -13,10 +13,11 @@ from PIL import Image
 
 import pixelwise
 from helpers.bad_inputs import encoded, photo
-from helpers.command_line import TAXONOMY, save_tiny
-from pixelwise.errors import CheckpointError, ImageError, InputError, ResourceError
+from helpers.command_line import TAXONOMY, call, save_tiny
+from pixelwise.errors import CheckpointError, ConfigError, ImageError, InputError, ResourceError
 from pixelwise.images import read_image
 from pixelwise.inference.segmenter import as_pixels
+from pixelwise.weights.checkpoint import load_checkpoint, save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -207,3 +208,41 @@ def test_model_of_four_channels_names_the_image_it_cannot_take(tmp_path: Path) -
         segmenter(Path(tmp_path / "photo.png"))
     four = np.dstack([photo(), photo()[..., 0]])
     assert segmenter(four).overlay().size == (40, 24)
+
+
+def test_unknown_arguments_of_from_pretrained_are_one_line_with_the_fix(checkpoint: Path) -> None:
+    """Other toolkits give a network a new head here."""
+    with pytest.raises(ConfigError, match=r"unknown argument 'num_classes'; fix: .*--model\.init_from"):
+        pixelwise.Segmenter.from_pretrained(checkpoint, num_classes=5)
+    with pytest.raises(ConfigError, match=r"unknown argument 'devise'; fix: did you mean device"):
+        pixelwise.Segmenter.from_pretrained(str(checkpoint), devise="cpu")
+    assert pixelwise.Segmenter.from_pretrained(checkpoint, device="cpu").taxonomy == TAXONOMY
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_answers_that_are_not_finite_are_no_mask(
+    checkpoint: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Finite weights whose products are beyond float32: their labels would all be class 0."""
+    loaded = load_checkpoint(checkpoint)
+    with torch.no_grad():
+        for parameter in loaded.model.parameters():
+            parameter.mul_(1e30)
+    save_checkpoint(tmp_path / "model", loaded.model, loaded.taxonomy)
+    for kind, pixels in (("images", photo()), ("masks", np.full(photo().shape[:2], 7, np.uint8))):
+        (tmp_path / "data" / kind / "test").mkdir(parents=True)
+        (tmp_path / "data" / kind / "test" / "photo.png").write_bytes(encoded(pixels, "PNG"))
+    (tmp_path / "data" / "classes.yaml").write_text(
+        "classes: [{name: sky, value: 7}, {name: 'road & <b>', value: 11}, {name: '[car]', value: 250}]\nignore: [0]\n"
+    )
+    out = tmp_path / "out"
+    options = {
+        "predict": (tmp_path / "data" / "images" / "test" / "photo.png", "--out", out),
+        "evaluate": ("--data", tmp_path / "data", "--out", out),
+    }
+    result = call(capsys, command, *options[command], "--model", tmp_path / "model")
+    assert result.code in (1, 2)
+    assert "photo" in result.err[0]
+    assert "logits that are not finite" in result.err[0]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and out in path.parents]
+    assert not out.is_file()

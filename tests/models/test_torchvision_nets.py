@@ -155,3 +155,33 @@ def test_files_that_are_no_net_of_torchvisions(tmp_path: Path) -> None:
         import_model(path, name)
     with pytest.raises(CheckpointError, match="ends in"):
         import_model(path.rename(tmp_path / "a.caffemodel"), name)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod."])
+def test_the_prefixes_of_pytorchs_wrappers_are_removed_and_reported(
+    tmp_path: Path, prefix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "torchvision_lraspp_mobilenet_v3_large"
+    torch.manual_seed(0)
+    state = create_model(name, 3).state_dict()
+    torch.save({prefix + key: tensor for key, tensor in state.items()}, tmp_path / "x.pth")
+    result = call(capsys, "import", tmp_path / "x.pth", "--as", name, "--out", tmp_path / "out")
+    assert result.code == 0, result
+    for part in ("module.", "_orig_mod."):
+        line = f"removed the prefix '{part}' of PyTorch's wrappers from {len(state)} names"
+        assert (line in result.out) == (part in prefix)
+    loaded = load_checkpoint(tmp_path / "out").model.state_dict()
+    assert all(torch.equal(loaded[key], tensor) for key, tensor in state.items())
+
+
+def test_a_part_that_was_compiled_alone_is_read(tmp_path: Path) -> None:
+    name = "torchvision_lraspp_mobilenet_v3_large"
+    state = create_model(name, 3).state_dict()
+    named = {key.replace("backbone.", "backbone._orig_mod.", 1): tensor for key, tensor in state.items()}
+    torch.save(named, tmp_path / "x.pth")
+    imported = import_model(tmp_path / "x.pth", name)
+    num_backbone = sum(key.startswith("backbone.") for key in state)
+    assert imported.report.stripped == {"_orig_mod.": num_backbone}
+    torch.save({**state, **named}, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match="twice, with and without the prefix"):
+        import_model(tmp_path / "x.pth", name)

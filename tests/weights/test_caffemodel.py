@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import tempfile
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -246,3 +247,20 @@ def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.caffemodel")
     with pytest.raises(CheckpointError, match="not a regular file"):
         read_caffemodel(tmp_path / "pipe.caffemodel")
+
+
+def test_time_is_linear_in_the_number_of_layers(tmp_path: Path) -> None:
+    """30,000 layers: a reader that looks for each name among all names would take minutes."""
+    layer_count, started = 30_000, time.monotonic()
+    content = b"".join(block(100, block(1, f"l{n}".encode()) + block(7, blob(BIAS[:1]))) for n in range(layer_count))
+    assert "more than 100000 fields" in refusal(tmp_path, content)
+    content = b"".join(block(100, block(1, f"l{n}".encode()) + block(7, blob(BIAS[:1]))) for n in range(10_000))
+    (tmp_path / "made.caffemodel").write_bytes(content)
+    assert len(read_caffemodel(tmp_path / "made.caffemodel")) == 10_000
+    assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize("axes", [[0, 2**63, 2**63], [0, 2**30, 2**30, 2**30], [2**62, 2**62], [0] + [2**31] * 31])
+def test_shapes_beyond_any_array_are_refused(tmp_path: Path, axes: list[int]) -> None:
+    shape = block(7, block(1, b"".join(varint(axis) for axis in axes)))
+    assert "a blob of shape" in refusal(tmp_path, block(100, block(1, b"a") + block(7, shape)))

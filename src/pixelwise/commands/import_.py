@@ -84,6 +84,8 @@ def _summary(imported: Imported, path: Path, entry: PublishedWeights | None) -> 
     lines.append(f"loaded {report.num_values:,} numbers in {len(report.loaded)} arrays of {path}")
     if entry is not None:
         lines.append(f"published as {entry.name}: {entry.score}; use: {entry.license}")
+    for prefix, count in report.stripped.items():
+        lines.append(f"removed the prefix {prefix!r} of PyTorch's wrappers from {count} names")
     if report.checked:
         lines.append(f"checked, equal to the network's fixed numbers: {listed(report.checked, NUM_SHOWN)}")
     for reason in dict.fromkeys(report.dropped.values()):

@@ -114,7 +114,9 @@ def _confusions(
     """Yield the confusion matrix of an image without a CRF, then with each of the settings."""
     with torch.inference_mode():
         probs = probabilities(
-            low_res_logits(segmenter.model, sample.image, segmenter.device, precision=segmenter.precision),
+            low_res_logits(
+                segmenter.model, sample.image, segmenter.device, precision=segmenter.precision, source=sample.key
+            ),
             (sample.image.shape[0], sample.image.shape[1]),
         )
     for number, refined in enumerate(chain([probs], refine_each(sample.image, probs, settings))):

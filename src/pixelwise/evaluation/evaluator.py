@@ -209,7 +209,11 @@ def evaluate_model(
     for index in range(len(split)):
         sample = split[index]
         assert sample.mask is not None, "splits without truth are refused"
-        prediction = segmenter(sample.image)
+        try:
+            prediction = segmenter(sample.image)
+        except InputError as error:
+            # Called with pixels, the segmenter knows no name of the image.
+            raise InputError(sample.key, error.what, error.fix) from error
         check_same_classes(prediction.taxonomy, split.taxonomy, model_name=model, data_name=f"{dataset} {split.name}")
         total.add(sample.key, sample.mask, prediction=prediction.mask, source=sample.key)
         if progress:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..core import LowResLogits, Upsample
+from ..errors import InputError
 from ..models.base import SegmentationModel
 from .tiles import tiled_logits
 
@@ -36,22 +37,37 @@ def low_res_logits(
     *,
     precision: str = "float32",
     tile: int | None = None,
+    source: object = "image",
 ) -> LowResLogits:
     """Run the network on one image (H, W, C) uint8; the logits (1, K, h, w) are float32.
 
-    tile  compute in tiles of that many pixels per side, see `tiled_logits`; None for the whole image at once
+    tile    compute in tiles of that many pixels per side, see `tiled_logits`; None for the whole image at once
+    source  the name of the image in the error
+    Raises InputError for logits that are not finite, which would become a mask of the first class.
     """
     images = as_batch(image, device).contiguous(memory_format=torch.channels_last)
     with autocast(precision, device):
         low_res = model.forward_low_res(images) if tile is None else tiled_logits(model, images, tile)
-    return low_res._replace(logits=low_res.logits.float())
+    logits = low_res.logits.float()
+    if not bool(logits.isfinite().all()):
+        what = "the network computes logits that are not finite (NaN or infinity) for it"
+        raise InputError(source, what, "use another checkpoint: the numbers of this one are damaged or too large")
+    return low_res._replace(logits=logits)
 
 
 def label_map(
-    model: SegmentationModel, image: NDArray[np.uint8], device: torch.device, *, precision: str = "float32"
+    model: SegmentationModel,
+    image: NDArray[np.uint8],
+    device: torch.device,
+    *,
+    precision: str = "float32",
+    source: object = "image",
 ) -> NDArray[Any]:
-    """Label one image (H, W, C) uint8: class ids (H, W), uint8, or uint16 for more than 255 classes."""
-    return argmax_upsampled(low_res_logits(model, image, device, precision=precision), image.shape[:2])
+    """Label one image (H, W, C) uint8: class ids (H, W), uint8, or uint16 for more than 255 classes.
+
+    source  the name of the image in the error of `low_res_logits`
+    """
+    return argmax_upsampled(low_res_logits(model, image, device, precision=precision, source=source), image.shape[:2])
 
 
 def argmax_upsampled(low_res: LowResLogits, size: tuple[int, ...]) -> NDArray[Any]:

@@ -17,9 +17,10 @@ from PIL import Image
 from ..core import Prediction, Taxonomy
 from ..crf import Parameters, refine
 from ..crf.features import find_parameters
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, ConfigError, InputError, shown
 from ..images import from_pil, read_image
 from ..models import MODELS
+from ..registry import suggest
 from ..weights.checkpoint import CARD, CONFIG, WEIGHTS, Checkpoint, find_checkpoint, load_checkpoint, save_checkpoint
 from .device import find_device
 from .label_map import argmax_upsampled, low_res_logits, probabilities
@@ -57,7 +58,8 @@ class Segmenter(ModelHubMixin):
     def __call__(self, image: str | Path | NDArray[np.uint8] | Image.Image) -> Prediction:
         """Label one image of any size: a file, an array (H, W, 3) uint8 RGB, or a PIL image.
 
-        Raises ImageError naming the file, InputError for an array of another shape or type.
+        Raises ImageError naming the file, InputError for an array of another shape or type and for logits that are not
+        finite.
         """
         return self.predict(image)
 
@@ -78,11 +80,11 @@ class Segmenter(ModelHubMixin):
         Raises the errors of `__call__`.
         """
         pixels = as_pixels(image)
+        name = source or (image if isinstance(image, str | Path) else "image")
         if pixels.shape[2] != self.model.in_channels:
-            name = source or (image if isinstance(image, str | Path) else "image")
             what = f"has {pixels.shape[2]} channels, but {self.name} expects {self.model.in_channels}"
             raise InputError(name, what, "choose a model for such images")
-        low_res = low_res_logits(self.model, pixels, self.device, precision=self.precision, tile=tile)
+        low_res = low_res_logits(self.model, pixels, self.device, precision=self.precision, tile=tile, source=name)
         size = (pixels.shape[0], pixels.shape[1])
         # Channels beyond the third (depth, infrared) are neither drawn nor seen by the CRF.
         rgb = pixels[..., :3] if pixels.shape[2] > 3 else pixels
@@ -104,6 +106,46 @@ class Segmenter(ModelHubMixin):
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_checkpoint(save_directory, self.model, self.taxonomy, self.card)
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        device: str = "auto",
+        precision: Precision = "float32",
+        options: Mapping[str, Any] | None = None,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        **others: Any,
+    ) -> Segmenter:
+        """Load a checkpoint folder or a hub id; the further arguments are those of `load` and of huggingface_hub.
+
+        Raises ConfigError for any other argument, and the errors of `load`.
+        """
+        if others:
+            known = ("device", "precision", "options", "revision", "cache_dir", "force_download", "local_files_only")
+            name = next(iter(others))
+            if name in ("num_classes", "classes", "num_labels", "in_channels"):
+                fix = "train a network with other classes from these weights: `pixelwise train --model.init_from`"
+            else:
+                fix = suggest(name, (*known, "token"))
+            raise ConfigError("Segmenter.from_pretrained", f"unknown argument {shown(name)}", fix)
+        # Not by the mixin's own method, which first parses config.json without any limit.
+        return cls._from_pretrained(
+            model_id=str(pretrained_model_name_or_path),
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            token=token,
+            device=device,
+            precision=precision,
+            options=options,
+        )
 
     @classmethod
     def _from_pretrained(  # type: ignore[override]

@@ -42,7 +42,8 @@ def validate(
         try:
             sample = split[index]
             assert sample.mask is not None, "splits without masks are refused before training"
-            total += confusion_matrix(sample.mask, label_map(model, sample.image, device), taxonomy)
+            prediction = label_map(model, sample.image, device, source=split.items[index].image)
+            total += confusion_matrix(sample.mask, prediction, taxonomy)
         except InputError as error:
             if on_read_error == "stop" or not isinstance(error, ImageError | MaskError):
                 failure = error

@@ -9,6 +9,7 @@ Source: BVLC/caffe, `src/caffe/proto/caffe.proto`; the protobuf encoding specifi
 from __future__ import annotations
 
 import mmap
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
@@ -18,11 +19,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import CheckpointError
+from ...errors import CheckpointError, cut, shown
 from .safe_open import map_file
 
 # Far beyond any real net: limits that refuse malicious files before time and memory run out.
-MAX_FIELDS = 1_000_000
+MAX_FIELDS = 100_000
 MAX_AXES = 32
 MAX_NAME = 1024
 
@@ -57,10 +58,12 @@ def read_caffemodel(path: str | Path) -> list[CaffeLayer]:
             f"expected layers with weights, got {len(layers)} layers and no weights",
             "pass the .caffemodel of a trained net",
         )
-    names = [layer.name for layer in layers if layer.blobs]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    counts = Counter(layer.name for layer in layers if layer.blobs)
+    twice = sorted(name for name, count in counts.items() if count > 1)
     if twice:
-        raise CheckpointError(path, f"layer {twice[0]!r} has weights twice", "merge the nets under different names")
+        raise CheckpointError(
+            path, f"layer {shown(twice[0])} has weights twice", "merge the nets under different names"
+        )
     return layers
 
 
@@ -226,6 +229,9 @@ def _blob(message: _Message) -> NDArray[np.float32]:
             rows.append(field.row("<f8"))
     if shape is None:
         shape = tuple(legacy.get(axis, 0) for axis in (1, 2, 3, 4))
+    # NumPy's arrays have a limit also where an axis of 0 makes them empty.
+    if prod(max(axis, 1) for axis in shape) >= 2**60:
+        raise message.file.damaged(message.start, f"a blob of shape {_times(shape)}")
     count = sum(len(row) for row in rows)
     if count != prod(shape):
         raise message.file.damaged(
@@ -241,10 +247,10 @@ def _shape(message: _Message) -> tuple[int, ...]:
     for field in message.fields():
         if field.number == 1:
             axes += [field.value] if field.wire == _VARINT else field.message("a blob's shape").varints()
-    if len(axes) > MAX_AXES or any(axis >= 2**31 for axis in axes):
-        raise message.file.damaged(message.start, f"a blob of shape {_times(axes[:MAX_AXES])}")
+            if len(axes) > MAX_AXES:
+                raise message.file.damaged(message.start, f"a blob of more than {MAX_AXES} axes")
     return tuple(axes)
 
 
 def _times(shape: tuple[int, ...] | list[int]) -> str:
-    return "x".join(str(axis) for axis in shape) or "scalar"
+    return cut("x".join(str(axis) for axis in shape) or "scalar")

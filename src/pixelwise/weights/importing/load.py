@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ...errors import CheckpointError, listed
+from ...errors import CheckpointError, listed, shown
 from ...models import ModelSpec
 from ...models.base import SegmentationModel
 from .caffemodel import read_caffemodel
@@ -55,10 +55,15 @@ class SourceArray:
 
 @dataclass(frozen=True)
 class WeightFile:
-    """The arrays of a file under the file's own names, such as "conv1_1.weight"."""
+    """The arrays of a file under the file's own names, such as "conv1_1.weight".
+
+    stripped  parts of the names that were removed, each with the number of names: wrappers of PyTorch that say nothing
+              about the network
+    """
 
     path: Path
     arrays: Mapping[str, SourceArray]
+    stripped: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def is_caffe(self) -> bool:
@@ -73,7 +78,8 @@ def read_weight_file(path: str | Path, endings: Sequence[str] = (CAFFE_ENDING, *
         what = f"ends in {path.suffix!r}, expected {', '.join(endings)}"
         raise CheckpointError(path, what, "give the file the ending of its kind")
     if path.suffix != CAFFE_ENDING:
-        return WeightFile(path, {name: SourceArray.of_tensor(tensor) for name, tensor in read_tensors(path).items()})
+        tensors, stripped = strip_wrappers(read_tensors(path), path)
+        return WeightFile(path, {name: SourceArray.of_tensor(t) for name, t in tensors.items()}, stripped)
     arrays = {}
     for layer in read_caffemodel(path):
         for i, blob in enumerate(layer.blobs):
@@ -81,6 +87,24 @@ def read_weight_file(path: str | Path, endings: Sequence[str] = (CAFFE_ENDING, *
             kind = ("weight", "bias")[i] if i < 2 else f"blob{i}"
             arrays[f"{layer.name}.{kind}"] = SourceArray.of_array(blob)
     return WeightFile(path, arrays)
+
+
+def strip_wrappers(tensors: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """Return the tensors without the parts of their names that PyTorch's wrappers add, and how many names had each.
+
+    `torch.compile` adds "_orig_mod." to the names of the module that it wraps, which may be a part of the network;
+    DataParallel adds "module." in front of every name. Raises CheckpointError if two names become one.
+    """
+    names = {name: ".".join(part for part in name.split(".") if part != "_orig_mod") for name in tensors}
+    stripped = {"_orig_mod.": sum(name != short for name, short in names.items())}
+    stripped["module."] = len(names) if all(name.startswith("module.") for name in names.values()) else 0
+    if stripped["module."]:
+        names = {name: short.removeprefix("module.") for name, short in names.items()}
+    if len(set(names.values())) < len(names):
+        twice = next(short for short in names.values() if list(names.values()).count(short) > 1)
+        what = f"holds {shown(twice)} twice, with and without the prefix of torch.compile"
+        raise CheckpointError(path, what, "save `model.state_dict()` of one of the two")
+    return {names[name]: tensor for name, tensor in tensors.items()}, {p: n for p, n in stripped.items() if n}
 
 
 @dataclass(frozen=True)
@@ -113,13 +137,17 @@ class KeyMapping:
 
 @dataclass(frozen=True)
 class Report:
-    """What was done with a file: array names `loaded`, `checked`, `dropped` (with the reason), state names `fresh`."""
+    """What was done with a file: array names `loaded`, `checked`, `dropped` (with the reason), state names `fresh`.
+
+    stripped  parts that were removed from the names, each with the number of names
+    """
 
     loaded: tuple[str, ...]
     checked: tuple[str, ...]
     dropped: Mapping[str, str]
     fresh: tuple[str, ...]
     num_values: int
+    stripped: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -168,7 +196,9 @@ def load_mapped(network: nn.Module, file: WeightFile, mapping: KeyMapping, fix: 
                 flat[start : start + len(piece)].copy_(piece)
     dropped = {name: reason for name, reason in mapping.dropped.items() if name in arrays}
     num_values = sum(own[key].numel() for key in moves)
-    return Report(tuple(moves.values()), tuple(mapping.checks), dropped, tuple(mapping.fresh), num_values)
+    return Report(
+        tuple(moves.values()), tuple(mapping.checks), dropped, tuple(mapping.fresh), num_values, file.stripped
+    )
 
 
 def fits(shape: Sequence[int], target: Sequence[int]) -> bool:
