@@ -108,7 +108,7 @@ class Segmenter(ModelHubMixin):
         save_checkpoint(save_directory, self.model, self.taxonomy, self.card)
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]
+    def from_pretrained(
         cls,
         pretrained_model_name_or_path: str | Path,
         *,
