@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from helpers.command_line import call, files_below, refused, save_tiny
 from helpers.tiny_data import NAMES, write_dataset
 from pixelwise.core import Taxonomy
+from pixelwise.errors import InputError
+from pixelwise.visualization.report import write_report
 
 
 @pytest.fixture
@@ -85,3 +88,62 @@ def test_scoring_passes_over_the_other_products_of_predict(folder: Path, capsys:
     assert call(capsys, *common).code == 0
     Image.fromarray(np.zeros((32, 48), np.uint8)).save(out / "stray_color.png")
     refused(capsys, *common, names="1 masks belong to no image of val: stray_color.png")
+
+
+def test_explain_writes_over_no_input_and_no_file_of_others(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = folder / "x/activations.png"
+    image.parent.mkdir()
+    image.write_bytes((folder / "d/images/val/p0.png").read_bytes())
+    before = contents(folder)
+    common = "explain", image, "--model", folder / "m"
+    for overwrite in ((), ("--overwrite",)):
+        assert "over an input" in refused(capsys, *common, "--out", folder / "x", *overwrite)
+    assert contents(folder) == before
+    (folder / "y").mkdir()
+    (folder / "y/receptive_field.png").write_text("precious")
+    assert "--overwrite" in refused(capsys, *common, "--out", folder / "y", names="receptive_field.png")
+    assert files_below(folder / "y") == ["receptive_field.png"]
+    assert call(capsys, *common, "--out", folder / "y", "--overwrite").code == 0
+    assert len(files_below(folder / "y")) == 3
+
+
+def test_explain_cuts_long_names_and_keeps_equal_ones_apart(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_tiny(folder / "long", Taxonomy(("é" * 300, "a b", "a_b")))
+    arguments = "explain", folder / "d/images/val/p0.png", "--model", folder / "long", "--out", folder / "x"
+    assert call(capsys, *arguments, "--class", "0", "--class", "1", "--class", "2").code == 0
+    names = [name for name in files_below(folder / "x") if name.startswith("heatmap")]
+    assert len(names) == 3
+    assert {"heatmap_a_b_1.png", "heatmap_a_b_2.png"} < set(names)
+    assert max(len(name.encode()) for name in names) in (254, 255)
+
+
+def test_import_writes_over_no_checkpoint(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({}, folder / "net.pth")
+    before = contents(folder)
+    common = "import", folder / "net.pth", "--as", "fcn32s_vgg16"
+    assert "--overwrite" in refused(capsys, *common, "--out", folder / "m", names="m/model.safetensors: exists already")
+    (folder / "mine").mkdir()
+    (folder / "mine/README.md").write_text("precious")
+    refused(capsys, *common, "--out", folder / "mine", names="mine/README.md: exists already")
+    own = "import", folder / "m/model.safetensors", "--as", "fcn32s_vgg16", "--out", folder / "m", "--overwrite"
+    refused(capsys, *own, names="would be written over an input")
+    assert {name: text for name, text in contents(folder).items() if not name.startswith("mine")} == before
+
+
+def test_pages_replace_only_their_own_kind(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = "demo", folder / "d/images/val", "--model", folder / "m", "--out"
+    (folder / "site").mkdir()
+    for name in ("index.html", "p0.png"):
+        (folder / "site" / name).write_text("precious")
+        refused(capsys, *common, folder / "site", names=f"{name}: exists already")
+        assert files_below(folder / "site") == [name]
+        (folder / "site" / name).unlink()
+    assert call(capsys, *common, folder / "site").code == 0
+    assert call(capsys, *common, folder / "site").code == 0
+    (folder / "run").mkdir()
+    (folder / "run/metrics.csv").write_text("step,split,loss\n")
+    (folder / "run/report.html").write_text("precious")
+    with pytest.raises(InputError, match="not a report of a run"):
+        write_report(folder / "run")
+    (folder / "run/report.html").unlink()
+    assert write_report(folder / "run") == write_report(folder / "run")

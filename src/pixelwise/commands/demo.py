@@ -6,13 +6,22 @@ from pathlib import Path
 
 from ..core import Prediction
 from ..errors import InputError
+from ..files import check_outputs
 from ..inference.jobs import Job, plan
 from ..inference.predict_files import OutputOptions
-from ..visualization.gallery import GalleryImage, gallery_image, write_gallery
+from ..visualization.gallery import GalleryImage, gallery_image, is_gallery, write_gallery
 from ._labeling import print_skipped, run_jobs
+from ._options import OutPath, Switch
 
 
-def demo(photos: Path = Path("samples"), /, *, out: Path = Path("demo"), model: str | None = None) -> int:
+def demo(
+    photos: Path = Path("samples"),
+    /,
+    *,
+    out: OutPath = Path("demo"),
+    overwrite: Switch = False,
+    model: str | None = None,
+) -> int:
     """Label a folder of photos and show them on one HTML page.
 
     Writes masks, overlays and index.html, a single file with a before/after slider, a legend to switch classes on and
@@ -23,12 +32,17 @@ def demo(photos: Path = Path("samples"), /, *, out: Path = Path("demo"), model: 
     photos
         A folder of photos, or one photo.
     out
-        Folder for masks, overlays and the page; existing files are overwritten.
+        Folder for masks, overlays and the page. The files of an earlier demo are replaced.
+    overwrite
+        Replace other existing files, too.
     model
         A run, a checkpoint folder or a Hugging Face Hub id; the shipped street-scene model by default.
     """
     outputs = OutputOptions(overlay=True, color=True)
     jobs, skipped = plan([photos], out, outputs.endings)
+    page = out / "index.html"
+    if not is_gallery(page):
+        check_outputs([page, *(path for job in jobs for path in job.outputs)], overwrite=overwrite)
     print_skipped(skipped)
     from ..inference.segmenter import load
 
@@ -42,6 +56,6 @@ def demo(photos: Path = Path("samples"), /, *, out: Path = Path("demo"), model: 
     if not labeled:
         raise InputError(photos, "none of the photos could be labeled", "fix or remove them, see the lines above")
     title = f"{photos.stem or 'Photos'}: a label for every pixel"
-    page = write_gallery(out / "index.html", labeled, taxonomy=segmenter.taxonomy, title=title)
+    write_gallery(page, labeled, taxonomy=segmenter.taxonomy, title=title)
     print(f"open {page}")
     return code

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,9 +18,11 @@ from PIL import Image
 from ..backbones import BACKBONES
 from ..backbones.classifier import ClassifierBackbone
 from ..errors import ConfigError, InputError
-from ..files import make_folder
+from ..files import check_outputs, new_folder
 from ..images import read_image, write_image
+from ..inference.jobs import cut_name
 from ..inference.label_map import low_res_logits
+from ..inference.predict_files import write_together
 from ..inference.segmenter import Segmenter, load
 from ..registry import suggest
 from ..visualization.explain import (
@@ -29,15 +34,19 @@ from ..visualization.explain import (
     draw_skips,
 )
 from ..weights.importing import load_classifier
+from ._options import OutPath, Switch
 
 IMAGENET_CLASSES = 1000
+ALWAYS_WRITTEN = ("skips.png", "activations.png", "receptive_field.png")
+"""The files beside the heat maps. A network that does not sum the scores of several maps has no skips.png."""
 
 
 def explain(
     image: Path,
     /,
     *,
-    out: Path,
+    out: OutPath,
+    overwrite: Switch = False,
     model: str | None = None,
     class_: Annotated[list[str] | None, Parameter(name="--class", negative="")] = None,
     pixel: Annotated[tuple[int, int] | None, Parameter(negative="")] = None,
@@ -53,6 +62,8 @@ def explain(
         The image to explain.
     out
         Folder for the images: heatmap_CLASS.png, skips.png, activations.png, receptive_field.png.
+    overwrite
+        Replace those files if they exist.
     model
         A run, a checkpoint folder or a Hugging Face Hub id; the shipped street-scene model by default.
     class_
@@ -66,6 +77,10 @@ def explain(
     weights
         Weight file of the classifier with 1000 classes: .pth, .safetensors or .caffemodel.
     """
+    # A model's heat maps get their names from its classes, which are not known yet.
+    maps = [f"heatmap_class_{word}.png" for word in class_ or []] if classifier else ALWAYS_WRITTEN
+    outputs = [*(out / name for name in maps), *(() if classifier else sorted(out.glob("heatmap_*.png")))]
+    check_outputs(outputs, inputs=[image, model, weights], overwrite=overwrite)
     pixels = read_image(image)
     if classifier is not None or weights is not None:
         if model is not None or classifier is None or weights is None:
@@ -76,10 +91,10 @@ def explain(
     else:
         figures = _explain_model(pixels, load(model), class_ or [], pixel, layer or [])
     # Everything is drawn before anything is written, so that an error leaves no files.
-    make_folder(out)
-    for name, figure in figures.items():
-        write_image(out / name, np.asarray(figure))
-        print(out / name)
+    files = {out / name: np.asarray(figure) for name, figure in figures.items()}
+    with new_folder(out):
+        write_together((path, partial(write_image, path, figure)) for path, figure in files.items())
+    print(*files, sep="\n")
     return 0
 
 
@@ -101,8 +116,8 @@ def _explain_model(
     if not wanted:
         wanted = [int(scores.argmax(0).flatten().bincount().argmax())]
     figures = {
-        f"heatmap_{safe_name(names[k])}.png": draw_heat_map(pixels, class_probability(scores, k), name=names[k])
-        for k in wanted
+        f"{stem}.png": draw_heat_map(pixels, class_probability(scores, k), name=names[k])
+        for k, stem in heat_map_names(wanted, names).items()
     }
     skips = draw_skips(segmenter, pixels)
     if skips is None:
@@ -143,6 +158,13 @@ def class_number(word: str, names: tuple[str, ...]) -> int:
     if word.isdecimal() and int(word) < len(names):
         return int(word)
     raise InputError(f"class {word}", "unknown class", suggest(word, names))
+
+
+def heat_map_names(wanted: Sequence[int], names: Sequence[str]) -> dict[int, str]:
+    """Return the file name, without ending, of each class's heat map; a class id tells equal names apart."""
+    stems = {k: f"heatmap_{safe_name(names[k])}" for k in wanted}
+    count = Counter(stem.casefold() for stem in stems.values())
+    return {k: cut_name(f"{stem}_{k}" if count[stem.casefold()] > 1 else stem, ".png") for k, stem in stems.items()}
 
 
 def safe_name(name: str) -> str:

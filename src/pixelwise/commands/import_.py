@@ -12,12 +12,14 @@ from rich.text import Text
 from ..core import Taxonomy
 from ..data.formats.voc import TAXONOMY as VOC
 from ..errors import CheckpointError, listed
+from ..files import check_outputs, new_folder
 from ..registry import suggest
-from ..weights.checkpoint import save_checkpoint
+from ..weights.checkpoint import checkpoint_files, save_checkpoint
 from ..weights.importing import Imported, import_model
 from ..weights.importing.classifiers import COUNTER
 from ..weights.importing.safe_open import regular_file
 from ..weights.published import WEIGHTS, PublishedWeights, cache_folder, download, verify_published
+from ._options import OutPath, Switch
 
 NUM_SHOWN = 6
 
@@ -26,7 +28,8 @@ def import_(
     file: str,
     *,
     as_: Annotated[str, Parameter(name="--as")],
-    out: Path,
+    out: OutPath,
+    overwrite: Switch = False,
     num_classes: int | None = None,
     in_channels: int | None = None,
     geometry: Literal["caffe", "same"] | None = None,
@@ -42,6 +45,8 @@ def import_(
         The registered network to load the weights into, such as fcn8s_vgg16.
     out
         The folder to write the checkpoint to.
+    overwrite
+        Replace a checkpoint, and a README.md, that the folder holds.
     num_classes
         Number of classes; by default the file's own, or VOC's 21 for an image classifier.
     in_channels
@@ -51,6 +56,7 @@ def import_(
     upsampling
         Upsampling kernels that are trained: none (fixed), all but the last (intermediate), all (learned).
     """
+    check_outputs(checkpoint_files(out), inputs=[file], overwrite=overwrite)
     path = _locate(file)
     entry = verify_published(path)
     chosen = {"geometry": geometry, "upsampling": upsampling}
@@ -59,7 +65,8 @@ def import_(
     num_classes = imported.model.num_classes
     numbered = tuple(f"class_{k}" for k in range(num_classes))
     taxonomy = VOC if num_classes == VOC.num_classes else Taxonomy(numbered)
-    save_checkpoint(out, imported.model, taxonomy, _card(imported, path.name, entry))
+    with new_folder(out):
+        save_checkpoint(out, imported.model, taxonomy, _card(imported, path.name, entry))
     console = Console()
     for line in (*_summary(imported, path, entry), f"written to {out}"):
         console.print(Text(line), soft_wrap=True)

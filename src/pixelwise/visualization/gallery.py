@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..core import Prediction, Taxonomy
-from ..files import write_text
+from ..files import read_regular, write_text
 from .pages import data_uri, render_page
+
+_GENERATOR = b'<meta name="generator" content="pixelwise demo">'
 
 LONGEST_SIDE = 1280
 """Pixels; larger images are shrunk for the page."""
@@ -59,6 +61,14 @@ def pack_runs(mask: NDArray[Any]) -> list[int]:
     lengths = np.diff(np.r_[starts, flat.size])
     packed: list[int] = np.stack([flat[starts].astype(np.int64), lengths], 1).ravel().tolist()
     return packed
+
+
+def is_gallery(path: str | Path) -> bool:
+    """Return whether `write_gallery` wrote the file."""
+    try:
+        return _GENERATOR in read_regular(path)
+    except OSError:
+        return False
 
 
 def write_gallery(path: str | Path, images: Sequence[GalleryImage], *, taxonomy: Taxonomy, title: str) -> Path:

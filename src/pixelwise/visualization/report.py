@@ -23,6 +23,8 @@ _MAX_MATRIX = 40
 # A matrix of more classes is drawn in colors alone.
 _MAX_NUMBERS = 24
 _PARTS = ("config.yaml", "environment.json", "metrics.csv", "scores.json")
+_TITLE_END = " · pixelwise</title>".encode()
+"""How the title of every report ends."""
 _FIX = "give the folder of a run, as `pixelwise train --out` makes it"
 # The scores at the head of the page, in order.
 _TILES = {
@@ -46,7 +48,8 @@ class MatrixCell:
 def write_report(run_folder: str | Path) -> Path:
     """Write `report.html` into a run folder from the files there, and return its path.
 
-    Raises InputError when the folder is missing or holds no file of a run, ConfigError when one of them is damaged.
+    Raises InputError when the folder is missing, holds no file of a run or another page of that name, ConfigError
+    when one of them is damaged.
     """
     folder = Path(run_folder)
     if not folder.is_dir():
@@ -54,6 +57,8 @@ def write_report(run_folder: str | Path) -> Path:
     if not any((folder / part).exists() for part in _PARTS):
         raise InputError(folder, f"holds none of {', '.join(_PARTS)}", _FIX)
     path = folder / "report.html"
+    if path.exists() and _TITLE_END not in read_regular(path):
+        raise InputError(path, "exists already and is not a report of a run", "move it away")
     write_text(path, render_report(folder))
     return path
 

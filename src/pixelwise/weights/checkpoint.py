@@ -18,6 +18,7 @@ import os
 import struct
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -105,14 +106,20 @@ def save_checkpoint(
     folder = make_folder(folder)
     finish_save(folder)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    write_text(folder / (_NEW + CARD), render_card(config, num_parameters))
-    write_bytes(folder / (_NEW + WEIGHTS), data)
     try:
-        read_safetensors(folder / (_NEW + WEIGHTS), digest)
-    except CheckpointError as error:
-        what = f"cannot be read back after writing: {error.what}"
-        raise ResourceError(folder / WEIGHTS, what, "check the disk") from error
-    write_text(folder / (_NEW + CONFIG), json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+        write_text(folder / (_NEW + CARD), render_card(config, num_parameters))
+        write_bytes(folder / (_NEW + WEIGHTS), data)
+        try:
+            read_safetensors(folder / (_NEW + WEIGHTS), digest)
+        except CheckpointError as error:
+            what = f"cannot be read back after writing: {error.what}"
+            raise ResourceError(folder / WEIGHTS, what, "check the disk") from error
+        write_text(folder / (_NEW + CONFIG), json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    except BaseException:
+        # A full disk leaves no part of the new checkpoint.
+        with suppress(OSError):
+            finish_save(folder)
+        raise
     finish_save(folder)
     return folder
 
@@ -126,6 +133,11 @@ def finish_save(folder: Path) -> None:
         if complete and new.exists():
             os.replace(new, folder / name)
         new.unlink(missing_ok=True)
+
+
+def checkpoint_files(folder: Path) -> list[Path]:
+    """Return the files that `save_checkpoint` writes into a folder, the temporary ones too."""
+    return [folder / (prefix + name) for prefix in ("", _NEW) for name in (WEIGHTS, CARD, CONFIG)]
 
 
 def is_checkpoint(folder: Path) -> bool:
