@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from helpers.tiny_data import TINY_COMPACT, TINY_FCN, tiny_config, write_dataset
+from helpers.tiny_data import NAMES, TINY_COMPACT, TINY_FCN, tiny_config, write_dataset
 from pixelwise.config import ModelConfig
 from pixelwise.core import Taxonomy
 from pixelwise.data import open_dataset
 from pixelwise.errors import CheckpointError
-from pixelwise.models import create_model
+from pixelwise.models import MODELS, SegmentationModel, create_model
 from pixelwise.models.fcn import FCN
 from pixelwise.train.build import build_model, start_from
 from pixelwise.train.callbacks import silence_lightning
@@ -165,3 +166,103 @@ def test_only_the_classifier_learns(data: Path, tmp_path: Path) -> None:
         if not torch.equal(tensor, before[name])
     }
     assert changed == {"score.weight", "score.bias"}
+
+
+def named(folder: Path, classes: tuple[str, ...], model: SegmentationModel) -> Path:
+    """A checkpoint of a network whose classes have these names."""
+    return save_checkpoint(folder, model, Taxonomy(classes))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("compact", TINY_COMPACT),
+        ("fcn8s_vgg16", {**TINY_FCN, "upsampling": "learned"}),
+        ("deconvnet", MODELS["deconvnet"].tiny),
+    ],
+)
+@pytest.mark.parametrize("classes", [("disc", "bar", "ground"), ("bar", "new", "disc", "ground"), ("ground", "disc")])
+def test_a_start_matches_class_scores_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, options: dict[str, Any], classes: tuple[str, ...]
+) -> None:
+    torch.manual_seed(0)
+    source = create_model(name, 3, **options).eval()
+    for tensor in (*source.parameters(), *source.buffers()):
+        if tensor.is_floating_point() and tensor.requires_grad:
+            tensor.data.normal_(0, 0.3)
+    start = named(tmp_path, NAMES, source)
+    settings = ModelConfig(name=name, options=dict(options), init_from=str(start))
+    model = build_model(settings, Taxonomy(classes)).eval()
+    known = [word for word in classes if word in NAMES]
+    images = torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8)
+    with torch.inference_mode():
+        ours, theirs = model(images).logits, source(images).logits
+    for word in known:
+        difference = ours[:, classes.index(word)] - theirs[:, NAMES.index(word)]
+        # The kernels sum over the classes in another order.
+        assert difference.abs().max() < 1e-5 * theirs.abs().max()
+    line = capsys.readouterr().out
+    assert f"{len(known)} of {len(classes)} classes matched by name" in line
+    assert (", new: new" in line) == ("new" in classes)
+
+
+def test_a_start_with_other_classes_only_keeps_fresh_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = create_model("compact", 3, **TINY_COMPACT)
+    settings = ModelConfig(name="compact", options=TINY_COMPACT, init_from=str(named(tmp_path, NAMES, source)))
+    torch.manual_seed(7)
+    model = build_model(settings, Taxonomy(("a", "b", "c")))
+    assert not torch.equal(model.state_dict()["score.weight"], source.state_dict()["score.weight"])
+    others = [key for key in source.state_dict() if not key.startswith("score.")]
+    assert all(torch.equal(model.state_dict()[key], source.state_dict()[key]) for key in others)
+    line = capsys.readouterr().out
+    assert "2 fresh: score.weight, score.bias" in line
+    assert "0 of 3 classes matched by name, new: a, b, c" in line
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("classes: [disc, ground, bar]\n", "the name of class 0 was 'ground', now 'disc'"),
+        ("classes: [ground, disc]\n", "3 then, 2 now"),
+        ("classes: [{name: ground, color: [1, 2, 3]}, disc, bar]\n", r"the color of class 0 .* now \[1, 2, 3\]"),
+        ("classes: [ground, {name: disc, value: 2}, {name: bar, value: 1}]\n", "the value of class 1"),
+        ("classes: [ground, disc, bar]\nignore: [255, 9]\n", r"`ignore` was \[255\], now \[255, 9\]"),
+        ("train", r"other training images \(7 then, 6 now\)"),
+        ("val", r"other validation images \(as many, with other names\)"),
+    ],
+)
+def test_a_run_resumes_on_its_own_data_alone(data: Path, tmp_path: Path, change: str, message: str) -> None:
+    copy, out = tmp_path / "copy", tmp_path / "run"
+    shutil.copytree(data, copy)
+    train(tiny_config(copy, train={"steps": 2}), out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    moved = copy.rename(tmp_path / "moved")
+    for kind in ("images", "masks"):
+        if change == "train":
+            (moved / kind / "train" / "p3.png").unlink()
+        elif change == "val":
+            (moved / kind / "val" / "p1.png").rename(moved / kind / "val" / "q.png")
+    if change.startswith("classes"):
+        (moved / "classes.yaml").write_text(change)
+    with pytest.raises(CheckpointError, match=message):
+        train(tiny_config(moved, train={"steps": 4}), out, resume=True)
+    changed = [path for path, content in before.items() if path.read_bytes() != content]
+    assert not changed, "a refused resume leaves the run as it was"
+
+
+def test_a_moved_dataset_is_the_same_one(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data, tmp_path / "a")
+    train(tiny_config(tmp_path / "a", train={"steps": 2}), tmp_path / "run")
+    (tmp_path / "a").rename(tmp_path / "b")
+    train(tiny_config(tmp_path / "b", train={"steps": 3}), tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "metrics.csv").read_text().splitlines()[-1].startswith("3,")
+
+
+def test_settings_of_a_run_stay_if_nothing_is_left_to_train(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tiny_config(data, train={"steps": 4}), tmp_path)
+    files = {name: (tmp_path / name).read_bytes() for name in ("config.yaml", "metrics.csv", "environment.json")}
+    assert train(tiny_config(data, train={"steps": 3}), tmp_path, resume=True) is None
+    assert {name: (tmp_path / name).read_bytes() for name in files} == files
+    assert "has 4 steps, --train.steps is 3: nothing is left to train" in capsys.readouterr().out

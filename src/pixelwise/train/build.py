@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from ..data.transforms import Augment, Transform
 from ..errors import CheckpointError, ConfigError, listed
 from ..models import MODELS, create_model
 from ..models.base import SegmentationModel
-from ..weights.checkpoint import find_checkpoint, load_checkpoint
+from ..weights.checkpoint import find_checkpoint, load_checkpoint, shapes_of
 from .losses import class_weights_from_counts
 
 
@@ -30,7 +31,8 @@ def build_model(settings: ModelConfig, taxonomy: Taxonomy, resumed: Path | None 
     unless the options name one.
     """
     start = (resumed or settings.init_from) if settings.init_from else None
-    source = load_checkpoint(find_checkpoint(start)).model if start else None
+    checkpoint = load_checkpoint(find_checkpoint(start)) if start else None
+    source = checkpoint.model if checkpoint else None
     options = dict(settings.options)
     if source is not None:
         default = MODELS[source.spec.name].options["preprocessing"].default
@@ -46,8 +48,9 @@ def build_model(settings: ModelConfig, taxonomy: Taxonomy, resumed: Path | None 
         )
         fix = "write your own training loop around `pixelwise.create_model`"
         raise ConfigError("--model.name", f"{what}; `pixelwise train` takes RGB images with one mask each", fix)
-    if source is not None and resumed is None:
-        print(start_from(model, source, settings.init_from))
+    if checkpoint is not None and resumed is None:
+        names = {"classes": taxonomy.names, "source_classes": checkpoint.taxonomy.names}
+        print(start_from(model, checkpoint.model, settings.init_from, **names))
     if settings.train_only == "score_layers":
         if not model.score_layers():
             raise ConfigError("--model.train_only", f"{settings.name} does not declare its score layers", "use all")
@@ -57,24 +60,79 @@ def build_model(settings: ModelConfig, taxonomy: Taxonomy, resumed: Path | None 
     return model
 
 
-def start_from(model: SegmentationModel, source: SegmentationModel, name: object) -> str:
+def start_from(
+    model: SegmentationModel,
+    source: SegmentationModel,
+    name: object,
+    *,
+    classes: Sequence[str] = (),
+    source_classes: Sequence[str] = (),
+) -> str:
     """Copy every tensor whose name and shape the two networks share; the others keep their fresh values.
 
-    So FCN-16s starts from FCN-32s with its new score layers at zero.
+    So FCN-16s starts from FCN-32s with its new score layers at zero. If the two have other classes, or the same ones in
+    another order, the numbers of a class are copied to the class of the same name; new classes keep fresh numbers.
 
-    name  of the source, for messages
+    name                     of the source, for messages
+    classes, source_classes  their class names, in the order of the ids; left out, both have the same
     Returns a line that counts the copied tensors and lists the fresh and the unused ones. Raises CheckpointError if
     nothing fits.
     """
     own, given = model.state_dict(), source.state_dict()
     shared = {key: given[key] for key in own if key in given and own[key].shape == given[key].shape}
+    matched = ""
+    if tuple(classes) != tuple(source_classes):
+        place = {word: k for k, word in enumerate(source_classes)}
+        ours = torch.tensor([k for k, word in enumerate(classes) if word in place], dtype=torch.int64)
+        theirs = torch.tensor([place[word] for word in classes if word in place], dtype=torch.int64)
+        source_axes = _class_axes(source)
+        for key, axes in _class_axes(model).items():
+            shared.pop(key, None)
+            if len(ours) and axes and source_axes.get(key) == axes and _same_but_for(axes, own[key], given[key]):
+                rows = given[key]
+                for axis in axes:
+                    rows = rows.index_select(axis, theirs)
+                shared[key] = _replace_rows(own[key], rows, axes, ours)
+        new = [word for word in classes if word not in place]
+        matched = f"; {len(ours)} of {len(classes)} classes matched by name" + (f", new: {listed(new)}" if new else "")
     if not shared:
         raise CheckpointError(name, "shares no tensor with the network", "start from a checkpoint of the same backbone")
     model.load_state_dict({**own, **shared})
     fresh, unused = [key for key in own if key not in shared], [key for key in given if key not in own]
     line = f"started from {name}: {len(shared)} tensors copied, {len(fresh)} fresh"
     line += f": {listed(fresh, 8)}" if fresh else ""
-    return line + (f"; {len(unused)} of the checkpoint unused: {listed(unused, 8)}" if unused else "")
+    return line + matched + (f"; {len(unused)} of the checkpoint unused: {listed(unused, 8)}" if unused else "")
+
+
+def _class_axes(model: SegmentationModel) -> dict[str, tuple[int, ...]]:
+    """Return the tensors of a network whose shape depends on the number of classes, and the axes that number them.
+
+    The tuple is empty if an axis depends on the number in another way than by being it: its rows cannot be matched.
+    """
+    own = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    other = shapes_of(replace(model.spec, num_classes=model.num_classes + 1))
+    changed = {
+        key: tuple(axis for axis, size in enumerate(shape) if size != other[key][axis])
+        for key, shape in own.items()
+        if shape != other[key]
+    }
+    return {
+        key: axes if all(own[key][axis] == model.num_classes for axis in axes) else () for key, axes in changed.items()
+    }
+
+
+def _same_but_for(axes: Sequence[int], one: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors have the same shape along all but the given axes."""
+    shapes = ([size for axis, size in enumerate(tensor.shape) if axis not in axes] for tensor in (one, other))
+    return one.ndim == other.ndim and next(shapes) == next(shapes)
+
+
+def _replace_rows(tensor: Tensor, rows: Tensor, axes: Sequence[int], ids: Tensor) -> Tensor:
+    """Return the tensor with `rows` at the indices `ids` of each of the axes, such as both of a kernel (K, K, 4, 4)."""
+    if not axes:
+        return rows
+    inner = _replace_rows(tensor.index_select(axes[0], ids), rows, axes[1:], ids)
+    return tensor.index_copy(axes[0], ids, inner)
 
 
 def choose_memory_format(model: nn.Module, device: str) -> torch.memory_format:

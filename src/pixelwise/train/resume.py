@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from typing import Any
 
 from ..config import Config
-from ..errors import CheckpointError
+from ..data.dataset import Split
+from ..errors import CheckpointError, cut, shown
 
 # Sections that may not change, and options that change which images and crops are drawn (None: all of the section).
 # `train.steps` may change, but stretches these learning rate schedules: their rate depends on step / steps.
@@ -57,3 +59,55 @@ def check_settings(config: Config, saved: dict[str, Any], source: object) -> lis
         what = f"train.steps changed from {steps_before} to {steps}: the {schedule} learning rate schedule is stretched"
         notices.append(f"{what}, so the result differs from that of an unbroken run of {steps} steps")
     return notices
+
+
+def data_fingerprint(train: Split, val: Split) -> dict[str, Any]:
+    """Return what a state remembers of the data: classes with values and colors, number and names of the images.
+
+    A dataset that was moved, or whose splits have other names, has the same fingerprint.
+    """
+    encoding = train.encoding
+    classes = {
+        **train.taxonomy.to_dict(),
+        "by_color": encoding.by_color,
+        "ignore_colors": [list(color) for color in encoding.ignored],
+    }
+    images = {}
+    for name, split in (("training", train), ("validation", val)):
+        keys = "\n".join(item.key for item in split.items).encode("utf-8", "surrogateescape")
+        images[name] = {"count": len(split.items), "keys": hashlib.sha256(keys).hexdigest()}
+    return {"classes": classes, "images": images}
+
+
+def check_data(now: dict[str, Any], saved: dict[str, Any] | None, source: object) -> None:
+    """Compare the `data_fingerprint` of a run with the one that a state was saved with; None, of an older state, fits.
+
+    The weights mean the classes that they were trained on, and the best score holds on the images that it was measured
+    on, so raises CheckpointError naming `source` if either changed.
+    """
+    if saved is None:
+        return
+    before, after = saved["classes"], now["classes"]
+    if before != after:
+        what = f"was trained with other classes: {_first_difference(before, after)}"
+        fix = "restore the classes of the data, or start a new run with --model.init_from"
+        raise CheckpointError(source, what, fix)
+    for name, images in now["images"].items():
+        if images != saved["images"][name]:
+            num_before, num_after = saved["images"][name]["count"], images["count"]
+            numbers = f"{num_before} then, {num_after} now" if num_before != num_after else "as many, with other names"
+            what = f"was trained with other {name} images ({numbers})"
+            fix = "restore the images and the split, or start a new run with --model.init_from"
+            raise CheckpointError(source, what, fix)
+
+
+def _first_difference(before: dict[str, Any], after: dict[str, Any]) -> str:
+    if len(before["classes"]) != len(after["classes"]):
+        return f"{len(before['classes'])} then, {len(after['classes'])} now"
+    for k, (old, new) in enumerate(zip(before["classes"], after["classes"], strict=True)):
+        key = next((key for key in ("name", "value", "color") if old[key] != new[key]), None)
+        if key:
+            name = "" if key == "name" else f" ({cut(new['name'])})"
+            return f"the {key} of class {k}{name} was {shown(old[key])}, now {shown(new[key])}"
+    key = next(key for key in after if before.get(key) != after[key])
+    return f"`{key}` was {shown(before.get(key))}, now {shown(after[key])}"

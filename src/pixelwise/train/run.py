@@ -38,7 +38,7 @@ from .callbacks import StopSignals, make_loggers, make_progress_bar
 from .module import TrainingModule
 from .precision import choose_precision
 from .ranks import check_launch, launch_noted, process_rank, started_by_torchrun
-from .resume import check_settings, run_settings
+from .resume import check_data, check_settings, data_fingerprint, run_settings
 from .run_folder import RunFolder
 from .state import TrainingProgress, read_newest_state, save_state
 from .validation import validate
@@ -74,17 +74,20 @@ def train(config: Config, out: str | Path, *, resume: bool = False, command: str
         # Model, loss and optimizer, restored from the last state of a resumed run. The constructor of `TrainingModule`
         # makes the loss (losses.py), the optimizer (schedule.py) and the moving average (ema.py).
         torch.manual_seed(settings.seed)
-        class_weights = make_class_weights(config.loss, train_split, skip_bad=skip_bad)
         state, damaged = read_newest_state(folder.last) if resume else (None, [])
         for line in damaged:
             print(f"warning: skipped {line}")
         if resume and state is None:
             print(f"{folder.last}: no state was saved yet, starting at step 0")
+        notices: list[str] = []
+        if state is not None:
+            check_data(data_fingerprint(train_split, val_split), state.settings.get("data"), folder.last)
+            notices = check_settings(config, state.settings, folder.last)
+        class_weights = make_class_weights(config.loss, train_split, skip_bad=skip_bad)
         resumed = folder.last if state and is_checkpoint(folder.last) else None
         model = build_model(config.model, dataset.taxonomy, resumed)
         module = TrainingModule(model, config, dataset.taxonomy.ignore_id, class_weights=class_weights, device=device)
         if state is not None:
-            notices = check_settings(config, state.settings, folder.last)
             module.restore(state, folder.last)
             if is_first_rank:
                 print(f"resuming {folder.path} at step {module.step} of {settings.steps}", *notices, sep="\n")
@@ -96,11 +99,15 @@ def train(config: Config, out: str | Path, *, resume: bool = False, command: str
         after_step = AfterStep(
             config, folder, signals=signals, dataset=dataset, precision=precision, command=command, progress=progress
         )
-        if is_first_rank:
-            folder.truncate_metrics(module.step)
-            write_text(folder.config, config.to_yaml())
-            folder.write_environment(precision=precision, device=device, skipped_images=module.num_skipped)
+        if module.step >= settings.steps and is_first_rank:
+            # Nothing is trained, so config.yaml stays that of the steps that were.
+            done = f"has {module.step} steps, --train.steps is {settings.steps}"
+            print(f"{folder.path}: {done}: nothing is left to train")
         if module.step < settings.steps:
+            if is_first_rank:
+                folder.truncate_metrics(module.step)
+                write_text(folder.config, config.to_yaml())
+                folder.write_environment(precision=precision, device=device, skipped_images=module.num_skipped)
             callbacks = [signals, make_progress_bar(module.step, settings.steps), after_step]
             trainer = _make_trainer(
                 config, folder, step=module.step, device=device, precision=precision, callbacks=callbacks
@@ -305,7 +312,8 @@ class AfterStep(Callback):
                 save_checkpoint(self.folder.last, module.model, self.dataset.taxonomy, self._card(module))
         progress = TrainingProgress(module.step, self.best_score, self.best_step, module.num_skipped)
         if module.global_rank == 0:
-            save_state(self.folder.last, module.state_tensors(), progress, run_settings(self.config))
+            settings = {**run_settings(self.config), "data": data_fingerprint(self.train_split, self.val_split)}
+            save_state(self.folder.last, module.state_tensors(), progress, settings)
 
     def _card(self, module: TrainingModule) -> dict[str, Any]:
         """Return the facts of the model card: the origin of the weights, and their scores if just validated."""

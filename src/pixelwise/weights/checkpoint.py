@@ -181,7 +181,7 @@ def load_checkpoint(folder: str | Path, options: Mapping[str, Any] | None = None
             spec, taxonomy = _check_config(config_path, config, shapes)
             if options:
                 spec = _with_options(spec, options, shapes)
-            check_shapes(_shapes_of(spec, shapes), shapes, weights_path)
+            check_shapes(_bounded_shapes(spec, shapes), shapes, weights_path)
             tensors = read_safetensors(weights_path, sha256=config["weights"]["sha256"])
             break
         except CheckpointError:
@@ -234,7 +234,7 @@ def _check_config(
     try:
         taxonomy = Taxonomy.from_dict(config["taxonomy"])
         spec = ModelSpec(**config["model"])
-        _shapes_of(spec, shapes)
+        _bounded_shapes(spec, shapes)
     except (UnknownNameError, ConfigError) as error:
         what = f"describes a network that this version cannot build: {cut(error.subject)}: {error.what}"
         raise CheckpointError(path, what, f"{error.fix or 'copy the folder again'} (or update pixelwise)") from error
@@ -255,7 +255,7 @@ def _with_options(spec: ModelSpec, options: Mapping[str, Any], shapes: Mapping[s
         raise ConfigError("options", f"{fixed[0]} is fixed by the checkpoint", fix)
     spec = replace(spec, options={**spec.options, **options})
     try:
-        _shapes_of(spec, shapes)
+        _bounded_shapes(spec, shapes)
     except _BUILD_ERRORS as error:
         what = f"cannot be built with {shown(dict(options))}: {_first_line(error)}"
         raise ConfigError(f"model {spec.name}", what, fix) from error
@@ -267,11 +267,17 @@ def _first_line(error: Exception) -> str:
     return cut((str(error).splitlines() or [type(error).__name__])[0])
 
 
-def _shapes_of(spec: ModelSpec, stored: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every tensor of a network, without memory for the tensors.
+def shapes_of(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor of a network, without memory for the tensors. Raises the errors of building."""
+    with torch.device("meta"), _WithoutValues():
+        return {name: tuple(tensor.shape) for name, tensor in spec.build().state_dict().items()}
 
-    stored  the shapes in the weight file: they bound the time, for the specification may ask for anything
-    Raises the errors of building it, and ValueError for a network that is far larger than the file.
+
+def _bounded_shapes(spec: ModelSpec, stored: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Return `shapes_of` a specification from a file, which may ask for anything, in bounded time.
+
+    stored  the shapes in the weight file
+    Raises the errors of building the network, and ValueError if it is far larger than the file.
     """
     longest = max((size for shape in stored.values() for size in shape), default=0)
     # Any, since a file may hold something else than integers.
@@ -292,8 +298,7 @@ def _shapes_of(spec: ModelSpec, stored: Mapping[str, tuple[int, ...]]) -> dict[s
 
     hook = register_module_parameter_registration_hook(count_down)
     try:
-        with torch.device("meta"), _WithoutValues():
-            return {name: tuple(tensor.shape) for name, tensor in spec.build().state_dict().items()}
+        return shapes_of(spec)
     finally:
         hook.remove()
 
