@@ -102,10 +102,15 @@ def test_turned_photo_is_labeled_as_the_user_sees_it(
     assert (from_pil == expected).all()
 
 
-@pytest.mark.parametrize("mode", ["I", "F"])
-def test_pil_images_of_unknown_range_are_refused(segmenter: pixelwise.Segmenter, mode: str) -> None:
-    with pytest.raises(ImageError, match="whose range is unknown"):
-        segmenter(Image.new(mode, (8, 8)))
+@pytest.mark.parametrize(
+    ("mode", "value", "words"),
+    [("I", 0, "has 32-bit integers of an unknown range"), ("F", 7, "expected float pixels of 0 to 1, got 7 to 7")],
+)
+def test_pil_images_of_unknown_range_are_refused(
+    segmenter: pixelwise.Segmenter, mode: str, value: int, words: str
+) -> None:
+    with pytest.raises(ImageError, match=words):
+        segmenter(Image.new(mode, (8, 8), value))
 
 
 def test_cut_pil_image_is_refused(segmenter: pixelwise.Segmenter, tmp_path: Path) -> None:

@@ -7,9 +7,12 @@ Every image becomes (H, W, 3) uint8 RGB, upright according to its EXIF orientati
     CMYK, YCbCr          Pillow's plain conversion; color profiles are not applied
     16-bit gray, color  divided by 257 and rounded: 0..65535 fills 0..255
     float TIFF           0..1 times 255 and rounded; other ranges and NaN are refused
-A mask keeps the numbers of its file: palette indices, 1-, 2- and 4-bit ids, 16-bit ids.
+A mask keeps the numbers of its file: palette indices, 1-, 2- and 4-bit ids, 16-bit ids. Its EXIF orientation turns it.
 Refused: folders, pipes, empty, cut or damaged files, several pages or frames, more than MAX_PIXELS, and every format
-outside the list (PDF, EPS, PSD and similar formats have a history of harmful files).
+outside the list (PDF, EPS, PSD and similar formats have a history of harmful files). Refused too, because the pixels
+would not be what the file's author meant: signed integers, 16-bit files that use less than a quarter of their range
+(12-bit data), bands beyond color and alpha, palette indices without a color, and TIFF without all of its strips or
+whose tags the decoders would ignore.
 
 Reading order: `decode` (file to Pillow image), `read` (Pillow image to array), `write`, `listing` (the images of a
 folder).

@@ -6,11 +6,16 @@ import io
 import os
 import stat
 import struct
+import threading
+import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import ceil
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from ..errors import ImageError
 
@@ -19,9 +24,20 @@ MAX_PIXELS = 178_956_970
 MAX_BYTES = 2**31
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
-# TIFF tags, which EXIF shares.
-_BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 258, 259, 262, 274
-_JPEG_IN_TIFF = (6, 7)
+# TIFF tags (TIFF 6.0), of which EXIF shares the orientation.
+_WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 256, 257, 258, 259, 262, 274
+_STRIP_OFFSETS, _SAMPLES_PER_PIXEL, _ROWS_PER_STRIP, _STRIP_BYTE_COUNTS, _PLANAR = 273, 277, 278, 279, 284
+_COLOR_MAP, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_BYTE_COUNTS = 320, 322, 323, 324, 325
+_EXTRA_SAMPLES, _SAMPLE_FORMAT, _YCBCR_SUBSAMPLING = 338, 339, 530
+# Values of PhotometricInterpretation, and the color channels of those that have more than one.
+_WHITE_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB = 0, 2, 3, 5, 6, 8
+_NUM_COLORS = {_RGB: 3, _CMYK: 4, _YCBCR: 3, _LAB: 3}
+# Values of ExtraSamples: 0 is unspecified; 1 and 2 are alpha; Corel Draw writes 999 for alpha.
+_PREMULTIPLIED_ALPHA = 1
+_ALPHAS = (1, 2, 999)
+_SIGNED, _FLOAT = 2, 3
+_UNCOMPRESSED, _OLD_JPEG_IN_TIFF = 1, 6
+_JPEG_IN_TIFF = (_OLD_JPEG_IN_TIFF, 7)
 _EXPORT = "export the image again as PNG or JPEG"
 _AGAIN = "copy or download it again"
 # Exceptions of Pillow's decoders on damaged bytes, found by mutating files. Warnings are listed because a program may
@@ -43,6 +59,7 @@ DECODE_ERRORS = (
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
+_warnings_lock = threading.Lock()
 # First bytes of the allowed formats.
 _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -72,13 +89,14 @@ _OTHER_KINDS = (
 class Decoded(NamedTuple):
     """An image as Pillow decoded it, and the facts about its file that Pillow hides.
 
-    image        loaded; its orientation tag is not applied unless `turned`
-    data         the bytes of the file
-    bits         per channel, as stored: Pillow stretches gray of 2 and 4 bits to 8, and cuts color of 16 to 8
-    orientation  EXIF's, 1..8
-    turned       True for TIFF, which Pillow turns while loading
-    inverted     True for gray TIFF with white as zero, which Pillow inverts while loading
-    lossy        True where the decoded values may differ from the values that were saved (JPEG)
+    image          loaded; its orientation tag is not applied unless `turned`
+    data           the bytes of the file
+    bits           per channel, as stored: Pillow stretches gray of 2 and 4 bits to 8, and cuts color of 16 to 8
+    orientation    EXIF's, 1..8
+    turned         True for TIFF, which Pillow and OpenCV turn while loading
+    white_is_zero  True for TIFF whose largest value is black; Pillow inverts it while loading, up to 8 bits only
+    signed         True for TIFF of signed integers; Pillow reads those of 8 bits as unsigned
+    lossy          True where the decoded values may differ from the values that were saved
     """
 
     image: Image.Image
@@ -86,15 +104,24 @@ class Decoded(NamedTuple):
     bits: int
     orientation: int
     turned: bool = False
-    inverted: bool = False
+    white_is_zero: bool = False
+    signed: bool = False
     lossy: bool = False
 
 
 def decode(path: str | Path) -> Decoded:
     """Read, check and decode an image of an allowed format. Raises ImageError with file, fault and fix."""
-    data = _read_bytes(path)
+    return decode_bytes(path, _read_bytes(path))
+
+
+def decode_bytes(path: str | Path, data: bytes) -> Decoded:
+    """Check and decode the bytes of an image file, whose name `path` only serves for errors."""
+    tags = _tiff_tags(data)
+    if tags and (fault := _tiff_fault(tags, big_endian=data.startswith(b"MM"))):
+        raise ImageError(path, fault, _EXPORT)
     try:
-        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        with _without_warnings():
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
         width, height = image.size
         if width * height > MAX_PIXELS:
             what = f"is too large: {height}x{width} (height x width), at most {MAX_PIXELS} pixels are allowed"
@@ -108,13 +135,11 @@ def decode(path: str | Path) -> Decoded:
             # leaves the image unusable.
             image.verify()
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        # Pillow turns TIFF while loading and drops the tag; in the other formats the tag may stand after the pixels.
-        orientation = _tiff_tag(image, _ORIENTATION, 1)
         image.load()
-        if image.format != "TIFF":
-            orientation = _exif_orientation(image)
+        # The tag may stand after the pixels. TIFF has it among its own tags, and Pillow drops it while loading.
+        orientation = _first(tags, _ORIENTATION, 1) if image.format == "TIFF" else _exif_orientation(image)
     except UnidentifiedImageError:
-        raise _unidentified(path, data) from None
+        raise _unidentified(path, data, tags) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(path, f"is too large: {str(error).partition(',')[0]}", "cut it into tiles") from None
     except DECODE_ERRORS as error:
@@ -125,11 +150,16 @@ def decode(path: str | Path) -> Decoded:
             # Byte 24 is the bit depth in the IHDR chunk.
             return decoded._replace(bits=data[24])
         case "TIFF":
+            # Colors that were multiplied by alpha, and YCbCr, come back rounded.
+            is_rounded = (
+                _first(tags, _EXTRA_SAMPLES, 0) == _PREMULTIPLIED_ALPHA or _first(tags, _PHOTOMETRIC, 1) == _YCBCR
+            )
             return decoded._replace(
-                bits=_tiff_tag(image, _BITS_PER_SAMPLE, 1),
+                bits=_first(tags, _BITS_PER_SAMPLE, 1),
                 turned=True,
-                inverted=image.mode in ("1", "L") and _tiff_tag(image, _PHOTOMETRIC, 1) == 0,
-                lossy=_tiff_tag(image, _COMPRESSION, 1) in _JPEG_IN_TIFF,
+                white_is_zero=_first(tags, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO,
+                signed=_first(tags, _SAMPLE_FORMAT, 1) == _SIGNED,
+                lossy=is_rounded or _first(tags, _COMPRESSION, 1) in _JPEG_IN_TIFF,
             )
         case "WEBP":
             return decoded._replace(lossy=_has_lossy_webp_chunk(data))
@@ -172,7 +202,7 @@ def _read_bytes(path: str | Path) -> bytes:
     return data
 
 
-def _unidentified(path: str | Path, data: bytes) -> ImageError:
+def _unidentified(path: str | Path, data: bytes, tags: dict[int, tuple[int, ...]]) -> ImageError:
     """Return the error for bytes that Pillow opens as none of the allowed formats."""
     head = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for start, words, fix in _OTHER_KINDS:
@@ -181,6 +211,15 @@ def _unidentified(path: str | Path, data: bytes) -> ImageError:
     if data[4:8] == b"ftyp":
         brand = data[8:12].decode("ascii", "replace").strip()
         return ImageError(path, f"is a {brand} file (HEIC, AVIF or video)", _EXPORT)
+    if tags:
+        kinds = {_SIGNED: "signed", _FLOAT: "float"}
+        kind = kinds.get(_first(tags, _SAMPLE_FORMAT, 1), "unsigned")
+        what = (
+            f"is a TIFF with {_first(tags, _SAMPLES_PER_PIXEL, 1)} samples per pixel of "
+            f"{_first(tags, _BITS_PER_SAMPLE, 1)} bits ({kind}), PhotometricInterpretation "
+            f"{_first(tags, _PHOTOMETRIC, 0)} and compression {_first(tags, _COMPRESSION, 1)}, which is not supported"
+        )
+        return ImageError(path, what, _EXPORT)
     for start, name in _SIGNATURES:
         if data.startswith(start):
             what = f"begins as {name}, but is damaged, or stores its pixels in an unsupported way"
@@ -188,17 +227,109 @@ def _unidentified(path: str | Path, data: bytes) -> ImageError:
     return ImageError(path, "is not an image of a known format (PNG, JPEG, TIFF, WebP, BMP)", _EXPORT)
 
 
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Silence Pillow's warnings about headers: they print its source code, and are errors under PYTHONWARNINGS=error.
+
+    The lock is needed because `warnings.catch_warnings` changes the filters of all threads.
+    """
+    with _warnings_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def _exif_orientation(image: Image.Image) -> int:
     """Return EXIF's orientation; 1 (upright) for a broken EXIF block, as viewers do: its pixels are whole."""
     try:
-        return int(image.getexif().get(_ORIENTATION, 1))
+        with _without_warnings():
+            return int(image.getexif().get(_ORIENTATION, 1))
     except DECODE_ERRORS:
         return 1
 
 
-def _tiff_tag(image: Image.Image, tag: int, default: int) -> int:
-    values = getattr(image, "tag_v2", {}).get(tag, default)
-    return int(values[0] if isinstance(values, tuple) else values)
+def _tiff_tags(data: bytes) -> dict[int, tuple[int, ...]]:
+    """Return the integer tags of the first page of a TIFF; empty for another format or a damaged header."""
+    if not data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        return {}
+    found: dict[int, tuple[int, ...]] = {}
+    try:
+        with _without_warnings():
+            header = data[:16] if data[2:3] == b"+" or data[3:4] == b"+" else data[:8]
+            directory: Any = TiffImagePlugin.ImageFileDirectory_v2(header)
+            file = io.BytesIO(data)
+            file.seek(directory.next)
+            directory.load(file)
+            for tag in directory:
+                value = directory[tag]
+                values = value if isinstance(value, tuple) else (value,)
+                if all(isinstance(number, int) for number in values):
+                    found[tag] = values
+    except DECODE_ERRORS:
+        return {}
+    return found
+
+
+def _first(tags: dict[int, tuple[int, ...]], tag: int, default: int) -> int:
+    return tags.get(tag, (default,))[0]
+
+
+def _tiff_fault(tags: dict[int, tuple[int, ...]], *, big_endian: bool) -> str:
+    """Return what the tags say that Pillow or OpenCV would not heed, inventing or dropping pixels; "" for none."""
+    photometric, compression = _first(tags, _PHOTOMETRIC, -1), _first(tags, _COMPRESSION, _UNCOMPRESSED)
+    samples, planar = _first(tags, _SAMPLES_PER_PIXEL, 1), _first(tags, _PLANAR, 1)
+    bits, extra = _first(tags, _BITS_PER_SAMPLE, 1), _first(tags, _EXTRA_SAMPLES, 2)
+    num_extra = samples - _NUM_COLORS.get(photometric, 1)
+    if photometric < 0 and compression != _OLD_JPEG_IN_TIFF:
+        return "does not say what its numbers mean: the tag PhotometricInterpretation is missing"
+    if num_extra > 1 or (num_extra == 1 and extra not in _ALPHAS):
+        return f"has {samples} samples per pixel, {num_extra} more than its colors and not alpha"
+    if bits > 8 and samples > 1 and planar == 2:
+        return f"stores its channels one after the other (planar) with {bits} bits each"
+    if (
+        big_endian
+        and compression != _UNCOMPRESSED
+        and _first(tags, _SAMPLE_FORMAT, 1) in (_SIGNED, _FLOAT)
+        and bits > 8
+    ):
+        return f"holds compressed big-endian {bits}-bit numbers that are signed or float"
+    subsampling = tags.get(_YCBCR_SUBSAMPLING, (2, 2))
+    if photometric == _YCBCR and compression == _UNCOMPRESSED and subsampling != (1, 1) and samples > 1:
+        return "holds uncompressed YCbCr with subsampled colors"
+    if photometric == _PALETTE and 0 < max(tags.get(_COLOR_MAP, (0,))) < 256:
+        return "has a ColorMap of 8-bit instead of 16-bit colors"
+    return "" if compression == _OLD_JPEG_IN_TIFF else _strip_fault(tags)
+
+
+def _strip_fault(tags: dict[int, tuple[int, ...]]) -> str:
+    """Return what is wrong with the strips or tiles that hold the pixels: their number, or bytes left out."""
+    height, width = _first(tags, _HEIGHT, 0), _first(tags, _WIDTH, 0)
+    samples = _first(tags, _SAMPLES_PER_PIXEL, 1)
+    planes = samples if _first(tags, _PLANAR, 1) == 2 else 1
+    is_tiled = _TILE_OFFSETS in tags and _STRIP_OFFSETS not in tags
+    rows = max(
+        1, _first(tags, _TILE_HEIGHT, height) if is_tiled else min(_first(tags, _ROWS_PER_STRIP, height), height)
+    )
+    columns = max(1, _first(tags, _TILE_WIDTH, width) if is_tiled else width)
+    offsets = tags.get(_TILE_OFFSETS if is_tiled else _STRIP_OFFSETS, ())
+    counts = tags.get(_TILE_BYTE_COUNTS if is_tiled else _STRIP_BYTE_COUNTS, ())
+    word = "tiles" if is_tiled else "strips"
+    expected = ceil(height / rows) * ceil(width / columns) * planes
+    if len(offsets) != expected:
+        return f"expected {expected} {word} of pixels, got {len(offsets)}"
+    left_out = sum(offset == 0 for offset in offsets) or sum(count == 0 for count in counts)
+    if left_out:
+        return f"leaves out {left_out} of its {expected} {word} of pixels"
+    # Subsampled colors take fewer bytes.
+    if _first(tags, _COMPRESSION, 1) == _UNCOMPRESSED and _first(tags, _PHOTOMETRIC, 1) != _YCBCR:
+        bits = tags.get(_BITS_PER_SAMPLE, (1,))
+        bits_per_pixel = bits[0] if planes > 1 else sum(bits) if len(bits) == samples else bits[0] * samples
+        row_bytes, strips_per_plane = ceil(columns * bits_per_pixel / 8), ceil(height / rows)
+        for k, count in enumerate(counts):
+            last = not is_tiled and k % strips_per_plane == strips_per_plane - 1
+            num_rows = height - rows * (strips_per_plane - 1) if last else rows
+            if count < num_rows * row_bytes:
+                return f"has {word} with too few bytes: number {k + 1} has {count} of {num_rows * row_bytes}"
+    return ""
 
 
 def _has_lossy_webp_chunk(data: bytes) -> bool:

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from ..errors import ImageError, MaskError
-from .decode import DECODE_ERRORS, Decoded, decode
+from .decode import DECODE_ERRORS, Decoded, decode, decode_bytes, file_kind
+
+# 16-bit files that use less than a quarter of the range hold the values of a 10-, 12- or 14-bit camera.
+_MIN_16_BIT_TOP = 2**14
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
@@ -18,47 +21,87 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
 
     Raises ImageError with the file, what is wrong with it and what to do.
     """
-    decoded = decode(path)
-    mode = decoded.image.mode
-    if mode == "F":
-        return _rgb(_scale_float(path, _upright(decoded)))
-    if mode.startswith("I;16"):
-        return _rgb(_scale_integer(_upright(decoded), decoded.bits))
-    if mode.startswith("I"):
-        what = f"has {decoded.bits}-bit integers of an unknown range"
-        raise ImageError(path, what, "save it with 8 or 16 bits")
-    if decoded.bits == 16:
-        return _rgb(_scale_integer(_read_16_bit_color(path, decoded), 16))
-    try:
-        return _rgb(_upright(decoded._replace(image=decoded.image.convert("RGB"))))
-    except DECODE_ERRORS as error:
-        raise ImageError(path, f"has pixels of mode {mode}: {error}", "export it as 8-bit RGB") from None
+    return _image_pixels(path, decode(path))
 
 
 def from_pil(image: Image.Image) -> NDArray[np.uint8]:
     """Convert a PIL image to (H, W, 3) uint8 RGB, upright: the pixels that `read_image` reads from its file.
 
-    Raises ImageError for an image that cannot be decoded, and for modes I and F, whose range is unknown.
+    Pillow cuts 16-bit color to 8 bits and ignores some tags of TIFF. Such an image, if it was opened from a file and not
+    changed since, is read from that file.
+    Raises ImageError for an image that cannot be decoded, and for mode I, whose range is unknown.
     """
     name = getattr(image, "filename", "") or "image"
     try:
+        data = _file_behind(image)
+        image.load()
+        if data:
+            decoded = decode_bytes(name, data)
+            if decoded.image.mode == image.mode and np.array_equal(np.asarray(decoded.image), np.asarray(image)):
+                return _image_pixels(name, decoded)
         upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I;16"):
-            return _rgb(_scale_integer(np.asarray(upright), 16))
-        if upright.mode in ("I", "F"):
-            what = f"has pixels of mode {upright.mode}, whose range is unknown"
-            raise ImageError(name, what, "give its path, or a uint8 array (height, width, 3)")
-        return np.asarray(upright.convert("RGB"))
     except DECODE_ERRORS as error:
         fix = "copy or download it again, or export it as 8-bit RGB"
         raise ImageError(name, f"cannot be read: {error}", fix) from error
+    bits = 16 if upright.mode.startswith("I;16") else 32 if upright.mode in ("I", "F") else 8
+    return _image_pixels(name, Decoded(upright, b"", bits, orientation=1))
 
 
-def read_mask(path: str | Path) -> NDArray[Any]:
+def _file_behind(image: Image.Image) -> bytes:
+    """Return the bytes of the TIFF or 16-bit PNG that Pillow opened; empty for other images, or if the file is gone."""
+    if not isinstance(image, ImageFile.ImageFile) or image.format not in ("PNG", "TIFF"):
+        return b""
+    if image.tile and image.fp:
+        # Not decoded yet: the file is open, and Pillow goes on reading at this position.
+        position = image.fp.tell()
+        image.fp.seek(0)
+        data = image.fp.read()
+        image.fp.seek(position)
+    else:
+        data = Path(image.filename).read_bytes() if file_kind(image.filename) == "file" else b""
+    return data if image.format == "TIFF" or data[24:25] == b"\x10" else b""
+
+
+def _image_pixels(path: str | Path, decoded: Decoded) -> NDArray[np.uint8]:
+    """Return (H, W, 3) uint8 RGB, upright, of a decoded image."""
+    mode = decoded.image.mode
+    if decoded.signed or mode == "I":
+        what = f"has {decoded.bits}-bit integers of an unknown range"
+        raise ImageError(path, what, "save it with 8 or 16 bits, unsigned")
+    if mode == "F":
+        values = _scale_float(path, _upright(decoded))
+    elif mode.startswith("I;16"):
+        values = _scale_integer(path, _upright(decoded), decoded.bits)
+    elif decoded.bits == 16 and decoded.data and mode != "CMYK":
+        return _rgb(_scale_integer(path, _read_16_bit_color(path, decoded), 16))
+    else:
+        return _rgb(_upright(decoded._replace(image=_convert_to_rgb(path, decoded.image))))
+    return _rgb(255 - values if decoded.white_is_zero else values)
+
+
+def _convert_to_rgb(path: str | Path, image: Image.Image) -> Image.Image:
+    """Convert an image of 8 or fewer bits per channel to RGB: palette indices to their colors, without alpha."""
+    if image.mode in ("P", "PA"):
+        colors = image.palette.getdata()[1] if image.palette else b""
+        num_colors = len(colors) // len(image.palette.mode) if image.palette else 0
+        highest = int(np.asarray(image)[..., :1].max()) if image.mode == "PA" else int(np.asarray(image).max())
+        if highest >= num_colors:
+            what = f"has the palette index {highest}, but a palette of {num_colors} colors"
+            raise ImageError(path, what, "export it as 8-bit RGB")
+    # Alpha is dropped, and Pillow warns of a palette with alpha.
+    image.info.pop("transparency", None)
+    try:
+        return image.convert("RGB")
+    except DECODE_ERRORS as error:
+        raise ImageError(path, f"has pixels of mode {image.mode}: {error}", "export it as 8-bit RGB") from None
+
+
+def read_mask(path: str | Path, *, by_color: bool = False) -> NDArray[Any]:
     """Read the exact values of a mask file: (H, W) uint8 or uint16, or (H, W, 3) uint8 RGB where classes are colors.
 
     Palette files give indices, 1-, 2- and 4-bit files the ids as stored; alpha is dropped; EXIF turns a mask like its
     image.
+    by_color  return the colors that a viewer shows, (H, W, 3) uint8 RGB, of every file of up to 8 bits per channel
     Raises ImageError for a file that cannot be read, MaskError for one without exact labels (JPEG, lossy WebP, float).
     """
     decoded = decode(path)
@@ -69,17 +112,20 @@ def read_mask(path: str | Path) -> NDArray[Any]:
     if bits == 16 and mode in ("LA", "RGB", "RGBA"):
         fix = "save color masks with 8 bits, or labels as 16-bit gray PNG"
         raise MaskError(path, "has 16-bit colors or alpha", fix)
-    if mode in ("LA", "PA"):
+    if by_color and mode in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
+        values = _upright(decoded._replace(image=_convert_to_rgb(path, decoded.image)))
+    elif mode in ("LA", "PA"):
         values = values[..., 0]
     elif mode in ("RGB", "RGBA"):
         values = values[..., :3]
-    elif mode == "I":
-        # 32-bit labels, as array programs write them.
+    elif mode == "I" or decoded.signed:
+        # Signed or 32-bit labels, as array programs write them.
+        values = values.view(np.int8) if mode == "L" else values
         low, high = int(values.min()), int(values.max())
         if low < 0 or high > 65535:
             what = f"expected labels of 0 to 65535, got {low} to {high}"
             raise MaskError(path, what, "number the classes from 0")
-        values = values.astype(np.uint16)
+        values = values.astype(np.uint8 if mode == "L" else np.uint16)
     elif mode.startswith("I;16"):
         values = values.astype(np.uint16)
     elif mode in ("1", "L", "P"):
@@ -87,7 +133,7 @@ def read_mask(path: str | Path) -> NDArray[Any]:
         # Undo Pillow's changes to gray: 2- and 4-bit values stretched to 0..255, white-is-zero inverted.
         if mode == "L" and bits in (2, 4):
             values = values // (255 // (2**bits - 1))
-        if decoded.inverted:
+        if decoded.white_is_zero:
             values = 2**bits - 1 - values
     else:
         fix = "save labels as 8- or 16-bit gray or palette PNG"
@@ -114,12 +160,16 @@ def _rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else np.ascontiguousarray(pixels)
 
 
-def _scale_integer(pixels: NDArray[Any], bits: int) -> NDArray[np.uint8]:
+def _scale_integer(path: str | Path, pixels: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     """Scale 9- to 16-bit values to 8 bits, rounded.
 
     65535 / 255 = 257, so an 8-bit image that was stored with 16 bits comes back exactly.
+    Raises ImageError for 16-bit files that use a fraction of the range: 12-bit data would come out nearly black.
     """
-    top = 2**bits - 1
+    top, highest = 2**bits - 1, int(pixels.max())
+    if bits == 16 and 0 < highest < _MIN_16_BIT_TOP:
+        what = f"uses a small part of the 16-bit range 0..65535: its largest value is {highest}"
+        raise ImageError(path, what, "scale its values to the whole range, or save it with 8 bits")
     scaled: NDArray[np.uint8] = ((pixels.astype(np.uint32) * 255 + top // 2) // top).astype(np.uint8)
     return scaled
 
@@ -148,4 +198,4 @@ def _read_16_bit_color(path: str | Path, decoded: Decoded) -> NDArray[np.uint16]
     if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
         what = "has 16-bit color in an unsupported layout"
         raise ImageError(path, what, "save it with 8 bits, or as 16-bit PNG")
-    return _turn(pixels[..., 2::-1], decoded.orientation)
+    return _turn(pixels[..., 2::-1], 1 if decoded.turned else decoded.orientation)

@@ -1,0 +1,261 @@
+"""What a number in a file means: every tag that changes it is honored, or the file is refused in one line."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.bad_inputs import encoded, packed_rows, photo, png
+from helpers.tiff import tiff
+from pixelwise.errors import ImageError, MaskError
+from pixelwise.images import from_pil, read_image, read_mask
+
+
+def _saved(tmp_path: Path, data: bytes, name: str = "x.tif") -> Path:
+    path = tmp_path / name
+    path.write_bytes(data)
+    return path
+
+
+def _bytes(values: Sequence[Any], kind: str, big_endian: bool = False) -> bytes:
+    return np.array(values).astype((">" if big_endian else "<") + kind).tobytes()
+
+
+@pytest.mark.parametrize("deflate", [False, True])
+def test_white_as_zero_is_inverted_in_images_and_kept_in_masks(tmp_path: Path, deflate: bool) -> None:
+    deep = tiff([_bytes([0, 257 * 100, 65535], "u2")], (1, 3), {258: [16], 262: [0]}, deflate=deflate)
+    path = _saved(tmp_path, deep)
+    assert read_image(path)[0, :, 0].tolist() == [255, 155, 0]
+    assert read_mask(path).tolist() == [[0, 25700, 65535]]
+    real = tiff([_bytes([0, 0.2, 1], "f4")], (1, 3), {258: [32], 262: [0], 339: [3]}, deflate=deflate)
+    assert read_image(_saved(tmp_path, real))[0, :, 0].tolist() == [255, 204, 0]
+    flat = tiff([bytes([0, 100, 255])], (1, 3), {262: [0]}, deflate=deflate)
+    assert read_image(_saved(tmp_path, flat))[0, :, 0].tolist() == [255, 155, 0]
+    assert read_mask(_saved(tmp_path, flat)).tolist() == [[0, 100, 255]]
+
+
+@pytest.mark.parametrize(("bits", "kind"), [(8, "i1"), (16, "i2"), (32, "i4")])
+def test_signed_numbers(tmp_path: Path, bits: int, kind: str) -> None:
+    """An image has no range for them; a mask may have them as long as none is negative."""
+    path = _saved(tmp_path, tiff([_bytes([0, 1, 100], kind)], (1, 3), {258: [bits], 339: [2]}))
+    assert read_mask(path).tolist() == [[0, 1, 100]]
+    with pytest.raises(ImageError, match=f"has {bits}-bit integers of an unknown range; fix: save it"):
+        read_image(path)
+    with pytest.raises(MaskError, match="expected labels of 0 to 65535, got -1 to 1"):
+        read_mask(_saved(tmp_path, tiff([_bytes([0, 1, -1], kind)], (1, 3), {258: [bits], 339: [2]})))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_of_16_bit_color_tiff(tmp_path: Path, orientation: int) -> None:
+    """The turned image is read from Pillow's decoding of the same pixels in 8 bits."""
+    tags = {262: [2], 277: [3], 274: [orientation]}
+    flat = tiff([photo().tobytes()], photo().shape[:2], {**tags, 258: [8] * 3})
+    deep = tiff([_bytes(photo().astype(int) * 257, "u2")], photo().shape[:2], {**tags, 258: [16] * 3})
+    shown = np.asarray(Image.open(io.BytesIO(flat)))
+    np.testing.assert_array_equal(read_image(_saved(tmp_path, deep)), shown)
+
+
+def test_planar_color_is_read(tmp_path: Path) -> None:
+    planes = [photo()[..., k].tobytes() for k in range(3)]
+    tags = {258: [8] * 3, 262: [2], 277: [3], 278: [photo().shape[0]], 284: [2]}
+    np.testing.assert_array_equal(read_image(_saved(tmp_path, tiff(planes, photo().shape[:2], tags))), photo())
+
+
+def test_16_bit_cmyk_follows_the_plain_formula(tmp_path: Path) -> None:
+    inks = np.array([[10, 100, 200, 50], [0, 0, 0, 0]])
+    pixels = read_image(_saved(tmp_path, tiff([_bytes(inks * 257, "u2")], (1, 2), {258: [16] * 4, 262: [5], 277: [4]})))
+    assert np.abs(pixels[0] - (255 - inks[:, :3]) * (255 - inks[:, 3:]) / 255).max() <= 1
+
+
+_PAIR = bytes([1, 2])
+_STRIPS = [bytes([1, 2]), bytes([3, 4]), bytes([5, 6])]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (tiff(_STRIPS[:1], (3, 2), {278: [1]}), "expected 3 strips of pixels, got 1"),
+        (tiff(_STRIPS, (2, 2), {278: [1]}), "expected 2 strips of pixels, got 3"),
+        (tiff(_STRIPS, (3, 2), {273: [150, 0, 0]}), "leaves out 2 of its 3 strips of pixels"),
+        (tiff(_STRIPS, (3, 2), {279: [2, 2, 0]}), "leaves out 1 of its 3 strips of pixels"),
+        (tiff([b"".join(_STRIPS)], (3, 2), {279: [2]}), "has strips with too few bytes: number 1 has 2 of 6"),
+        (
+            tiff([bytes(256)], (16, 32), {273: None, 278: None, 279: None, 322: [16], 323: [16], 324: [99], 325: [9]}),
+            "expected 2 tiles of pixels, got 1",
+        ),
+        (tiff([_PAIR], (1, 2), {262: None}), "does not say what its numbers mean: the tag PhotometricInterp"),
+        (
+            tiff([bytes(10)], (1, 2), {258: [8] * 5, 262: [2], 277: [5], 338: [0, 0]}),
+            "has 5 samples per pixel, 2 more than its colors and not alpha",
+        ),
+        (
+            tiff([bytes(8)], (1, 2), {258: [8] * 4, 262: [2], 277: [4], 338: [0]}),
+            "has 4 samples per pixel, 1 more than its colors and not alpha",
+        ),
+        (
+            tiff([bytes(4)], (1, 2), {258: [8] * 2, 277: [2], 338: [0]}),
+            "has 2 samples per pixel, 1 more than its colors and not alpha",
+        ),
+        (
+            tiff([bytes(4)] * 3, (1, 2), {258: [16] * 3, 262: [2], 277: [3], 278: [1], 284: [2]}),
+            "stores its channels one after the other (planar) with 16 bits each",
+        ),
+        (
+            tiff([bytes(12)], (1, 3), {258: [32], 339: [3]}, big_endian=True, deflate=True),
+            "holds compressed big-endian 32-bit numbers that are signed or float",
+        ),
+        (
+            tiff([bytes(24)], (2, 4), {258: [8] * 3, 262: [6], 277: [3]}),
+            "holds uncompressed YCbCr with subsampled colors",
+        ),
+        (
+            tiff([_PAIR], (1, 2), {262: [3], 320: [k % 256 for k in range(768)]}),
+            "has a ColorMap of 8-bit instead of 16-bit colors",
+        ),
+        (
+            tiff([bytes(16)], (1, 2), {258: [64], 339: [3]}),
+            "is a TIFF with 1 samples per pixel of 64 bits (float), PhotometricInterpretation 1",
+        ),
+    ],
+)
+def test_tiff_that_would_be_read_wrongly_is_refused(tmp_path: Path, data: bytes, words: str) -> None:
+    path = _saved(tmp_path, data)
+    for read in (read_image, read_mask):
+        with pytest.raises(ImageError) as caught:
+            read(path)
+        assert str(caught.value).startswith(f"{path}: {words}")
+        assert "; fix: export the image again" in str(caught.value)
+
+
+def test_rounded_masks_are_refused(tmp_path: Path) -> None:
+    """Colors multiplied by alpha are divided again and rounded."""
+    data = tiff([bytes([10, 20, 30, 99])], (1, 1), {258: [8] * 4, 262: [2], 277: [4], 338: [1]})
+    with pytest.raises(MaskError, match="is a lossy TIFF, which does not keep the labels exactly"):
+        read_mask(_saved(tmp_path, data))
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14])
+@pytest.mark.parametrize("kind", ["gray", "color"])
+def test_few_bits_in_a_16_bit_file_are_refused(tmp_path: Path, bits: int, kind: str) -> None:
+    """Such data would be read nearly black. All zero is black whatever the range."""
+    shape = (4, 5) if kind == "gray" else (4, 5, 3)
+    values = np.full(shape, 2**bits - 1, np.uint16)
+    for suffix in (".png", ".tif"):
+        path = tmp_path / f"x{suffix}"
+        assert cv2.imwrite(str(path), values)
+        with pytest.raises(ImageError, match=rf"small part of the 16-bit range 0\.\.65535: .* value is {2**bits - 1};"):
+            read_image(path)
+        assert cv2.imwrite(str(path), values * 0)
+        assert not read_image(path).any()
+
+
+def test_a_palette_index_without_a_color_is_refused(tmp_path: Path) -> None:
+    data = png(3, 1, 2, 3, packed_rows(np.array([[2, 0, 3]]), 2), palette=bytes(9))
+    with pytest.raises(ImageError, match="has the palette index 3, but a palette of 3 colors"):
+        read_image(_saved(tmp_path, data, "x.png"))
+    assert read_mask(_saved(tmp_path, data, "x.png")).tolist() == [[2, 0, 3]]
+
+
+def _transparent_palette() -> tuple[bytes, np.ndarray]:
+    colors = np.random.default_rng(0).integers(0, 256, (17, 3)).astype(np.uint8)
+    indices = np.random.default_rng(1).integers(0, 17, (20, 31)).astype(np.uint8)
+    image = Image.fromarray(indices)
+    image.putpalette(colors.tobytes())
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", transparency=bytes(range(0, 170, 10)))
+    return buffer.getvalue(), colors[indices]
+
+
+def test_a_palette_with_transparency_keeps_its_colors_without_a_warning(tmp_path: Path) -> None:
+    data, colors = _transparent_palette()
+    path = _saved(tmp_path, data, "x.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(read_image(path), colors)
+        np.testing.assert_array_equal(from_pil(Image.open(path)), colors)
+        loaded = Image.open(path)
+        loaded.load()
+        np.testing.assert_array_equal(from_pil(loaded), colors)
+
+
+def test_warnings_as_errors_give_the_same_pixels(tmp_path: Path) -> None:
+    """A palette with transparency, and a JPEG whose EXIF block is cut."""
+    _saved(tmp_path, _transparent_palette()[0], "a.png")
+    good = encoded(photo(), "JPEG")
+    block = b"Exif\0\0MM\0*\0\0\0\x08\0\x09\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\x01\x12\0\x03"
+    _saved(tmp_path, good[:2] + b"\xff\xe1" + (len(block) + 2).to_bytes(2, "big") + block + good[2:], "b.jpg")
+    code = (
+        "import sys\nfrom pixelwise.images import read_image\n"
+        "print([(read_image(p).shape, int(read_image(p).sum())) for p in sys.argv[1:]])"
+    )
+    said = [
+        subprocess.run(
+            [sys.executable, *flags, "-c", code, tmp_path / "a.png", tmp_path / "b.jpg"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        for flags in ([], ["-W", "error"])
+    ]
+    assert said[0].stdout == said[1].stdout
+    assert said[0].stderr == said[1].stderr == ""
+
+
+def _assert_same_by_path_and_by_pil(path: Path) -> None:
+    expected = read_image(path)
+    np.testing.assert_array_equal(from_pil(Image.open(path)), expected)
+    loaded = Image.open(path)
+    loaded.load()
+    np.testing.assert_array_equal(from_pil(loaded), expected)
+    with open(path, "rb") as file:
+        np.testing.assert_array_equal(from_pil(Image.open(file)), expected)
+
+
+def test_a_pil_image_gives_the_pixels_of_its_path(tmp_path: Path) -> None:
+    deep = np.random.default_rng(0).integers(0, 65536, (20, 31, 3)).astype(np.uint16)
+    for name in ("deep.png", "deep.tif"):
+        assert cv2.imwrite(str(tmp_path / name), deep)
+        np.testing.assert_array_equal(read_image(tmp_path / name), np.rint(deep[..., ::-1] / 257))
+        _assert_same_by_path_and_by_pil(tmp_path / name)
+    real = np.random.default_rng(0).random((9, 8)).astype(np.float32)
+    _assert_same_by_path_and_by_pil(_saved(tmp_path, encoded(real, "TIFF")))
+    np.testing.assert_array_equal(from_pil(Image.fromarray(real))[..., 0], np.rint(real * 255))
+    exif = Image.Exif()
+    exif[274] = 6
+    for kind in ("PNG", "TIFF", "JPEG"):
+        _assert_same_by_path_and_by_pil(_saved(tmp_path, encoded(photo(), kind, exif=exif), f"turned.{kind}"))
+    inverted = tiff([_bytes([0, 25700, 65535], "u2")], (1, 3), {258: [16], 262: [0]})
+    _assert_same_by_path_and_by_pil(_saved(tmp_path, inverted))
+    with pytest.raises(ImageError, match="leaves out 2 of its 3 strips"):
+        from_pil(Image.open(_saved(tmp_path, tiff(_STRIPS, (3, 2), {273: [150, 0, 0]}))))
+
+
+def test_a_changed_pil_image_is_not_read_from_its_file(tmp_path: Path) -> None:
+    image = Image.open(_saved(tmp_path, encoded(photo(), "PNG"), "x.png"))
+    image.putpixel((0, 0), (9, 8, 7))
+    changed = photo()
+    changed[0, 0] = (9, 8, 7)
+    np.testing.assert_array_equal(from_pil(image), changed)
+    smaller = Image.open(_saved(tmp_path, encoded(photo(), "JPEG"), "x.jpg"))
+    smaller.draft("RGB", (20, 12))
+    assert from_pil(smaller).shape == (12, 20, 3)
+
+
+def test_masks_by_color(tmp_path: Path) -> None:
+    """Palette files give their palette's colors, shallow gray the gray that a viewer shows."""
+    data = png(3, 1, 2, 3, packed_rows(np.array([[2, 0, 1]]), 2), palette=bytes([1, 2, 3, 40, 50, 60, 250, 0, 9]))
+    path = _saved(tmp_path, data, "x.png")
+    assert read_mask(path, by_color=True).tolist() == [[[250, 0, 9], [1, 2, 3], [40, 50, 60]]]
+    assert read_mask(path).tolist() == [[2, 0, 1]]
+    bilevel = _saved(tmp_path, png(2, 1, 1, 0, packed_rows(np.array([[0, 1]]), 1)), "b.png")
+    assert read_mask(bilevel, by_color=True).tolist() == [[[0] * 3, [255] * 3]]
