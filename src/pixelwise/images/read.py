@@ -27,8 +27,8 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
 def from_pil(image: Image.Image) -> NDArray[np.uint8]:
     """Convert a PIL image to (H, W, 3) uint8 RGB, upright: the pixels that `read_image` reads from its file.
 
-    Pillow cuts 16-bit color to 8 bits and ignores some tags of TIFF. Such an image, if it was opened from a file and not
-    changed since, is read from that file.
+    Pillow cuts 16-bit color to 8 bits and ignores some tags of TIFF. Such an image, if it was opened from a file and
+    not changed since, is read from that file.
     Raises ImageError for an image that cannot be decoded, and for mode I, whose range is unknown.
     """
     name = getattr(image, "filename", "") or "image"
