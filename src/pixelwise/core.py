@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 
 # Mask files have at most 16 bits; the highest number is the ignore id.
 MAX_CLASSES = 65535
+# The ignored values of a taxonomy that names none. Compared by identity: an explicit (255,) is a wish.
+_DEFAULT_IGNORED = (255,)
+# A border covers less of a mask. A value that covers more is an object, and never proposed as `ignore`.
+MAX_BORDER_FRACTION = 0.05
 
 
 def voc_color(label: int) -> tuple[int, int, int]:
@@ -80,7 +84,8 @@ class Taxonomy:
     names     K class names; the position is the class id
     colors    K RGB triples, 0..255; the VOC palette if left out
     values    K numbers: mask files hold `values[k]` for class k; 0..K-1 if left out
-    ignored   further file values, excluded from loss and scores (void, border, unlabeled)
+    ignored   further file values, excluded from loss and scores (void, border, unlabeled); 255 if left out, unless a
+              class has that value
 
     Raises ConfigError for repeated names or values, unequal counts, and numbers out of range.
     """
@@ -88,7 +93,7 @@ class Taxonomy:
     names: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...] = ()
     values: tuple[int, ...] = ()
-    ignored: tuple[int, ...] = (255,)
+    ignored: tuple[int, ...] = _DEFAULT_IGNORED
 
     def __post_init__(self) -> None:
         count = len(self.names)
@@ -96,14 +101,15 @@ class Taxonomy:
         colors = tuple(_rgb(color) for color in self.colors) or tuple(voc_color(k) for k in range(count))
         values = tuple(index(value) for value in self.values) or tuple(range(count))
         ignored = tuple(index(value) for value in self.ignored)
-        if ignored == (255,) and 255 in values:
+        if self.ignored is _DEFAULT_IGNORED and 255 in values:
             # 255 is the value of a class, so it cannot be the default ignore value too.
             ignored = ()
         for name, value in {"names": names, "colors": colors, "values": values, "ignored": ignored}.items():
             object.__setattr__(self, name, value)
 
         if not 1 <= count <= MAX_CLASSES:
-            raise ConfigError("classes", f"expected 1 to {MAX_CLASSES} classes, got {count}")
+            fix = "name the classes in `classes`" if not count else "merge classes"
+            raise ConfigError("classes", f"expected 1 to {MAX_CLASSES} classes, got {count}", fix)
         for word, items in (("name", names), ("value", values)):
             if len(set(items)) < len(items):
                 repeated = sorted({str(item) for item in items if items.count(item) > 1})
@@ -115,8 +121,9 @@ class Taxonomy:
             raise ConfigError(
                 "classes", f"value {both[0]} is both a class and ignored", "remove it from one of the two"
             )
-        if min(*values, *ignored, 0) < 0 or max(*values, *ignored, 0) > 65535:
-            raise ConfigError("classes", "values must be in 0..65535, the range of a 16-bit mask file")
+        if wrong := [value for value in (*values, *ignored) if not 0 <= value <= 65535]:
+            what = f"values must be in 0..65535, the range of a 16-bit mask file, got {listed(wrong)}"
+            raise ConfigError("classes", what, "number the classes from 0, in the masks and in `value` and `ignore`")
 
     @property
     def num_classes(self) -> int:
@@ -163,6 +170,8 @@ class Taxonomy:
         )
         if set(values) == {255} and self.num_classes == 2:
             fix = "in a 0/255 mask 255 is a class: set `value: 255` for it in classes.yaml"
+        elif counts.max() > MAX_BORDER_FRACTION * raw.size:
+            fix = "give the value to a class in classes.yaml, or correct the mask"
         else:
             fix = "add the value to a class, or to `ignore`, in classes.yaml"
         raise MaskError(source, what, fix)
@@ -218,10 +227,11 @@ class Taxonomy:
             example = "write `classes: [{name: road, color: [128, 64, 128], value: 0}, ...]` and `ignore: [255]`"
             raise ConfigError(source, what, example)
         names, colors, values = zip(*(_class_row(row, k, source) for k, row in enumerate(rows)), strict=True)
-        ignore = data.get("ignore", [255])
+        ignore = data.get("ignore")
         ignored = ignore if isinstance(ignore, list | tuple) else [] if ignore is None else [ignore]
         try:
-            return cls(names, colors, values, tuple(_integer(value) for value in ignored))
+            explicit = tuple(_integer(value) for value in ignored)
+            return cls(names, colors, values, explicit if "ignore" in data else _DEFAULT_IGNORED)
         except TypeError:
             fix = "write a list of integers, `ignore: [255]`"
             raise ConfigError(source, f"`ignore` must be integers, got {ignore!r}", fix) from None
@@ -240,7 +250,7 @@ def _class_row(row: Any, k: int, source: object) -> tuple[str, tuple[int, int, i
         return entry["name"], _rgb(entry.get("color", voc_color(k))), _integer(entry.get("value", k))
     except (TypeError, ConfigError):
         what = f"class {k}: expected a color [r, g, b] of 0..255 and an integer value, got {row!r}"
-        raise ConfigError(source, what) from None
+        raise ConfigError(source, what, "write {name: road, color: [128, 64, 128], value: 0}") from None
 
 
 def _integer(number: Any) -> int:
@@ -256,7 +266,7 @@ def _rgb(color: Any) -> tuple[int, int, int]:
     except (TypeError, ValueError):
         red = green = blue = -1
     if not all(0 <= c <= 255 for c in (red, green, blue)):
-        raise ConfigError("classes", f"a color must be three integers of 0..255, got {color!r}")
+        raise ConfigError("classes", f"a color must be three integers of 0..255, got {color!r}", "write [128, 64, 128]")
     return red, green, blue
 
 

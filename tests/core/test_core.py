@@ -75,7 +75,7 @@ def test_decode_invents_no_value_for_pixels_of_no_class() -> None:
 
 
 def test_an_unknown_value_names_file_value_count_and_place() -> None:
-    raw = np.full((4, 5), 7, np.uint8)
+    raw = np.full((40, 50), 7, np.uint8)
     raw[2, 3] = raw[3, 0] = raw[3, 1] = 9
     raw[3, 4] = 200
     with pytest.raises(MaskError) as caught:

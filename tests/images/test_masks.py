@@ -219,8 +219,8 @@ def test_colors_become_classes(data: st.DataObject) -> None:
 
 
 def test_an_unknown_color_is_named_with_count_and_place() -> None:
-    raw = np.full((3, 4, 3), (0, 0, 255), np.uint8)
-    raw[1, 2:] = (9, 8, 7)
+    raw = np.full((30, 40, 3), (0, 0, 255), np.uint8)
+    raw[1, 2:4] = (9, 8, 7)
     raw[2, 0] = (0, 0, 254)
     with pytest.raises(MaskError) as caught:
         MaskEncoding(by_color=True).encode(raw, TWO, "m.png")

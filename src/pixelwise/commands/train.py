@@ -133,7 +133,7 @@ def _print_differences(saved: Path, config: Config, source: str, of_source: Conf
 def _dry_run(config: Config) -> int:
     """Read every image and mask of both splits and build the network. Raises InputError if some cannot be used."""
     from ..data import open_dataset
-    from ..data.counts import check_classes
+    from ..data.counts import check_classes, check_masks
     from ..train.build import build_model, make_class_weights
 
     dataset = open_dataset(config.data.path, config.data.format)
@@ -150,7 +150,7 @@ def _dry_run(config: Config) -> int:
     if failures:
         what = f"{len(failures)} images or masks cannot be used (listed above)"
         raise InputError(config.data.path, what, "fix or remove them")
-    for line in check_classes(train_split):
+    for line in (*check_classes(train_split), *check_masks(dataset.split(config.data.val_split))):
         print(f"warning: {line}", file=sys.stderr)
     make_class_weights(config.loss, train_split)
     model = build_model(config.model, dataset.taxonomy)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import DatasetError
-from .counts import check_classes, count_pixels
+from ..errors import DatasetError, listed
+from .counts import check_classes, check_masks, count_pixels
 from .dataset import Dataset, Item, MaskEncoding, Split
 from .formats import DATASETS, DatasetFormat
 
@@ -21,9 +21,17 @@ __all__ = [
     "MaskEncoding",
     "Split",
     "check_classes",
+    "check_masks",
     "count_pixels",
     "open_dataset",
 ]
+
+
+# Other names that people give the two folders of the format `folder`.
+_OTHER_NAMES = {
+    "images": ("images", "image", "imgs", "img", "photos"),
+    "masks": ("masks", "mask", "labels", "label", "annotations", "gt"),
+}
 
 
 def open_dataset(path: str | Path, format: str | None = None, *, check: bool = True) -> Dataset:
@@ -46,6 +54,12 @@ def open_dataset(path: str | Path, format: str | None = None, *, check: bool = T
             dataset = reader.read(root)
             return dataset.check() if check else dataset
     needs = "; or ".join(f"{name}: {DATASETS.create(name).needs}" for name in names)
-    raise DatasetError(
-        folder, f"unrecognized dataset layout; expected {needs}", "rearrange the files, or name another folder"
-    )
+    found = sorted(f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir())
+    what = f"unrecognized dataset layout; expected {needs}; it holds {listed(found, 10) or 'nothing'}"
+    renames = [
+        f"rename {name} to {usual}/"
+        for usual, others in _OTHER_NAMES.items()
+        for name in found
+        if name.endswith("/") and name[:-1].casefold() in others and f"{usual}/" not in found
+    ]
+    raise DatasetError(folder, what, " and ".join(renames) or "rearrange the files, or name another folder")

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import filecmp
+import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core import Sample, Taxonomy
-from ..errors import DatasetError, MaskError, listed
-from ..images import read_image, read_mask
+from ..core import MAX_BORDER_FRACTION, Sample, Taxonomy, size_text
+from ..errors import ConfigError, DatasetError, MaskError, listed
+from ..images import exif_orientation, file_kind, read_image, read_mask
 from ..registry import suggest
 
 
@@ -80,10 +82,26 @@ class MaskEncoding:
             f"unknown color {[code >> 16, code >> 8 & 255, code & 255]} ({counts[most]} px){others}, "
             f"first at row {row}, column {column}; expected the colors of the {taxonomy.num_classes} classes"
         )
-        # Many colors come from antialiasing or JPEG.
-        smooth = "draw the mask without antialiasing and never save it as JPEG"
-        fix = smooth if len(codes) > 50 else "add the color to a class, or to `ignore_colors`, in classes.yaml"
+        if len(codes) > 50:
+            # Many colors come from antialiasing or JPEG.
+            fix = "draw the mask without antialiasing and never save it as JPEG"
+        elif counts[most] > MAX_BORDER_FRACTION * pixels.size:
+            fix = "give the color to a class in classes.yaml, or correct the mask"
+        else:
+            fix = "add the color to a class, or to `ignore_colors`, in classes.yaml"
         raise MaskError(source, what, fix)
+
+
+def check_colors(taxonomy: Taxonomy, encoding: MaskEncoding, source: object) -> None:
+    """Raise ConfigError if masks encode classes by color, and one color stands for two classes."""
+    if encoding.by_color:
+        for k, color in enumerate((*taxonomy.colors, *encoding.ignored)):
+            first = taxonomy.colors.index(color) if color in taxonomy.colors else k
+            if first < k:
+                names = taxonomy.names
+                other = repr(names[k]) if k < len(names) else "ignore_colors"
+                what = f"masks are read by color, but {names[first]!r} and {other} have the same color {list(color)}"
+                raise ConfigError(source, what, "give each class a color of its own")
 
 
 def pack_colors(colors: NDArray[Any]) -> NDArray[np.int32]:
@@ -108,6 +126,7 @@ class Split(Sequence[Sample]):
         self.items = tuple(items)
         self.taxonomy = taxonomy
         self.encoding = encoding or MaskEncoding()
+        check_colors(taxonomy, self.encoding, f"split {name}")
 
     def __len__(self) -> int:
         return len(self.items)
@@ -127,9 +146,7 @@ class Split(Sequence[Sample]):
         image = read_image(item.image)
         mask = self.read_labels(item)
         if mask is not None and mask.shape != image.shape[:2]:
-            sizes = ["x".join(map(str, pixels.shape[:2])) for pixels in (image, mask)]
-            what = f"expected {sizes[0]}, the size of its image {item.image}, got {sizes[1]} (height x width)"
-            raise MaskError(item.mask, what, "export both at one size; masks are never resized silently")
+            raise _size_error(item, image.shape[:2], mask.shape)
         return Sample(item.key, image, mask)
 
     def read_labels(self, item: Item) -> NDArray[Any] | None:
@@ -137,7 +154,10 @@ class Split(Sequence[Sample]):
 
         Raises ImageError or MaskError naming the file.
         """
-        return None if item.mask is None else self.encoding.encode(read_mask(item.mask), self.taxonomy, item.mask)
+        if item.mask is None:
+            return None
+        raw = read_mask(item.mask, by_color=self.encoding.by_color)
+        return self.encoding.encode(raw, self.taxonomy, item.mask)
 
     @property
     def has_masks(self) -> bool:
@@ -193,20 +213,27 @@ class Dataset:
         for split in self.splits.values():
             repeated = [key for key, count in Counter(item.key for item in split.items).items() if count > 1]
             if repeated:
-                what = f"split {split.name} names {listed(repeated)} twice"
+                same = [item for item in split.items if item.key == repeated[0]]
+                files = dict.fromkeys(path for item in same for path in (item.image, item.mask) if path is not None)
+                places = ", ".join(map(self._place, files))
+                what = f"split {split.name} names {listed(repeated)} twice ({places})"
                 found.append(DatasetError(self.root, what, "keep one of each"))
         # Two splits may name one pair.
         pairs = dict.fromkeys((item.image, item.mask) for split in self.splits.values() for item in split.items)
         # A named pipe or a folder in place of a file counts as missing.
         missing = {
-            path: f"{path.relative_to(self.root) if path.is_relative_to(self.root) else path} ({kind})"
+            path: f"{self._place(path)} ({kind})"
             for pair in pairs
             for path, kind in zip(pair, ("image", "mask"), strict=True)
-            if path is not None and not path.is_file()
+            if path is not None and file_kind(path) != "file"
         }
         if missing:
             what = f"{len(missing)} of the files of {len(pairs)} pairs are missing: {listed(missing.values())}"
             fix = "add the files, or take their partners out of the split"
+            near = _near_misses(missing)
+            if near:
+                what += "; similar names exist: " + listed(f"{self._place(path)} ({why})" for path, why in near.items())
+                fix = "rename or convert the files, so that image and mask have the same name"
             found.append(DatasetError(self.root, what, fix))
         leaks = []
         for first, second in combinations(self.splits.values(), 2):
@@ -218,6 +245,60 @@ class Dataset:
         if leaks:
             found.append(DatasetError(self.root, "; ".join(leaks), "keep each image in one split"))
         return found
+
+    def _place(self, path: Path) -> str:
+        """Return a path relative to the root, where it is below it, with the characters of an NFD name made visible."""
+        text = str(path.relative_to(self.root) if path.is_relative_to(self.root) else path)
+        return text if unicodedata.is_normalized("NFC", text) else ascii(text)[1:-1]
+
+
+def _size_error(item: Item, image: tuple[int, ...], mask: tuple[int, ...]) -> MaskError:
+    """Return the error for a mask of another size, which says so if a tag that turns one of the two explains it."""
+    what = f"expected {size_text(image)}, the size of its image {item.image}, got {size_text(mask)} (height x width)"
+    assert item.mask is not None, "a size is compared with a mask's"
+    turned = [path for path in (item.image, item.mask) if exif_orientation(path) > 4]
+    if len(turned) == 1 and mask == image[::-1]:
+        what += f"; the EXIF orientation {exif_orientation(turned[0])} of {turned[0].name} turns it by 90 degrees"
+        return MaskError(item.mask, what, "label the image as viewers show it, or remove the tag from it")
+    return MaskError(item.mask, what, "export both at one size; masks are never resized silently")
+
+
+def _near_misses(missing: Iterable[Path]) -> dict[Path, str]:
+    """Return the files, or folders, that stand where missing files were sought under a similar name, and why."""
+    near: dict[Path, str] = {}
+    names: dict[Path, list[Path]] = {}
+    for path in missing:
+        folder = path.parent
+        while folder != folder.parent and not folder.is_dir():
+            # A folder of the path is missing: look for that one.
+            path, folder = folder, folder.parent
+        if folder not in names:
+            names[folder] = sorted(folder.iterdir()) if os.access(folder, os.R_OK | os.X_OK) else []
+        for candidate in names[folder]:
+            why = _similarity(path.name, candidate.name)
+            if why:
+                near.setdefault(candidate, why)
+                break
+    return near
+
+
+def _similarity(name: str, other: str) -> str:
+    """Return how a file's name differs from the expected one, or "" if it is another name."""
+    normal, other_normal = unicodedata.normalize("NFC", name), unicodedata.normalize("NFC", other)
+    stem, other_stem = PurePath(normal).stem, PurePath(other_normal).stem
+    if name == other:
+        return "not a file"
+    if name != normal or other != other_normal:
+        if stem == other_stem:
+            return "another Unicode normalization"
+    elif stem == other_stem:
+        return "another ending"
+    if stem.casefold() == other_stem.casefold():
+        return "upper and lower case"
+    for long, short in ((other_stem, stem), (stem, other_stem)):
+        if long.casefold().startswith(short.casefold()) and not long[len(short)].isalnum():
+            return f"{long[len(short) :]!r} more in its name" if long == other_stem else "a shorter name"
+    return ""
 
 
 def _must_be_disjoint(name: str, other: str) -> bool:

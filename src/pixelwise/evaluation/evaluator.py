@@ -19,7 +19,7 @@ from ..core import Prediction, Taxonomy
 from ..data.dataset import MaskEncoding, Split
 from ..errors import ConfigError, DatasetError, InputError, cut, os_reason
 from ..files import read_json, write_text
-from ..images import read_mask
+from ..images import read_mask, walk_files
 from .boundary_iou import DISTANCE_RATIO, boundary_counts
 from .metrics import Scores, confusion_matrix
 
@@ -277,7 +277,7 @@ def _prediction_files(folder: Path, split: Split) -> list[Path]:
     if not folder.is_dir():
         raise InputError(folder, "is not a folder", "give the folder of the predicted masks, one <key>.png per image")
     expected = [f"{item.key}.png" for item in split.items]
-    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*.png") if not path.name.startswith(".")}
+    found = {path.relative_to(folder).as_posix() for path in walk_files(folder)[0] if path.suffix == ".png"}
     missing = [name for name in expected if name not in found]
     if missing:
         what = f"{len(missing)} of {len(expected)} predictions are missing: {_first(missing)}"

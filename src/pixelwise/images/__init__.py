@@ -20,9 +20,9 @@ folder).
 
 from __future__ import annotations
 
-from .decode import MAX_PIXELS
-from .listing import IMAGE_SUFFIXES, Listing, find_images, list_images
-from .read import from_pil, read_image, read_mask
+from .decode import MAX_PIXELS, file_kind
+from .listing import IMAGE_SUFFIXES, Listing, find_images, list_images, walk_files
+from .read import exif_orientation, from_pil, odd_palettes, read_image, read_mask
 from .write import encode_mask, write_image, write_mask
 
 __all__ = [
@@ -30,11 +30,15 @@ __all__ = [
     "MAX_PIXELS",
     "Listing",
     "encode_mask",
+    "exif_orientation",
+    "file_kind",
     "find_images",
     "from_pil",
     "list_images",
+    "odd_palettes",
     "read_image",
     "read_mask",
+    "walk_files",
     "write_image",
     "write_mask",
 ]

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import InputError
+from ..errors import InputError, os_reason
 from .decode import file_kind
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
@@ -15,7 +15,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 class Listing(NamedTuple):
     """The images of a folder in sorted order, and the skipped entries: named like an image, but not a regular file.
 
-    skipped  (path, kind) pairs, such as (photos/a.png, "a named pipe")
+    skipped  (path, kind) pairs, such as (photos/a.png, "a named pipe"), and links to folders that were listed before
     """
 
     images: list[Path]
@@ -25,7 +25,8 @@ class Listing(NamedTuple):
 def find_images(path: str | Path) -> list[Path]:
     """Return a file as it is, or the images of a folder at any depth, sorted, without hidden and irregular files.
 
-    Raises InputError when `path` does not exist or the folder holds no image.
+    Links to folders are followed. Raises InputError when `path` does not exist, a folder cannot be opened, or no image
+    is found.
     """
     return list_images(path).images
 
@@ -38,11 +39,8 @@ def list_images(path: str | Path) -> Listing:
         raise InputError(path, "does not exist", f"name an image ({suffixes}) or a folder of images")
     if not path.is_dir():
         return Listing([path], [])
-    found = []
-    for folder, subfolders, names in os.walk(path):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        found += [Path(folder, name) for name in names if not name.startswith(".")]
-    listing = Listing([], [])
+    found, repeated = walk_files(path)
+    listing = Listing([], [(link, "a link to a folder that is listed already") for link in repeated])
     for candidate in sorted(file for file in found if file.name.lower().endswith(IMAGE_SUFFIXES)):
         kind = file_kind(candidate)
         if kind == "file":
@@ -52,3 +50,37 @@ def list_images(path: str | Path) -> Listing:
     if not listing.images:
         raise InputError(path, "holds no images", f"expected files {suffixes}, at any depth")
     return listing
+
+
+def walk_files(path: str | Path) -> tuple[list[Path], list[Path]]:
+    """Return everything below a folder that is not a folder and not hidden, sorted, and the links that were not taken.
+
+    Links to folders are followed, after all folders that are not links; a link to a folder that was already visited is
+    not taken, so cycles end. Raises InputError naming a folder that cannot be opened.
+    """
+    found: list[Path] = []
+    repeated: list[Path] = []
+    visited: set[str] = set()
+    folders: list[Path] = [Path(path)]
+    links: list[Path] = []
+    while folders or links:
+        folder = folders.pop() if folders else links.pop(0)
+        real = os.path.realpath(folder)
+        if real in visited:
+            repeated.append(folder)
+            continue
+        visited.add(real)
+        try:
+            with os.scandir(folder) as entries:
+                listed = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
+            for entry in listed:
+                if not entry.is_dir():
+                    found.append(folder / entry.name)
+                elif entry.is_symlink():
+                    links.append(folder / entry.name)
+                else:
+                    folders.append(folder / entry.name)
+        except OSError as error:
+            fix = "give yourself the right to read it, or move it elsewhere"
+            raise InputError(folder, f"cannot be opened: {os_reason(error)}", fix) from error
+    return sorted(found), repeated

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,11 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     Raises ImageError with the file, what is wrong with it and what to do.
     """
     return _image_pixels(path, decode(path))
+
+
+def exif_orientation(path: str | Path) -> int:
+    """Return the EXIF orientation, 1..8, by which `read_image` and `read_mask` turn a file. Raises ImageError."""
+    return decode(path).orientation
 
 
 def from_pil(image: Image.Image) -> NDArray[np.uint8]:
@@ -58,7 +67,8 @@ def _file_behind(image: Image.Image) -> bytes:
         data = image.fp.read()
         image.fp.seek(position)
     else:
-        data = Path(image.filename).read_bytes() if file_kind(image.filename) == "file" else b""
+        path = os.fsdecode(image.filename)
+        data = Path(path).read_bytes() if file_kind(path) == "file" else b""
     return data if image.format == "TIFF" or data[24:25] == b"\x10" else b""
 
 
@@ -139,6 +149,21 @@ def read_mask(path: str | Path, *, by_color: bool = False) -> NDArray[Any]:
         fix = "save labels as 8- or 16-bit gray or palette PNG"
         raise MaskError(path, f"has pixels of mode {mode}, which cannot hold labels", fix)
     return np.ascontiguousarray(values)
+
+
+def odd_palettes(paths: Iterable[str | Path]) -> list[Path]:
+    """Return the palette files whose palette differs from that of most, without decoding pixels.
+
+    A shorter palette that begins alike does not differ: programs leave out unused colors at the end.
+    """
+    palettes: dict[Path, bytes] = {}
+    for path in map(Path, paths):
+        with suppress(*DECODE_ERRORS), Image.open(path, formats=("PNG", "TIFF", "BMP")) as image:
+            if image.mode == "P" and image.palette is not None:
+                palettes[path] = image.palette.tobytes()
+    # Of palettes that are equally frequent, the longest, which contains the others.
+    most = max(Counter(palettes.values()).items(), key=lambda pair: (pair[1], len(pair[0])), default=(b"", 0))[0]
+    return [p for p, colors in palettes.items() if not (most.startswith(colors) or colors.startswith(most))]
 
 
 def _upright(decoded: Decoded) -> NDArray[Any]:

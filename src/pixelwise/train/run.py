@@ -24,7 +24,7 @@ from lightning.pytorch.callbacks import Callback
 from ..config import Config
 from ..core import Batch
 from ..data import open_dataset
-from ..data.counts import check_classes
+from ..data.counts import check_classes, check_masks
 from ..data.dataset import Dataset, Split
 from ..data.loader import AugmentedDataset, ResumableBatchSampler, TrainLoader
 from ..errors import CheckpointError, DatasetError, InputError, Interrupted, ResourceError
@@ -66,7 +66,7 @@ def train(config: Config, out: str | Path, *, resume: bool = False, command: str
     for split in (train_split, val_split):
         _require_masks(split)
     if is_first_rank and not resume:
-        for line in check_classes(train_split, skip_bad=skip_bad):
+        for line in (*check_classes(train_split, skip_bad=skip_bad), *check_masks(val_split, skip_bad=skip_bad)):
             print(f"warning: {line}", file=sys.stderr)
 
     lock = folder.opened(resume) if is_first_rank else nullcontext()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from ...errors import DatasetError, os_reason
-from ...images import IMAGE_SUFFIXES
+from ...core import Taxonomy
+from ...errors import ConfigError, DatasetError, os_reason
+from ...files import read_yaml
+from ...images import IMAGE_SUFFIXES, walk_files
 from ...registry import Registry
-from ..dataset import Dataset, Item
+from ..dataset import Dataset, Item, MaskEncoding, Split, check_colors
 
 
 class DatasetFormat(ABC):
@@ -32,6 +36,13 @@ class DatasetFormat(ABC):
 
 
 DATASETS: Registry[DatasetFormat] = Registry("dataset format", "pixelwise datasets")
+
+
+def make_dataset(name: str, root: Path, default: Taxonomy, splits: Mapping[str, list[Item]]) -> Dataset:
+    """Return the dataset of a format that has classes of its own, or those of a file in its folder (`read_classes`)."""
+    taxonomy, encoding = read_classes(root, default) or (default, MaskEncoding())
+    named = {split: Split(split, items, taxonomy, encoding) for split, items in splits.items()}
+    return Dataset(name, root, taxonomy, named)
 
 
 def read_lines(path: Path) -> list[str]:
@@ -60,22 +71,106 @@ def split_pair(line: str, source: Path) -> tuple[str, str | None]:
     return " ".join(words[:half]), " ".join(words[half:])
 
 
-def resolve_inside(root: Path, name: str) -> Path:
-    """Return the path of `name` below `root`. Raises DatasetError for a name that leads out of it."""
-    if Path(name).is_absolute() or ".." in Path(name).parts:
+def name_inside(root: Path, name: str) -> str:
+    """Return `name`, a path below `root` or an absolute one into it, relative to `root` with forward slashes.
+
+    Raises DatasetError for a name that leads out of the dataset.
+    """
+    path = Path(name)
+    if path.is_absolute():
+        for folder in (root, root.absolute(), root.resolve()):
+            if path.is_relative_to(folder):
+                path = path.relative_to(folder)
+                break
+    if path.is_absolute() or ".." in path.parts:
         what = f"a list names {name!r}, which is outside of the dataset"
         raise DatasetError(root, what, "name files relative to the dataset's folder")
-    return root / name
+    return path.as_posix()
+
+
+def resolve_inside(root: Path, name: str) -> Path:
+    """Return the path of `name` below `root`. Raises DatasetError for a name that leads out of it."""
+    return root / name_inside(root, name)
 
 
 def find_image(stem: Path) -> Path | None:
-    """Return the first existing file that is `stem` with the suffix of an image, in lower or upper case."""
-    for suffix in IMAGE_SUFFIXES:
-        for spelled in (suffix, suffix.upper()):
-            path = stem.with_name(stem.name + spelled)
-            if path.is_file():
-                return path
+    """Return the existing file that is `stem` with the suffix of an image, in lower or upper case.
+
+    Raises DatasetError if there are several.
+    """
+    names = [stem.name + spelled for suffix in IMAGE_SUFFIXES for spelled in (suffix, suffix.upper())]
+    found = [path for name in names if (path := stem.with_name(name)).is_file()]
+    # A file system that does not tell case apart finds one file by two names.
+    found = [path for k, path in enumerate(found) if not any(path.samefile(other) for other in found[:k])]
+    if len(found) > 1:
+        both = " and ".join(path.name for path in found)
+        raise DatasetError(stem.parent, f"has {both}, and a list names {stem.name}", "keep one, or list full names")
+    return found[0] if found else None
+
+
+def read_classes(root: Path, default: Taxonomy | None = None) -> tuple[Taxonomy, MaskEncoding] | None:
+    """Return classes and mask encoding as a file in the dataset's folder says, or None if there is no such file.
+
+    classes.yaml   `classes`, `ignore`, `masks` and `ignore_colors`; without `classes`, those of `default`
+    labelmap.txt   one `name:r,g,b:parts:actions` per line, as CVAT and Datumaro write it: masks are colors
+    classes.txt    one name per line, as is class_names.txt of labelme2voc: masks are numbers from 0
+    Raises ConfigError or DatasetError naming the file.
+    """
+    for name in ("classes.yaml", "classes.yml"):
+        if (root / name).is_file():
+            return _read_classes_yaml(root / name, default)
+    if (root / "labelmap.txt").is_file():
+        return _read_labelmap(root / "labelmap.txt")
+    for name in ("classes.txt", "class_names.txt"):
+        if (root / name).is_file():
+            return Taxonomy(tuple(read_lines(root / name))), MaskEncoding()
     return None
+
+
+def _read_classes_yaml(path: Path, default: Taxonomy | None) -> tuple[Taxonomy, MaskEncoding]:
+    rest = read_yaml(path)
+    kind, colors = rest.pop("masks", "value"), rest.pop("ignore_colors", [])
+    if kind not in ("value", "color"):
+        what = f"expected masks: `value` or `color`, got {kind!r}"
+        raise ConfigError(path, what, "remove it if masks contain numbers")
+    if colors and kind == "value":
+        fix = "write `masks: color`, or list numbers in `ignore`"
+        raise ConfigError(path, "has ignore_colors, but its masks contain numbers", fix)
+    try:
+        triples = tuple((int(red), int(green), int(blue)) for red, green, blue in colors)
+    except (TypeError, ValueError, OverflowError):
+        triples = ((-1, -1, -1),)
+    if not all(0 <= channel <= 255 for color in triples for channel in color):
+        what = f"expected ignore_colors as a list of [r, g, b] of 0..255, got {colors!r}"
+        raise ConfigError(path, what, "write such as `ignore_colors: [[0, 0, 0]]`")
+    if default and "classes" not in rest:
+        rest = default.to_dict() | rest
+    taxonomy, encoding = Taxonomy.from_dict(rest, path), MaskEncoding(by_color=kind == "color", ignored=triples)
+    check_colors(taxonomy, encoding, path)
+    return taxonomy, encoding
+
+
+def _read_labelmap(path: Path) -> tuple[Taxonomy, MaskEncoding]:
+    """Read CVAT's labelmap.txt. Source: Datumaro, VOC format, `parse_label_map`; its label `ignored` is no class."""
+    rows: list[dict[str, Any]] = []
+    ignored: list[tuple[int, ...]] = []
+    for line in read_lines(path):
+        if line.startswith("#"):
+            continue
+        name, *rest = line.rsplit(":", 3) if line.count(":") >= 3 else line.split(":")
+        try:
+            color = tuple(int(channel) for channel in rest[0].split(","))
+        except (ValueError, IndexError):
+            what = f"expected `name:red,green,blue:parts:actions`, got {line!r}"
+            raise ConfigError(path, what, "export the labels with their colors") from None
+        if name == "ignored":
+            ignored.append(color)
+        else:
+            rows.append({"name": name, "color": list(color)})
+    taxonomy = Taxonomy.from_dict({"classes": rows}, path)
+    encoding = MaskEncoding(by_color=True, ignored=tuple((c[0], c[1], c[2]) for c in ignored if len(c) == 3))
+    check_colors(taxonomy, encoding, path)
+    return taxonomy, encoding
 
 
 def pair_folders(images: Path, masks: Path) -> list[Item]:
@@ -96,9 +191,9 @@ def pair_folders(images: Path, masks: Path) -> list[Item]:
 
 
 def _by_stem(folder: Path) -> dict[str, list[Path]]:
-    """Return the image files below a folder by their relative path without suffix."""
+    """Return the image files below a folder, links to folders followed, by their relative path without suffix."""
     stems: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and not path.is_dir():
+    for path in walk_files(folder)[0]:
+        if path.suffix.lower() in IMAGE_SUFFIXES:
             stems.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
     return stems

@@ -8,8 +8,17 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from ...core import Taxonomy
-from ..dataset import Dataset, Item, Split
-from .base import DATASETS, DatasetFormat, find_image, pair_folders, read_lines, resolve_inside, split_pair
+from ..dataset import Dataset, Item
+from .base import (
+    DATASETS,
+    DatasetFormat,
+    find_image,
+    make_dataset,
+    pair_folders,
+    read_lines,
+    resolve_inside,
+    split_pair,
+)
 
 # Source: Scripts/test_segmentation_camvid.py of the tutorial.
 TAXONOMY = Taxonomy(
@@ -57,7 +66,7 @@ class CamVid(DatasetFormat):
     def read(self, root: Path) -> Dataset:
         """Read train, val and test, each from its list if there is one, otherwise from its folder."""
         names = [name for name in ("train", "val", "test") if (root / name).is_dir()]
-        return Dataset("camvid", root, TAXONOMY, {name: Split(name, _items(root, name), TAXONOMY) for name in names})
+        return make_dataset("camvid", root, TAXONOMY, {name: _items(root, name) for name in names})
 
 
 def _items(root: Path, name: str) -> list[Item]:

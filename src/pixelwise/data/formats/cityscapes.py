@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...core import Taxonomy
-from ..dataset import Dataset, Item, Split
-from .base import DATASETS, DatasetFormat
+from ...images import walk_files
+from ..dataset import Dataset, Item
+from .base import DATASETS, DatasetFormat, make_dataset
 
 _NUM_LABELS = 34
 _CLASSES = (
@@ -57,15 +58,13 @@ class Cityscapes(DatasetFormat):
     def read(self, root: Path) -> Dataset:
         """Read splits by folder. The published masks of test contain no scored class and are not used."""
         names = [name for name in ("train", "val", "test") if (root / "leftImg8bit" / name).is_dir()]
-        return Dataset(
-            "cityscapes", root, TAXONOMY, {name: Split(name, _items(root, name), TAXONOMY) for name in names}
-        )
+        return make_dataset("cityscapes", root, TAXONOMY, {name: _items(root, name) for name in names})
 
 
 def _items(root: Path, name: str) -> list[Item]:
     items = []
-    for image in sorted((root / "leftImg8bit" / name).glob(f"*/*{_IMAGE}")):
-        if not image.name.startswith("."):
+    for image in walk_files(root / "leftImg8bit" / name)[0]:
+        if image.name.endswith(_IMAGE):
             key = image.name.removesuffix(_IMAGE)
             mask = root / "gtFine" / name / image.parent.name / f"{key}{_MASK}"
             items.append(Item(key, image, None if name == "test" else mask))

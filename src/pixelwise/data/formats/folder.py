@@ -4,7 +4,8 @@
     images/a.jpg        masks/a.png  train.txt   splits as lists: a name without suffix, or `image mask`, on each line
 
 classes.yaml holds `classes` (a name, or {name, color, value}, each), optionally `ignore` (file values), and for masks
-drawn in colors `masks: color` and `ignore_colors` (RGB triples). In its place, classes.txt holds one name per line.
+drawn in colors `masks: color` and `ignore_colors` (RGB triples). In its place, classes.txt holds one name per line;
+CVAT's labelmap.txt is read too.
 """
 
 from __future__ import annotations
@@ -15,14 +16,24 @@ from typing import Any
 
 import numpy as np
 
-from ...core import Taxonomy
-from ...errors import ConfigError, DatasetError, InputError
-from ...files import read_yaml
-from ...images import IMAGE_SUFFIXES, read_mask
+from ...core import MAX_BORDER_FRACTION, Taxonomy
+from ...errors import DatasetError, InputError
+from ...images import IMAGE_SUFFIXES, file_kind, read_mask
 from ..dataset import Dataset, Item, MaskEncoding, Split, pack_colors
-from .base import DATASETS, DatasetFormat, find_image, pair_folders, read_lines, resolve_inside, split_pair
+from .base import (
+    DATASETS,
+    DatasetFormat,
+    find_image,
+    name_inside,
+    pair_folders,
+    read_classes,
+    read_lines,
+    resolve_inside,
+    split_pair,
+)
 
 _SPLITS = ("train", "val", "test")
+_OTHER_NAMES = {"training": "train", "validation": "val", "valid": "val", "dev": "val", "testing": "test"}
 # Masks that are read, and values that are listed, to propose a classes.yaml.
 _MAX_MASKS = 24
 _MAX_VALUES = 64
@@ -44,6 +55,7 @@ class Folder(DatasetFormat):
     def read(self, root: Path) -> Dataset:
         """Read splits from the folders in images/, or else from the lists beside it."""
         images, masks = root / "images", root / "masks"
+        _check_split_names(images, masks)
         splits = {name: pair_folders(images / name, masks / name) for name in _SPLITS if (images / name).is_dir()}
         if not splits:
             for name in _SPLITS:
@@ -58,9 +70,20 @@ class Folder(DatasetFormat):
         return Dataset("folder", root, taxonomy, named)
 
 
+def _check_split_names(images: Path, masks: Path) -> None:
+    """Raise DatasetError for a split's folder under another name, which would be passed over in silence."""
+    for folder in (images, masks):
+        names = {path.name for path in folder.iterdir() if path.is_dir()}
+        for name in sorted(names):
+            split = _OTHER_NAMES.get(name.casefold(), name.casefold())
+            if split in _SPLITS and name != split and split not in names:
+                what = f"is not read: the split is named {split}"
+                raise DatasetError(folder / name, what, f"rename it to {folder / split}")
+
+
 def _item(root: Path, image: str, mask: str | None) -> Item:
     """Resolve `image mask` below the root, or one name below images/ and masks/, with or without its suffix."""
-    name = image.removeprefix("images/")
+    name = name_inside(root, image).removeprefix("images/")
     if mask is not None:
         key = str(PurePosixPath(name).with_suffix(""))
         return Item(key, resolve_inside(root, image), resolve_inside(root, mask))
@@ -73,37 +96,17 @@ def _item(root: Path, image: str, mask: str | None) -> Item:
 
 
 def _read_classes(root: Path, splits: Mapping[str, list[Item]]) -> tuple[Taxonomy, MaskEncoding]:
-    for name in ("classes.yaml", "classes.yml"):
-        if (root / name).is_file():
-            return _read_classes_yaml(root / name)
-    if (root / "classes.txt").is_file():
-        return Taxonomy(tuple(read_lines(root / "classes.txt"))), MaskEncoding()
-    masks = [i.mask for items in splits.values() for i in items if i.mask is not None and i.mask.is_file()]
+    if found := read_classes(root):
+        return found
+    masks = [i.mask for items in splits.values() for i in items if i.mask is not None and file_kind(i.mask) == "file"]
     raise _missing_classes(root, masks[:: max(1, len(masks) // _MAX_MASKS)][:_MAX_MASKS])
-
-
-def _read_classes_yaml(path: Path) -> tuple[Taxonomy, MaskEncoding]:
-    rest = read_yaml(path)
-    kind, colors = rest.pop("masks", "value"), rest.pop("ignore_colors", [])
-    if kind not in ("value", "color"):
-        what = f"expected masks: `value` or `color`, got {kind!r}"
-        raise ConfigError(path, what, "remove it if masks contain numbers")
-    if colors and kind == "value":
-        fix = "write `masks: color`, or list numbers in `ignore`"
-        raise ConfigError(path, "has ignore_colors, but its masks contain numbers", fix)
-    try:
-        triples = tuple((int(red), int(green), int(blue)) for red, green, blue in colors)
-    except (TypeError, ValueError):
-        triples = ((-1, -1, -1),)
-    if not all(0 <= channel <= 255 for color in triples for channel in color):
-        what = f"expected ignore_colors as a list of [r, g, b] of 0..255, got {colors!r}"
-        raise ConfigError(path, what, "write such as `ignore_colors: [[0, 0, 0]]`")
-    return Taxonomy.from_dict(rest, path), MaskEncoding(by_color=kind == "color", ignored=triples)
 
 
 def _missing_classes(root: Path, masks: list[Path]) -> DatasetError:
     """Return the error of a dataset without classes.yaml: values or colors of some masks, and a file to start from."""
     codes: dict[str, set[int]] = {"values": set(), "colors": set()}
+    # Whether 255 covers no more than a border in every mask.
+    is_border = True
     for path in masks:
         try:
             raw = read_mask(path)
@@ -113,6 +116,7 @@ def _missing_classes(root: Path, masks: list[Path]) -> DatasetError:
         is_gray = raw.ndim == 2 or bool((raw == raw[..., :1]).all())
         pixels = (raw if raw.ndim == 2 else raw[..., 0]) if is_gray else pack_colors(raw)
         codes["values" if is_gray else "colors"] |= set(np.unique(pixels).tolist())
+        is_border = is_border and not (is_gray and (pixels == 255).mean() > MAX_BORDER_FRACTION)
     # If any mask is drawn in colors, gray ones are not looked at.
     kind = "colors" if codes["colors"] else "values"
     values: list[Any] = sorted(codes[kind])
@@ -128,8 +132,8 @@ def _missing_classes(root: Path, masks: list[Path]) -> DatasetError:
         rows = ", ".join(f"{{name: class{k}, color: {color}}}" for k, color in enumerate(values))
         proposal = f"{{masks: color, classes: [{rows}]}}"
     else:
-        # 255 is a class only if it is one of two values.
-        ignored = [255] if 255 in values and len(values) > 2 else []
+        # 255 is a class if it is one of two values, or covers more than a border.
+        ignored = [255] if 255 in values and len(values) > 2 and is_border else []
         rows = ", ".join(f"{{name: class{value}, value: {value}}}" for value in values if value not in ignored)
         proposal = f"{{classes: [{rows}], ignore: {ignored}}}"
     return DatasetError(root, f"has no classes.yaml; {found}", f"write classes.yaml as {proposal}")

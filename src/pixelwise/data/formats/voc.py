@@ -6,12 +6,13 @@ from inverse detectors", ICCV 2011 (SBD), as PNG in SegmentationClassAug with th
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ...core import Taxonomy
 from ...errors import DatasetError
-from ..dataset import Dataset, Item, Split
-from .base import DATASETS, DatasetFormat, read_lines, resolve_inside
+from ...images import IMAGE_SUFFIXES
+from ..dataset import Dataset, Item
+from .base import DATASETS, DatasetFormat, make_dataset, read_lines, resolve_inside, split_pair
 
 TAXONOMY = Taxonomy(
     names=(
@@ -66,7 +67,7 @@ class Voc(DatasetFormat):
         # The test images are a separate archive, which is not needed for training.
         if not any(item.image.is_file() for item in parts.get("test", [])):
             parts.pop("test", None)
-        return Dataset("voc", root, TAXONOMY, {name: Split(name, items, TAXONOMY) for name, items in parts.items()})
+        return make_dataset("voc", root, TAXONOMY, parts)
 
 
 def _items(root: Path, path: Path) -> list[Item]:
@@ -75,7 +76,10 @@ def _items(root: Path, path: Path) -> list[Item]:
     masks = augmented if path.stem.endswith("aug") and augmented.is_dir() else root / "SegmentationClass"
     items = []
     for line in read_lines(path):
-        key = Path(line.split()[0]).stem
+        # An id may hold dots and blanks, and a folder. Only SBD's lines name files.
+        key = PurePosixPath(split_pair(line, path)[0]).name if line.startswith("/") else line
+        if key.lower().endswith(IMAGE_SUFFIXES):
+            key = str(PurePosixPath(key).with_suffix(""))
         mask = None if path.stem == "test" else masks / f"{key}.png"
         items.append(Item(key, resolve_inside(root, f"JPEGImages/{key}.jpg"), mask))
     return items

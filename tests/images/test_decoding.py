@@ -6,7 +6,6 @@ import io
 import subprocess
 import sys
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ def _saved(tmp_path: Path, data: bytes, name: str = "x.tif") -> Path:
     return path
 
 
-def _bytes(values: Sequence[Any], kind: str, big_endian: bool = False) -> bytes:
+def _bytes(values: Any, kind: str, big_endian: bool = False) -> bytes:
     return np.array(values).astype((">" if big_endian else "<") + kind).tobytes()
 
 
