@@ -139,7 +139,8 @@ def _dry_run(config: Config) -> int:
     dataset = open_dataset(config.data.path, config.data.format)
     failures = []
     train_split = dataset.split(config.data.train_split, option="--data.train_split")
-    for split in (train_split, dataset.split(config.data.val_split, option="--data.val_split")):
+    val_split = dataset.split(config.data.val_split, option="--data.val_split")
+    for split in (train_split, val_split):
         for index in range(len(split)):
             try:
                 split[index]
@@ -150,7 +151,7 @@ def _dry_run(config: Config) -> int:
     if failures:
         what = f"{len(failures)} images or masks cannot be used (listed above)"
         raise InputError(config.data.path, what, "fix or remove them")
-    for line in (*check_classes(train_split), *check_masks(dataset.split(config.data.val_split))):
+    for line in (*check_classes(train_split), *check_masks(val_split)):
         print(f"warning: {line}", file=sys.stderr)
     make_class_weights(config.loss, train_split)
     model = build_model(config.model, dataset.taxonomy)
