@@ -279,8 +279,9 @@ def test_a_missing_file_names_the_near_one(tmp_path: Path, old: str, new: str, w
 
 def test_unicode_forms_of_one_name_are_told_apart(tmp_path: Path) -> None:
     root = _folder(tmp_path)
-    for kind, form in (("images", "NFC"), ("masks", "NFD")):
-        (root / kind / "train/a.png").rename(root / kind / "train" / f"{unicodedata.normalize(form, 'café')}.png")
+    composed, decomposed = unicodedata.normalize("NFC", "café"), unicodedata.normalize("NFD", "café")
+    (root / "images/train/a.png").rename(root / "images/train" / f"{composed}.png")
+    (root / "masks/train/a.png").rename(root / "masks/train" / f"{decomposed}.png")
     line = _line(root)
     assert "masks/train/cafe\\u0301.png (another Unicode normalization)" in line
 
