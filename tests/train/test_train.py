@@ -7,7 +7,9 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,15 @@ from pixelwise.cli import main
 from pixelwise.config import Config, ModelConfig, TrainConfig
 from pixelwise.core import Batch, Taxonomy
 from pixelwise.data import open_dataset
-from pixelwise.errors import CheckpointError, ConfigError, DatasetError, ImageError, InputError, Interrupted
+from pixelwise.errors import (
+    CheckpointError,
+    ConfigError,
+    DatasetError,
+    ImageError,
+    InputError,
+    Interrupted,
+    PixelwiseError,
+)
 from pixelwise.evaluation.evaluator import evaluate_model, read_scores
 from pixelwise.models import create_model
 from pixelwise.train import validation
@@ -197,11 +207,13 @@ def test_a_folder_is_not_trained_into_twice(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_lock_names_its_holder_and_ends_with_it(tmp_path: Path) -> None:
-    """Locks may not reach other hosts, so a note from another host is believed until someone deletes it."""
+    """Locks may not reach other hosts, so a note from another host is believed while it is young."""
     note = tmp_path / "run.holder.json"
     note.write_text(json.dumps({"pid": 7, "host": "elsewhere"}))
     with (
-        pytest.raises(InputError, match=r"is held by process 7 on elsewhere; fix: .* or delete run\.holder\.json"),
+        pytest.raises(
+            InputError, match=r"is held by process 7 on elsewhere, which was .* fix: .* or delete run\.holder\.json"
+        ),
         RunFolder(tmp_path).opened(resume=True),
     ):
         pass
@@ -217,6 +229,46 @@ def test_a_lock_names_its_holder_and_ends_with_it(tmp_path: Path) -> None:
                 pass
             assert json.loads(note.read_text())["pid"] == os.getpid(), "the refused run left the note alone"
         assert not note.exists()
+
+
+def test_a_preempted_run_is_taken_over_on_another_host(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nine minutes without a sign of life may be a slow network; eleven are the end. The holder gives signs."""
+    note = tmp_path / "run.holder.json"
+    for minutes, taken_over in ((9, False), (11, True)):
+        note.write_text(json.dumps({"pid": 7, "host": "elsewhere"}))
+        os.utime(note, (time.time() - 60 * minutes,) * 2)
+        with (
+            nullcontext() if taken_over else pytest.raises(InputError, match="counts as ended 10 minutes after"),
+            RunFolder(tmp_path).opened(resume=True),
+        ):
+            assert json.loads(note.read_text())["pid"] == os.getpid()
+    assert "no sign of life for 11 minutes: taken over" in capsys.readouterr().err
+    assert not note.exists()
+    monkeypatch.setattr("pixelwise.train.run_folder._SECONDS_BETWEEN_SIGNS", 0.01)
+    with RunFolder(tmp_path).opened(resume=True):
+        os.utime(note, (1, 1))
+        deadline = time.monotonic() + 30
+        while note.stat().st_mtime < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert abs(note.stat().st_mtime - time.time()) < 60
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("name", ["run.lock", "metrics.csv", "checkpoints/last/state.safetensors"])
+def test_pipes_in_a_run_are_refused_at_once(data: Path, tmp_path: Path, name: str) -> None:
+    path = tmp_path / "run" / name
+    train(tiny_config(data, train={"steps": 2}), tmp_path / "run")
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(PixelwiseError, match="not a regular file"):
+        train(tiny_config(data, train={"steps": 4}), tmp_path / "run", resume=True)
+    path.unlink()
+    if name != "run.lock":
+        path.symlink_to("/dev/zero")
+        with pytest.raises(PixelwiseError, match="not a regular file"):
+            train(tiny_config(data, train={"steps": 4}), tmp_path / "run", resume=True)
 
 
 def test_a_longer_run_goes_on_from_a_finished_one(data: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ environment.json   versions and hardware; number of images that could not be rea
 metrics.csv        one line per logged step and per validation, see `COLUMNS`
 checkpoints/last   the newest weights to predict with, and state.safetensors to resume from
 checkpoints/best   the weights with the best validation mean IoU
-run.lock           locked by the process that trains; run.holder.json names it
+run.lock           locked by the process that trains; run.holder.json names it, and its time is the last sign of life
 
 `finish_run` adds, after the last step:
 
@@ -23,20 +23,25 @@ import os
 import platform
 import socket
 import sys
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from ..errors import InputError, ResourceError, cut, os_reason
-from ..files import make_folder, read_json, read_regular, sweep_temporaries, write_text
+from ..files import check_regular, make_folder, read_json, read_regular, sweep_temporaries, write_text
 from ..weights.checkpoint import finish_save, is_checkpoint
 
 COLUMNS = ("step", "split", "lr", "loss", "miou", "pixel_accuracy", "mean_accuracy", "fw_iou", "seconds")
 """Columns of metrics.csv. A training line has `lr`, the learning rate of the optimizer's first parameter group, and the
 loss of the step; a validation line has the scores (0..1) and the duration of the validation in seconds."""
+
+_SECONDS_BETWEEN_SIGNS = 20
+SECONDS_UNTIL_DEAD = 600
+"""A process on another host that has shown no sign of life for so long has ended, and its run is taken over."""
 
 
 class RunFolder:
@@ -73,6 +78,8 @@ class RunFolder:
         """Hold the lock of the folder. The operating system releases it when the process ends, even by SIGKILL."""
         lock, note = FileLock(self.path / "run.lock"), self.path / "run.holder.json"
         try:
+            if os.path.exists(lock.lock_file):
+                check_regular(lock.lock_file)
             lock.acquire(blocking=False)
         except Timeout:
             raise InputError(
@@ -85,13 +92,29 @@ class RunFolder:
             holder, host = _holder(note)
             if host not in (None, socket.gethostname()):
                 # Some network file systems do not carry locks from host to host, so a note from another host stands for
-                # one.
-                fix = f"wait for it, choose another --out, or delete {note.name} if that process has ended"
-                raise InputError(self.path, f"is held by {holder}", fix)
+                # one, as long as its process shows that it is alive. Both times are those of the file system.
+                os.utime(lock.lock_file)
+                silent = os.stat(lock.lock_file).st_mtime - os.stat(note).st_mtime
+                if silent < SECONDS_UNTIL_DEAD:
+                    minutes = SECONDS_UNTIL_DEAD // 60
+                    what = f"is held by {holder}, which was alive {max(silent, 0):.0f} seconds ago"
+                    fix = f"wait for it, choose another --out, or delete {note.name} if that process has ended"
+                    raise InputError(
+                        self.path, what, f"{fix} (it counts as ended {minutes} minutes after its last sign)"
+                    )
+                what = (
+                    f"was held by {holder}, which has shown no sign of life for {silent / 60:.0f} minutes: taken over"
+                )
+                print(f"warning: {self.path} {what}", file=sys.stderr)
             write_text(note, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}) + "\n")
+            ended = threading.Event()
+            heartbeat = threading.Thread(target=_touch_until, args=(ended, note), daemon=True)
+            heartbeat.start()
             try:
                 yield
             finally:
+                ended.set()
+                heartbeat.join()
                 note.unlink(missing_ok=True)
         finally:
             lock.release()
@@ -130,6 +153,14 @@ class RunFolder:
     def write_environment(self, **more: Any) -> None:
         """Write environment.json: versions and hardware that the numbers of this run were computed with, and `more`."""
         write_text(self.path / "environment.json", json.dumps({**environment(), **more}, indent=2) + "\n")
+
+
+def _touch_until(ended: threading.Event, note: Path) -> None:
+    """Renew the time of the note, which shows other hosts that this process is alive."""
+    while not ended.wait(_SECONDS_BETWEEN_SIGNS):
+        # A network file system may be away for a while; training is not stopped by it.
+        with suppress(OSError):
+            os.utime(note)
 
 
 def _holder(note: Path) -> tuple[str, str | None]:
