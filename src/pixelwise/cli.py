@@ -12,9 +12,10 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, TextIO
 
 from cyclopts import App, CycloptsError
 from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
@@ -39,6 +40,8 @@ COMMANDS = {
     "datasets": ("listings:datasets", "List the dataset formats."),
     "recipes": ("listings:recipes", "List the recipes that `train` takes by name."),
 }
+# Commands that print what they were asked for; the others write files, and what they print is a report of it.
+PRINTING = ("evaluate", "profile", "models", "backbones", "datasets", "recipes")
 ALIASES = {"evaluate": ("eval", "val", "test")}
 
 # Error numbers of the operating system that say that the machine lacks something, not that the input is wrong.
@@ -52,6 +55,9 @@ _RESOURCE_ERRNOS = {
     errno.EMFILE,
     errno.ENOMEM,
 }
+
+# How torch, oneDNN and CUDA say that memory is short.
+_MEMORY_WORDS = ("can't allocate memory", "out of memory", "could not create a primitive", "could not create a memory")
 
 
 def build_app() -> App:
@@ -73,6 +79,62 @@ def main(argv: Sequence[str] | None = None) -> int:
     tokens = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in tokens
     tokens = [token for token in tokens if token != "--debug"]
+    before = sys.stdout, sys.stderr
+    writes_files = bool(tokens) and _writes_files(tokens)
+    try:
+        # A command that writes files goes on when nobody reads its report any more, or the report's disk is full.
+        if writes_files and sys.stdout is not None:
+            sys.stdout = _Droppable(sys.stdout)  # type: ignore[assignment]
+        if sys.stderr is not None:
+            sys.stderr = _Droppable(sys.stderr)  # type: ignore[assignment]
+        return _main(tokens, debug=debug, writes_files=writes_files)
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, _Droppable):
+                stream.flush()
+        sys.stdout, sys.stderr = before
+
+
+def _writes_files(tokens: Sequence[str]) -> bool:
+    """Return whether a command line is asked for files: then what it prints is a report, which may get lost."""
+    if {"--help", "-h", "--print-config", "--dry-run"} & set(tokens):
+        return False
+    printing = {*PRINTING, *(alias for name in PRINTING for alias in ALIASES.get(name, ()))}
+    has_out = any(token == "--out" or token.startswith("--out=") for token in tokens)
+    return not tokens[0].startswith("-") and (tokens[0] not in printing or has_out)
+
+
+class _Droppable:
+    """A stream whose first failed write discards the rest of the output, instead of ending the work that it reports."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write, or drop."""
+        with self._dropping():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, or drop."""
+        with self._dropping():
+            self._stream.flush()
+
+    @contextmanager
+    def _dropping(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            # The descriptor now leads nowhere, so what is still buffered can be written, too.
+            _close(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _main(tokens: Sequence[str], *, debug: bool, writes_files: bool) -> int:
+    """Run one command line, and turn its errors into a line and an exit code."""
     try:
         known = [*COMMANDS, *(alias for names in ALIASES.values() for alias in names)]
         if tokens and not tokens[0].startswith("-") and tokens[0] not in known:
@@ -85,11 +147,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             print_settings()
         if sys.stdout is not None:
             sys.stdout.flush()
-    except (BrokenPipeError, SystemExit):
-        # The reader of a pipe has closed it (`| head`); rich then raises SystemExit.
-        _close_stdout()
-        return 0
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001, every error becomes a line and an exit code
+    except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001, every error becomes a line and a code
+        if isinstance(error, BrokenPipeError | SystemExit) and not writes_files:
+            # The reader of a pipe has closed it (`| head`); rich then raises SystemExit.
+            _close(sys.stdout)
+            return 0
         if debug:
             traceback.print_exc()
         line, code = describe(error, tokens)
@@ -99,10 +161,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _close_stdout() -> None:
+def _close(stream: TextIO) -> None:
     """Discard the rest of the output, or Python would print a second error at exit."""
     with suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def _close_stdout_if_stuck() -> None:
@@ -110,7 +174,7 @@ def _close_stdout_if_stuck() -> None:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError:
-        _close_stdout()
+        _close(sys.stdout)
 
 
 def _printable(line: str) -> str:
@@ -129,13 +193,15 @@ def describe(error: BaseException, tokens: Sequence[str] = ()) -> tuple[str, int
         return _usage(error, tokens), 2
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; finished files are on disk", Interrupted.exit_code
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error):
+    if isinstance(error, MemoryError) or any(words in str(error) for words in _MEMORY_WORDS):
         line = "memory: not enough; fix: use smaller images, a smaller batch or a smaller network"
         return line, ResourceError.exit_code
     if isinstance(error, OSError):
         what = os.strerror(error.errno) if error.errno else _one_line(error)
         code = ResourceError.exit_code if error.errno in _RESOURCE_ERRNOS else 2
         return f"{error.filename or 'system'}: {what}; fix: check the path, its permissions and the free space", code
+    if isinstance(error, ValueError) and "embedded null" in str(error):
+        return "path: contains a null character; fix: give the path without it", 2
     what = f"{type(error).__name__}: {_one_line(error)}"
     return f"pixelwise itself failed: {what}; fix: please report it with the output of --debug", ResourceError.exit_code
 
@@ -163,6 +229,16 @@ def _one_line(error: BaseException) -> str:
 
 def run() -> None:
     """Run the console script; characters that the terminal cannot show are written as escapes."""
+    # Where a standard stream is closed, the next file that is opened would take its number, and what libraries print
+    # would go into that file.
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    # Python leaves None for a closed stream, and libraries that ask whether it is a terminal fail.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, for the whole process
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(main())

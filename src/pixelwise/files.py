@@ -189,8 +189,12 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` as UTF-8 to `path`, whole or not at all."""
-    write_bytes(path, text.encode("utf-8"))
+    """Write `text` as UTF-8 to `path`, whole or not at all.
+
+    A file's name may hold bytes that are no UTF-8, which Python keeps as lone surrogates. They are written as
+    backslash escapes, which JSON and quoted YAML read back.
+    """
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def make_folder(path: str | Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -15,7 +16,7 @@ from PIL import Image
 
 from helpers.command_line import call, files_below, refused, save_tiny
 from helpers.papers import number
-from helpers.tiny_data import tiny_config
+from helpers.tiny_data import tiny_config, write_dataset
 from pixelwise.cli import ALIASES, COMMANDS, describe, main
 from pixelwise.config import Config
 from pixelwise.errors import ImageError, Interrupted, PixelwiseError
@@ -312,6 +313,8 @@ def test_dry_run_lists_every_file_that_cannot_be_used(tmp_path: Path, capsys: py
         (PixelwiseError("x", "two\nlines"), 2, "x: two lines"),
         (KeyboardInterrupt(), 4, "interrupted"),
         (MemoryError(), 3, "memory: "),
+        (RuntimeError("could not create a primitive"), 3, "memory: "),
+        (ValueError("embedded null byte"), 2, "path: contains a null character"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 3, "memory: "),
         (PermissionError(13, "no", "a.png"), 3, "a.png: Permission denied; fix: "),
         (OSError(28, "full", "a.png"), 3, "a.png: No space left"),
@@ -391,6 +394,53 @@ def test_output_that_cannot_be_written_is_exit_3() -> None:
         result = subprocess.run(arguments, stdout=full, stderr=subprocess.PIPE, text=True, timeout=100)
     assert result.returncode == 3
     assert re.fullmatch(r"error: .*No space left.*; fix: .*\n", result.stderr)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("where", ["pipe", "full disk", "both streams"])
+def test_a_training_goes_on_when_its_output_is_lost(tmp_path: Path, where: str) -> None:
+    config = tiny_config(write_dataset(tmp_path / "data"))
+    (tmp_path / "run.yaml").write_text(config.to_yaml())
+    words = [sys.executable, "-c", SHELL, "train", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "run")]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open("/dev/full", "w") as full, os.fdopen(writer, "w") as broken:
+        out = full if where == "full disk" else broken
+        err = broken if where == "both streams" else subprocess.PIPE
+        result = subprocess.run(words, stdout=out, stderr=err, text=True, timeout=300, check=False)
+    assert result.returncode == 0
+    assert result.stderr in ("", None)
+    assert (tmp_path / "run" / "report.html").exists()
+    assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 1 + 6 + 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, file names are Unicode")
+def test_names_that_are_not_utf8_train_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = os.fsdecode(b"caf\xe9")
+    data = write_dataset(tmp_path / folder)
+    for kind in ("images", "masks"):
+        for part in ("train", "val"):
+            (data / kind / part / "p0.png").rename(data / kind / part / os.fsdecode(b"p\xff.png"))
+    names = '["\\ud800", disc, bar]'
+    (data / "classes.yaml").write_text(f"classes: {names}\n")
+    config = tiny_config(data)
+    (tmp_path / "run.yaml").write_text(config.to_yaml())
+    assert Config.from_yaml(tmp_path / "run.yaml") == config
+    out = tmp_path / "run"
+    assert main(["train", "run.yaml", "--out", f"{out}{folder}"]) == 2
+    assert main(["train", "run.yaml", "--out", f"{out}\0"]) == 2
+    assert main(["train", "run.yaml", "--out", str(out)]) == 0
+    assert Config.from_yaml(out / "config.yaml") == config
+    assert os.fsdecode(b"p\xff") in {image["key"] for image in json.loads((out / "scores.json").read_text())["images"]}
+    assert main(["evaluate", "--data", str(data), "--model", str(out), "--split", "val", "--out", "scores.json"]) == 0
+
+
+def test_closed_standard_streams_are_no_error(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(tiny_config(write_dataset(tmp_path / "data")).to_yaml())
+    line = f'{sys.executable} -c "{SHELL}" train {tmp_path}/run.yaml --out {tmp_path}/run <&- >&- 2>&-'
+    assert subprocess.run(["sh", "-c", line], timeout=300, check=False).returncode == 0
+    assert (tmp_path / "run" / "report.html").exists()
 
 
 def test_no_standard_output_at_all() -> None:

@@ -6,6 +6,7 @@ function of the seed and the step, and the state that `state.py` writes holds th
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -27,7 +28,7 @@ from ..data import open_dataset
 from ..data.counts import check_classes, check_masks
 from ..data.dataset import Dataset, Split
 from ..data.loader import AugmentedDataset, ResumableBatchSampler, TrainLoader
-from ..errors import CheckpointError, DatasetError, InputError, Interrupted, ResourceError
+from ..errors import CheckpointError, ConfigError, DatasetError, InputError, Interrupted, ResourceError
 from ..evaluation.metrics import Scores
 from ..files import write_text
 from ..inference.device import find_device
@@ -56,6 +57,13 @@ def train(config: Config, out: str | Path, *, resume: bool = False, command: str
     device = find_device(settings.device, "--train.device").type
     check_launch(settings, device)
     MODELS.check_name(config.model.name)
+    if "\0" in os.fspath(out) or os.fspath(out).encode("utf-8", "replace") != os.fsencode(out):
+        # safetensors reads no file below such a path, so the first save could not be read back.
+        raise ConfigError(
+            "--out",
+            f"expected a path in UTF-8, got {os.fsencode(out)[:100]!r}",
+            "rename the folder",
+        )
     is_first_rank = process_rank() == 0
     folder, signals = RunFolder(out), StopSignals(out)
 
