@@ -84,9 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         # A command that writes files goes on when nobody reads its report any more, or the report's disk is full.
         if writes_files and sys.stdout is not None:
-            sys.stdout = _Droppable(sys.stdout)  # type: ignore[assignment]
+            sys.stdout = _Droppable(sys.stdout)
         if sys.stderr is not None:
-            sys.stderr = _Droppable(sys.stderr)  # type: ignore[assignment]
+            sys.stderr = _Droppable(sys.stderr)
         return _main(tokens, debug=debug, writes_files=writes_files)
     finally:
         for stream in (sys.stdout, sys.stderr):
