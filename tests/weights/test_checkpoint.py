@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shlex
 import signal
 import sys
 import time
@@ -33,7 +34,7 @@ from pixelwise.weights.checkpoint import (
     load_weights,
     save_checkpoint,
 )
-from pixelwise.weights.model_card import render_card
+from pixelwise.weights.model_card import public_command, render_card
 
 TAXONOMY = Taxonomy(NAMES)
 CARD_FIELDS = {
@@ -133,6 +134,47 @@ def test_the_card_shows_facts_and_scores(tmp_path: Path) -> None:
         "| shapes | test | bfloat16 | 40.0 | 10.0 |",
     ):
         assert line in text.splitlines()
+
+
+EVIL = ("<script>alert(1)</script>", "a | b\nc", "**[x](javascript:y)** `z`", "_under_ &amp; $tex$ ~~no~~")
+
+
+def test_names_of_classes_are_text_in_the_card(tmp_path: Path) -> None:
+    """A Markdown engine of another hand reads them back as they are, without a link, a tag or another row."""
+    markdown_it = pytest.importorskip("markdown_it")
+    taxonomy = Taxonomy(EVIL)
+    scores = [{"dataset": "d", "split": EVIL[1], "metrics": {"mean_iou": 0.5}, "class_iou": dict.fromkeys(EVIL, 0.5)}]
+    save_checkpoint(tmp_path, model(num_classes=4), taxonomy, {"scores": scores, "recipe": {EVIL[0]: EVIL[1]}})
+    text = (tmp_path / CARD).read_text(encoding="utf-8").split("---\n", 2)[2]
+    assert "<script" not in text
+    tokens = markdown_it.MarkdownIt("gfm-like", {"linkify": False, "html": True}).parse(text)
+    inline = [token for token in tokens if token.type == "inline"]
+    kinds = {child.type for token in inline for child in token.children or ()}
+    assert not kinds & {"html_inline", "link_open", "image", "strong_open", "em_open", "s_open"}
+    assert not any(token.type == "html_block" for token in tokens)
+    texts = ["".join(child.content for child in token.children or ()) for token in inline]
+    plain = [" ".join(name.split()) for name in EVIL]
+    # The last row names the split once more.
+    assert [cell for cell in texts if cell in plain][-5:-1] == plain
+    assert any(", ".join(plain) in line for line in texts)
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["train", "/home/ann/cam vid", "--out", "runs/a"], "train 'cam vid' --out runs/a"),
+        (["train", "C:\\Users\\ann\\data"], "train data"),
+        (["train", "~ann/data", "--out=~/runs/b/"], "train data --out=b"),
+        (["train", "../ann/data", "--model.init_from", "owner/model"], "train data --model.init_from owner/model"),
+        (["train", "d", "--a", "[/home/ann/x, /home/ann/y]"], "train d --a '[x, y]'"),
+        (["train", "d", "--a", "{b: /home/ann/x.pth}", "--c", "0.5"], "train d --a '{b: x.pth}' --c 0.5"),
+        (["train", "./data", "hf://ann/x"], "train ./data hf://ann/x"),
+        (["train", "/home/ann/a,b=c/data"], "train data"),
+        (["train", "caf\udce9"], "train 'caf\\udce9'"),
+    ],
+)
+def test_the_cards_command_names_no_person(words: list[str], shown: str) -> None:
+    assert public_command(shlex.join(["pixelwise", *words])) == f"`pixelwise {shown}`"
 
 
 def test_the_hub_reads_the_cards_metadata(tmp_path: Path) -> None:

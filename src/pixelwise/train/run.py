@@ -34,6 +34,7 @@ from ..files import write_text
 from ..inference.device import find_device
 from ..models import MODELS
 from ..weights.checkpoint import check_finite, is_checkpoint, save_checkpoint
+from ..weights.model_card import escape, public_command
 from .build import build_model, make_class_weights, training_transform
 from .callbacks import StopSignals, make_loggers, make_progress_bar
 from .module import TrainingModule
@@ -328,11 +329,12 @@ class AfterStep(Callback):
         train, val = self.train_split, self.val_split
         card: dict[str, Any] = {
             "title": f"{self.config.model.name} on {self.dataset.name}",
-            "data": f"{self.dataset.name}, {len(train)} images of split `{train.name}`, "
-            f"best step chosen on {len(val)} of split `{val.name}`",
+            "data": f"{self.dataset.name}, {len(train)} images of split {escape(train.name)}, "
+            f"best step chosen on {len(val)} of split {escape(val.name)}",
             "recipe": {"steps": module.step, "of": self.config.train.steps, "precision": self.precision},
-            "command": f"`{self.command}`",
         }
+        if self.command:
+            card["command"] = public_command(self.command)
         if self.scores is not None and self._scored_step == module.step:
             card["scores"] = [{"dataset": self.dataset.name, "split": val.name, "metrics": self.scores.means()}]
         return card

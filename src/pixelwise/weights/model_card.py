@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,8 +36,8 @@ def render_card(config: Mapping[str, Any], num_parameters: int) -> str:
     percent.
     """
     card, spec, weights = config["card"], config["model"], config["weights"]
-    options = ", ".join(f"`{name}: {value}`" for name, value in spec["options"].items()) or "the defaults"
-    classes = ", ".join(row["name"] for row in config["taxonomy"]["classes"])
+    options = ", ".join(_code(f"{name}: {value}") for name, value in spec["options"].items()) or "the defaults"
+    classes = ", ".join(escape(row["name"]) for row in config["taxonomy"]["classes"])
     parts = [
         f"# {card.get('title', _default_title(config))}",
         card.get("summary", ""),
@@ -47,6 +50,44 @@ def render_card(config: Mapping[str, Any], num_parameters: int) -> str:
             parts.append(f"## {key.replace('_', ' ').capitalize()}")
             parts.append(_scores(card[key]) if key == "scores" else _text(card[key]))
     return f"---\n{_metadata(config)}\n---\n\n" + "\n\n".join(filter(None, (*parts, _USE)))
+
+
+def escape(name: str) -> str:
+    """Return a name as Markdown that shows just that name: no HTML, no markup, no second line, no table cell."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in name).split())
+    return re.sub(r"([\\`*_\[\]|~$#!])", r"\\\1", html.escape(line, quote=False))
+
+
+def public_command(command: str) -> str:
+    """Return a command line as the card shows it: in code, with file names in place of paths outside the folder.
+
+    Absolute paths, `~` and `..` name the user and the machine; paths below the current folder stay.
+    """
+    return _code(shlex.join(map(_without_folders, shlex.split(command))))
+
+
+def _without_folders(word: str) -> str:
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    if re.match(r"[/\\~]|\.\.|[A-Za-z]:[/\\]", value):
+        name = re.split(r"[/\\]", value.rstrip("/\\"))[-1]
+        return f"{option}{equals}{'~' if name.startswith('~') else name}"
+    return option + equals + _OUTSIDE.sub("", value)
+
+
+# The folders of a path in a list or mapping; the path starts at a root, a home or a parent folder. The folders of an
+# address such as hf://a/b stay.
+_OUTSIDE = re.compile(r"""(?<![\w.:/\\~-])(?:[A-Za-z]:|~[^/\\\s]*|\.\.)?[/\\](?:[^/\\\[\]{},'"=]*[/\\])*""")
+
+
+def _code(text: str) -> str:
+    """Return text as Markdown code on one line, in characters that UTF-8 can write."""
+    line = " ".join(text.encode("utf-8", "backslashreplace").decode("utf-8").split())
+    return f"`{line.replace('`', chr(39))}`"
+
+
+def _cell(value: Any) -> str:
+    """Return a value as a cell of a table, without HTML; addresses stay links."""
+    return html.escape(" ".join(str(value).split()), quote=False).replace("|", "\\|")
 
 
 def _default_title(config: Mapping[str, Any]) -> str:
@@ -101,11 +142,16 @@ def _measurement_table(measurements: Sequence[Mapping[str, Any]], key: str) -> s
     names = list(dict.fromkeys(name for measurement in measurements for name in measurement[key]))
     digits = 2 if key == "metrics" else 1
     rows = [
-        [measurement["dataset"], measurement["split"], measurement.get("precision", "")]
+        [escape(measurement["dataset"]), escape(measurement["split"]), measurement.get("precision", "")]
         + [f"{100 * measurement[key][name]:.{digits}f}" if name in measurement[key] else "-" for name in names]
         for measurement in measurements
     ]
-    header = ["dataset", "split", "precision", *(_readable(name) if key == "metrics" else name for name in names)]
+    header = [
+        "dataset",
+        "split",
+        "precision",
+        *(_readable(name) if key == "metrics" else escape(name) for name in names),
+    ]
     rule = ["---"] * 3 + ["--:"] * len(names)
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
 
@@ -117,5 +163,5 @@ def _readable(metric: str) -> str:
 def _text(value: Any) -> str:
     if not isinstance(value, Mapping):
         return str(value)
-    rows = "\n".join(f"| {name} | {item} |" for name, item in value.items())
+    rows = "\n".join(f"| {_cell(name)} | {_cell(item)} |" for name, item in value.items())
     return f"| | |\n|---|---|\n{rows}"
