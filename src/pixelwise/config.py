@@ -19,13 +19,15 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from .errors import ConfigError
+from .errors import ConfigError, shown
 from .files import parse_yaml, read_yaml, to_yaml
 from .registry import suggest, type_in_words
 
 T = TypeVar("T")
 
 
+# Characters of a value in the fix of a message.
+MAX_EXAMPLE = 100
 _BOUNDS = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
 
 
@@ -333,17 +335,17 @@ def checked(value: Any, option: dataclasses.Field[Any], section: type, subject: 
         words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
         near = difflib.get_close_matches(str(value), words, n=1)
         fix = f"did you mean {near[0]}?" if near else "" if words else _example(value, option, kinds[0], subject)
-        raise ConfigError(subject, f"expected {type_in_words(hint)}, got {value!r}", fix)
+        raise ConfigError(subject, f"expected {type_in_words(hint)}, got {shown(value)}", fix)
     numbers = [n for n in (converted if isinstance(converted, list) else [converted]) if isinstance(n, int | float)]
     bounds = option.metadata["bounds"]
     if not all(math.isfinite(number) for number in numbers):
-        raise ConfigError(subject, f"must be finite, got {value!r}")
+        raise ConfigError(subject, f"must be finite, got {shown(value)}")
     if not all(_BOUNDS[sign](number, bound) for number in numbers for sign, bound in bounds.items()):
         expected = " and ".join(f"{sign} {bound:.10g}" for sign, bound in bounds.items())
-        raise ConfigError(subject, f"must be {expected}, got {value!r}")
+        raise ConfigError(subject, f"must be {expected}, got {shown(value)}")
     if isinstance(converted, list) and option.metadata["length"] not in (None, len(converted)):
         fix = _example(value, option, kinds[0], subject)
-        raise ConfigError(subject, f"expected {option.metadata['length']} numbers, got {value!r}", fix)
+        raise ConfigError(subject, f"expected {option.metadata['length']} numbers, got {shown(value)}", fix)
     return converted
 
 
@@ -355,11 +357,14 @@ def _example(value: Any, option: dataclasses.Field[Any], kind: Any, subject: str
     example = option.default_factory() if callable(option.default_factory) else option.default
     with suppress(TypeError):
         # A number in place of a list: the list of that number.
-        example = [_convert(value, item) and value] * (option.metadata["length"] or 1)
+        _convert(value, item)
+        example = [value] * (option.metadata["length"] or 1)
     text = str(example).replace("'", "")
-    if not subject.startswith("--"):
-        return f"write `{option.name}: {text}`" if example != [] else ""
-    return f"write {subject} " + (f'"{text}"' if item else text) if example != [] else ""
+    if example == [] or len(text) > MAX_EXAMPLE:
+        return ""
+    if subject.startswith("--"):
+        return f"write {subject} " + (f'"{text}"' if item else text)
+    return f"write `{option.name}: {text}`"
 
 
 def _convert(value: Any, kind: Any) -> Any:
