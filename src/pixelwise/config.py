@@ -8,27 +8,19 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import difflib
-import math
 import operator
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from functools import cache
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from .errors import ConfigError, shown
+from .errors import ConfigError
 from .files import parse_yaml, read_yaml, to_yaml
-from .registry import suggest, type_in_words
+from .registry import suggest
+from .setting_value import BOUNDS, alternatives, checked, types_of
 
 T = TypeVar("T")
-
-
-# Characters of a value in the fix of a message.
-MAX_EXAMPLE = 100
-_BOUNDS = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
 
 
 def setting(
@@ -42,7 +34,7 @@ def setting(
     length: int | None = None,
 ) -> T:
     """Declare a field: default, sentence for `--help` and config files, bounds of its numbers, length of its list."""
-    given = zip(_BOUNDS, (ge, gt, le, lt), strict=True)
+    given = zip(BOUNDS, (ge, gt, le, lt), strict=True)
     metadata = {"doc": doc, "bounds": {sign: bound for sign, bound in given if bound is not None}, "length": length}
     declared: Any = field(default_factory=lambda: copy.copy(default), metadata=metadata)
     return declared  # type: ignore[no-any-return]
@@ -313,74 +305,6 @@ class Config:
         return cls().updated(read_yaml(path), path)
 
 
-@cache
-def _types(section: type) -> dict[str, Any]:
-    return get_type_hints(section)
-
-
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    """Return the members of a union, or the type itself."""
-    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-
-
-def checked(value: Any, option: dataclasses.Field[Any], section: type, subject: str) -> Any:
-    """Return `value` as the field's type. Raises ConfigError with `subject` for a wrong type or range."""
-    hint = _types(section)[option.name]
-    kinds = _alternatives(hint)
-    for kind in kinds:
-        with suppress(TypeError):
-            converted = _convert(value, kind)
-            break
-    else:
-        words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
-        near = difflib.get_close_matches(str(value), words, n=1)
-        fix = f"did you mean {near[0]}?" if near else "" if words else _example(value, option, kinds[0], subject)
-        raise ConfigError(subject, f"expected {type_in_words(hint)}, got {shown(value)}", fix)
-    numbers = [n for n in (converted if isinstance(converted, list) else [converted]) if isinstance(n, int | float)]
-    bounds = option.metadata["bounds"]
-    if not all(math.isfinite(number) for number in numbers):
-        raise ConfigError(subject, f"must be finite, got {shown(value)}")
-    if not all(_BOUNDS[sign](number, bound) for number in numbers for sign, bound in bounds.items()):
-        expected = " and ".join(f"{sign} {bound:.10g}" for sign, bound in bounds.items())
-        raise ConfigError(subject, f"must be {expected}, got {shown(value)}")
-    if isinstance(converted, list) and option.metadata["length"] not in (None, len(converted)):
-        fix = _example(value, option, kinds[0], subject)
-        raise ConfigError(subject, f"expected {option.metadata['length']} numbers, got {shown(value)}", fix)
-    return converted
-
-
-def _example(value: Any, option: dataclasses.Field[Any], kind: Any, subject: str) -> str:
-    """Return the fix for a number or a list in a wrong form: how to write it, with the given number or the default."""
-    item = get_args(kind)[0] if get_origin(kind) is list else None
-    if item is None and kind not in (int, float):
-        return ""
-    example = option.default_factory() if callable(option.default_factory) else option.default
-    with suppress(TypeError):
-        # A number in place of a list: the list of that number.
-        _convert(value, item)
-        example = [value] * (option.metadata["length"] or 1)
-    text = str(example).replace("'", "")
-    if example == [] or len(text) > MAX_EXAMPLE:
-        return ""
-    if subject.startswith("--"):
-        return f"write {subject} " + (f'"{text}"' if item else text)
-    return f"write `{option.name}: {text}`"
-
-
-def _convert(value: Any, kind: Any) -> Any:
-    """Return `value` as `kind`, integers as floats where floats are expected. Raises TypeError."""
-    if get_origin(kind) is Literal:
-        if value in get_args(kind):
-            return value
-    elif get_origin(kind) is list and isinstance(value, list):
-        return [_convert(item, get_args(kind)[0]) for item in value]
-    elif kind is float and type(value) is int:
-        return float(value) if abs(value) < 2**1000 else math.inf
-    elif type(value) is (get_origin(kind) or kind):
-        return value
-    raise TypeError
-
-
 def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
     """Return `["--train.steps", "100"]` or `["--train.steps=100"]` as `{"train": {"steps": 100}}`.
 
@@ -388,8 +312,8 @@ def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
     of an option that may be null is null. Raises ConfigError.
     """
     hints: dict[str, Any] = {}
-    for section, kind in _types(Config).items():
-        hints |= {f"{section}.{name}": hint for name, hint in _types(kind).items()}
+    for section, kind in types_of(Config).items():
+        hints |= {f"{section}.{name}": hint for name, hint in types_of(kind).items()}
     changes: dict[str, Any] = {}
     rest = list(tokens)
     while rest:
@@ -402,7 +326,7 @@ def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(name, "expected a value", f"write `{name} VALUE`")
         text = text if equals else rest.pop(0)
         path = name[2:].replace("-", "_")
-        kinds = _alternatives(hints.get(path))
+        kinds = alternatives(hints.get(path))
         words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
         value: Any
         if NoneType in kinds and not text:

@@ -145,9 +145,9 @@ def _unbound(build: Callable[..., Any]) -> Callable[..., Any]:
     return build.func if isinstance(build, partial) else build
 
 
-# The values that an annotation accepts, and its name in messages. The settings in `config.py` have a check of their
-# own: they come from YAML and are converted (1 to 1.0), while options are Python values that pass unchanged (any
-# Sequence, any Real).
+# The values that an annotation accepts, and its name in messages. The settings of a run have a check of their own in
+# `setting_value.py`: they come from YAML and are converted (1 to 1.0), while options are Python values that pass
+# unchanged (any Sequence, any Real).
 SCALARS: dict[Any, tuple[type, str]] = {
     bool: (bool, "true or false"),
     int: (Integral, "an integer"),
@@ -174,7 +174,7 @@ def _fits(value: Any, annotation: Any) -> bool:
 
 
 def type_in_words(annotation: Any) -> str:
-    """Return a type as messages call it: "an integer", "a list of numbers or null"; `config.py` uses the same words."""
+    """Return a type as messages call it: "an integer", "a list of numbers or null". Settings share these words."""
     if annotation in SCALARS:
         return SCALARS[annotation][1]
     arguments, origin = get_args(annotation), get_origin(annotation)

@@ -42,7 +42,7 @@ from .precision import choose_precision
 from .ranks import check_launch, launch_noted, process_rank, started_by_torchrun
 from .resume import check_data, check_settings, data_fingerprint, run_settings
 from .run_folder import RunFolder
-from .state import TrainingProgress, read_newest_state, save_state
+from .state import TrainingProgress, TrainingState, read_newest_state, save_state
 from .validation import validate
 
 
@@ -72,34 +72,22 @@ def train(config: Config, out: str | Path, *, resume: bool = False, command: str
     dataset = open_dataset(config.data.path, config.data.format)
     train_split = dataset.split(config.data.train_split, option="--data.train_split")
     val_split = dataset.split(config.data.val_split, option="--data.val_split")
-    for split in (train_split, val_split):
-        _require_masks(split)
+    _require_masks(train_split, val_split)
     if is_first_rank and not resume:
         for line in (*check_classes(train_split, skip_bad=skip_bad), *check_masks(val_split, skip_bad=skip_bad)):
             print(f"warning: {line}", file=sys.stderr)
 
     lock = folder.opened(resume) if is_first_rank else nullcontext()
     with signals.caught(), lock, _denormals_flushed():
-        # Model, loss and optimizer, restored from the last state of a resumed run. The constructor of `TrainingModule`
-        # makes the loss (losses.py), the optimizer (schedule.py) and the moving average (ema.py).
+        # Model and, made by `TrainingModule`: loss, optimizer (schedule.py), EMA; restored if the run is resumed
         torch.manual_seed(settings.seed)
-        state, damaged = read_newest_state(folder.last) if resume else (None, [])
-        for line in damaged:
-            print(f"warning: skipped {line}")
-        if resume and state is None:
-            print(f"{folder.last}: no state was saved yet, starting at step 0")
-        notices: list[str] = []
-        if state is not None:
-            check_data(data_fingerprint(train_split, val_split), state.settings.get("data"), folder.last)
-            notices = check_settings(config, state.settings, folder.last)
+        state = _read_state(config, folder, train_split, val_split) if resume else None
         class_weights = make_class_weights(config.loss, train_split, skip_bad=skip_bad)
         resumed = folder.last if state and is_checkpoint(folder.last) else None
         model = build_model(config.model, dataset.taxonomy, resumed)
         module = TrainingModule(model, config, dataset.taxonomy.ignore_id, class_weights=class_weights, device=device)
         if state is not None:
             module.restore(state, folder.last)
-            if is_first_rank:
-                print(f"resuming {folder.path} at step {module.step} of {settings.steps}", *notices, sep="\n")
 
         # Loop: Lightning calls `module.on_train_batch_start` (learning rate, seed) and `training_step` for each batch;
         # after each step, `AfterStep` validates and saves.
@@ -121,8 +109,7 @@ def train(config: Config, out: str | Path, *, resume: bool = False, command: str
             trainer = _make_trainer(
                 config, folder, step=module.step, device=device, precision=precision, callbacks=callbacks
             )
-            rank, world_size = trainer.global_rank, trainer.world_size
-            loader = _make_loader(config, train_split, step=module.step, rank=rank, world_size=world_size)
+            loader = _make_loader(config, train_split, trainer, step=module.step)
             _fit(trainer, module, loader)
             if is_first_rank:
                 folder.write_environment(precision=precision, device=device, skipped_images=module.num_skipped)
@@ -132,11 +119,31 @@ def train(config: Config, out: str | Path, *, resume: bool = False, command: str
         return after_step.scores
 
 
-def _require_masks(split: Split) -> None:
-    if not split.has_masks:
-        without = next(item.image for item in split.items if item.mask is None)
-        what = f"has no mask, but split {split.name} is used for training or validation"
-        raise DatasetError(without, what, "add the mask, or name another split")
+def _read_state(config: Config, folder: RunFolder, train_split: Split, val_split: Split) -> TrainingState | None:
+    """Return the newest intact state of the run, None if none was saved; print what the resumed run starts from.
+
+    Raises CheckpointError if the settings or the data are not those of the state.
+    """
+    state, damaged = read_newest_state(folder.last)
+    for line in damaged:
+        print(f"warning: skipped {line}")
+    if state is None:
+        print(f"{folder.last}: no state was saved yet, starting at step 0")
+        return None
+    check_data(data_fingerprint(train_split, val_split), state.settings.get("data"), folder.last)
+    notices = check_settings(config, state.settings, folder.last)
+    if process_rank() == 0:
+        step = f"step {state.progress.step} of {config.train.steps}"
+        print(f"resuming {folder.path} at {step}", *notices, sep="\n")
+    return state
+
+
+def _require_masks(*splits: Split) -> None:
+    for split in splits:
+        if not split.has_masks:
+            without = next(item.image for item in split.items if item.mask is None)
+            what = f"has no mask, but split {split.name} is used for training or validation"
+            raise DatasetError(without, what, "add the mask, or name another split")
 
 
 @contextmanager
@@ -149,8 +156,8 @@ def _denormals_flushed() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-def _make_loader(config: Config, split: Split, *, step: int, rank: int, world_size: int) -> TrainLoader:
-    """Return the augmented batches that are left after `step` steps; worker processes make them."""
+def _make_loader(config: Config, split: Split, trainer: lightning.Trainer, *, step: int) -> TrainLoader:
+    """Return the augmented batches of this rank that are left after `step` steps; worker processes make them."""
     data, augment, settings = config.data, config.augment, config.train
     samples = AugmentedDataset(
         split,
@@ -166,6 +173,7 @@ def _make_loader(config: Config, split: Split, *, step: int, rank: int, world_si
     )
     accumulate = config.optimizer.grad_accum_steps
     start, stop = step * accumulate, settings.steps * accumulate
+    rank, world_size = trainer.global_rank, trainer.world_size
     batches = ResumableBatchSampler(start, stop, batch_size=data.batch_size, rank=rank, world_size=world_size)
     return TrainLoader(samples, batches, data.workers)
 

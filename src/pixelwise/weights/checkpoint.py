@@ -153,10 +153,7 @@ def find_checkpoint(path: str | Path) -> Path:
     folder = Path(path)
     if not folder.is_dir():
         if str(path) in MODELS and not folder.exists():
-            fix = (
-                f"name a run or a checkpoint folder; `pixelwise train DATA --model {path} --out runs/a` makes one, "
-                "`pixelwise import` converts published weights"
-            )
+            fix = f"name a run or a checkpoint folder; `pixelwise train DATA --model {path} --out runs/a` makes one"
             raise CheckpointError(path, "is the name of a network, which has no weights", fix)
         what = "expected a checkpoint folder, got a file" if folder.exists() else "no such folder"
         fix = "name a run or a checkpoint folder; `pixelwise import` makes one from a foreign weight file"
