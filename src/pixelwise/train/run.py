@@ -58,13 +58,7 @@ def train(config: Config, out: str | Path, *, resume: bool = False, command: str
     device = find_device(settings.device, "--train.device").type
     check_launch(settings, device)
     MODELS.check_name(config.model.name)
-    if "\0" in os.fspath(out) or os.fspath(out).encode("utf-8", "replace") != os.fsencode(out):
-        # safetensors reads no file below such a path, so the first save could not be read back.
-        raise ConfigError(
-            "--out",
-            f"expected a path in UTF-8, got {os.fsencode(out)[:100]!r}",
-            "rename the folder",
-        )
+    _require_utf8(out)
     is_first_rank = process_rank() == 0
     folder, signals = RunFolder(out), StopSignals(out)
 
@@ -117,6 +111,12 @@ def train(config: Config, out: str | Path, *, resume: bool = False, command: str
             what = f"stopped by {signal.Signals(signals.received).name} after step {module.step}, state saved"
             raise Interrupted(folder.path, what, "go on with --resume")
         return after_step.scores
+
+
+def _require_utf8(out: str | Path) -> None:
+    if "\0" in os.fspath(out) or os.fspath(out).encode("utf-8", "replace") != os.fsencode(out):
+        # safetensors reads no file below such a path, so the first save could not be read back.
+        raise ConfigError("--out", f"expected a path in UTF-8, got {os.fsencode(out)[:100]!r}", "rename the folder")
 
 
 def _read_state(config: Config, folder: RunFolder, train_split: Split, val_split: Split) -> TrainingState | None:

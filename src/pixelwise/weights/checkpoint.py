@@ -152,11 +152,11 @@ def find_checkpoint(path: str | Path) -> Path:
     """
     folder = Path(path)
     if not folder.is_dir():
-        if str(path) in MODELS and not folder.exists():
-            fix = f"name a run or a checkpoint folder; `pixelwise train DATA --model {path} --out runs/a` makes one"
-            raise CheckpointError(path, "is the name of a network, which has no weights", fix)
         what = "expected a checkpoint folder, got a file" if folder.exists() else "no such folder"
         fix = "name a run or a checkpoint folder; `pixelwise import` makes one from a foreign weight file"
+        if str(path) in MODELS and not folder.exists():
+            what = "is the name of a network, which has no weights"
+            fix += f", `pixelwise train DATA --model {path} --out runs/a` trains one"
         raise CheckpointError(folder, what, fix)
     parts = (folder / "checkpoints" / name for name in ("best", "last"))
     return next((part for part in parts if is_checkpoint(part)), folder)
