@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -147,3 +149,60 @@ def test_pages_replace_only_their_own_kind(folder: Path, capsys: pytest.CaptureF
         write_report(folder / "run")
     (folder / "run/report.html").unlink()
     assert write_report(folder / "run") == write_report(folder / "run")
+
+
+SETTINGS = "--model", "unet_padded", "--model.options", "{width_mult: 0.0625}", "--augment.crop", "[32, 32]"
+FEW_STEPS = *SETTINGS, "--data.batch_size", "1", "--data.workers", "0", "--train.steps", "1", "--train.device", "cpu"
+
+
+@pytest.mark.parametrize("resume", [(), ("--resume",)])
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.csv", "report.html", "notes.txt", "checkpoints/a.pth"])
+def test_train_takes_no_folder_of_others(
+    folder: Path, capsys: pytest.CaptureFixture[str], name: str, resume: tuple[str, ...]
+) -> None:
+    path = folder / "mine" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("train: {steps: 1}\n" if name == "config.yaml" else "precious")
+    before = contents(folder)
+    line = refused(capsys, "train", folder / "d", *FEW_STEPS, "--out", folder / "mine", *resume, names="not a run")
+    assert ("nothing to resume" in line) == bool(resume)
+    assert contents(folder) == before
+
+
+def test_a_run_and_its_data_lie_apart(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(folder.rglob("*"))
+    (folder / "alias").symlink_to(folder / "d")
+    for out in ("d", "d/images/train", "d/run", ".", "alias/masks/new"):
+        refused(capsys, "train", folder / "d", *FEW_STEPS, "--out", folder / out, names="cannot lie in one another")
+    refused(capsys, "train", folder / "d", *FEW_STEPS, "--out", "", names="--out: is empty")
+    (folder / "alias").unlink()
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("fault", ["mask", "image", "init_from", "option"])
+def test_a_start_that_fails_leaves_no_folder(folder: Path, capsys: pytest.CaptureFixture[str], fault: str) -> None:
+    changes: tuple[object, ...] = ()
+    if fault == "mask":
+        (folder / "d/masks/train/p0.png").write_bytes(b"x")
+    elif fault == "image":
+        (folder / "d/images/train/p0.png").write_bytes(b"x")
+    elif fault == "init_from":
+        changes = ("--model.init_from", folder / "p")
+    else:
+        changes = ("--model.options", "{width_mult: none}")
+    before = sorted(folder.rglob("*"))
+    refused(capsys, "train", folder / "d", *FEW_STEPS, *changes, "--out", folder / "new/deep/run")
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_start_on_a_full_disk_leaves_an_empty_folder_empty(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "run").mkdir()
+
+    def fail(source: object, target: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", fail)
+    refused(capsys, "train", folder / "d", *FEW_STEPS, "--out", folder / "run", code=3, names="No space left")
+    assert list((folder / "run").iterdir()) == []

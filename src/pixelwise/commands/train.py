@@ -17,8 +17,8 @@ from ..config import Config, parse_overrides
 from ..errors import ConfigError, InputError, listed
 from ..recipes import recipe_file
 from ..registry import suggest
+from ._options import OutPath, Switch
 
-Switch = Annotated[bool, Parameter(negative="", show_default=False)]
 OWN_OPTIONS = ("--out", "--model", "--resume", "--dry-run", "--print-config", "--help", "--debug")
 
 
@@ -26,7 +26,7 @@ def train(
     source: str,
     /,
     *overrides: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
-    out: Path | None = None,
+    out: OutPath | None = None,
     model: str | None = None,
     resume: Switch = False,
     dry_run: Switch = False,
@@ -59,6 +59,8 @@ def train(
         return 0
     if not config.data.path:
         raise ConfigError("--data.path", "is not set", "add --data.path FOLDER")
+    if out is not None:
+        _check_out(out, config, resume=resume)
     if dry_run:
         return _dry_run(config)
     if out is None:
@@ -77,6 +79,16 @@ def train(
         print(f"{finished.checkpoint.name} checkpoint, step {finished.step}: {finished.scores.summary()}")
         print(f"{finished.checkpoint}, report {finished.report}")
     return 0
+
+
+def _check_out(out: Path, config: Config, *, resume: bool) -> None:
+    """Raise InputError if the run must not be written to `out`, before the data are read."""
+    from ..train.ranks import process_rank
+    from ..train.run_folder import RunFolder
+
+    # The other ranks start while the first one has the folder.
+    if process_rank() == 0:
+        RunFolder(out).check_target(resume=resume, data=config.data.path)
 
 
 def read_settings(source: str, overrides: Sequence[str], *, model: str | None, resumed: Path | None) -> Config:

@@ -71,7 +71,7 @@ def train(config: Config, out: str | Path, *, resume: bool = False, command: str
         for line in (*check_classes(train_split, skip_bad=skip_bad), *check_masks(val_split, skip_bad=skip_bad)):
             print(f"warning: {line}", file=sys.stderr)
 
-    lock = folder.opened(resume) if is_first_rank else nullcontext()
+    lock = folder.opened(resume, data=dataset.root) if is_first_rank else nullcontext()
     with signals.caught(), lock, _denormals_flushed():
         # Model and, made by `TrainingModule`: loss, optimizer (schedule.py), EMA; restored if the run is resumed
         torch.manual_seed(settings.seed)

@@ -32,7 +32,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..errors import InputError, ResourceError, cut, os_reason
-from ..files import check_regular, make_folder, read_json, read_regular, sweep_temporaries, write_text
+from ..files import check_regular, make_folder, new_folder, read_json, read_regular, sweep_temporaries, write_text
 from ..weights.checkpoint import finish_save, is_checkpoint
 
 COLUMNS = ("step", "split", "lr", "loss", "miou", "pixel_accuracy", "mean_accuracy", "fw_iou", "seconds")
@@ -42,6 +42,8 @@ loss of the step; a validation line has the scores (0..1) and the duration of th
 _SECONDS_BETWEEN_SIGNS = 20
 SECONDS_UNTIL_DEAD = 600
 """A process on another host that has shown no sign of life for so long has ended, and its run is taken over."""
+_LOCK = "run.lock"
+_ENVIRONMENT = "environment.json"
 
 
 class RunFolder:
@@ -55,17 +57,38 @@ class RunFolder:
         self.metrics = self.path / "metrics.csv"
         self._log_failed = False
 
+    def check_target(self, *, resume: bool, data: str | Path | None = None) -> None:
+        """Raise InputError if a run must not be written into the folder.
+
+        The folder may be missing, empty, a run with `resume`, or a run that saved no checkpoint. Neither may it lie in
+        the folder `data` of the dataset nor `data` in it.
+        """
+        if data is not None:
+            out, inside = (Path(os.path.realpath(folder)) for folder in (self.path, data))
+            if out.is_relative_to(inside) or inside.is_relative_to(out):
+                what = f"a run and its data ({data}) cannot lie in one another"
+                raise InputError(self.path, what, "choose another --out")
+        if self._is_empty():
+            return
+        if not self._has_checkpoint() and not (self.path / _LOCK).exists():
+            what = "is not empty and not a run" + (", so there is nothing to resume" if resume else "")
+            raise InputError(self.path, what, "choose another --out")
+        if self._has_checkpoint() and not resume:
+            raise InputError(self.path, "contains a run already", "go on with --resume, or choose another --out")
+
     @contextmanager
-    def opened(self, resume: bool) -> Iterator[None]:
+    def opened(self, resume: bool, *, data: str | Path | None = None) -> Iterator[None]:
         """Create the folders, lock them against a second run inside the block, and clean up after a killed run.
 
-        Raises InputError if another process trains in the folder, or if it contains a run and `resume` is False (a run
-        that saved no checkpoint does not count); ResourceError without write permission.
+        If the block fails before a step was logged or saved, a new folder is removed again.
+        Raises InputError if another process trains in the folder, and for the folders that `check_target` refuses;
+        ResourceError without write permission.
         """
-        make_folder(self.path)
-        with self._locked():
-            if self.config.exists() and not resume and (is_checkpoint(self.last) or is_checkpoint(self.best)):
-                raise InputError(self.path, "contains a run already", "go on with --resume, or choose another --out")
+        self.check_target(resume=resume, data=data)
+        is_new = self._is_empty()
+        with new_folder(self.path), self._locked(is_new=is_new):
+            # Again, since another process may have trained there until now.
+            self.check_target(resume=resume)
             for folder in (self.path, self.last, self.best):
                 make_folder(folder)
                 sweep_temporaries(folder)
@@ -74,9 +97,9 @@ class RunFolder:
             yield
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self, *, is_new: bool) -> Iterator[None]:
         """Hold the lock of the folder. The operating system releases it when the process ends, even by SIGKILL."""
-        lock, note = FileLock(self.path / "run.lock"), self.path / "run.holder.json"
+        lock, note = FileLock(self.path / _LOCK), self.path / "run.holder.json"
         try:
             if os.path.exists(lock.lock_file):
                 check_regular(lock.lock_file)
@@ -106,18 +129,44 @@ class RunFolder:
                     f"was held by {holder}, which has shown no sign of life for {silent / 60:.0f} minutes: taken over"
                 )
                 print(f"warning: {self.path} {what}", file=sys.stderr)
-            write_text(note, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}) + "\n")
             ended = threading.Event()
             heartbeat = threading.Thread(target=_touch_until, args=(ended, note), daemon=True)
-            heartbeat.start()
             try:
+                write_text(note, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}) + "\n")
+                heartbeat.start()
                 yield
+            except BaseException:
+                if is_new and not self._has_checkpoint() and not self.metrics.exists():
+                    self._remove_start()
+                raise
             finally:
                 ended.set()
-                heartbeat.join()
+                if heartbeat.is_alive():
+                    heartbeat.join()
                 note.unlink(missing_ok=True)
         finally:
             lock.release()
+
+    def _is_empty(self) -> bool:
+        """Return whether the folder is missing or empty. Raises ResourceError for a file, or without permission."""
+        try:
+            return not self.path.exists() or not any(self.path.iterdir())
+        except OSError as error:
+            what = f"cannot be used as a folder: {os_reason(error)}"
+            raise ResourceError(self.path, what, "choose a writable folder") from error
+
+    def _has_checkpoint(self) -> bool:
+        return is_checkpoint(self.last) or is_checkpoint(self.best)
+
+    def _remove_start(self) -> None:
+        """Remove what a run writes before its first step, and nothing else."""
+        for path in (self.config, self.path / _ENVIRONMENT, self.path / _LOCK):
+            # Windows removes no file that is locked.
+            with suppress(OSError):
+                path.unlink()
+        for folder in (self.last, self.best, self.last.parent):
+            with suppress(OSError):
+                folder.rmdir()
 
     def truncate_metrics(self, step: int) -> None:
         """Drop the lines of metrics.csv after `step`, which a resumed run writes again, and lines cut by a kill."""
@@ -152,7 +201,7 @@ class RunFolder:
 
     def write_environment(self, **more: Any) -> None:
         """Write environment.json: versions and hardware that the numbers of this run were computed with, and `more`."""
-        write_text(self.path / "environment.json", json.dumps({**environment(), **more}, indent=2) + "\n")
+        write_text(self.path / _ENVIRONMENT, json.dumps({**environment(), **more}, indent=2) + "\n")
 
 
 def _touch_until(ended: threading.Event, note: Path) -> None:
