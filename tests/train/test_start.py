@@ -261,8 +261,9 @@ def test_a_moved_dataset_is_the_same_one(data: Path, tmp_path: Path) -> None:
 def test_settings_of_a_run_stay_if_nothing_is_left_to_train(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(tiny_config(data, train={"steps": 4}), tmp_path)
-    files = {name: (tmp_path / name).read_bytes() for name in ("config.yaml", "metrics.csv", "environment.json")}
-    assert train(tiny_config(data, train={"steps": 3}), tmp_path, resume=True) is None
-    assert {name: (tmp_path / name).read_bytes() for name in files} == files
+    out = tmp_path / "run"
+    train(tiny_config(data, train={"steps": 4}), out)
+    files = {name: (out / name).read_bytes() for name in ("config.yaml", "metrics.csv", "environment.json")}
+    assert train(tiny_config(data, train={"steps": 3}), out, resume=True) is None
+    assert {name: (out / name).read_bytes() for name in files} == files
     assert "has 4 steps, --train.steps is 3: nothing is left to train" in capsys.readouterr().out

@@ -43,6 +43,7 @@ _SECONDS_BETWEEN_SIGNS = 20
 SECONDS_UNTIL_DEAD = 600
 """A process on another host that has shown no sign of life for so long has ended, and its run is taken over."""
 _LOCK = "run.lock"
+_HOLDER = "run.holder.json"
 _ENVIRONMENT = "environment.json"
 
 
@@ -70,7 +71,7 @@ class RunFolder:
                 raise InputError(self.path, what, "choose another --out")
         if self._is_empty():
             return
-        if not self._has_checkpoint() and not (self.path / _LOCK).exists():
+        if not self._has_checkpoint() and not any((self.path / name).exists() for name in (_LOCK, _HOLDER)):
             what = "is not empty and not a run" + (", so there is nothing to resume" if resume else "")
             raise InputError(self.path, what, "choose another --out")
         if self._has_checkpoint() and not resume:
@@ -99,7 +100,7 @@ class RunFolder:
     @contextmanager
     def _locked(self, *, is_new: bool) -> Iterator[None]:
         """Hold the lock of the folder. The operating system releases it when the process ends, even by SIGKILL."""
-        lock, note = FileLock(self.path / _LOCK), self.path / "run.holder.json"
+        lock, note = FileLock(self.path / _LOCK), self.path / _HOLDER
         try:
             if os.path.exists(lock.lock_file):
                 check_regular(lock.lock_file)
