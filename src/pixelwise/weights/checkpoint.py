@@ -51,8 +51,7 @@ _MODEL_KEYS = {"name", "num_classes", "in_channels", "options"}
 _BUILD_ERRORS = (
     TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError, MemoryError, AssertionError
 )  # fmt: skip
-# The largest integer among a network's options: real ones are channels and sizes in pixels, and builders make lists of
-# such lengths.
+# Largest integer among a network's options, channels and sizes in pixels: builders make lists of such lengths.
 _MAX_OPTION = 10**6
 _READ_ERRORS = (SafetensorError, OSError, struct.error, KeyError, ValueError, RuntimeError)
 
@@ -348,8 +347,7 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
 def read_safetensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     """Read all tensors of a file.
 
-    Raises CheckpointError that names the file and the reason: missing, a Git LFS pointer, incomplete, changed after
-    writing.
+    Raises CheckpointError that names the file and the reason: missing, a Git LFS pointer, incomplete, changed.
     """
     _check_weights_file(path)
     data = path.read_bytes()
