@@ -2,7 +2,7 @@
 
     PixelwiseError
     ├── InputError           2   a file, folder, setting or argument is wrong
-    │   ├── ImageError           an image cannot be read, or would be read wrongly
+    │   ├── ImageError           an image cannot be read correctly
     │   ├── MaskError            a mask has unknown values or the wrong shape
     │   ├── DatasetError         the files of a dataset do not fit together
     │   ├── ConfigError          a setting is unknown, of the wrong type or out of range
@@ -38,7 +38,7 @@ _REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = _REPR.maxset = _REPR.maxfrozens
 
 def cut(text: object) -> str:
     """Return the text on one line, with at most `MAX_SHOWN` characters; a longer one ends in "..."."""
-    # Bytes and texts of megabytes are cut before they are worked on.
+    # Cut first: the text may have megabytes.
     line = " ".join(str(text)[: 8 * MAX_SHOWN].split())
     return line if len(line) <= MAX_SHOWN else line[: MAX_SHOWN - 3] + "..."
 
@@ -49,7 +49,7 @@ def shown(value: object) -> str:
 
 
 def listed(names: Iterable[object], limit: int = 5) -> str:
-    """Return "a, b, c": the first `limit` names, and after them how many there are in total if some are left out."""
+    """Return "a, b, c": the first `limit` names, followed by the total number if some are left out."""
     words = [cut(name) for name in names]
     return ", ".join(words[:limit]) + (f", ... ({len(words)} in total)" if len(words) > limit else "")
 
@@ -57,7 +57,7 @@ def listed(names: Iterable[object], limit: int = 5) -> str:
 def os_reason(error: Exception) -> str:
     """Return the operating system's reason without number and path, such as "No space left on device".
 
-    Of an error that is not the operating system's, return the text on one line, cut.
+    For any other error, return its text on one line, cut.
     """
     return (error.strerror if isinstance(error, OSError) else None) or cut(error)
 

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all and never over an input, read within limits, and strict YAML.
+"""File access: atomic writes that never replace an input, reads within limits, and strict YAML.
 
 The YAML is the core schema of YAML 1.2, read more strictly: every key once, no anchors and aliases, decimal numbers
 only. Whatever is not null, true, false or a decimal number is text: `no`, `on`, `010`, `0x1F`, `1_000`, `1:30`,
@@ -28,7 +28,7 @@ import yaml
 
 from .errors import ConfigError, InputError, ResourceError, cut, os_reason, shown
 
-# The access right with which Windows tells whether a process exists, and nothing else.
+# The access right of Windows to ask whether a process exists, without any other access.
 _PROCESS_QUERY_LIMITED_INFORMATION = 0x1000
 
 MAX_BYTES = 256 * 2**20
@@ -119,7 +119,7 @@ def _write_through(path: Path, status: os.stat_result, data: bytes) -> None:
             if os.name != "nt":
                 os.set_blocking(handle, True)
         else:
-            # Not opened again: a regular file behind standard output would lose what was printed so far.
+            # Not opened again: if standard output is a regular file, it would lose the text printed so far.
             handle = os.dup(number)
         with open(handle, "wb") as file:
             file.write(data)
@@ -135,10 +135,10 @@ def check_outputs(
     data: str | Path | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Raise InputError if writing the files `outputs` would destroy something. Every command asks before its work.
+    """Raise InputError if writing the files `outputs` would destroy something. Every command calls it first.
 
     inputs     files and folders that the command reads: no output may be one of the files or lie among the existing
-               files of the folders, not as a link or a hard link either. Names that are no path are passed over
+               files of the folders, not as a link or a hard link either. Names that are not paths are ignored
     data       the folder of the dataset, like `inputs`; no new file may be written into it either
     overwrite  whether other existing files may be replaced
     """
@@ -281,8 +281,8 @@ def _host() -> str:
 def sweep_temporaries(folder: str | Path) -> list[Path]:
     """Remove left-over temporary files from `folder`, and return them.
 
-    Those are the files of ended processes of this machine, and files of other machines that nothing was written to for
-    a day: several machines may write into one shared folder.
+    Left over are files of ended processes of this machine, and files of other machines that have not changed for a day:
+    several machines may write into one shared folder.
     """
     swept = []
     for path in Path(folder).glob(".*.tmp-*"):

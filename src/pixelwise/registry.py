@@ -27,12 +27,12 @@ NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 class Entry(Generic[T]):
     """One registered builder: a function, a class or a `functools.partial` of either.
 
-    build    returns the object; its parameters are the options
-    tiny     options of a size that is small enough for a test on every push
-    summary  one line
-    paper    address of the source
-    year     year of publication of the source
-    scores   published scores and where they stand, such as "VOC 2012 test 67.2 (table 3)"
+    build     returns the object; its parameters are the options
+    tiny      options of a size that is small enough for a test on every push
+    summary   one line
+    paper     address of the source
+    year      year of publication of the source
+    scores    published scores with their table or split, such as "VOC 2012 test 67.2 (table 3)"
     defaults  options whose default under this name is not the builder's own
     """
 
@@ -190,7 +190,7 @@ def type_in_words(annotation: Any) -> str:
 def suggest(name: str, known: Iterable[str], *, listing: str = "") -> str:
     """Return the fix for an unknown name: the nearest known ones, else all of them if they are few.
 
-    listing  the command that lists them, named in their place if they are more than `MAX_NAMES`
+    listing  the command that lists the names; the fix points to it if there are more than `MAX_NAMES`
     """
     known = list(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)

@@ -50,7 +50,7 @@ def test_evaluate_writes_over_no_input(
     assert contents(folder) == before
 
 
-def test_evaluate_replaces_a_file_only_if_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_replaces_a_file_only_with_overwrite(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     common = "evaluate", "--data", folder / "d", "--split", "val", "--predictions", folder / "p"
     line = refused(capsys, *common, "--out", folder / "foreign.json", names="foreign.json")
     assert "--overwrite" in line

@@ -174,7 +174,7 @@ def test_a_device_node_stays_one(tmp_path: Path) -> None:
 
 
 @posix_only
-def test_the_file_behind_standard_output_keeps_what_was_printed(tmp_path: Path) -> None:
+def test_the_file_of_standard_output_keeps_what_was_printed(tmp_path: Path) -> None:
     program = "import sys\nfrom pixelwise.files import write_text\nprint('first', flush=True)\n"
     program += "write_text('/dev/stdout', 'second\\n')\nprint('third')"
     with open(tmp_path / "log", "wb") as log:

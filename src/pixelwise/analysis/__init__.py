@@ -1,7 +1,7 @@
-"""What a network costs and sees: parameters, multiply-adds, activations, receptive field.
+"""Measure networks: parameters, multiply-adds, activations, receptive fields.
 
 Reading order: `mult_adds` and `receptive_field` (each measures one thing), `profile` (all of them for one network),
-`model_table` (all networks), `conformance` (the same numbers beside those that the papers publish).
+`model_table` (all networks), `conformance` (these numbers beside the published ones).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A cache of what every registered network costs, for `pixelwise models`.
+"""A cache of the costs of every registered network, for `pixelwise models`.
 
 Measuring a receptive field takes seconds per network, too long for a list, so `model_table.json` keeps the results. A
 network without a row is listed without its costs. `python -m pixelwise.analysis.model_table` measures all networks

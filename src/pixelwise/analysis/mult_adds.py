@@ -30,7 +30,7 @@ class ShapesOnly(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call the function, or return at once what has the shape of its result."""
+        """Call the function, or return a tensor of the shape of its result without calling it."""
         if args and isinstance(args[0], Tensor) and args[0].is_meta:
             if function is F.batch_norm:
                 return torch.empty_like(args[0])
@@ -58,5 +58,5 @@ def multiply_adds(function: Callable[[], Any]) -> int:
 
 
 def num_parameters(module: nn.Module) -> int:
-    """Count the learnable numbers of a module; running statistics and fixed kernels are buffers and do not count."""
+    """Count the parameters of a module; running statistics and fixed kernels are buffers and do not count."""
     return sum(parameter.numel() for parameter in module.parameters())

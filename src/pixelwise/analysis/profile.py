@@ -24,8 +24,8 @@ from .receptive_field import receptive_field_size
 
 # Heights of the two images on which strides are measured; their difference is a multiple of every usual stride.
 _HEIGHTS = (512, 1024)
-# Output pixels whose receptive fields are compared: a pixel between two positions of the feature map sees more than one
-# on it.
+# Output pixels whose receptive fields are compared: a pixel between two positions of the feature map depends on more
+# pixels than one at a position.
 _PIXELS = (240, 253, 266)
 FLOAT_BYTES = 4
 

@@ -1,9 +1,9 @@
 """The receptive field of an output pixel, measured on any network.
 
-Replace every weight by 1 and every maximum by a mean, drop activations, norms and dropout, and read the receptive field
-off the gradient of the input: it is non-zero exactly where a path leads from the input pixel to the output pixel. No
-zero weight, no dead unit and no lost maximum can hide a path. One channel stands for all, since every channel sees the
-same pixels, and one thin strip per axis stands for the image, since the two axes are independent.
+Every weight is replaced by 1 and every maximum by a mean; activations, norms and dropout are dropped. The gradient of
+the input then shows the receptive field: it is non-zero exactly where a path leads from the input pixel to the output
+pixel. No zero weight, no dead unit and no lost maximum can hide a path. One channel stands for all, since every channel
+sees the same pixels, and one thin strip per axis stands for the image, since the two axes are independent.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ and conv5, one stream on one device, input 227. It pools before the local respon
 `alexnet` is torchvision's, the one-column network of Krizhevsky 2014 (https://arxiv.org/abs/1404.5997): fewer filters,
 no groups, no normalization, input 224; its published weights load strictly.
 
-Deviations: both also take `width_mult`, the paddings that FCN changes (`stem_padding`, `ceil_mode`, `pool_padding`),
-and `output_stride`, which replaces the strides of poolings by dilation. Initial weights are Kaiming normal, the paper's
-normal with std 0.01.
+Deviations: both also take `width_mult`, the padding and rounding that FCN changes (`stem_padding`, `ceil_mode`,
+`pool_padding`), and `output_stride`, which replaces the strides of poolings by dilation. Initial weights are Kaiming
+normal; the paper's are normal with std 0.01.
 """
 
 from __future__ import annotations

@@ -17,10 +17,10 @@ from .base import Backbone
 class ClassifierBackbone(Backbone):
     """A backbone whose maps lie on one chain of modules, with the paper's classifier where `num_classes` is not 0.
 
-    input_size  side in pixels of the images that the classifier was made for
-    fc_layers   (kernel, channels) of the head's hidden fully connected layers, read as convolutions: VGG16's fc6 and
-                fc7 are (7, 4096) and (1, 4096); empty after a global average pooling
-    architecture  common name of its variants, such as AlexNet of CaffeNet; published files of one architecture fit the
+    input_size         side in pixels of the images that the classifier was made for
+    fc_layers          (kernel, channels) of the head's hidden fully connected layers, read as convolutions: VGG16's
+                       fc6 and fc7 are (7, 4096) and (1, 4096); empty after a global average pooling
+    architecture       common name of its variants, such as AlexNet for CaffeNet; files of one architecture fit the
                        networks on its variants; empty for architectures without variants
     same_stem_padding  padding of the first convolution that keeps its outputs centered on their pixels; None for
                        backbones whose builder has no option for that padding, so that FCN cannot be built on them
@@ -41,7 +41,7 @@ class ClassifierBackbone(Backbone):
         """Return the chain from the last map to the class logits, or None where the backbone was built without one."""
 
     def caffe_names(self) -> Mapping[str, str]:
-        """Return layer name in the published Caffe file -> module here; empty where there is no such file."""
+        """Return the module name of each layer name in the published Caffe file; empty where there is no such file."""
         return {}
 
     def classify(self, images: Tensor) -> Tensor:

@@ -9,9 +9,9 @@ Faithful: B0 (table 1) scaled by the authors' width and depth factors, channels 
 rounded up; squeeze and excitation to a quarter of a block's input channels; SiLU; stochastic depth, more for later
 blocks. State names and shapes are torchvision's, so that its published weights load strictly.
 
-Deviations: paddings are symmetric, TensorFlow's are not at stride 2; norms as torchvision (eps 1e-5 and momentum 0.1 up
-to B4, the paper's 0.001 and 0.01 from B5). `output_stride` replaces strides by dilation; `width_mult` and `depth_mult`
-replace the network's own factors; `last_conv=False` leaves out the last 1x1.
+Deviations: paddings are symmetric, TensorFlow's are not at stride 2; norms as in torchvision (eps 1e-5 and momentum 0.1
+up to B4, the paper's 0.001 and 0.01 from B5). `output_stride` replaces strides by dilation; `width_mult` and
+`depth_mult` replace the network's own factors; `last_conv=False` leaves out the last 1x1.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class EfficientNet(ChainBackbone):
         channels = make_divisible(32, width_mult)
         layers: list[nn.Module] = [ConvNormAct(in_channels, channels, stride=2, act=nn.SiLU)]
         tracker = StrideDilation(output_stride, stride=2)
-        ends: list[int] = []  # positions of the maps: the last stage before each nominal stride
+        ends: list[int] = []  # positions of the maps: the last layer before each stride of 2
         block_index = 0
         for (expansion, kernel, stage_stride, base_channels, _), count in zip(STAGES, repeats, strict=True):
             if stage_stride == 2:

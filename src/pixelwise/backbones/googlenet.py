@@ -12,8 +12,8 @@ auxiliary classifiers are an option (`aux_heads`), for training as in the paper 
 strictly.
 
 Deviations: `width_mult`, the paddings that FCN changes, and `output_stride`, which replaces the strides of poolings by
-dilation. The torchvision variant does not convert torchvision's normalization of pixels to the weights' own inside the
-network, as torchvision does. Initial weights are Kaiming normal.
+dilation. torchvision converts its own normalization of pixels to that of the weights inside the network; here the
+model's `preprocessing` is set to that of the weights instead. Initial weights are Kaiming normal.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ INCEPTIONS: dict[str, tuple[int, int, int, int, int, int]] = {
 class Variant(NamedTuple):
     """Differences between the paper's network and torchvision's.
 
-    branch3_kernel   kernel of the third branch, the paper's 5x5
+    branch3_kernel   kernel of the third branch, 5x5 in the paper
     maxpool4_kernel  kernel of the pooling before inception5a
-    dropout          before the classifier
+    dropout          probability of the dropout before the classifier
     """
 
     batch_norm: bool
@@ -137,8 +137,8 @@ class AuxHead(nn.Module):
 class GoogLeNet(ClassifierBackbone):
     """Maps conv1, conv3, inception3b, inception4e, inception5b, strides 2 to 32.
 
-    Options of single papers: `stem_padding`, `ceil_mode`, `pool_padding` are changed by FCN; `output_stride` is
-    DeepLab's. `dropout` None is the variant's own.
+    Options of single papers: FCN changes `stem_padding`, `ceil_mode` and `pool_padding`; `output_stride` is DeepLab's.
+    `dropout` None takes the value of the variant.
     """
 
     map_names = ("conv1", "conv3", "inception3b", "inception4e", "inception5b")
@@ -247,7 +247,7 @@ class GoogLeNet(ClassifierBackbone):
         return self.classify(images), self.aux1(inception4a), self.aux2(inception4d)
 
     def caffe_names(self) -> Mapping[str, str]:
-        """Return layer names of bvlc_googlenet -> modules here."""
+        """Return the module name of each layer name in bvlc_googlenet."""
         names = {
             "conv1/7x7_s2": "conv1.conv",
             "conv2/3x3_reduce": "conv2.conv",

@@ -7,12 +7,12 @@ Paper: https://arxiv.org/abs/1801.04381
 
 Faithful: table 2. State names and shapes are torchvision's, so that its published weights load strictly.
 
-Deviations: as in torchvision, paddings are symmetric, TensorFlow's are not where a stride of 2 meets an even size: at
-224 pixels the maps of weights trained there lie one pixel aside, at odd sizes (DeepLab's 513) they are equal. Norms
+Deviations: as in torchvision, paddings are symmetric; TensorFlow's are not where a stride of 2 meets an even size. So
+the maps of TensorFlow's weights are shifted by a pixel at 224 pixels, and equal at odd sizes (DeepLab's 513). Norms
 have torchvision's eps of 1e-5; TensorFlow's have 1e-3 (`norm_eps`). `output_stride` replaces strides by dilation (of
 the depthwise convolutions, as section 6.3 does for DeepLab v3). `width_mult` is the paper's multiplier, rounded to
-multiples of `divisor`: 8, or 1 as DeepLab's code for multipliers other than 1. `last_conv=False` leaves out the 1x1 to
-1280 channels, as DeepLab does.
+multiples of `divisor`: 8, or 1 as in DeepLab's code for multipliers other than 1. `last_conv=False` leaves out the 1x1
+to 1280 channels, as DeepLab does.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class InvertedResidual(MainPath):
     """1x1 to `expansion` times the channels, depthwise 3x3, linear 1x1; added to the input where the shape is kept.
 
     nominal_stride is the paper's; where it is replaced by dilation, `stride` is 1, and there is still no shortcut,
-    because the classifier has none there. Source: paper table 1.
+    because the classifier has no shortcut there. Source: paper table 1.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class MobileNetV2(ChainBackbone):
     """MobileNetV2: inverted residuals; the last map at each of the strides 2, 4, 8, 16 and 32.
 
     last_conv  False leaves out the 1x1 to 1280 channels
-    divisor    channels are multiples of it
+    divisor    number of which all channel counts are multiples
     norm_eps   eps of all batch norms
     """
 
@@ -106,7 +106,7 @@ class MobileNetV2(ChainBackbone):
         channels = make_divisible(32, width_mult, divisor=divisor)
         layers: list[nn.Module] = [ConvNormAct(in_channels, channels, stride=2, act=nn.ReLU6)]
         tracker = StrideDilation(output_stride, stride=2)
-        ends: list[int] = []  # positions of the maps: the last layer before each nominal stride
+        ends: list[int] = []  # positions of the maps: the last layer before each stride of 2
         for expansion, base_channels, repeats, stage_stride in STAGES:
             out_channels = make_divisible(base_channels, width_mult, divisor=divisor)
             for nominal_stride in (stage_stride, *[1] * (repeats - 1)):

@@ -8,11 +8,11 @@ Paper: https://arxiv.org/abs/1905.02244
 Faithful: large and small (tables 1 and 2), hard swish, squeeze and excitation with a hard sigmoid. State names and
 shapes are torchvision's, so that its published weights load strictly.
 
-Deviations: as in torchvision, paddings are symmetric, TensorFlow's are not where a stride of 2 meets an even size; at
-odd sizes they are equal. Squeeze and excitation reduces to a quarter of the expanded channels, rounded to multiples of
-8, as torchvision. Norms have eps 0.001 and momentum 0.01, as both. `output_stride` replaces strides by dilation;
-`dilate_first` also dilates the block that lost its stride, as torchvision's segmentation networks; `width_mult` is the
-paper's multiplier.
+Deviations: as in torchvision, paddings are symmetric; TensorFlow's are not where a stride of 2 meets an even size, so
+the maps of its weights differ there. Squeeze and excitation reduces to a quarter of the expanded channels, rounded to
+multiples of 8, as in torchvision. Norms have eps 0.001 and momentum 0.01, as in both. `output_stride` replaces strides
+by dilation; `dilate_first` also dilates the block that lost its stride, as in torchvision's segmentation networks;
+`width_mult` is the paper's multiplier.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class MobileNetV3(ChainBackbone):
         channels = make_divisible(16, width_mult)
         layers: list[nn.Module] = [ConvNormAct(in_channels, channels, stride=2, act=nn.Hardswish)]  # 224 -> 112
         tracker = StrideDilation(output_stride, stride=2)
-        ends: list[int] = []  # positions of the maps: the last layer before each nominal stride
+        ends: list[int] = []  # positions of the maps: the last layer before each stride of 2
         for row in rows:
             if row.stride == 2:
                 ends.append(len(layers) - 1)

@@ -8,10 +8,10 @@ Paper: https://arxiv.org/abs/1512.03385
 Faithful: networks of 18, 34, 50, 101 and 152 layers (table 1), with projection shortcuts where the shape changes
 (option B). State names and shapes are torchvision's, so that its published weights load strictly.
 
-Deviations: as in torchvision, the stride of a bottleneck is in its 3x3 convolution (the paper: in the first 1x1,
-`stride_in="1x1"`), and the first pooling is padded by 1 and rounds down. Caffe's (`stem_pool="caffe"`) has no padding
-and rounds up, which shifts its map by two pixels. The options of later papers are listed at `ResNet`; `width_mult` is
-ours.
+Deviations: as in torchvision, the stride of a bottleneck is in its 3x3 convolution (in the paper, in the first
+1x1: `stride_in="1x1"`), and the first pooling is padded by 1 and rounds down. Caffe's (`stem_pool="caffe"`) has no
+padding and rounds up, which shifts its map by two pixels. The options of later papers are listed at `ResNet`;
+`width_mult` is ours.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ class ResNet(ClassifierBackbone):
                        block but one, which is the map that DeepLab v3+ feeds to its decoder
         stem_pool      "torchvision": the first pooling is padded by 1 and rounds down; "caffe": not padded, rounds up,
                        as in the authors' Caffe files of ResNet and SE-ResNet
-        deep_stem      PSPNet: three 3x3 convolutions instead of the 7x7
+        deep_stem      PSPNet, DeepLab v3+: three 3x3 convolutions instead of the 7x7
         multi_grid     DeepLab v3, section 3.2.1: a factor on the dilation per block of layer4 (and of its copies)
         cascade        DeepLab v3, section 3.2: number of copies of layer4 after it, layer5, layer6, ...
         deformable     "Deformable Convolutional Networks" v1 and v2, section 4.1: deformable 3x3 convolutions in layer4

@@ -7,9 +7,9 @@ Paper: https://arxiv.org/abs/1709.01507
 Faithful: the SE block follows the last 1x1 and its norm, before the addition (figure 3); reduction 16; the stride is in
 the first 1x1 of a stage, as in the authors' released files.
 
-Deviations: the first pooling is torchvision's, padded by 1 and rounding down; the released files' has no padding and
-rounds up (`stem_pool="caffe"`). `output_stride`, `deep_stem` and `width_mult` as in `resnet.py`; `se_bias=False` leaves
-out the biases of the two fully connected layers of the SE block, as some ports do.
+Deviations: the first pooling is torchvision's, padded by 1 and rounding down; in the released files it has no padding
+and rounds up (`stem_pool="caffe"`). `output_stride`, `deep_stem` and `width_mult` as in `backbones/resnet.py`;
+`se_bias=False` leaves out the biases of the two fully connected layers of the SE block, as some ports do.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ PREFIX = "timm:"
 class TimmBackbone(Backbone):
     """The feature maps of a network of timm, finest first.
 
-    name           as timm knows it
+    name           name of the network in timm
     output_stride  32, or 16 and 8 where timm can replace strides by dilation
     pretrained     True to download timm's published weights
     Raises ResourceError without timm, UnknownNameError for the name, ConfigError for options that timm cannot build.

@@ -8,9 +8,10 @@ Paper: https://arxiv.org/abs/1409.1556
 Faithful: networks A (11 layers), B (13), D (16) and E (19): 3x3 convolutions, five 2x2 poolings, fc6, fc7, fc8. State
 names and shapes are torchvision's, so that its published weights load strictly.
 
-Deviations: batch normalization (`_bn`, torchvision's variant) and `width_mult`; the paddings that FCN changes
-(`stem_padding`, `ceil_mode`); DeepLab v1's changes: 3x3 poolings (`pool_kernel`) and strides replaced by dilation
-(`output_stride`). Initial weights are Kaiming normal; the paper started from network A and a normal with std 0.1.
+Deviations: batch normalization (`_bn`, torchvision's variant) and `width_mult`; the padding and rounding that FCN
+changes (`stem_padding`, `ceil_mode`); DeepLab v1's changes: 3x3 poolings (`pool_kernel`) and strides replaced by
+dilation (`output_stride`). Initial weights are Kaiming normal; the paper started from network A and a normal with std
+0.1.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ FLOWS: dict[int, tuple[tuple[tuple[int, int], ...], int]] = {
 
 
 class XceptionBlock(MainPath):
-    """Three separable convolutions, each after a ReLU, added to the input, which passes a 1x1 if `project`."""
+    """Three separable convolutions, each after a ReLU, added to the input, or to a 1x1 of it with `project`."""
 
     def __init__(
         self,

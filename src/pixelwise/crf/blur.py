@@ -1,4 +1,4 @@
-"""The blur of Adams et al. along the lattice's d + 1 directions, for points anywhere and for points in rows.
+"""The blur of Adams et al. along the lattice's d + 1 directions, for scattered points and for points in rows.
 
 Points are numbered in the order of their codes, in which the last feature counts most. With colors among the features,
 neighbors lie anywhere in memory: `LineBlur` follows the lines of each direction one by one, so that every point is
@@ -25,7 +25,7 @@ MAX_WINDOW_FEATURES = 2
 mispredicted branches cost more than the window gains."""
 MAX_WINDOW_OFFSET = 4096
 """A window is for neighbors at most this many points off, so that it fits a core's cache."""
-# Shorter chunks of points would not be worth a loop's start.
+# In shorter chunks, starting the loop costs more than the work inside.
 _MIN_CHUNK = 64
 
 
@@ -51,15 +51,15 @@ class LineBlur:
 class WindowBlur:
     """The blur that slides a window over all points.
 
-    neighbors  (d + 1, 2, m) int32: those before and after each point, -1 for none
-    max_offset  the largest difference of a point's number and its neighbor's
+    neighbors   (d + 1, 2, m) int32: the points before and after each point, -1 for none
+    max_offset  the largest difference between the numbers of two neighbors
     """
 
     neighbors: Integers
     max_offset: int
 
     def __call__(self, plane: Floats, *, reverse: bool) -> None:
-        """Do as `LineBlur` does."""
+        """Blur one block of classes of all points in place, as `LineBlur` does."""
         loops.blur_window(plane, self.neighbors[:: -1 if reverse else 1], self.max_offset)
 
 

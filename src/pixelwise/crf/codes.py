@@ -1,4 +1,4 @@
-"""The geometry of the permutohedral lattice that both engines share: scales of features, codes of vertices.
+"""The geometry of the permutohedral lattice for both engines (numba, torch): scales of features, codes of vertices.
 
 Source: Adams, Baek, Davis, "Fast high-dimensional filtering using the permutohedral lattice" (Eurographics 2010),
 sections 3.1 to 3.3; the constants are those of Kraehenbuehl's C++ code.
@@ -25,7 +25,7 @@ _MAX_FEATURE = 2.0**17
 
 
 def elevation_factors(num_features: int) -> Floats:
-    """Return (d,): the factor of each feature before elevation, with which the blur has unit variance."""
+    """Return (d,): the factor of each feature before elevation that gives the blur unit variance."""
     d = num_features
     deviation = float(np.float32(np.sqrt(2 / 3) * (d + 1)))
     return np.array([1 / np.sqrt((i + 1) * (i + 2)) * deviation for i in range(d)], np.float32)
@@ -37,7 +37,7 @@ def alpha(num_features: int) -> float:
 
 
 def code_strides(lowest: NDArray[Any], highest: NDArray[Any], copies: int = 1) -> Longs:
-    """Return (d + 2,) int64: the factors of a vertex's d + 1 coordinates in its code, then that of the copy's number.
+    """Return (d + 2,) int64: the factors of a vertex's d + 1 coordinates in its code, then one for the copy's number.
 
     lowest, highest (d,): the features' range; copies: how many lattices share one numbering (the images of a batch).
     The codes of all vertices around such points, and of their neighbors, differ. Where the range is so wide that 64

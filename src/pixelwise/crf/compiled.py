@@ -1,4 +1,4 @@
-"""How the loops are compiled, and how they run on several threads.
+"""Compile the loops, and run them on several threads.
 
 Compiled code is kept beside the source (or in the user's cache folder) and found again by later processes, so that the
 seconds of compiling are paid once per machine. numba's own parallel loops are not used: their thread pool dies in
@@ -20,9 +20,8 @@ import numba
 
 Loop = TypeVar("Loop", bound=Callable[..., Any])
 
-# What the code of a loop depends on beside its own file, the only one that numba's cache asks for changes: the
-# instructions in simd.py and the options below. Their hash becomes part of the names under which compiled loops are
-# kept.
+# numba's cache checks only the file of a loop for changes. The code also depends on the instructions in simd.py and on
+# the options below, so their hash is part of the names of cached loops.
 _VERSION = hashlib.sha256(Path(__file__).with_name("simd.py").read_bytes() + Path(__file__).read_bytes()).hexdigest()[
     :8
 ]

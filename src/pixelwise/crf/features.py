@@ -76,7 +76,7 @@ class Parameters:
         check_normalization(self.normalization)
 
 
-# Sources: DeepLab's run_densecrf.sh of the VGG16 LargeFOV model (its program divides after filtering); the ResNet-101
+# Sources: DeepLab's run_densecrf.sh for the VGG16 LargeFOV model (its program divides after filtering); the ResNet-101
 # settings of kazuto1011/deeplab-pytorch; DeconvNet's script; the example of the pydensecrf package.
 PRESETS = {
     "deeplabv1": Parameters(w1=4, theta_alpha=49, theta_beta=5, w2=3, theta_gamma=3, normalization="after"),
@@ -115,7 +115,7 @@ class Kernel:
 
     features       (N, d) float, one row per pixel in row-major order, in standard deviations
     weight         its factor beside the unary scores
-    compatibility  (C, C), row l, column l': the penalty of label l beside a neighbor l'; None takes the call's
+    compatibility  (C, C), row l, column l': the penalty of label l beside a neighbor l'; None takes that of `refine`
     normalization  as in `Parameters`
     Raises ConfigError for features that are not numbers or a weight that is not finite.
     """
@@ -160,7 +160,7 @@ def appearance_features(image: NDArray[Any], theta_position: float, theta_values
         check_number("theta_values", theta, above_zero=True)
     if len(thetas) not in (1, values.shape[2]):
         what = f"expected 1 or {values.shape[2]} (the image's values per pixel), got {len(thetas)}"
-        raise ConfigError("crf theta_values", what, "pass one for all, or one each")
+        raise ConfigError("crf theta_values", what, "pass one theta for all values, or one theta per value")
     features = np.empty((*values.shape[:2], 2 + values.shape[2]), np.float32)
     features[..., :2] = position_features(values.shape[:2], theta_position).reshape(*values.shape[:2], 2)
     features[..., 2:] = values

@@ -1,14 +1,14 @@
 """The permutohedral lattice: filters the values of N pixels with a Gaussian in feature space, in time linear in N.
 
     lattice = Lattice([features])                       # tables, once per image
-    smooth = lattice.filter(values)                     # (C, N) -> (C, N), as often as you like
+    smooth = lattice.filter(values)                     # (C, N) -> (C, N), any number of times
 
 Source: Adams, Baek, Davis 2010, "Fast high-dimensional filtering using the permutohedral lattice"; the numbers are
-those of Kraehenbuehl's C++ code (its scaling constant included), which the tests hold. A filter is three steps:
+those of Kraehenbuehl's C++ code (its scaling constant included), as the tests check. A filter is three steps:
 
-    splat    each pixel gives its value to the d + 1 vertices of the simplex around its features, by barycentric weights
+    splat    each pixel adds its value to the d + 1 vertices of the simplex around its features, by barycentric weights
     blur     the vertices, now lattice points, are blurred by 1/2 1 1/2 along each of the lattice's d + 1 directions
-    slice    each pixel takes the value back from the same vertices, with the same weights
+    slice    each pixel reads its new value from the same vertices, with the same weights
 
 Pixels are cut into bands of consecutive ones (`meanfield.py`: one per tile of the image). Each band numbers the
 lattice points that its pixels touch, its *own points*, and adds up its splats in sums of its own: few enough for a
@@ -22,7 +22,7 @@ core's cache if the pixels are alike. Then the sums that stand for the same latt
                  | blur            | blur
                  | slice: each band fetches the values of its own points, and its pixels read them
 
-Bands run side by side without locks, and as they do not depend on the number of threads, neither does any result.
+Bands run in parallel without locks. They do not depend on the number of threads, so the results do not either.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class KernelLattice:
     """The lattice of one kernel.
 
     vertices  the columns of its vertices in the tables of pixels
-    points    its lattice points among those of all kernels
-    blur      along its d + 1 directions
+    points    its lattice points among the points of all kernels
+    blur      the blur along its d + 1 directions
     """
 
     vertices: slice
@@ -66,25 +66,25 @@ class KernelLattice:
 
     @property
     def directions(self) -> int:
-        """d + 1, as many as a pixel has vertices."""
+        """Number of blur directions, d + 1: the number of vertices around a pixel."""
         return int(self.vertices.stop - self.vertices.start)
 
     @property
     def size(self) -> int:
-        """The number of its lattice points, m."""
+        """Number of lattice points, m."""
         return int(self.points.stop - self.points.start)
 
     @property
     def alpha(self) -> float:
-        """The factor of its filter's result."""
+        """Factor of the filter's result."""
         return alpha(self.directions - 1)
 
 
 class Lattice:
     """Lattices of one or several kernels over the same N pixels, with their tables.
 
-    features      for each kernel (N, d), in standard deviations: the kernel is exp(-|f_i - f_j|^2 / 2)
-    band_lengths  of the bands, adding up to N; None makes one band of all
+    features      (N, d) for each kernel, in standard deviations: the kernel is exp(-|f_i - f_j|^2 / 2)
+    band_lengths  number of pixels of each band, adding up to N; None makes a single band
 
     ids       (N, V) int32: the own points of its band around each pixel, d + 1 for each kernel
     weights   (N, V) float32: their barycentric weights
@@ -153,7 +153,7 @@ class Lattice:
 
     @property
     def size(self) -> int:
-        """The number of lattice points of all kernels, M."""
+        """Number of lattice points of all kernels, M."""
         return self.kernels[-1].points.stop if self.kernels else 0
 
     def tables(self, splat_weights: Floats | None = None, slice_weights: Floats | None = None) -> list[Band]:
@@ -212,7 +212,7 @@ class LatticeFilter:
         self.sums: Floats = np.empty((len(lattice.points), self.width), np.float32)
 
     def splat(self, pixels: Floats) -> None:
-        """Give the pixels to the vertices around them, band by band, into `sums`."""
+        """Splat the pixels onto the vertices around them, band by band, into `sums`."""
         self.workers.run(
             lambda band, own, sums: loops.splat(band, own, self.blocks, sums),
             zip(self.bands, self.of_bands(pixels), self.sums_of_bands(), strict=True),
@@ -233,7 +233,7 @@ class LatticeFilter:
         ]
         self.workers.run(merge, merges)
         # One block of a kernel's classes at a time, along all directions: it fits a cache, and no thread waits for
-        # another. The longest first, so that no thread is left with it at the end.
+        # another. The longest block first, because the other threads would wait for it at the end.
         planes = [
             (kernel.blur, plane[kernel.points].reshape(-1))
             for kernel in sorted(self.lattice.kernels, key=lambda kernel: -kernel.size * kernel.directions)
@@ -242,7 +242,7 @@ class LatticeFilter:
         self.workers.run(lambda blur, plane: blur(plane, reverse=reverse), planes)
 
     def slice_(self, vertices: slice, pixels: Floats) -> None:
-        """Read the values of those columns of vertices back into the pixels."""
+        """Slice: set the pixels to the weighted sum of their vertices in the columns `vertices`."""
         values, first, stop = self.values.reshape(-1), vertices.start, vertices.stop
         self.workers.run(
             lambda band, own: loops.slice_(band, values, own, self.blocks, first=first, stop=stop),

@@ -1,6 +1,6 @@
-"""The compiled loops over pixels and lattice points: what mean field does tens of times per image.
+"""The compiled loops over pixels and lattice points, which mean field runs tens of times per image.
 
-Arrays are flat here, in class vectors (`simd.py`) of L floats, the C classes padded to a multiple of eight:
+Arrays are flat here, in class vectors (`crf/simd.py`) of L floats, the C classes padded to a multiple of eight:
 
     pixels  (n * L,)      of a band: vector i begins at i * L
     sums    (r * L,)      of a band's own lattice points, likewise
@@ -29,8 +29,8 @@ class Band(NamedTuple):
 
     ids            (n, V) int32: the band's own points around each pixel, 0..r
     points         (r,) int32: the lattice point that each of these is, 0..M
-    splat_weights  (n, V) float32: what a point takes of a pixel
-    slice_weights  (n, V) float32: what a pixel takes of a point
+    splat_weights  (n, V) float32: weight of the pixel in each point's sum
+    slice_weights  (n, V) float32: weight of each point in the pixel's new value
     """
 
     ids: Any
@@ -102,7 +102,7 @@ def slice_pixel(pixel: Any, i: int, band: Band, values: Any, blocks: Any, first:
 
 @compiled
 def splat(band: Band, pixels: Any, blocks: Any, sums: Any) -> None:
-    """Set `sums` to what the pixels (n * L,) give to the points around them."""
+    """Splat the pixels (n * L,) onto the points around them: set `sums`."""
     width = len(blocks) * LANES
     clear(sums)
     for i in range(len(band.ids)):
@@ -132,9 +132,9 @@ def blur_lines(plane: Any, order: Any, links: Any) -> None:
 
     plane (m * 8,): one block of classes; order, links (m,) of `simplex.lines_of`.
 
-    A line's ends have one neighbor. Following the lines, each point is read once and nothing has to be copied. Where a
-    line ends, the link is 0: most lines of an image's colors are two points long, and a branch would be mispredicted
-    there.
+    The ends of a line have one neighbor. The loop follows the lines, so each point is read once and nothing is copied.
+    Where a line ends, the link is 0: most lines of an image's colors are two points long, and a branch would be
+    mispredicted there.
     """
     point = order[0] * LANES
     here = load(plane, point, LANES, (0,))
@@ -233,7 +233,7 @@ def clear(numbers: Any) -> None:
         numbers[k] = 0
 
 
-# Between planes, one image of each class, and class vectors.
+# Conversion between planes (one image per class) and class vectors.
 
 
 @compiled

@@ -9,7 +9,7 @@ stays in.
     repeat
       Q~_i(l)  <- sum_j k(f_i, f_j) Q_j  `message_passing`              splat above, blur here, slice below
       Q^_i(l)  <- sum_l' mu(l, l') w Q~  `compatibility_transform`      lattice points
-      Q_i(l)   <- exp(-psi_u(l) - Q^)    `local_update`, `normalize`    pixels: slice, add, softmax, then splat again
+      Q_i(l)   <- exp(-psi_u(l) - Q^)    `local_update_and_normalize`   pixels: slice, add, softmax, then splat again
 
 A kernel's message passing is splat, blur, slice (`lattice.py`). All three are linear, and the lattice has far fewer
 points than the image has pixels: so weights, the scaling constant and the compatibility matrix are applied between blur
@@ -45,7 +45,7 @@ cache holds its lattice points."""
 
 
 class CRFTables:
-    """Everything that mean field needs of one image, for any probabilities and any weights of its kernels.
+    """The tables of one image that mean field needs, for any probabilities and any weights of its kernels.
 
     size     (height, width); kernels as in `refine`, at least one
 
@@ -101,7 +101,7 @@ def mean_field(
 
 
 class _State:
-    """The steps of algorithm 1 and their arrays: all that is as large as the image, but for the result.
+    """The steps of algorithm 1 and their arrays, which are as large as the image.
 
     unary   (N * L,) class vectors of the log-probabilities, -psi_u, pixels in the order of the tiles
     filter  Q, then the messages, on the lattice
@@ -135,8 +135,8 @@ class _State:
     def compatibility_transform(self, compatibility: NDArray[np.floating] | None) -> None:
         """Replace the messages of each kernel by -mu times them; Potts costs nothing.
 
-        For Potts, -[l != l'] and [l == l'] differ by 1 for all labels alike, which `normalize` cancels: the messages
-        stay as they are.
+        For Potts, -[l != l'] and [l == l'] differ by 1 for all labels alike, which the softmax cancels: the
+        messages stay as they are.
         """
         for kernel, own in zip(self.tables.lattice.kernels, self.tables.compatibilities, strict=True):
             matrix = compatibility if own is None else own

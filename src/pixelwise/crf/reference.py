@@ -1,10 +1,10 @@
 """Algorithm 1 of the paper in plain numpy, over all pairs of pixels: the fully connected CRF by definition.
 
-Read this file first. Its matrices have N^2 entries for N pixels, 35 billion for an image of 500x375; so it serves tests
-as their oracle and readers as the definition of what `meanfield.py` computes in time linear in N.
+Read this file first. Its matrices have N^2 entries for N pixels, 35 billion for an image of 500x375, so it serves as
+the oracle of the tests and as the definition of what `crf/meanfield.py` computes in time linear in N.
 
 Source: Kraehenbuehl, Koltun 2011, equations 2 and 3 (kernels), algorithm 1 (its sum leaves out j = i, a pixel's message
-to itself; the authors' code, and all of ours, keeps it).
+to itself; the authors' code and all engines here keep it).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`refine` and `refine_each`: check what comes in, choose the kernels, run mean field."""
+"""`refine` and `refine_each`: check the arguments, choose the kernels, run mean field."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def refine(
     kernels: Sequence[Kernel] = (),
     threads: int | None = None,
 ) -> NDArray[np.float32]:
-    """Return probabilities with which pixels that are close and look alike agree on their labels.
+    """Refine class probabilities, so that pixels that are close and similar in color agree on their labels.
 
     image          (H, W, 3) uint8, RGB: the image that was classified, at its own size
     probs          (C, H, W) float in 0..1, summing to 1 over the classes at each pixel
@@ -44,9 +44,9 @@ def refine(
     threads        None takes OMP_NUM_THREADS or all cores; the result does not depend on it
     returns        (C, H, W) float32, summing to 1 at each pixel
 
-    Images and probabilities may be anything that numpy makes an array of: PIL images, tensors, lists.
+    Images and probabilities may be anything that numpy converts to an array: PIL images, tensors, lists.
     Raises ImageError for an unsuitable image, ConfigError for invalid probabilities, matrices or features.
-    The first call on a machine compiles for some ten seconds; the compiled code is kept.
+    The first call on a machine takes about ten seconds to compile; the compiled code is kept.
     """
     with closing(
         refine_each(image, probs, [parameters], compatibility=compatibility, kernels=kernels, threads=threads)
@@ -97,7 +97,7 @@ def _refine_each(
     from .meanfield import CRFTables, mean_field
 
     def tables_of(parameters: Parameters) -> Parameters:
-        """Drop what the tables do not depend on: the iterations, and a kernel's weight unless it is 0."""
+        """Drop the settings that do not change the tables: the iterations, and a kernel's weight unless it is 0."""
         return replace(parameters, w1=bool(parameters.w1), w2=bool(parameters.w2), iterations=0)
 
     with Workers(threads) as workers:
@@ -118,7 +118,7 @@ def _refine_each(
 
 
 def compile_ahead(num_classes: int) -> None:
-    """Compile everything that refining images with so many classes needs, by refining one of four pixels."""
+    """Compile the loops for images with `num_classes` classes, by refining an image of four pixels."""
     refine(np.zeros((2, 2, 3), np.uint8), np.full((num_classes, 2, 2), 1 / num_classes, np.float32))
 
 
@@ -149,7 +149,7 @@ def _check_image_and_probs(image: NDArray[np.uint8], probs: NDArray[Any]) -> Non
         what = f"expected shape (classes, {height}, {width}), got {probs.shape}"
         raise ConfigError("crf probabilities", what, "resize them to the image, classes first")
     if not np.issubdtype(probs.dtype, np.floating):
-        raise ConfigError("crf probabilities", f"expected floats in 0..1, got {probs.dtype}", "pass no labels")
+        raise ConfigError("crf probabilities", f"expected floats in 0..1, got {probs.dtype}", "pass probabilities")
     sums = probs.sum(0, dtype=np.float32)
     if not np.isfinite(sums).all():
         count = int((~np.isfinite(sums)).sum())

@@ -1,4 +1,4 @@
-"""Class vectors: the arithmetic on all classes of a pixel at once, written in LLVM's own language.
+"""Class vectors: the arithmetic on all classes of a pixel at once, written in LLVM IR.
 
 numba vectorizes short inner loops over classes poorly; with these five operations the main loop runs four times as
 fast.
@@ -8,12 +8,12 @@ How to read this file:
 - A *class vector* holds the classes of one pixel or lattice point, padded to a multiple of eight. It is a numba type of
   `num` blocks of eight floats, `[num x <8 x float>]`, that stays in registers (LLVM cuts a block in two where a chip
   has four lanes). `num` is part of the type, so that each multiple of eight classes is compiled once.
-- `load`, `store`, `plus_times`, `times`, `softmax` are called in `loops.py` like functions. Each has two stages. Its
-  outer body runs when numba infers the types of a loop: it receives *types* and returns the signature and `emit`.
+- `load`, `store`, `plus_times`, `times`, `softmax` are called in `crf/loops.py` like functions. Each has two
+  stages. Its outer body runs when numba infers the types of a loop: it receives *types* and returns the signature and `emit`.
 - `emit` runs once per compiled loop: it receives the LLVM *values* of the arguments, in the order of the signature.
   Each call of `builder` appends one instruction to the loop. No data pass through Python; no call remains in the code.
 - Helpers that begin with an underscore emit a few instructions each, for one block or for a list of blocks.
-- numba's cache knows nothing of this file; `compiled.py` makes it notice a change.
+- numba's cache does not check this file for changes; `crf/compiled.py` does.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _ClassVector(types.Type):
 
 
 class _ClassVectorModel(models.PrimitiveModel):
-    """Its place in LLVM: an array of blocks."""
+    """The representation of a class vector in LLVM: an array of blocks."""
 
     def __init__(self, manager: Any, kind: Any) -> None:
         super().__init__(manager, kind, ir.ArrayType(_FLOATS, kind.num))  # type: ignore[no-untyped-call]

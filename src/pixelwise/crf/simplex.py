@@ -4,16 +4,16 @@ Source: Adams, Baek, Davis 2010, sections 3.1 to 3.3. Arithmetic is single preci
 code with ties rounded to even: a point on the border of two simplices then lands in the same one as there, and so the
 same vertices exist, which a comparison to the last digits needs.
 
-Codes are added as unsigned integers, which wrap around where random strides exceed 64 bits: numba lets LLVM assume that
-signed ones never do, and then sums that did are compared wrongly.
+Codes are added as unsigned integers, which wrap around where random strides exceed 64 bits. numba lets LLVM assume that
+signed integers never wrap around, and then compares wrongly the sums that did.
 
-Rows are copied item by item: numba takes twenty times as long to compile a copy of slices, for the sake of its error
+Rows are copied item by item: numba takes twenty times as long to compile a copy of slices, because of its error
 message.
 
-`torchcrf.py` has the geometry of `enclose` once more, for whole tensors. Shared are the constants (`codes.py`) and a
-test that compares both vertex by vertex; one text for both would be slow in both. Here a point's coordinates stay in a
-few registers and its vertices go into a hash table at once; there every step must be one operation on all points, on
-the points' device.
+`crf/torchcrf.py` repeats the geometry of `enclose` for whole tensors. Both use the constants of `crf/codes.py`, and a
+test compares them vertex by vertex; shared code would be slow in both. Here a point's coordinates stay in a few
+registers and its vertices go into a hash table at once; there every step must be one operation on all points, on their
+device.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def neighbors_along(codes: Any, step: Any, neighbors: Any) -> Any:
     """Find the points' neighbors along one direction, whose codes are `step` less and `step` more.
 
     codes (m,) int64, ascending. Fills neighbors (2, m) int32 with the numbers of those before and after, -1 for none.
-    Returns the largest difference of a point's number and its neighbor's.
+    Returns the largest difference between the numbers of two neighbors.
     """
     max_offset, k, wanted, unsigned_step = 0, 0, codes[0], np.uint64(step)
     for i in range(len(codes)):

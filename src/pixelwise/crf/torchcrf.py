@@ -8,8 +8,8 @@ https://arxiv.org/abs/1502.03240): mean field as layers, trained with the networ
 the scores, the kernels' weights and the compatibility matrix; as there, none reach the kernels' widths. Deviations: one
 weight per kernel, not one per kernel and class.
 
-The lattice is that of the numba engine, vertex by vertex (`codes.py`); a batch is one lattice in which the images'
-vertices have codes of their own. On a GPU, sums are added up in no fixed order.
+The lattice equals that of the numba engine vertex by vertex (`crf/codes.py`); a batch is one lattice in which the
+images' vertices have codes of their own. On a GPU, sums are added up in no fixed order.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class MeanField(nn.Module):
         self.compatibility = nn.Parameter(1 - torch.eye(num_classes))
 
     def forward(self, images: Tensor, scores: Tensor, extra_features: Sequence[Tensor] = ()) -> Tensor:
-        """Return refined scores (B, C, H, W), before a softmax as the given ones are.
+        """Return refined scores (B, C, H, W), before a softmax like the scores that are passed.
 
         images (B, 3, H, W) uint8 or float 0..255; scores (B, C, H, W)
         extra_features: for each further kernel (B, H * W, d), in standard deviations.
@@ -94,7 +94,7 @@ def refine_batch(images: Tensor, probs: Tensor, parameters: Parameters | str = "
     if images.dtype != torch.uint8:
         raise ImageError("crf images", f"expected uint8, got {images.dtype}", "pass the RGB pixels as read, 0..255")
     if not probs.is_floating_point():
-        raise ConfigError("crf probabilities", f"expected floats in 0..1, got {probs.dtype}", "pass no labels")
+        raise ConfigError("crf probabilities", f"expected floats in 0..1, got {probs.dtype}", "pass probabilities")
     lowest, error = float(probs.min()), float((probs.sum(1, dtype=torch.float32) - 1).abs().max())
     if not (lowest >= 0 and error <= SUM_TOLERANCE):  # NaN is neither
         what = f"must be >= 0 and sum to 1, got min {lowest:g} and a sum off by {error:g}"
@@ -132,7 +132,7 @@ class BatchLattice:
     """Tables of a permutohedral lattice over a batch: features (B, N, d) in standard deviations, on any device.
 
     ids         (B * N, d + 1) int64 lattice points around each pixel; weights (B * N, d + 1), barycentric
-    neighbors  (d + 1, 2, M) int64, one step back and forth along each direction; M for none
+    neighbors   (d + 1, 2, M) int64, one step back and forth along each direction; M for none
     norms       (B * N,): the filter of ones
     """
 
@@ -196,7 +196,7 @@ class _Smooth(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        """Filter the other way round, itself differentiable."""
+        """Apply the transposed filter to the gradient; this is differentiable too."""
         return smooth(gradients[0], ctx.lattice, reverse=not ctx.reverse), None, None
 
 
@@ -211,7 +211,7 @@ def _check_shapes(images: Tensor, scores: Tensor) -> None:
         what = (
             f"expected images (B, 3, H, W) and scores (B, C, H, W), got {tuple(images.shape)} and {tuple(scores.shape)}"
         )
-        raise ConfigError("crf", what, "pass both at one size, none of it 0")
+        raise ConfigError("crf", what, "pass both at the same size, at least one pixel")
 
 
 def _paper_features(images: Tensor, parameters: Parameters) -> list[Tensor]:
@@ -221,8 +221,8 @@ def _paper_features(images: Tensor, parameters: Parameters) -> list[Tensor]:
     places = torch.stack([columns.expand(height, width), rows[:, None].expand(height, width)], -1)
     places = places.view(1, -1, 2).expand(batch, -1, 2)
     colors = images.permute(0, 2, 3, 1).reshape(batch, -1, 3).float()
-    # Divided by tensors: by a number, a GPU multiplies with its reciprocal, which moves points on the borders of
-    # simplices.
+    # Divided by tensors: a GPU replaces division by a number with multiplication by its reciprocal, which moves points
+    # on the borders of simplices.
     thetas = [parameters.theta_gamma, parameters.theta_alpha, parameters.theta_beta]
     gamma, alpha, beta = torch.tensor(thetas, device=images.device)[:, None]
     return [places / gamma, torch.cat([places / alpha, colors / beta], 2)]
@@ -231,8 +231,8 @@ def _paper_features(images: Tensor, parameters: Parameters) -> list[Tensor]:
 def _enclose(points: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
     """Return the codes (P, d + 1) int64 and barycentric weights (P, d + 1) of the vertices around points (P, d).
 
-    Single precision in the order of the authors' code: see `simplex.py`, which does the same point by point, with more
-    comments, and says why both exist.
+    Single precision in the order of the authors' code. `crf/simplex.py` does the same point by point, with more
+    comments, and gives the reason for two versions.
     """
     num, d = points.shape
     scaled = points * torch.from_numpy(elevation_factors(d)).to(points.device)

@@ -1,11 +1,11 @@
-"""Boundary IoU: how well the outlines agree, for any number of classes.
+"""Boundary IoU: the agreement of the outlines in truth and prediction, for any number of classes.
 
 The boundary region of a class consists of its pixels at most d pixels from the class's outline; the score is
 intersection over union of the two regions. Plain IoU hides a ragged outline of a large object, boundary IoU does not.
 
 Source: Cheng, Girshick, Dollar, Berg, Kirillov, "Boundary IoU", CVPR 2021, sections 4 and 5: d is 2 % of the image
 diagonal, distances are those of repeated 3x3 erosion (Chebyshev), and the edge of the image is an outline too.
-Added here is the rule for ignored pixels: they are counted nowhere, and they neither make nor hide an outline.
+The rule for ignored pixels is ours: they are not counted, and they neither create nor remove an outline.
 """
 
 from __future__ import annotations

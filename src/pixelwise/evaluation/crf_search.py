@@ -1,4 +1,4 @@
-"""The search for CRF parameters as DeepLab describes it: a coarse grid, then a finer one around its best.
+"""The search for CRF parameters as DeepLab describes it: a coarse grid, then a finer grid around the best setting.
 
 Source: Chen et al. 2015 (https://arxiv.org/abs/1412.7062), section 5: w2 and theta_gamma stay at 3; w1, theta_alpha
 and theta_beta are searched on 100 images, with ten iterations of mean field. The values of the grid are ours.
@@ -27,7 +27,7 @@ from .metrics import Scores, confusion_matrix
 COARSE = ((3.0, 6.0, 10.0), (20.0, 50.0, 80.0), (3.0, 6.0, 10.0))
 """The values of w1, theta_alpha (pixels) and theta_beta (steps of 0..255): 27 settings."""
 FINE = (1.5, 15.0, 1.5)
-"""The steps to either side of the coarse grid's best: 26 more settings."""
+"""The steps to either side of the best setting of the coarse grid: 26 more settings."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ def search(
 ) -> SearchResult:
     """Return the best of two grids of w1, theta_alpha and theta_beta, by mean IoU on images spread over `split`.
 
-    start     gives the other parameters; default: w2 and theta_gamma 3, ten iterations, `after` normalization
+    start     the values of the other parameters; default: w2 and theta_gamma 3, ten iterations, `after` normalization
     progress  called with (refinements done, refinements in all) after each image's refinement with one setting
-    cache     stores the counts; those that it has are not computed again
-    The best parameters are returned even where they are no gain: `mean_iou` may be below `mean_iou_before`.
+    cache     stores the counts; stored counts are not computed again
+    The best parameters may be worse than no CRF: `mean_iou` may be below `mean_iou_before`.
     Raises DatasetError for a split without masks.
     """
     if not split.has_masks:
@@ -90,7 +90,7 @@ def search(
     before, *ious = mean_ious(coarse)
     iou_of = dict(zip(coarse, ious, strict=True))
     best = max(iou_of, key=iou_of.__getitem__)
-    # Each value of the best, a step less (no less than half of it) and a step more.
+    # Each value of the best setting, and a step less (but at least half the value) and a step more.
     values = zip((best.w1, best.theta_alpha, best.theta_beta), FINE, strict=True)
     around = [(max(value - step, value / 2), value, value + step) for value, step in values]
     fine = [parameters for parameters in _grid(start, around) if parameters not in iou_of]

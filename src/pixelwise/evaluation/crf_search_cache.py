@@ -1,4 +1,4 @@
-"""The counts of a CRF search, in a file: a search that was stopped for any reason resumes from there."""
+"""A file with the counts of a CRF search, from which a stopped search resumes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Matrices = NDArray[np.int64]
 
 
 class SearchCache:
-    """Confusion matrices by a key that identifies everything they depend on; one line of JSON each, on disk at once.
+    """Confusion matrices by a key that identifies everything they depend on, each written at once as a line of JSON.
 
-    path  the file; None keeps nothing. It may hold counts of other searches: their keys differ
+    path  the file; None stores nothing. It may hold counts of other searches, whose keys differ
     Raises ResourceError for a file that cannot be read.
     """
 

@@ -32,7 +32,7 @@ class ImageScore(NamedTuple):
     """The scores of one image alone, to find the best and the worst; the scores of the set are not their mean.
 
     num_pixels  scored pixels; if 0, the other fields are None
-    worst       the class of the lowest IoU in this image
+    worst       the class with the lowest IoU in this image
     """
 
     key: str
@@ -212,7 +212,7 @@ def evaluate_model(
         try:
             prediction = segmenter(sample.image)
         except InputError as error:
-            # Called with pixels, the segmenter knows no name of the image.
+            # The segmenter gets an array, so its error does not name the image.
             raise InputError(sample.key, error.what, error.fix) from error
         check_same_classes(prediction.taxonomy, split.taxonomy, model_name=model, data_name=f"{dataset} {split.name}")
         total.add(sample.key, sample.mask, prediction=prediction.mask, source=sample.key)
@@ -231,8 +231,8 @@ def evaluate_folder(
 ) -> Evaluation:
     """Score the masks `<key>.png` in `folder`, whose file values are those of the split's taxonomy.
 
-    Raises DatasetError listing predictions that are missing or belong to no image, so that a part is never scored as
-    the whole; MaskError naming the file for another size or an unknown value.
+    Raises DatasetError listing predictions that are missing or belong to no image, so that an incomplete folder is
+    never scored; MaskError naming the file for another size or an unknown value.
     """
     _check_truth(split)
     total = ScoreAccumulator(split.taxonomy, boundary=boundary)

@@ -251,13 +251,13 @@ class Scores:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Sentences about implausible scores, as an experienced reader would question them; empty for ordinary ones."""
+        """Sentences about implausible scores, such as a class that is never predicted; empty if there are none."""
         found = []
         true = [c for c in self.classes if c.truth]
         predicted = [c for c in self.classes if c.predicted]
         never = [c.name for c in true if not c.predicted]
         invented = [c.name for c in predicted if not c.truth]
-        # With a single class in truth or prediction the others are missing by necessity: only the first case is named.
+        # With a single class in truth or prediction all others are missing, so only the first case is reported.
         if len(true) == 1:
             found.append(f"the truth holds only one class ({true[0].name}): these scores say little")
         elif len(predicted) == 1:

@@ -1,4 +1,4 @@
-"""The archive that PASCAL VOC's evaluation server takes.
+"""The archive format that PASCAL VOC's evaluation server accepts.
 
 Source: VOC2012 development kit, section "Submission of results": results/VOC2012/Segmentation/comp6_test_cls/<id>.png.
 """

@@ -5,7 +5,7 @@ Every image becomes (H, W, 3) uint8 RGB, upright according to its EXIF orientati
     palette              the palette's colors
     alpha                dropped; the colors of transparent pixels stay as stored
     CMYK, YCbCr          Pillow's plain conversion; color profiles are not applied
-    16-bit gray, color  divided by 257 and rounded: 0..65535 fills 0..255
+    16-bit gray, color   divided by 257 and rounded: 0..65535 fills 0..255
     float TIFF           0..1 times 255 and rounded; other ranges and NaN are refused
 A mask keeps the numbers of its file: palette indices, 1-, 2- and 4-bit ids, 16-bit ids. Its EXIF orientation turns it.
 Refused: folders, pipes, empty, cut or damaged files, several pages or frames, more than MAX_PIXELS, and every format

@@ -1,4 +1,4 @@
-"""Open a file, check that it is a whole image of an allowed format, and decode it with Pillow."""
+"""Open a file, check that it is a complete image of an allowed format, and decode it with Pillow."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ _SIGNATURES = (
     (b"RIFF", "WebP"),
     (b"BM", "BMP"),
 )
-# First bytes, in lower case, of other files that are often found under an image's name: (bytes, what it is, fix).
+# First bytes, in lower case, of other files that often have the name of an image: (bytes, kind of file, fix).
 _OTHER_KINDS = (
     (b"version https://git-lfs", "a Git LFS pointer, not the image itself", "run `git lfs pull`"),
     (b"<!doctype html", "an HTML page, not an image", "download the file again; the server answered with a page"),
@@ -93,7 +93,7 @@ class Decoded(NamedTuple):
     data           the bytes of the file
     bits           per channel, as stored: Pillow stretches gray of 2 and 4 bits to 8, and cuts color of 16 to 8
     orientation    EXIF's, 1..8
-    turned         True for TIFF, which Pillow and OpenCV turn while loading
+    turned         True for TIFF, which Pillow and OpenCV rotate while loading
     white_is_zero  True for TIFF whose largest value is black; Pillow inverts it while loading, up to 8 bits only
     signed         True for TIFF of signed integers; Pillow reads those of 8 bits as unsigned
     lossy          True where the decoded values may differ from the values that were saved

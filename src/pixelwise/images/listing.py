@@ -1,4 +1,4 @@
-"""Find the images of a path."""
+"""List the images at a path: a file, or a folder at any depth."""
 
 from __future__ import annotations
 

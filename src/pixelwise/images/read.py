@@ -23,7 +23,7 @@ _MIN_16_BIT_TOP = 2**14
 def read_image(path: str | Path) -> NDArray[np.uint8]:
     """Read an image as (H, W, 3) uint8 RGB, upright; the package's docstring lists the conversions.
 
-    Raises ImageError with the file, what is wrong with it and what to do.
+    Raises ImageError for a file that is missing, damaged, too large or of another format.
     """
     return _image_pixels(path, decode(path))
 

@@ -1,7 +1,7 @@
-"""A compact network for street scenes, made of parts of the classic line; the model that ships.
+"""A compact network for street scenes, built from parts of ResNet, FCN and DeepLab; the model that ships.
 
-A small residual encoder to stride 16, an atrous spatial pyramid without image pooling, and a decoder that climbs back
-to stride 2 over three skip connections. It is small enough to run on a CPU.
+A small residual encoder to stride 16, an atrous spatial pyramid without image pooling, and a decoder that returns to
+stride 2 over three skip connections. It is small enough to run on a CPU.
 
 Paper: none of its own. Residual backbone: He et al. 2016 (https://arxiv.org/abs/1512.03385). Atrous spatial pyramid:
 Chen et al. 2017, DeepLab v2/v3 (https://arxiv.org/abs/1706.05587). Skips from fine maps: Long et al. 2015, FCN
@@ -9,8 +9,8 @@ Chen et al. 2017, DeepLab v2/v3 (https://arxiv.org/abs/1706.05587). Skips from f
 concatenated.
 
 Deviations: from ResNet, few blocks and narrow maps, no max pooling, strides 2, 4, 8, 16. From DeepLab v3, no image
-pooling, so that a pixel depends on a bounded window and tiles can equal the whole. From v3+, three skips (strides 8, 4,
-2): poles and signs are a few pixels wide.
+pooling, so that a label depends on a bounded window and labels of tiles equal those of the image. From v3+, three skips
+(strides 8, 4, 2): poles and signs are a few pixels wide.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from .base import MODELS, SegmentationModel
 class Compact(SegmentationModel):
     """Residual backbone to stride 16, ASPP without image pooling, decoder over strides 8, 4 and 2; logits at stride 2.
 
-    channels          at strides 2, 4, 8, 16
+    channels          channels at strides 2, 4, 8, 16
     num_blocks        residual blocks at strides 4 and 8
-    dilations         one residual block at stride 16 each, with that dilation
-    atrous_rates      of the pyramid's 3x3 branches
-    decoder_channels  at strides 8, 4, 2
+    dilations         dilation of each residual block at stride 16
+    atrous_rates      rates of the pyramid's 3x3 branches
+    decoder_channels  channels at strides 8, 4, 2
     dropout           probability with which a channel of the pyramid's map is dropped in training
     """
 
@@ -102,7 +102,7 @@ class Fusion(nn.Module):
         self.mix = ConvNormAct(out_channels + out_channels // 2, out_channels)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """(B, in_channels, h, w) and (B, skip_channels, H, W) -> (B, out_channels, H, W)."""
+        """Compute (B, in_channels, h, w) and (B, skip_channels, H, W) -> (B, out_channels, H, W)."""
         x = F.interpolate(self.reduce(x), size=skip.shape[-2:], mode="bilinear", align_corners=False)
         x = self.mix(torch.cat([x, self.skip(skip)], 1))
         return x

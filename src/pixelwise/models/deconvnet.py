@@ -1,15 +1,15 @@
 """DeconvNet: Noh, Hong and Han, "Learning Deconvolution Network for Semantic Segmentation", ICCV 2015.
 
 VGG16 with its fully connected layers, followed by its mirror image. Each max pooling records where it found its maxima;
-the mirrored unpooling puts the values back at these places, and deconvolutions (transposed convolutions of stride 1)
+the mirrored unpooling puts the values back at these positions, and deconvolutions (transposed convolutions of stride 1)
 fill in the shape.
 
 Paper: https://arxiv.org/abs/1505.04366
 
 Faithful: figure 2 and the authors' prototxt: VGG16 through fc6 and fc7, mirrored; 3x3 deconvolutions; batch
 normalization and ReLU after every layer except the scores; images of 224 pixels. Crops of objects for training in two
-stages are `augment.instance_crops`; merging of proposals by maximum and the product with FCN-8s are
-`inference.proposals`.
+stages are `augment.instance_crops`; the maximum over proposals and the product with FCN-8s are in
+`inference/proposals.py`.
 
 Deviations: a whole image is resized to `input_size` pixels, and its logits back, as one proposal that covers it
 (bilinear). With a single image in training, batch normalization after fc6 and fc7, which sees one value per channel,
@@ -61,7 +61,7 @@ class DeconvBNReLU(nn.Sequential):
 def block(layer: type[ConvBNReLU] | type[DeconvBNReLU], *channels: int) -> nn.Sequential:
     """Return a chain of 3x3 layers that keep the size.
 
-    channels  of the input, then after each layer
+    channels  channels of the input, then after each layer
     """
     return nn.Sequential(*(layer(a, b, 3, 1) for a, b in pairwise(channels)))
 

@@ -46,7 +46,7 @@ STRIDE = 8
 
 @dataclass(frozen=True)
 class FieldOfView:
-    """What sets the field of view besides the atrous rate: kernel of fc6, filters of fc6 and fc7, pool5a before them.
+    """A row of table 2 without its atrous rate: kernel of fc6, filters of fc6 and fc7, pool5a before them or not.
 
     Source: paper table 2.
     """
@@ -94,7 +94,7 @@ def fully_connected(
 
 
 class DeepLabV1(SegmentationModel):
-    """VGG16 at stride 8, fc6 with holes, fc7, scores.
+    """VGG16 at stride 8, atrous fc6, fc7, scores.
 
     fov       kernel and filters of fc6, a row of table 2
     dilation  atrous rate of fc6
@@ -145,13 +145,13 @@ class MultiScaleBranch(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, h, w) -> (B, out_channels, about h / stride, about w / stride)."""
+        """Compute (B, in_channels, h, w) -> (B, out_channels, about h / stride, about w / stride)."""
         x = self.dropout(F.relu(self.conv3x3(x)))
         x = self.dropout(F.relu(self.conv1x1(x)))
         return x
 
     def forward_dense(self, x: Tensor) -> Tensor:
-        """(B, in_channels, h, w) -> (B, out_channels, h, w): the same convolutions at stride 1."""
+        """Compute (B, in_channels, h, w) -> (B, out_channels, h, w): the same convolutions at stride 1."""
         x = self.dropout(F.relu(F.conv2d(x, self.conv3x3.weight, self.conv3x3.bias, padding=1)))
         x = self.dropout(F.relu(self.conv1x1(x)))
         return x
@@ -168,7 +168,7 @@ class DeepLabV1MSc(SegmentationModel):
     logits_stride = STRIDE
     # The authors train the new layers alone, at ten times the learning rate.
     score_layer_names = ("score", "branches")
-    # Of the branches on the image, pool1, ..., pool4. Source: DeepLab-MSc's train.prototxt.
+    # Strides of the branches on the image, pool1, ..., pool4. Source: DeepLab-MSc's train.prototxt.
     BRANCH_STRIDES = (8, 4, 2, 1, 1)
 
     def __init__(
@@ -212,7 +212,7 @@ class DeepLabV1MSc(SegmentationModel):
     def dense_logits(self, fc7: Tensor, fine: list[Tensor], size: tuple[int, int]) -> LowResLogits:
         """Score fc7 and each branch at the stride of its own map, upsample to `size` and sum.
 
-        A 1x1 convolution of a concatenation is the sum of 1x1 convolutions of its parts, so nothing is learned anew.
+        A 1x1 convolution of a concatenation is the sum of 1x1 convolutions of its parts, so the same weights serve.
         """
         parts = [fc7]
         for branch, x in zip(self.branches, fine, strict=True):

@@ -10,9 +10,9 @@ Paper: https://arxiv.org/abs/1606.00915
 Faithful: on VGG16 four branches fc6-fc7-fc8 of 1024 filters read pool5, at rates 2, 4, 8, 12 (ASPP-S) or 6, 12, 18, 24
 (ASPP-L); LargeFOV is v1's network. On ResNet-101, with strides in the first 1x1 and output stride 8, four 3x3
 convolutions with biases lead from the last map to the classes. Multi-scale: the same network labels the image at 1,
-0.75 and 0.5 of its size, the maximum of the score maps in each cell wins; training adds a loss on each of the three to
-that on their maximum (`loss.aux_weight` 1). Images are padded with their mean color to 32 n + 1 pixels per side (8 n +
-1 for one scale), the authors' 321 and 513, so that the positions of all scales coincide.
+0.75 and 0.5 of its size and keeps the maximum of the score maps at each position; training adds a loss on each of the
+three to the loss on the maximum (`loss.aux_weight` 1). Images are padded with their mean color to 32 n + 1 pixels per
+side (8 n + 1 for one scale), the authors' 321 and 513, so that the positions of all scales coincide.
 
 Deviations: without published weights the backbone starts from He's initialization. Batch normalization learns unless
 `train.freeze_norm` keeps its statistics; scale and shift still learn, the published runs freeze them too. The losses of
@@ -70,7 +70,9 @@ class DeepLabV2(SegmentationModel):
 
     Subclasses set `backbone` and `aspp`.
 
-    scales  of the image; 1 first, then multiples of 1/8 or simpler, as 0.75. Raises ConfigError for others
+    scales  sizes of the image; 1 first, then fractions with denominators up to 8, such as 0.75
+
+    Raises ConfigError for other scales.
     """
 
     import_format = "backbone"
@@ -96,7 +98,7 @@ class DeepLabV2(SegmentationModel):
         self.pad_multiple = STRIDE * math.lcm(*(scale.denominator for scale in self.scales))
 
     def forward_low_res(self, images: Tensor) -> LowResLogits:
-        """Compute logits at every eighth pixel, the maximum over the scales; in training `aux` holds those of each."""
+        """Compute logits at every eighth pixel, the maximum over the scales; in training also those of each scale."""
         x = pad_to_stride(self.preprocess(images), self.pad_multiple)
         logits = [self.aspp(self.backbone(resize_aligned(x, scale))[-1]) for scale in self.scales]
         if len(logits) == 1:
@@ -126,7 +128,7 @@ def resize_aligned(x: Tensor, scale: Fraction) -> Tensor:
 
 
 class DeepLabV2VGG16(DeepLabV2):
-    """VGG16 at stride 8; each branch is fc6 (3x3 with holes), fc7 and fc8 (figure 7)."""
+    """VGG16 at stride 8; each branch is an atrous 3x3 fc6, fc7 and fc8 (figure 7)."""
 
     def __init__(
         self,
@@ -154,7 +156,7 @@ class DeepLabV2VGG16(DeepLabV2):
 
 
 class DeepLabV2ResNet101(DeepLabV2):
-    """ResNet-101 at stride 8; each branch is one 3x3 convolution with holes from its last map to the classes."""
+    """ResNet-101 at stride 8; each branch is one atrous 3x3 convolution from its last map to the classes."""
 
     score_layer_names = ("aspp.branches",)
 

@@ -11,14 +11,14 @@ Faithful: figure 2, tables 1 and 2: 48 low-level channels, two 3x3 of 256, logit
 authors' stem of three 3x3 and the stride in the last unit of a stage; the decoder reads what unit 2 of block 1 adds,
 before its ReLU. Of Xception it reads the second separable convolution of the strided unit; ASPP and decoder are
 separable there (`separable`). `decoder=False` is the encoder alone, as in the ablations. MobileNetV2 has neither atrous
-branches nor a decoder, as released; its other widths are the released ones (`width_mult` 0.5): channels rounded to
-whole numbers instead of multiples of 8, a head of 256 channels (`head_width_mult`).
+branches nor a decoder, as released. At other widths (`width_mult` 0.5) it is the released network too: channels are
+rounded to whole numbers, not to multiples of 8, and the head keeps 256 channels (`head_width_mult`).
 
 Deviations: batch normalization averages over ten steps (torch's momentum of 0.1), the authors' over thousands. With a
 single image in training, batch normalization after the image pooling uses its running statistics. MobileNetV2's norms
 have the eps of torchvision's weights, 1e-5; the authors' have 1e-3 (`norm_eps`). The authors never decay the weights of
 depthwise convolutions (`optimizer.decay_depthwise: false`). With `decoder`, MobileNetV2 gives the output of the last
-block of stride 4; the authors' code reads inside of it, after the depthwise convolution. `head_width_mult`, and
+block of stride 4; the authors' code reads the depthwise convolution inside the block. `head_width_mult`, and
 `width_mult` except on MobileNetV2, are ours.
 """
 
@@ -46,7 +46,7 @@ PAPER = "https://arxiv.org/abs/1802.02611"
 
 
 class Decoder(nn.Module):
-    """Encoder output and reduced low-level map, concatenated, refined by two 3x3. Source: section 3.1, tables 1, 2."""
+    """Encoder output and reduced low-level map, concatenated, then two 3x3. Source: section 3.1, tables 1 and 2."""
 
     def __init__(
         self, in_channels: int, low_level_channels: int, *, reduced_channels: int = 48, separable: bool = False
@@ -59,7 +59,7 @@ class Decoder(nn.Module):
         )
 
     def forward(self, x: Tensor, low_level: Tensor) -> Tensor:
-        """(B, in_channels, h, w) and (B, low_level_channels, H, W) -> (B, in_channels, H, W)."""
+        """Compute (B, in_channels, h, w) and (B, low_level_channels, H, W) -> (B, in_channels, H, W)."""
         x = F.interpolate(x, size=low_level.shape[-2:], mode="bilinear", align_corners=True)
         x = self.refine(torch.cat([x, self.reduce(low_level)], 1))
         return x
@@ -70,8 +70,8 @@ class DeepLabV3Plus(SegmentationModel):
 
     Without a decoder, the logits are at the output stride.
 
-    backbone      with a map of stride 4, the low-level features, and the last map at the output stride
-    atrous_rates  of the ASPP's 3x3 branches, may be empty
+    backbone      network with a map of stride 4, the low-level features, and the last map at the output stride
+    atrous_rates  rates of the ASPP's 3x3 branches, may be empty
     decoder       False for the encoder alone
     separable     depthwise separable 3x3 in ASPP and decoder
     width_mult    factor on the channels of ASPP and decoder
@@ -107,7 +107,7 @@ class DeepLabV3Plus(SegmentationModel):
         self.score = nn.Conv2d(hidden, num_classes, 1)
 
     def forward_low_res(self, images: Tensor) -> LowResLogits:
-        """Compute logits at stride 4; 129 x 129 for the authors' crops of 513."""
+        """Compute logits at stride 4, 129 x 129 for crops of 513; without a decoder at the output stride."""
         features = self.backbone(self.preprocess(images))
         x = self.aspp(features[-1])
         if self.decoder is not None:
@@ -178,7 +178,7 @@ def deeplabv3plus_xception(
 
 @MODELS.register(
     "deeplabv3plus_mobilenetv2",
-    summary="DeepLab v3+ code's small net: MobileNetV2 to 320 channels, image pooling and 1x1, as released.",
+    summary="DeepLab v3+ on MobileNetV2 as released: image pooling and a 1x1 on 320 channels, no decoder.",
     tiny={"width_mult": 0.1, "head_width_mult": 0.1},
     paper=PAPER,
     year=2018,
@@ -198,12 +198,13 @@ def deeplabv3plus_mobilenetv2(
 ) -> DeepLabV3Plus:
     """Build the network of the released code on MobileNetV2; `atrous` adds the 3x3 branches of the ASPP.
 
-    width_mult       the code's depth multiplier, which scales the backbone alone
+    width_mult       the authors' depth multiplier, which scales the backbone alone
     head_width_mult  factor on the channels of the head
     norm_eps         eps of the backbone's norms: 1e-5 for torchvision's weights, 1e-3 for the authors'
     """
-    # last_conv=False leaves out the 1x1 to 1280 channels. The code's rule for multipliers other than 1: 24 * 0.5 is 12,
-    # not 16. Its norms have slim's default eps of 1e-3 in the backbone and 1e-5 in the head.
+    # last_conv=False leaves out the 1x1 to 1280 channels. Multipliers other than 1 do not round to multiples of 8 in
+    # the authors' code: 24 * 0.5 is 12, not 16. Its norms have slim's default eps of 1e-3 in the backbone and 1e-5 in
+    # the head.
     backbone = create_backbone(
         "mobilenetv2",
         in_channels=in_channels,

@@ -1,21 +1,21 @@
 """FRRN: Pohlen et al., "Full-Resolution Residual Networks for Semantic Segmentation in Street Scenes", CVPR 2017.
 
 Two streams run side by side: a residual stream that never leaves full resolution and carries the borders, and a pooling
-stream that is downsampled and upsampled like an encoder-decoder and recognizes. Every unit reads both and adds its
-result back to both.
+stream that is downsampled and upsampled like an encoder-decoder and recognizes objects. Every unit reads both and adds
+its result back to both.
 
 Paper: https://arxiv.org/abs/1611.08323
 
 Faithful: networks A and B (table 1). As in the paper, y is the pooling stream, z the residual stream of 32 channels; RU
-is a residual unit, FRRU a full-resolution residual unit, which reads z through max pooling and answers by a 1x1
-convolution, upsampled by repetition. Between stages y is upsampled as by the authors' Theano, where position i lies on
-pixel 2 i: [0, 1, 2] becomes [0, 0.5, 1, 1.5, 2, 2]. Norms have lasagne's eps, 1e-4. The bootstrapped loss is
-`loss.bootstrap_top_k`. `subsample` downsamples the images (A 4, B 2 on Cityscapes, section 5) and upsamples the logits,
-so that training and scoring happen at one size.
+is a residual unit, FRRU a full-resolution residual unit, which reads z through max pooling and adds to it a 1x1
+convolution of its result, upsampled by repetition. Between stages y is upsampled as by the authors' Theano, where
+position i lies on pixel 2 i: [0, 1, 2] becomes [0, 0.5, 1, 1.5, 2, 2]. Norms have lasagne's eps, 1e-4. The bootstrapped
+loss is `loss.bootstrap_top_k`. `subsample` downsamples the images (A 4, B 2 on Cityscapes, section 5) and upsamples the
+logits, so that training and scoring happen at one size.
 
 Deviations: sizes that are not a multiple of 16 (A) or 32 (B) are padded by repeating the border at the bottom and
 right, and the logits cropped. Images are subsampled by averaging. `base_channels` and `residual_channels` scale the
-network. Pixels are normalized (the authors scale them to 0..1). Fresh weights are He's normal ones (theirs: uniform).
+network. Pixels are normalized (the authors scale them to 0..1). Initial weights are He's normal ones (theirs: uniform).
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ UP_B = ((16, 4, 2), *UP_A)
 
 
 class RU(nn.Module):
-    """Residual unit: x plus two 3x3 convolutions of it, no ReLU after the sum. Source: figure 2.
+    """Residual unit: x plus two 3x3 convolutions of x, no ReLU after the sum. Source: figure 2.
 
-    The shortcut is a bare 1x1 where the channels change.
+    The shortcut is a 1x1 convolution without norm where the channels change.
     """
 
     def __init__(self, in_channels: int, channels: int) -> None:
@@ -59,7 +59,7 @@ class RU(nn.Module):
         self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) -> (B, channels, H, W)."""
+        """Compute (B, in_channels, H, W) -> (B, channels, H, W)."""
         summed: Tensor = self.shortcut(x) + self.norm2(self.conv2(self.conv1(x)))
         return summed
 
@@ -78,7 +78,7 @@ class FRRU(nn.Module):
         self.to_residual = nn.Conv2d(channels, residual_channels, 1)
 
     def forward(self, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """y (B, in_channels, H / stride, W / stride), z (B, residual_channels, H, W) -> the new y, the new z."""
+        """Update y (B, in_channels, H / stride, W / stride) and z (B, residual_channels, H, W); return both."""
         y = self.conv2(self.conv1(torch.cat([y, F.max_pool2d(z, self.stride)], 1)))
         return y, z + F.interpolate(self.to_residual(y), scale_factor=self.stride, mode="nearest")
 
@@ -87,8 +87,8 @@ class FRRN(SegmentationModel):
     """Table 1 from top to bottom; logits at the size of the images divided by `subsample`.
 
     down, up           stages of FRRUs, before and after the coarsest
-    base_channels      of conv1 and the first and last RUs
-    residual_channels  of the residual stream
+    base_channels      channels of conv1 and of the first and last RUs
+    residual_channels  channels of the residual stream
     subsample          factor by which images are downsampled first
     """
 

@@ -49,10 +49,10 @@ Interpolate = Literal["probabilities", "scores"]
 class HypercolumnLayer:
     """A layer of the hypercolumn.
 
-    name    of the layer in the paper
-    index   in the backbone's `features`
-    kernel  of its score layer
-    factor  on its activations
+    name    name of the layer in the paper
+    index   position in the backbone's `features`
+    kernel  kernel size of its score layer
+    factor  fixed factor on its activations
     """
 
     name: str
@@ -71,7 +71,7 @@ VGG16_LAYERS = (
 
 
 class ClassifierGrid(nn.Module):
-    """K x K classifiers, each for its cell of the heat map: the scores of all at every pixel -> one answer per pixel.
+    """K x K classifiers, one per cell of the heat map: combines their scores at a pixel into one answer per pixel.
 
     A pixel interpolates the four classifiers whose cell centers are nearest, fewer at the border.
     Source: paper section 3.
@@ -88,7 +88,7 @@ class ClassifierGrid(nn.Module):
         self.register_buffer("weights", weights, persistent=False)
 
     def forward(self, scores: Tensor) -> Tensor:
-        """Scores (B, K, grid_size^2, h, w) -> logits (B, K, h, w)."""
+        """Compute logits (B, num_classes, h, w) from scores (B, num_classes, grid_size^2, h, w)."""
         if self.interpolate == "scores":
             return (scores * self.weights).sum(2)
         # The mean of probabilities, in logarithms so that none underflows; log 0 = -inf leaves out the other
@@ -99,7 +99,7 @@ class ClassifierGrid(nn.Module):
 class Hypercolumns(SegmentationModel):
     """Score layers on layers of a backbone, summed on a heat map, interpolated over K x K classifiers.
 
-    layers        of the hypercolumn, before fc7
+    layers        layers of the hypercolumn, without fc7, which is always its last
     grid_size     K, classifiers along each axis; 1 for a single one
     heatmap_size  side of the heat map
     input_size    side in pixels of the square that every image is resized to; fc6 covers all of the last map
@@ -107,7 +107,7 @@ class Hypercolumns(SegmentationModel):
     """
 
     logits_stride = 1
-    # All that the authors' later network trains.
+    # The only layers that the authors train in their later network.
     score_layer_names = ("scores",)
 
     def __init__(
@@ -157,7 +157,7 @@ class Hypercolumns(SegmentationModel):
         return [*maps, self.fc(x)]
 
     def forward_low_res(self, images: Tensor) -> LowResLogits:
-        """Compute the heat maps (B, K, heatmap_size, heatmap_size) of images (B, C, H, W).
+        """Compute heat maps (B, num_classes, heatmap_size, heatmap_size) of images (B, C, H, W).
 
         Section 3.2: upsampling is linear, so each map is scored first, at its own size, and its scores are upsampled.
         """
@@ -174,7 +174,7 @@ def resize(x: Tensor, size: int) -> Tensor:
 
 
 def fully_connected(backbone: ChainBackbone, input_size: int, dropout: float) -> nn.Sequential:
-    """Return fc6 over all of the last map, and fc7: one cell. Raises ConfigError for a size that leaves no last map."""
+    """Return fc6 over all of the last map, and fc7: one position. Raises ConfigError for sizes without a last map."""
     kernel = output_size(layers_of(backbone.modules_to()), input_size)
     if kernel < 1:
         what = f"got {input_size}, too small for the poolings of the backbone"

@@ -51,7 +51,7 @@ class PSPNet(SegmentationModel):
 
     stride_in  the convolution of conv3_1 that has the stride: "3x3" or "1x1"
     bins       regions per side in each level of the pyramid
-    auxiliary  a second head on the fourth stage, computed in training only (section 4)
+    auxiliary  whether to build a second head on the fourth stage, computed in training only (section 4)
     """
 
     logits_stride = 8

@@ -2,7 +2,7 @@
 labels.
 
 FCN and DeepLab v3 on a dilated ResNet or MobileNetV3, and LR-ASPP, a light head on MobileNetV3. They carry the papers'
-names but differ from the papers; compare with `fcn.py` and `deeplabv3.py`.
+names but differ from the papers; compare with `models/fcn.py` and `models/deeplabv3.py`.
 
 Paper: https://arxiv.org/abs/1706.05587 (DeepLab v3), https://arxiv.org/abs/1411.4038 (FCN),
 https://arxiv.org/abs/1905.02244 (LR-ASPP)
@@ -63,7 +63,7 @@ class TorchvisionASPP(nn.Module):
         self.project = nn.Sequential(*ConvNormAct(len(self.convs) * hidden, hidden, 1), nn.Dropout(0.5))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, h, w) -> (B, hidden, h, w)."""
+        """Compute (B, in_channels, h, w) -> (B, hidden, h, w)."""
         projected: Tensor = self.project(torch.cat([conv(x) for conv in self.convs], 1))
         return projected
 
@@ -89,7 +89,7 @@ class TorchvisionNet(SegmentationModel):
     aux_classifier: FCNHead | None
 
     def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the middle map, which the auxiliary head reads, and the last map; of a ResNet layer3 and layer4."""
+        """Return the middle map, which the auxiliary head reads, and the last map: layer3 and layer4 of a ResNet."""
         *_, layer3, layer4 = self.backbone(x)
         return layer3, layer4
 
@@ -226,7 +226,7 @@ class LRASPPHead(nn.Module):
 
 
 class TorchvisionLRASPP(SegmentationModel):
-    """MobileNetV3-Large at output stride 16 and LR-ASPP; logits at stride 8, that of the finer map."""
+    """MobileNetV3-Large at output stride 16 and LR-ASPP; logits at stride 8, the stride of the finer map."""
 
     import_format = "torchvision"
     logits_stride = 8

@@ -1,4 +1,4 @@
-"""Layers that several networks share, and the arithmetic of their geometry. Each module is one idea."""
+"""Layers that several networks share, and the arithmetic of their geometry, one topic per module."""
 
 from __future__ import annotations
 

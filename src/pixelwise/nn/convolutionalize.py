@@ -2,7 +2,8 @@
 
 A fully connected layer on a (C, h, w) map is a convolution with an h x w kernel: VGG16's fc6 becomes a 7x7 convolution
 on the 512 channels of pool5, fc7 and fc8 become 1x1. At the classifier's own input size (224) the map of logits is 1x1
-and equal to the classifier's answer; a larger image gives one answer per window.
+and equal to the classifier's logits; a larger image gives one vector of logits per window, as if the classifier slid
+over the image (the "sliding form" of a layer).
 
 Source: FCN (https://arxiv.org/abs/1411.4038), section 3.1 and figure 2.
 """
@@ -18,7 +19,7 @@ from ..errors import ConfigError
 
 
 class Convolutionalized(nn.Module):
-    """A classifier for images of any size. It shares its weights with the classifier that it was made from."""
+    """A classifier as convolutions, for images of any size. It shares the weights of the original classifier."""
 
     def __init__(self, body: nn.Sequential, head: nn.Sequential) -> None:
         super().__init__()

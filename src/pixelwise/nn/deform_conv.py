@@ -86,8 +86,8 @@ def _axis_grid(length: int, kernel: int, *, stride: int, padding: int, dilation:
 def _sample_bilinear(x: Tensor, positions: Tensor) -> Tensor:
     """Sample x (N, C, H, W) at positions (N, k, 2, h, w) -> (N, C, k, h, w); zero outside."""
     num, channels, height, width = x.shape
-    # Positions of the upper left neighbor are constants for the gradient: the share of each neighbor is linear in the
-    # fraction, so that the gradient at a whole position is the one-sided difference to the next neighbor.
+    # The position of the upper left neighbor is a constant for the gradient, and the share of each neighbor is linear
+    # in the fraction, so that the gradient at a whole position is the one-sided difference to the next neighbor.
     corner = positions.detach().floor()
     fraction = positions - corner
     shares = (1 - fraction, fraction)
@@ -133,7 +133,7 @@ class DeformConv2d(nn.Conv2d):
         ):
             if value < 1 or any(number % value for number in channels):
                 expected = " and ".join(map(str, channels))
-                raise ConfigError(name, f"must divide {expected} channels, got {value}", "1 makes no groups")
+                raise ConfigError(name, f"must divide {expected} channels, got {value}", "1 means no groups")
         super().__init__(in_channels, out_channels, kernel, stride, padding, dilation, groups, bias)
         self.modulated = modulated
         self.num_offsets = 2 * offset_groups * kernel * kernel

@@ -60,12 +60,12 @@ class Layer:
 
     @property
     def extent(self) -> int:
-        """Positions that the dilated kernel spans, first to last: 3x3 at dilation 2 spans 5."""
+        """Number of positions from the first to the last of the dilated kernel: 5 for 3x3 at dilation 2."""
         return (self.kernel - 1) * self.dilation + 1
 
     @property
     def coordinates(self) -> CoordMap:
-        """Input position -> output position. Source: Caffe's coord_map.py, derived here from the kernel's center."""
+        """Map from input to output positions. Source: Caffe's coord_map.py, derived here from the kernel's center."""
         half_width = Fraction(self.extent - 1, 2)
         if self.transposed:
             return CoordMap(Fraction(self.stride), half_width - self.padding)
@@ -77,14 +77,14 @@ class Layer:
             return (size - 1) * self.stride + self.extent - 2 * self.padding
         room = size + 2 * self.padding - self.extent
         num_steps = -(-room // self.stride) if self.ceil_mode else room // self.stride
-        # Caffe and torch drop a last window that would see nothing but padding.
+        # Caffe and torch drop a last window that would contain nothing but padding.
         if self.ceil_mode and num_steps * self.stride >= size + self.padding:
             num_steps -= 1
         return num_steps + 1
 
 
 class ReceptiveField(NamedTuple):
-    """The receptive fields of a map: `size` pixels wide, `stride` pixels apart; that of position 0 starts at `start`.
+    """The receptive fields of a map: `size` pixels wide, `stride` pixels apart, the first one from pixel `start` on.
 
     VGG16's pool5: size 212, stride 32, start -90 (90 pixels into the padding).
     """
@@ -126,7 +126,7 @@ def output_size(layers: Iterable[Layer], size: int) -> int:
 
 
 def crop_offset(cropped: CoordMap, onto: CoordMap) -> int:
-    """Return the row (= column) of map `cropped` on which row 0 of map `onto` lies; negative where `onto` begins first.
+    """Return the row (= column) of map `cropped` on which row 0 of map `onto` lies; negative where `onto` starts first.
 
     Both arguments map image positions to positions of their map. Both maps must have the same stride and lie a whole
     number of positions apart. FCN on VGG16: pool4 lies at x/16 + 183/32, fc7 upsampled by two at x/16 + 23/32. The

@@ -1,4 +1,4 @@
-"""Initial weights: what a network starts from where no published weights are loaded."""
+"""Initial weights, for networks that do not start from published weights."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def normal_conv(
 ) -> nn.Conv2d:
     """Return a convolution with weights from N(0, std^2) and zero biases.
 
-    Caffe's gaussian filler; DeepLab's new layers have std 0.01.
+    This is Caffe's gaussian filler; DeepLab's new layers have std 0.01.
     """
     layer = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation)
     nn.init.normal_(layer.weight, std=std)

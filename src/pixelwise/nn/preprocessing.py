@@ -1,7 +1,7 @@
 """Normalization of pixels as the published weights expect it: channel order, mean and standard deviation.
 
-Weights trained with Caffe preprocessing silently lose accuracy under torchvision preprocessing, so it is part of the
-network.
+Weights trained with Caffe preprocessing silently lose accuracy under torchvision preprocessing, so the normalization is
+part of the network.
 """
 
 from __future__ import annotations

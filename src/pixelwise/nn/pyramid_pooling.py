@@ -53,8 +53,8 @@ class ASPP(nn.Module):
     """DeepLab v3's atrous spatial pyramid pooling: a 1x1, a 3x3 per atrous rate and image pooling, side by side.
 
     The branches (256 channels each in the paper) are concatenated and projected by a 1x1. The rates are 6, 12, 18 at
-    output stride 16 and twice as large at 8. `separable` makes the 3x3s depthwise separable, as DeepLab v3+. Sources:
-    v3 section 3.3 and figure 5; v3+ section 3.1.
+    output stride 16 and twice as large at 8. `separable` makes the 3x3s depthwise separable, as in DeepLab v3+.
+    Sources: v3 section 3.3 and figure 5; v3+ section 3.1.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class ASPP(nn.Module):
 
 
 class PyramidPooling(nn.Module):
-    """PSPNet's pyramid pooling: averages over 1x1, 2x2, 3x3 and 6x6 regions, upsampled and joined with the map.
+    """PSPNet's pyramid pooling: averages over 1x1, 2x2, 3x3 and 6x6 regions, upsampled and concatenated with the map.
 
     Each level is reduced by a 1x1 to in_channels / len(bins) channels, so that the output has twice the channels of the
     input (2048 -> 4096). Source: PSPNet section 3.2; corners aligned as in the authors' code.

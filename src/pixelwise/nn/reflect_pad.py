@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def reflect_pad(x: Tensor, before: int, size: tuple[int, int]) -> Tensor:
-    """Pad x (B, C, H, W) to (B, C, *size) by reflection, with `before` rows and columns ahead of the image.
+    """Pad x (B, C, H, W) to (B, C, *size) by reflection, with `before` rows above and columns left of the image.
 
     Like `F.pad(mode="reflect")`, the border row is not repeated: row -1 is row 1. Unlike it, the padding may be wider
     than the image, which is then reflected again and again; a side of one pixel is repeated.

@@ -23,8 +23,8 @@ def shift_and_stitch(net: Callable[[Tensor], Tensor], images: Tensor, factor: in
     """Run a net of stride `factor` on every shift of the images and interlace the maps.
 
     images (B, C, H, W) -> (B, K, h * factor, w * factor), where the net returns (B, K, h, w). Row r of the result comes
-    from the net with its grid shifted by r modulo factor. Beyond the right and lower border the images are continued
-    with zeros.
+    from the run on the image shifted by r modulo `factor` rows. Beyond the right and lower border the images are
+    continued with zeros.
     """
     height, width = images.shape[-2:]
     padded = F.pad(images, (0, factor - 1, 0, factor - 1))
@@ -37,10 +37,10 @@ def shift_and_stitch(net: Callable[[Tensor], Tensor], images: Tensor, factor: in
 def rarefy(net: nn.Module) -> nn.Module:
     """Return a copy of a net with all strides 1 and the later kernels dilated, which gives one output per pixel.
 
-    The net must be a chain of convolutions and poolings (nn.Sequential, nested at will); any other container counts as
-    branches side by side on one map, as in an Inception module. The copy's first output is that of the net, at the same
-    place. Raises ConfigError for layers without a sliding window (linear, adaptive pooling) and for branches of
-    different strides.
+    The net must be a chain of convolutions and poolings (nn.Sequential, nested to any depth); any other container
+    counts as branches side by side on one map, as in an Inception module. The copy's first output is that of the net,
+    at the same place. Raises ConfigError for layers without a sliding window (linear, adaptive pooling) and for
+    branches of different strides.
     """
     net = copy.deepcopy(net)
     if isinstance(net, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):

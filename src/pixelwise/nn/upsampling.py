@@ -49,7 +49,7 @@ class Bilinear:
             # The first and last logit lie on the first and last pixel.
             position = pixels * ((in_size - 1) / max(out_size - 1, 1))
         else:
-            # Each logit is an average of out_size / in_size pixels and lies at the center of them.
+            # Each logit is an average of out_size / in_size pixels and lies at their center.
             position = np.maximum((pixels + 0.5) * (in_size / out_size) - 0.5, 0)
         first = np.minimum(position.astype(np.intp), in_size - 1)
         second = np.minimum(first + 1, in_size - 1)
@@ -81,8 +81,8 @@ class BilinearByFactor:
 class AlignedBilinear:
     """Bilinear interpolation between logits that lie on the pixels 0, stride, 2 * stride, ...: DeepLab's.
 
-    The last logit must lie on or beyond the last pixel: `pad_to_stride` the image first. DeepLab's crop of 321 pixels
-    at stride 8 has 41 logits, on the pixels 0 to 320. Source: Caffe's Interp layer with a zoom factor.
+    The last logit must lie on or beyond the last pixel: call `pad_to_stride` on the image first. DeepLab's crop of 321
+    pixels at stride 8 has 41 logits, on the pixels 0 to 320. Source: Caffe's Interp layer with a zoom factor.
     """
 
     stride: int

@@ -33,9 +33,9 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Curve:
-    """One line: its split, its last value, and its coordinates in SVG's form; a gap begins a new line.
+    """A curve: its split, its last value, and its coordinates as SVG polylines; a gap in the values starts a new line.
 
-    color  number of the page's color: a split has the same one in all charts
+    color  index of the page's color: a split has the same color in all charts
     """
 
     name: str
@@ -60,7 +60,7 @@ class Chart:
 
 
 def read_charts(path: Path) -> list[Chart]:
-    """Return one chart per column of `metrics.csv` with one curve per split; none without a file or a number.
+    """Return one chart per column of `metrics.csv` with one curve per split; empty without a file or numbers.
 
     A killed run may leave half a line, so cells that are not numbers are skipped. Raises ConfigError for a file that is
     not CSV.
@@ -111,7 +111,7 @@ def _chart(title: str, by_split: dict[str, list[Point]]) -> Chart | None:
 
 @dataclass(frozen=True)
 class _Axes:
-    """The ranges of values, and their scale to coordinates of the drawing, in which y points down."""
+    """The ranges of values, and the mapping of values to coordinates of the drawing, where y points down."""
 
     x_low: float
     x_high: float

@@ -31,7 +31,7 @@ _THUMBNAILS = {"image": "jpg", "truth": "png", "prediction": "png"}
 
 @dataclass(frozen=True)
 class Example:
-    """One image of the sheet: its scores, the end of the ranking it is from, and its thumbnails as file contents.
+    """One image of the sheet: its scores, whether it is one of the best, and its thumbnails as file contents.
 
     image (JPEG), truth, prediction (PNG): at most 240 pixels per side; ignored pixels have the taxonomy's ignore color.
     """

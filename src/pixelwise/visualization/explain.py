@@ -1,4 +1,4 @@
-"""Figures that show why a network labels as it does: heat maps, the share of each skip, activations, receptive fields.
+"""Figures that explain the labels of a network: heat maps, the share of each skip, activations, receptive fields.
 
 Source: FCN (https://arxiv.org/abs/1411.4038), figure 2 (heat maps of a classifier) and section 4.2 (skips).
 """
@@ -215,8 +215,8 @@ def draw_receptive_field(
 ) -> Image.Image:
     """Draw the pixels that the label at `pixel` (row, column; by default the center) depends on.
 
-    Outer box: all pixels that can count, from the network's structure. Color: how much they count here, measured by
-    the gradient of the winning class's logit. Inner box: the central pixels that hold 95 % of the gradient.
+    Outer box: all pixels that can influence the label, from the network's structure. Color: their influence in this
+    image, the gradient of the winning class's logit. Inner box: the central pixels that hold 95 % of the gradient.
     Raises InputError for a pixel outside the image.
     """
     height, width = image.shape[:2]

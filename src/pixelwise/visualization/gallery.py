@@ -24,9 +24,9 @@ LONGEST_SIDE = 1280
 
 @dataclass(frozen=True)
 class GalleryImage:
-    """The page's data of one image, so that the image itself need not stay in memory.
+    """The data of one image on the page, so that the image itself need not stay in memory.
 
-    width, height    of the image on the page
+    width, height    size of the image on the page in pixels
     image            a JPEG as data URI
     runs             the label map row by row: class id, number of pixels, class id, number of pixels, ...
     class_fractions  class id and share of the pixels, largest first
@@ -41,7 +41,7 @@ class GalleryImage:
 
 
 def gallery_image(name: str, prediction: Prediction) -> GalleryImage:
-    """Shrink a prediction to the page's size (labels by nearest neighbor, which invents none) and pack it."""
+    """Shrink a prediction to the page's size (labels by nearest neighbor, which creates no new ones) and pack it."""
     height, width = prediction.mask.shape
     factor = min(1, LONGEST_SIDE / max(height, width))
     size = max(1, round(width * factor)), max(1, round(height * factor))
@@ -55,7 +55,7 @@ def gallery_image(name: str, prediction: Prediction) -> GalleryImage:
 
 
 def pack_runs(mask: NDArray[Any]) -> list[int]:
-    """Return class id and length of each run of equal pixels of a label map (H, W), row by row; runs pass row ends."""
+    """Return class id and length of each run of equal pixels in the flattened label map (H, W)."""
     flat = mask.ravel()
     starts = np.flatnonzero(np.r_[True, flat[1:] != flat[:-1]])
     lengths = np.diff(np.r_[starts, flat.size])

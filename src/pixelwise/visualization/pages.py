@@ -1,4 +1,4 @@
-"""The environment of all HTML pages. A page is one file that loads nothing: styles inside, images as data."""
+"""Render HTML pages. A page is one file that loads no other: it contains its styles, and its images as data URIs."""
 
 from __future__ import annotations
 

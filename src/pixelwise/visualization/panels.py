@@ -115,7 +115,7 @@ def heat(values: NDArray[Any], *, low: float, high: float, colormap: int = VIRID
 
 
 def gray(image: NDArray[np.uint8], strength: float = 1.0) -> NDArray[np.uint8]:
-    """Return an image (H, W, 3) RGB without its colors, as (H, W, 3); below strength 1 it fades to white."""
+    """Convert an image (H, W, 3) RGB to gray, as (H, W, 3); a strength below 1 fades it to white."""
     luminance = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
     faded = 255 - (255 - luminance) * strength
     return np.repeat(np.rint(faded).astype(np.uint8)[..., None], 3, 2)

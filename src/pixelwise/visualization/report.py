@@ -18,15 +18,15 @@ from .charts import read_charts
 from .examples import read_examples
 from .pages import grouped, percent, render_page
 
-# A matrix of more classes is neither readable nor small; the most frequent classes are shown.
+# A larger matrix is not readable; only the most frequent classes are shown.
 _MAX_MATRIX = 40
-# A matrix of more classes is drawn in colors alone.
+# A matrix of more classes is drawn without numbers.
 _MAX_NUMBERS = 24
 _PARTS = ("config.yaml", "environment.json", "metrics.csv", "scores.json")
 _TITLE_END = " · pixelwise</title>".encode()
 """How the title of every report ends."""
 _FIX = "give the folder of a run, as `pixelwise train --out` makes it"
-# The scores at the head of the page, in order.
+# The scores at the top of the page, in order.
 _TILES = {
     "mean_iou": "mean IoU",
     "pixel_accuracy": "pixel accuracy",
@@ -124,7 +124,7 @@ def _read_text(path: Path) -> str:
 
 
 def _read_rows(path: Path) -> list[tuple[str, str]]:
-    """Return the values of a JSON object as rows (name, text). Raises ConfigError for another content."""
+    """Return the values of a JSON object as rows (name, text). Raises ConfigError for other content."""
     text = _read_text(path)
     try:
         data = parse_json(text) if text else {}

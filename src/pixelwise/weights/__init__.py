@@ -1,4 +1,4 @@
-"""Weights on disk: checkpoints, model cards, downloads of published weights, import of weights from other libraries.
+"""Weights on disk: checkpoints, model cards, downloads of published weights, import from other libraries.
 
 Reading order: `checkpoint` (safetensors and JSON, never pickle), `model_card`, `published` (addresses and digests),
 `importing`.

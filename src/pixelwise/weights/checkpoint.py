@@ -42,9 +42,9 @@ CARD = "README.md"
 FORMAT = 1
 
 _NEW = "new."
-# Readings of a folder that another process writes to, before giving up.
+# Attempts to read a folder that another process writes to.
 _ATTEMPTS = 5
-# A configuration of 65,535 classes, the most that there can be, has 10 MB.
+# A configuration with 65,535 classes, the maximum, has 10 MB.
 _MAX_CONFIG_BYTES = 32 * 2**20
 _MODEL_KEYS = {"name", "num_classes", "in_channels", "options"}
 # The options come from a file, so a builder may fail in any of these ways; RuntimeError for sizes beyond torch's.
@@ -62,7 +62,7 @@ class Checkpoint:
 
     model     in eval mode, with float32 weights
     taxonomy  the classes of its logits
-    card      what is known about it: title, license, data, recipe, scores; see `model_card.render_card`
+    card      title, license, data, recipe, scores and more; see `model_card.render_card`
     """
 
     model: SegmentationModel
@@ -147,7 +147,7 @@ def is_checkpoint(folder: Path) -> bool:
 def find_checkpoint(path: str | Path) -> Path:
     """Return the checkpoint folder of a run, `checkpoints/best` or else `checkpoints/last`.
 
-    Any other folder is returned itself. Raises CheckpointError if there is no such folder.
+    Any other folder is returned unchanged. Raises CheckpointError if there is no such folder.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -276,7 +276,7 @@ def _bounded_shapes(spec: ModelSpec, stored: Mapping[str, tuple[int, ...]]) -> d
     Raises the errors of building the network, and ValueError if it is far larger than the file.
     """
     longest = max((size for shape in stored.values() for size in shape), default=0)
-    # Any, since a file may hold something else than integers.
+    # Any, because a file may hold other values than integers.
     counts: dict[str, Any] = {"num_classes": spec.num_classes, "in_channels": spec.in_channels}
     for name, count in counts.items():
         if isinstance(count, int) and count > longest:
@@ -309,7 +309,7 @@ def _integers(value: Any) -> Iterator[int]:
 
 
 class _WithoutValues(TorchFunctionMode):
-    """Skip what fills tensors with numbers (`normal_`, `copy_`), which takes most of the time of building a network."""
+    """Skip functions that fill tensors (`normal_`, `copy_`), which take most of the time of building a network."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _TASK = "image-segmentation"
-# The sections of the card, in this order; a card that has no value for one leaves it out.
+# The sections of the card, in this order; sections without a value are left out.
 _SECTIONS = ("data", "intended_use", "recipe", "command", "scores", "limits")
 
 _USE = """## Use

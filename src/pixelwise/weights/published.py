@@ -1,4 +1,4 @@
-"""Published weights: where they are, how a download is verified, what the numbers mean.
+"""Published weights: their addresses, digests, licenses and scores, and verified downloads.
 
 Scores, digests and licenses are as their sources state them; nothing here was measured by this project. A digest is as
 long as its publisher gives it: torchvision puts the first 8 hexadecimal digits of the SHA-256 into the file's name.
@@ -156,7 +156,7 @@ _TABLE = (
     _fcn("fcn8s-heavy-pascal", "mean IU 65.5 on seg11valid, 67.2 on seg12test"),
     _fcn("fcn8s-atonce-pascal", "mean IU 65.4 on seg11valid"),
     _fcn("fcn-alexnet-pascal", "mean IU 48.0 on seg11valid"),
-    # Early fusion (nyud-fcn32s-color-d) is described there, and no address of its file was found.
+    # The README also describes early fusion (nyud-fcn32s-color-d), but gives no address of its file.
     _fcn("nyud-fcn32s-color-heavy", _NO_SCORE, 40, NYUD_COLOR),
     _fcn("nyud-fcn32s-hha-heavy", _NO_SCORE, 40, NYUD_HHA),
     _fcn("nyud-fcn32s-color-hha-heavy", _NO_SCORE, 40, NYUD_COLOR_HHA),
@@ -204,7 +204,7 @@ def verify_published(path: str | Path) -> PublishedWeights | None:
 
 
 def download(weights: PublishedWeights, folder: str | Path, open_url: Opener | None = None) -> Path:
-    """Download the file into `folder` and return its path; a file that is there with the right digest is kept.
+    """Download the file into `folder` and return its path; an existing file with the right digest is kept.
 
     Only https is followed, redirects included. The digest is checked before the file gets its name. Raises
     CheckpointError if no digest is published or the digest differs, ResourceError if the network or the disk fails;
@@ -233,7 +233,7 @@ def download(weights: PublishedWeights, folder: str | Path, open_url: Opener | N
 
 
 def _chunks(url: str, open_url: Opener, by_hand: str) -> Iterator[bytes]:
-    """Yield the content of a URL; every network failure becomes a ResourceError that explains the way out."""
+    """Yield the content of a URL; every network failure becomes a ResourceError that explains a download by hand."""
     num_bytes = 0
     try:
         with open_url(url) as response:
