@@ -42,7 +42,7 @@ def from_pil(image: Image.Image) -> NDArray[np.uint8]:
     """
     name = getattr(image, "filename", "") or "image"
     try:
-        data = _file_behind(image)
+        data = _opened_file(image)
         image.load()
         if data:
             decoded = decode_bytes(name, data)
@@ -56,7 +56,7 @@ def from_pil(image: Image.Image) -> NDArray[np.uint8]:
     return _image_pixels(name, Decoded(upright, b"", bits, orientation=1))
 
 
-def _file_behind(image: Image.Image) -> bytes:
+def _opened_file(image: Image.Image) -> bytes:
     """Return the bytes of the TIFF or 16-bit PNG that Pillow opened; empty for other images, or if the file is gone."""
     if not isinstance(image, ImageFile.ImageFile) or image.format not in ("PNG", "TIFF"):
         return b""
