@@ -162,7 +162,7 @@ def test_frozen_kernels_without_weight_cost_nothing(monkeypatch: pytest.MonkeyPa
 WRONG: list[tuple[tuple[int, ...], tuple[int, ...], list[tuple[int, ...]], str]] = [
     ((2, 3, 8, 8), (1, 4, 8, 8), [], r"got \(2, 3, 8, 8\) and"),
     ((1, 3, 8, 8), (1, 4, 8, 9), [], r"and \(1, 4, 8, 9\)"),
-    ((1, 1, 8, 8), (1, 4, 8, 8), [], "at one size"),
+    ((1, 1, 8, 8), (1, 4, 8, 8), [], "at the same size"),
     ((1, 3, 8, 8), (1, 5, 8, 8), [], "num_classes=5"),
     ((1, 3, 8, 8), (1, 4, 8, 8), [(1, 64, 2)], "expected extra features: 0"),
 ]

@@ -9,7 +9,8 @@ How to read this file:
   `num` blocks of eight floats, `[num x <8 x float>]`, that stays in registers (LLVM cuts a block in two where a chip
   has four lanes). `num` is part of the type, so that each multiple of eight classes is compiled once.
 - `load`, `store`, `plus_times`, `times`, `softmax` are called in `crf/loops.py` like functions. Each has two
-  stages. Its outer body runs when numba infers the types of a loop: it receives *types* and returns the signature and `emit`.
+  stages. Its outer body runs when numba infers the types of a loop: it receives *types* and returns the signature and
+  `emit`.
 - `emit` runs once per compiled loop: it receives the LLVM *values* of the arguments, in the order of the signature.
   Each call of `builder` appends one instruction to the loop. No data pass through Python; no call remains in the code.
 - Helpers that begin with an underscore emit a few instructions each, for one block or for a list of blocks.
