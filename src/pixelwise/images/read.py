@@ -23,7 +23,8 @@ _MIN_16_BIT_TOP = 2**14
 def read_image(path: str | Path) -> NDArray[np.uint8]:
     """Read an image as (H, W, 3) uint8 RGB, upright; the package's docstring lists the conversions.
 
-    Raises ImageError for a file that is missing, damaged, too large or of another format.
+    Raises ImageError for a file that is missing, damaged, too large or of another format, and for pixel values of an
+    unknown range.
     """
     return _image_pixels(path, decode(path))
 

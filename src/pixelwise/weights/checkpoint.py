@@ -270,7 +270,7 @@ def shapes_of(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
 
 
 def _bounded_shapes(spec: ModelSpec, stored: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Return `shapes_of` a specification from a file, which may ask for anything, in bounded time.
+    """Return `shapes_of` an untrusted specification from a file, in bounded time.
 
     stored  the shapes in the weight file
     Raises the errors of building the network, and ValueError if it is far larger than the file.

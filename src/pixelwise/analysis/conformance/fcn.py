@@ -168,7 +168,7 @@ def _field(name: str, layer: str) -> int:
 
 
 def _googlenet_field_with_pool() -> int:
-    """Return that of the last map after the 7x7 average pooling, which FCN drops."""
+    """Return the receptive field of the last map after the 7x7 average pooling, which FCN drops."""
     return receptive_field([*layers_of(classifier("googlenet").modules_to()), Layer(7, 1)]).size
 
 
