@@ -356,7 +356,10 @@ def test_leftovers_of_a_killed_process_are_swept(
 ) -> None:
     put(tmp_path / "a.png")
     (tmp_path / "out").mkdir()
-    (tmp_path / "out/.a.png.tmp-00000000-999999999").write_bytes(b"half")
+    left_over = tmp_path / "out/.a.png.tmp-00000000-pod-a-999999999"
+    left_over.write_bytes(b"half")
+    # Of another host, and much older than a write can take.
+    os.utime(left_over, (1, 1))
     call(capsys, "predict", tmp_path / "a.png", "--out", tmp_path / "out", "--model", checkpoint)
     assert files_below(tmp_path / "out") == ["a.png"]
 
