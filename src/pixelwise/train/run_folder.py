@@ -74,7 +74,12 @@ class RunFolder:
         if not self._has_checkpoint() and not any((self.path / name).exists() for name in (_LOCK, _HOLDER)):
             what = "is not empty and not a run" + (", so there is nothing to resume" if resume else "")
             raise InputError(self.path, what, "choose another --out")
-        if self._has_checkpoint() and not resume:
+        # A run that is held, or was killed, is left to the lock.
+        if not resume and not (self.path / _HOLDER).exists():
+            self._check_no_checkpoint()
+
+    def _check_no_checkpoint(self) -> None:
+        if self._has_checkpoint():
             raise InputError(self.path, "contains a run already", "go on with --resume, or choose another --out")
 
     @contextmanager
@@ -89,7 +94,8 @@ class RunFolder:
         is_new = self._is_empty()
         with new_folder(self.path), self._locked(is_new=is_new):
             # Again, since another process may have trained there until now.
-            self.check_target(resume=resume)
+            if not resume:
+                self._check_no_checkpoint()
             for folder in (self.path, self.last, self.best):
                 make_folder(folder)
                 sweep_temporaries(folder)
