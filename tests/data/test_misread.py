@@ -119,13 +119,13 @@ TWINS = "classes: [{name: a, color: [9, 9, 9]}, {name: b, color: [9, 9, 9]}]\n"
 
 
 def test_two_classes_of_one_color(tmp_path: Path) -> None:
-    """Refused where masks are read by color; otherwise only pictures mix them up."""
+    """Refused where masks are read by color; otherwise only overlays cannot tell them apart."""
     root = _folder(tmp_path, "masks: color\n" + TWINS)
     words = "masks are read by color, but 'a' and 'b' have the same color [9, 9, 9]; fix: give each class"
     assert words in _line(root, ConfigError)
     (root / "classes.yaml").write_text(TWINS)
     assert check_classes(open_dataset(root).split("train")) == [
-        "split train: one color stands for several classes: 'a', 'b'; pictures mix them up"
+        "split train: one color stands for several classes: 'a', 'b'; overlays cannot tell them apart"
     ]
     (root / "classes.yaml").write_text(TWO_COLORS + "ignore_colors: [[128, 0, 0]]\n")
     assert "'car' and ignore_colors have the same color [128, 0, 0]" in _line(root, ConfigError)
@@ -277,7 +277,7 @@ def test_a_missing_file_names_the_near_one(tmp_path: Path, old: str, new: str, w
     assert words in line.partition("similar names exist: ")[2]
 
 
-def test_unicode_forms_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_unicode_forms_of_one_name_are_distinguished(tmp_path: Path) -> None:
     root = _folder(tmp_path)
     composed, decomposed = unicodedata.normalize("NFC", "café"), unicodedata.normalize("NFD", "café")
     (root / "images/train/a.png").rename(root / "images/train" / f"{composed}.png")

@@ -56,7 +56,7 @@ def check_classes(split: Split, *, skip_bad: bool = False) -> list[str]:
 def check_masks(split: Split, *, skip_bad: bool = False) -> list[str]:
     """Return a warning for each way in which the masks of a split may mean something else than what is read.
 
-    - Two classes have one color, so that pictures cannot tell them apart.
+    - Two classes have one color, so that an overlay cannot tell them apart.
     - Some masks hold 0 and 255 and others 0 and 1, while 255 is ignored: their objects would be ignored.
     - Palettes differ between masks that are read as palette indices: a color would be another class in each.
     """
@@ -66,7 +66,7 @@ def check_masks(split: Split, *, skip_bad: bool = False) -> list[str]:
         colors.setdefault(color, []).append(name)
     alike = [listed(map(repr, names)) for names in colors.values() if len(names) > 1]
     if alike:
-        warnings.append(f"{start}one color stands for several classes: {'; '.join(alike[:5])}; pictures mix them up")
+        warnings.append(f"{start}one color stands for several classes: {'; '.join(alike[:5])}; overlays cannot tell them apart")
     masks = [item.mask for item in split.items if item.mask is not None]
     if not split.encoding.by_color:
         odd = odd_palettes(masks)
