@@ -66,7 +66,9 @@ def check_masks(split: Split, *, skip_bad: bool = False) -> list[str]:
         colors.setdefault(color, []).append(name)
     alike = [listed(map(repr, names)) for names in colors.values() if len(names) > 1]
     if alike:
-        warnings.append(f"{start}one color stands for several classes: {'; '.join(alike[:5])}; overlays cannot tell them apart")
+        warnings.append(
+            f"{start}one color stands for several classes: {'; '.join(alike[:5])}; overlays cannot tell them apart"
+        )
     masks = [item.mask for item in split.items if item.mask is not None]
     if not split.encoding.by_color:
         odd = odd_palettes(masks)
