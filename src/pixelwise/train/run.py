@@ -215,8 +215,9 @@ def _fit(trainer: lightning.Trainer, module: TrainingModule, loader: TrainLoader
     try:
         with launch_noted():
             trainer.fit(module, loader)
-    except RuntimeError as error:
-        if "DataLoader worker" in str(error):
+    except (RuntimeError, EOFError) as error:
+        # torch's queue ends with an EOFError if the worker is killed while it sends a batch.
+        if isinstance(error, EOFError) or "DataLoader worker" in str(error):
             what = "a DataLoader worker was killed, most likely out of memory or /dev/shm"
             fix = "lower --data.workers or --data.cache_mib; go on with --resume"
             raise ResourceError("training", what, fix) from error
