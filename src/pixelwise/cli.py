@@ -200,6 +200,13 @@ def describe(error: BaseException, tokens: Sequence[str] = ()) -> tuple[str, int
         what = os.strerror(error.errno) if error.errno else _one_line(error)
         code = ResourceError.exit_code if error.errno in _RESOURCE_ERRNOS else 2
         return f"{error.filename or 'system'}: {what}; fix: check the path, its permissions and the free space", code
+    if "torchvision::" in str(error):
+        # Lightning imports torchvision, whose operators fit one build of torch only.
+        line = "torchvision: was built for another torch than the installed one"
+        fix = (
+            "install both from one index (`pip install --force-reinstall torch torchvision`), or uninstall torchvision"
+        )
+        return f"{line}; fix: {fix}", ResourceError.exit_code
     if isinstance(error, ValueError) and "embedded null" in str(error):
         return "path: contains a null character; fix: give the path without it", 2
     what = f"{type(error).__name__}: {_one_line(error)}"

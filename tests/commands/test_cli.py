@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -253,7 +254,9 @@ def two_class_set(folder: Path, values: str) -> Path:
         for n in range(2):
             mask = np.zeros((32, 48), np.uint8)
             mask[8:20, 10:30] = 255
-            Image.fromarray(np.repeat(mask[..., None], 3, axis=2)).save(folder / f"images/{part}/{part}{n}.png")
+            image = np.repeat(mask[..., None], 3, axis=2)
+            image[0, 0] = n, len(part), 0  # No two images are equal.
+            Image.fromarray(image).save(folder / f"images/{part}/{part}{n}.png")
             Image.fromarray(mask).save(folder / f"masks/{part}/{part}{n}.png")
     (folder / "classes.yaml").write_text(values)
     return folder
@@ -290,6 +293,56 @@ def test_a_class_that_no_mask_holds_is_reported(tmp_path: Path, capsys: pytest.C
     assert capsys.readouterr().err.splitlines() == result.err, "training from Python warns as well"
 
 
+@pytest.mark.parametrize("end", [["--dry-run"], ["--out", "run"]])
+def test_what_validation_needs_is_known_before_the_first_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], end: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = write_dataset(tmp_path / "data")
+    (tmp_path / "run.yaml").write_text(tiny_config(data).to_yaml())
+    shutil.copy(data / "images/train/p2.png", data / "images/val/p1.png")
+    call_line = ["train", "run.yaml", "--train.steps", "1", *end]
+    assert main(call_line) == 0
+    err = capsys.readouterr().err
+    assert "warning: train and val share images with equal pixels: p2.png = p1.png;" in err
+    shutil.rmtree(tmp_path / "run", ignore_errors=True)
+    for path in (data / "masks/val").iterdir():
+        Image.fromarray(np.full((32, 48), 255, np.uint8)).save(path)
+    assert main(call_line) == 2
+    assert "split val: every pixel of every mask is ignored" in capsys.readouterr().err
+    (data / "masks/val/p0.png").write_bytes(b"")
+    assert main(call_line) == 2
+    assert "masks/val/p0.png" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("end", [["--dry-run"], ["--out", "run"]])
+def test_a_torchvision_of_another_build_is_named(tmp_path: Path, end: list[str]) -> None:
+    """As torchvision's own import does where its compiled part cannot be loaded, called by Lightning's."""
+    (tmp_path / "lightning").mkdir()
+    broken = 'raise RuntimeError("operator torchvision::nms does not exist")'
+    (tmp_path / "lightning" / "__init__.py").write_text(broken)
+    data = write_dataset(tmp_path / "data")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    words = [sys.executable, "-c", SHELL, "train", str(data), "--model", "compact", *end]
+    result = subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 3
+    assert result.stderr.startswith("error: torchvision: was built for another torch")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its sockets have no path")
+def test_a_long_folder_for_temporary_files_is_no_obstacle(tmp_path: Path) -> None:
+    config = tiny_config(write_dataset(tmp_path / "data"), data={"workers": 1}, train={"steps": 1})
+    (tmp_path / "run.yaml").write_text(config.to_yaml())
+    long = tmp_path / ("x" * 100) / ("y" * 60)
+    long.mkdir(parents=True)
+    words = [sys.executable, "-c", SHELL, "train", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "run")]
+    environment = {**os.environ, "TMPDIR": str(long)}
+    result = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_dry_run_lists_every_file_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = two_class_set(tmp_path / "data", "classes: [good, {name: defect, value: 255}]\n")
     (data / "images/train/train0.png").write_bytes(b"")
@@ -314,6 +367,7 @@ def test_dry_run_lists_every_file_that_cannot_be_used(tmp_path: Path, capsys: py
         (KeyboardInterrupt(), 4, "interrupted"),
         (MemoryError(), 3, "memory: "),
         (RuntimeError("could not create a primitive"), 3, "memory: "),
+        (RuntimeError("operator torchvision::nms does not exist"), 3, "torchvision: was built for another torch"),
         (ValueError("embedded null byte"), 2, "path: contains a null character"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 3, "memory: "),
         (PermissionError(13, "no", "a.png"), 3, "a.png: Permission denied; fix: "),

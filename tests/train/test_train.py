@@ -25,7 +25,8 @@ from helpers.tiny_data import TINY_COMPACT, TINY_FCN, tiny_config, write_dataset
 from pixelwise.cli import main
 from pixelwise.config import Config, ModelConfig, TrainConfig
 from pixelwise.core import Batch, Taxonomy
-from pixelwise.data import open_dataset
+from pixelwise.data import dataset, open_dataset
+from pixelwise.data.counts import check_dataset
 from pixelwise.errors import (
     CheckpointError,
     ConfigError,
@@ -637,9 +638,9 @@ def test_networks_of_two_images_or_two_masks_are_refused(name: str) -> None:
         build_model(ModelConfig(name, {"width_mult": 1 / 16}), Taxonomy(("a", "b")))
 
 
-def test_an_unreadable_validation_image_costs_no_steps(tmp_path: Path) -> None:
+def test_an_unreadable_validation_image_costs_no_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write_dataset(tmp_path / "data")
-    (data / "images" / "val" / "p1.png").write_bytes(b"no image")
+    during(1, lambda module: (data / "images" / "val" / "p1.png").unlink(missing_ok=True), monkeypatch)
     config = tiny_config(data, train={"save_every": 100})
     with pytest.raises(ImageError, match=r"p1\.png"):
         train(config, tmp_path / "run")
@@ -666,6 +667,48 @@ def test_validation_leaves_out_what_cannot_be_read(tmp_path: Path, capsys: pytes
         validate(model, whole, torch.device("cpu"))
     assert validate(model, whole, torch.device("cpu"), on_read_error="skip").means() == expected.means()
     assert "validation skipped 1 of 3 images" in capsys.readouterr().err
+
+
+def test_unreadable_validation_images_are_skipped_to_the_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_dataset(tmp_path / "data")
+    (data / "images" / "val" / "p1.png").write_bytes(b"no image")
+    with pytest.raises(ImageError, match=r"p1\.png"):
+        train(tiny_config(data), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    config = tiny_config(data, train={"on_read_error": "skip"})
+    train(config, tmp_path / "run")
+    assert "warning: 1 images or masks cannot be used and are skipped: p1" in capsys.readouterr().err
+    finish_run(config, tmp_path / "run")
+    assert [image["key"] for image in json.loads((tmp_path / "run" / "scores.json").read_text())["images"]] == [
+        "p0",
+        "p2",
+    ]
+
+
+@pytest.mark.parametrize("weights_", [[0, 0, 0], [0, 0, 0.5]])
+def test_weights_of_which_nothing_is_learned_are_refused(tmp_path: Path, weights_: list[float]) -> None:
+    data = write_dataset(tmp_path / "data")
+    for path in (data / "masks" / "train").iterdir():
+        # No mask contains class 2, the bar.
+        mask = np.array(Image.open(path))
+        Image.fromarray(np.where(mask == 2, 0, mask).astype(np.uint8)).save(path)
+    with pytest.raises(ConfigError, match=r"--loss\.class_weights: expected a weight above 0"):
+        train(tiny_config(data, loss={"class_weights": weights_}), tmp_path / "run")
+
+
+def test_every_file_is_read_once_before_the_first_step(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    for name in ("read_image", "read_mask"):
+        function = getattr(dataset, name)
+        monkeypatch.setattr(dataset, name, lambda path, *a, f=function, **k: (read.append(path), f(path, *a, **k))[1])
+    whole = open_dataset(data)
+    train_split, val_split = whole.split("train"), whole.split("val")
+    found = check_dataset(whole, train_split, val_split)
+    config = tiny_config(data, loss={"class_weights": "log"}, augment={"tiled_crops": True})
+    make_class_weights(config.loss, train_split, found=found)
+    assert len(read) == len(set(read)) == 2 * (7 + 3)
 
 
 def test_wandb_stays_offline_unless_its_own_variable_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

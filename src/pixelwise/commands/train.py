@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..config import Config, parse_overrides
-from ..errors import ConfigError, InputError, listed
+from ..errors import ConfigError, listed
 from ..recipes import recipe_file
 from ..registry import suggest
 from ._options import OutPath, Switch
@@ -144,28 +144,22 @@ def _print_differences(saved: Path, config: Config, source: str, of_source: Conf
 
 def _dry_run(config: Config) -> int:
     """Read every image and mask of both splits and build the network. Raises InputError if some cannot be used."""
-    from ..data import open_dataset
-    from ..data.counts import check_classes, check_masks
-    from ..train.build import build_model, make_class_weights
+    # What training imports is imported here as well, so that packages that do not fit together are found.
+    import lightning  # noqa: F401
 
+    from ..data import open_dataset
+    from ..data.counts import check_dataset
+    from ..inference.device import find_device
+    from ..train.build import build_model, make_class_weights
+    from ..train.ranks import check_launch
+
+    check_launch(config.train, find_device(config.train.device, "--train.device").type)
     dataset = open_dataset(config.data.path, config.data.format)
-    failures = []
     train_split = dataset.split(config.data.train_split, option="--data.train_split")
     val_split = dataset.split(config.data.val_split, option="--data.val_split")
-    for split in (train_split, val_split):
-        for index in range(len(split)):
-            try:
-                split[index]
-            except InputError as error:
-                failures.append(str(error))
-    for line in failures:
-        print(f"error: {line}", file=sys.stderr)
-    if failures:
-        what = f"{len(failures)} images or masks cannot be used (listed above)"
-        raise InputError(config.data.path, what, "fix or remove them")
-    for line in (*check_classes(train_split), *check_masks(val_split)):
-        print(f"warning: {line}", file=sys.stderr)
-    make_class_weights(config.loss, train_split)
+    skip_bad = config.train.on_read_error == "skip"
+    found = check_dataset(dataset, train_split, val_split, skip_bad=skip_bad)
+    make_class_weights(config.loss, train_split, skip_bad=skip_bad, found=found)
     model = build_model(config.model, dataset.taxonomy)
     count = sum(p.numel() for p in model.parameters())
     print(f"{dataset.name}: all images can be read; {config.model.name} has {count:,} parameters; ready to train")

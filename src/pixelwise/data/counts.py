@@ -1,25 +1,146 @@
-"""Count the pixels of each class, and check before training that every class occurs in the masks."""
+"""One pass over the files of a dataset before training: what is unreadable, which classes occur, what is shared."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
 
 from ..errors import DatasetError, InputError, listed
 from ..images import odd_palettes
-from .dataset import Item, Split
+from .dataset import Dataset, Inspected, Item, Split, must_be_disjoint
+
+_SECONDS_PER_LINE = 20
+_MAX_LINES = 20
 
 
-def check_classes(split: Split, *, skip_bad: bool = False) -> list[str]:
+def inspect_splits(dataset: Dataset, names: Sequence[str]) -> dict[str, list[Inspected]]:
+    """Read the images and masks of some splits once, on all cores; return what was found, by split.
+
+    The images of the splits that must share none with them are read as well, for `check_leaks`.
+    A bar on standard error shows the time that is left; where it is no terminal, a line every half a minute does.
+    """
+    others = [
+        split
+        for split in dataset.splits.values()
+        if split.name not in names
+        and any(must_be_disjoint(n, split.name) or must_be_disjoint(split.name, n) for n in names)
+    ]
+    jobs: list[tuple[Split, Item]] = []
+    seen: set[Path] = set()
+    for split in (*(dataset.split(name) for name in names), *others):
+        for item in split.items:
+            if split.name in names or item.image not in seen:
+                jobs.append((split, item if split.name in names else Item(item.key, item.image)))
+            seen.add(item.image)
+    found: dict[str, list[Inspected]] = {name: [] for name in names}
+    with ThreadPoolExecutor(_num_threads()) as executor:
+        results = executor.map(lambda job: job[0].inspect(job[1]), jobs)
+        try:
+            for (split, _), inspected in zip(jobs, _with_progress(results, len(jobs)), strict=True):
+                found.setdefault(split.name, []).append(inspected)
+        except BaseException:
+            executor.shutdown(wait=False, cancel_futures=True)
+            raise
+    return found
+
+
+def _num_threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _with_progress(results: Iterable[Inspected], total: int) -> Iterator[Inspected]:
+    title = "reading images and masks"
+    if sys.stderr is not None and sys.stderr.isatty():
+        yield from track(results, title, total, console=Console(stderr=True), transient=True)
+        return
+    started = told = time.monotonic()
+    for number, inspected in enumerate(results, 1):
+        yield inspected
+        now = time.monotonic()
+        if now - told > _SECONDS_PER_LINE:
+            told, left = now, (now - started) / number * (total - number)
+            print(f"{title}: {number} of {total}, {left:.0f} seconds left", file=sys.stderr, flush=True)
+
+
+def check_dataset(dataset: Dataset, train: Split, val: Split, *, skip_bad: bool = False) -> list[Inspected]:
+    """Read all images and masks of two splits once, warn of what looks wrong, and return what was found of `train`.
+
+    skip_bad  warn of files that cannot be used, instead of raising their error
+    Raises InputError for files that cannot be used, and DatasetError if nothing can be learned or scored.
+    """
+    found = inspect_splits(dataset, (train.name, val.name))
+    warnings = []
+    names = dict.fromkeys((train.name, val.name))
+    bad = [(i.item, i.error) for name in names for i in found[name] if i.error is not None]
+    if bad and not skip_bad:
+        _refuse([error for _, error in bad], dataset.root)
+    if bad:
+        keys = listed(item.key for item, _ in bad)
+        warnings.append(f"{len(bad)} images or masks cannot be used and are skipped: {keys}; the first: {bad[0][1]}")
+    for name in names:
+        if all(i.error is not None for i in found[name]):
+            fix = "run `pixelwise train DATA --dry-run`, which lists what is wrong"
+            raise DatasetError(name, "no sample of the split can be read", fix)
+    ignore_id = dataset.taxonomy.ignore_id
+    if not any(id_ != ignore_id for i in found[val.name] if i.error is None for id_ in i.pixels):
+        what = "every pixel of every mask is ignored, so that no score can be computed"
+        raise DatasetError(f"split {val.name}", what, "label some pixels, or name another --data.val_split")
+    warnings += check_classes(train, skip_bad=skip_bad, found=found[train.name])
+    if val.name != train.name:
+        warnings += check_masks(val, skip_bad=skip_bad, found=found[val.name])
+    for line in (*warnings, *check_leaks(found)):
+        print(f"warning: {line}", file=sys.stderr)
+    return found[train.name]
+
+
+def _refuse(errors: Sequence[InputError], root: object) -> None:
+    """Raise the error of a single file; of several, print one line for each kind and raise a summary."""
+    if len(errors) == 1:
+        raise errors[0]
+    kinds: dict[tuple[str, str], list[InputError]] = {}
+    for error in errors:
+        kinds.setdefault((error.what, error.fix), []).append(error)
+    for alike in list(kinds.values())[:_MAX_LINES]:
+        more = f" (and {len(alike) - 1} more: {listed(error.subject for error in alike[1:])})" if len(alike) > 1 else ""
+        print(f"error: {alike[0]}{more}", file=sys.stderr)
+    if len(kinds) > _MAX_LINES:
+        print(f"error: ... and {len(kinds) - _MAX_LINES} more", file=sys.stderr)
+    what = f"{len(errors)} images or masks cannot be used (listed above)"
+    raise InputError(root, what, "fix or remove them, or set --train.on_read_error skip")
+
+
+def check_leaks(found: dict[str, list[Inspected]]) -> list[str]:
+    """Return a warning for each two splits that share images under other names, found by their pixels."""
+    warnings = []
+    images = {name: {i.digest: i.item for i in inspected if i.digest} for name, inspected in found.items()}
+    for first, second in combinations(found, 2):
+        if must_be_disjoint(first, second) or must_be_disjoint(second, first):
+            shared = [
+                f"{images[first][digest].image.name} = {images[second][digest].image.name}"
+                for digest in images[first]
+                if digest in images[second]
+            ]
+            if shared:
+                what = f"{first} and {second} share images with equal pixels: {listed(shared)}"
+                warnings.append(f"{what}; keep each image in one split, or its score is that of a seen image")
+    return warnings
+
+
+def check_classes(split: Split, *, skip_bad: bool = False, found: Sequence[Inspected] | None = None) -> list[str]:
     """Return a warning for classes that no mask of the split contains, and those of `check_masks`.
 
     skip_bad  leave out masks that cannot be read, instead of raising their error
+    found     what `inspect_splits` found, to read no mask again
     Raises DatasetError for images without masks, for a single class, and if one of two classes is missing while 255 is
     ignored: such 0/255 masks usually mean 255 as a class.
     """
@@ -31,12 +152,9 @@ def check_classes(split: Split, *, skip_bad: bool = False) -> list[str]:
     if taxonomy.num_classes == 1:
         what = f"has the single class {taxonomy.names[0]!r}: every pixel would get it, whatever the image"
         raise DatasetError(f"split {split.name}", what, "add a class for the rest of the pixels, such as background")
-    warnings = check_masks(split, skip_bad=skip_bad)
-    counts = np.zeros(taxonomy.ignore_id + 1, np.int64)
-    for _, counts_of_mask in _count_ids(split, skip_bad=skip_bad):
-        counts += counts_of_mask
-        if counts[: taxonomy.num_classes].all():
-            return warnings
+    found = inspect_masks(split) if found is None else found
+    warnings = check_masks(split, skip_bad=skip_bad, found=found)
+    counts = _count_ids(split, found, skip_bad=skip_bad)
     unseen = [taxonomy.names[k] for k in np.flatnonzero(counts[: taxonomy.num_classes] == 0)]
     if unseen and taxonomy.num_classes == 2 and 255 in taxonomy.ignored and counts[taxonomy.ignore_id]:
         what = (
@@ -53,7 +171,7 @@ def check_classes(split: Split, *, skip_bad: bool = False) -> list[str]:
     return warnings
 
 
-def check_masks(split: Split, *, skip_bad: bool = False) -> list[str]:
+def check_masks(split: Split, *, skip_bad: bool = False, found: Sequence[Inspected] | None = None) -> list[str]:
     """Return a warning for each way in which the masks of a split may mean something else than what is read.
 
     - Two classes have one color, so that an overlay cannot tell them apart.
@@ -79,11 +197,13 @@ def check_masks(split: Split, *, skip_bad: bool = False) -> list[str]:
     if taxonomy.num_classes == 2 and 255 in taxonomy.ignored and not split.encoding.by_color:
         background = taxonomy.values.index(min(taxonomy.values))
         only_255, labeled = [], False
-        for mask, counts in _count_ids(split, skip_bad=skip_bad):
-            has_object = counts[1 - background] > 0
+        found = inspect_masks(split) if found is None else found
+        _count_ids(split, found, skip_bad=skip_bad)
+        for inspected in found:
+            has_object = 1 - background in inspected.pixels
             labeled = labeled or has_object
-            if counts[taxonomy.ignore_id] and not has_object:
-                only_255.append(mask)
+            if taxonomy.ignore_id in inspected.pixels and not has_object:
+                only_255.append(inspected.item.mask)
         if only_255 and labeled:
             what = f"{len(only_255)} of {len(masks)} masks contain 255, which is ignored, but not class"
             name, value = taxonomy.names[1 - background], taxonomy.values[1 - background]
@@ -92,37 +212,30 @@ def check_masks(split: Split, *, skip_bad: bool = False) -> list[str]:
     return warnings
 
 
-def count_pixels(split: Split, *, skip_bad: bool = False) -> NDArray[np.int64]:
+def count_pixels(
+    split: Split, *, skip_bad: bool = False, found: Sequence[Inspected] | None = None
+) -> NDArray[np.int64]:
     """Count the pixels of each class over the masks of a split, (K,) int64; ignored pixels are not counted.
 
     skip_bad  leave out masks that cannot be read, instead of raising their error
+    found     what `inspect_splits` found, to read no mask again
     """
+    found = inspect_masks(split) if found is None else found
+    return _count_ids(split, found, skip_bad=skip_bad)[: split.taxonomy.num_classes]
+
+
+def inspect_masks(split: Split) -> list[Inspected]:
+    """Read the masks of a split, without the images, on all cores."""
+    with ThreadPoolExecutor(_num_threads()) as executor:
+        return list(executor.map(lambda item: split.inspect(item, image=False), split.items))
+
+
+def _count_ids(split: Split, found: Sequence[Inspected], *, skip_bad: bool) -> NDArray[np.int64]:
+    """Return the number of pixels of every id 0..ignore_id."""
     total = np.zeros(split.taxonomy.ignore_id + 1, np.int64)
-    for _, counts_of_mask in _count_ids(split, skip_bad=skip_bad):
-        total += counts_of_mask
-    return total[: split.taxonomy.num_classes]
-
-
-def _count_ids(split: Split, *, skip_bad: bool) -> Iterator[tuple[Path, NDArray[Any]]]:
-    """Yield each mask file of the split, and the number of its pixels of every id 0..ignore_id.
-
-    Masks are decoded by several threads, a few masks ahead.
-    """
-    items = [item for item in split.items if item.mask is not None]
-    num_threads = os.cpu_count() or 1
-
-    def count(item: Item) -> NDArray[Any] | None:
-        try:
-            mask = split.read_labels(item)
-        except InputError:
-            if not skip_bad:
-                raise
-            return None
-        return None if mask is None else np.bincount(mask.ravel(), minlength=split.taxonomy.ignore_id + 1)
-
-    with ThreadPoolExecutor(num_threads) as executor:
-        for first in range(0, len(items), num_threads):
-            part = items[first : first + num_threads]
-            for item, counts in zip(part, executor.map(count, part), strict=True):
-                if counts is not None and item.mask is not None:
-                    yield item.mask, counts
+    for inspected in found:
+        if inspected.error is not None and not skip_bad:
+            raise inspected.error
+        for id_, count in inspected.pixels.items():
+            total[id_] += count
+    return total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import hashlib
 import os
 import unicodedata
 from collections import Counter
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core import MAX_BORDER_FRACTION, Sample, Taxonomy, size_text
-from ..errors import ConfigError, DatasetError, MaskError, listed
+from ..errors import ConfigError, DatasetError, InputError, MaskError, listed
 from ..images import exif_orientation, file_kind, read_image, read_mask
 from ..registry import suggest
 
@@ -28,6 +29,23 @@ class Item:
     key: str
     image: Path
     mask: Path | None = None
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """What one look at the files of an item found.
+
+    size    (height, width) of the mask, None without one that can be read
+    pixels  class id (or `ignore_id`) -> number of its pixels
+    digest  of the decoded image; empty if it was not read
+    error   of the image, the mask or their sizes
+    """
+
+    item: Item
+    size: tuple[int, int] | None
+    pixels: dict[int, int]
+    digest: bytes
+    error: InputError | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +177,37 @@ class Split(Sequence[Sample]):
         raw = read_mask(item.mask, by_color=self.encoding.by_color)
         return self.encoding.encode(raw, self.taxonomy, item.mask)
 
+    def inspect(self, item: Item, *, image: bool = True) -> Inspected:
+        """Read an item and return what a run has to know of it before the first step; errors are kept, not raised.
+
+        image  False reads the mask alone
+        """
+        error: InputError | None = None
+        size, pixels, digest, image_size = None, {}, b"", None
+        try:
+            mask = self.read_labels(item)
+            if mask is not None:
+                size = mask.shape[0], mask.shape[1]
+                counts = np.bincount(mask.ravel(), minlength=self.taxonomy.ignore_id + 1)
+                pixels = {int(k): int(counts[k]) for k in np.flatnonzero(counts)}
+        except InputError as bad_mask:
+            error = bad_mask
+        if image:
+            try:
+                decoded = np.ascontiguousarray(read_image(item.image))
+                image_size = decoded.shape[:2]
+                digest = hashlib.blake2b(decoded.data, digest_size=16, salt=str(decoded.shape)[:16].encode()).digest()
+                if error is None and size is not None and size != image_size:
+                    error = _size_error(item, decoded.shape[:2], size)
+            except InputError as bad_image:
+                error = bad_image
+        return Inspected(item, size, pixels, digest, error)
+
+    def readable(self) -> Split:
+        """Return the split without the items that cannot be read."""
+        items = [item for item in self.items if self.inspect(item).error is None]
+        return Split(self.name, items, self.taxonomy, self.encoding)
+
     @property
     def has_masks(self) -> bool:
         """Whether every image is labeled."""
@@ -237,7 +286,7 @@ class Dataset:
             found.append(DatasetError(self.root, what, fix))
         leaks = []
         for first, second in combinations(self.splits.values(), 2):
-            if _must_be_disjoint(first.name, second.name) or _must_be_disjoint(second.name, first.name):
+            if must_be_disjoint(first.name, second.name) or must_be_disjoint(second.name, first.name):
                 images = {item.key: item.image for item in second.items}
                 shared = [i.key for i in first.items if i.key in images and _is_same_file(i.image, images[i.key])]
                 if shared:
@@ -301,7 +350,7 @@ def _similarity(name: str, other: str) -> str:
     return ""
 
 
-def _must_be_disjoint(name: str, other: str) -> bool:
+def must_be_disjoint(name: str, other: str) -> bool:
     """Return whether `other` is scored with what was learned or chosen on `name`: a shared image would spoil the score.
 
     Other lists may contain each other: `trainaug` extends `train`, `trainval` contains `val`, `seg11valid` is a part of

@@ -7,9 +7,11 @@ loader has to be saved.
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import lru_cache
@@ -21,7 +23,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..core import Batch, Sample
-from ..errors import DatasetError, InputError, PixelwiseError
+from ..errors import DatasetError, InputError, PixelwiseError, ResourceError, cut, os_reason
 from .border_weights import border_weights, label_instances
 from .dataset import Split
 from .mix import Pair, paste_classes
@@ -74,6 +76,7 @@ class AugmentedDataset(Dataset[TrainingSample]):
     cache_bytes    bytes of decoded samples to keep in memory; those read first are kept
     classmix_prob  probability of pasting half of the classes of a second sample over the first
     tile_size      (height, width) of tiled crops: a draw shows one tile of all images; None draws crops anywhere
+    mask_sizes     (height, width) of each mask, None for one that cannot be read; read from the files if not given
     border_weight  U-Net's w0, and border_sigma its sigma, for the pixel weights; 0 gives none
     """
 
@@ -86,6 +89,7 @@ class AugmentedDataset(Dataset[TrainingSample]):
     cache_bytes: int = 2**31
     classmix_prob: float = 0.0
     tile_size: tuple[int, int] | None = None
+    mask_sizes: Sequence[tuple[int, int] | None] | None = None
     border_weight: float = 0.0
     border_sigma: float = 5.0
     _cached: dict[int, Sample] = field(default_factory=dict, init=False, repr=False)
@@ -102,6 +106,8 @@ class AugmentedDataset(Dataset[TrainingSample]):
     def _mask_size(self, index: int) -> tuple[int, int]:
         """Return (height, width) of a sample, or that of a tile for one that cannot be read and will be skipped."""
         assert self.tile_size is not None, "only tiled crops depend on sizes"
+        if self.mask_sizes is not None:
+            return self.mask_sizes[index] or self.tile_size
         try:
             mask = self.split.read_labels(self.split.items[index])
         except InputError:
@@ -191,6 +197,8 @@ class TrainLoader:
 
     def __init__(self, dataset: AugmentedDataset, batches: ResumableBatchSampler, workers: int) -> None:
         self._running: Iterator[Any] | None = None
+        if workers:
+            _shorten_socket_folder()
         self._batches: DataLoader[Any] = DataLoader(
             _ErrorsAsValues(dataset),
             batch_sampler=batches,
@@ -225,6 +233,29 @@ class TrainLoader:
         for worker in workers:
             if worker.is_alive():
                 worker.kill()
+
+
+def _shorten_socket_folder() -> None:
+    """Let workers meet in /tmp if the folder for temporary files has a longer name than a socket's path may have.
+
+    Workers pass their batches through sockets in that folder. Raises ResourceError if there is no shorter one.
+    """
+    # A socket's path has 103 bytes on macOS, 107 on Linux, of which Python's names below the folder take 32.
+    longest = 70
+    before = tempfile.tempdir
+    if len(os.fsencode(tempfile.gettempdir())) > longest and os.name != "nt":
+        tempfile.tempdir = "/tmp"
+    try:
+        # Made once per process and passed on to its children.
+        folder = multiprocessing.util.get_temp_dir()
+    except OSError as error:
+        what = f"cannot be used: {os_reason(error)}"
+        raise ResourceError(f"folder {tempfile.gettempdir()}", what, "set TMPDIR to a short writable path") from error
+    finally:
+        tempfile.tempdir = before
+    if len(os.fsencode(folder)) > longest + 14 and os.name != "nt":
+        what = f"its path is too long for the sockets of workers: {cut(folder)}"
+        raise ResourceError("TMPDIR", what, "set it to a short path, or set --data.workers 0")
 
 
 @dataclass

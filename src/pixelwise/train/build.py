@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from ..config import AugmentConfig, Config, LossConfig, ModelConfig
 from ..core import LowResLogits, Output, Taxonomy
 from ..data.counts import count_pixels
-from ..data.dataset import Split
+from ..data.dataset import Inspected, Split
 from ..data.instances import InstanceCrops
 from ..data.transforms import Augment, Transform
-from ..errors import CheckpointError, ConfigError, listed
+from ..errors import CheckpointError, ConfigError, listed, shown
 from ..models import MODELS, create_model
 from ..models.base import SegmentationModel
 from ..weights.checkpoint import find_checkpoint, load_checkpoint, shapes_of
@@ -177,8 +177,13 @@ def training_transform(settings: AugmentConfig, ignore_id: int) -> Transform:
     return augment if settings.instance_crops == "none" else InstanceCrops(augment, settings.instance_crops, ignore_id)
 
 
-def make_class_weights(settings: LossConfig, split: Split, *, skip_bad: bool = False) -> Tensor | None:
-    """Return the class weights (K,) float32 of the loss, or None; `skip_bad` as in `count_pixels`."""
+def make_class_weights(
+    settings: LossConfig, split: Split, *, skip_bad: bool = False, found: Sequence[Inspected] | None = None
+) -> Tensor | None:
+    """Return the class weights (K,) float32 of the loss, or None; `skip_bad` and `found` as in `count_pixels`.
+
+    Raises ConfigError if no class that occurs has a weight: nothing would be learned.
+    """
     scheme, count = settings.class_weights, split.taxonomy.num_classes
     if scheme == "none":
         return None
@@ -186,5 +191,10 @@ def make_class_weights(settings: LossConfig, split: Split, *, skip_bad: bool = F
         if len(scheme) != count:
             what = f"expected {count} numbers, one per class, got {scheme}"
             raise ConfigError("--loss.class_weights", what, "give one number of 0 or more per class")
+        counts = None if found is None else count_pixels(split, skip_bad=skip_bad, found=found)
+        if not any(weight > 0 and (counts is None or counts[k]) for k, weight in enumerate(scheme)):
+            what = f"expected a weight above 0 for a class that occurs in split {split.name}, got {shown(scheme)}"
+            raise ConfigError("--loss.class_weights", what, "nothing would be learned: give one number per class")
         return torch.tensor(scheme, dtype=torch.float32)
-    return class_weights_from_counts(torch.from_numpy(count_pixels(split, skip_bad=skip_bad)), scheme)
+    counts = count_pixels(split, skip_bad=skip_bad, found=found)
+    return class_weights_from_counts(torch.from_numpy(counts), scheme)

@@ -39,6 +39,8 @@ def finish_run(config: Config, out: str | Path) -> FinishedRun:
     folder = find_checkpoint(out)
     dataset = open_dataset(config.data.path, config.data.format)
     split = dataset.split(config.data.val_split)
+    if config.train.on_read_error == "skip":
+        split = split.readable()
     segmenter = load(folder, device=config.train.device, precision="float32")
     evaluation = evaluate_model(segmenter, split, dataset=dataset.name, model=str(folder))
     write_scores(Path(out) / "scores.json", evaluation)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -25,8 +24,8 @@ from lightning.pytorch.callbacks import Callback
 from ..config import Config
 from ..core import Batch
 from ..data import open_dataset
-from ..data.counts import check_classes, check_masks
-from ..data.dataset import Dataset, Split
+from ..data.counts import check_dataset
+from ..data.dataset import Dataset, Inspected, Split
 from ..data.loader import AugmentedDataset, ResumableBatchSampler, TrainLoader
 from ..errors import CheckpointError, ConfigError, DatasetError, InputError, Interrupted, ResourceError
 from ..evaluation.metrics import Scores
@@ -67,16 +66,16 @@ def train(config: Config, out: str | Path, *, resume: bool = False, command: str
     train_split = dataset.split(config.data.train_split, option="--data.train_split")
     val_split = dataset.split(config.data.val_split, option="--data.val_split")
     _require_masks(train_split, val_split)
+    inspected: list[Inspected] | None = None
     if is_first_rank and not resume:
-        for line in (*check_classes(train_split, skip_bad=skip_bad), *check_masks(val_split, skip_bad=skip_bad)):
-            print(f"warning: {line}", file=sys.stderr)
+        inspected = check_dataset(dataset, train_split, val_split, skip_bad=skip_bad)
 
     lock = folder.opened(resume, data=dataset.root) if is_first_rank else nullcontext()
     with signals.caught(), lock, _denormals_flushed():
         # Model and, made by `TrainingModule`: loss, optimizer (schedule.py), EMA; restored if the run is resumed
         torch.manual_seed(settings.seed)
         state = _read_state(config, folder, train_split, val_split) if resume else None
-        class_weights = make_class_weights(config.loss, train_split, skip_bad=skip_bad)
+        class_weights = make_class_weights(config.loss, train_split, skip_bad=skip_bad, found=inspected)
         resumed = folder.last if state and is_checkpoint(folder.last) else None
         model = build_model(config.model, dataset.taxonomy, resumed)
         module = TrainingModule(model, config, dataset.taxonomy.ignore_id, class_weights=class_weights, device=device)
@@ -103,7 +102,11 @@ def train(config: Config, out: str | Path, *, resume: bool = False, command: str
             trainer = _make_trainer(
                 config, folder, step=module.step, device=device, precision=precision, callbacks=callbacks
             )
-            loader = _make_loader(config, train_split, trainer, step=module.step)
+            loader = _make_loader(config, train_split, trainer, step=module.step, inspected=inspected)
+            if is_first_rank:
+                images = f"{len(train_split)} images of split {train_split.name}, {len(val_split)} of {val_split.name}"
+                steps = f"steps {module.step + 1} to {settings.steps}"
+                print(f"training {config.model.name} on {images}: {steps}", flush=True)
             _fit(trainer, module, loader)
             if is_first_rank:
                 folder.write_environment(precision=precision, device=device, skipped_images=module.num_skipped)
@@ -156,7 +159,9 @@ def _denormals_flushed() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-def _make_loader(config: Config, split: Split, trainer: lightning.Trainer, *, step: int) -> TrainLoader:
+def _make_loader(
+    config: Config, split: Split, trainer: lightning.Trainer, *, step: int, inspected: list[Inspected] | None
+) -> TrainLoader:
     """Return the augmented batches of this rank that are left after `step` steps; worker processes make them."""
     data, augment, settings = config.data, config.augment, config.train
     samples = AugmentedDataset(
@@ -168,6 +173,7 @@ def _make_loader(config: Config, split: Split, trainer: lightning.Trainer, *, st
         cache_bytes=data.cache_mib * 2**20 // max(data.workers, 1),
         classmix_prob=augment.classmix_prob,
         tile_size=(augment.crop[0], augment.crop[1]) if augment.tiled_crops else None,
+        mask_sizes=None if inspected is None else [found.size for found in inspected],
         border_weight=config.loss.border_weight,
         border_sigma=config.loss.border_sigma,
     )
