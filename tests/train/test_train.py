@@ -700,9 +700,16 @@ def test_weights_of_which_nothing_is_learned_are_refused(tmp_path: Path, weights
 
 def test_every_file_is_read_once_before_the_first_step(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
+
+    def noted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def reading(path: Path, **options: Any) -> Any:
+            read.append(path)
+            return function(path, **options)
+
+        return reading
+
     for name in ("read_image", "read_mask"):
-        function = getattr(dataset, name)
-        monkeypatch.setattr(dataset, name, lambda path, *a, f=function, **k: (read.append(path), f(path, *a, **k))[1])
+        monkeypatch.setattr(dataset, name, noted(getattr(dataset, name)))
     whole = open_dataset(data)
     train_split, val_split = whole.split("train"), whole.split("val")
     found = check_dataset(whole, train_split, val_split)
