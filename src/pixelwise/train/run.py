@@ -104,9 +104,7 @@ def train(config: Config, out: str | Path, *, resume: bool = False, command: str
             )
             loader = _make_loader(config, train_split, trainer, step=module.step, inspected=inspected)
             if is_first_rank:
-                images = f"{len(train_split)} images of split {train_split.name}, {len(val_split)} of {val_split.name}"
-                steps = f"steps {module.step + 1} to {settings.steps}"
-                print(f"training {config.model.name} on {images}: {steps}", flush=True)
+                _print_start(config, train_split, val_split, step=module.step)
             _fit(trainer, module, loader)
             if is_first_rank:
                 folder.write_environment(precision=precision, device=device, skipped_images=module.num_skipped)
@@ -114,6 +112,12 @@ def train(config: Config, out: str | Path, *, resume: bool = False, command: str
             what = f"stopped by {signal.Signals(signals.received).name} after step {module.step}, state saved"
             raise Interrupted(folder.path, what, "go on with --resume")
         return after_step.scores
+
+
+def _print_start(config: Config, train_split: Split, val_split: Split, *, step: int) -> None:
+    """Print what is trained on what, as a first sign of life: the first step may take a while."""
+    images = f"{len(train_split)} images of split {train_split.name}, {len(val_split)} of {val_split.name}"
+    print(f"training {config.model.name} on {images}: steps {step + 1} to {config.train.steps}", flush=True)
 
 
 def _require_utf8(out: str | Path) -> None:
