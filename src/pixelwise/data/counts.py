@@ -63,12 +63,12 @@ def _with_progress(results: Iterable[Inspected], total: int) -> Iterator[Inspect
     if sys.stderr is not None and sys.stderr.isatty():
         yield from track(results, title, total, console=Console(stderr=True), transient=True)
         return
-    started = told = time.monotonic()
+    started = printed = time.monotonic()
     for number, inspected in enumerate(results, 1):
         yield inspected
         now = time.monotonic()
-        if now - told > _SECONDS_PER_LINE:
-            told, left = now, (now - started) / number * (total - number)
+        if now - printed > _SECONDS_PER_LINE:
+            printed, left = now, (now - started) / number * (total - number)
             print(f"{title}: {number} of {total}, {left:.0f} seconds left", file=sys.stderr, flush=True)
 
 
