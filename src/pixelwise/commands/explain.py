@@ -139,14 +139,10 @@ def _explain_classifier(
     backbone = BACKBONES.create(name, num_classes=IMAGENET_CLASSES)
     if not isinstance(backbone, ClassifierBackbone):
         raise ConfigError(name, "is not an image classifier", "choose one of vgg16, alexnet, googlenet")
-    load_classifier(backbone, weights)
-    # Caffe files expect BGR; torchvision's GoogLeNet was trained with the normalization of TensorFlow.
-    spec = "caffe" if weights.suffix == ".caffemodel" else "torchvision"
-    if name == "googlenet_torchvision" and spec == "torchvision":
-        spec = "tensorflow"
+    preprocessing = load_classifier(backbone, weights).preprocessing
     figures = {}
     for k in numbers:
-        probability = classifier_probability(backbone, pixels, class_index=k, preprocessing=spec)
+        probability = classifier_probability(backbone, pixels, class_index=k, preprocessing=preprocessing)
         figures[f"heatmap_class_{k}.png"] = draw_heat_map(pixels, probability, name=f"class {k}")
     return figures
 

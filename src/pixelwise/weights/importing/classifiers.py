@@ -8,6 +8,7 @@ classifiers.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -65,7 +66,8 @@ def load_classifier(backbone: ClassifierBackbone, path: str | Path) -> Report:
         raise ConfigError("backbone", "was built without a classifier", "create it with num_classes=1000")
     file = read_weight_file(path)
     fix = "create the backbone that the file was made for, with its number of classes"
-    return load_mapped(backbone, file, map_classifier(backbone, file), fix)
+    report = load_mapped(backbone, file, map_classifier(backbone, file), fix)
+    return replace(report, preprocessing=file_preprocessing(file))
 
 
 def map_classifier(backbone: ClassifierBackbone, file: WeightFile) -> KeyMapping:
@@ -83,8 +85,7 @@ def import_backbone(file: WeightFile, request: Request) -> Imported:
 
     Raises CheckpointError that lists what is missing, mis-shaped, or belongs to no classifier.
     """
-    default = "caffe" if file.is_caffe else torch_preprocessing(file)
-    options = {"preprocessing": default, **request.options}
+    options = {"preprocessing": file_preprocessing(file), **request.options}
     model = ModelSpec(request.name, request.num_classes or VOC_CLASSES, request.in_channels or 3, options).build()
     backbone = model.get_submodule("backbone")
     assert isinstance(backbone, ClassifierBackbone), f"{request.name} declares a backbone to import"
@@ -118,6 +119,11 @@ def leftover(file: WeightFile) -> dict[str, str]:
         last = [name for name in file.arrays if name.rpartition(".")[0] in CAFFE_LAST_LAYERS]
         dropped |= dict.fromkeys(last, LAST_LAYER_REASON)
     return dropped
+
+
+def file_preprocessing(file: WeightFile) -> str:
+    """Return the pixel normalization that a classifier's file was trained with."""
+    return "caffe" if file.is_caffe else torch_preprocessing(file)
 
 
 def torch_preprocessing(file: WeightFile) -> str:

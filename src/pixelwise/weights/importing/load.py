@@ -139,7 +139,8 @@ class KeyMapping:
 class Report:
     """What was done with a file: array names `loaded`, `checked`, `dropped` (with the reason), state names `fresh`.
 
-    stripped  parts that were removed from the names, each with the number of names
+    stripped       parts that were removed from the names, each with the number of names
+    preprocessing  the pixel normalization that the file was trained with; empty where the caller chose it
     """
 
     loaded: tuple[str, ...]
@@ -148,6 +149,7 @@ class Report:
     fresh: tuple[str, ...]
     num_values: int
     stripped: Mapping[str, int] = field(default_factory=dict)
+    preprocessing: str = ""
 
 
 @dataclass(frozen=True)
