@@ -162,7 +162,8 @@ def _dry_run(config: Config) -> int:
     make_class_weights(config.loss, train_split, skip_bad=skip_bad, found=found)
     model = build_model(config.model, dataset.taxonomy)
     count = sum(p.numel() for p in model.parameters())
-    print(f"{dataset.name}: all images can be read; {config.model.name} has {count:,} parameters; ready to train")
+    read = "images that cannot be used are skipped" if skip_bad else "all images can be read"
+    print(f"{dataset.name}: {read}; {config.model.name} has {count:,} parameters; ready to train")
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -43,7 +42,7 @@ def inspect_splits(dataset: Dataset, names: Sequence[str]) -> dict[str, list[Ins
                 jobs.append((split, item if split.name in names else Item(item.key, item.image)))
             seen.add(item.image)
     found: dict[str, list[Inspected]] = {name: [] for name in names}
-    with ThreadPoolExecutor(_num_threads()) as executor:
+    with ThreadPoolExecutor() as executor:
         results = executor.map(lambda job: job[0].inspect(job[1]), jobs)
         try:
             for (split, _), inspected in zip(jobs, _with_progress(results, len(jobs)), strict=True):
@@ -52,10 +51,6 @@ def inspect_splits(dataset: Dataset, names: Sequence[str]) -> dict[str, list[Ins
             executor.shutdown(wait=False, cancel_futures=True)
             raise
     return found
-
-
-def _num_threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _with_progress(results: Iterable[Inspected], total: int) -> Iterator[Inspected]:
@@ -226,7 +221,7 @@ def count_pixels(
 
 def inspect_masks(split: Split) -> list[Inspected]:
     """Read the masks of a split, without the images, on all cores."""
-    with ThreadPoolExecutor(_num_threads()) as executor:
+    with ThreadPoolExecutor() as executor:
         return list(executor.map(lambda item: split.inspect(item, image=False), split.items))
 
 
