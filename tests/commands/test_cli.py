@@ -283,6 +283,17 @@ def test_0_255_masks_that_say_so_are_taken(tmp_path: Path, capsys: pytest.Captur
     assert "ready to train" in result.out
 
 
+def test_a_dry_run_that_skips_a_file_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_dataset(tmp_path / "data")
+    (data / "images" / "train" / "p1.png").write_bytes(b"no image")
+    options = "--model", "compact", "--train.on_read_error", "skip", "--dry-run"
+    result = call(capsys, "train", data, *options)
+    assert result.code == 0
+    assert "skipped: p1" in result.err[0]
+    assert "all images can be read" not in result.out
+    assert "ready to train" in result.out
+
+
 def test_a_class_that_no_mask_holds_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = two_class_set(tmp_path / "data", "classes: [good, {name: defect, value: 255}, {name: crack, value: 9}]\n")
     result = call(capsys, "train", data, "--model", "compact", "--dry-run")
