@@ -225,50 +225,6 @@ def test_a_missing_split_can_be_added_or_replaced(tmp_path: Path) -> None:
     assert caught.value.fix == "add images to a split 'val', or set --data.val_split to one of train"
 
 
-def test_no_classes_file_shows_the_values_and_a_ready_one(tmp_path: Path) -> None:
-    root = _own_folder(tmp_path)
-    (root / "classes.yaml").unlink()
-    mask = _mask(0, 3, 3)
-    mask[0, 2] = 255
-    _put(root / "masks/train/a0.png", mask)
-    message = _message(root)
-    assert "has no classes.yaml; 4 of its masks contain the values 0, 1, 3, 255" in message
-    ready = message.partition("write classes.yaml as ")[2]
-    assert (
-        ready
-        == "{classes: [{name: class0, value: 0}, {name: class1, value: 1}, {name: class3, value: 3}], ignore: [255]}"
-    )
-    (root / "classes.yaml").write_text(ready)
-    assert labels(open_dataset(root).split("train")) == np.where(mask == 3, 2, mask).tolist()
-
-
-def test_the_proposal_for_0_255_makes_255_a_class(tmp_path: Path) -> None:
-    root = _own_folder(tmp_path, ("train",))
-    (root / "classes.yaml").write_text(_ready(root, _mask(0, 255)))
-    assert labels(open_dataset(root).split("train")) == _mask(0, 1).tolist()
-
-
-def test_the_proposal_for_colors(tmp_path: Path) -> None:
-    root = _own_folder(tmp_path, ("train",))
-    colors = np.zeros((4, 6, 3), np.uint8)
-    colors[:2] = (255, 255, 0)
-    ready = _ready(root, colors)
-    assert ready == "{masks: color, classes: [{name: class0, color: [0, 0, 0]}, {name: class1, color: [255, 255, 0]}]}"
-    (root / "classes.yaml").write_text(ready)
-    assert labels(open_dataset(root).split("train")) == [[1] * 6] * 2 + [[0] * 6] * 2
-    (root / "classes.yaml").write_text(
-        "{masks: color, ignore_colors: [[0, 0, 0]], classes: [{name: sun, color: [255, 255, 0]}]}"
-    )
-    assert labels(open_dataset(root).split("train")) == [[0] * 6] * 2 + [[255] * 6] * 2
-
-
-def _ready(root: Path, mask: np.ndarray) -> str:
-    for path in (root / "masks/train").iterdir():
-        _put(path, mask)
-    (root / "classes.yaml").unlink()
-    return _message(root).partition("write classes.yaml as ")[2]
-
-
 @pytest.mark.parametrize(
     ("text", "words"),
     [

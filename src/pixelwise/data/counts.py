@@ -68,7 +68,7 @@ def _with_progress(results: Iterable[Inspected], total: int) -> Iterator[Inspect
 
 
 def check_dataset(dataset: Dataset, train: Split, val: Split, *, skip_bad: bool = False) -> list[Inspected]:
-    """Read all images and masks of two splits once, warn of what looks wrong, and return what was found of `train`.
+    """Read all images and masks of two splits once, print notes and warnings, and return what was found of `train`.
 
     skip_bad  warn of files that cannot be used, instead of raising their error
     Raises InputError for files that cannot be used, and DatasetError if nothing can be learned or scored.
@@ -93,8 +93,8 @@ def check_dataset(dataset: Dataset, train: Split, val: Split, *, skip_bad: bool 
     warnings += check_classes(train, skip_bad=skip_bad, found=found[train.name])
     if val.name != train.name:
         warnings += check_masks(val, skip_bad=skip_bad, found=found[val.name])
-    for line in (*warnings, *check_leaks(found)):
-        print(f"warning: {line}", file=sys.stderr)
+    for line in (*dataset.notes, *(f"warning: {line}" for line in (*warnings, *check_leaks(found)))):
+        print(line, file=sys.stderr)
     return found[train.name]
 
 

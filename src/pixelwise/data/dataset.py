@@ -221,12 +221,14 @@ class Dataset:
     name    of its format
     root    the folder that it was found in
     splits  by name
+    notes   lines that a user should read: what was inferred and is written nowhere
     """
 
     name: str
     root: Path
     taxonomy: Taxonomy
     splits: Mapping[str, Split] = field(repr=False)
+    notes: tuple[str, ...] = ()
 
     def split(self, name: str, *, option: str = "") -> Split:
         """Return the split of that name. Raises DatasetError listing the existing ones.

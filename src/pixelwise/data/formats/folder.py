@@ -5,21 +5,16 @@
 
 classes.yaml holds `classes` (a name, or {name, color, value}, each), optionally `ignore` (file values), and for masks
 drawn in colors `masks: color` and `ignore_colors` (RGB triples). In its place, classes.txt holds one name per line;
-CVAT's labelmap.txt is read too.
+CVAT's labelmap.txt is read too. Without any of them, the classes are inferred from the masks (`inferred_classes`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-import numpy as np
-
-from ...core import MAX_BORDER_FRACTION, Taxonomy
-from ...errors import DatasetError, InputError
-from ...images import IMAGE_SUFFIXES, file_kind, read_mask
-from ..dataset import Dataset, Item, MaskEncoding, Split, pack_colors
+from ...errors import DatasetError
+from ...images import IMAGE_SUFFIXES, file_kind
+from ..dataset import Dataset, Item, Split
 from .base import (
     DATASETS,
     DatasetFormat,
@@ -31,12 +26,10 @@ from .base import (
     resolve_inside,
     split_pair,
 )
+from .inferred_classes import infer_classes
 
 _SPLITS = ("train", "val", "test")
 _OTHER_NAMES = {"training": "train", "validation": "val", "valid": "val", "dev": "val", "testing": "test"}
-# Masks that are read, and values that are listed, to propose a classes.yaml.
-_MAX_MASKS = 24
-_MAX_VALUES = 64
 
 
 @DATASETS.register("folder", tiny={})
@@ -65,9 +58,15 @@ class Folder(DatasetFormat):
         if not splits:
             what, fix = "has neither images/train nor train.txt", "sort the images into train and val, or list them"
             raise DatasetError(root, what, fix)
-        taxonomy, encoding = _read_classes(root, splits)
+        if found := read_classes(root):
+            taxonomy, encoding = found
+            notes: tuple[str, ...] = ()
+        else:
+            files = dict.fromkeys(item.mask for items in splits.values() for item in items if item.mask is not None)
+            taxonomy, encoding, note = infer_classes(root, [path for path in files if file_kind(path) == "file"])
+            notes = (note,)
         named = {name: Split(name, items, taxonomy, encoding) for name, items in splits.items()}
-        return Dataset("folder", root, taxonomy, named)
+        return Dataset("folder", root, taxonomy, named, notes)
 
 
 def _check_split_names(images: Path, masks: Path) -> None:
@@ -93,47 +92,3 @@ def _item(root: Path, image: str, mask: str | None) -> Item:
     # The names of missing files, for the message.
     path = root / "images" / name if has_suffix else find_image(image_stem) or Path(f"{image_stem}.*")
     return Item(stem, path, find_image(mask_stem) or Path(f"{mask_stem}.png"))
-
-
-def _read_classes(root: Path, splits: Mapping[str, list[Item]]) -> tuple[Taxonomy, MaskEncoding]:
-    if found := read_classes(root):
-        return found
-    masks = [i.mask for items in splits.values() for i in items if i.mask is not None and file_kind(i.mask) == "file"]
-    raise _missing_classes(root, masks[:: max(1, len(masks) // _MAX_MASKS)][:_MAX_MASKS])
-
-
-def _missing_classes(root: Path, masks: list[Path]) -> DatasetError:
-    """Return the error of a dataset without classes.yaml: values or colors of some masks, and a file to start from."""
-    codes: dict[str, set[int]] = {"values": set(), "colors": set()}
-    # Whether 255 covers no more than a border in every mask.
-    is_border = True
-    for path in masks:
-        try:
-            raw = read_mask(path)
-        except InputError:
-            # Reported by the check of the dataset.
-            continue
-        is_gray = raw.ndim == 2 or bool((raw == raw[..., :1]).all())
-        pixels = (raw if raw.ndim == 2 else raw[..., 0]) if is_gray else pack_colors(raw)
-        codes["values" if is_gray else "colors"] |= set(np.unique(pixels).tolist())
-        is_border = is_border and not (is_gray and (pixels == 255).mean() > MAX_BORDER_FRACTION)
-    # If any mask is drawn in colors, gray ones are not looked at.
-    kind = "colors" if codes["colors"] else "values"
-    values: list[Any] = sorted(codes[kind])
-    if kind == "colors":
-        values = [[code >> 16, code >> 8 & 255, code & 255] for code in values]
-    shown = ", ".join(map(str, values[:_MAX_VALUES])) + (", ..." if len(values) > _MAX_VALUES else "")
-    found = f"{len(masks)} of its masks contain the {kind} {shown}" if values else "and no mask could be read"
-    if not values or len(values) > _MAX_VALUES:
-        proposal = (
-            "{classes: [background, name, ...]}; masks must contain one class per pixel, drawn without antialiasing"
-        )
-    elif kind == "colors":
-        rows = ", ".join(f"{{name: class{k}, color: {color}}}" for k, color in enumerate(values))
-        proposal = f"{{masks: color, classes: [{rows}]}}"
-    else:
-        # 255 is a class if it is one of two values, or covers more than a border.
-        ignored = [255] if 255 in values and len(values) > 2 and is_border else []
-        rows = ", ".join(f"{{name: class{value}, value: {value}}}" for value in values if value not in ignored)
-        proposal = f"{{classes: [{rows}], ignore: {ignored}}}"
-    return DatasetError(root, f"has no classes.yaml; {found}", f"write classes.yaml as {proposal}")
