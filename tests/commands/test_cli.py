@@ -159,8 +159,8 @@ def test_summaries_of_the_table_open_the_docstrings() -> None:
         (["predict", DATA / "camvid", "--out", "x", "--options", "{a"], ["--options: invalid YAML: expected"]),
         (["predict", DATA / "camvid", "--out", "x", "--options", "8"], ["--options: expected a YAML mapping, got '8'"]),
         (
-            ["evaluate", "--data", DATA / "camvid", "--options", "{dilation: 8}"],
-            ["compact", "'dilation'", "mean dilations"],
+            ["evaluate", "--data", DATA / "camvid", "--options", "{atrous_rate: 8}"],
+            ["compact", "'atrous_rate'", "mean atrous_rates"],
         ),
         (
             ["evaluate", "--data", DATA / "camvid", "--predictions", "x", "--options", "{a: 8}"],
@@ -184,8 +184,8 @@ def test_summaries_of_the_table_open_the_docstrings() -> None:
         (["train", DATA / "camvid", "--model", "fcn8s_vg16", "--out", "x"], ["fcn8s_vg16", "did you mean fcn8s_vgg16"]),
         (["train", DATA / "camvid", "--data.val_split", "vla", "--dry-run"], ["vla", "did you mean val"]),
         (
-            ["train", DATA / "camvid", "--model.options", "{dilation: 3}", "--model", "compact", "--dry-run"],
-            ["'dilation'", "dilations"],
+            ["train", DATA / "camvid", "--model.options", "{atrous_rate: 3}", "--model", "compact", "--dry-run"],
+            ["'atrous_rate'", "atrous_rates"],
         ),
     ],
     ids=lambda value: " ".join(map(str, value))[-60:] if isinstance(value, list) else None,

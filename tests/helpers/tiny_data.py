@@ -12,9 +12,7 @@ from pixelwise.config import Config
 
 NAMES = ("ground", "disc", "bar")
 TINY_COMPACT: dict[str, Any] = {
-    "channels": [8, 8, 8, 8],
-    "num_blocks": [1, 1],
-    "dilations": [1],
+    "backbone_options": {"channels": [8, 8, 8, 8], "num_blocks": [1, 1], "dilations": [1]},
     "atrous_rates": [2],
     "decoder_channels": [8, 4, 4],
 }

@@ -210,7 +210,7 @@ def test_shallow_and_deep_layers_are_chosen(fcn: Segmenter, compact: Segmenter) 
         backbone = model.backbone(model.preprocess(tensor(IMAGE)))
     assert torch.equal(maps["pool1"], backbone[0][0])
     assert torch.equal(maps["pool5"], backbone[-1][0])
-    assert list(feature_maps(compact.model, tensor(IMAGE))) == ["stem", "project"]
+    assert list(feature_maps(compact.model, tensor(IMAGE))) == ["stem", "stride16"]
 
 
 def test_a_named_convolution_is_seen_before_the_in_place_relu_after_it(fcn: Segmenter) -> None:

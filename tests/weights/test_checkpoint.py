@@ -303,7 +303,8 @@ def edit_model(folder: Path, taxonomy: int = 0, **changes: Any) -> None:
 
 
 def test_weights_of_another_network_list_what_differs() -> None:
-    wider = create_model("compact", 3, **{**TINY_COMPACT, "num_blocks": [2, 1]})
+    blocks = {**TINY_COMPACT["backbone_options"], "num_blocks": [2, 1]}
+    wider = create_model("compact", 3, **{**TINY_COMPACT, "backbone_options": blocks})
     own = model().state_dict()
     with pytest.raises(CheckpointError) as caught:
         load_weights(wider, own, "weights")

@@ -10,7 +10,7 @@ from ..errors import ConfigError
 from .base import BACKBONES, Backbone
 from .timm_backbone import PREFIX, TimmBackbone
 
-__all__ = ["BACKBONES", "Backbone", "create_backbone", "list_backbones"]
+__all__ = ["BACKBONES", "Backbone", "backbone_at_stride", "create_backbone", "list_backbones"]
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
@@ -29,6 +29,24 @@ def create_backbone(name: str, *, in_channels: int = 3, tiny: bool = False, **op
             raise ConfigError(name, f"has no option {unknown[0]!r}", fix)
         return TimmBackbone(name.removeprefix(PREFIX), in_channels, **options)
     return BACKBONES.create(name, tiny=tiny, in_channels=in_channels, **options)
+
+
+def backbone_at_stride(name: str, output_stride: int, *, in_channels: int = 3, **options: Any) -> Backbone:
+    """Build a backbone whose last map has the given stride, for networks that take any of them.
+
+    The last 1x1 of the mobile networks, to 1280 channels for the classifier, is left out unless `last_conv` is given.
+    Raises the errors of `create_backbone`, and ConfigError for a backbone that does not reach the stride.
+    """
+    known = {"output_stride"} if name.startswith(PREFIX) else set(BACKBONES[name].options)
+    if "output_stride" in known:
+        options["output_stride"] = output_stride
+    if "last_conv" in known:
+        options.setdefault("last_conv", False)
+    backbone = create_backbone(name, in_channels=in_channels, **options)
+    if backbone.strides[-1] != output_stride:
+        what = f"{name} ends at stride {backbone.strides[-1]}, expected {output_stride}"
+        raise ConfigError("output_stride", what, f"set output_stride {backbone.strides[-1]}, or take another backbone")
+    return backbone
 
 
 def list_backbones() -> list[str]:

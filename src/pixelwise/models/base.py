@@ -9,11 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..backbones.base import Backbone
 from ..core import LowResLogits, Output
 from ..errors import ConfigError
 from ..nn.geometry import ReceptiveField
@@ -46,6 +47,8 @@ class SegmentationModel(nn.Module, ABC):
 
     num_heads          label maps that the network predicts; `forward` returns the first
     score_layer_names  names of the submodules that turn features into class scores
+    backbone_names     names of the submodules of class `Backbone`, which a pretrained classifier fills; empty for
+                       networks without one
 
     and for import:
 
@@ -61,6 +64,7 @@ class SegmentationModel(nn.Module, ABC):
     tile_step: int = 1
     num_heads: int = 1
     score_layer_names: tuple[str, ...] = ("score",)
+    backbone_names: tuple[str, ...] = ()
     import_format: Literal["", "caffe", "torchvision", "backbone"] = ""
 
     def __init__(self, num_classes: int, in_channels: int, preprocessing: str | Mapping[str, Any]) -> None:
@@ -110,11 +114,18 @@ class SegmentationModel(nn.Module, ABC):
         return [self.get_submodule(name) for name in self.score_layer_names]
 
     def head_modules(self) -> list[nn.Module]:
-        """Return the layers outside the pretrained backbone, trained with `optimizer.head_lr_factor`.
+        """Return the layers that learn `optimizer.head_lr_factor` times as fast: the score layers, or what a paper says.
 
-        By default the score layers.
+        The papers' factor of ten is for layers whose gradients start small; the other layers after the backbone learn
+        at the plain rate.
         """
         return self.score_layers()
+
+    def backbones(self) -> list[Backbone]:
+        """Return the parts that a pretrained classifier fills, trained with `optimizer.backbone_lr_factor`."""
+        parts = [self.get_submodule(name) for name in self.backbone_names]
+        assert all(isinstance(part, Backbone) for part in parts), f"{self.backbone_names}: expected backbones"
+        return cast(list[Backbone], parts)
 
     # Import and drawing
 
