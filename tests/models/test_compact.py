@@ -86,9 +86,9 @@ def test_with_aligned_corners_the_size_of_the_image_moves_no_map(backbone: str) 
         model = compact(backbone, align_corners=align_corners)
         with torch.no_grad():
             whole, part = model(image).logits, model(image[..., :432, :]).logits
-        differences[align_corners] = float((whole - part)[..., :208, :].abs().max() / whole.std())
+        differences[align_corners] = float((whole[..., :208, :] - part[..., :208, :]).abs().max() / whole.std())
     assert differences[True] < 1e-4
-    assert differences[False] > 1e-2
+    assert differences[False] > 1e-3
 
 
 def test_branches_and_separable_convolutions() -> None:
@@ -105,8 +105,14 @@ def test_branches_and_separable_convolutions() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backbone": "compact", "output_stride": 8}, "compact ends at stride 16, expected 8; fix: set output_stride 16"),
-        ({"backbone": "resnet18", "decoder_channels": (8, 8, 8, 8)}, r"resnet18 has maps at strides \(2, 4, 8, 16, 16\)"),
+        (
+            {"backbone": "compact", "output_stride": 8},
+            "compact ends at stride 16, expected 8; fix: set output_stride 16",
+        ),
+        (
+            {"backbone": "resnet18", "decoder_channels": (8, 8, 8, 8)},
+            r"resnet18 has maps at strides \(2, 4, 8, 16, 16\)",
+        ),
         ({"backbone": "alexnet", "decoder_channels": (8, 8)}, r"alexnet has maps at strides \(8, 16, 16\)"),
         ({"decoder_channels": ()}, "give one number per stride below 16"),
         ({"backbone": "resnet", "decoder_channels": (8,)}, "resnet: no such backbone"),

@@ -9,12 +9,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbones.base import Backbone
 from ..core import LowResLogits, Output
 from ..errors import ConfigError
 from ..nn.geometry import ReceptiveField
@@ -47,8 +46,7 @@ class SegmentationModel(nn.Module, ABC):
 
     num_heads          label maps that the network predicts; `forward` returns the first
     score_layer_names  names of the submodules that turn features into class scores
-    backbone_names     names of the submodules of class `Backbone`, which a pretrained classifier fills; empty for
-                       networks without one
+    backbone_names     names of the submodules that a pretrained classifier fills; empty for networks without one
 
     and for import:
 
@@ -114,18 +112,16 @@ class SegmentationModel(nn.Module, ABC):
         return [self.get_submodule(name) for name in self.score_layer_names]
 
     def head_modules(self) -> list[nn.Module]:
-        """Return the layers that learn `optimizer.head_lr_factor` times as fast: the score layers, or what a paper says.
+        """Return the layers that learn `optimizer.head_lr_factor` times as fast: the score layers by default.
 
         The papers' factor of ten is for layers whose gradients start small; the other layers after the backbone learn
         at the plain rate.
         """
         return self.score_layers()
 
-    def backbones(self) -> list[Backbone]:
+    def backbones(self) -> list[nn.Module]:
         """Return the parts that a pretrained classifier fills, trained with `optimizer.backbone_lr_factor`."""
-        parts = [self.get_submodule(name) for name in self.backbone_names]
-        assert all(isinstance(part, Backbone) for part in parts), f"{self.backbone_names}: expected backbones"
-        return cast(list[Backbone], parts)
+        return [self.get_submodule(name) for name in self.backbone_names]
 
     # Import and drawing
 

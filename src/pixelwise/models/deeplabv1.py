@@ -101,6 +101,7 @@ class DeepLabV1(SegmentationModel):
     """
 
     import_format = "backbone"
+    backbone_names = ("backbone",)
     logits_stride = STRIDE
 
     def __init__(
@@ -165,6 +166,7 @@ class DeepLabV1MSc(SegmentationModel):
     """
 
     import_format = "backbone"
+    backbone_names = ("backbone",)
     logits_stride = STRIDE
     # The authors train the new layers alone, at ten times the learning rate.
     score_layer_names = ("score", "branches")

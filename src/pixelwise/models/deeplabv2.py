@@ -76,6 +76,7 @@ class DeepLabV2(SegmentationModel):
     """
 
     import_format = "backbone"
+    backbone_names = ("backbone",)
     logits_stride = STRIDE
     backbone: ClassifierBackbone
     aspp: SummedASPP

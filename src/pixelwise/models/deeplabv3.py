@@ -47,6 +47,7 @@ class DeepLabV3(SegmentationModel):
     """ResNet and ASPP (figure 5); logits at `output_stride`."""
 
     import_format = "backbone"
+    backbone_names = ("backbone",)
 
     def __init__(
         self,
@@ -87,6 +88,7 @@ class DeepLabV3Cascade(SegmentationModel):
     """ResNet with blocks 5 to 7, three copies of block 4 with growing rates (figure 3); logits at `output_stride`."""
 
     import_format = "backbone"
+    backbone_names = ("backbone",)
 
     def __init__(
         self,

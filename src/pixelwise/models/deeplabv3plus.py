@@ -78,6 +78,7 @@ class DeepLabV3Plus(SegmentationModel):
     """
 
     import_format = "backbone"
+    backbone_names = ("backbone",)
 
     def __init__(
         self,

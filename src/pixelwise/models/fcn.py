@@ -104,6 +104,7 @@ class FCN(SegmentationModel):
     """
 
     import_format = "caffe"
+    backbone_names = ("backbone",)
     # Name of the layer that upsamples to the image; a module only where it is learned.
     last_upscore: str
 

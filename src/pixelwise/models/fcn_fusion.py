@@ -45,6 +45,7 @@ class LateFusionFCN(SegmentationModel):
 
     import_format = "caffe"
     score_layer_names = ("color.score_fr", "hha.score_fr")
+    backbone_names = ("color.backbone", "hha.backbone")
 
     def __init__(
         self,

@@ -109,6 +109,7 @@ class Hypercolumns(SegmentationModel):
     logits_stride = 1
     # The only layers that the authors train in their later network.
     score_layer_names = ("scores",)
+    backbone_names = ("features", "fc")
 
     def __init__(
         self,

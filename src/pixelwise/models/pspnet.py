@@ -57,6 +57,7 @@ class PSPNet(SegmentationModel):
     logits_stride = 8
 
     import_format = "backbone"
+    backbone_names = ("backbone",)
 
     def __init__(
         self,

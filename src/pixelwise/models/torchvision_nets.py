@@ -84,6 +84,7 @@ class TorchvisionNet(SegmentationModel):
     """
 
     import_format = "torchvision"
+    backbone_names = ("backbone",)
     backbone: nn.Module
     classifier: nn.Sequential
     aux_classifier: FCNHead | None
@@ -229,6 +230,7 @@ class TorchvisionLRASPP(SegmentationModel):
     """MobileNetV3-Large at output stride 16 and LR-ASPP; logits at stride 8, the stride of the finer map."""
 
     import_format = "torchvision"
+    backbone_names = ("backbone",)
     logits_stride = 8
     score_layer_names = ("classifier.low_classifier", "classifier.high_classifier")
 

@@ -68,6 +68,7 @@ class UNetPadded(SegmentationModel):
     """
 
     logits_stride = 1
+    backbone_names = ("backbone",)
 
     def __init__(
         self,
