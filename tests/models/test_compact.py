@@ -115,7 +115,6 @@ def test_branches_and_separable_convolutions() -> None:
         ),
         ({"backbone": "alexnet", "decoder_channels": (8, 8)}, r"alexnet has maps at strides \(8, 16, 16\)"),
         ({"decoder_channels": ()}, "give one number per stride below 16"),
-        ({"backbone": "resnet", "decoder_channels": (8,)}, "resnet: no such backbone"),
         ({"backbone_options": {"width": 1}}, "backbone compact: has no option 'width'"),
     ],
 )

@@ -66,7 +66,7 @@ class CompactBackbone(Backbone):
 
     def modules_to(self, index: int = -1) -> list[nn.Module]:
         """Return the chain of modules from the image to map `index`."""
-        chain = [self.stem, self.stride4, self.stride8, self.stride16]
+        chain: list[nn.Module] = [self.stem, self.stride4, self.stride8, self.stride16]
         return chain[: index % len(chain) + 1]
 
 
