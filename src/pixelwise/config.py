@@ -118,7 +118,11 @@ class ModelConfig:
 
     name: str = setting("fcn8s_vgg16", "Name of the network, as `pixelwise models` lists it.")
     options: dict[str, Any] = setting({}, "Options of the network, such as {width_mult: 0.5}.")
-    init_from: str | None = setting(None, "Checkpoint to start from; tensors that do not fit are listed.")
+    init_from: str | None = setting(
+        None,
+        "Checkpoint to start from, or a name of pretrained weights such as efficientnet_lite0 (see `pixelwise"
+        " backbones`); tensors that do not fit are listed.",
+    )
     train_only: Literal["all", "score_layers"] = setting(
         "all", "`score_layers` freezes everything but the score layers."
     )

@@ -17,6 +17,7 @@ up to B4, the paper's 0.001 and 0.01 from B5). `output_stride` replaces strides 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -35,16 +36,25 @@ from .classifier import ChainBackbone
 
 PAPER = "https://arxiv.org/abs/1905.11946"
 
-# Expansion, kernel, stride, channels, repeats of B0. Source: paper table 1 (which gives the stride of the layer
-# before).
+class Stage(NamedTuple):
+    """Blocks of equal size, the first of which has the stride."""
+
+    expansion: int
+    kernel: int
+    stride: int
+    channels: int
+    repeats: int
+
+
+# Source: paper table 1 (which gives the stride of the layer before).
 STAGES = (
-    (1, 3, 1, 16, 1),  # 112 x 112
-    (6, 3, 2, 24, 2),  # 56 x 56
-    (6, 5, 2, 40, 2),  # 28 x 28
-    (6, 3, 2, 80, 3),  # 14 x 14
-    (6, 5, 1, 112, 3),
-    (6, 5, 2, 192, 4),  # 7 x 7
-    (6, 3, 1, 320, 1),
+    Stage(1, 3, 1, 16, 1),  # 112 x 112
+    Stage(6, 3, 2, 24, 2),  # 56 x 56
+    Stage(6, 5, 2, 40, 2),  # 28 x 28
+    Stage(6, 3, 2, 80, 3),  # 14 x 14
+    Stage(6, 5, 1, 112, 3),
+    Stage(6, 5, 2, 192, 4),  # 7 x 7
+    Stage(6, 3, 1, 320, 1),
 )
 DROP = 0.2
 """Probability that the last block is skipped in training; it falls linearly to 0 at the first block."""
@@ -75,7 +85,8 @@ class MBConv(MainPath):
     """1x1 to more channels, depthwise k x k, squeeze and excitation, linear 1x1; added to the input if shapes agree.
 
     nominal_stride is the paper's; where it is replaced by dilation, `stride` is 1, and there is still no shortcut.
-    drop_prob is the probability that training skips the block.
+    drop_prob is the probability that training skips the block. EfficientNet-Lite has ReLU6 for SiLU (`act`) and no
+    squeeze and excitation (`squeeze`).
     """
 
     def __init__(
@@ -89,16 +100,17 @@ class MBConv(MainPath):
         stride: int,
         dilation: int,
         drop_prob: float,
+        act: type[nn.Module] = nn.SiLU,
+        squeeze: bool = True,
     ) -> None:
         super().__init__()
         hidden = in_channels * expansion
-        expand = [ConvNormAct(in_channels, hidden, 1, act=nn.SiLU)] if expansion != 1 else []
-        self.block = nn.Sequential(
-            *expand,
-            ConvNormAct(hidden, hidden, kernel, stride=stride, dilation=dilation, groups=hidden, act=nn.SiLU),
-            SqueezeExcitation(hidden, max(1, in_channels // 4), activation=F.silu),
-            nn.Sequential(nn.Conv2d(hidden, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)),
-        )
+        layers: list[nn.Module] = [ConvNormAct(in_channels, hidden, 1, act=act)] if expansion != 1 else []
+        layers.append(ConvNormAct(hidden, hidden, kernel, stride=stride, dilation=dilation, groups=hidden, act=act))
+        if squeeze:
+            layers.append(SqueezeExcitation(hidden, max(1, in_channels // 4), activation=F.silu))
+        layers.append(nn.Sequential(nn.Conv2d(hidden, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)))
+        self.block = nn.Sequential(*layers)
         self.has_shortcut = nominal_stride == 1 and in_channels == out_channels
         self.drop_prob = drop_prob
 
@@ -118,7 +130,75 @@ class MBConv(MainPath):
         return [layer for layer in self.block if not isinstance(layer, SqueezeExcitation)]
 
 
-class EfficientNet(ChainBackbone):
+class MBConvNet(ChainBackbone):
+    """Base of EfficientNet and EfficientNet-Lite: 3x3 of stride 2, stages of MBConv, 1x1, classifier.
+
+    The maps are the last one at each of the strides 2, 4, 8, 16 and 32.
+
+    stages         with their final numbers of channels and blocks
+    stem_channels  of the first convolution
+    last_channels  of the last 1x1; 0 leaves it out
+    act, squeeze   of all blocks; see MBConv
+    dropout        before the classifier
+    norm_eps, norm_momentum  of all batch norms
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        stages: Sequence[Stage],
+        *,
+        stem_channels: int,
+        last_channels: int,
+        act: type[nn.Module],
+        squeeze: bool,
+        num_classes: int,
+        output_stride: int,
+        dropout: float,
+        norm_eps: float,
+        norm_momentum: float,
+        input_size: int,
+    ) -> None:
+        channels = stem_channels
+        layers: list[nn.Module] = [ConvNormAct(in_channels, channels, stride=2, act=act)]
+        tracker = StrideDilation(output_stride, stride=2)
+        ends: list[int] = []  # positions of the maps: the last layer before each stride of 2
+        num_blocks, block_index = sum(stage.repeats for stage in stages), 0
+        for stage in stages:
+            if stage.stride == 2:
+                ends.append(len(layers) - 1)
+            blocks: list[nn.Module] = []
+            for nominal_stride in (stage.stride, *[1] * (stage.repeats - 1)):
+                dilation, stride = tracker.dilation, tracker.step(nominal_stride)
+                block = MBConv(
+                    channels,
+                    stage.channels,
+                    stage.kernel,
+                    expansion=stage.expansion,
+                    nominal_stride=nominal_stride,
+                    stride=stride,
+                    dilation=dilation,
+                    drop_prob=DROP * block_index / num_blocks,
+                    act=act,
+                    squeeze=squeeze,
+                )
+                blocks.append(block)
+                channels = stage.channels
+                block_index += 1
+            layers.append(nn.Sequential(*blocks))
+        if last_channels:
+            layers.append(ConvNormAct(channels, last_channels, 1, act=act))
+            channels = last_channels
+        maps = {f"features.{position}": position for position in (*ends, len(layers) - 1)}
+        classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(channels, num_classes)) if num_classes else None
+        super().__init__(nn.Sequential(*layers), classifier, maps=maps, input_size=input_size)
+        init_kaiming_normal(self)
+        for layer in self.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.eps, layer.momentum = norm_eps, norm_momentum
+
+
+class EfficientNet(MBConvNet):
     """EfficientNet-B0 to B7 (`number`); the last map at each of the strides 2, 4, 8, 16 and 32."""
 
     def __init__(
@@ -133,48 +213,26 @@ class EfficientNet(ChainBackbone):
         last_conv: bool = True,
     ) -> None:
         scale = SCALES[number]
-        width_mult = scale.width if width_mult is None else width_mult
-        depth_mult = scale.depth if depth_mult is None else depth_mult
-        repeats = [math.ceil(count * depth_mult) for *_, count in STAGES]
-        channels = make_divisible(32, width_mult)
-        layers: list[nn.Module] = [ConvNormAct(in_channels, channels, stride=2, act=nn.SiLU)]
-        tracker = StrideDilation(output_stride, stride=2)
-        ends: list[int] = []  # positions of the maps: the last layer before each stride of 2
-        block_index = 0
-        for (expansion, kernel, stage_stride, base_channels, _), count in zip(STAGES, repeats, strict=True):
-            if stage_stride == 2:
-                ends.append(len(layers) - 1)
-            out_channels = make_divisible(base_channels, width_mult)
-            blocks: list[nn.Module] = []
-            for nominal_stride in (stage_stride, *[1] * (count - 1)):
-                dilation, stride = tracker.dilation, tracker.step(nominal_stride)
-                block = MBConv(
-                    channels,
-                    out_channels,
-                    kernel,
-                    expansion=expansion,
-                    nominal_stride=nominal_stride,
-                    stride=stride,
-                    dilation=dilation,
-                    drop_prob=DROP * block_index / sum(repeats),
-                )
-                blocks.append(block)
-                channels = out_channels
-                block_index += 1
-            layers.append(nn.Sequential(*blocks))
-        if last_conv or num_classes:
-            wide = make_divisible(1280, width_mult)
-            layers.append(ConvNormAct(channels, wide, 1, act=nn.SiLU))
-            channels = wide
-        maps = {f"features.{position}": position for position in (*ends, len(layers) - 1)}
-        features = nn.Sequential(*layers)
-        classifier = nn.Sequential(nn.Dropout(scale.dropout), nn.Linear(channels, num_classes)) if num_classes else None
-        super().__init__(features, classifier, maps=maps, input_size=scale.resolution)
-        init_kaiming_normal(self)
-        eps, momentum = (1e-5, 0.1) if number < 5 else (1e-3, 0.01)
-        for layer in self.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                layer.eps, layer.momentum = eps, momentum
+        width = scale.width if width_mult is None else width_mult
+        depth = scale.depth if depth_mult is None else depth_mult
+        stages = [
+            stage._replace(channels=make_divisible(stage.channels, width), repeats=math.ceil(stage.repeats * depth))
+            for stage in STAGES
+        ]
+        super().__init__(
+            in_channels,
+            stages,
+            stem_channels=make_divisible(32, width),
+            last_channels=make_divisible(1280, width) if last_conv or num_classes else 0,
+            act=nn.SiLU,
+            squeeze=True,
+            num_classes=num_classes,
+            output_stride=output_stride,
+            dropout=scale.dropout,
+            norm_eps=1e-5 if number < 5 else 1e-3,
+            norm_momentum=0.1 if number < 5 else 0.01,
+            input_size=scale.resolution,
+        )
 
 
 for _number, _scale in SCALES.items():

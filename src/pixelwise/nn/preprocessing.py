@@ -16,11 +16,13 @@ from ..errors import ConfigError, shown
 from ..registry import suggest
 
 # mean and std in units of 0..255. Sources: torchvision's ImageNet transforms (0.485, 0.456, 0.406 times 255); FCN's
-# `voc_layers.py` (BGR means); TensorFlow DeepLab's x * 2 / 255 - 1.
+# `voc_layers.py` (BGR means); TensorFlow DeepLab's x * 2 / 255 - 1; EfficientNet-Lite's MEAN_RGB and STDDEV_RGB
+# (efficientnet_lite_builder.py).
 PREPROCESSING: dict[str, dict[str, Any]] = {
     "torchvision": {"order": "rgb", "mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)},
     "caffe": {"order": "bgr", "mean": (104.00699, 116.66877, 122.67892), "std": (1.0, 1.0, 1.0)},
     "tensorflow": {"order": "rgb", "mean": (127.5,) * 3, "std": (127.5,) * 3},
+    "efficientnet_lite": {"order": "rgb", "mean": (127.0,) * 3, "std": (128.0,) * 3},
 }
 
 

@@ -19,21 +19,28 @@ from ..errors import CheckpointError, ConfigError, listed, shown
 from ..models import MODELS, create_model
 from ..models.base import SegmentationModel
 from ..weights.checkpoint import find_checkpoint, load_checkpoint, shapes_of
+from ..weights.pretrained import PRETRAINED, PretrainedWeights, start_from_pretrained
 from .losses import class_weights_from_counts
 
 
 def build_model(settings: ModelConfig, taxonomy: Taxonomy, resumed: Path | None = None) -> SegmentationModel:
     """Build the network with fresh weights, or with those of `init_from`; freeze layers as `train_only` says.
 
+    `init_from` is a checkpoint or a name of `weights.pretrained.PRETRAINED`, which fills the backbone; a folder of that
+    name goes first.
+
     resumed  checkpoint of the resumed run: its options replace those of `init_from`, which may no longer exist
 
     Weights mean nothing without the pixel normalization that they were trained with, so that of `init_from` is taken
     unless the options name one.
     """
-    start = (resumed or settings.init_from) if settings.init_from else None
+    pretrained = _find_pretrained(settings.init_from) if resumed is None else None
+    start = (resumed or settings.init_from) if settings.init_from and pretrained is None else None
     checkpoint = load_checkpoint(find_checkpoint(start)) if start else None
     source = checkpoint.model if checkpoint else None
     options = dict(settings.options)
+    if pretrained is not None:
+        options = {"preprocessing": pretrained.preprocessing, **options}
     if source is not None:
         default = MODELS[source.spec.name].options["preprocessing"].default
         preprocessing = source.spec.options.get("preprocessing", default)
@@ -51,6 +58,8 @@ def build_model(settings: ModelConfig, taxonomy: Taxonomy, resumed: Path | None 
     if checkpoint is not None and resumed is None:
         names = {"classes": taxonomy.names, "source_classes": checkpoint.taxonomy.names}
         print(start_from(model, checkpoint.model, settings.init_from, **names))
+    if pretrained is not None:
+        print(start_from_pretrained(model, pretrained.name))
     if settings.train_only == "score_layers":
         if not model.score_layers():
             raise ConfigError("--model.train_only", f"{settings.name} does not declare its score layers", "use all")
@@ -58,6 +67,16 @@ def build_model(settings: ModelConfig, taxonomy: Taxonomy, resumed: Path | None 
         for layer in model.score_layers():
             layer.requires_grad_(requires_grad=True)
     return model
+
+
+def _find_pretrained(name: str | None) -> PretrainedWeights | None:
+    """Return the pretrained weights of that name, or None where there are none or a folder has the name too."""
+    if name not in PRETRAINED:
+        return None
+    if Path(name).exists():
+        print(f"--model.init_from {name}: the folder of that name is taken, not the pretrained weights")
+        return None
+    return PRETRAINED[name]
 
 
 def start_from(

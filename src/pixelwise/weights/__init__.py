@@ -1,7 +1,7 @@
 """Weights on disk: checkpoints, model cards, downloads of published weights, import from other libraries.
 
 Reading order: `checkpoint` (safetensors and JSON, never pickle), `model_card`, `published` (addresses and digests),
-`importing`.
+`importing`, `pretrained` (backbones from installed packages).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ __all__ = [
     "checkpoint",
     "importing",
     "model_card",
+    "pretrained",
     "published",
 ]
 

@@ -196,7 +196,7 @@ def verify_published(path: str | Path) -> PublishedWeights | None:
     weights = find_by_file_name(path)
     if weights is None or weights.sha256 is None:
         return weights
-    digest = _sha256_of(Path(path))
+    digest = sha256_of(Path(path))
     if not digest.startswith(weights.sha256):
         what = f"expected the SHA-256 of {weights.name}, {weights.sha256}..., got {digest[: len(weights.sha256)]}..."
         raise CheckpointError(path, what, f"download it again from {weights.url}, or rename it if it is your own")
@@ -216,7 +216,7 @@ def download(weights: PublishedWeights, folder: str | Path, open_url: Opener | N
         raise CheckpointError(weights.url, "has no published sha256, so a download cannot be verified", by_hand)
     if not weights.url.startswith("https://"):
         raise CheckpointError(weights.url, "is not an https address", by_hand)
-    if target.is_file() and _sha256_of(target).startswith(weights.sha256):
+    if target.is_file() and sha256_of(target).startswith(weights.sha256):
         return target
     make_folder(folder)
     with atomic_write(target) as file:
@@ -271,7 +271,8 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pixelwise"
 
 
-def _sha256_of(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits. Raises CheckpointError if the file cannot be read."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,7 +16,7 @@ from torch import nn
 from ...backbones.classifier import ClassifierBackbone
 from ...backbones.vgg import DEPTHS
 from ...errors import CheckpointError, ConfigError
-from ...models import ModelSpec
+from ...models import ModelSpec, SegmentationModel
 from .load import Imported, KeyMapping, Report, Request, WeightFile, load_mapped, read_weight_file
 
 VOC_CLASSES = 21
@@ -80,18 +80,9 @@ def map_classifier(backbone: ClassifierBackbone, file: WeightFile) -> KeyMapping
     return without_missing_counters(mapping, file)
 
 
-def import_backbone(file: WeightFile, request: Request) -> Imported:
-    """Build a network on a classifier and load its submodule `backbone`; the layers after it keep their fresh weights.
-
-    Raises CheckpointError that lists what is missing, mis-shaped, or belongs to no classifier.
-    """
-    options = {"preprocessing": file_preprocessing(file), **request.options}
-    model = ModelSpec(request.name, request.num_classes or VOC_CLASSES, request.in_channels or 3, options).build()
-    backbone = model.get_submodule("backbone")
-    assert isinstance(backbone, ClassifierBackbone), f"{request.name} declares a backbone to import"
+def map_backbone(backbone: ClassifierBackbone, file: WeightFile) -> KeyMapping:
+    """Return the place of a classifier's arrays in a backbone that may end earlier: what comes later has none."""
     mapping = map_classifier(backbone, file)
-    mapping.moves = {f"backbone.{key}": name for key, name in mapping.moves.items()}
-    mapping.fresh = [key for key in model.state_dict() if key not in mapping.moves]
     # The head, and later links of the chain `features` where the backbone ends earlier. A made-up name is unexpected.
     links = [int(key.split(".")[1]) for key in backbone.state_dict() if key.startswith("features.")]
     later = tuple(f"features.{link}." for link in range(max(links) + 1, MAX_LINKS)) if links else ()
@@ -99,10 +90,33 @@ def import_backbone(file: WeightFile, request: Request) -> Imported:
     for name in file.arrays:
         if name not in placed and name.startswith(("fc", "classifier.", "head.", "aux1.", "aux2.", *later)):
             mapping.dropped[name] = AFTER_REASON
-    fix = "choose the file of the network's own backbone"
+    return mapping
+
+
+def load_backbone(model: SegmentationModel, file: WeightFile, fix: str) -> Report:
+    """Load a classifier's file into a network's submodule `backbone`; the layers after it keep their weights.
+
+    Raises CheckpointError, with `fix`, that lists what is missing, mis-shaped, or belongs to no classifier.
+    """
+    backbone = model.get_submodule("backbone")
+    assert isinstance(backbone, ClassifierBackbone), f"{model.spec.name} has no backbone to import"
+    mapping = map_backbone(backbone, file)
+    mapping.moves = {f"backbone.{key}": name for key, name in mapping.moves.items()}
+    mapping.fresh = [key for key in model.state_dict() if key not in mapping.moves]
     if not mapping.moves:
         raise CheckpointError(file.path, "holds nothing of the network's backbone", fix)
-    return Imported(model.eval(), model.spec, load_mapped(model, file, mapping, fix))
+    return load_mapped(model, file, mapping, fix)
+
+
+def import_backbone(file: WeightFile, request: Request) -> Imported:
+    """Build a network on a classifier and load its backbone; the layers after it keep their fresh weights.
+
+    Raises CheckpointError that lists what is missing, mis-shaped, or belongs to no classifier.
+    """
+    options = {"preprocessing": file_preprocessing(file), **request.options}
+    model = ModelSpec(request.name, request.num_classes or VOC_CLASSES, request.in_channels or 3, options).build()
+    report = load_backbone(model, file, "choose the file of the network's own backbone")
+    return Imported(model.eval(), model.spec, report)
 
 
 def caffe_moves(network: nn.Module, names: Mapping[str, str]) -> dict[str, str]:
