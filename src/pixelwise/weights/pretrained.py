@@ -180,7 +180,9 @@ def find_file(weights: PretrainedWeights) -> Path:
         raise ResourceError(weights.name, what, f"{weights.install} --force-reinstall")
     digest = sha256_of(path)
     if digest != weights.sha256:
-        what = f"expected the SHA-256 {weights.sha256[:12]}... of {weights.name}, got {digest[:12]}...; it was not opened"
+        what = (
+            f"expected the SHA-256 {weights.sha256[:12]}... of {weights.name}, got {digest[:12]}...; it was not opened"
+        )
         raise CheckpointError(path, what, f"{weights.install} --force-reinstall")
     return path
 
