@@ -48,6 +48,16 @@ class DataConfig:
     format: str | None = setting(None, "Format of the dataset, as `pixelwise datasets` lists it; null detects it.")
     train_split: str = setting("train", "Split to train on.")
     val_split: str = setting("val", "Split on which the best checkpoint is chosen; never the test split.")
+    hold_out: str | None = setting(
+        None,
+        "Groups of the training split (drives, patients), separated by commas, to validate on instead of val_split.",
+    )
+    groups: str | None = setting(
+        None, "CSV file with the columns name and group; null takes the groups from the file names."
+    )
+    split_by: Literal["group", "image"] = setting(
+        "group", "A missing validation split is made of whole groups, where groups show, or of single images."
+    )
     batch_size: int = setting(8, "Images per batch and device; a step averages `grad_accum_steps` batches.", ge=1)
     sampling: Literal["shuffle", "replacement"] = setting(
         "shuffle",

@@ -149,12 +149,16 @@ def _dry_run(config: Config) -> int:
 
     from ..data import open_dataset
     from ..data.counts import check_dataset
+    from ..data.groups import training_data
     from ..inference.device import find_device
     from ..train.build import build_model, make_class_weights
     from ..train.ranks import check_launch
 
     check_launch(config.train, find_device(config.train.device, "--train.device").type)
-    dataset = open_dataset(config.data.path, config.data.format)
+    data = training_data(open_dataset(config.data.path, config.data.format), config.data)
+    if data.note:
+        print(data.note)
+    dataset = data.dataset
     train_split = dataset.split(config.data.train_split, option="--data.train_split")
     val_split = dataset.split(config.data.val_split, option="--data.val_split")
     skip_bad = config.train.on_read_error == "skip"

@@ -12,17 +12,20 @@ from ..errors import DatasetError, listed
 from .counts import check_classes, check_masks, count_pixels
 from .dataset import Dataset, Item, MaskEncoding, Split
 from .formats import DATASETS, DatasetFormat
+from .groups import Groups, find_groups
 
 __all__ = [
     "DATASETS",
     "Dataset",
     "DatasetFormat",
+    "Groups",
     "Item",
     "MaskEncoding",
     "Split",
     "check_classes",
     "check_masks",
     "count_pixels",
+    "find_groups",
     "open_dataset",
 ]
 

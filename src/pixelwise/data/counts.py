@@ -22,12 +22,13 @@ _SECONDS_PER_LINE = 20
 _MAX_LINES = 20
 
 
-def inspect_splits(dataset: Dataset, names: Sequence[str]) -> dict[str, list[Inspected]]:
-    """Read the images and masks of some splits once, on all cores; return what was found, by split.
+def inspect_splits(dataset: Dataset, splits: Sequence[Split]) -> dict[str, list[Inspected]]:
+    """Read the images and masks of some splits once, on all cores; return what was found, by the split's name.
 
     The images of the splits that must share none with them are read as well, for `check_leaks`.
     A bar on standard error shows the time that is left; where it is no terminal, a line every half a minute does.
     """
+    names = [split.name for split in splits]
     others = [
         split
         for split in dataset.splits.values()
@@ -36,7 +37,7 @@ def inspect_splits(dataset: Dataset, names: Sequence[str]) -> dict[str, list[Ins
     ]
     jobs: list[tuple[Split, Item]] = []
     seen: set[Path] = set()
-    for split in (*(dataset.split(name) for name in names), *others):
+    for split in (*splits, *others):
         for item in split.items:
             if split.name in names or item.image not in seen:
                 jobs.append((split, item if split.name in names else Item(item.key, item.image)))
@@ -73,7 +74,7 @@ def check_dataset(dataset: Dataset, train: Split, val: Split, *, skip_bad: bool 
     skip_bad  warn of files that cannot be used, instead of raising their error
     Raises InputError for files that cannot be used, and DatasetError if nothing can be learned or scored.
     """
-    found = inspect_splits(dataset, (train.name, val.name))
+    found = inspect_splits(dataset, (train, val))
     warnings = []
     names = dict.fromkeys((train.name, val.name))
     bad = [(i.item, i.error) for name in names for i in found[name] if i.error is not None]

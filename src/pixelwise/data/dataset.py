@@ -24,11 +24,15 @@ from ..registry import suggest
 
 @dataclass(frozen=True)
 class Item:
-    """One image of a split: key (unique in the split), image file, mask file or None if it is not labeled."""
+    """One image of a split: key (unique in the split), image file, mask file or None if it is not labeled.
+
+    group  what the image has in common with others (drive, patient), if the format says so; see `groups.py`
+    """
 
     key: str
     image: Path
     mask: Path | None = None
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -358,7 +362,7 @@ def must_be_disjoint(name: str, other: str) -> bool:
     Other lists may contain each other: `trainaug` extends `train`, `trainval` contains `val`, `seg11valid` is a part of
     it.
     """
-    if name.startswith("trainval") or name == "val":
+    if name.startswith(("trainval", "hold-out")) or name == "val":
         return other == "test"
     return name.startswith("train") and not other.startswith("train")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..config import Config
 from ..data import open_dataset
+from ..data.groups import training_data
 from ..evaluation.evaluator import evaluate_model, write_scores
 from ..evaluation.metrics import Scores
 from ..inference.segmenter import load
@@ -37,7 +38,7 @@ def finish_run(config: Config, out: str | Path) -> FinishedRun:
     The best checkpoint is scored (the last one if no validation could be scored), in float32, on the run's device.
     """
     folder = find_checkpoint(out)
-    dataset = open_dataset(config.data.path, config.data.format)
+    dataset = training_data(open_dataset(config.data.path, config.data.format), config.data).dataset
     split = dataset.split(config.data.val_split)
     if config.train.on_read_error == "skip":
         split = split.readable()

@@ -26,6 +26,7 @@ from ..core import Batch
 from ..data import open_dataset
 from ..data.counts import check_dataset
 from ..data.dataset import Dataset, Inspected, Split
+from ..data.groups import training_data
 from ..data.loader import AugmentedDataset, ResumableBatchSampler, TrainLoader
 from ..errors import CheckpointError, ConfigError, DatasetError, InputError, Interrupted, ResourceError
 from ..evaluation.metrics import Scores
@@ -62,7 +63,12 @@ def train(config: Config, out: str | Path, *, resume: bool = False, command: str
     folder, signals = RunFolder(out), StopSignals(out)
 
     # Data
-    dataset = open_dataset(config.data.path, config.data.format)
+    data = training_data(open_dataset(config.data.path, config.data.format), config.data)
+    if data.hold_out:
+        config = config.updated({"data": {"hold_out": ", ".join(data.hold_out)}})
+    if data.note and is_first_rank:
+        print(data.note, flush=True)
+    dataset = data.dataset
     train_split = dataset.split(config.data.train_split, option="--data.train_split")
     val_split = dataset.split(config.data.val_split, option="--data.val_split")
     _require_masks(train_split, val_split)

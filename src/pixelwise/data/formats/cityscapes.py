@@ -67,5 +67,5 @@ def _items(root: Path, name: str) -> list[Item]:
         if image.name.endswith(_IMAGE):
             key = image.name.removesuffix(_IMAGE)
             mask = root / "gtFine" / name / image.parent.name / f"{key}{_MASK}"
-            items.append(Item(key, image, None if name == "test" else mask))
+            items.append(Item(key, image, None if name == "test" else mask, group=image.parent.name))
     return items

@@ -1,0 +1,212 @@
+"""Groups of images that belong together, such as the frames of a drive or the slices of a patient; holding them out.
+
+Images of one group resemble each other, so a score on images whose neighbors were trained on says little about new
+ones: CamVid's val split lies between two training frames of one drive. A group is held out as a whole.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ..config import DataConfig
+from ..errors import ConfigError, DatasetError, listed, os_reason
+from ..files import read_regular
+from ..registry import suggest
+from .dataset import Dataset, Item, Split
+
+HOLD_OUT = "hold-out"
+"""The first word in the name of a split that was held out of the training images."""
+HOLD_OUT_SHARE = 0.2
+"""The share of the images that is held out for validation where a dataset has no validation split."""
+_SEPARATOR = r"[_\-./ ]"
+# Rules that find a group in a name, tried in this order. The first is the usual one: 0016E5_07959, Seq05VD_f00270,
+# patient03/slice_12; then patient12slice3; then the two eyes of Image_07L, Image_07R.
+_RULES = {
+    "the part of the name before its last number": rf"(.+?){_SEPARATOR}+[A-Za-z]{{0,8}}\d+",
+    "the part of the name before its last word and number": r"(.*\d)[A-Za-z]+\d+",
+    "the part of the name up to its last number": rf"(.*\d){_SEPARATOR}?[A-Za-z]{{1,5}}",
+}
+# Names that number images by the split or by the year (VOC's 2007_000032) show no groups.
+_NO_GROUP = re.compile(r"(?:19|20)\d\d|train(?:ing)?|val(?:id|idation)?|test(?:ing)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The group of each image of a dataset.
+
+    by_item  the group of each item
+    rule     how the groups were found, in words
+    """
+
+    by_item: Mapping[Item, str] = field(repr=False)
+    rule: str
+
+    def of(self, split: Split) -> list[str]:
+        """Return the group of each image of a split, in its order."""
+        return [self.by_item[item] for item in split.items]
+
+    def sizes(self, split: Split) -> dict[str, int]:
+        """Return the number of images of each group of a split, sorted by name."""
+        return dict(sorted(Counter(self.of(split)).items()))
+
+
+def find_groups(dataset: Dataset, file: str | Path | None = None) -> Groups | None:
+    """Return the groups that a file, the dataset's format or the names of the images show; None if none show.
+
+    file  a CSV file with the columns `name` (the image's key, or its file name) and `group`; see `read_groups`
+    Names show groups if one rule puts all images of the dataset into at least two groups, which hold two images or
+    more on average. `ISIC_0001` is therefore no group, and neither are the years in VOC's names.
+    """
+    items = list(dict.fromkeys(item for split in dataset.splits.values() for item in split.items))
+    if file is not None:
+        return Groups(read_groups(Path(file), items), f"the column `group` of {Path(file).name}")
+    if items and all(item.group for item in items):
+        return Groups({item: item.group for item in items}, f"as the format {dataset.name} names them")
+    for rule, pattern in _RULES.items():
+        matches = [re.fullmatch(pattern, item.key) for item in items]
+        names = [match[1] if match else item.key for match, item in zip(matches, items, strict=True)]
+        found = set(names)
+        if 2 <= len(found) <= len(items) / 2 and not all(map(_NO_GROUP.fullmatch, found)):
+            return Groups(dict(zip(items, names, strict=True)), rule)
+    return None
+
+
+def read_groups(path: Path, items: Iterable[Item]) -> dict[Item, str]:
+    """Return the group of each item from a CSV file with the columns `name` and `group`, in any order.
+
+    A name is an image's key, or the name of its file with or without suffix; further rows and columns are ignored.
+    Raises DatasetError for a file that cannot be read or lacks a column, for a group without a name or with a comma in
+    it (`--data.hold_out` separates groups by commas), and for images without a row.
+    """
+    try:
+        rows = csv.DictReader(io.StringIO(read_regular(path).decode("utf-8-sig"), newline=""))
+        if not {"name", "group"} <= set(rows.fieldnames or ()):
+            what = f"expected the columns name and group, got {listed(rows.fieldnames or ()) or 'an empty file'}"
+            raise DatasetError(path, what, "write `name,group` as the first line")
+        by_name = {(row["name"] or "").strip(): (row["group"] or "").strip() for row in rows}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        what = f"cannot be read as CSV: {os_reason(error) if isinstance(error, OSError) else error}"
+        raise DatasetError(path, what, "save it as UTF-8 text") from None
+    bad = [name for name, group in by_name.items() if not group or "," in group]
+    if bad:
+        raise DatasetError(path, f"expected a group without a comma, got none for {listed(bad)}", "name the group")
+    found: dict[Item, str] = {}
+    missing = []
+    for item in items:
+        name = next((n for n in (item.key, item.image.name, item.image.stem) if n in by_name), None)
+        if name is None:
+            missing.append(item.key)
+        else:
+            found[item] = by_name[name]
+    if missing:
+        raise DatasetError(path, f"has no row for {len(missing)} images: {listed(missing)}", "add a row for each")
+    return found
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """A dataset whose validation split may have been held out of its training split.
+
+    dataset   with the training and the validation split under the names of the settings
+    hold_out  the groups that were held out, empty if none were
+    note      what was held out and why, in one line for the user; empty if nothing was
+    """
+
+    dataset: Dataset
+    hold_out: tuple[str, ...] = ()
+    note: str = ""
+
+
+def training_data(dataset: Dataset, settings: DataConfig) -> TrainingData:
+    """Return the dataset with the splits to train and to validate on, as `settings` says.
+
+    With `hold_out`, these groups of the training split become the validation split. Without it, and without a
+    validation split in the dataset, a fifth of the training images does: whole groups where groups show (unless
+    `split_by` is `image`), single images elsewhere. The choice depends on the names alone.
+    Raises ConfigError for groups that do not exist or leave nothing to train on, DatasetError for a missing split.
+    """
+    needs_split = settings.val_split == DataConfig().val_split and settings.val_split not in dataset.splits
+    if settings.hold_out is None and not (needs_split and settings.train_split in dataset.splits):
+        return TrainingData(dataset)
+    train = dataset.split(settings.train_split, option="--data.train_split")
+    groups = find_groups(dataset, settings.groups)
+    if settings.hold_out is not None:
+        names = _checked(settings, groups, train)
+        reason = ""
+    else:
+        if len(train) < 2:
+            return TrainingData(dataset)
+        sizes = groups.sizes(train) if groups and settings.split_by == "group" else {}
+        names = _choose(sizes, HOLD_OUT_SHARE * len(train)) if len(sizes) > 1 else ()
+        reason = f"{dataset.name} has no split {settings.val_split}: "
+    if names:
+        assert groups is not None, "only groups that were found are held out"
+        held = {item for item in train.items if groups.by_item[item] in names}
+        note = f"groups held out of split {train.name} for validation: {', '.join(names)} ({len(held)} images); "
+        note += f"groups and their images: {describe_sizes(groups.sizes(train))}; a group is {groups.rule}"
+        title = "+".join(names) if len(names) <= 4 else f"{len(names)} groups"
+    else:
+        keys = sorted((item.key for item in train.items), key=_digest)
+        chosen = set(keys[: max(1, round(HOLD_OUT_SHARE * len(keys)))])
+        held = {item for item in train.items if item.key in chosen}
+        note = (
+            f"{len(held)} of {len(train)} images held out of split {train.name} for validation, chosen by their names"
+        )
+        title = f"{len(held)} images"
+    parts = [item for item in train.items if item not in held], [item for item in train.items if item in held]
+    kept, val = (
+        Split(name, items, train.taxonomy, train.encoding)
+        for name, items in zip((train.name, f"{HOLD_OUT} {title}"), parts, strict=True)
+    )
+    splits = {**dataset.splits, settings.train_split: kept, settings.val_split: val}
+    return TrainingData(replace(dataset, splits=splits), names, reason + note)
+
+
+def _checked(settings: DataConfig, groups: Groups | None, train: Split) -> tuple[str, ...]:
+    """Return the groups that `--data.hold_out` names, sorted. Raises ConfigError unless they are a part of `train`."""
+    hold_out = settings.hold_out or ""
+    option = "--data.hold_out"
+    if settings.val_split == settings.train_split:
+        what = f"replaces --data.val_split, which is the training split {train.name!r}"
+        raise ConfigError(option, what, "leave --data.val_split at its default")
+    if groups is None:
+        what = f"the names of the images of split {train.name} show no groups"
+        raise ConfigError(option, what, "name the groups in a CSV file, --data.groups FILE")
+    sizes = groups.sizes(train)
+    names = tuple(sorted({name.strip() for name in hold_out.split(",")}))
+    for name in names:
+        if name not in sizes:
+            what = f"split {train.name} has no group {name!r}; its groups: {listed(sizes, 12)}"
+            raise ConfigError(option, what, suggest(name, sizes))
+    if len(names) == len(sizes):
+        raise ConfigError(option, f"{hold_out!r} leaves no image to train on", "hold out fewer groups")
+    return names
+
+
+def _choose(sizes: Mapping[str, int], target: float) -> tuple[str, ...]:
+    """Return groups with about `target` images in all: those that bring the number nearer, in the order of digests."""
+    chosen: list[str] = []
+    count = 0
+    for name in sorted(sizes, key=_digest):
+        if abs(count + sizes[name] - target) < abs(count - target):
+            chosen.append(name)
+            count += sizes[name]
+    return tuple(sorted(chosen or [min(sizes, key=lambda name: (sizes[name], name))]))
+
+
+def _digest(name: str) -> bytes:
+    """Return a digest, by which names are put into an order without a pattern that is the same on every machine."""
+    return hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+
+
+def describe_sizes(sizes: Mapping[str, int], most: int = 12) -> str:
+    """Return "0001TP 62, 0006R0 101", at most `most` groups of them."""
+    shown = [f"{name} {size}" for name, size in sizes.items()]
+    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
