@@ -15,12 +15,12 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from cyclopts import App, CycloptsError
 from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
 
-from .errors import Interrupted, PixelwiseError, ResourceError, UnknownNameError
+from .errors import Interrupted, PixelwiseError, ResourceError, UnknownNameError, printable
 from .registry import suggest
 
 # Command -> its function, and the line of `pixelwise --help`, which therefore imports no command.
@@ -56,6 +56,9 @@ _RESOURCE_ERRNOS = {
     errno.ENOMEM,
 }
 
+# What the bars of tqdm write between two texts.
+_CURSOR = re.compile(r"\r|(?:\n|\x1b\[A)+\Z")
+
 # How torch, oneDNN and CUDA say that memory is short.
 _MEMORY_WORDS = ("can't allocate memory", "out of memory", "could not create a primitive", "could not create a memory")
 
@@ -83,14 +86,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     writes_files = bool(tokens) and _writes_files(tokens)
     try:
         # A command that writes files goes on when nobody reads its report any more, or the report's disk is full.
-        if writes_files and sys.stdout is not None:
-            sys.stdout = _Droppable(sys.stdout)
+        if sys.stdout is not None:
+            sys.stdout = cast(TextIO, _Printable(_Droppable(sys.stdout) if writes_files else sys.stdout))
         if sys.stderr is not None:
-            sys.stderr = _Droppable(sys.stderr)
+            sys.stderr = cast(TextIO, _Printable(_Droppable(sys.stderr)))
         return _main(tokens, debug=debug, writes_files=writes_files)
     finally:
         for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, _Droppable):
+            if isinstance(stream, _Printable) and isinstance(stream.rich_proxied_file, _Droppable):
                 stream.flush()
         sys.stdout, sys.stderr = before
 
@@ -133,6 +136,26 @@ class _Droppable:
         return getattr(self._stream, name)
 
 
+class _Printable:
+    """A stream that writes every character that would move the terminal's cursor as an escape: names may hold any.
+
+    rich_proxied_file   the stream below, on which rich draws its tables and bars; what it is given is printable
+    """
+
+    def __init__(self, stream: TextIO | _Droppable) -> None:
+        self.rich_proxied_file = stream
+
+    def write(self, text: str) -> int:
+        """Write the text; the bars of other libraries may return to the start of their line, and to the line above."""
+        cursor = _CURSOR.match(text)
+        start = cursor.end() if cursor else 0
+        self.rich_proxied_file.write(text[:start] + printable(text[start:], keep="\n\t"))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
+
+
 def _main(tokens: Sequence[str], *, debug: bool, writes_files: bool) -> int:
     """Run one command line, and turn its errors into a line and an exit code."""
     try:
@@ -155,7 +178,7 @@ def _main(tokens: Sequence[str], *, debug: bool, writes_files: bool) -> int:
         if debug:
             traceback.print_exc()
         line, code = describe(error, tokens)
-        print(f"error: {_printable(line)}", file=sys.stderr)
+        print(f"error: {printable(line)}", file=sys.stderr)
         _close_stdout_if_stuck()
         return code
     return result if isinstance(result, int) else 0
@@ -175,11 +198,6 @@ def _close_stdout_if_stuck() -> None:
             sys.stdout.flush()
     except OSError:
         _close(sys.stdout)
-
-
-def _printable(line: str) -> str:
-    """Escape the characters that would move the cursor of the terminal: a file may have any name."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in line)
 
 
 def describe(error: BaseException, tokens: Sequence[str] = ()) -> tuple[str, int]:

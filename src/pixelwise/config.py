@@ -15,7 +15,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from .errors import ConfigError
+from .errors import ConfigError, cut, shown
 from .files import parse_yaml, read_yaml, to_yaml
 from .registry import suggest
 from .setting_value import BOUNDS, alternatives, checked, types_of
@@ -249,7 +249,7 @@ class Config:
 
         def require(ok: bool, name: str, expected: str) -> None:
             if not ok:
-                raise ConfigError(f"--{name}", f"must be {expected}, got {operator.attrgetter(name)(self)!r}")
+                raise ConfigError(f"--{name}", f"must be {expected}, got {shown(operator.attrgetter(name)(self))}")
 
         require(augment.scale[0] <= augment.scale[1], "augment.scale", "[low, high] with low <= high")
         if augment.crop == [0, 0]:
@@ -296,16 +296,16 @@ class Config:
         sections = {}
         for section, options in changes.items():
             if section not in (known := [f.name for f in fields(self)]):
-                raise ConfigError(f"{prefix}{section}", "unknown section", suggest(str(section), known))
+                raise ConfigError(f"{prefix}{cut(section)}", "unknown section", suggest(str(section), known))
             if not isinstance(options, Mapping):
-                raise ConfigError(f"{prefix}{section}", f"expected a mapping of options, got {options!r}")
+                raise ConfigError(f"{prefix}{section}", f"expected a mapping of options, got {shown(options)}")
             tree = getattr(self, section)
             by_name = {option.name: option for option in fields(tree)}
             values = {}
             for key, value in options.items():
                 if key not in by_name:
                     raise ConfigError(
-                        f"{prefix}{section}.{key}",
+                        f"{prefix}{section}.{cut(key)}",
                         "unknown option",
                         suggest(str(key), by_name, listing="pixelwise train --help"),
                     )

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ConfigError, InputError, MaskError, listed
+from .errors import ConfigError, InputError, MaskError, listed, shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -223,7 +223,7 @@ class Taxonomy:
         unknown = set(data) - {"classes", "ignore"}
         rows = data.get("classes")
         if unknown or not isinstance(rows, Sequence) or isinstance(rows, str) or not rows:
-            what = f"unknown key {sorted(map(str, unknown))[0]!r}" if unknown else "has no list `classes`"
+            what = f"unknown key {shown(sorted(map(str, unknown))[0])}" if unknown else "has no list `classes`"
             example = "write `classes: [{name: road, color: [128, 64, 128], value: 0}, ...]` and `ignore: [255]`"
             raise ConfigError(source, what, example)
         names, colors, values = zip(*(_class_row(row, k, source) for k, row in enumerate(rows)), strict=True)
@@ -234,7 +234,7 @@ class Taxonomy:
             return cls(names, colors, values, explicit if "ignore" in data else _DEFAULT_IGNORED)
         except TypeError:
             fix = "write a list of integers, `ignore: [255]`"
-            raise ConfigError(source, f"`ignore` must be integers, got {ignore!r}", fix) from None
+            raise ConfigError(source, f"`ignore` must be integers, got {shown(ignore)}", fix) from None
         except ConfigError as error:
             raise ConfigError(source, error.what, error.fix) from None
 
@@ -245,11 +245,11 @@ def _class_row(row: Any, k: int, source: object) -> tuple[str, tuple[int, int, i
     known = {"name", "color", "value"}
     if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str) or set(entry) - known:
         fix = "write a name, or {name: ..., color: [r, g, b], value: ...}; put names that look like numbers in quotes"
-        raise ConfigError(source, f"class {k}: expected a name, got {row!r}", fix)
+        raise ConfigError(source, f"class {k}: expected a name, got {shown(row)}", fix)
     try:
         return entry["name"], _rgb(entry.get("color", voc_color(k))), _integer(entry.get("value", k))
     except (TypeError, ConfigError):
-        what = f"class {k}: expected a color [r, g, b] of 0..255 and an integer value, got {row!r}"
+        what = f"class {k}: expected a color [r, g, b] of 0..255 and an integer value, got {shown(row)}"
         raise ConfigError(source, what, "write {name: road, color: [128, 64, 128], value: 0}") from None
 
 
@@ -266,7 +266,9 @@ def _rgb(color: Any) -> tuple[int, int, int]:
     except (TypeError, ValueError):
         red = green = blue = -1
     if not all(0 <= c <= 255 for c in (red, green, blue)):
-        raise ConfigError("classes", f"a color must be three integers of 0..255, got {color!r}", "write [128, 64, 128]")
+        raise ConfigError(
+            "classes", f"a color must be three integers of 0..255, got {shown(color)}", "write [128, 64, 128]"
+        )
     return red, green, blue
 
 

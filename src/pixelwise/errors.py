@@ -11,16 +11,24 @@
     ├── ResourceError        3   disk full, no permission, no memory, no such device, package not installed
     └── Interrupted          4   stopped by the user or by a signal; the state is saved
 
-Every message is one line: `<subject>: <what is wrong: expected X, got Y>; fix: <how>`.
+Every message is one printable line: `<subject>: <what is wrong: expected X, got Y>; fix: <how>`.
 """
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Iterable
 
 # The longest text of one value in a message.
 MAX_SHOWN = 100
+
+
+# Control characters, marks that reorder or hide text, and halves of surrogate pairs.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e0fff]"
+)
 
 
 class _Repr(reprlib.Repr):
@@ -36,10 +44,24 @@ _REPR.maxlevel, _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 4, 4 * MAX_SHOW
 _REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = _REPR.maxset = _REPR.maxfrozenset = 12
 
 
+def printable(text: object, *, keep: str = "") -> str:
+    """Return the text with escapes such as `\\x1b` for the characters that would move a terminal's cursor or lie.
+
+    A file, a class or a setting may have any name.
+
+    keep  characters that stay as they are
+    """
+    return _UNPRINTABLE.sub(lambda found: found[0] if found[0] in keep else _escape(found[0]), str(text))
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
 def cut(text: object) -> str:
-    """Return the text on one line, with at most `MAX_SHOWN` characters; a longer one ends in "..."."""
+    """Return the text on one printable line, with at most `MAX_SHOWN` characters; a longer one ends in "..."."""
     # Cut first: the text may have megabytes.
-    line = " ".join(str(text)[: 8 * MAX_SHOWN].split())
+    line = printable(" ".join(str(text)[: 8 * MAX_SHOWN].split()))
     return line if len(line) <= MAX_SHOWN else line[: MAX_SHOWN - 3] + "..."
 
 
@@ -52,6 +74,21 @@ def listed(names: Iterable[object], limit: int = 5) -> str:
     """Return "a, b, c": the first `limit` names, followed by the total number if some are left out."""
     words = [cut(name) for name in names]
     return ", ".join(words[:limit]) + (f", ... ({len(words)} in total)" if len(words) > limit else "")
+
+
+def error_lines(errors: Iterable[PixelwiseError], limit: int = 50) -> list[str]:
+    """Return a line per kind of error: the first of the kind, then how many more there are, and their subjects.
+
+    Errors of one kind differ in their subject and their numbers only. At most `limit` kinds have a line.
+    """
+    kinds: dict[str, list[PixelwiseError]] = {}
+    for error in errors:
+        kinds.setdefault(re.sub(r"\d+", "0", f"{error.what};{error.fix}"), []).append(error)
+    lines = [
+        str(first) + (f" (and {len(others)} more: {listed(error.subject for error in others)})" if others else "")
+        for first, *others in kinds.values()
+    ]
+    return lines[:limit] + ([f"... and {len(lines) - limit} more kinds of errors"] if len(lines) > limit else [])
 
 
 def os_reason(error: Exception) -> str:
@@ -79,8 +116,8 @@ class PixelwiseError(Exception):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        line = f"{self.subject}: {self.what}" + (f"; fix: {self.fix}" if self.fix else "")
-        return " ".join(line.split())
+        line = f": {self.what}" + (f"; fix: {self.fix}" if self.fix else "")
+        return printable(self.subject) + printable(" ".join(line.split()))
 
     def __reduce__(self) -> tuple[type[PixelwiseError], tuple[str, str, str]]:
         """Keep the three parts when the error is pickled on its way out of a DataLoader worker."""

@@ -26,7 +26,7 @@ from typing import IO, Any
 
 import yaml
 
-from .errors import ConfigError, InputError, ResourceError, cut, os_reason, shown
+from .errors import ConfigError, InputError, ResourceError, cut, os_reason, printable, shown
 
 # The access right of Windows to ask whether a process exists, without any other access.
 _PROCESS_QUERY_LIMITED_INFORMATION = 0x1000
@@ -387,12 +387,12 @@ def read_yaml(path: str | Path) -> dict[Any, Any]:
 def to_yaml(value: Any) -> str:
     """Return a value as one line of YAML that `parse_yaml` reads back."""
     text = ""
-    # Letters stay letters, unless control characters are among them, which YAML folds into spaces.
+    # Letters stay letters, unless characters are among them that a terminal does not show, or YAML folds into spaces.
     for allow_unicode in (True, False):
         options: dict[str, Any] = {"default_flow_style": True, "width": math.inf, "allow_unicode": allow_unicode}
         text = yaml.dump(value, Dumper=_StrictDumper, sort_keys=False, **options)
         text = text.removesuffix("\n...\n").rstrip("\n")
         with suppress(ConfigError):
-            if "\n" not in text and parse_yaml(text, "") == value:
+            if text == printable(text) and parse_yaml(text, "") == value:
                 break
     return text

@@ -136,7 +136,7 @@ class Registry(Generic[T]):
             parameter = entry.options[option]
             if not _fits(value, parameter.annotation):
                 what = f"option {option}: expected {type_in_words(parameter.annotation)}, got {shown(value)}"
-                default = "" if parameter.default is parameter.empty else f"the default is {parameter.default!r}"
+                default = "" if parameter.default is parameter.empty else f"the default is {shown(parameter.default)}"
                 raise ConfigError(f"{self.kind} {name}", what, default)
         return entry.build(**{**entry.defaults, **(entry.tiny if tiny else {}), **options})
 

@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from typing import Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, shown
 from .base import BACKBONES, Backbone
 from .timm_backbone import PREFIX, TimmBackbone
 
@@ -26,7 +26,7 @@ def create_backbone(name: str, *, in_channels: int = 3, tiny: bool = False, **op
         unknown = sorted(set(options) - {"output_stride", "pretrained"})
         if unknown:
             fix = "backbones of timm take output_stride and pretrained"
-            raise ConfigError(name, f"has no option {unknown[0]!r}", fix)
+            raise ConfigError(name, f"has no option {shown(unknown[0])}", fix)
         return TimmBackbone(name.removeprefix(PREFIX), in_channels, **options)
     return BACKBONES.create(name, tiny=tiny, in_channels=in_channels, **options)
 

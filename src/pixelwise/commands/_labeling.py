@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from ..core import Prediction
+from ..errors import error_lines, printable
 from ..inference.jobs import Job
 from ..inference.predict_files import OutputOptions, predict_files
-from ._progress import progress_bar
+from ._console import progress_bar, text
 
 if TYPE_CHECKING:
     from ..inference.segmenter import Segmenter
@@ -29,7 +29,7 @@ def run_jobs(
     tile: int | None = None,
     on_prediction: Callable[[Job, Prediction], None] | None = None,
 ) -> int:
-    """Label the images, print each failure as it happens, then a table.
+    """Label the images, then print a line per kind of failure, and a table.
 
     Returns the exit code: 0, 1 if some images failed, 2 if all failed.
     """
@@ -37,28 +37,28 @@ def run_jobs(
     with progress_bar("labeling") as report:
         for result in predict_files(segmenter, jobs, outputs, tile=tile, on_prediction=on_prediction):
             results.append(result)
-            if result.error is not None:
-                print(f"error: {result.error}", file=sys.stderr, flush=True)
             report(len(results), len(jobs))
-    num_failed = sum(result.error is not None for result in results)
+    failures = [result.error for result in results if result.error is not None]
+    for line in error_lines(failures):
+        print(f"error: {line}", file=sys.stderr, flush=True)
     table = Table("file", "classes found", box=None, pad_edge=False)
     table.add_column("ms", justify="right")
     for result in results:
         if result.error is None:
             shown = [f"{name} {share:.0%}" for name, share in result.class_fractions.items() if share >= 0.005]
             # Text, because rich would read brackets in a plain string as markup.
-            table.add_row(Text(str(result.job.name)), Text(", ".join(shown)), f"{result.milliseconds:.0f}")
+            table.add_row(text(str(result.job.name)), text(", ".join(shown)), f"{result.milliseconds:.0f}")
     console = Console()
     if table.row_count:
         console.print(table)
-    failures = f", {num_failed} failed" if num_failed else ""
-    console.print(Text(f"{len(results) - num_failed} labeled into {out}{failures}"), soft_wrap=True)
-    return 0 if not num_failed else 1 if num_failed < len(results) else 2
+    failed = f", {len(failures)} failed" if failures else ""
+    console.print(text(f"{len(results) - len(failures)} labeled into {out}{failed}"), soft_wrap=True)
+    return 0 if not failures else 1 if len(failures) < len(results) else 2
 
 
 def print_skipped(lines: Sequence[str]) -> None:
     """Print the first skipped files to standard error, and how many there are."""
     for line in lines[:2]:
-        print(f"skipped: {line}", file=sys.stderr)
+        print(f"skipped: {printable(line)}", file=sys.stderr)
     if len(lines) > 2:
         print(f"skipped: {len(lines) - 2} more like these", file=sys.stderr)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter, Token
 
-from ..errors import ConfigError, InputError
+from ..errors import ConfigError, InputError, shown
 from ..files import parse_yaml
 
 
@@ -29,5 +29,7 @@ def parse_options(text: str | None) -> dict[str, Any]:
     """Return the mapping that `--options` holds as YAML, empty if it is left out. Raises ConfigError."""
     options = {} if text is None else parse_yaml(text, "--options")
     if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
-        raise ConfigError("--options", f"expected a YAML mapping, got {text!r}", 'write it like "{output_stride: 8}"')
+        raise ConfigError(
+            "--options", f"expected a YAML mapping, got {shown(text)}", 'write it like "{output_stride: 8}"'
+        )
     return options

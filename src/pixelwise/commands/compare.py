@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..core import Taxonomy, size_text
 from ..data.dataset import MaskEncoding
-from ..errors import InputError
+from ..errors import InputError, printable
 from ..files import check_outputs, new_folder
 from ..images import read_image, read_mask, write_image
 from ..inference.crf_settings import find_crf
@@ -69,7 +69,7 @@ def compare(
     sheet = draw_comparison(pixels, segmenters, truth=labels)
     with new_folder(out.parent):
         write_image(out, np.asarray(sheet))
-    print(out)
+    print(printable(out))
     return 0
 
 

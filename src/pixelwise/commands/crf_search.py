@@ -7,14 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..data import open_dataset
-from ..errors import CheckpointError, InputError, Interrupted
+from ..errors import CheckpointError, InputError, Interrupted, printable
 from ..evaluation.crf_search import search
 from ..evaluation.crf_search_cache import SearchCache
 from ..evaluation.evaluator import check_same_classes
 from ..inference.crf_settings import write_crf
 from ..inference.segmenter import load
+from ._console import progress_bar
 from ._crf import compile_with_notice
-from ._progress import progress_bar
 
 CACHE = "crf-search.jsonl"
 """The file of a search's counts in the model's folder, until the search ends."""
@@ -61,7 +61,7 @@ def crf_search(
     check_same_classes(segmenter.taxonomy, truth.taxonomy, model_name=str(model), data_name=f"{dataset.name} {split}")
     cache = SearchCache(model / CACHE)
     if not cache.is_empty:
-        print(f"resuming the stopped search in {model / CACHE}", file=sys.stderr)
+        print(printable(f"resuming the stopped search in {model / CACHE}"), file=sys.stderr)
     compile_with_notice(segmenter.taxonomy.num_classes)
     with progress_bar("searching") as report:
         try:
@@ -79,10 +79,10 @@ def crf_search(
     }
     path = write_crf(model, result.parameters, found)
     cache.discard()
-    print(f"{dataset.name} {split}, {result.num_images} images, {result.num_settings} settings")
+    print(printable(f"{dataset.name} {split}, {result.num_images} images, {result.num_settings} settings"))
     print(f"mean IoU without a CRF {result.mean_iou_before:.2%}, with the best {result.mean_iou:.2%}")
     print(", ".join(f"{name} {value}" for name, value in asdict(result.parameters).items()))
     if result.mean_iou <= result.mean_iou_before:
         print("no setting improves on the model alone: do not use --crf")
-    print(f"written to {path}; use it with --crf run")
+    print(printable(f"written to {path}; use it with --crf run"))
     return 0

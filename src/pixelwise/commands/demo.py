@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..core import Prediction
-from ..errors import InputError
+from ..errors import InputError, printable
 from ..files import check_outputs
 from ..inference.jobs import Job, plan
 from ..inference.predict_files import OutputOptions
@@ -57,5 +57,5 @@ def demo(
         raise InputError(photos, "none of the photos could be labeled", "fix or remove them, see the lines above")
     title = f"{photos.stem or 'Photos'}: a label for every pixel"
     write_gallery(page, labeled, taxonomy=segmenter.taxonomy, title=title)
-    print(f"open {page}")
+    print(printable(f"open {page}"))
     return code

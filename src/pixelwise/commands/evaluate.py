@@ -10,15 +10,14 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from ..data import open_dataset
 from ..errors import ConfigError
 from ..evaluation.evaluator import Evaluation, check_same_classes, evaluate_folder, evaluate_model, write_scores
 from ..evaluation.metrics import Scores
 from ..files import check_outputs, new_folder
+from ._console import progress_bar, text
 from ._options import OutPath, Switch, parse_options
-from ._progress import progress_bar
 
 
 def evaluate(
@@ -145,13 +144,13 @@ def _score(
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     """Print the protocol, the scores per class, the means, and warnings about implausible scores."""
     for line in evaluation.protocol_lines():
-        console.print(Text(line), soft_wrap=True)
+        console.print(text(line), soft_wrap=True)
     console.print()
     console.print(class_table(evaluation.scores))
     console.print()
     console.print(means_table(evaluation.scores))
     for warning in evaluation.scores.warnings:
-        console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
+        console.print(text(f"warning: {warning}", style="yellow"), soft_wrap=True)
 
 
 def class_table(scores: Scores) -> Table:
@@ -164,7 +163,7 @@ def class_table(scores: Scores) -> Table:
         outline = (row.boundary_iou,) if measured else ()
         cells = (row.iou, *outline, row.dice, row.accuracy, row.precision, row.truth / scores.num_pixels)
         absent = not row.truth and not row.predicted
-        table.add_row(Text(row.name), *map(_percent, cells), style="dim" if absent else None)
+        table.add_row(text(row.name), *map(_percent, cells), style="dim" if absent else None)
     return table
 
 

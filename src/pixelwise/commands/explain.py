@@ -17,7 +17,7 @@ from PIL import Image
 
 from ..backbones import BACKBONES
 from ..backbones.classifier import ClassifierBackbone
-from ..errors import ConfigError, InputError
+from ..errors import ConfigError, InputError, printable
 from ..files import check_outputs, new_folder
 from ..images import read_image, write_image
 from ..inference.jobs import cut_name
@@ -94,7 +94,7 @@ def explain(
     files = {out / name: np.asarray(figure) for name, figure in figures.items()}
     with new_folder(out):
         write_together((path, partial(write_image, path, figure)) for path, figure in files.items())
-    print(*files, sep="\n")
+    print(*map(printable, files), sep="\n")
     return 0
 
 

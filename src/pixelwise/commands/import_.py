@@ -7,11 +7,10 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.text import Text
 
 from ..core import Taxonomy
 from ..data.formats.voc import TAXONOMY as VOC
-from ..errors import CheckpointError, listed
+from ..errors import CheckpointError, listed, shown
 from ..files import check_outputs, new_folder
 from ..registry import suggest
 from ..weights.checkpoint import checkpoint_files, save_checkpoint
@@ -19,6 +18,7 @@ from ..weights.importing import Imported, import_model
 from ..weights.importing.classifiers import COUNTER
 from ..weights.importing.safe_open import regular_file
 from ..weights.published import WEIGHTS, PublishedWeights, cache_folder, download, verify_published
+from ._console import text
 from ._options import OutPath, Switch
 
 NUM_SHOWN = 6
@@ -69,7 +69,7 @@ def import_(
         save_checkpoint(out, imported.model, taxonomy, _card(imported, path.name, entry))
     console = Console()
     for line in (*_summary(imported, path, entry), f"written to {out}"):
-        console.print(Text(line), soft_wrap=True)
+        console.print(text(line), soft_wrap=True)
     return 0
 
 
@@ -92,7 +92,7 @@ def _summary(imported: Imported, path: Path, entry: PublishedWeights | None) -> 
     if entry is not None:
         lines.append(f"published as {entry.name}: {entry.score}; use: {entry.license}")
     for prefix, count in report.stripped.items():
-        lines.append(f"removed the prefix {prefix!r} of PyTorch's wrappers from {count} names")
+        lines.append(f"removed the prefix {shown(prefix)} of PyTorch's wrappers from {count} names")
     if report.checked:
         lines.append(f"checked, equal to the network's fixed numbers: {listed(report.checked, NUM_SHOWN)}")
     for reason in dict.fromkeys(report.dropped.values()):

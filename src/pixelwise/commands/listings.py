@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from ..files import to_yaml
+from ._console import text
 
 if TYPE_CHECKING:
     from ..registry import Entry
@@ -119,6 +119,6 @@ def _print(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, whole:
     for heading in headings:
         table.add_column(heading, no_wrap=heading != headings[-1])
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*map(text, row))
     console = Console()
     Console(width=max(console.width, Console(width=1000).measure(table).maximum) if whole else None).print(table)

@@ -9,12 +9,12 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from ..analysis.profile import Profile, profile_spec, with_speed
 from ..errors import ConfigError
 from ..models import MODELS, ModelSpec
 from ..models.base import SegmentationModel
+from ._console import text
 
 
 def profile(
@@ -71,7 +71,7 @@ def _find(name: str, num_classes: int | None) -> tuple[ModelSpec, SegmentationMo
 def print_profile(result: Profile, console: Console) -> None:
     """Print a table of the parts, then one line per property."""
     console.print(
-        Text(f"{result.name}, {result.num_classes} classes, one image of {result.size[0]} x {result.size[1]} pixels")
+        text(f"{result.name}, {result.num_classes} classes, one image of {result.size[0]} x {result.size[1]} pixels")
     )
     console.print()
     table = Table("module", box=None, pad_edge=False)
@@ -79,7 +79,7 @@ def print_profile(result: Profile, console: Console) -> None:
         table.add_column(heading, justify="right")
     for module in result.modules:
         table.add_row(
-            Text(module.name),
+            text(module.name),
             *map(_grouped, (module.parameters, module.buffers, module.multiply_adds, module.activations)),
         )
     totals = map(_grouped, (result.parameters, result.buffers, result.multiply_adds, result.activations))
@@ -87,7 +87,7 @@ def print_profile(result: Profile, console: Console) -> None:
     console.print(table)
     console.print()
     for label, value in _properties(result):
-        console.print(Text(f"{label:<20}{value}"), soft_wrap=True)
+        console.print(text(f"{label:<20}{value}"), soft_wrap=True)
 
 
 def _properties(result: Profile) -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..errors import printable
 from ..visualization.report import write_report
 
 
@@ -15,5 +16,5 @@ def report(run: Path, /) -> int:
     run
         Folder of the run; it may still be training.
     """
-    print(write_report(run))
+    print(printable(write_report(run)))
     return 0

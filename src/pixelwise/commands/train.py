@@ -11,12 +11,12 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from ..config import Config, parse_overrides
-from ..errors import ConfigError, listed
+from ..errors import ConfigError, listed, printable
 from ..recipes import recipe_file
 from ..registry import suggest
+from ._console import text
 from ._options import OutPath, Switch
 
 OWN_OPTIONS = ("--out", "--model", "--resume", "--dry-run", "--print-config", "--help", "--debug")
@@ -77,7 +77,7 @@ def train(
     if process_rank() == 0:
         finished = finish_run(config, out)
         print(f"{finished.checkpoint.name} checkpoint, step {finished.step}: {finished.scores.summary()}")
-        print(f"{finished.checkpoint}, report {finished.report}")
+        print(printable(f"{finished.checkpoint}, report {finished.report}"))
     return 0
 
 
@@ -139,7 +139,7 @@ def _print_differences(saved: Path, config: Config, source: str, of_source: Conf
     ]
     if differing and process_rank() == 0:
         line = f"{saved}: its settings are used, not those of {source}, which differ in {listed(differing, 8)}"
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
 
 
 def _dry_run(config: Config) -> int:
@@ -177,5 +177,5 @@ def print_settings() -> None:
     table.columns[0].no_wrap = True
     for section, option, value in Config().items():
         shown = "" if value in ("", None, [], {}) else str(value)
-        table.add_row(Text(f"--{section}.{option.name}"), Text(shown), Text(option.metadata["doc"]))
+        table.add_row(text(f"--{section}.{option.name}"), text(shown), text(option.metadata["doc"]))
     Console().print(table)

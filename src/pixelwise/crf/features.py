@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, UnknownNameError
+from ..errors import ConfigError, UnknownNameError, shown
 from ..registry import suggest
 
 Floats = NDArray[np.float32]
@@ -130,7 +130,9 @@ class Kernel:
         check_normalization(self.normalization)
         weight: Any = self.weight
         if not isinstance(weight, Real) or not math.isfinite(weight):
-            raise ConfigError("crf kernel weight", f"expected a finite number, got {weight!r}", "use a number like 1")
+            raise ConfigError(
+                "crf kernel weight", f"expected a finite number, got {shown(weight)}", "use a number like 1"
+            )
         object.__setattr__(self, "features", as_numbers("crf features", self.features))
 
 

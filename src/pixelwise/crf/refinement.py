@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, ImageError
+from ..errors import ConfigError, ImageError, shown
 from .features import (
     LEAST_PROBABILITY,
     SUM_TOLERANCE,
@@ -124,7 +124,7 @@ def compile_ahead(num_classes: int) -> None:
 
 def _check_call(settings: Any, kernels: Any, threads: Any) -> None:
     if isinstance(settings, str | Parameters):
-        what = f"expected a list of settings, got {settings!r}"
+        what = f"expected a list of settings, got {shown(settings)}"
         raise ConfigError("crf settings", what, "pass a list, or call refine")
     kinds = {type(kernel) for kernel in kernels} if isinstance(kernels, Sequence) else set()
     if not isinstance(kernels, Sequence) or kinds - {Kernel}:
@@ -133,7 +133,7 @@ def _check_call(settings: Any, kernels: Any, threads: Any) -> None:
             "crf kernels", f"expected a sequence of Kernel, got {got}", "write kernels=[Kernel(features)]"
         )
     if threads is not None and (not isinstance(threads, Integral) or int(threads) < 1):
-        raise ConfigError("crf threads", f"must be an integer >= 1, got {threads!r}", "use None for all cores")
+        raise ConfigError("crf threads", f"must be an integer >= 1, got {shown(threads)}", "use None for all cores")
 
 
 def _check_image_and_probs(image: NDArray[np.uint8], probs: NDArray[Any]) -> None:

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from ..errors import DatasetError, InputError, listed
+from ..errors import DatasetError, InputError, error_lines, listed, printable, shown
 from ..images import odd_palettes
 from .dataset import Dataset, Inspected, Item, Split, must_be_disjoint
 
 _SECONDS_PER_LINE = 20
-_MAX_LINES = 20
 
 
 def inspect_splits(dataset: Dataset, splits: Sequence[Split]) -> dict[str, list[Inspected]]:
@@ -95,7 +94,7 @@ def check_dataset(dataset: Dataset, train: Split, val: Split, *, skip_bad: bool 
     if val.name != train.name:
         warnings += check_masks(val, skip_bad=skip_bad, found=found[val.name])
     for line in (*dataset.notes, *(f"warning: {line}" for line in (*warnings, *check_leaks(found)))):
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
     return found[train.name]
 
 
@@ -103,14 +102,8 @@ def _refuse(errors: Sequence[InputError], root: object) -> None:
     """Raise the error of a single file; of several, print one line for each kind and raise a summary."""
     if len(errors) == 1:
         raise errors[0]
-    kinds: dict[tuple[str, str], list[InputError]] = {}
-    for error in errors:
-        kinds.setdefault((error.what, error.fix), []).append(error)
-    for alike in list(kinds.values())[:_MAX_LINES]:
-        more = f" (and {len(alike) - 1} more: {listed(error.subject for error in alike[1:])})" if len(alike) > 1 else ""
-        print(f"error: {alike[0]}{more}", file=sys.stderr)
-    if len(kinds) > _MAX_LINES:
-        print(f"error: ... and {len(kinds) - _MAX_LINES} more", file=sys.stderr)
+    for line in error_lines(errors):
+        print(f"error: {line}", file=sys.stderr)
     what = f"{len(errors)} images or masks cannot be used (listed above)"
     raise InputError(root, what, "fix or remove them, or set --train.on_read_error skip")
 
@@ -146,22 +139,21 @@ def check_classes(split: Split, *, skip_bad: bool = False, found: Sequence[Inspe
         raise DatasetError(f"split {split.name}", what, "add masks, or train on a split that has them")
     taxonomy = split.taxonomy
     if taxonomy.num_classes == 1:
-        what = f"has the single class {taxonomy.names[0]!r}: every pixel would get it, whatever the image"
+        what = f"has the single class {shown(taxonomy.names[0])}: every pixel would get it, whatever the image"
         raise DatasetError(f"split {split.name}", what, "add a class for the rest of the pixels, such as background")
     found = inspect_masks(split) if found is None else found
     warnings = check_masks(split, skip_bad=skip_bad, found=found)
     counts = _count_ids(split, found, skip_bad=skip_bad)
     unseen = [taxonomy.names[k] for k in np.flatnonzero(counts[: taxonomy.num_classes] == 0)]
     if unseen and taxonomy.num_classes == 2 and 255 in taxonomy.ignored and counts[taxonomy.ignore_id]:
-        what = (
-            f"no mask contains class {unseen[0]!r}, but {counts[taxonomy.ignore_id]} pixels are 255, which is ignored"
-        )
-        fix = f"did you mean class {unseen[0]!r}? set `value: 255` for it in classes.yaml"
+        num_ignored = counts[taxonomy.ignore_id]
+        what = f"no mask contains class {shown(unseen[0])}, but {num_ignored} pixels are 255, which is ignored"
+        fix = f"did you mean class {shown(unseen[0])}? set `value: 255` for it in classes.yaml"
         raise DatasetError(f"split {split.name}", what, fix)
     if len(unseen) == 1:
-        warnings.append(f"split {split.name}: no mask contains class {unseen[0]!r}; it cannot be learned")
+        warnings.append(f"split {split.name}: no mask contains class {shown(unseen[0])}; it cannot be learned")
     elif unseen:
-        names = listed(repr(name) for name in unseen)
+        names = listed(map(shown, unseen))
         of = f"{len(unseen)} of the {taxonomy.num_classes} classes"
         warnings.append(f"split {split.name}: no mask contains {of}: {names}; they cannot be learned")
     return warnings
@@ -178,7 +170,7 @@ def check_masks(split: Split, *, skip_bad: bool = False, found: Sequence[Inspect
     colors: dict[tuple[int, int, int], list[str]] = {}
     for name, color in zip(taxonomy.names, taxonomy.colors, strict=True):
         colors.setdefault(color, []).append(name)
-    alike = [listed(map(repr, names)) for names in colors.values() if len(names) > 1]
+    alike = [listed(map(shown, names)) for names in colors.values() if len(names) > 1]
     if alike:
         warnings.append(
             f"{start}one color stands for several classes: {'; '.join(alike[:5])}; overlays cannot tell them apart"
@@ -202,9 +194,9 @@ def check_masks(split: Split, *, skip_bad: bool = False, found: Sequence[Inspect
                 only_255.append(inspected.item.mask)
         if only_255 and labeled:
             what = f"{len(only_255)} of {len(masks)} masks contain 255, which is ignored, but not class"
-            name, value = taxonomy.names[1 - background], taxonomy.values[1 - background]
-            fix = f"if 255 means {name!r} there, save them with {value} in its place"
-            warnings.append(f"{start}{what} {name!r} ({value}): {listed(only_255)}; {fix}")
+            name, value = shown(taxonomy.names[1 - background]), taxonomy.values[1 - background]
+            fix = f"if 255 means {name} there, save them with {value} in its place"
+            warnings.append(f"{start}{what} {name} ({value}): {listed(only_255)}; {fix}")
     return warnings
 
 

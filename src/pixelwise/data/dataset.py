@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core import MAX_BORDER_FRACTION, Sample, Taxonomy, size_text
-from ..errors import ConfigError, DatasetError, InputError, MaskError, listed
+from ..errors import ConfigError, DatasetError, InputError, MaskError, listed, shown
 from ..images import exif_orientation, file_kind, read_image, read_mask
 from ..registry import suggest
 
@@ -122,7 +122,9 @@ def check_colors(taxonomy: Taxonomy, encoding: MaskEncoding, source: object) -> 
             if first < k:
                 names = taxonomy.names
                 other = repr(names[k]) if k < len(names) else "ignore_colors"
-                what = f"masks are read by color, but {names[first]!r} and {other} have the same color {list(color)}"
+                what = (
+                    f"masks are read by color, but {shown(names[first])} and {other} have the same color {list(color)}"
+                )
                 raise ConfigError(source, what, "give each class a color of its own")
 
 
@@ -240,10 +242,10 @@ class Dataset:
         option  the command-line option that named it, for the message
         """
         if name not in self.splits:
-            what = f"unknown split {name!r}; existing splits: {', '.join(self.splits)}"
+            what = f"unknown split {shown(name)}; existing splits: {', '.join(self.splits)}"
             fix = suggest(name, self.splits)
             if option and fix.startswith("choose"):
-                fix = f"add images to a split {name!r}, or set {option} to one of {', '.join(self.splits)}"
+                fix = f"add images to a split {shown(name)}, or set {option} to one of {', '.join(self.splits)}"
             raise DatasetError(self.root, what, fix)
         return self.splits[name]
 
@@ -352,7 +354,7 @@ def _similarity(name: str, other: str) -> str:
         return "upper and lower case"
     for long, short in ((other_stem, stem), (stem, other_stem)):
         if long.casefold().startswith(short.casefold()) and not long[len(short)].isalnum():
-            return f"{long[len(short) :]!r} more in its name" if long == other_stem else "a shorter name"
+            return f"{shown(long[len(short) :])} more in its name" if long == other_stem else "a shorter name"
     return ""
 
 

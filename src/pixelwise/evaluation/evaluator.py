@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..core import Prediction, Taxonomy
 from ..data.dataset import MaskEncoding, Split
-from ..errors import ConfigError, DatasetError, InputError, cut, os_reason
+from ..errors import ConfigError, DatasetError, ImageError, InputError, MaskError, cut, listed, os_reason, shown
 from ..files import read_json, write_text
 from ..images import read_mask, walk_files
 from .boundary_iou import DISTANCE_RATIO, boundary_counts
@@ -94,7 +94,7 @@ class Evaluation:
         sizes = small if small == large else f"{small} to {large}"
         ignored = protocol.ignored_pixels
         share = ignored / (ignored + scores.num_pixels)
-        absent = ", ".join(scores.absent) or "none"
+        absent = listed(scores.absent, 20) or "none"
         lines = [
             f"{protocol.dataset} {protocol.split}: {protocol.num_images} images at native resolution "
             f"({sizes}, height x width), {len(scores.names)} classes",
@@ -202,12 +202,20 @@ def evaluate_model(
     dataset, model, precision   names for the protocol
     boundary   also measure boundary IoU
     progress   called with (images done, images in all) after each image
-    Raises DatasetError for an empty split, images without a mask, or a model of other classes.
+    Raises DatasetError for an empty split, images without a mask, or a model of other classes; InputError naming the
+    images and masks that cannot be read.
     """
     _check_truth(split)
     total = ScoreAccumulator(split.taxonomy, boundary=boundary)
+    unreadable: list[InputError] = []
     for index in range(len(split)):
-        sample = split[index]
+        try:
+            sample = split[index]
+        except (ImageError, MaskError) as error:
+            unreadable.append(error)
+        if unreadable:
+            # There will be no score, so the others are only read: one message names all.
+            continue
         assert sample.mask is not None, "splits without truth are refused"
         try:
             prediction = segmenter(sample.image)
@@ -218,6 +226,12 @@ def evaluate_model(
         total.add(sample.key, sample.mask, prediction=prediction.mask, source=sample.key)
         if progress:
             progress(index + 1, len(split))
+    if len(unreadable) > 1:
+        names = listed(error.subject for error in unreadable)
+        what = f"{len(unreadable)} images or masks cannot be read: {names}; the first: {unreadable[0].what}"
+        raise InputError(f"split {split.name}", what, unreadable[0].fix or "fix or remove them")
+    if unreadable:
+        raise unreadable[0]
     return total.finish(dataset, split.name, predicted_by=model, precision=precision)
 
 
@@ -258,9 +272,11 @@ def check_same_classes(model: Taxonomy, data: Taxonomy, *, model_name: str, data
     if model.num_classes != data.num_classes:
         only = sorted(set(model.names) ^ set(data.names))
         what = f"has {data.num_classes} classes, {model_name} has {model.num_classes}"
-        raise DatasetError(data_name, what + (f"; not in both: {', '.join(only[:5])}" if only else ""), fix)
+        raise DatasetError(data_name, what + (f"; not in both: {listed(only)}" if only else ""), fix)
     k = next(k for k, (ours, theirs) in enumerate(zip(model.names, data.names, strict=True)) if ours != theirs)
-    raise DatasetError(data_name, f"class {k} is {data.names[k]!r}, but {model.names[k]!r} in {model_name}", fix)
+    raise DatasetError(
+        data_name, f"class {k} is {shown(data.names[k])}, but {shown(model.names[k])} in {model_name}", fix
+    )
 
 
 def _check_truth(split: Split) -> None:
@@ -292,4 +308,4 @@ def _prediction_files(folder: Path, split: Split) -> list[Path]:
 
 
 def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return listed(names[:5]) + (", ..." if len(names) > 5 else "")

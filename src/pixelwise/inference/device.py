@@ -6,7 +6,7 @@ import re
 
 import torch
 
-from ..errors import InputError, ResourceError
+from ..errors import InputError, ResourceError, shown
 
 
 def find_device(name: str, option: str = "--device") -> torch.device:
@@ -19,9 +19,9 @@ def find_device(name: str, option: str = "--device") -> torch.device:
     if name == "auto":
         name = "cuda" if len(available) > 1 else "cpu"
     if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
-        what = f"unknown device {name!r}; available devices: {', '.join(available)}"
+        what = f"unknown device {shown(name)}; available devices: {', '.join(available)}"
         raise InputError("device", what, "choose auto, cpu, cuda or cuda:0")
     if name not in available and not (name == "cuda" and len(available) > 1):
-        what = f"{name!r} is not available; available devices: {', '.join(available)}"
+        what = f"{shown(name)} is not available; available devices: {', '.join(available)}"
         raise ResourceError("device", what, f"use {option} auto")
     return torch.device(name)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ..errors import ConfigError
+from ..errors import ConfigError, shown
 
 
 @dataclass
@@ -38,7 +38,7 @@ class StrideDilation:
 
     def __post_init__(self) -> None:
         if self.output_stride not in (8, 16, 32):
-            what = f"expected 8, 16 or 32, got {self.output_stride!r}"
+            what = f"expected 8, 16 or 32, got {shown(self.output_stride)}"
             raise ConfigError("output_stride", what, "32 is the stride of the classifier itself")
 
     def step(self, stride: int) -> int:

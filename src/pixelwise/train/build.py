@@ -15,7 +15,7 @@ from ..data.counts import count_pixels
 from ..data.dataset import Inspected, Split
 from ..data.instances import InstanceCrops
 from ..data.transforms import Augment, Transform
-from ..errors import CheckpointError, ConfigError, listed, shown
+from ..errors import CheckpointError, ConfigError, listed, printable, shown
 from ..models import MODELS, create_model
 from ..models.base import SegmentationModel
 from ..weights.checkpoint import find_checkpoint, load_checkpoint, shapes_of
@@ -57,9 +57,9 @@ def build_model(settings: ModelConfig, taxonomy: Taxonomy, resumed: Path | None 
         raise ConfigError("--model.name", f"{what}; `pixelwise train` takes RGB images with one mask each", fix)
     if checkpoint is not None and resumed is None:
         names = {"classes": taxonomy.names, "source_classes": checkpoint.taxonomy.names}
-        print(start_from(model, checkpoint.model, settings.init_from, **names))
+        print(printable(start_from(model, checkpoint.model, settings.init_from, **names)))
     if pretrained is not None:
-        print(start_from_pretrained(model, pretrained.name))
+        print(printable(start_from_pretrained(model, pretrained.name)))
     if settings.train_only == "score_layers":
         if not model.score_layers():
             raise ConfigError("--model.train_only", f"{settings.name} does not declare its score layers", "use all")

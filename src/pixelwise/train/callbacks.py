@@ -19,7 +19,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar
 from lightning.pytorch.loggers import Logger
 
-from ..errors import ConfigError, Interrupted, ResourceError
+from ..errors import ConfigError, Interrupted, ResourceError, shown
 from ..registry import suggest
 from .ranks import max_over_ranks
 
@@ -147,7 +147,7 @@ def make_loggers(names: Sequence[str], folder: Path) -> list[Logger]:
     made = []
     for name in names:
         if name not in builders:
-            raise ConfigError("--train.loggers", f"unknown logger {name!r}", suggest(name, builders))
+            raise ConfigError("--train.loggers", f"unknown logger {shown(name)}", suggest(name, builders))
         try:
             made.append(builders[name]())
         except (ImportError, ModuleNotFoundError) as error:

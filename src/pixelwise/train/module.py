@@ -24,7 +24,7 @@ from torch.nn.utils import get_total_norm
 
 from ..config import Config
 from ..core import Batch, LowResLogits, Output
-from ..errors import CheckpointError, InputError, ResourceError
+from ..errors import CheckpointError, InputError, ResourceError, listed
 from ..models.base import SegmentationModel
 from ..weights.checkpoint import load_weights
 from .build import choose_memory_format, training_forward
@@ -136,7 +136,7 @@ class TrainingModule(lightning.LightningModule):
             raise self._not_finite("gradient")
 
     def _not_finite(self, what: str) -> InputError:
-        images = ", ".join(self._keys_of_step[:8])
+        images = listed(self._keys_of_step[:8], 8)
         what = f"the {what} of step {self.step + 1} is not finite, images {images}"
         fix = "lower --optimizer.lr, or set --optimizer.clip_norm 1; earlier checkpoints are intact"
         return InputError("training", what, fix)

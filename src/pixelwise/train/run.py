@@ -28,7 +28,7 @@ from ..data.counts import check_dataset
 from ..data.dataset import Dataset, Inspected, Split
 from ..data.groups import training_data
 from ..data.loader import AugmentedDataset, ResumableBatchSampler, TrainLoader
-from ..errors import CheckpointError, ConfigError, DatasetError, InputError, Interrupted, ResourceError
+from ..errors import CheckpointError, ConfigError, DatasetError, InputError, Interrupted, ResourceError, printable
 from ..evaluation.metrics import Scores
 from ..files import write_text
 from ..inference.device import find_device
@@ -98,7 +98,7 @@ def train(config: Config, out: str | Path, *, resume: bool = False, command: str
         if module.step >= settings.steps and is_first_rank:
             # Nothing is trained, so config.yaml stays that of the steps that were.
             done = f"has {module.step} steps, --train.steps is {settings.steps}"
-            print(f"{folder.path}: {done}: nothing is left to train")
+            print(printable(f"{folder.path}: {done}: nothing is left to train"))
         if module.step < settings.steps:
             if is_first_rank:
                 folder.truncate_metrics(module.step)
@@ -139,15 +139,15 @@ def _read_state(config: Config, folder: RunFolder, train_split: Split, val_split
     """
     state, damaged = read_newest_state(folder.last)
     for line in damaged:
-        print(f"warning: skipped {line}")
+        print(printable(f"warning: skipped {line}"))
     if state is None:
-        print(f"{folder.last}: no state was saved yet, starting at step 0")
+        print(printable(f"{folder.last}: no state was saved yet, starting at step 0"))
         return None
     check_data(data_fingerprint(train_split, val_split), state.settings.get("data"), folder.last)
     notices = check_settings(config, state.settings, folder.last)
     if process_rank() == 0:
         step = f"step {state.progress.step} of {config.train.steps}"
-        print(f"resuming {folder.path} at {step}", *notices, sep="\n")
+        print(printable(f"resuming {folder.path} at {step}"), *map(printable, notices), sep="\n")
     return state
 
 

@@ -31,7 +31,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..errors import InputError, ResourceError, cut, os_reason
+from ..errors import InputError, ResourceError, cut, os_reason, printable
 from ..files import check_regular, make_folder, new_folder, read_json, read_regular, sweep_temporaries, write_text
 from ..weights.checkpoint import finish_save, is_checkpoint
 
@@ -135,7 +135,7 @@ class RunFolder:
                 what = (
                     f"was held by {holder}, which has shown no sign of life for {silent / 60:.0f} minutes: taken over"
                 )
-                print(f"warning: {self.path} {what}", file=sys.stderr)
+                print(printable(f"warning: {self.path} {what}"), file=sys.stderr)
             ended = threading.Event()
             heartbeat = threading.Thread(target=_touch_until, args=(ended, note), daemon=True)
             try:
@@ -201,9 +201,8 @@ class RunFolder:
                 file.write(_csv_text(rows))
         except OSError as error:
             if not self._log_failed:
-                print(
-                    f"warning: {self.metrics} cannot be written: {os_reason(error)}; training goes on", file=sys.stderr
-                )
+                what = f"{self.metrics} cannot be written: {os_reason(error)}"
+                print(printable(f"warning: {what}; training goes on"), file=sys.stderr)
             self._log_failed = True
 
     def write_environment(self, **more: Any) -> None:

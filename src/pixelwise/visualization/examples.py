@@ -17,7 +17,7 @@ from PIL import Image
 
 from ..core import Prediction
 from ..data.dataset import Split
-from ..errors import ConfigError, cut
+from ..errors import ConfigError, cut, shown
 from ..evaluation.evaluator import ImageScore
 from ..files import make_folder, read_json, read_regular, write_bytes, write_text
 
@@ -116,7 +116,7 @@ def read_examples(folder: str | Path) -> ExampleSheet:
 def _checked_color(text: str) -> str:
     # Only a color may reach the styles of the page.
     if not re.fullmatch(r"#[0-9a-f]{6}", text):
-        raise ValueError(f"expected a color #rrggbb, got {text!r}")
+        raise ValueError(f"expected a color #rrggbb, got {shown(text)}")
     return text
 
 

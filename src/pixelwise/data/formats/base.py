@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core import Taxonomy
-from ...errors import ConfigError, DatasetError, os_reason
+from ...errors import ConfigError, DatasetError, os_reason, shown
 from ...files import read_yaml
 from ...images import IMAGE_SUFFIXES, walk_files
 from ...registry import Registry
@@ -66,7 +66,9 @@ def split_pair(line: str, source: Path) -> tuple[str, str | None]:
     if len(words) == 1:
         return words[0], None
     if len(words) % 2:
-        raise DatasetError(source, f"expected `image mask`, got line {line!r}", "separate the two names by one tab")
+        raise DatasetError(
+            source, f"expected `image mask`, got line {shown(line)}", "separate the two names by one tab"
+        )
     half = len(words) // 2
     return " ".join(words[:half]), " ".join(words[half:])
 
@@ -83,7 +85,7 @@ def name_inside(root: Path, name: str) -> str:
                 path = path.relative_to(folder)
                 break
     if path.is_absolute() or ".." in path.parts:
-        what = f"a list names {name!r}, which is outside of the dataset"
+        what = f"a list names {shown(name)}, which is outside of the dataset"
         raise DatasetError(root, what, "name files relative to the dataset's folder")
     return path.as_posix()
 
@@ -131,7 +133,7 @@ def _read_classes_yaml(path: Path, default: Taxonomy | None) -> tuple[Taxonomy, 
     rest = read_yaml(path)
     kind, colors = rest.pop("masks", "value"), rest.pop("ignore_colors", [])
     if kind not in ("value", "color"):
-        what = f"expected masks: `value` or `color`, got {kind!r}"
+        what = f"expected masks: `value` or `color`, got {shown(kind)}"
         raise ConfigError(path, what, "remove it if masks contain numbers")
     if colors and kind == "value":
         fix = "write `masks: color`, or list numbers in `ignore`"
@@ -141,7 +143,7 @@ def _read_classes_yaml(path: Path, default: Taxonomy | None) -> tuple[Taxonomy, 
     except (TypeError, ValueError, OverflowError):
         triples = ((-1, -1, -1),)
     if not all(0 <= channel <= 255 for color in triples for channel in color):
-        what = f"expected ignore_colors as a list of [r, g, b] of 0..255, got {colors!r}"
+        what = f"expected ignore_colors as a list of [r, g, b] of 0..255, got {shown(colors)}"
         raise ConfigError(path, what, "write such as `ignore_colors: [[0, 0, 0]]`")
     if default and "classes" not in rest:
         rest = default.to_dict() | rest
@@ -161,7 +163,7 @@ def _read_labelmap(path: Path) -> tuple[Taxonomy, MaskEncoding]:
         try:
             color = tuple(int(channel) for channel in rest[0].split(","))
         except (ValueError, IndexError):
-            what = f"expected `name:red,green,blue:parts:actions`, got {line!r}"
+            what = f"expected `name:red,green,blue:parts:actions`, got {shown(line)}"
             raise ConfigError(path, what, "export the labels with their colors") from None
         if name == "ignored":
             ignored.append(color)

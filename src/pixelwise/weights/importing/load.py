@@ -75,7 +75,7 @@ def read_weight_file(path: str | Path, endings: Sequence[str] = (CAFFE_ENDING, *
     """Open a file by its ending. Raises CheckpointError for another ending, and for a damaged or dangerous file."""
     path = regular_file(path)
     if path.suffix not in endings:
-        what = f"ends in {path.suffix!r}, expected {', '.join(endings)}"
+        what = f"ends in {shown(path.suffix)}, expected {', '.join(endings)}"
         raise CheckpointError(path, what, "give the file the ending of its kind")
     if path.suffix != CAFFE_ENDING:
         tensors, stripped = strip_wrappers(read_tensors(path), path)

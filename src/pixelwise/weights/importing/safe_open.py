@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ...errors import CheckpointError, ResourceError, os_reason
+from ...errors import CheckpointError, ResourceError, os_reason, shown
 
 # First bytes of a file, its kind, and the fix. The most frequent wrong downloads come first.
 _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
@@ -96,7 +96,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         raise CheckpointError(path, what, "save `model.state_dict()`")
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            what = f"expected a flat table of tensors, got {name!r} of type {type(value).__name__}"
+            what = f"expected a flat table of tensors, got {shown(name)} of type {type(value).__name__}"
             raise CheckpointError(path, what, "save `model.state_dict()` itself, not a dictionary around it")
         if value.layout is not torch.strided or value.is_quantized or value.is_complex():
             what = f"{name} is sparse, quantized or complex"

@@ -1,4 +1,4 @@
-"""The progress bar of the commands."""
+"""What the commands show on a terminal: text in tables and lines, and a progress bar."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from ..errors import printable
+
+
+def text(words: object, style: str = "") -> Text:
+    """Return words for a table or a line: brackets are no markup, and names cannot move the cursor."""
+    return Text(printable(words), style)
 
 
 @contextmanager
