@@ -58,6 +58,8 @@ def crf_search(
     segmenter = load(model, device=device)
     dataset = open_dataset(data, format)
     truth = dataset.split(split, option="--split")
+    for note in dataset.notes:
+        print(note, file=sys.stderr)
     check_same_classes(segmenter.taxonomy, truth.taxonomy, model_name=str(model), data_name=f"{dataset.name} {split}")
     cache = SearchCache(model / CACHE)
     if not cache.is_empty:

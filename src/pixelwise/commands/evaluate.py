@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
@@ -112,6 +113,8 @@ def _score(
     """Return the scores of the model or of the folder of predictions."""
     dataset = open_dataset(data, format)
     truth = dataset.split(split, option="--split")
+    for note in dataset.notes:
+        print(note, file=sys.stderr)
     if predictions is not None:
         with progress_bar("scoring") as report:
             return evaluate_folder(predictions, truth, dataset=dataset.name, boundary=boundary, progress=report)

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core import Taxonomy
+from ...core import MAX_BORDER_FRACTION, Taxonomy
 from ...errors import DatasetError, InputError, listed
 from ...images import read_mask
 from ..dataset import MaskEncoding, pack_colors
@@ -33,6 +33,7 @@ _BORDER_SHARE = 0.85
 # Antialiasing and resizing mix two values over one pixel, or two, wherever they occur.
 _EDGE_REACH = 2
 _EDGE_SHARE = 0.98
+_MIXED_FIX = "export the masks without antialiasing, and resize them by nearest neighbor; or write a classes.yaml"
 
 
 @dataclass
@@ -56,32 +57,38 @@ class _Found:
 def infer_classes(root: Path, masks: Sequence[Path]) -> tuple[Taxonomy, MaskEncoding, str]:
     """Return classes, encoding and a line that says so, from every mask of a dataset.
 
-    Raises DatasetError, with a classes.yaml to start from, if the values do not look like classes.
+    Raises DatasetError if the values do not look like classes.
     """
     found = _look_at(masks)
     kind = "colors" if found.colors else "values"
     if not found.masks or not (found.pixels or found.colors):
-        raise _refusal(root, "and no mask could be read", "")
+        raise _refusal(root, "and no mask could be read")
     values = sorted(found.colors if found.colors else found.pixels)
     shown = listed(map(str, map(_rgb, values) if found.colors else values), _MAX_VALUES)
     seen = f"its {found.masks} masks contain the {kind} {shown}"
     if len(values) > _MAX_VALUES:
-        raise _refusal(root, f"{seen}: {len(values)} in all, which drawn classes do not have", "")
+        raise _refusal(root, f"{seen}: {len(values)} in all, which drawn classes do not have")
     if found.colors:
         names = tuple(f"class{k}" for k in range(len(values)))
         taxonomy = Taxonomy(names, tuple(map(_rgb, values)), ignored=())
         return taxonomy, MaskEncoding(by_color=True), _note(root, found, taxonomy, map(list, taxonomy.colors))
-    mixed = [v for v in values if values[0] < v < values[-1] and found.on_edge[v] >= _EDGE_SHARE * found.pixels[v]]
+    total = found.pixels.total()
+    mixed = [
+        value
+        for value in values
+        if found.on_edge[value] >= _EDGE_SHARE * found.pixels[value]
+        and found.pixels[value] <= MAX_BORDER_FRACTION * total
+    ]
+    if mixed:
+        what = f"{seen}; {listed(mixed)} occur only along edges, as antialiasing and resizing mix values"
+        raise DatasetError(root, f"has no classes.yaml; {what}", _MIXED_FIX)
     is_border = values == [*range(len(values) - 1), 255] and found.in_border >= _BORDER_SHARE * found.pixels[255]
-    ignored = [255] if is_border and len(values) > 2 else []
-    classes = [value for value in values if value not in (*ignored, *mixed)]
-    names = ("background", "foreground") if len(classes) == 2 and classes[0] == 0 else _names(classes)
-    taxonomy = Taxonomy(names, values=tuple(classes), ignored=tuple(ignored))
-    if mixed and len(mixed) < len(values) - 1:
-        what = f"{seen}; {', '.join(map(str, mixed))} occur only along edges, as antialiasing and resizing mix values"
-        raise _refusal(root, what, _proposal(taxonomy))
+    classes = values[:-1] if is_border and len(values) > 2 else values
+    is_pair = len(classes) == 2 and classes[0] == 0
+    names = ("background", "foreground") if is_pair else tuple(f"class{value}" for value in classes)
+    taxonomy = Taxonomy(names, values=tuple(classes), ignored=tuple(values[len(classes) :]))
     if len(classes) < 2:
-        raise _refusal(root, f"{seen}: a single class", "")
+        raise _refusal(root, f"{seen}: a single class")
     return taxonomy, MaskEncoding(), _note(root, found, taxonomy, taxonomy.values)
 
 
@@ -132,17 +139,8 @@ def _neighborhood(pixels: NDArray[Any], reach: int) -> tuple[NDArray[Any], NDArr
     return np.asarray(cv2.erode(pixels, square)), np.asarray(cv2.dilate(pixels, square))
 
 
-def _names(values: Sequence[int]) -> tuple[str, ...]:
-    return tuple(f"class{value}" for value in values)
-
-
 def _rgb(code: int) -> tuple[int, int, int]:
     return code >> 16, code >> 8 & 255, code & 255
-
-
-def _proposal(taxonomy: Taxonomy) -> str:
-    rows = [f"{{name: {n}, value: {v}}}" for n, v in zip(taxonomy.names, taxonomy.values, strict=True)]
-    return f"{{classes: [{', '.join(rows)}], ignore: {list(taxonomy.ignored)}}}"
 
 
 def _note(root: Path, found: _Found, taxonomy: Taxonomy, values: Iterable[object]) -> str:
@@ -152,8 +150,6 @@ def _note(root: Path, found: _Found, taxonomy: Taxonomy, values: Iterable[object
     return f"{root}: has no classes.yaml; {inferred}; write classes.yaml to name them"
 
 
-def _refusal(root: Path, what: str, proposal: str) -> DatasetError:
-    proposal = proposal or (
-        "{classes: [background, name, ...]}; masks must contain one class per pixel, drawn without antialiasing"
-    )
+def _refusal(root: Path, what: str) -> DatasetError:
+    proposal = "{classes: [background, name, ...]}; masks must contain one class per pixel, drawn without antialiasing"
     return DatasetError(root, f"has no classes.yaml; {what}", f"write classes.yaml as {proposal}")
