@@ -20,7 +20,7 @@ from typing import Any, TextIO, cast
 from cyclopts import App, CycloptsError
 from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
 
-from .errors import Interrupted, PixelwiseError, ResourceError, UnknownNameError, printable
+from .errors import Interrupted, PixelwiseError, ResourceError, UnknownNameError, cut, printable
 from .registry import suggest
 
 # Command -> its function, and the line of `pixelwise --help`, which therefore imports no command.
@@ -42,7 +42,16 @@ COMMANDS = {
 }
 # Commands that print what they were asked for; the others write files, and what they print is a report of it.
 PRINTING = ("evaluate", "profile", "models", "backbones", "datasets", "recipes")
-ALIASES = {"evaluate": ("eval", "val", "test")}
+ALIASES = {"evaluate": ("eval",)}
+# What is no command, but called so by other toolkits, and what to type here.
+MEANT = {
+    **{split: f"pixelwise evaluate --data DATA --split {split}" for split in ("val", "test")},
+    **dict.fromkeys(("validate", "score"), "pixelwise evaluate --data DATA --split val"),
+    **dict.fromkeys(("infer", "inference", "segment", "label"), "pixelwise predict"),
+    **dict.fromkeys(("export", "convert"), "pixelwise import"),
+    "resume": "pixelwise train SOURCE --out RUN --resume",
+    "fit": "pixelwise train",
+}
 
 # Error numbers of the operating system that say that the machine lacks something, not that the input is wrong.
 _RESOURCE_ERRNOS = {
@@ -162,7 +171,9 @@ def _main(tokens: Sequence[str], *, debug: bool, writes_files: bool) -> int:
         known = [*COMMANDS, *(alias for names in ALIASES.values() for alias in names)]
         if tokens and not tokens[0].startswith("-") and tokens[0] not in known:
             # Not left to cyclopts, which would import every command to find the nearest name.
-            raise UnknownNameError(tokens[0], "no such command", suggest(tokens[0], known, listing="pixelwise --help"))
+            meant = MEANT.get(tokens[0])
+            fix = f"type `{meant}`" if meant else suggest(tokens[0], known, listing="pixelwise --help")
+            raise UnknownNameError(cut(tokens[0]), "no such command", fix)
         result = build_app()(tokens, exit_on_error=False, print_error=False, result_action="return_value")
         if tokens[:1] == ["train"] and {"--help", "-h"} & set(tokens):
             from .commands.train import print_settings

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import difflib
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -17,8 +18,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from .errors import ConfigError, cut, shown
 from .files import parse_yaml, read_yaml, to_yaml
-from .registry import suggest
-from .setting_value import BOUNDS, alternatives, checked, types_of
+from .setting_value import BOUNDS, alternatives, checked, suggest_setting, types_of
 
 T = TypeVar("T")
 
@@ -296,7 +296,13 @@ class Config:
         sections = {}
         for section, options in changes.items():
             if section not in (known := [f.name for f in fields(self)]):
-                raise ConfigError(f"{prefix}{cut(section)}", "unknown section", suggest(str(section), known))
+                if isinstance(options, Mapping) and len(options) == 1:
+                    # One option of a command line, in a section that does not exist.
+                    name = f"{section}.{next(iter(options))}"
+                    raise ConfigError(f"{prefix}{cut(name)}", "unknown setting", self._suggest(name, source))
+                near = difflib.get_close_matches(str(section), known, n=1)
+                fix = f"did you mean {near[0]}?" if near else self._suggest(section, source)
+                raise ConfigError(f"{prefix}{cut(section)}", "unknown section", fix)
             if not isinstance(options, Mapping):
                 raise ConfigError(f"{prefix}{section}", f"expected a mapping of options, got {shown(options)}")
             tree = getattr(self, section)
@@ -304,19 +310,24 @@ class Config:
             values = {}
             for key, value in options.items():
                 if key not in by_name:
-                    raise ConfigError(
-                        f"{prefix}{section}.{cut(key)}",
-                        "unknown option",
-                        suggest(str(key), by_name, listing="pixelwise train --help"),
-                    )
+                    name = f"{section}.{key}"
+                    raise ConfigError(f"{prefix}{cut(name)}", "unknown setting", self._suggest(name, source))
                 values[key] = checked(value, by_name[key], type(tree), f"{prefix}{section}.{key}")
             sections[section] = dataclasses.replace(tree, **values)
         return dataclasses.replace(self, **sections)
+
+    def _suggest(self, name: object, source: object) -> str:
+        return suggest_setting(str(name), setting_names(), prefix="--" if source is None else "")
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Config:
         """Read a recipe or a saved config. Raises ConfigError naming the file, the line or the option."""
         return cls().updated(read_yaml(path), path)
+
+
+def setting_names() -> list[str]:
+    """Return the names of all settings, as "section.option"."""
+    return [f"{section}.{name}" for section, kind in types_of(Config).items() for name in types_of(kind)]
 
 
 def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
@@ -334,7 +345,13 @@ def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
         token = rest.pop(0)
         name, equals, text = token.partition("=")
         if not name.startswith("--") or "." not in name:
-            fix = "write `--section.option value`; `--print-config` lists them"
+            known = setting_names()
+            if name in known:
+                fix = f"write `--{name} {text or 'VALUE'}`"
+            elif name.startswith("-") or equals:
+                fix = suggest_setting(name, known)
+            else:
+                fix = "write `--section.option value`; `--print-config` lists them"
             raise ConfigError(token, "is not an option of this command", fix)
         if not equals and not rest:
             raise ConfigError(name, "expected a value", f"write `{name} VALUE`")

@@ -176,9 +176,20 @@ def test_summaries_of_the_table_open_the_docstrings() -> None:
         (["train", "compact_camvid", "--data.path", "gone", "--dry-run"], ["gone"]),
         (["train", DATA / "camvid"], ["--out: is not set"]),
         (["train", DATA / "camvid", "extra"], ["extra"]),
-        (["train", DATA / "camvid", "--train.stps", "3"], ["--train.stps: unknown option; fix: did you mean steps"]),
-        (["train", DATA / "camvid", "--tran.steps", "3"], ["--tran: unknown section; fix: did you mean train"]),
+        (
+            ["train", DATA / "camvid", "--train.stps", "3"],
+            ["--train.stps: unknown setting; fix: did you mean --train.steps"],
+        ),
+        (
+            ["train", DATA / "camvid", "--tran.steps", "3"],
+            ["--tran.steps: unknown setting; fix: did you mean --train.steps?"],
+        ),
+        (["train", DATA / "camvid", "--lr", "1"], ["--lr: unknown option", "fix: did you mean --optimizer.lr?"]),
+        (["train", DATA / "camvid", "--output", "x"], ["--output: unknown option", "fix: did you mean --out?"]),
+        (["train", "gone", "--epochs", "5"], ["--epochs: unknown option", "counted in steps, --train.steps"]),
         (["train", DATA / "camvid", "--train.steps"], ["--train.steps: expected a value"]),
+        (["val", DATA / "camvid"], ["val: no such command; fix: type `pixelwise evaluate --data DATA --split val`"]),
+        (["test", "--data", "x"], ["test: no such command; fix: type `pixelwise evaluate --data DATA --split test`"]),
         (["train", DATA / "camvid", "--train.steps", "many"], ["--train.steps: expected an integer, got 'many'"]),
         (["train", DATA / "camvid", "--train.steps", "[1"], ["--train.steps: invalid YAML: expected"]),
         (["train", DATA / "camvid", "--model", "fcn8s_vg16", "--out", "x"], ["fcn8s_vg16", "did you mean fcn8s_vgg16"]),
@@ -202,6 +213,19 @@ def test_a_slip_is_one_line_that_names_it(
     for word in words:
         assert word in line
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "per_step", "steps"),
+    [([], 8, 3), (["--data.batch_size", "5"], 5, 4), (["--optimizer.grad_accum_steps=10"], 80, 1)],
+)
+def test_epochs_are_told_in_steps_of_this_data(
+    options: list[str], per_step: int, steps: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_dataset(tmp_path / "data", num_train=20)
+    line = refused(capsys, "train", data, "--epochs", "50", *options)
+    assert f"20 images in steps of {per_step}: one epoch is {steps} step" in line
+    assert f"so write --train.steps {steps} times the epochs" in line
 
 
 @pytest.mark.parametrize("bad", ["-1", ".nan", "1e400", "☃", "[]"])

@@ -13,10 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixelwise.config import Config, parse_overrides
+from pixelwise.commands.train import OWN_OPTIONS
+from pixelwise.config import Config, parse_overrides, setting_names
 from pixelwise.errors import ConfigError
 from pixelwise.models import MODELS
 from pixelwise.recipes import recipe_files, recipe_summary
+from pixelwise.setting_value import TERMS, suggest_setting
 
 SECTIONS = {f.name: type(getattr(Config(), f.name)) for f in dataclasses.fields(Config)}
 OPTIONS = [
@@ -170,11 +172,15 @@ def test_unknown_words_are_refused_with_the_known_ones(option: str, words: tuple
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"optimzer": {"lr": 1}}, "run.yaml: optimzer: unknown section; fix: did you mean optimizer?"),
-        ({"optimizer": {"lrr": 1}}, "run.yaml: optimizer.lrr: unknown option; fix: did you mean lr?"),
-        ({"train": {"step": 1}}, "run.yaml: train.step: unknown option; fix: did you mean steps or seed?"),
+        ({"optimzer": {"lr": 1, "name": "sgd"}}, "run.yaml: optimzer: unknown section; fix: did you mean optimizer?"),
+        ({"optimzer": {"lr": 1}}, "run.yaml: optimzer.lr: unknown setting; fix: did you mean optimizer.lr?"),
+        ({"optimizer": {"lrr": 1}}, "run.yaml: optimizer.lrr: unknown setting; fix: did you mean optimizer.lr?"),
+        ({"train": {"stps": 1}}, "run.yaml: train.stps: unknown setting; fix: did you mean train.steps"),
+        ({"train": {"lr": 1}}, "run.yaml: train.lr: unknown setting; fix: did you mean optimizer.lr?"),
+        ({"lr": 1}, "run.yaml: lr: unknown section; fix: did you mean optimizer.lr?"),
+        ({"batch_size": 4, "train": {}}, "run.yaml: batch_size: unknown section; fix: did you mean data.batch_size?"),
         ({"train": 5}, "run.yaml: train: expected a mapping of options, got 5"),
-        ({"train": {1: 5}}, "run.yaml: train.1: unknown option; fix: see `pixelwise train --help`"),
+        ({"train": {1: 5}}, "run.yaml: train.1: unknown setting; fix: see `pixelwise train --help`"),
         ({"model": {"options": [1]}}, "run.yaml: model.options: expected a mapping like {name: value}, got [1]"),
         ({"model": {"name": 5}}, "run.yaml: model.name: expected a string, got 5"),
         ({"data": {"format": 5}}, "run.yaml: data.format: expected a string or null, got 5"),
@@ -328,10 +334,83 @@ def test_overrides(tokens: list[str], changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("--lr", "optimizer.lr"),
+        ("--learning-rate", "optimizer.lr"),
+        ("--train.lr", "optimizer.lr"),
+        ("--optim.lr", "optimizer.lr"),
+        ("--optimizer-lr", "optimizer.lr"),
+        ("--OPTIMIZER.LR", "optimizer.lr"),
+        ("--batch", "data.batch_size"),
+        ("--batch-size", "data.batch_size"),
+        ("--train.batch_size", "data.batch_size"),
+        ("--bs", "data.batch_size"),
+        ("--workers", "data.workers"),
+        ("--num_workers", "data.workers"),
+        ("--crop", "augment.crop"),
+        ("--size", "augment.crop"),
+        ("--imgsz", "augment.crop"),
+        ("--steps", "train.steps"),
+        ("--max-iters", "train.steps"),
+        ("--optimizer", "optimizer.name"),
+        ("--weight-decay", "optimizer.weight_decay"),
+        ("--wd", "optimizer.weight_decay"),
+        ("--gpu", "train.device"),
+        ("--device", "train.device"),
+        ("--gpus", "train.devices"),
+        ("--seed", "train.seed"),
+        ("--weights", "model.init_from"),
+        ("--pretrained", "model.init_from"),
+        ("--hflip", "augment.flip"),
+        ("--amp", "train.precision"),
+        ("--class-weights", "loss.class_weights"),
+        ("--save_interval", "train.save_every"),
+        ("--tran.steps", "train.steps"),
+        ("--train.stps", "train.steps"),
+        ("--schedular", "optimizer.schedule"),
+    ],
+)
+def test_terms_of_other_toolkits_lead_to_the_setting(typed: str, meant: str) -> None:
+    assert meant in setting_names()
+    first = suggest_setting(typed, setting_names()).removeprefix("did you mean ").rstrip("?").split(" or ")[0]
+    assert first == f"--{meant}"
+
+
+def test_a_section_alone_is_answered_with_its_settings() -> None:
+    names = ", ".join(f"--loss.{name}" for name in vars(Config().loss))
+    assert suggest_setting("--loss", setting_names()) == f"choose one of {names}"
+    assert suggest_setting("--augment", setting_names()).startswith("choose one of --augment.crop, --augment.scale, ")
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("--epochs", "counted in steps, --train.steps"),
+        ("--num-classes", "`classes` stands in the dataset's classes.yaml"),
+        ("--ignore_index", "`ignore` stands in the dataset's classes.yaml"),
+        ("--qqqq", "see `pixelwise train --help`"),
+    ],
+)
+def test_what_is_no_setting_is_explained(typed: str, words: str) -> None:
+    assert words in suggest_setting(typed, setting_names())
+
+
+def test_the_table_of_terms_names_settings_and_each_term_once() -> None:
+    own = {option.lstrip("-") for option in OWN_OPTIONS}
+    assert set(TERMS) <= {*setting_names(), *own}
+    terms = [term for words in TERMS.values() for term in words.split()]
+    assert len(set(terms)) == len(terms)
+    assert not {name.split(".")[1] for name in setting_names()} & (set(terms) - {"name"})
+
+
+@pytest.mark.parametrize(
     ("tokens", "message"),
     [
         (["steps"], "steps: is not an option of this command"),
-        (["--steps", "5"], "--steps: is not an option of this command"),
+        (["--steps", "5"], "--steps: is not an option of this command; fix: did you mean --train.steps?"),
+        (["-lr", "5"], "-lr: is not an option of this command; fix: did you mean --optimizer.lr?"),
+        (["optimizer.lr=5"], "optimizer.lr=5: is not an option of this command; fix: write `--optimizer.lr 5`"),
         (["--train.steps"], "--train.steps: expected a value; fix: write `--train.steps VALUE`"),
         (["--augment.crop", "[1"], "--augment.crop: invalid YAML: expected ',' or ']'"),
         (["--a.b", "1", "--a.b.c", "2"], "--a.b.c: `b` already has a value"),

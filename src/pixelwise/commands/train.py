@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -12,10 +13,10 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from ..config import Config, parse_overrides
-from ..errors import ConfigError, listed, printable
+from ..config import Config, parse_overrides, setting_names
+from ..errors import ConfigError, PixelwiseError, listed, printable
 from ..recipes import recipe_file
-from ..registry import suggest
+from ..setting_value import asks_for_epochs, suggest_setting
 from ._console import text
 from ._options import OutPath, Switch
 
@@ -97,10 +98,14 @@ def read_settings(source: str, overrides: Sequence[str], *, model: str | None, r
     Prints a notice if those of the recipe would differ from those of the resumed run. Raises ConfigError for a wrong
     option or source, UnknownNameError for an unknown recipe.
     """
-    for token in overrides:
+    for place, token in enumerate(overrides):
         name = token.partition("=")[0]
         if name.startswith("--") and "." not in name:
-            raise ConfigError(name, "unknown option of `pixelwise train`", suggest(name, OWN_OPTIONS))
+            fix = suggest_setting(name, [*setting_names(), *(option.lstrip("-") for option in OWN_OPTIONS)])
+            if asks_for_epochs(name) and source:
+                others = [*overrides[:place], *overrides[place + (1 if "=" in token else 2) :]]
+                fix = _steps_of_an_epoch(source, others, model) or fix
+            raise ConfigError(name, "unknown option of `pixelwise train`", fix)
     fix = "give a dataset folder, a recipe or a YAML file"
     if not source:
         raise ConfigError("train", "SOURCE is empty", fix)
@@ -126,6 +131,21 @@ def read_settings(source: str, overrides: Sequence[str], *, model: str | None, r
     if path.is_dir():
         changes.setdefault("data", {}).setdefault("path", source)
     return config.updated(changes)
+
+
+def _steps_of_an_epoch(source: str, overrides: Sequence[str], model: str | None) -> str:
+    """Return how many steps an epoch is with these settings, as a fix; empty if the data cannot be read."""
+    with suppress(PixelwiseError):
+        config = read_settings(source, overrides, model=model, resumed=None)
+        from ..data import open_dataset
+
+        num_images = len(open_dataset(config.data.path, config.data.format).split(config.data.train_split))
+        settings = config.train
+        per_step = config.data.batch_size * config.optimizer.grad_accum_steps * settings.devices * settings.nodes
+        steps = -(-num_images // per_step)
+        what = f"{num_images} images in steps of {per_step}: one epoch is {steps} step{'s' * (steps > 1)}"
+        return f"a run is counted in steps; {what}, so write --train.steps {steps} times the epochs"
+    return ""
 
 
 def _print_differences(saved: Path, config: Config, source: str, of_source: Config) -> None:
