@@ -58,7 +58,7 @@ class DataConfig:
     split_by: Literal["group", "image"] = setting(
         "group", "A missing validation split is made of whole groups, where groups show, or of single images."
     )
-    batch_size: int = setting(8, "Images per batch and device; a step averages `grad_accum_steps` batches.", ge=1)
+    batch_size: int = setting(8, "Images per batch and device; a step takes `grad_accum_steps` batches.", ge=1)
     sampling: Literal["shuffle", "replacement"] = setting(
         "shuffle",
         "`shuffle` shows each image once per epoch; "
@@ -144,7 +144,7 @@ class LossConfig:
 
     reduction: Literal["mean", "sum"] = setting(
         "mean",
-        "`mean` over all labeled pixels of the batch; `sum` over the pixels, mean over the images (FCN in Caffe).",
+        "`mean` over all labeled pixels of a step; `sum` over the pixels, mean over the images (FCN in Caffe).",
     )
     resolution: Literal["image", "logits"] = setting(
         "image",
@@ -196,7 +196,7 @@ class OptimizerConfig:
         "Needed to train a VGG without batch norm from scratch.",
         ge=0,
     )
-    grad_accum_steps: int = setting(1, "Batches whose gradients are averaged into one step.", ge=1)
+    grad_accum_steps: int = setting(1, "Batches per optimizer step, with the gradient of one large batch.", ge=1)
 
 
 @dataclass
@@ -258,6 +258,9 @@ class Config:
             require(data.batch_size == 1, "data.batch_size", f"1 {reason}")
             require(augment.classmix_prob == 0, "augment.classmix_prob", f"0 {reason}")
             require(not augment.tiled_crops, "augment.tiled_crops", f"false {reason}")
+            if loss.resolution == "logits":
+                # How many logits have a label is known after the forward pass, which is too late for other sizes.
+                require(self.optimizer.grad_accum_steps == 1, "optimizer.grad_accum_steps", f"1 {reason}")
         else:
             require(0 not in augment.crop, "augment.crop", "two sizes >= 1, or [0, 0]")
         if augment.instance_crops != "none":

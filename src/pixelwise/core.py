@@ -299,6 +299,7 @@ class Batch(NamedTuple):
     keys           names of the B samples
     pixel_weights  (B, H, W) float32, added to each pixel's weight in the loss (U-Net's border weights), or None
     num_skipped    images that could not be read; the next one was taken in their place
+    step_labels    masks and pixel weights of all batches of an optimizer step, on the first of several; else empty
     """
 
     images: Tensor
@@ -306,6 +307,7 @@ class Batch(NamedTuple):
     keys: tuple[str, ...]
     pixel_weights: Tensor | None = None
     num_skipped: int = 0
+    step_labels: tuple[tuple[Tensor, Tensor | None], ...] = ()
 
 
 class Output(NamedTuple):

@@ -66,7 +66,7 @@ def noted(self, module, loader):
 lightning.Trainer.fit = noted
 if spoil == "nan" and rank == "1":
     cross_entropy = losses.pixel_cross_entropy
-    losses.pixel_cross_entropy = lambda *args, **options: [x * float("nan") for x in cross_entropy(*args, **options)]
+    losses.pixel_cross_entropy = lambda *args, **options: cross_entropy(*args, **options) * float("nan")
 if spoil == "mask" and rank == "1":
     def fail(*args, **options):
         raise MaskError("p1.png", "unknown mask value 7")

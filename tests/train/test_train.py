@@ -726,3 +726,42 @@ def test_wandb_stays_offline_unless_its_own_variable_says_so(tmp_path: Path, mon
     monkeypatch.setenv("WANDB_MODE", "online")
     make_loggers(["wandb"], tmp_path)
     assert offline == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("network", "loss"),
+    [
+        ("compact", {}),
+        ("compact", {"class_weights": [1.0, 20.0, 3.0]}),
+        ("compact", {"border_weight": 10.0}),
+        ("compact", {"resolution": "logits"}),
+        ("compact", {"reduction": "sum"}),
+        ("compact", {"bootstrap_top_k": 100}),
+        ("deeplabv2_resnet101", {"resolution": "logits", "class_weights": [1.0, 20.0, 3.0]}),
+    ],
+)
+def test_accumulated_batches_are_one_batch(
+    data: Path, tmp_path: Path, network: str, loss: dict[str, Any]
+) -> None:
+    """Loss and weights of batches of four, two times two and four times one, where of most images nearly all is void."""
+    for number in range(5):
+        mask = np.full((32, 48), 255, np.uint8)
+        mask[:4, : 4 * number] = 1
+        Image.fromarray(mask).save(data / "masks" / "train" / f"p{number}.png")
+    found = []
+    for batch_size in (4, 2, 1):
+        config = tiny_config(
+            data,
+            data={"batch_size": batch_size},
+            augment={"scale": [1, 1], "flip": 0},
+            model={"name": network, "options": TINY_COMPACT if network == "compact" else {"width_mult": 0.0625}},
+            loss=loss,
+            optimizer={"grad_accum_steps": 4 // batch_size, "lr": 1e-5 if "reduction" in loss else 0.01},
+            train={"steps": 2, "freeze_norm": True},
+        )
+        train(config, out := tmp_path / str(batch_size))
+        losses = [float(row["loss"]) for row in rows(out) if row["split"] == "train"]
+        found.append((losses, torch.cat([tensor.double().flatten() for tensor in weights(out).values()])))
+    for losses, values in found[1:]:
+        assert losses == pytest.approx(found[0][0], rel=1e-4)
+        torch.testing.assert_close(values, found[0][1], rtol=1e-4, atol=1e-5)

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -191,11 +192,16 @@ def collate(samples: Sequence[TrainingSample]) -> Batch:
 class TrainLoader:
     """Batches in order. An error in a worker is raised here with its own class and message.
 
+    The first of `grad_accum_steps` batches tells the labels of all of them, by whose number each one's loss is divided.
+
     It draws nothing from torch's global generator. Call `close()` if you stop early: workers ignore signals and would
     block the exit of the interpreter.
     """
 
-    def __init__(self, dataset: AugmentedDataset, batches: ResumableBatchSampler, workers: int) -> None:
+    def __init__(
+        self, dataset: AugmentedDataset, batches: ResumableBatchSampler, workers: int, *, grad_accum_steps: int = 1
+    ) -> None:
+        self.grad_accum_steps = grad_accum_steps
         self._running: Iterator[Any] | None = None
         if workers:
             _shorten_socket_folder()
@@ -213,15 +219,19 @@ class TrainLoader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield the batches; raise the PixelwiseError of a sample when it is the turn of its batch."""
+        """Yield the batches; raise the PixelwiseError of a sample when it is the turn of its optimizer step."""
         running = self._running = iter(self._batches)
         while self._running is running:
-            batch = next(running, None)
-            if isinstance(batch, PixelwiseError):
-                raise batch
-            if batch is None:
+            step: list[Batch] = []
+            for batch in islice(running, self.grad_accum_steps):
+                if isinstance(batch, PixelwiseError):
+                    raise batch
+                step.append(batch)
+            if not step:
                 return
-            yield batch
+            if self.grad_accum_steps > 1:
+                step[0] = step[0]._replace(step_labels=tuple((batch.masks, batch.pixel_weights) for batch in step))
+            yield from step
 
     def close(self) -> None:
         """End the workers, even if a traceback still holds torch's iterator; kill a worker that is stuck in a read."""

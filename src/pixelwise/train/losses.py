@@ -6,6 +6,8 @@ number of pixels, as the authors do. A batch in which all pixels are ignored has
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -41,26 +43,32 @@ class SegmentationLoss(nn.Module):
         self.register_buffer("class_weights", class_weights, persistent=False)
 
     def forward(
-        self, output: Output | LowResLogits, masks: Tensor, pixel_weights: Tensor | None = None, *, seed: int
+        self,
+        output: Output | LowResLogits,
+        masks: Tensor,
+        pixel_weights: Tensor | None = None,
+        *,
+        seed: int,
+        mean_weights: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """Compute the loss of one batch on all ranks, a scalar.
+        """Compute the loss of one batch, a scalar; its mean over the batches of a step is the loss of the step.
 
         output         logits at the size of the masks, or low-resolution logits (`loss.resolution: logits`)
         masks          (B, H, W) int64 class ids
         pixel_weights  (B, H, W) float32, added to the weight of each pixel, or None
         seed           of the random choices of this batch
+        mean_weights   `mean_label_weights` of the step; None if this batch is the whole step
         """
         config, ignore_id = self.config, self.ignore_id
-        if config.patch_keep_prob < 1:
-            generator = torch.Generator().manual_seed(seed ^ _PATCH_STREAM)
-            masks = sample_patches(masks, config.patch_keep_prob, self.patch_size, generator, ignore_id=ignore_id)
-        logits, labels, auxiliary = output.logits, masks, output.aux
+        if mean_weights is None:
+            mean_weights = self.mean_label_weights(output, [(masks, pixel_weights)], [seed])
+        labels, aux_labels = self._labels(output, masks, seed)
+        logits, auxiliary = output.logits, output.aux
         if isinstance(output, LowResLogits):
-            labels = low_res_labels(output, masks, ignore_id)
             auxiliary = output.upsample_to((masks.shape[-2], masks.shape[-1])).aux
-        loss = self._cross_entropy(logits, labels, pixel_weights)
+        loss = self._cross_entropy(logits, labels, pixel_weights, mean_weights[0])
         for aux in auxiliary:
-            loss = loss + config.aux_weight * self._cross_entropy(aux, masks, pixel_weights)
+            loss = loss + config.aux_weight * self._cross_entropy(aux, aux_labels, pixel_weights, mean_weights[1])
         if config.lovasz:
             generator = torch.Generator().manual_seed(seed ^ _LOVASZ_STREAM)
             term = lovasz_softmax(
@@ -69,19 +77,54 @@ class SegmentationLoss(nn.Module):
             loss = loss + config.lovasz * term
         return loss
 
-    def _cross_entropy(self, logits: Tensor, masks: Tensor, pixel_weights: Tensor | None) -> Tensor:
+    def mean_label_weights(
+        self, output: Output | LowResLogits, batches: Sequence[tuple[Tensor, Tensor | None]], seeds: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Compute the summed weight of the labeled pixels of a batch, for the logits and for the auxiliary logits.
+
+        It is a mean over all batches and ranks of a step. Their gradients are averaged: with each batch's summed loss
+        divided by this mean, the average is that of one large batch, and an image full of ignored pixels does not weigh
+        as much as the others.
+
+        output   of one batch, for the places of its logits; the batches are of one size with `loss.resolution: logits`
+        batches  masks and pixel weights of each batch of this rank
+        seeds    of the random choices of each batch
+        """
+        sums: tuple[list[Tensor], list[Tensor]] = [], []
+        for (masks, pixel_weights), seed in zip(batches, seeds, strict=True):
+            labels, aux_labels = self._labels(output, masks, seed)
+            for term, its_labels in zip(sums, (labels, aux_labels), strict=True):
+                weight = label_weight(
+                    its_labels,
+                    ignore_id=self.ignore_id,
+                    class_weights=self.class_weights,
+                    pixel_weights=pixel_weights,
+                )
+                term.append(weight)
+        logits_weight, aux_weight = (mean_over_ranks(torch.stack(weights).mean()) for weights in sums)
+        return logits_weight, aux_weight
+
+    def _labels(self, output: Output | LowResLogits, masks: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """Return the labels of the logits and those of the auxiliary logits, with patches left out."""
+        config, ignore_id = self.config, self.ignore_id
+        if config.patch_keep_prob < 1:
+            generator = torch.Generator().manual_seed(seed ^ _PATCH_STREAM)
+            masks = sample_patches(masks, config.patch_keep_prob, self.patch_size, generator, ignore_id=ignore_id)
+        return low_res_labels(output, masks, ignore_id) if isinstance(output, LowResLogits) else masks, masks
+
+    def _cross_entropy(
+        self, logits: Tensor, masks: Tensor, pixel_weights: Tensor | None, mean_weight: Tensor
+    ) -> Tensor:
         ignore_id, class_weights, top_k = self.ignore_id, self.class_weights, self.config.bootstrap_top_k
         if top_k:
             return bootstrapped_cross_entropy(logits, masks, top_k, ignore_id=ignore_id, class_weights=class_weights)
-        total, weight = pixel_cross_entropy(
+        total = pixel_cross_entropy(
             logits, masks, ignore_id=ignore_id, class_weights=class_weights, pixel_weights=pixel_weights
         )
         if self.config.reduction == "sum":
             # Caffe's SoftmaxWithLoss with normalize: false, as FCN trains: sum over the pixels, mean over the batch.
             return total / len(masks)
-        # Ranks average their gradients. Divided by the mean weight, that average is the mean over the pixels of all
-        # ranks.
-        return total / mean_over_ranks(weight).clamp_min(1e-12)
+        return total / mean_weight.clamp_min(1e-12)
 
 
 def pixel_cross_entropy(
@@ -91,27 +134,35 @@ def pixel_cross_entropy(
     ignore_id: int,
     class_weights: Tensor | None = None,
     pixel_weights: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Compute the summed softmax cross entropy and the summed weight of the pixels, two scalars.
-
-    Their quotient is the mean loss. The caller divides after adding both over all ranks, so that an image full of
-    ignored pixels does not weigh as much as the others.
+) -> Tensor:
+    """Compute the summed softmax cross entropy of the labeled pixels, a scalar; over `label_weight`, it is the mean.
 
     logits         (B, K, H, W) float
     masks          (B, H, W) int64
     class_weights  (K,), or None for 1 each
     pixel_weights  (B, H, W) float32, added to each pixel's class weight (second term of U-Net's equation 2), or None
     """
+    if pixel_weights is None:
+        return F.cross_entropy(logits.float(), masks, class_weights, ignore_index=ignore_id, reduction="sum")
+    losses = F.cross_entropy(logits.float(), masks, ignore_index=ignore_id, reduction="none")
+    return (_weight_map(masks, ignore_id, class_weights, pixel_weights) * losses).sum()
+
+
+def label_weight(
+    masks: Tensor, *, ignore_id: int, class_weights: Tensor | None = None, pixel_weights: Tensor | None = None
+) -> Tensor:
+    """Compute the summed weight of the labeled pixels, a scalar; arguments as for `pixel_cross_entropy`."""
+    return _weight_map(masks, ignore_id, class_weights, pixel_weights).sum().float()
+
+
+def _weight_map(
+    masks: Tensor, ignore_id: int, class_weights: Tensor | None, pixel_weights: Tensor | None
+) -> Tensor:
     valid = masks != ignore_id
-    if pixel_weights is not None:
-        losses = F.cross_entropy(logits.float(), masks, ignore_index=ignore_id, reduction="none")
-        balance = 1 if class_weights is None else class_weights[masks.masked_fill(~valid, 0)]
-        weights = (pixel_weights + balance) * valid
-        return (weights * losses).sum(), weights.sum()
-    loss = F.cross_entropy(logits.float(), masks, class_weights, ignore_index=ignore_id, reduction="sum")
     if class_weights is None:
-        return loss, valid.sum().to(loss.dtype)
-    return loss, (class_weights[masks.masked_fill(~valid, 0)] * valid).sum()
+        return valid if pixel_weights is None else (pixel_weights + 1) * valid
+    balance = class_weights[masks.masked_fill(~valid, 0)]
+    return (balance if pixel_weights is None else pixel_weights + balance) * valid
 
 
 def bootstrapped_cross_entropy(

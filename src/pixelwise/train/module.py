@@ -43,7 +43,7 @@ class TrainingModule(lightning.LightningModule):
 
     step          optimizer steps of the whole run, resumed or not
     num_skipped   images so far that could not be read; the next one was taken in their place
-    loss_of_step  loss of the last step, a mean over ranks and accumulated batches
+    loss_of_step  loss of the last step, over all ranks and accumulated batches
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class TrainingModule(lightning.LightningModule):
         self.num_skipped = 0
         self.loss_of_step = 0.0
         self._keys_of_step: list[str] = []
+        self._mean_weights: tuple[Tensor, Tensor] | None = None
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the learning rate and the seed of dropout, from the batch's number alone, and the training mode."""
@@ -103,13 +104,22 @@ class TrainingModule(lightning.LightningModule):
         self.num_skipped += batch.num_skipped
         self._keys_of_step += batch.keys
         output = self._forward(batch.images)
-        loss: Tensor = self.loss(output, batch.masks, batch.pixel_weights, seed=self._batch_seed(batch_idx))
+        accumulate = self.config.optimizer.grad_accum_steps
+        if batch_idx % accumulate == 0:
+            labels = batch.step_labels or ((batch.masks, batch.pixel_weights),)
+            seeds = [self._batch_seed(batch_idx + number) for number in range(len(labels))]
+            self._mean_weights = self.loss.mean_label_weights(output, labels, seeds)
+        seed = self._batch_seed(batch_idx)
+        loss: Tensor = self.loss(
+            output, batch.masks, batch.pixel_weights, seed=seed, mean_weights=self._mean_weights
+        )
         # All ranks look at the same number, so that none waits for a rank that has stopped.
         value = float(mean_over_ranks(loss.detach()))
         if not math.isfinite(value):
             raise self._not_finite("loss")
-        self.loss_of_step += value / self.config.optimizer.grad_accum_steps
-        self.log_live("loss", value)
+        self.loss_of_step += value / accumulate
+        if (batch_idx + 1) % accumulate == 0:
+            self.log_live("loss", self.loss_of_step)
         return loss
 
     def _forward(self, images: Tensor) -> Output | LowResLogits:

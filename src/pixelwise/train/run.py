@@ -191,7 +191,7 @@ def _make_loader(
     start, stop = step * accumulate, settings.steps * accumulate
     rank, world_size = trainer.global_rank, trainer.world_size
     batches = ResumableBatchSampler(start, stop, batch_size=data.batch_size, rank=rank, world_size=world_size)
-    return TrainLoader(samples, batches, data.workers)
+    return TrainLoader(samples, batches, data.workers, grad_accum_steps=accumulate)
 
 
 def _make_trainer(
