@@ -17,8 +17,8 @@ from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from .errors import ConfigError, cut, shown
-from .files import parse_yaml, read_yaml, to_yaml
 from .setting_value import BOUNDS, alternatives, checked, suggest_setting, types_of
+from .strict_yaml import parse_yaml, read_yaml, to_yaml
 
 T = TypeVar("T")
 
@@ -249,7 +249,8 @@ class Config:
 
         def require(ok: bool, name: str, expected: str) -> None:
             if not ok:
-                raise ConfigError(f"--{name}", f"must be {expected}, got {shown(operator.attrgetter(name)(self))}")
+                what = f"must be {expected}, got {shown(operator.attrgetter(name)(self))}"
+                raise ConfigError(f"--{name}", what, "change one of the settings, or leave it out")
 
         require(augment.scale[0] <= augment.scale[1], "augment.scale", "[low, high] with low <= high")
         if augment.crop == [0, 0]:
@@ -307,7 +308,8 @@ class Config:
                 fix = f"did you mean {near[0]}?" if near else self._suggest(section, source)
                 raise ConfigError(f"{prefix}{cut(section)}", "unknown section", fix)
             if not isinstance(options, Mapping):
-                raise ConfigError(f"{prefix}{section}", f"expected a mapping of options, got {shown(options)}")
+                what = f"expected a mapping of options, got {shown(options)}"
+                raise ConfigError(f"{prefix}{section}", what, f"write `{section}: {{option: value}}`")
             tree = getattr(self, section)
             by_name = {option.name: option for option in fields(tree)}
             values = {}

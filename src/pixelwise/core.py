@@ -156,7 +156,7 @@ class Taxonomy:
         """
         if raw.ndim != 2 or raw.dtype.kind != "u" or raw.dtype.itemsize > 2:
             what = f"expected a mask (height, width) of uint8 or uint16, got {size_text(raw.shape)} {raw.dtype}"
-            raise MaskError(source, what)
+            raise MaskError(source, what, "give the values of one channel, as the file holds them")
         mask: NDArray[np.int32] = self._id_of_value[raw]
         unknown = mask < 0
         if not unknown.any():
@@ -382,7 +382,7 @@ class Prediction:
         from PIL import Image
 
         if not 0 <= opacity <= 1:
-            raise InputError("opacity", f"must be between 0 and 1, got {opacity}")
+            raise InputError("opacity", f"must be between 0 and 1, got {opacity}", "give 0.5, the default")
         colors = self.taxonomy.palette()[self.mask].astype(np.float32)
         mixed = self.image.astype(np.float32) * (1 - opacity) + colors * opacity
         return Image.fromarray(np.rint(mixed).astype(np.uint8))

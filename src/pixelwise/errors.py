@@ -104,19 +104,19 @@ class PixelwiseError(Exception):
 
     subject   the file, option or argument at fault
     what      what is wrong with it
-    fix       how to fix it; may be empty
+    fix       how to fix it
     """
 
     exit_code = 2
 
-    def __init__(self, subject: object, what: str, fix: str = "") -> None:
+    def __init__(self, subject: object, what: str, fix: str) -> None:
         self.subject = str(subject)
         self.what = what
         self.fix = fix
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        line = f": {self.what}" + (f"; fix: {self.fix}" if self.fix else "")
+        line = f": {self.what}; fix: {self.fix}"
         return printable(self.subject) + printable(" ".join(line.split()))
 
     def __reduce__(self) -> tuple[type[PixelwiseError], tuple[str, str, str]]:

@@ -1,9 +1,4 @@
-"""File access: atomic writes that never replace an input, reads within limits, and strict YAML.
-
-The YAML is the core schema of YAML 1.2, read more strictly: every key once, no anchors and aliases, decimal numbers
-only. Whatever is not null, true, false or a decimal number is text: `no`, `on`, `010`, `0x1F`, `1_000`, `1:30`,
-`2024-01-31`.
-"""
+"""File access: atomic writes that never replace an input, and reads within limits."""
 
 from __future__ import annotations
 
@@ -11,7 +6,6 @@ import ctypes
 import errno
 import io
 import json
-import math
 import os
 import re
 import secrets
@@ -24,16 +18,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-import yaml
-
-from .errors import ConfigError, InputError, ResourceError, cut, os_reason, printable, shown
+from .errors import InputError, ResourceError, os_reason
 
 # The access right of Windows to ask whether a process exists, without any other access.
 _PROCESS_QUERY_LIMITED_INFORMATION = 0x1000
 
 MAX_BYTES = 256 * 2**20
 """The largest file of text that is read: metrics, scores, settings. The largest real ones have some 10 MB."""
-_MAX_YAML_BYTES = 16 * 2**20
 # Seconds after which a temporary file of another machine counts as left over: no write lasts a day.
 _MAX_WRITE_SECONDS = 24 * 3600
 
@@ -316,83 +307,3 @@ def process_is_alive(pid: int) -> bool:
     except OSError:
         return True
     return True
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML 1.2 core schema without repeated keys and aliases."""
-
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012, as in yaml's own class
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        # An alias repeats what was read before; nested aliases grow exponentially (the "billion laughs").
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "aliases are not allowed", self.get_mark())
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        mapping = {}
-        for key_node, value_node in node.value:
-            key = self.construct_object(key_node, deep=True)
-            problem = "lists cannot be keys" if isinstance(key, list | dict) else f"repeated key {shown(key)}"
-            if isinstance(key, list | dict) or key in mapping:
-                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
-            mapping[key] = self.construct_object(value_node, deep=deep)
-        return mapping
-
-
-class _StrictDumper(yaml.SafeDumper):
-    """Quote every text that one of the two, YAML 1.1 or `_StrictLoader`, would read as something else."""
-
-
-_FLOAT = (
-    r"[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
-)
-for _tag, _pattern, _first in (
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("int", r"[-+]?(?:0|[1-9][0-9]*)", list("-+0123456789")),
-    ("float", _FLOAT, list("-+.0123456789")),
-):
-    for _class in (_StrictLoader, _StrictDumper):
-        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"), _first)
-
-
-def parse_yaml(text: str, subject: object) -> Any:
-    """Return what strict YAML text holds. Raises ConfigError naming `subject` and the line."""
-    try:
-        return yaml.load(text, _StrictLoader)  # noqa: S506, a subclass of SafeLoader
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        reason = getattr(error, "problem", None) or getattr(error, "reason", None) or error
-        reason = "nested too deeply" if isinstance(error, RecursionError) else reason
-        place = f"{subject}:{mark.line + 1}" if mark and "\n" in text else subject
-        raise ConfigError(place, f"invalid YAML: {cut(reason)}") from None
-
-
-def read_yaml(path: str | Path) -> dict[Any, Any]:
-    """Return the mapping in a YAML file, empty for an empty file. Raises ConfigError naming the file and the line."""
-    try:
-        content = parse_yaml(read_regular(path, _MAX_YAML_BYTES).decode("utf-8-sig"), path)
-    except OSError as error:
-        raise ConfigError(path, f"cannot be read: {os_reason(error)}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(path, f"invalid YAML: not UTF-8 text (byte {error.start})") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError(path, f"expected a mapping, got {type(content).__name__}", "write `key: value` lines")
-    return content
-
-
-def to_yaml(value: Any) -> str:
-    """Return a value as one line of YAML that `parse_yaml` reads back."""
-    text = ""
-    # Letters stay letters, unless characters are among them that a terminal does not show, or YAML folds into spaces.
-    for allow_unicode in (True, False):
-        options: dict[str, Any] = {"default_flow_style": True, "width": math.inf, "allow_unicode": allow_unicode}
-        text = yaml.dump(value, Dumper=_StrictDumper, sort_keys=False, **options)
-        text = text.removesuffix("\n...\n").rstrip("\n")
-        with suppress(ConfigError):
-            if text == printable(text) and parse_yaml(text, "") == value:
-                break
-    return text

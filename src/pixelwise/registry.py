@@ -136,8 +136,9 @@ class Registry(Generic[T]):
             parameter = entry.options[option]
             if not _fits(value, parameter.annotation):
                 what = f"option {option}: expected {type_in_words(parameter.annotation)}, got {shown(value)}"
-                default = "" if parameter.default is parameter.empty else f"the default is {shown(parameter.default)}"
-                raise ConfigError(f"{self.kind} {name}", what, default)
+                required = parameter.default is parameter.empty
+                fix = "give one" if required else f"leave it out: the default is {shown(parameter.default)}"
+                raise ConfigError(f"{self.kind} {name}", what, fix)
         return entry.build(**{**entry.defaults, **(entry.tiny if tiny else {}), **options})
 
 

@@ -19,6 +19,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .errors import ConfigError, listed, shown
 from .registry import type_in_words
+from .strict_yaml import to_yaml
 
 # Characters of a value in the fix of a message.
 MAX_EXAMPLE = 100
@@ -149,15 +150,16 @@ def checked(value: Any, option: dataclasses.Field[Any], section: type, subject: 
     else:
         words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
         near = difflib.get_close_matches(str(value), words, n=1)
-        fix = f"did you mean {near[0]}?" if near else "" if words else _example(value, option, kinds[0], subject)
+        fix = f"did you mean {near[0]}?" if near else _example(value, option, kinds[0], subject)
         raise ConfigError(subject, f"expected {type_in_words(hint)}, got {shown(value)}", fix)
     numbers = [n for n in (converted if isinstance(converted, list) else [converted]) if isinstance(n, int | float)]
     bounds = option.metadata["bounds"]
     if not all(math.isfinite(number) for number in numbers):
-        raise ConfigError(subject, f"must be finite, got {shown(value)}")
+        raise ConfigError(subject, f"must be finite, got {shown(value)}", _example(None, option, kinds[0], subject))
     if not all(BOUNDS[sign](number, bound) for number in numbers for sign, bound in bounds.items()):
         expected = " and ".join(f"{sign} {bound:.10g}" for sign, bound in bounds.items())
-        raise ConfigError(subject, f"must be {expected}, got {shown(value)}")
+        what = f"must be {expected}, got {shown(value)}"
+        raise ConfigError(subject, what, _example(None, option, kinds[0], subject))
     if isinstance(converted, list) and option.metadata["length"] not in (None, len(converted)):
         fix = _example(value, option, kinds[0], subject)
         raise ConfigError(subject, f"expected {option.metadata['length']} numbers, got {shown(value)}", fix)
@@ -165,20 +167,21 @@ def checked(value: Any, option: dataclasses.Field[Any], section: type, subject: 
 
 
 def _example(value: Any, option: dataclasses.Field[Any], kind: Any, subject: str) -> str:
-    """Return the fix for a number or a list in a wrong form: how to write it, with the given number or the default."""
+    """Return the fix for a wrong value: how to write it, with the given value where it can be meant, or the default."""
     item = get_args(kind)[0] if get_origin(kind) is list else None
-    if item is None and kind not in (int, float):
-        return ""
-    example = option.default_factory() if callable(option.default_factory) else option.default
+    example = default = option.default_factory() if callable(option.default_factory) else option.default
     with suppress(TypeError):
         # A number in place of a list: the list of that number.
         _convert(value, item)
         example = [value] * (option.metadata["length"] or 1)
-    text = str(example).replace("'", "")
-    if example == [] or len(text) > MAX_EXAMPLE:
-        return ""
+    if str in (kind, item) and not isinstance(value, list | dict | None):
+        # A number in place of a text.
+        example = [str(value)] if item else str(value)
+    text = to_yaml(example)
+    if example in ([], "") or len(text) > MAX_EXAMPLE:
+        return f"leave it out: the default is {shown(default)}"
     if subject.startswith("--"):
-        return f"write {subject} " + (f'"{text}"' if item else text)
+        return f"write {subject} " + (f'"{text}"' if isinstance(example, list | dict) else text)
     return f"write `{option.name}: {text}`"
 
 

@@ -397,8 +397,8 @@ def test_dry_run_lists_every_file_that_cannot_be_used(tmp_path: Path, capsys: py
     ("error", "code", "words"),
     [
         (ImageError("a.png", "is cut", "copy it"), 2, "a.png: is cut; fix: copy it"),
-        (Interrupted("run", "stopped"), 4, "run: stopped"),
-        (PixelwiseError("x", "two\nlines"), 2, "x: two lines"),
+        (Interrupted("run", "stopped", "go on"), 4, "run: stopped; fix: go on"),
+        (PixelwiseError("x", "two\nlines", "\033[2Jone"), 2, "x: two lines; fix: \\x1b[2Jone"),
         (KeyboardInterrupt(), 4, "interrupted"),
         (MemoryError(), 3, "memory: "),
         (RuntimeError("could not create a primitive"), 3, "memory: "),

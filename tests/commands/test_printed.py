@@ -130,5 +130,5 @@ def test_a_terminal_gets_no_sequence_from_a_name(folder: Path, tmp_path: Path) -
 
 def test_an_error_is_printable_wherever_it_is_printed() -> None:
     assert str(InputError(EVIL, EVIL, EVIL)).isprintable()
-    assert str(InputError("a\nb", "c")) == r"a\nb: c"
+    assert str(InputError("a\nb", "c", "d")) == r"a\nb: c; fix: d"
     assert printable("é 漢 👍\u0301 \xa0\t\n", keep="\t") == "é 漢 👍\u0301 \xa0\t\\n"

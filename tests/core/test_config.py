@@ -109,7 +109,7 @@ def test_an_error_from_a_file_names_it(tmp_path: Path) -> None:
     path.write_text("optimizer: {lr: -1}\n")
     with pytest.raises(ConfigError) as caught:
         Config.from_yaml(path)
-    assert str(caught.value) == f"{path}: optimizer.lr: must be > 0, got -1"
+    assert str(caught.value) == f"{path}: optimizer.lr: must be > 0, got -1; fix: write `lr: 0.01`"
 
 
 @pytest.mark.parametrize(
@@ -134,6 +134,12 @@ def test_an_error_from_a_file_names_it(tmp_path: Path) -> None:
             {"augment": {"instance_crops": "ground_truth"}},
             "false with --augment.instance_crops",
         ),
+        (
+            "optimizer.grad_accum_steps",
+            2,
+            {"augment": {"crop": [0, 0]}, "data": {"batch_size": 1}, "loss": {"resolution": "logits"}},
+            "1 with --augment.crop [0, 0]",
+        ),
         ("loss.border_weight", 10.0, {"loss": {"resolution": "logits"}}, "0 with --loss.resolution logits"),
         ("loss.border_weight", 10.0, {"loss": {"bootstrap_top_k": 5}}, "0 with --loss.resolution logits"),
         ("loss.bootstrap_top_k", 5, {"loss": {"reduction": "sum"}}, "0 with --loss.reduction sum"),
@@ -146,7 +152,7 @@ def test_options_that_conflict(option: str, value: Any, other: dict[str, Any], e
         Config().updated(both)
     line = str(caught.value)
     assert line.startswith(f"--{option}: must be {expected}")
-    assert line.endswith(f", got {value!r}")
+    assert f", got {value!r}; fix: " in line
 
 
 def test_whole_images_are_allowed_one_at_a_time() -> None:
@@ -166,7 +172,9 @@ def test_values_that_are_not_numbers_are_refused(option: str, value: Any) -> Non
 def test_unknown_words_are_refused_with_the_known_ones(option: str, words: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError) as caught:
         changed(option, "zzz")
-    assert str(caught.value) == f"--{option}: expected one of {', '.join(words)}, got 'zzz'"
+    line, _, fix = str(caught.value).partition("; fix: ")
+    assert line == f"--{option}: expected one of {', '.join(words)}, got 'zzz'"
+    assert fix in [f"write --{option} {word}" for word in words]
 
 
 @pytest.mark.parametrize(

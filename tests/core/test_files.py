@@ -27,15 +27,13 @@ from pixelwise.files import (
     check_outputs,
     make_folder,
     new_folder,
-    parse_yaml,
     read_json,
     read_regular,
-    read_yaml,
     sweep_temporaries,
-    to_yaml,
     write_bytes,
     write_text,
 )
+from pixelwise.strict_yaml import parse_yaml, read_yaml, to_yaml
 
 SIZE = 1_000_000
 NOBODY = 65534
@@ -444,10 +442,19 @@ def test_yaml_takes_only_plain_numbers_and_booleans(text: str, value: Any) -> No
         ("a: 1\n\nb: 2\na: 3\n", "run.yaml:4: invalid YAML: repeated key 'a'"),
         ("a: &x [1]\nb: [*x, *x]\n", "run.yaml:2: invalid YAML: aliases are not allowed"),
         ("a: &a\n  b: *a\n", "run.yaml:2: invalid YAML: aliases are not allowed"),
-        ("? [1]\n: 2\n", "run.yaml:1: invalid YAML: lists cannot be keys"),
-        ("a: !!python/object/apply:os.getcwd []\n", "run.yaml:1: invalid YAML: could not determine a constructor"),
+        ("? [1]\n: 2\n", "run.yaml:1: invalid YAML: lists and mappings cannot be keys"),
+        ("a: !!python/object/apply:os.getcwd []\n", "run.yaml:1: invalid YAML: tags such as !!python/object/"),
         ("a: " + "[" * 5000, "run.yaml: invalid YAML: nested too deeply"),
-        ("a: " + "9" * 5000, "run.yaml: invalid YAML: Exceeds the limit"),
+        ("a: 1\nb: " + "9" * 5000 + "\n", "run.yaml:2: invalid YAML: '99999"),
+        ("a: 1\nb: !!int abc\n", "run.yaml:2: invalid YAML: tags such as !!int are not allowed; fix: leave the tag"),
+        ("a: 1\nb: !!bool x\n", "run.yaml:2: invalid YAML: tags such as !!bool"),
+        ("a: 1\nb: !!timestamp x\n", "run.yaml:2: invalid YAML: tags such as !!timestamp"),
+        ("a: 1\nb: !mine x\n", "run.yaml:2: invalid YAML: tags such as !mine"),
+        ("a: 1\nb: ! x\n", "run.yaml:2: invalid YAML: tags such as !"),
+        ("a: 1\nb: !!set {x, y}\n", "run.yaml:2: invalid YAML: tags such as !!set"),
+        ("a: 1\nb: x\x07\n", "run.yaml:2: invalid YAML: the character '\\x07' is not allowed; fix: remove it"),
+        ("%YAML 9.9\n---\na: 1\n", "run.yaml:1: invalid YAML: found incompatible YAML document"),
+        ("a: 1\n---\nb: 2\n", "run.yaml:2: invalid YAML: but found another document"),
         ("[1]", "run.yaml: expected a mapping, got list; fix: write `key: value` lines"),
     ],
 )
@@ -458,13 +465,15 @@ def test_yaml_that_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, t
         read_yaml("run.yaml")
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+    assert "; fix: " in str(caught.value)
+    assert len(str(caught.value)) < 300
 
 
 def test_files_without_a_mapping(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read: No such file or directory"):
         read_yaml(tmp_path / "none.yaml")
     (tmp_path / "bytes.yaml").write_bytes(b"a: \xff")
-    with pytest.raises(ConfigError, match=r"bytes\.yaml: invalid YAML: not UTF-8 text \(byte 3\)"):
+    with pytest.raises(ConfigError, match=r"bytes\.yaml:1: invalid YAML: not UTF-8 text \(byte 3\); fix: save the"):
         read_yaml(tmp_path / "bytes.yaml")
     (tmp_path / "empty.yaml").write_text("# nothing\n")
     assert read_yaml(tmp_path / "empty.yaml") == {}

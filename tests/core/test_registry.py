@@ -143,7 +143,7 @@ def test_a_summary_is_given_or_taken_from_the_docstring_of_what_a_partial_calls(
 @pytest.mark.parametrize(
     ("option", "value", "expected"),
     [
-        ("side", "wide", "a number, got 'wide'; fix: the default is 1.0"),
+        ("side", "wide", "a number, got 'wide'; fix: leave it out: the default is 1.0"),
         ("side", True, "a number, got True"),
         ("sides", 2.5, "an integer, got 2.5"),
         ("sides", "x", "an integer, got 'x'"),

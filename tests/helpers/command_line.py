@@ -56,8 +56,7 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: object, code: int = 2, na
     assert result.code == code, result
     assert re.fullmatch(r"error: .+: .+", result.err[-1]), result.err
     assert str(names) in result.err[-1]
-    # The fix, or the value that is allowed.
-    assert re.search(r"; fix: |must be |expected ", result.err[-1]), result.err[-1]
+    assert re.search(r"; fix: .", result.err[-1]), result.err[-1]
     return result.err[-1]
 
 

@@ -69,7 +69,7 @@ if spoil == "nan" and rank == "1":
     losses.pixel_cross_entropy = lambda *args, **options: cross_entropy(*args, **options) * float("nan")
 if spoil == "mask" and rank == "1":
     def fail(*args, **options):
-        raise MaskError("p1.png", "unknown mask value 7")
+        raise MaskError("p1.png", "unknown mask value 7", "name it")
 
     validation.label_map = fail
 code = main(argv)

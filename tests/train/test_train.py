@@ -740,10 +740,8 @@ def test_wandb_stays_offline_unless_its_own_variable_says_so(tmp_path: Path, mon
         ("deeplabv2_resnet101", {"resolution": "logits", "class_weights": [1.0, 20.0, 3.0]}),
     ],
 )
-def test_accumulated_batches_are_one_batch(
-    data: Path, tmp_path: Path, network: str, loss: dict[str, Any]
-) -> None:
-    """Loss and weights of batches of four, two times two and four times one, where of most images nearly all is void."""
+def test_accumulated_batches_are_one_batch(data: Path, tmp_path: Path, network: str, loss: dict[str, Any]) -> None:
+    """Loss and weights of one batch of four, two of two and four of one; most pixels of most images are void."""
     for number in range(5):
         mask = np.full((32, 48), 255, np.uint8)
         mask[:4, : 4 * number] = 1

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter, Token
 
 from ..errors import ConfigError, InputError, shown
-from ..files import parse_yaml
+from ..strict_yaml import parse_yaml
 
 
 def _read_path(_: type, tokens: Sequence[Token]) -> Path:

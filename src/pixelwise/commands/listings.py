@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from ..files import to_yaml
+from ..strict_yaml import to_yaml
 from ._console import text
 
 if TYPE_CHECKING:

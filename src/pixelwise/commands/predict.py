@@ -69,7 +69,7 @@ def predict(
     if not inputs:
         raise InputError("predict", "no input", "give images or folders of images")
     if not 0 <= opacity <= 1:
-        raise InputError("--opacity", f"must be between 0 and 1, got {opacity}")
+        raise InputError("--opacity", f"must be between 0 and 1, got {opacity}", "write --opacity 0.5")
     wanted = parse_options(options)
     outputs = OutputOptions(overlay=overlay, color=color, probs=probs, opacity=opacity)
     jobs, skipped = plan(inputs, out, outputs.endings)

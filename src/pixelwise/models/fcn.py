@@ -123,7 +123,7 @@ class FCN(SegmentationModel):
     ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
         if not 0 <= dropout < 1:
-            raise ConfigError("dropout", f"must be at least 0 and below 1, got {dropout}")
+            raise ConfigError("dropout", f"must be at least 0 and below 1, got {dropout}", "give 0.5, as in the paper")
         self.upsampling = upsampling
         # Scores repeated at the border before each upsampling: 1 in geometry "same".
         self.border = int(geometry == "same")

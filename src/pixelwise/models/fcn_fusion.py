@@ -161,7 +161,7 @@ class TwoHeadFCN(FCN):
         preprocessing: str | Mapping[str, Any] = "caffe",
     ) -> None:
         if num_geometric < 1:
-            raise ConfigError("num_geometric", f"must be >= 1, got {num_geometric}")
+            raise ConfigError("num_geometric", f"must be >= 1, got {num_geometric}", "give their number")
         # Set first: the constructor of the base class calls `make_score_layer`.
         self.num_geometric = num_geometric
         super().__init__(

@@ -129,7 +129,7 @@ class Hypercolumns(SegmentationModel):
         super().__init__(num_classes, in_channels, preprocessing)
         if not (1 <= grid_size <= 100 and 1 <= heatmap_size <= 1000):
             what = f"expected grid_size in 1..100 and heatmap_size in 1..1000, got {grid_size} and {heatmap_size}"
-            raise ConfigError("hypercolumns", what)
+            raise ConfigError("hypercolumns", what, "leave both out: the defaults are those of the paper")
         net = create_backbone(backbone, in_channels=in_channels, width_mult=width_mult)
         assert isinstance(net, ChainBackbone)
         self.fixed_input_size = input_size

@@ -95,6 +95,9 @@ def read_newest_state(folder: Path) -> tuple[TrainingState | None, list[str]]:
     return None, skipped
 
 
+_RESTART = "resume from another copy, or start a new run with --model.init_from"
+
+
 def read_state(path: Path) -> TrainingState:
     """Read one state file. Raises CheckpointError if it is cut, or differs from what was written."""
     try:
@@ -110,9 +113,10 @@ def read_state(path: Path) -> TrainingState:
         settings = dict(parse_json(metadata["settings"]))
         intact = metadata["digest"] == _digest(tensors, metadata)
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise CheckpointError(path, f"is cut or damaged: {type(error).__name__} {os_reason(error)}") from error
+        what = f"is cut or damaged: {type(error).__name__} {os_reason(error)}"
+        raise CheckpointError(path, what, _RESTART) from error
     if not intact:
-        raise CheckpointError(path, "differs from what was written: its digest does not match")
+        raise CheckpointError(path, "differs from what was written: its digest does not match", _RESTART)
     return TrainingState(tensors, progress, settings)
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from ...core import Taxonomy
 from ...errors import ConfigError, DatasetError, os_reason, shown
-from ...files import read_yaml
 from ...images import IMAGE_SUFFIXES, walk_files
 from ...registry import Registry
+from ...strict_yaml import read_yaml
 from ..dataset import Dataset, Item, MaskEncoding, Split, check_colors
 
 
