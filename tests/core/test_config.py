@@ -263,6 +263,7 @@ def values_of(section: str, name: str, hint: Any) -> st.SearchStrategy[Any]:
         "train.loggers": st.lists(st.text(max_size=5), max_size=2),
         "optimizer.step_factor": st.floats(0.01, 1),
         "data.workers": st.integers(0, 256),
+        "data.cache_mib": st.integers(0, 2**30 - 1),
     }
     if f"{section}.{name}" in special:
         return special[f"{section}.{name}"]
