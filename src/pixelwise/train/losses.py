@@ -155,9 +155,7 @@ def label_weight(
     return _weight_map(masks, ignore_id, class_weights, pixel_weights).sum().float()
 
 
-def _weight_map(
-    masks: Tensor, ignore_id: int, class_weights: Tensor | None, pixel_weights: Tensor | None
-) -> Tensor:
+def _weight_map(masks: Tensor, ignore_id: int, class_weights: Tensor | None, pixel_weights: Tensor | None) -> Tensor:
     valid = masks != ignore_id
     if class_weights is None:
         return valid if pixel_weights is None else (pixel_weights + 1) * valid

@@ -110,9 +110,7 @@ class TrainingModule(lightning.LightningModule):
             seeds = [self._batch_seed(batch_idx + number) for number in range(len(labels))]
             self._mean_weights = self.loss.mean_label_weights(output, labels, seeds)
         seed = self._batch_seed(batch_idx)
-        loss: Tensor = self.loss(
-            output, batch.masks, batch.pixel_weights, seed=seed, mean_weights=self._mean_weights
-        )
+        loss: Tensor = self.loss(output, batch.masks, batch.pixel_weights, seed=seed, mean_weights=self._mean_weights)
         # All ranks look at the same number, so that none waits for a rank that has stopped.
         value = float(mean_over_ranks(loss.detach()))
         if not math.isfinite(value):
