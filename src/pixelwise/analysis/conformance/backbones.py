@@ -107,6 +107,9 @@ for _own, _name in (
     BACKBONE_ROWS.row(f"torchvision {_name}", "parameters")(partial(_parameters, _own))
     BACKBONE_ROWS.row(f"torchvision {_name}", "MACs")(partial(_macs_at_own_size, _own))
 
+for _number in range(3):
+    BACKBONE_ROWS.row(f"EfficientNet-Lite{_number}", "parameters")(partial(_parameters, f"efficientnet_lite{_number}"))
+
 XCEPTION_ROWS = Family("Xception")
 for _depth in (41, 65, 71):
     _name, _own = f"aligned Xception-{_depth}", f"xception{_depth}"
