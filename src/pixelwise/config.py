@@ -136,6 +136,12 @@ class ModelConfig:
     train_only: Literal["all", "score_layers"] = setting(
         "all", "`score_layers` freezes everything but the score layers."
     )
+    freeze_stride: int = setting(
+        0,
+        "Freeze the backbone up to its last map of at most this stride, weights and norms; 0 freezes nothing.",
+        ge=0,
+        le=32,
+    )
 
 
 @dataclass
@@ -183,7 +189,10 @@ class OptimizerConfig:
     decay_depthwise: bool = setting(True, "Also decay depthwise kernels (TensorFlow's DeepLab: false).")
     bias_lr_factor: float = setting(1.0, "Learning rate factor of biases (Caffe recipes: 2).", ge=0)
     head_lr_factor: float = setting(
-        1.0, "Learning rate factor of the layers outside the pretrained backbone (DeepLab, PSPNet: 10).", ge=0
+        1.0, "Learning rate factor of the score layers (DeepLab: 10; PSPNet: of all layers after the backbone).", ge=0
+    )
+    backbone_lr_factor: float = setting(
+        1.0, "Learning rate factor of the backbone; 0.1 to 0.3 for one that starts from published weights.", ge=0
     )
     schedule: Literal["constant", "poly", "cosine", "step"] = setting("poly", "Learning rate schedule.")
     step_every: int = setting(2000, "`step`: steps between two drops of the learning rate.", ge=1)
@@ -215,7 +224,9 @@ class TrainConfig:
         0.0, "Decay of the moving average of the weights, which is validated and saved; 0 is off.", ge=0, lt=1
     )
     compile: bool = setting(False, "Use torch.compile: faster steps after a minute; on a CPU it needs a C++ compiler.")
-    freeze_norm: bool = setting(False, "Keep the running statistics of batch norm fixed.")
+    freeze_norm: Literal["none", "backbone", "all"] = setting(
+        "none", "Batch norms whose running statistics stay fixed; `backbone` for one that starts from published weights."
+    )
     device: Literal["auto", "cpu", "cuda"] = setting(
         "auto", "`auto` is a GPU if there is one; how many is `train.devices`."
     )

@@ -116,7 +116,7 @@ def test_settings_that_an_older_state_lacks_are_no_change(data: Path) -> None:
 
 
 def test_patchwise_training_leaves_frozen_norms_frozen(data: Path, tmp_path: Path) -> None:
-    config = tiny_config(data, loss={"patch_keep_prob": 0.5}, train={"freeze_norm": True, "steps": 2})
+    config = tiny_config(data, loss={"patch_keep_prob": 0.5}, train={"freeze_norm": "all", "steps": 2})
     start = build_model(config.model, open_dataset(data).taxonomy).state_dict()
     torch.manual_seed(config.train.seed)
     train(config, tmp_path / "run")
@@ -156,7 +156,7 @@ def test_weights_come_with_the_pixels_they_were_learned_on(
 
 
 def test_only_the_classifier_learns(data: Path, tmp_path: Path) -> None:
-    config = tiny_config(data, model={"train_only": "score_layers"}, train={"freeze_norm": True, "steps": 2})
+    config = tiny_config(data, model={"train_only": "score_layers"}, train={"freeze_norm": "all", "steps": 2})
     torch.manual_seed(0)
     before = build_model(config.model, open_dataset(data).taxonomy).state_dict()
     train(config, tmp_path / "run")

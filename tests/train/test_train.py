@@ -407,7 +407,7 @@ def test_a_huge_rate_ends_in_a_line_and_a_vanishing_one_changes_nothing(data: Pa
     with pytest.raises(InputError, match="not finite"):
         train(tiny_config(data, optimizer={"lr": 1e30}, train={"save_every": 1}), tmp_path / "huge")
     # Below the smallest float32: every update is rounded to 0.
-    still = tiny_config(data, optimizer={"lr": 1e-60}, train={"freeze_norm": True, "steps": 2})
+    still = tiny_config(data, optimizer={"lr": 1e-60}, train={"freeze_norm": "all", "steps": 2})
     train(still, tmp_path / "none")
     torch.manual_seed(0)
     fresh = build_model(still.model, open_dataset(data).taxonomy).state_dict()
@@ -418,7 +418,7 @@ def test_images_without_a_labeled_pixel_cost_nothing(data: Path, tmp_path: Path)
     for path in (data / "masks" / "train").iterdir():
         Image.fromarray(np.full((32, 48), 255, np.uint8)).save(path)
     config = tiny_config(
-        data, loss={"lovasz": 1.0}, optimizer={"weight_decay": 0.0}, train={"freeze_norm": True, "steps": 2}
+        data, loss={"lovasz": 1.0}, optimizer={"weight_decay": 0.0}, train={"freeze_norm": "all", "steps": 2}
     )
     train(config, tmp_path / "run")
     assert [row["loss"] for row in rows(tmp_path / "run") if row["split"] == "train"] == ["0", "0"]

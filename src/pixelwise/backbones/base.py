@@ -28,5 +28,18 @@ class Backbone(nn.Module, ABC):
         Map i is (B, channels[i], about H / strides[i], about W / strides[i]).
         """
 
+    @abstractmethod
+    def modules_to(self, index: int = -1) -> list[nn.Module]:
+        """Return the chain of modules from the image to map `index`."""
+
+    def modules_within(self, stride: int) -> list[nn.Module]:
+        """Return the modules from the image to the last map of at most the given stride; empty if all are coarser.
+
+        Layers between that map and the next stride, such as conv3 of a VGG whose map of stride 4 is pool2, are not
+        among them.
+        """
+        within = [index for index, own in enumerate(self.strides) if own <= stride]
+        return self.modules_to(within[-1]) if within else []
+
 
 BACKBONES: Registry[Backbone] = Registry("backbone", "pixelwise backbones")

@@ -33,10 +33,6 @@ class ClassifierBackbone(Backbone):
     fc_layers: tuple[tuple[int, int], ...] = ()
 
     @abstractmethod
-    def modules_to(self, index: int = -1) -> list[nn.Module]:
-        """Return the chain of modules from the image to map `index`."""
-
-    @abstractmethod
     def head(self) -> nn.Sequential | None:
         """Return the chain from the last map to the class logits, or None where the backbone was built without one."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import ConfigError, ResourceError, UnknownNameError
 from ..registry import suggest
@@ -55,3 +55,8 @@ class TimmBackbone(Backbone):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Compute the maps of normalized images (B, C, H, W), finest first."""
         return list(self.net(images))
+
+    def modules_to(self, index: int = -1) -> list[nn.Module]:
+        """Raise ConfigError: timm does not say which modules lie before a map."""
+        what = "timm does not say which of its modules lie before a map"
+        raise ConfigError("backbone", what, "take a backbone of `pixelwise backbones`")

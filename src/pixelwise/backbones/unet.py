@@ -54,6 +54,10 @@ class ContractingPath(Backbone):
             maps.append(x)
         return maps
 
+    def modules_to(self, index: int = -1) -> list[nn.Module]:
+        """Return the stages from the image to map `index`; the poolings between them are functions, not modules."""
+        return list(self.stages)[: index % len(self.stages) + 1]
+
 
 for _name, _batch_norm in (("unet", False), ("unet_bn", True)):
     BACKBONES.register(

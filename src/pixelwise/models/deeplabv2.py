@@ -15,9 +15,9 @@ three to the loss on the maximum (`loss.aux_weight` 1). Images are padded with t
 side (8 n + 1 for one scale), the authors' 321 and 513, so that the positions of all scales coincide.
 
 Deviations: without published weights the backbone starts from He's initialization. Batch normalization learns unless
-`train.freeze_norm` keeps its statistics; scale and shift still learn, the published runs freeze them too. The losses of
-the smaller scales are taken at the image size, not at their own. `scales` also exists on VGG16, which the paper
-measures at one; `width_mult` is ours.
+`train.freeze_norm: all` keeps its statistics; scale and shift still learn, the published runs freeze them too. The
+losses of the smaller scales are taken at the image size, not at their own. `scales` also exists on VGG16, which the
+paper measures at one; `width_mult` is ours.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..backbones import Backbone
 from ..config import AugmentConfig, Config, LossConfig, ModelConfig
 from ..core import LowResLogits, Output, Taxonomy
 from ..data.counts import count_pixels
@@ -24,7 +25,9 @@ from .losses import class_weights_from_counts
 
 
 def build_model(settings: ModelConfig, taxonomy: Taxonomy, resumed: Path | None = None) -> SegmentationModel:
-    """Build the network with fresh weights, or with those of `init_from`; freeze layers as `train_only` says.
+    """Build the network with fresh weights, or with those of `init_from`.
+
+    Layers are frozen as `train_only` and `freeze_stride` say.
 
     `init_from` is a checkpoint or a name of `weights.pretrained.PRETRAINED`, which fills the backbone; a folder of that
     name goes first.
@@ -66,6 +69,9 @@ def build_model(settings: ModelConfig, taxonomy: Taxonomy, resumed: Path | None 
         model.requires_grad_(requires_grad=False)
         for layer in model.score_layers():
             layer.requires_grad_(requires_grad=True)
+    # Where neither images nor weights need a gradient, autograd keeps no activations and computes nothing backward.
+    for layer in frozen_layers(model, settings.freeze_stride):
+        layer.requires_grad_(requires_grad=False)
     return model
 
 
@@ -77,6 +83,34 @@ def _find_pretrained(name: str | None) -> PretrainedWeights | None:
         print(f"--model.init_from {name}: the folder of that name is taken, not the pretrained weights")
         return None
     return PRETRAINED[name]
+
+
+def frozen_layers(model: SegmentationModel, stride: int) -> list[nn.Module]:
+    """Return the layers of the backbone that `freeze_stride` freezes: none for 0.
+
+    Raises ConfigError for a network without a backbone, and for one whose finest map is coarser.
+    """
+    if not stride:
+        return []
+    layers: list[nn.Module] = []
+    for backbone in declared_backbones(model, "--model.freeze_stride"):
+        if not isinstance(backbone, Backbone):
+            what = f"{model.spec.name} does not say which layers of its backbone lie before a stride"
+            raise ConfigError("--model.freeze_stride", what, "leave it at 0")
+        within = backbone.modules_within(stride)
+        if not within:
+            what = f"expected {backbone.strides[0]} or more, the finest stride of the backbone, got {stride}"
+            raise ConfigError("--model.freeze_stride", what, "set it to 0, or to one of the strides of the backbone")
+        layers += within
+    return layers
+
+
+def declared_backbones(model: SegmentationModel, option: str) -> list[nn.Module]:
+    """Return the backbones that the network declares. Raises ConfigError naming `option` if there are none."""
+    backbones = model.backbones()
+    if not backbones:
+        raise ConfigError(option, f"{model.spec.name} declares no backbone", "leave it out, or choose another network")
+    return backbones
 
 
 def start_from(

@@ -27,7 +27,7 @@ from ..core import Batch, LowResLogits, Output
 from ..errors import CheckpointError, InputError, ResourceError, listed
 from ..models.base import SegmentationModel
 from ..weights.checkpoint import load_weights
-from .build import choose_memory_format, training_forward
+from .build import choose_memory_format, declared_backbones, frozen_layers, training_forward
 from .ema import ModelEMA
 from .losses import SegmentationLoss
 from .ranks import copy_from_first, mean_over_ranks
@@ -62,7 +62,16 @@ class TrainingModule(lightning.LightningModule):
         self.loss = SegmentationLoss(
             config.loss, ignore_id, class_weights=class_weights, patch_size=model.logits_stride
         )
-        self.optimizer = build_optimizer(model, config.optimizer, model.head_modules())
+        backbone_lr_factor, freeze_norm = config.optimizer.backbone_lr_factor, config.train.freeze_norm
+        backbones = [] if backbone_lr_factor == 1 else declared_backbones(model, "--optimizer.backbone_lr_factor")
+        self.optimizer = build_optimizer(
+            model, config.optimizer, head_modules=model.head_modules(), backbones=backbones
+        )
+        frozen = frozen_layers(model, config.model.freeze_stride)
+        parts = declared_backbones(model, "--train.freeze_norm") if freeze_norm == "backbone" else [model]
+        norms = [] if freeze_norm == "none" else [m for p in parts for m in p.modules() if isinstance(m, _BatchNorm)]
+        # Not a module list: that would register the layers a second time.
+        self._in_eval_mode = (*frozen, *norms)
         self.ema = ModelEMA(model, config.train.ema) if config.train.ema else None
         # A function, since a module would be registered a second time.
         forward = training_forward(model, config)
@@ -85,13 +94,16 @@ class TrainingModule(lightning.LightningModule):
     def _set_train_mode(self) -> None:
         """Put the model into training mode, except for batch norms whose running statistics stay as they are.
 
-        Those are all of them with `train.freeze_norm`, and those of frozen layers: a layer that `train_only` freezes
-        keeps its statistics as well as its weights.
+        Those are the ones that `train.freeze_norm` names, and those of frozen layers: a layer that `train_only` freezes
+        keeps its statistics as well as its weights. The layers that `freeze_stride` freezes skip no block either
+        (stochastic depth).
         """
         self.model.train()
         for module in self.model.modules():
-            if isinstance(module, _BatchNorm) and (self.config.train.freeze_norm or not module.weight.requires_grad):
+            if isinstance(module, _BatchNorm) and not module.weight.requires_grad:
                 module.eval()
+        for layer in self._in_eval_mode:
+            layer.eval()
 
     def _batch_seed(self, batch_idx: int) -> int:
         accumulate = self.config.optimizer.grad_accum_steps
@@ -127,7 +139,7 @@ class TrainingModule(lightning.LightningModule):
             if "more than 1 value per channel" not in str(error):
                 raise
             what = f"batch normalization got a single value per channel, in a batch of {len(images)}"
-            fix = "a larger --data.batch_size or --augment.crop, or --train.freeze_norm true"
+            fix = "a larger --data.batch_size or --augment.crop, or --train.freeze_norm all"
             raise InputError("training", what, fix) from error
         except torch._dynamo.exc.BackendCompilerFailed as error:
             what = f"torch.compile failed: {str(error).splitlines()[0]}"

@@ -32,7 +32,11 @@ def lr_factor(step: int, steps: int, config: OptimizerConfig) -> float:
 
 
 def build_optimizer(
-    model: nn.Module, config: OptimizerConfig, head_modules: Iterable[nn.Module] = ()
+    model: nn.Module,
+    config: OptimizerConfig,
+    *,
+    head_modules: Iterable[nn.Module] = (),
+    backbones: Iterable[nn.Module] = (),
 ) -> torch.optim.Optimizer:
     """Build SGD or AdamW over the parameters that are not frozen, with a learning rate and a weight decay per group.
 
@@ -41,13 +45,22 @@ def build_optimizer(
     others   parameters of norms, and bilinear kernels (`Upscore`), never decayed; with `decay_depthwise: false` also
              depthwise kernels (the rule of TensorFlow's Xception, MobileNet and DeepLab)
 
-    Each group is split in two: layers of `head_modules`, which a pretrained backbone does not have, learn
-    `head_lr_factor` times as fast. A group remembers its highest learning rate as `base_lr`.
+    Each group is split by part of the network: layers of `head_modules` learn `head_lr_factor` times as fast, those of
+    `backbones` `backbone_lr_factor` times; a part whose factor is 1 joins the rest. A group remembers its highest
+    learning rate as `base_lr`.
     """
-    new_layers = {layer for part in head_modules for layer in part.modules()}
-    groups: dict[tuple[bool, str], dict[str, Any]] = {
-        (is_new, kind): {"params": [], "base_lr": config.lr * kind_factor * factor, "weight_decay": decay}
-        for is_new, factor in ((False, 1.0), (True, config.head_lr_factor))
+    # The order of the groups numbers the tensors of a saved state.
+    factors = {"rest": 1.0, "head": config.head_lr_factor, "backbone": config.backbone_lr_factor}
+    part_of = {
+        layer: part
+        for part, modules in (("head", head_modules), ("backbone", backbones))
+        for module in modules
+        for layer in module.modules()
+        if factors[part] != 1
+    }
+    groups: dict[tuple[str, str], dict[str, Any]] = {
+        (part, kind): {"params": [], "base_lr": config.lr * kind_factor * factor, "weight_decay": decay}
+        for part, factor in factors.items()
         for kind, kind_factor, decay in (
             ("weights", 1.0, config.weight_decay),
             ("biases", config.bias_lr_factor, 0.0),
@@ -56,13 +69,12 @@ def build_optimizer(
     }
     for module in model.modules():
         is_depthwise = isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
-        is_new = module in new_layers and config.head_lr_factor != 1
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad:
                 kind = parameter_kind(module, name, parameter)
                 if kind == "weights" and is_depthwise and not config.decay_depthwise:
                     kind = "others"
-                groups[is_new, kind]["params"].append(parameter)
+                groups[part_of.get(module, "rest"), kind]["params"].append(parameter)
     used = [{**group, "lr": group["base_lr"]} for group in groups.values() if group["params"]]
     if config.name == "adamw":
         return torch.optim.AdamW(used, lr=config.lr, betas=(config.momentum, 0.999))
