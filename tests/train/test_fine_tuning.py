@@ -161,7 +161,7 @@ def test_a_resumed_run_has_the_same_bits(data: Path, tmp_path: Path) -> None:
 def test_a_network_without_a_backbone_has_none_to_tune(
     data: Path, sections: dict[str, dict[str, Any]], message: str
 ) -> None:
-    model = {"name": "frrn_a", "options": {"width_mult": 1 / 16}, **sections.pop("model", {})}
+    model = {"name": "frrn_a", "options": dict(MODELS["frrn_a"].tiny), **sections.pop("model", {})}
     with pytest.raises(ConfigError, match=message):
         module_of(data, model=model, **sections)
 
