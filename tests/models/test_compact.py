@@ -64,7 +64,7 @@ def test_the_decoder_ends_at_the_stride_of_its_last_number(
 @pytest.mark.parametrize("align_corners", [False, True])
 def test_a_tile_with_its_surroundings_has_the_logits_of_the_whole(backbone: str, align_corners: bool) -> None:
     """Cut at a multiple of the output stride, and wide enough: nothing in the network sees the whole image."""
-    model, image = compact(backbone, align_corners=align_corners, separable=True), images(496, 48)
+    model, image = compact(backbone, align_corners=align_corners, separable="all"), images(496, 48)
     # Half the window: every backbone here sees less than 200 pixels to either side, branches and decoder included.
     context, top = 208, 240
     with torch.no_grad():
@@ -92,7 +92,7 @@ def test_with_aligned_corners_the_size_of_the_image_moves_no_map(backbone: str) 
 
 
 def test_branches_and_separable_convolutions() -> None:
-    plain, separable = compact("compact", aspp_channels=None), compact("compact", separable=True)
+    plain, separable = compact("compact", aspp_channels=None), compact("compact", separable="all")
     shapes = [{name: tuple(value.shape) for name, value in model.state_dict().items()} for model in (plain, separable)]
     # Half of the backbone's eight channels; a separable 3x3 has one kernel per channel, then a 1x1.
     assert shapes[0]["pyramid.1.0.weight"] == (4, 8, 3, 3)

@@ -68,12 +68,11 @@ Kernels = Literal["fixed", "intermediate", "learned"]
 
 # Padding of the first convolution in the authors' nets: even an image of 1x1 pixels leaves fc6 a map of 7x7.
 CAFFE_PADDING = 100
-# Positions in the backbone's list of feature maps: VGG16's pool3, pool4, pool5, of stride 8, 16, 32.
+# Positions of VGG16's pool3, pool4, pool5 (stride 8, 16, 32) among the backbone's maps.
 POOL3, POOL4, POOL5 = -3, -2, -1
 # Score layer -> the map that it scores. score_fr is the authors' name for the score layer on fc7.
 SCORED_MAPS = {"score_fr": "fc7", "score_pool4": "pool4", "score_pool3": "pool3"}
-# Coordinates of the image itself.
-IMAGE = CoordMap()
+IMAGE = CoordMap()  # coordinates of the image itself
 
 
 class FullyConnected(nn.Sequential):
@@ -383,8 +382,8 @@ def _register(
 _caffenet = partial(_register, backbone="alexnet_caffe")
 _googlenet = partial(_register, backbone="googlenet", dropout=0.4, width_mult=1 / 8)
 
-# Scores are mean IU, tables those of CVPR 2015. "Released" are the authors' later nets (heavy learning, about 5 points
-# better), by their README. seg11valid: the images of VOC 2011 val that are not in SBD's training set.
+# Mean IU, tables of CVPR 2015. "Released": the authors' later nets (heavy learning), by their README.
+# seg11valid: the images of VOC 2011 val that are not in SBD's training set.
 _8S = "VOC seg11valid 62.7 (table 2), 65.5 (released); VOC 2012 test 62.2 (table 3), 67.2 (released)"
 _ALEXNET = "VOC 2011 val 39.8 (table 1), seg11valid 48.0 (released)"
 _register("fcn32s_vgg16", FCN32s, "FCN-32s on VGG16.", scores="VOC seg11valid 59.4 (table 2), 63.6 (released)")
