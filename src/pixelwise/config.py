@@ -225,7 +225,8 @@ class TrainConfig:
     )
     compile: bool = setting(False, "Use torch.compile: faster steps after a minute; on a CPU it needs a C++ compiler.")
     freeze_norm: Literal["none", "backbone", "all"] = setting(
-        "none", "Batch norms whose running statistics stay fixed; `backbone` for one that starts from published weights."
+        "none",
+        "Batch norms whose running statistics stay fixed; `backbone` for one that starts from published weights.",
     )
     device: Literal["auto", "cpu", "cuda"] = setting(
         "auto", "`auto` is a GPU if there is one; how many is `train.devices`."

@@ -114,7 +114,9 @@ def test_frozen_layers_keep_no_activations_and_skip_no_block(data: Path) -> None
     assert not all(torch.equal(output, outputs["learning"][0]) for output in outputs["learning"])
 
 
-@pytest.mark.parametrize("name", ["compact", "unet", "vgg11_bn", "googlenet", "densenet121", "xception41", "se_resnet50"])
+@pytest.mark.parametrize(
+    "name", ["compact", "unet", "vgg11_bn", "googlenet", "densenet121", "xception41", "se_resnet50"]
+)
 def test_every_backbone_says_what_lies_before_a_stride(name: str) -> None:
     """Found by gradients: exactly the parameters that the last map within the stride depends on."""
     backbone = create_backbone(name, tiny=True)
@@ -139,7 +141,13 @@ def test_a_resumed_run_has_the_same_bits(data: Path, tmp_path: Path) -> None:
     config = tiny_config(
         data,
         model={**on_backbone("efficientnet_b0", {"width_mult": 0.1}), "freeze_stride": 4},
-        optimizer={"name": "adamw", "lr": 0.01, "backbone_lr_factor": 0.2, "head_lr_factor": 3.0, "schedule": "constant"},
+        optimizer={
+            "name": "adamw",
+            "lr": 0.01,
+            "backbone_lr_factor": 0.2,
+            "head_lr_factor": 3.0,
+            "schedule": "constant",
+        },
         train={"steps": 4, "ema": 0.9, "freeze_norm": "backbone"},
     )
     train(config, tmp_path / "whole")

@@ -115,7 +115,9 @@ def test_rates_scale_each_group_and_frozen_weights_are_left_out() -> None:
 
 def test_the_head_has_its_own_rate() -> None:
     net = Net()
-    optimizer = build_optimizer(net, OptimizerConfig(lr=0.1, bias_lr_factor=2.0, head_lr_factor=10.0), head_modules=[net.conv])
+    optimizer = build_optimizer(
+        net, OptimizerConfig(lr=0.1, bias_lr_factor=2.0, head_lr_factor=10.0), head_modules=[net.conv]
+    )
     rates = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
     assert rates[id(net.conv.weight)] == (pytest.approx(1.0), 0.0005)
     assert rates[id(net.conv.bias)] == (pytest.approx(2.0), 0.0)

@@ -91,9 +91,7 @@ class Compact(SegmentationModel):
         for index, out_channels in zip(self.skip_indices, decoder_channels, strict=True):
             skip_channels = self.backbone.channels[index]
             self.fusions.append(
-                Fusion(
-                    channels, skip_channels, out_channels, separable=separable == "all", align_corners=align_corners
-                )
+                Fusion(channels, skip_channels, out_channels, separable=separable == "all", align_corners=align_corners)
             )
             channels = out_channels
         self.score = nn.Conv2d(channels, num_classes, 1)
