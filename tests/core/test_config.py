@@ -54,6 +54,8 @@ BROKEN = [
     ("augment.saturation", 2.0, ">= 0 and <= 1"),
     ("augment.gamma", 2.0, ">= 0 and <= 1"),
     ("augment.hue", 200.0, ">= 0 and <= 180"),
+    ("model.freeze_stride", -1, ">= 0 and <= 32"),
+    ("model.freeze_stride", 33, ">= 0 and <= 32"),
     ("loss.border_weight", -1.0, ">= 0"),
     ("loss.border_sigma", 0.0, "> 0 and <= 1000"),
     ("loss.patch_keep_prob", 0.0, "> 0 and <= 1"),
@@ -68,6 +70,7 @@ BROKEN = [
     ("optimizer.weight_decay", -1.0, ">= 0"),
     ("optimizer.bias_lr_factor", -1.0, ">= 0"),
     ("optimizer.head_lr_factor", -1.0, ">= 0"),
+    ("optimizer.backbone_lr_factor", -0.1, ">= 0"),
     ("optimizer.step_every", 0, ">= 1"),
     ("optimizer.step_factor", 0.0, "> 0 and <= 1"),
     ("optimizer.power", -1.0, ">= 0"),
@@ -263,6 +266,7 @@ def values_of(section: str, name: str, hint: Any) -> st.SearchStrategy[Any]:
         "train.loggers": st.lists(st.text(max_size=5), max_size=2),
         "optimizer.step_factor": st.floats(0.01, 1),
         "data.workers": st.integers(0, 256),
+        "model.freeze_stride": st.integers(0, 32),
         "data.cache_mib": st.integers(0, 2**30 - 1),
     }
     if f"{section}.{name}" in special:

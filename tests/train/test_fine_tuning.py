@@ -85,8 +85,8 @@ def test_a_frozen_stride_stands_still(
 ) -> None:
     model = {**on_backbone(name, options), "freeze_stride": 4}
     # Decay alone would move a weight whose gradient is zero.
-    changes = {"optimizer": {"name": "adamw", "lr": 0.01, "weight_decay": 0.1}, "train": {"steps": 1}}
-    config = tiny_config(data, model=model, **changes)
+    optimizer = {"name": "adamw", "lr": 0.01, "weight_decay": 0.1}
+    config = tiny_config(data, model=model, optimizer=optimizer, train={"steps": 1})
     moved = moved_by(config, tmp_path / "run")
     prefixes = tuple(f"backbone.{layer}." for layer in frozen)
     counters = "num_batches_tracked"
