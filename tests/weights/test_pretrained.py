@@ -256,6 +256,18 @@ def test_a_folder_of_the_same_name_goes_first(
     assert "(made-model, Apache-2.0)" not in out
 
 
+def test_a_misspelt_name_names_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = "neither a checkpoint folder nor the name of pretrained weights; fix: did you mean "
+    for name in ("efficientnet-lite0", "vgg16_hedd", "efficientnetlite2"):
+        with pytest.raises(CheckpointError, match=f"{name}: {words}"):
+            start("unet_padded", TINY, name)
+    with pytest.raises(CheckpointError, match="no such folder; fix: name a run or a checkpoint folder"):
+        start("unet_padded", TINY, "runs/a")
+    with pytest.raises(CheckpointError, match="fcn8s_vgg16: is the name of a network"):
+        start("unet_padded", TINY, "fcn8s_vgg16")
+
+
 def test_weights_of_another_backbone_are_one_line(made: dict[str, Tensor]) -> None:
     fix = "fix: choose a network on the backbone efficientnet_lite0"
     for name, options, what in (
@@ -330,6 +342,9 @@ def test_a_lite_file_with_other_layers_is_refused(tmp_path: Path) -> None:
         ("deeplabv2_vgg16", {}, "vgg16_hed"),
         ("unet_padded", {"backbone": "vgg16"}, "vgg16_hed"),
         ("unet_padded", FULL, "efficientnet_lite0"),
+        ("compact_efficientnet_lite0", {}, "efficientnet_lite0"),
+        ("compact_efficientnet_lite0", {"output_stride": 8, "decoder_channels": [8]}, "efficientnet_lite0"),
+        ("compact_efficientnet_lite0", {"backbone": "efficientnet_lite2"}, "efficientnet_lite2"),
     ],
 )
 def test_networks_of_full_width_take_the_real_files(network: str, options: dict[str, Any], name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from ..data.transforms import Augment, Transform
 from ..errors import CheckpointError, ConfigError, listed, printable, shown
 from ..models import MODELS, create_model
 from ..models.base import SegmentationModel
+from ..registry import suggest
 from ..weights.checkpoint import find_checkpoint, load_checkpoint, shapes_of
 from ..weights.pretrained import PRETRAINED, PretrainedWeights, start_from_pretrained
 from .losses import class_weights_from_counts
@@ -76,13 +78,20 @@ def build_model(settings: ModelConfig, taxonomy: Taxonomy, resumed: Path | None 
 
 
 def _find_pretrained(name: str | None) -> PretrainedWeights | None:
-    """Return the pretrained weights of that name, or None where there are none or a folder has the name too."""
-    if name not in PRETRAINED:
+    """Return the pretrained weights of that name, or None for a checkpoint: a folder that has the name goes first.
+
+    Raises CheckpointError for a name that nearly is one of them.
+    """
+    if not name:
         return None
     if Path(name).exists():
-        print(f"--model.init_from {name}: the folder of that name is taken, not the pretrained weights")
+        if name in PRETRAINED:
+            print(f"--model.init_from {name}: the folder of that name is taken, not the pretrained weights")
         return None
-    return PRETRAINED[name]
+    if name not in PRETRAINED and name not in MODELS and difflib.get_close_matches(name, PRETRAINED, n=1):
+        what = "neither a checkpoint folder nor the name of pretrained weights"
+        raise CheckpointError(name, what, suggest(name, PRETRAINED))
+    return PRETRAINED.get(name)
 
 
 def frozen_layers(model: SegmentationModel, stride: int) -> list[nn.Module]:
