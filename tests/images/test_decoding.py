@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import subprocess
 import sys
 import warnings
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.bad_inputs import encoded, packed_rows, photo, png
+from helpers.bad_inputs import chunk, encoded, packed_rows, photo, png
 from helpers.tiff import tiff
 from pixelwise.errors import ImageError, MaskError
 from pixelwise.images import from_pil, read_image, read_mask
@@ -121,6 +122,7 @@ _STRIPS = [bytes([1, 2]), bytes([3, 4]), bytes([5, 6])]
             tiff([_PAIR], (1, 2), {262: [3], 320: [k % 256 for k in range(768)]}),
             "has a ColorMap of 8-bit instead of 16-bit colors",
         ),
+        (tiff([bytes(8)], (1, 2), {258: [8] * 4, 262: [5], 277: [4], 332: [2]}), "holds inks other than cyan, mag"),
         (
             tiff([bytes(16)], (1, 2), {258: [64], 339: [3]}),
             "is a TIFF with 1 samples per pixel of 64 bits (float), PhotometricInterpretation 1",
@@ -134,6 +136,32 @@ def test_tiff_that_would_be_read_wrongly_is_refused(tmp_path: Path, data: bytes,
             read(path)
         assert str(caught.value).startswith(f"{path}: {words}")
         assert "; fix: export the image again" in str(caught.value)
+
+
+def _run_length_bmp(code: bytes, width: int, height: int) -> bytes:
+    """A BMP of 8 bits whose pixels have the given run-length code; its palette is gray."""
+    palette = b"".join(bytes([k, k, k, 0]) for k in range(256))
+    first = 14 + 40 + len(palette)
+    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(code), 0, 0, 256, 0)
+    return b"BM" + struct.pack("<IHHI", first + len(code), 0, 0, first) + info + palette + code
+
+
+def test_run_length_bmp_that_leaves_out_pixels_is_refused(tmp_path: Path) -> None:
+    """Whole: a run of 3, and 3 single values, from the lowest row up. Others jump, end a row early, or end early."""
+    whole = _saved(tmp_path, _run_length_bmp(b"\x03\x07\0\0\0\x03\x01\x02\x03\0\0\0\0\x01", 3, 2), "x.bmp")
+    assert read_mask(whole).tolist() == [[1, 2, 3], [7, 7, 7]]
+    for code in (
+        b"\x03\x07\0\x02\0\x01\0\x01",
+        b"\x02\x07\0\0\x03\x09\0\x01",
+        b"\x03\x07\0\x01",
+        b"\x03\x07\0\0\0\0\0\x01",
+    ):
+        path = _saved(tmp_path, _run_length_bmp(code, 3, 2), "x.bmp")
+        for read in (read_image, read_mask):
+            with pytest.raises(
+                ImageError, match="leaves out pixels: its run-length code jumps or ends early; fix: export"
+            ):
+                read(path)
 
 
 def test_rounded_masks_are_refused(tmp_path: Path) -> None:
@@ -188,18 +216,23 @@ def test_a_palette_with_transparency_keeps_its_colors_without_a_warning(tmp_path
 
 
 def test_warnings_as_errors_give_the_same_pixels(tmp_path: Path) -> None:
-    """A palette with transparency, and a JPEG whose EXIF block is cut."""
+    """A palette with transparency, a cut EXIF block, an animation of no frames; a predictor that libtiff refuses."""
     _saved(tmp_path, _transparent_palette()[0], "a.png")
     good = encoded(photo(), "JPEG")
     block = b"Exif\0\0MM\0*\0\0\0\x08\0\x09\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\x01\x12\0\x03"
     _saved(tmp_path, good[:2] + b"\xff\xe1" + (len(block) + 2).to_bytes(2, "big") + block + good[2:], "b.jpg")
+    still = encoded(photo(), "PNG")
+    _saved(tmp_path, still[:33] + chunk(b"acTL", bytes(8)) + still[33:], "c.png")
+    _saved(tmp_path, tiff([bytes(8)], (2, 4), {317: [9]}, deflate=True), "d.tif")
     code = (
-        "import sys\nfrom pixelwise.images import read_image\n"
-        "print([(read_image(p).shape, int(read_image(p).sum())) for p in sys.argv[1:]])"
+        "import sys\nfrom pixelwise.errors import ImageError\nfrom pixelwise.images import read_image\n"
+        "print([(read_image(p).shape, int(read_image(p).sum())) for p in sys.argv[2:]])\n"
+        "try: read_image(sys.argv[1])\n"
+        "except ImageError as error: print(error)"
     )
     said = [
         subprocess.run(
-            [sys.executable, *flags, "-c", code, tmp_path / "a.png", tmp_path / "b.jpg"],
+            [sys.executable, *flags, "-c", code, *(tmp_path / name for name in ("d.tif", "a.png", "b.jpg", "c.png"))],
             capture_output=True,
             text=True,
             check=True,
@@ -207,6 +240,7 @@ def test_warnings_as_errors_give_the_same_pixels(tmp_path: Path) -> None:
         for flags in ([], ["-W", "error"])
     ]
     assert said[0].stdout == said[1].stdout
+    assert f"{tmp_path / 'd.tif'}: is damaged or cut: " in said[0].stdout
     assert said[0].stderr == said[1].stderr == ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import stat
@@ -10,12 +11,12 @@ import threading
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from ..errors import ImageError
 
@@ -28,7 +29,7 @@ _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 _WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 256, 257, 258, 259, 262, 274
 _STRIP_OFFSETS, _SAMPLES_PER_PIXEL, _ROWS_PER_STRIP, _STRIP_BYTE_COUNTS, _PLANAR = 273, 277, 278, 279, 284
 _COLOR_MAP, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_BYTE_COUNTS = 320, 322, 323, 324, 325
-_EXTRA_SAMPLES, _SAMPLE_FORMAT, _YCBCR_SUBSAMPLING = 338, 339, 530
+_INK_SET, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _YCBCR_SUBSAMPLING = 332, 338, 339, 530
 # Values of PhotometricInterpretation, and the color channels of those that have more than one.
 _WHITE_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB = 0, 2, 3, 5, 6, 8
 _NUM_COLORS = {_RGB: 3, _CMYK: 4, _YCBCR: 3, _LAB: 3}
@@ -60,6 +61,16 @@ DECODE_ERRORS = (
     Image.DecompressionBombWarning,
 )
 _warnings_lock = threading.Lock()
+# What Pillow says of headers, exif and damaged bytes while it loads pixels is raised as an error, or does not matter.
+# Not by `catch_warnings`, which changes the filters of all threads, and images are loaded in several.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+# The handlers by which libtiff prints to standard error what Pillow raises as an error, too. Where Pillow has libtiff
+# inside (Windows), they have no name.
+with suppress(AttributeError, OSError):
+    for _handler in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+        _set_handler = getattr(ctypes.CDLL(Image.core.__file__), _handler)
+        _set_handler.argtypes, _set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+        _set_handler(None)
 # First bytes of the allowed formats.
 _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -119,22 +130,24 @@ def decode_bytes(path: str | Path, data: bytes) -> Decoded:
     tags = _tiff_tags(data)
     if tags and (fault := _tiff_fault(tags, big_endian=data.startswith(b"MM"))):
         raise ImageError(path, fault, _EXPORT)
+    if data.startswith(b"BM") and len(data) > 34 and _leaves_out_pixels(data):
+        raise ImageError(path, "leaves out pixels: its run-length code jumps or ends early", _EXPORT)
     try:
-        with _without_warnings():
-            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        image = _opened(data)
         width, height = image.size
         if width * height > MAX_PIXELS:
             what = f"is too large: {height}x{width} (height x width), at most {MAX_PIXELS} pixels are allowed"
             raise ImageError(path, what, "cut it into tiles")
         # A stack of pages or an animation has no single meaning. A phone's MPO is a photo followed by a preview.
-        pages = getattr(image, "n_frames", 1)
+        with _without_warnings():
+            pages = getattr(image, "n_frames", 1)
         if pages > 1 and image.format != "MPO":
             raise ImageError(path, f"holds {pages} pages or frames", "save each as a file of its own")
         if image.format == "PNG":
             # `load` does not check the checksums of pixel chunks, so damaged pixels would pass. `verify` does, and
             # leaves the image unusable.
             image.verify()
-            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+            image = _opened(data)
         image.load()
         # The tag may stand after the pixels. TIFF has it among its own tags, and Pillow drops it while loading.
         orientation = _first(tags, _ORIENTATION, 1) if image.format == "TIFF" else _exif_orientation(image)
@@ -227,6 +240,13 @@ def _unidentified(path: str | Path, data: bytes, tags: dict[int, tuple[int, ...]
     return ImageError(path, "is not an image of a known format (PNG, JPEG, TIFF, WebP, BMP)", _EXPORT)
 
 
+def _opened(data: bytes) -> ImageFile.ImageFile:
+    with _without_warnings():
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        assert isinstance(image, ImageFile.ImageFile)
+        return image
+
+
 @contextmanager
 def _without_warnings() -> Iterator[None]:
     """Silence Pillow's warnings about headers: they print its source code, and are errors under PYTHONWARNINGS=error.
@@ -295,6 +315,8 @@ def _tiff_fault(tags: dict[int, tuple[int, ...]], *, big_endian: bool) -> str:
     subsampling = tags.get(_YCBCR_SUBSAMPLING, (2, 2))
     if photometric == _YCBCR and compression == _UNCOMPRESSED and subsampling != (1, 1) and samples > 1:
         return "holds uncompressed YCbCr with subsampled colors"
+    if photometric == _CMYK and _first(tags, _INK_SET, 1) != 1:
+        return "holds inks other than cyan, magenta, yellow and black"
     if photometric == _PALETTE and 0 < max(tags.get(_COLOR_MAP, (0,))) < 256:
         return "has a ColorMap of 8-bit instead of 16-bit colors"
     return "" if compression == _OLD_JPEG_IN_TIFF else _strip_fault(tags)
@@ -330,6 +352,26 @@ def _strip_fault(tags: dict[int, tuple[int, ...]]) -> str:
             if count < num_rows * row_bytes:
                 return f"has {word} with too few bytes: number {k + 1} has {count} of {num_rows * row_bytes}"
     return ""
+
+
+def _leaves_out_pixels(data: bytes) -> bool:
+    """Return whether a BMP of run-length code (compression 1: 8 bits, 2: 4 bits) skips pixels, which have no value."""
+    position, header_bytes, width, height, compression = struct.unpack_from("<10xIIii4xI", data)
+    if header_bytes < 40 or compression not in (1, 2):
+        return False
+    count = 0
+    while width > 0 and position + 1 < len(data):
+        length, value = data[position : position + 2]
+        position += 2
+        if length or value > 2:
+            # A run of one value, or that many values one by one, filled up to whole pairs of bytes.
+            num_bytes = 0 if length else value if compression == 1 else (value + 1) // 2
+            count, position = count + (length or value), position + num_bytes + num_bytes % 2
+        elif value == 1:
+            break
+        elif value == 2 or count % width:
+            return True
+    return count < width * abs(height)
 
 
 def _has_lossy_webp_chunk(data: bytes) -> bool:
