@@ -16,7 +16,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError, _imaging
 
 from ..errors import ImageError
 
@@ -68,7 +68,7 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 # inside (Windows), they have no name.
 with suppress(AttributeError, OSError):
     for _handler in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
-        _set_handler = getattr(ctypes.CDLL(Image.core.__file__), _handler)
+        _set_handler = getattr(ctypes.CDLL(_imaging.__file__), _handler)
         _set_handler.argtypes, _set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
         _set_handler(None)
 # First bytes of the allowed formats.
@@ -371,7 +371,7 @@ def _leaves_out_pixels(data: bytes) -> bool:
             break
         elif value == 2 or count % width:
             return True
-    return count < width * abs(height)
+    return bool(count < width * abs(height))
 
 
 def _has_lossy_webp_chunk(data: bytes) -> bool:
