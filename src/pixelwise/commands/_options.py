@@ -33,3 +33,7 @@ def parse_options(text: str | None) -> dict[str, Any]:
             "--options", f"expected a YAML mapping, got {shown(text)}", 'write it like "{output_stride: 8}"'
         )
     return options
+
+
+Scales = Annotated[tuple[float, ...], Parameter(negative="", consume_multiple=True)]
+"""The value of `--scales`: one or more numbers."""

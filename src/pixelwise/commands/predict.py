@@ -9,7 +9,7 @@ from ..errors import InputError
 from ..inference.jobs import jobs_to_do, plan
 from ..inference.predict_files import OutputOptions
 from ._labeling import print_skipped, run_jobs
-from ._options import OutPath, Switch, parse_options
+from ._options import OutPath, Scales, Switch, parse_options
 
 
 def predict(
@@ -24,6 +24,8 @@ def predict(
     resume: Switch = False,
     overwrite: Switch = False,
     tile: int | None = None,
+    flip: Switch = False,
+    scales: Scales = (1.0,),
     crf: str | None = None,
     precision: Literal["float32", "bfloat16"] = "float32",
     device: str = "auto",
@@ -58,6 +60,10 @@ def predict(
     tile
         Label in tiles of that many pixels per side, with the labels of the whole image. For images that do not fit in
         memory; only for networks of valid convolutions (unet: 20 + a multiple of 16).
+    flip
+        Average the probabilities of the image and of its mirror image: twice the time.
+    scales
+        Average over the image at these scales, such as `--scales 0.75 1 1.25`; name the images before this option.
     crf
         Refine the labels with the fully connected CRF: a preset (deeplabv1, deeplabv2, deconvnet, pydensecrf), or "run"
         for the parameters that `pixelwise crf-search` found for this run.
@@ -82,7 +88,9 @@ def predict(
     from ._crf import with_crf
 
     parameters = find_crf(crf, model)
-    segmenter = load(model, device=device, precision=precision, options=wanted)
+    segmenter = load(model, device=device, precision=precision, options=wanted).with_augmentation(
+        flip=flip, scales=scales
+    )
     if tile is not None:
         check_tile(segmenter.model, tile)
     if parameters is not None:

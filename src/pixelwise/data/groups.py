@@ -137,18 +137,23 @@ def training_data(dataset: Dataset, settings: DataConfig) -> TrainingData:
         return TrainingData(dataset)
     train = dataset.split(settings.train_split, option="--data.train_split")
     groups = find_groups(dataset, settings.groups)
-    if settings.hold_out is not None:
-        names = _checked(settings, groups, train)
-        reason = ""
-    else:
+    reason, hold_out = "", settings.hold_out
+    if hold_out is not None and settings.val_split == settings.train_split:
+        what = f"replaces --data.val_split, which is the training split {train.name!r}"
+        raise ConfigError("--data.hold_out", what, "leave --data.val_split at its default")
+    if hold_out is None:
         if len(train) < 2:
             return TrainingData(dataset)
-        sizes = groups.sizes(train) if groups and settings.split_by == "group" else {}
-        names = _choose(sizes, HOLD_OUT_SHARE * len(train)) if len(sizes) > 1 else ()
         reason = f"{dataset.name} has no split {settings.val_split}: "
-    if names:
+        sizes = groups.sizes(train) if groups and settings.split_by == "group" else {}
+        hold_out = ",".join(_choose(sizes, HOLD_OUT_SHARE * len(train))) if len(sizes) > 1 else None
+    names: tuple[str, ...] = ()
+    if hold_out is not None:
+        selected, names = select_groups(train, groups, hold_out, "--data.hold_out")
+        if len(selected) == len(train):
+            raise ConfigError("--data.hold_out", f"{hold_out!r} leaves no image to train on", "hold out fewer groups")
         assert groups is not None, "only groups that were found are held out"
-        held = {item for item in train.items if groups.by_item[item] in names}
+        held = set(selected.items)
         note = f"groups held out of split {train.name} for validation: {', '.join(names)} ({len(held)} images); "
         note += f"groups and their images: {describe_sizes(groups.sizes(train))}; a group is {groups.rule}"
         title = "+".join(names) if len(names) <= 4 else f"{len(names)} groups"
@@ -156,9 +161,7 @@ def training_data(dataset: Dataset, settings: DataConfig) -> TrainingData:
         keys = sorted((item.key for item in train.items), key=_digest)
         chosen = set(keys[: max(1, round(HOLD_OUT_SHARE * len(keys)))])
         held = {item for item in train.items if item.key in chosen}
-        note = (
-            f"{len(held)} of {len(train)} images held out of split {train.name} for validation, chosen by their names"
-        )
+        note = f"{len(held)} of {len(train)} images held out of split {train.name} for validation, chosen by their names"
         title = f"{len(held)} images"
     parts = [item for item in train.items if item not in held], [item for item in train.items if item in held]
     kept, val = (
@@ -169,25 +172,24 @@ def training_data(dataset: Dataset, settings: DataConfig) -> TrainingData:
     return TrainingData(replace(dataset, splits=splits), names, reason + note)
 
 
-def _checked(settings: DataConfig, groups: Groups | None, train: Split) -> tuple[str, ...]:
-    """Return the groups that `--data.hold_out` names, sorted. Raises ConfigError unless they are a part of `train`."""
-    hold_out = settings.hold_out or ""
-    option = "--data.hold_out"
-    if settings.val_split == settings.train_split:
-        what = f"replaces --data.val_split, which is the training split {train.name!r}"
-        raise ConfigError(option, what, "leave --data.val_split at its default")
+def select_groups(split: Split, groups: Groups | None, names: str, option: str) -> tuple[Split, tuple[str, ...]]:
+    """Return the images of the groups that an option names, separated by commas, as a split; and the sorted names.
+
+    Raises ConfigError naming the option for groups that the split lacks, or if no groups show.
+    """
     if groups is None:
-        what = f"the names of the images of split {train.name} show no groups"
-        raise ConfigError(option, what, "name the groups in a CSV file, --data.groups FILE")
-    sizes = groups.sizes(train)
-    names = tuple(sorted({name.strip() for name in hold_out.split(",")}))
-    for name in names:
+        what = f"the names of the images of split {split.name} show no groups"
+        flag = "--data.groups" if option.startswith("--data.") else "--groups"
+        raise ConfigError(option, what, f"name the groups in a CSV file, {flag} FILE")
+    sizes = groups.sizes(split)
+    chosen = tuple(sorted({name.strip() for name in names.split(",")}))
+    for name in chosen:
         if name not in sizes:
-            what = f"split {train.name} has no group {name!r}; its groups: {listed(sizes, 12)}"
+            what = f"split {split.name} has no group {name!r}; its groups: {listed(sizes, 12)}"
             raise ConfigError(option, what, suggest(name, sizes))
-    if len(names) == len(sizes):
-        raise ConfigError(option, f"{hold_out!r} leaves no image to train on", "hold out fewer groups")
-    return names
+    items = [item for item in split.items if groups.by_item[item] in chosen]
+    title = ", ".join(chosen) if len(chosen) <= 4 else f"{len(chosen)} groups"
+    return Split(f"{split.name} ({title})", items, split.taxonomy, split.encoding), chosen
 
 
 def _choose(sizes: Mapping[str, int], target: float) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Score labels against truth: metrics, boundary IoU, the evaluator, the CRF search and VOC's submission archive.
 
-Reading order: `metrics` (one confusion matrix and its ratios), `boundary_iou`, `evaluator` (a model, or a folder of
-masks, on a split).
+Reading order: `metrics` (one confusion matrix and its ratios), `boundary_iou`, `trimap`, `bootstrap` (intervals by
+group), `calibration`, `evaluator` (a model, or a folder of masks, on a split), `folds`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,15 @@ from __future__ import annotations
 from .._lazy import lazy_modules
 
 __all__ = [
+    "bootstrap",
     "boundary_iou",
+    "calibration",
     "crf_search",
     "crf_search_cache",
     "evaluator",
+    "folds",
     "metrics",
+    "trimap",
     "voc_submission",
 ]
 

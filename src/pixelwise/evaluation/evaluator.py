@@ -7,6 +7,7 @@ the result, is printed with it, and is written to `scores.json` beside the score
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,11 +18,15 @@ from numpy.typing import NDArray
 
 from ..core import Prediction, Taxonomy
 from ..data.dataset import MaskEncoding, Split
+from ..data.groups import Groups
 from ..errors import ConfigError, DatasetError, ImageError, InputError, MaskError, cut, listed, os_reason, shown
 from ..files import read_json, write_text
 from ..images import read_mask, walk_files
+from .bootstrap import Interval, Spread, measure_spread
 from .boundary_iou import DISTANCE_RATIO, boundary_counts
+from .calibration import Calibration, CalibrationCounter
 from .metrics import Scores, confusion_matrix
+from .trimap import WIDTHS, TrimapPoint, trimap_counts, trimap_curve, trimap_from_dicts
 
 # Called with (images done, images in all) after each image.
 OnProgress = Callable[[int, int], None]
@@ -29,7 +34,7 @@ _FIX_SCORES = "write it again with `pixelwise evaluate`"
 
 
 class ImageScore(NamedTuple):
-    """The scores of one image alone, to find the best and the worst; the scores of the set are not their mean.
+    """The scores of one image alone; the scores of the set are not their mean.
 
     num_pixels  scored pixels; if 0, the other fields are None
     worst       the class with the lowest IoU in this image
@@ -81,11 +86,46 @@ class ScoringProtocol:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of a set, the scores of its images in the order of the split, and the protocol."""
+    """The scores of a set.
+
+    images       the scores of its images, in the order of the split
+    spread       scores by group and the intervals of both means; None if no pixel was scored or not measured
+    trimap       mean IoU near the boundaries of the truth, empty when not measured
+    calibration  of the probabilities, None when not measured
+    """
 
     scores: Scores
     images: tuple[ImageScore, ...]
     protocol: ScoringProtocol
+    spread: Spread | None = None
+    trimap: tuple[TrimapPoint, ...] = ()
+    calibration: Calibration | None = None
+
+    @property
+    def mean_image_iou(self) -> float | None:
+        """Mean over the images with a scored pixel of the image's own mean IoU, 0..1.
+
+        The mean IoU of an image is over the classes that occur in its truth or in its prediction, so a class that is
+        invented counts as 0. Each image counts the same, as what a user sees of it; the mean IoU over the set counts
+        each pixel, and each class the same. Source: Csurka, Larlus, Perronnin, "What is a good evaluation measure for
+        semantic segmentation?", BMVC 2013, section 3.2; Wang et al. (https://arxiv.org/abs/2310.19252), whose mIoU^I
+        leaves out classes that the truth lacks.
+        """
+        ious = [image.mean_iou for image in self.images if image.mean_iou is not None]
+        return math.fsum(ious) / len(ious) if ious else None
+
+    def means(self) -> dict[str, tuple[str, float | None, Interval | None]]:
+        """Return every mean by its name in JSON: its title, its value 0..1 and its 95 % interval, where there is one."""
+        rows: dict[str, tuple[str, float | None, Interval | None]] = {}
+        for name, value in self.scores.means().items():
+            title = name.replace("_", " ").replace("iou", "IoU").replace("dice", "Dice")
+            rows[name] = title, value, None
+            if name == "mean_iou":
+                spread = self.spread
+                rows[name] = f"{title} over the set", value, spread and spread.mean_iou
+                of_images = "mean IoU per image, mean", self.mean_image_iou, spread and spread.mean_image_iou
+                rows["mean_image_iou"] = of_images
+        return rows
 
     def protocol_lines(self) -> list[str]:
         """Return the protocol in sentences, to be printed with the scores."""
@@ -111,6 +151,10 @@ class Evaluation:
         return {
             "protocol": asdict(self.protocol),
             "scores": self.scores.to_dict(),
+            "mean_image_iou": self.mean_image_iou,
+            "spread": None if self.spread is None else self.spread.to_dict(),
+            "trimap": [asdict(point) for point in self.trimap],
+            "calibration": None if self.calibration is None else self.calibration.to_dict(),
             "images": [image._asdict() for image in self.images],
         }
 
@@ -121,11 +165,16 @@ class Evaluation:
             sizes = tuple((int(height), int(width)) for height, width in data["protocol"]["sizes"])
             protocol = ScoringProtocol(**{**data["protocol"], "sizes": sizes})
             images = tuple(ImageScore(**row) for row in data["images"])
-            scores = data["scores"]
+            scores, spread, calibration = data["scores"], data.get("spread"), data.get("calibration")
+            more = {
+                "spread": None if spread is None else Spread.from_dict(spread),
+                "trimap": trimap_from_dicts(data.get("trimap", ())),
+                "calibration": None if calibration is None else Calibration.from_dict(calibration),
+            }
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             what = f"is not a scores file: {type(error).__name__} {cut(error)}"
             raise ConfigError(source, what, _FIX_SCORES) from None
-        return cls(Scores.from_dict(scores, source), images, protocol)
+        return cls(Scores.from_dict(scores, source), images, protocol, **more)
 
 
 def write_scores(path: str | Path, evaluation: Evaluation) -> None:
@@ -145,37 +194,65 @@ def read_scores(path: str | Path) -> Evaluation:
 class ScoreAccumulator:
     """Running counts over the images of a split: `add` each image once, then `finish`.
 
-    matrix    (K, K) int64, the confusion matrix so far
-    boundary  (K, 2) int64, pixels in both boundary regions and in either, or None when not measured
-    images    the scores of each image
+    matrix       (K, K) int64, the confusion matrix so far
+    boundary     (K, 2) int64, pixels in both boundary regions and in either, or None when not measured
+    trimap       the counts of `trimap_counts`, or None when not measured
+    images       the scores of each image
+    calibration  the running calibration, or None when not measured
     """
 
-    def __init__(self, taxonomy: Taxonomy, *, boundary: bool) -> None:
+    def __init__(
+        self, taxonomy: Taxonomy, *, boundary: bool, calibration: CalibrationCounter | None = None
+    ) -> None:
         num_classes = taxonomy.num_classes
         self.taxonomy = taxonomy
         self.matrix = np.zeros((num_classes, num_classes), np.int64)
         self.boundary = np.zeros((num_classes, 2), np.int64) if boundary else None
+        self.trimap = np.zeros((len(WIDTHS), num_classes, 3), np.int64) if boundary else None
         self.images: list[ImageScore] = []
+        self.calibration = calibration
+        # Per image and class, the pixels in the intersection and in the union: (K, 2) each.
+        self._counts: list[NDArray[np.int64]] = []
         self._sizes: set[tuple[int, int]] = set()
         self._num_pixels = 0
 
-    def add(self, key: str, truth: NDArray[Any], *, prediction: NDArray[Any], source: object) -> None:
-        """Count one image: class ids (H, W) of truth and prediction; `source` is its name in error messages."""
+    def add(
+        self,
+        key: str,
+        truth: NDArray[Any],
+        *,
+        prediction: NDArray[Any],
+        probs: NDArray[np.float32] | None = None,
+        source: object,
+    ) -> None:
+        """Count one image: class ids (H, W) of truth and prediction; `source` is its name in error messages.
+
+        probs  probabilities (K, H, W), needed for the calibration alone
+        """
         counts = confusion_matrix(truth, prediction, self.taxonomy, source=source)
         if self.boundary is not None:
             self.boundary += boundary_counts(truth, prediction, self.taxonomy)
+        if self.trimap is not None:
+            self.trimap += trimap_counts(truth, prediction, self.taxonomy)
+        if self.calibration is not None:
+            assert probs is not None, "the calibration is measured on probabilities"
+            self.calibration.add(probs, prediction, truth=truth, ignore_id=self.taxonomy.ignore_id)
         self.matrix += counts
+        correct = counts.diagonal()
+        self._counts.append(np.stack([correct, counts.sum(0) + counts.sum(1) - correct], 1))
         self.images.append(ImageScore.from_matrix(key, counts, self.taxonomy.names))
         height, width = truth.shape
         self._sizes.add((height, width))
         self._num_pixels += height * width
 
-    def finish(self, dataset: str, split: str, *, predicted_by: str, precision: str = "") -> Evaluation:
+    def finish(
+        self, dataset: str, split: Split, *, groups: Groups | None, predicted_by: str, precision: str = ""
+    ) -> Evaluation:
         """Return the scores of all images, with the protocol. Raises MaskError when every pixel is ignored."""
         scores = Scores.from_matrix(self.matrix, self.taxonomy.names, boundary=self.boundary)
         protocol = ScoringProtocol(
             dataset=dataset,
-            split=split,
+            split=split.name,
             num_images=len(self.images),
             sizes=tuple(sorted(self._sizes)),
             ignored_pixels=self._num_pixels - scores.num_pixels,
@@ -183,7 +260,15 @@ class ScoreAccumulator:
             precision=precision,
             boundary_ratio=None if self.boundary is None else DISTANCE_RATIO,
         )
-        return Evaluation(scores, tuple(self.images), protocol)
+        rule = groups.rule if groups else "no groups show in their names"
+        return Evaluation(
+            scores,
+            tuple(self.images),
+            protocol,
+            spread=measure_spread(np.stack(self._counts), groups.of(split) if groups else None, rule),
+            trimap=() if self.trimap is None else trimap_curve(self.trimap),
+            calibration=self.calibration and self.calibration.finish(),
+        )
 
 
 def evaluate_model(
@@ -194,19 +279,23 @@ def evaluate_model(
     model: str = "model",
     precision: str = "float32",
     boundary: bool = True,
+    groups: Groups | None = None,
+    calibration: CalibrationCounter | None = None,
     progress: OnProgress | None = None,
 ) -> Evaluation:
     """Label every image of `split` with `segmenter` and score the masks at the size of each image.
 
     segmenter  (H, W, C) uint8 RGB -> Prediction, whose mask is (H, W) class ids of the split's classes
     dataset, model, precision   names for the protocol
-    boundary   also measure boundary IoU
-    progress   called with (images done, images in all) after each image
+    boundary     also measure boundary IoU and the trimap curve
+    groups       of the dataset's images, by which the spread of the scores is measured; by default by image
+    calibration  counts the probabilities, which `segmenter` must then return (at temperature 1)
+    progress     called with (images done, images in all) after each image
     Raises DatasetError for an empty split, images without a mask, or a model of other classes; InputError naming the
     images and masks that cannot be read.
     """
     _check_truth(split)
-    total = ScoreAccumulator(split.taxonomy, boundary=boundary)
+    total = ScoreAccumulator(split.taxonomy, boundary=boundary, calibration=calibration)
     unreadable: list[InputError] = []
     for index in range(len(split)):
         try:
@@ -223,7 +312,9 @@ def evaluate_model(
             # The segmenter gets an array, so its error does not name the image.
             raise InputError(sample.key, error.what, error.fix) from error
         check_same_classes(prediction.taxonomy, split.taxonomy, model_name=model, data_name=f"{dataset} {split.name}")
-        total.add(sample.key, sample.mask, prediction=prediction.mask, source=sample.key)
+        total.add(
+            sample.key, sample.mask, prediction=prediction.mask, probs=prediction.probs, source=sample.key
+        )
         if progress:
             progress(index + 1, len(split))
     if len(unreadable) > 1:
@@ -232,7 +323,7 @@ def evaluate_model(
         raise InputError(f"split {split.name}", what, unreadable[0].fix or "fix or remove them")
     if unreadable:
         raise unreadable[0]
-    return total.finish(dataset, split.name, predicted_by=model, precision=precision)
+    return total.finish(dataset, split, groups=groups, predicted_by=model, precision=precision)
 
 
 def evaluate_folder(
@@ -241,6 +332,7 @@ def evaluate_folder(
     *,
     dataset: str = "dataset",
     boundary: bool = True,
+    groups: Groups | None = None,
     progress: OnProgress | None = None,
 ) -> Evaluation:
     """Score the masks `<key>.png` in `folder`, whose file values are those of the split's taxonomy.
@@ -261,7 +353,7 @@ def evaluate_folder(
         total.add(item.key, truth, prediction=prediction, source=path)
         if progress:
             progress(done, len(split))
-    return total.finish(dataset, split.name, predicted_by=str(folder))
+    return total.finish(dataset, split, groups=groups, predicted_by=str(folder))
 
 
 def check_same_classes(model: Taxonomy, data: Taxonomy, *, model_name: str, data_name: str) -> None:

@@ -1,7 +1,8 @@
 """From an image to its label map.
 
 docs/design.md follows one image through its eight files. Here, `segmenter` labels an image, `label_map` turns logits
-into class ids, `tiles` and `proposals` label it in parts, `jobs` and `predict_files` label folders.
+into class ids, `tiles` and `proposals` label it in parts, `augmented` averages its mirrored and scaled copies,
+`temperature` makes probabilities honest, `jobs` and `predict_files` label folders.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ from __future__ import annotations
 from .._lazy import lazy_modules
 
 __all__ = [
+    "augmented",
     "crf_settings",
     "device",
     "jobs",
     "label_map",
     "predict_files",
     "proposals",
+    "run_file",
     "segmenter",
+    "temperature",
     "tiles",
 ]
 

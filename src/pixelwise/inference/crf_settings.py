@@ -11,6 +11,7 @@ from ..crf import PRESETS, Parameters
 from ..errors import CheckpointError, InputError, UnknownNameError, os_reason
 from ..files import read_json, write_text
 from ..registry import suggest
+from .run_file import find_run_file
 
 FILE = "crf.json"
 RUN = "run"
@@ -32,7 +33,7 @@ def find_crf(name: str | None, model: str | Path | None) -> Parameters | None:
     fix = "run `pixelwise crf-search --model RUN --data DATA` first, or name a preset: " + ", ".join(PRESETS)
     if model is None:
         raise CheckpointError("--crf run", "needs --model", fix)
-    path = _find_file(model)
+    path = find_run_file(model, FILE)
     if not path.exists():
         raise CheckpointError(path, "contains no CRF parameters", fix)
     return read_crf(path)
@@ -42,7 +43,7 @@ def crf_origin(name: str, model: str | Path | None) -> str:
     """Return where the parameters of `--crf NAME` come from; scores on the split of a search are biased."""
     if name in PRESETS:
         return f"preset {name}"
-    found = read_json(_find_file(model or "."), _MAX_CRF_BYTES).get("found", {})
+    found = read_json(find_run_file(model or ".", FILE), _MAX_CRF_BYTES).get("found", {})
     return f"found on {found.get('dataset', 'an unknown dataset')} {found.get('split', '')}".strip()
 
 
@@ -62,12 +63,3 @@ def write_crf(folder: Path, parameters: Parameters, found: dict[str, Any]) -> Pa
     path = folder / FILE
     write_text(path, json.dumps({"parameters": asdict(parameters), "found": found}, indent=1) + "\n")
     return path
-
-
-def _find_file(model: str | Path) -> Path:
-    """Return the file in a folder; a checkpoint inside a run shares the run's file unless it has its own."""
-    folder = Path(model)
-    run = folder.resolve().parent.parent
-    is_checkpoint = folder.resolve().parent.name == "checkpoints"
-    own = (folder / FILE).is_file() or not is_checkpoint or not (run / FILE).is_file()
-    return (folder if own else run) / FILE

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..core import LowResLogits, Upsample
+from ..core import LowResLogits
 from ..errors import InputError
 from ..models.base import SegmentationModel
 from .tiles import tiled_logits
@@ -78,8 +78,10 @@ def argmax_upsampled(low_res: LowResLogits, size: tuple[int, ...]) -> NDArray[An
     """
     logits, upsample = low_res.logits[0], low_res.upsample
     labels = torch.empty(size, dtype=torch.int64, device=logits.device)
-    bands_of_rows = list(_bands(upsample, logits.shape[1], size[0], band=BLOCK[0], device=logits.device))
-    bands_of_columns = _bands(upsample, logits.shape[2], size[1], band=BLOCK[1], device=logits.device)
+    rows_table = upsample.interpolation_table(logits.shape[1], size[0])
+    columns_table = upsample.interpolation_table(logits.shape[2], size[1])
+    bands_of_rows = list(bands(rows_table, band=BLOCK[0], device=logits.device))
+    bands_of_columns = bands(columns_table, band=BLOCK[1], device=logits.device)
     # A caller's autocast would round the logits, and move the borders between classes.
     with torch.autocast(logits.device.type, enabled=False):
         # Columns outside: the wide strip (K, h, band) is computed once and serves all bands of rows.
@@ -91,19 +93,20 @@ def argmax_upsampled(low_res: LowResLogits, size: tuple[int, ...]) -> NDArray[An
     return labels.cpu().numpy().astype(np.uint8 if logits.shape[0] <= 255 else np.uint16)
 
 
-def _bands(
-    upsample: Upsample, in_size: int, out_size: int, *, band: int, device: torch.device
+def bands(
+    table: tuple[NDArray[np.intp], NDArray[np.float32]], *, band: int, device: torch.device
 ) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Cut one axis into bands of output pixels.
+    """Cut one axis into bands of `band` output pixels.
 
+    table  of each output pixel the indices of the logits that it depends on and their weights, both (pixels, n)
     Yields the pixels of each band, the logits that they depend on, and the weights (pixels, logits) float32.
     """
-    indices, weights = upsample.interpolation_table(in_size, out_size)
-    for start in range(0, out_size, band):
+    indices, weights = table
+    for start in range(0, len(indices), band):
         sources, shares = indices[start : start + band], weights[start : start + band]
         low = int(sources.min())
         matrix = np.zeros((len(sources), int(sources.max()) + 1 - low), np.float32)
-        # Both sources of a pixel may be the same at the border, so the weights are added, not assigned.
+        # Several sources of a pixel may be the same at the border, so the weights are added, not assigned.
         np.add.at(matrix, (np.arange(len(sources))[:, None], sources - low), shares)
         yield (
             slice(start, start + len(sources)),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,8 +23,11 @@ from ..images import from_pil, read_image
 from ..models import MODELS
 from ..registry import suggest
 from ..weights.checkpoint import CARD, CONFIG, WEIGHTS, Checkpoint, find_checkpoint, load_checkpoint, save_checkpoint
+from .augmented import Augmentation, argmax_of_views, compute_views, probabilities_of_views
 from .device import find_device
 from .label_map import argmax_upsampled, low_res_logits, probabilities
+from .temperature import FILE as TEMPERATURE
+from .temperature import read_temperature, scaled, write_temperature
 
 SHIPPED = Path(__file__).parent.parent / "shipped" / "compact_camvid"
 """The checkpoint inside the package, which `load()` gives without a path."""
@@ -36,16 +40,20 @@ class Segmenter(ModelHubMixin):
 
     `from_pretrained`, `save_pretrained` and `push_to_hub` read and write checkpoint folders.
 
-    model      the network, in eval mode
-    taxonomy   names, colors and file values of its classes
-    card       recipe, data, scores, license
-    crf        parameters of the fully connected CRF that refines the labels, or None
+    model         the network, in eval mode
+    taxonomy      names, colors and file values of its classes
+    card          recipe, data, scores, license
+    crf           parameters of the fully connected CRF that refines the labels, or None
+    augmentation  views of the image whose probabilities are averaged; by default the image alone
+    temperature   scales the probabilities that `predict` returns, never the labels; see `temperature.py`
     """
 
     def __init__(
         self, checkpoint: Checkpoint, name: str, *, device: str = "auto", precision: Precision = "float32"
     ) -> None:
         self.crf: Parameters | None = None
+        self.augmentation = Augmentation()
+        self.temperature = 1.0
         self.device = find_device(device)
         # channels_last is a fifth faster on a CPU, and the layout that tensor cores work on.
         self.model = checkpoint.model.to(self.device)
@@ -84,16 +92,41 @@ class Segmenter(ModelHubMixin):
         if pixels.shape[2] != self.model.in_channels:
             what = f"has {pixels.shape[2]} channels, but {self.name} expects {self.model.in_channels}"
             raise InputError(name, what, "choose a model for such images")
-        low_res = low_res_logits(self.model, pixels, self.device, precision=self.precision, tile=tile, source=name)
-        size = (pixels.shape[0], pixels.shape[1])
         # Channels beyond the third (depth, infrared) are neither drawn nor seen by the CRF.
         rgb = pixels[..., :3] if pixels.shape[2] > 3 else pixels
+        label, probabilities_of = self._run(pixels, tile=tile, source=name)
         if self.crf is None:
-            mask = argmax_upsampled(low_res, size)
-            return Prediction(mask, self.taxonomy, rgb, probabilities(low_res, size) if probs else None)
-        refined = refine(np.ascontiguousarray(rgb), probabilities(low_res, size), self.crf)
+            kept = scaled(probabilities_of(), self.temperature) if probs else None
+            return Prediction(label(), self.taxonomy, rgb, kept)
+        refined = refine(np.ascontiguousarray(rgb), probabilities_of(), self.crf)
         mask = refined.argmax(0).astype(self.taxonomy.dtype)
-        return Prediction(mask, self.taxonomy, rgb, refined if probs else None)
+        return Prediction(mask, self.taxonomy, rgb, scaled(refined, self.temperature) if probs else None)
+
+    def _run(
+        self, pixels: NDArray[np.uint8], *, tile: int | None, source: object
+    ) -> tuple[Callable[[], NDArray[Any]], Callable[[], NDArray[np.float32]]]:
+        """Run the network on an image, and return the functions that make labels and probabilities of its logits."""
+        size = (pixels.shape[0], pixels.shape[1])
+        if self.augmentation.is_plain:
+            low_res = low_res_logits(
+                self.model, pixels, self.device, precision=self.precision, tile=tile, source=source
+            )
+            return partial(argmax_upsampled, low_res, size), partial(probabilities, low_res, size)
+        views = compute_views(
+            self.model, pixels, self.device, self.augmentation, precision=self.precision, tile=tile, source=source
+        )
+        return partial(argmax_of_views, views), partial(probabilities_of_views, views)
+
+    def with_augmentation(self, *, flip: bool = False, scales: Sequence[float] = (1.0,)) -> Segmenter:
+        """Return a copy, sharing the network, that averages the probabilities of mirrored and scaled copies.
+
+        flip    add the mirror image of each
+        scales  factors on the size of the image, 0.1 to 4; `inference/augmented.py` has the definition
+        The network runs once per view: twice with `flip`, six times with three scales as well.
+        """
+        augmented = copy(self)
+        augmented.augmentation = Augmentation(flip, tuple(float(scale) for scale in scales))
+        return augmented
 
     def with_crf(self, crf: Parameters | str = "deeplabv2") -> Segmenter:
         """Return a copy, sharing the network, that refines its labels by the fully connected CRF.
@@ -104,8 +137,16 @@ class Segmenter(ModelHubMixin):
         refining.crf = find_parameters(crf)
         return refining
 
+    def with_temperature(self, temperature: float) -> Segmenter:
+        """Return a copy, sharing the network, whose probabilities are scaled by another temperature; 1 is none."""
+        changed = copy(self)
+        changed.temperature = float(temperature)
+        return changed
+
     def _save_pretrained(self, save_directory: Path) -> None:
         save_checkpoint(save_directory, self.model, self.taxonomy, self.card)
+        if self.temperature != 1:
+            write_temperature(Path(save_directory), self.temperature, self.name)
 
     @classmethod
     def from_pretrained(
@@ -171,10 +212,11 @@ class Segmenter(ModelHubMixin):
                     force_download=force_download,
                     local_files_only=local_files_only,
                     token=token,
-                    allow_patterns=[CONFIG, WEIGHTS, CARD],
+                    allow_patterns=[CONFIG, WEIGHTS, CARD, TEMPERATURE],
                 )
             )
-        return cls(load_checkpoint(folder, options), model_id, device=device, precision=precision)
+        segmenter = cls(load_checkpoint(folder, options), model_id, device=device, precision=precision)
+        return segmenter.with_temperature(read_temperature(folder)[0])
 
 
 def load(
@@ -194,12 +236,14 @@ def load(
     """
     if path is None:
         checkpoint, name = load_checkpoint(SHIPPED, options), "the model that ships with pixelwise"
-        return Segmenter(checkpoint, name, device=device, precision=precision)
+        segmenter = Segmenter(checkpoint, name, device=device, precision=precision)
+        return segmenter.with_temperature(read_temperature(SHIPPED)[0])
     name, folder = str(path), Path(path)
     if folder.exists() or name in MODELS:
         # `find_checkpoint` explains that a network's name is not a checkpoint.
         checkpoint = load_checkpoint(find_checkpoint(folder), options)
-        return Segmenter(checkpoint, name, device=device, precision=precision)
+        segmenter = Segmenter(checkpoint, name, device=device, precision=precision)
+        return segmenter.with_temperature(read_temperature(folder)[0])
     fix = "name a run or checkpoint folder, or a hub id like owner/model; without --model the shipped model is used"
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise CheckpointError(name, "no such folder", fix)
