@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from helpers.command_line import call, refused, save_tiny
 from pixelwise.commands.evaluate import evaluate as command
 from pixelwise.core import Prediction, Taxonomy
 from pixelwise.data.dataset import Item, MaskEncoding, Split
 from pixelwise.errors import ConfigError, DatasetError, InputError, MaskError
-from pixelwise.evaluation.evaluator import evaluate_folder, evaluate_model, read_scores, write_scores
+from pixelwise.evaluation.evaluator import Evaluation, evaluate_folder, evaluate_model, read_scores, write_scores
 from pixelwise.images import read_mask, write_image, write_mask
+from pixelwise.inference.temperature import read_temperature
 
 # Class values that differ from the class ids, two ignored values: a mistake in either direction changes the scores.
 TAXONOMY = Taxonomy(("road", "car", "sky", "boat"), values=(10, 20, 30, 40), ignored=(0, 255))
@@ -283,7 +285,9 @@ def test_command_prints_protocol_classes_and_means(data: Path, capsys: pytest.Ca
         "boat - - - - - 0.00",
         f"pixel accuracy {14000 / 160:.2f}",
         f"mean accuracy {(100 + 75) / 2:.2f}",
-        f"mean IoU {(80 + 75) / 2:.2f}",
+        f"mean IoU over the set {(80 + 75) / 2:.2f}",
+        # The first image is right; of the second, road has 40 of 60 and car 20 of 40.
+        f"mean IoU per image, mean {(100 + 100 * (40 / 60 + 20 / 40) / 2) / 2:.2f}",
         f"frequency weighted IoU {(80 + 75) / 2:.2f}",
     ):
         assert part in text, part
@@ -329,3 +333,139 @@ def test_command_refuses_two_sources_and_unknown_splits(data: Path) -> None:
         command(data=data, model="a", predictions=data / "found")
     with pytest.raises(DatasetError, match="unknown split 'tset'"):
         command(data=data, split="tset", predictions=data / "found")
+
+
+def test_both_means_stand_in_the_file(split: Split) -> None:
+    result = evaluate_model(label, split)
+    own = [row.mean_iou for row in result.images if row.mean_iou is not None]
+    assert result.mean_image_iou == pytest.approx(sum(own) / 5)
+    data = result.to_dict()
+    assert data["mean_image_iou"] == result.mean_image_iou != data["scores"]["mean_iou"]
+    assert data["spread"]["unit"] == "image"
+    assert len(data["trimap"]) == 6
+    # Files of before have neither spread nor curve.
+    old = {key: data[key] for key in ("protocol", "scores", "images")}
+    assert Evaluation.from_dict(old).scores == result.scores
+
+
+def test_intervals_by_group_come_from_the_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "classes.yaml").write_text("classes: [road, car, boat]\nignore: [255]\n")
+    rng = np.random.default_rng(0)
+    for folder in ("images/train", "masks/train", "images/test", "masks/test", "found"):
+        (tmp_path / folder).mkdir(parents=True)
+    for split, drives in (("train", "AB"), ("test", "BCDEFG")):
+        for drive in drives:
+            for frame in range(2):
+                name = f"drive{drive}_{frame:04d}.png"
+                truth = rng.integers(0, 3, (8, 10)).astype(np.uint8)
+                write_image(tmp_path / "images" / split / name, np.zeros((8, 10, 3), np.uint8))
+                write_mask(tmp_path / "masks" / split / name, truth)
+                write_mask(tmp_path / "found" / name, np.where(rng.random((8, 10)) < 0.8, truth, 0).astype(np.uint8))
+    for path in (tmp_path / "found").glob("driveA*"):
+        path.unlink()
+    out = tmp_path.with_name(f"{tmp_path.name}-new") / "scores.json"
+    assert command(data=tmp_path, predictions=tmp_path / "found", out=out) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "6 groups: a group is the part of the name before its last number" in text
+    assert "not unseen, as images of them lie in split train: driveB" in text
+    spread = read_scores(out).spread
+    assert spread is not None
+    assert spread.mean_iou is not None
+    low, high = (f"{100 * value:.2f}" for value in spread.mean_iou)
+    assert f"{low} to {high}" in text
+    assert float(low) < 100 * read_scores(out).scores.mean_iou < float(high)
+    # Two groups alone: their scores, and no interval.
+    for path in (tmp_path / "found").glob("*"):
+        if path.stem[5] not in "BC":
+            path.unlink()
+    assert command(data=tmp_path, only="driveC, driveB", predictions=tmp_path / "found") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "folder test (driveB, driveC): 4 images" in text
+    assert "an interval by group of 2 groups would be unreliable; the scores of each:" in text
+    groups = tmp_path / "groups.csv"
+    names = [path.stem for path in (tmp_path / "images").rglob("*.png")]
+    groups.write_text("name,group\n" + "".join(f"{name},{'BC' if name[5] in 'BC' else 'rest'}\n" for name in names))
+    assert command(data=tmp_path, only="BC", groups=groups, predictions=tmp_path / "found") == 0
+    assert "all images are of one group (BC)" in capsys.readouterr().out
+
+
+def test_folds_pool_runs_that_held_out_other_groups(
+    split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = [
+        Split(f"hold-out {name}", split.items[start:stop], TAXONOMY) for name, start, stop in (("a", 0, 2), ("b", 2, 5))
+    ]
+    results = [evaluate_model(label, part) for part in parts]
+    for name, result in zip("ab", results, strict=True):
+        (tmp_path / name).mkdir()
+        write_scores(tmp_path / name / "scores.json", result)
+    assert command(folds=[tmp_path / "a", tmp_path / "b"], out=tmp_path / "new" / "folds.json") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    ious = [100 * result.scores.mean_iou for result in results]
+    assert f"mean of the 2 folds {sum(ious) / 2:.2f}" in text
+    assert f"standard deviation {abs(ious[0] - ious[1]) / 2**0.5:.2f}" in text
+    whole = evaluate_model(label, split)
+    assert f"one confusion matrix over all folds: mean IoU {100 * whole.scores.mean_iou:.2f}" in text
+    assert f"mean over all images: {100 * (whole.mean_image_iou or 0):.2f}" in text
+    written = json.loads((tmp_path / "new" / "folds.json").read_text("utf-8"))
+    assert [fold["split"] for fold in written["folds"]] == ["hold-out a", "hold-out b"]
+    with pytest.raises(ConfigError, match="2 images are scored by more than one run: frame 0, seq/1; fix: hold out"):
+        command(folds=[tmp_path / "a", tmp_path / "a"])
+    with pytest.raises(ConfigError, match="evaluate --model: --folds compares the scores that runs have"):
+        command(folds=[tmp_path / "a"], model="runs/a")
+    with pytest.raises(ConfigError, match=r"none/scores\.json: cannot be read as scores"):
+        command(folds=[tmp_path / "none"])
+    other = Taxonomy(("road", "car", "sky", "ship"), values=(10, 20, 30, 40), ignored=(0, 255))
+    named = evaluate_model(
+        lambda image: Prediction(label(image).mask, other, image), Split("test", split.items[2:], other)
+    )
+    (tmp_path / "c").mkdir()
+    write_scores(tmp_path / "c" / "scores.json", named)
+    with pytest.raises(ConfigError, match=r"c: was scored on .*; fix: compare runs on one dataset"):
+        command(folds=[tmp_path / "a", tmp_path / "c"])
+
+
+def test_a_temperature_is_fitted_on_one_split_and_reported_on_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taxonomy = Taxonomy(("sky", "road", "car"))
+    model = save_tiny(tmp_path / "model", taxonomy)
+    data = tmp_path / "data"
+    for folder in ("images/val", "masks/val", "images/test", "masks/test"):
+        (data / folder).mkdir(parents=True)
+    (data / "classes.yaml").write_text("classes: [sky, road, car]\n")
+    rng = np.random.default_rng(0)
+    for name in ("val", "test"):
+        for number in range(2):
+            write_image(data / "images" / name / f"{number}{name}.png", rng.integers(0, 256, (24, 32, 3), np.uint8))
+            write_mask(data / "masks" / name / f"{number}{name}.png", rng.integers(0, 3, (24, 32)).astype(np.uint8))
+    result = call(capsys, "evaluate", "--data", data, "--model", model, "--calibration", "--json", "--device", "cpu")
+    before = json.loads(result.out)["calibration"]
+    assert before["temperature"] == 1
+    assert before["ece"] > 0.3  # a network with random weights is sure, and wrong
+    options = ("--fit-temperature", "val", "--json", "--device", "cpu", "--flip")
+    result = call(capsys, "evaluate", "--data", data, "--model", model, *options)
+    after = json.loads(result.out)
+    assert after["calibration"]["scaled_ece"] < after["calibration"]["ece"] / 2
+    assert after["calibration"]["fitted_on"] == "folder val"
+    assert "mean over mirror" in after["protocol"]["predicted_by"]
+    assert read_temperature(model) == (after["calibration"]["temperature"], "folder val")
+    plain = call(capsys, "evaluate", "--data", data, "--model", model, "--calibration", "--json", "--device", "cpu")
+    assert (
+        json.loads(plain.out)["scores"]
+        == json.loads(call(capsys, "evaluate", "--data", data, "--model", model, "--json", "--device", "cpu").out)[
+            "scores"
+        ]
+    )
+    for split in ("test", "val"):
+        refused(
+            capsys,
+            *("evaluate", "--data", data, "--model", model, "--fit-temperature", split, "--split", split),
+            names="would flatter it",
+        )
+
+
+def test_command_needs_data_or_folds(capsys: pytest.CaptureFixture[str]) -> None:
+    refused(capsys, "evaluate", names="--data is missing")
+    refused(capsys, "evaluate", "--folds", "a", "--data", "b", names="evaluate --data: --folds compares")
+    refused(capsys, "evaluate", "--predictions", "a", "--data", "b", "--flip", names="evaluate --flip: --predictions")

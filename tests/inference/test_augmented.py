@@ -151,7 +151,8 @@ def test_the_crf_refines_the_mean() -> None:
     found = segmenter.with_augmentation(flip=True).with_crf("deeplabv2").predict(image, probs=True).probs
     mean = segmenter.with_augmentation(flip=True).predict(image, probs=True).probs
     assert mean is not None
-    np.testing.assert_allclose(found, refine(image, mean, PRESETS["deeplabv2"]), atol=1e-5)
+    assert found is not None
+    assert np.abs(found - refine(image, mean, PRESETS["deeplabv2"])).max() < 1e-5
 
 
 def test_one_pixel_and_one_row() -> None:

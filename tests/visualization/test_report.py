@@ -18,11 +18,12 @@ from PIL import Image
 from pixelwise.commands.report import report as command
 from pixelwise.core import Prediction, Taxonomy
 from pixelwise.data.dataset import Item, Split
+from pixelwise.data.groups import Groups
 from pixelwise.errors import ConfigError, InputError
 from pixelwise.evaluation.evaluator import Evaluation, ImageScore, ScoringProtocol, evaluate_model, write_scores
 from pixelwise.evaluation.metrics import Scores
 from pixelwise.images import write_image, write_mask
-from pixelwise.visualization.charts import Chart, read_charts
+from pixelwise.visualization.charts import Chart, read_charts, trimap_chart
 from pixelwise.visualization.examples import collect_examples, read_examples, write_examples
 from pixelwise.visualization.report import matrix_rows, write_report
 
@@ -134,12 +135,41 @@ def test_every_name_is_escaped_and_shown(run: Path) -> None:
 
 def test_numbers_on_the_page_are_the_scores(run: Path, split: Split) -> None:
     page = Page(write_report(run).read_text("utf-8"))
-    scores = evaluate_model(label, split).scores
-    for value in scores.means().values():
-        assert f"{100 * value:.1f}" in page.text
+    evaluation = evaluate_model(label, split)
+    for mean in evaluation.means().values():
+        assert mean.value is not None
+        assert f"{100 * mean.value:.1f} %{mean.title}" in "".join(page.text.splitlines())
+        for bound in mean.interval or ():
+            assert f"{100 * bound:.1f}" in page.text
+    assert "95 % intervals by image (6 images, no groups show in their names)" in page.text
     assert "6 images at native resolution (300x400" in page.text
-    assert page.tags.count("polyline") == 4
+    # Two columns of metrics.csv with two splits each; near boundaries, and all pixels.
+    assert page.tags.count("polyline") == 4 + 2
     assert page.tags.count("img") == 12
+
+
+def test_groups_have_a_table_and_the_boundaries_a_curve(run: Path, split: Split) -> None:
+    groups = Groups(
+        {item: f"drive <{k % 2}>" for k, item in enumerate(split.items)}, "a rule", frozenset({"drive <0>"})
+    )
+    evaluation = evaluate_model(label, split, groups=groups)
+    write_scores(run / "scores.json", evaluation)
+    page = Page(write_report(run).read_text("utf-8"))
+    assert evaluation.spread is not None
+    for row in evaluation.spread.groups:
+        assert f"{row.name}3{100 * row.mean_iou:.1f}{100 * row.mean_image_iou:.1f}" in "".join(page.text.split("\n"))
+    assert "2 groups: a group is a rule" in page.text
+    assert "not unseen, as images of them lie in split train: drive <0>" in page.text
+    chart = trimap_chart(evaluation.trimap, evaluation.scores.mean_iou)
+    assert chart is not None
+    assert [label for _, label in chart.x_ticks] == ["1 px", "2 px", "4 px", "8 px", "16 px", "32 px"]
+    near, overall = chart.curves
+    heights = [float(point.split(",")[1]) for line in near.lines for point in line.split()]
+    ious = [point.mean_iou for point in evaluation.trimap]
+    # y points down: the higher the score, the lower the number.
+    assert sorted(range(6), key=lambda k: -heights[k]) == sorted(range(6), key=lambda k: ious[k] or 0)
+    assert overall.last == f"{100 * evaluation.scores.mean_iou:.4g}"
+    assert trimap_chart((), 0.5) is None
 
 
 def test_images_are_small_and_show_the_masks(run: Path) -> None:

@@ -4,31 +4,75 @@ from __future__ import annotations
 
 import json as json_format
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+import numpy as np
 from cyclopts import Parameter
+from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
 
+from ..core import Prediction
 from ..data import open_dataset
-from ..errors import ConfigError
+from ..data.dataset import Dataset, Split
+from ..data.groups import Groups, find_groups, select_groups
+from ..errors import ConfigError, InputError
+from ..evaluation.calibration import CalibrationCounter, fit_on_split
 from ..evaluation.evaluator import Evaluation, check_same_classes, evaluate_folder, evaluate_model, write_scores
-from ..evaluation.metrics import Scores
-from ..files import check_outputs, new_folder
-from ._console import progress_bar, text
-from ._options import OutPath, Switch, parse_options
+from ..evaluation.folds import compare_folds
+from ..files import check_outputs, new_folder, write_text
+from ._console import progress_bar
+from ._options import OutPath, Scales, Switch, parse_options
+from ._scores import print_evaluation, print_folds
+
+if TYPE_CHECKING:
+    from ..inference.segmenter import Segmenter
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Truth:
+    """What is scored against: a split of a dataset, its groups, and whether boundaries are measured."""
+
+    dataset: Dataset
+    split: Split
+    groups: Groups | None
+    boundary: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Model:
+    """The options that say how a model labels."""
+
+    name: str | None
+    options: str | None
+    crf: str | None
+    flip: bool
+    scales: tuple[float, ...]
+    calibration: bool
+    fit_temperature: str | None
+    precision: Literal["float32", "bfloat16"]
+    device: str
 
 
 def evaluate(
     *,
-    data: Path,
+    data: Path | None = None,
     split: str = "test",
+    only: str | None = None,
+    groups: Path | None = None,
     model: str | None = None,
     options: str | None = None,
     predictions: Path | None = None,
+    folds: Annotated[list[Path] | None, Parameter(negative="", consume_multiple=True)] = None,
+    flip: Switch = False,
+    scales: Scales = (1.0,),
     crf: str | None = None,
+    calibration: Switch = False,
+    fit_temperature: str | None = None,
     precision: Literal["float32", "bfloat16"] = "float32",
     device: str = "auto",
     format: str | None = None,
@@ -39,21 +83,41 @@ def evaluate(
 ) -> int:
     """Score a model, or a folder of predicted masks, on a labeled split.
 
+    Two means are printed side by side: mean IoU over the set, from one confusion matrix, and the mean over the images
+    of each image's own mean IoU. Each has a 95 % interval by group (drive, patient), where the names or --groups show
+    five groups or more; with fewer, the scores of each group are printed instead.
+
     Parameters
     ----------
     data
         Folder of the dataset.
     split
         The split to score, such as val or test.
+    only
+        Score these groups of the split alone, separated by commas.
+    groups
+        CSV file with the columns name and group; by default groups are found in the names of the images.
     model
         A run, a checkpoint folder or a Hugging Face Hub id; the shipped street-scene model by default.
     options
         Network options that replace those of training, such as "{output_stride: 8}"; the weights must fit.
     predictions
         Score the masks KEY.png of this folder instead of a model; one per image of the split.
+    folds
+        Compare these runs, which each held out another group (`pixelwise train --data.hold_out`), by their scores.json.
+    flip
+        Average the probabilities of the image and of its mirror image: twice the time.
+    scales
+        Average over the image at these scales, such as `--scales 0.75 1 1.25`.
     crf
         Score the model followed by the fully connected CRF: a preset such as deeplabv2, or "run" for the parameters
         that `pixelwise crf-search` found for this run.
+    calibration
+        Also measure whether the probabilities are honest: the expected calibration error, without and with the
+        temperature of the model.
+    fit_temperature
+        Fit the temperature on this split, such as val, and write it into the model's folder, from which `predict
+        --probs` takes it; implies --calibration. Labels do not change.
     precision
         Floating-point precision of the network.
     device
@@ -61,7 +125,7 @@ def evaluate(
     format
         Format of the dataset, as `pixelwise datasets` lists it; detected by default.
     boundary
-        Also compute boundary IoU.
+        Also compute boundary IoU, and mean IoU within bands around the boundaries of the truth.
     out
         Also write the scores and the protocol to this JSON file, outside of the data folder.
     overwrite
@@ -69,116 +133,161 @@ def evaluate(
     json
         Print JSON instead of tables.
     """
-    for option, given in {"--model": model, "--options": options, "--crf": crf}.items():
-        if given is not None and predictions is not None:
-            what = "--predictions are finished labels, which need no model"
-            raise ConfigError(f"evaluate {option}", what, f"leave out --predictions or {option}")
+    given: dict[str, object] = {
+        "--model": model,
+        "--options": options,
+        "--crf": crf,
+        "--flip": flip or None,
+        "--scales": None if scales == (1.0,) else scales,
+        "--calibration": calibration or None,
+        "--fit-temperature": fit_temperature,
+    }
+    _check_sources(data, given, predictions=predictions, folds=folds)
     if out is not None:
         check_outputs([out], inputs=[model, predictions], data=data, overwrite=overwrite)
     with nullcontext() if out is None else new_folder(out.parent):
-        result = _score(
-            data,
-            split,
-            model=model,
-            options=options,
-            predictions=predictions,
-            crf=crf,
-            precision=precision,
-            device=device,
-            format=format,
-            boundary=boundary,
-        )
-        if out is not None:
-            write_scores(out, result)
+        if folds is not None:
+            compared = compare_folds(folds)
+            result = compared.to_dict()
+            if out is not None:
+                write_text(out, json_format.dumps(result, indent=1) + "\n")
+            if not json:
+                print_folds(compared, Console())
+        else:
+            assert data is not None, "`_check_sources` asks for it"
+            truth = _open_truth(data, split, format=format, only=only, groups=groups, boundary=boundary)
+            labels = _Model(
+                name=model,
+                options=options,
+                crf=crf,
+                flip=flip,
+                scales=scales,
+                calibration=calibration,
+                fit_temperature=fit_temperature,
+                precision=precision,
+                device=device,
+            )
+            evaluation = _score_model(truth, labels) if predictions is None else _score_folder(truth, predictions)
+            result = evaluation.to_dict()
+            if out is not None:
+                write_scores(out, evaluation)
+            if not json:
+                print_evaluation(evaluation, Console())
     if json:
-        print(json_format.dumps(result.to_dict(), indent=1, allow_nan=False))
-    else:
-        print_evaluation(result, Console())
+        print(json_format.dumps(result, indent=1, allow_nan=False))
     return 0
 
 
-def _score(
-    data: Path,
-    split: str,
-    *,
-    model: str | None,
-    options: str | None,
-    predictions: Path | None,
-    crf: str | None,
-    precision: Literal["float32", "bfloat16"],
-    device: str,
-    format: str | None,
-    boundary: bool,
-) -> Evaluation:
-    """Return the scores of the model or of the folder of predictions."""
+def _check_sources(
+    data: Path | None, given: dict[str, object], *, predictions: Path | None, folds: list[Path] | None
+) -> None:
+    """Raise ConfigError for options that contradict each other, or if nothing says what to score."""
+    named = [option for option, value in given.items() if value is not None]
+    if folds is not None:
+        if data is not None or predictions is not None or named:
+            option = "--data" if data is not None else "--predictions" if predictions is not None else named[0]
+            what = "--folds compares the scores that runs have, and scores nothing"
+            raise ConfigError(f"evaluate {option}", what, f"leave out --folds or {option}")
+        return
+    if data is None:
+        raise ConfigError("pixelwise evaluate", "--data is missing", "add --data PATH, see `pixelwise evaluate --help`")
+    if predictions is not None and named:
+        what = "--predictions are finished labels, which need no model"
+        raise ConfigError(f"evaluate {named[0]}", what, f"leave out --predictions or {named[0]}")
+
+
+def _open_truth(
+    data: Path, split: str, *, format: str | None, only: str | None, groups: Path | None, boundary: bool
+) -> _Truth:
+    """Open the split to score, and find its groups."""
     dataset = open_dataset(data, format)
     truth = dataset.split(split, option="--split")
     for note in dataset.notes:
         print(note, file=sys.stderr)
-    if predictions is not None:
-        with progress_bar("scoring") as report:
-            return evaluate_folder(predictions, truth, dataset=dataset.name, boundary=boundary, progress=report)
-    # Only here, as importing torch takes seconds.
-    from ..inference.crf_settings import crf_origin, find_crf
-    from ..inference.segmenter import load
-    from ._crf import with_crf
+    found = find_groups(dataset, groups)
+    if only is not None:
+        truth, _ = select_groups(truth, found, only, "--only")
+    return _Truth(dataset=dataset, split=truth, groups=found, boundary=boundary)
 
-    network_options = parse_options(options)
-    parameters = find_crf(crf, model)
-    segmenter = load(model, device=device, precision=precision, options=network_options)
-    name = (model or "the shipped model") + (f" with {network_options}" if network_options else "")
-    if crf is not None and parameters is not None:
-        segmenter = with_crf(segmenter, parameters)
-        name += f" with CRF {parameters}, {crf_origin(crf, model)}"
-    data_name = f"{dataset.name} {truth.name}"
-    check_same_classes(segmenter.taxonomy, truth.taxonomy, model_name=name, data_name=data_name)
+
+def _score_folder(truth: _Truth, predictions: Path) -> Evaluation:
     with progress_bar("scoring") as report:
-        return evaluate_model(
-            segmenter,
-            truth,
-            dataset=dataset.name,
-            model=name,
-            precision=precision,
-            boundary=boundary,
+        return evaluate_folder(
+            predictions,
+            truth.split,
+            dataset=truth.dataset.name,
+            boundary=truth.boundary,
+            groups=truth.groups,
             progress=report,
         )
 
 
-def print_evaluation(evaluation: Evaluation, console: Console) -> None:
-    """Print the protocol, the scores per class, the means, and warnings about implausible scores."""
-    for line in evaluation.protocol_lines():
-        console.print(text(line), soft_wrap=True)
-    console.print()
-    console.print(class_table(evaluation.scores))
-    console.print()
-    console.print(means_table(evaluation.scores))
-    for warning in evaluation.scores.warnings:
-        console.print(text(f"warning: {warning}", style="yellow"), soft_wrap=True)
+def _score_model(truth: _Truth, wanted: _Model) -> Evaluation:
+    """Return the scores of a model, and those of its probabilities if they are asked for."""
+    # Only here, as importing torch takes seconds.
+    from ..inference.augmented import Augmentation
+    from ..inference.crf_settings import crf_origin, find_crf
+    from ..inference.segmenter import load
+    from ._crf import with_crf
+
+    network_options = parse_options(wanted.options)
+    augmentation = Augmentation(wanted.flip, wanted.scales)
+    parameters = find_crf(wanted.crf, wanted.name)
+    fit_split = None if wanted.fit_temperature is None else _split_to_fit(truth, wanted.fit_temperature)
+    segmenter = load(wanted.name, device=wanted.device, precision=wanted.precision, options=network_options)
+    name = (wanted.name or "the shipped model") + (f" with {network_options}" if network_options else "")
+    if not augmentation.is_plain:
+        segmenter = segmenter.with_augmentation(flip=wanted.flip, scales=wanted.scales)
+        name += f", mean over {augmentation}"
+    if wanted.crf is not None and parameters is not None:
+        segmenter = with_crf(segmenter, parameters)
+        name += f" with CRF {parameters}, {crf_origin(wanted.crf, wanted.name)}"
+    data_name = f"{truth.dataset.name} {truth.split.name}"
+    check_same_classes(segmenter.taxonomy, truth.split.taxonomy, model_name=name, data_name=data_name)
+    predict: Callable[[NDArray[np.uint8]], Prediction] = segmenter
+    counter = None
+    if wanted.calibration or fit_split is not None:
+        predict = partial(segmenter.with_temperature(1).predict, probs=True)
+        counter = _calibration_counter(segmenter, predict, fit_split, model=wanted.name, dataset=truth.dataset.name)
+    with progress_bar("scoring") as report:
+        return evaluate_model(
+            predict,
+            truth.split,
+            dataset=truth.dataset.name,
+            model=name,
+            precision=wanted.precision,
+            boundary=truth.boundary,
+            groups=truth.groups,
+            calibration=counter,
+            progress=report,
+        )
 
 
-def class_table(scores: Scores) -> Table:
-    """Return the scores per class in percent; a dash is an undefined score."""
-    table = Table("in percent", box=None, pad_edge=False)
-    measured = bool(scores.boundary)
-    for heading in ("IoU", *(("boundary IoU",) if measured else ()), "Dice", "accuracy", "precision", "share of truth"):
-        table.add_column(heading, justify="right")
-    for row in scores.classes:
-        outline = (row.boundary_iou,) if measured else ()
-        cells = (row.iou, *outline, row.dice, row.accuracy, row.precision, row.truth / scores.num_pixels)
-        absent = not row.truth and not row.predicted
-        table.add_row(text(row.name), *map(_percent, cells), style="dim" if absent else None)
-    return table
+def _split_to_fit(truth: _Truth, name: str) -> Split:
+    """Return the split to fit a temperature on. Raises InputError for the scored one and for the test split."""
+    if name in ("test", truth.split.name):
+        what = "a temperature that was fitted on the images of the score would flatter it"
+        raise InputError(f"--fit-temperature {name}", what, "fit on val, or on a part of train")
+    return truth.dataset.split(name, option="--fit-temperature")
 
 
-def means_table(scores: Scores) -> Table:
-    """Return the four metrics of the FCN paper and further means, in percent."""
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column()
-    table.add_column(justify="right", style="bold")
-    for name, value in scores.means().items():
-        table.add_row(name.replace("_", " ").replace("iou", "IoU").replace("dice", "Dice"), _percent(value))
-    return table
+def _calibration_counter(
+    segmenter: Segmenter,
+    predict: Callable[[NDArray[np.uint8]], Prediction],
+    fit_split: Split | None,
+    *,
+    model: str | None,
+    dataset: str,
+) -> CalibrationCounter:
+    """Return a counter for the temperature of the model, or for one that is fitted now and written into its folder."""
+    from ..inference.temperature import write_temperature
 
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.2f}"
+    if fit_split is None:
+        return CalibrationCounter(segmenter.temperature, "" if segmenter.temperature == 1 else "other images, before")
+    with progress_bar("fitting") as report:
+        temperature = fit_on_split(predict, fit_split, progress=report)
+    fitted_on = f"{dataset} {fit_split.name}"
+    if model is not None and Path(model).is_dir():
+        path = write_temperature(Path(model), temperature, fitted_on)
+        print(f"temperature {temperature:.4g} written to {path}", file=sys.stderr)
+    return CalibrationCounter(temperature, fitted_on)

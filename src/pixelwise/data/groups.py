@@ -43,10 +43,12 @@ class Groups:
 
     by_item  the group of each item
     rule     how the groups were found, in words
+    trained  the groups with images in split train
     """
 
     by_item: Mapping[Item, str] = field(repr=False)
     rule: str
+    trained: frozenset[str] = field(default=frozenset(), repr=False)
 
     def of(self, split: Split) -> list[str]:
         """Return the group of each image of a split, in its order."""
@@ -65,16 +67,23 @@ def find_groups(dataset: Dataset, file: str | Path | None = None) -> Groups | No
     more on average. `ISIC_0001` is therefore no group, and neither are the years in VOC's names.
     """
     items = list(dict.fromkeys(item for split in dataset.splits.values() for item in split.items))
+    training_items = dataset.splits["train"].items if "train" in dataset.splits else ()
+
+    def made(by_item: Mapping[Item, str], rule: str) -> Groups:
+        return Groups(by_item, rule, frozenset(by_item[item] for item in training_items))
+
     if file is not None:
-        return Groups(read_groups(Path(file), items), f"the column `group` of {Path(file).name}")
+        return made(read_groups(Path(file), items), f"the column `group` of {Path(file).name}")
     if items and all(item.group for item in items):
-        return Groups({item: item.group for item in items}, f"as the format {dataset.name} names them")
+        return made({item: item.group for item in items}, f"what the format {dataset.name} says")
     for rule, pattern in _RULES.items():
         matches = [re.fullmatch(pattern, item.key) for item in items]
         names = [match[1] if match else item.key for match, item in zip(matches, items, strict=True)]
         found = set(names)
-        if 2 <= len(found) <= len(items) / 2 and not all(map(_NO_GROUP.fullmatch, found)):
-            return Groups(dict(zip(items, names, strict=True)), rule)
+        # A comma separates groups in `--data.hold_out`.
+        is_usable = not all(map(_NO_GROUP.fullmatch, found)) and not any("," in name for name in found)
+        if 2 <= len(found) <= len(items) / 2 and is_usable:
+            return made(dict(zip(items, names, strict=True)), rule)
     return None
 
 
@@ -161,7 +170,9 @@ def training_data(dataset: Dataset, settings: DataConfig) -> TrainingData:
         keys = sorted((item.key for item in train.items), key=_digest)
         chosen = set(keys[: max(1, round(HOLD_OUT_SHARE * len(keys)))])
         held = {item for item in train.items if item.key in chosen}
-        note = f"{len(held)} of {len(train)} images held out of split {train.name} for validation, chosen by their names"
+        note = (
+            f"{len(held)} of {len(train)} images held out of split {train.name} for validation, chosen by their names"
+        )
         title = f"{len(held)} images"
     parts = [item for item in train.items if item not in held], [item for item in train.items if item in held]
     kept, val = (

@@ -3,20 +3,22 @@
 Images of one drive or one patient resemble each other, so the set holds as many independent facts as it has groups,
 not images. A bootstrap sample draws as many groups as there are, with replacement, and takes all their images; the
 interval is the range between the 2.5th and the 97.5th percentile of the scores of 2000 samples.
-Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13 (percentile interval); Field and Welsh,
-"Bootstrapping clustered data", JRSS B 2007 (whole clusters are drawn).
+Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13 (percentile interval); Field and
+Welsh, "Bootstrapping clustered data", JRSS B 2007 (whole clusters are drawn).
 
 With few groups no interval is computed: from three drives a bootstrap has ten different samples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..errors import listed
 
 SAMPLES = 2000
 MIN_GROUPS = 5
@@ -48,6 +50,7 @@ class Spread:
     rule            how the groups were found
     groups          the scores of each group, sorted by name; empty by image
     num_units       number of groups, or of images, with a scored pixel
+    trained         those of the groups of which images lie in split train as well
     mean_iou        95 % interval of the mean IoU over the set, None with too few groups
     mean_image_iou  95 % interval of the mean IoU of the images
     """
@@ -56,8 +59,14 @@ class Spread:
     rule: str
     num_units: int
     groups: tuple[GroupScore, ...] = ()
+    trained: tuple[str, ...] = ()
     mean_iou: Interval | None = None
     mean_image_iou: Interval | None = None
+
+    @property
+    def intervals(self) -> tuple[Interval | None, Interval | None]:
+        """The intervals of the mean IoU over the set and of the mean IoU of the images."""
+        return self.mean_iou, self.mean_image_iou
 
     def lines(self) -> list[str]:
         """Return what to know before reading an interval, in sentences."""
@@ -72,6 +81,8 @@ class Spread:
             lines.append(f"an interval by group of {count} groups would be unreliable; the scores of each:")
         else:
             lines.append(f"95 % intervals: percentile bootstrap of {count} groups, {SAMPLES} samples")
+        if self.trained:
+            lines.insert(1, f"not unseen, as images of them lie in split train: {listed(self.trained, 8)}")
         return lines
 
     @classmethod
@@ -82,7 +93,8 @@ class Spread:
             name: None if data[name] is None else (float(data[name][0]), float(data[name][1]))
             for name in ("mean_iou", "mean_image_iou")
         }
-        return cls(str(data["unit"]), str(data["rule"]), int(data["num_units"]), groups, **low_high)
+        trained = tuple(map(str, data["trained"]))
+        return cls(str(data["unit"]), str(data["rule"]), int(data["num_units"]), groups, trained, **low_high)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -90,13 +102,21 @@ class Spread:
 
 
 def measure_spread(
-    counts: NDArray[np.int64], groups: Sequence[str] | None, rule: str, *, samples: int = SAMPLES, seed: int = 0
+    counts: NDArray[np.int64],
+    groups: Sequence[str] | None,
+    rule: str,
+    *,
+    trained: Iterable[str] = (),
+    samples: int = SAMPLES,
+    seed: int = 0,
 ) -> Spread | None:
     """Return the scores by group and the intervals of both means; None for a set without a scored pixel.
 
     counts   (images, K, 2) int64: per image and class, the pixels in the intersection and in the union of truth and
              prediction, where truth is not void
     groups   the group of each image, or None: then images are drawn, and no group is listed
+    rule     how the groups were found, in words
+    trained  groups that were trained on
     """
     scored = counts[:, :, 1].sum(1) > 0
     if not scored.any():
@@ -116,18 +136,17 @@ def measure_spread(
             for name, size, iou, total in zip(found, sizes, mean_ious(totals), sums, strict=True)
         )
     unit = "image" if groups is None else "group"
+    spread = Spread(unit, rule, len(found), rows, tuple(sorted({row.name for row in rows} & set(trained))))
     if len(found) < MIN_GROUPS:
-        return Spread(unit, rule, len(found), rows)
+        return spread
     drawn = np.random.default_rng(seed).integers(0, len(found), (samples, len(found)))
     # How often each group is in each sample: (samples, groups) float64, exact for counts below 2**53.
     weights = np.stack([np.bincount(row, minlength=len(found)) for row in drawn]).astype(np.float64)
     of_set = mean_ious(np.einsum("sg,gkc->skc", weights, totals.astype(np.float64), optimize=True))
     of_images = weights @ sums / (weights @ sizes)
-    low, high = np.percentile(of_set, _PERCENTILES)
-    image_low, image_high = np.percentile(of_images, _PERCENTILES)
-    return Spread(
-        unit, rule, len(found), rows, (float(low), float(high)), (float(image_low), float(image_high))
-    )
+    intervals = (np.percentile(scores, _PERCENTILES) for scores in (of_set, of_images))
+    of_set_interval, of_images_interval = ((float(low), float(high)) for low, high in intervals)
+    return replace(spread, mean_iou=of_set_interval, mean_image_iou=of_images_interval)
 
 
 def mean_ious(counts: NDArray[Any]) -> NDArray[np.float64]:

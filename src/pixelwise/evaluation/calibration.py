@@ -78,7 +78,7 @@ class Calibration:
 
 
 class _Counts:
-    """Running sums of one temperature: per bin pixels, right ones and confidence, and the sum of -log p of the truth."""
+    """Running sums at one temperature: per bin pixels, right pixels and confidence; and -log p of the truth."""
 
     def __init__(self) -> None:
         self.pixels, self.correct = np.zeros(BINS, np.int64), np.zeros(BINS, np.int64)
@@ -140,7 +140,7 @@ class CalibrationCounter:
 
 
 def fit_temperature(probs: NDArray[np.float32], truth: NDArray[Any]) -> float:
-    """Return the T, within 0.05..20, that minimizes the mean negative log-likelihood of pixels.
+    """Return the T, within 0.01..100, that minimizes the mean negative log-likelihood of pixels.
 
     probs  (K, n) probabilities at T = 1;  truth  (n,) class ids 0..K-1
     The likelihood is concave in 1/T: its slope, mean(log p of the truth) - mean(sum_k p_k log p_k) with the p in the

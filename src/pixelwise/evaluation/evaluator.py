@@ -63,6 +63,14 @@ class ImageScore(NamedTuple):
         return cls(key, total, float(ious.mean()), accuracy, names[present[worst]], float(ious[worst]))
 
 
+class Mean(NamedTuple):
+    """A mean over the set: its title, its value 0..1, and its 95 % interval where one was computed."""
+
+    title: str
+    value: float | None
+    interval: Interval | None = None
+
+
 @dataclass(frozen=True)
 class ScoringProtocol:
     """How the scores were measured.
@@ -114,17 +122,15 @@ class Evaluation:
         ious = [image.mean_iou for image in self.images if image.mean_iou is not None]
         return math.fsum(ious) / len(ious) if ious else None
 
-    def means(self) -> dict[str, tuple[str, float | None, Interval | None]]:
-        """Return every mean by its name in JSON: its title, its value 0..1 and its 95 % interval, where there is one."""
-        rows: dict[str, tuple[str, float | None, Interval | None]] = {}
+    def means(self) -> dict[str, Mean]:
+        """Return every mean of the set by its name in JSON."""
+        rows: dict[str, Mean] = {}
         for name, value in self.scores.means().items():
-            title = name.replace("_", " ").replace("iou", "IoU").replace("dice", "Dice")
-            rows[name] = title, value, None
+            rows[name] = Mean(name.replace("_", " ").replace("iou", "IoU").replace("dice", "Dice"), value)
             if name == "mean_iou":
-                spread = self.spread
-                rows[name] = f"{title} over the set", value, spread and spread.mean_iou
-                of_images = "mean IoU per image, mean", self.mean_image_iou, spread and spread.mean_image_iou
-                rows["mean_image_iou"] = of_images
+                of_set, of_images = (None, None) if self.spread is None else self.spread.intervals
+                rows[name] = Mean("mean IoU over the set", value, of_set)
+                rows["mean_image_iou"] = Mean("mean IoU per image, mean", self.mean_image_iou, of_images)
         return rows
 
     def protocol_lines(self) -> list[str]:
@@ -166,7 +172,7 @@ class Evaluation:
             protocol = ScoringProtocol(**{**data["protocol"], "sizes": sizes})
             images = tuple(ImageScore(**row) for row in data["images"])
             scores, spread, calibration = data["scores"], data.get("spread"), data.get("calibration")
-            more = {
+            more: dict[str, Any] = {
                 "spread": None if spread is None else Spread.from_dict(spread),
                 "trimap": trimap_from_dicts(data.get("trimap", ())),
                 "calibration": None if calibration is None else Calibration.from_dict(calibration),
@@ -201,9 +207,7 @@ class ScoreAccumulator:
     calibration  the running calibration, or None when not measured
     """
 
-    def __init__(
-        self, taxonomy: Taxonomy, *, boundary: bool, calibration: CalibrationCounter | None = None
-    ) -> None:
+    def __init__(self, taxonomy: Taxonomy, *, boundary: bool, calibration: CalibrationCounter | None = None) -> None:
         num_classes = taxonomy.num_classes
         self.taxonomy = taxonomy
         self.matrix = np.zeros((num_classes, num_classes), np.int64)
@@ -260,14 +264,19 @@ class ScoreAccumulator:
             precision=precision,
             boundary_ratio=None if self.boundary is None else DISTANCE_RATIO,
         )
-        rule = groups.rule if groups else "no groups show in their names"
+        counts = np.stack(self._counts)
+        if groups is None:
+            spread = measure_spread(counts, None, "no groups show in their names")
+        else:
+            trained = () if split.name.startswith("train") else groups.trained
+            spread = measure_spread(counts, groups.of(split), groups.rule, trained=trained)
         return Evaluation(
             scores,
             tuple(self.images),
             protocol,
-            spread=measure_spread(np.stack(self._counts), groups.of(split) if groups else None, rule),
+            spread=spread,
             trimap=() if self.trimap is None else trimap_curve(self.trimap),
-            calibration=self.calibration and self.calibration.finish(),
+            calibration=None if self.calibration is None else self.calibration.finish(),
         )
 
 
@@ -312,9 +321,7 @@ def evaluate_model(
             # The segmenter gets an array, so its error does not name the image.
             raise InputError(sample.key, error.what, error.fix) from error
         check_same_classes(prediction.taxonomy, split.taxonomy, model_name=model, data_name=f"{dataset} {split.name}")
-        total.add(
-            sample.key, sample.mask, prediction=prediction.mask, probs=prediction.probs, source=sample.key
-        )
+        total.add(sample.key, sample.mask, prediction=prediction.mask, probs=prediction.probs, source=sample.key)
         if progress:
             progress(index + 1, len(split))
     if len(unreadable) > 1:

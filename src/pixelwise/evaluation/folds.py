@@ -1,4 +1,4 @@
-"""Compare runs that each left out another group of images: leave-one-group-out, for choices that a val split cannot make.
+"""Compare runs that each left out another group of images: leave-one-group-out, to choose by.
 
 Each run was trained with `--data.hold_out GROUP` and scored on that group after its last step, so its `scores.json` has
 all that is needed. Pooled over the runs, each image is labeled by a network that has not seen its group.
@@ -76,7 +76,9 @@ def compare_folds(runs: Sequence[str | Path]) -> Folds:
     shared = [key for key, n in Counter(image.key for r in results for image in r.images).items() if n > 1]
     if shared:
         what = f"{len(shared)} images are scored by more than one run: {listed(shared)}"
-        raise ConfigError("--folds", what, "hold out another group in each run, `pixelwise train --data.hold_out GROUP`")
+        raise ConfigError(
+            "--folds", what, "hold out another group in each run, `pixelwise train --data.hold_out GROUP`"
+        )
     ious = [result.scores.mean_iou for result in results]
     matrix = sum((np.array(result.scores.matrix, np.int64) for result in results), np.zeros((), np.int64))
     everything = Evaluation(

@@ -50,14 +50,17 @@ def trimap_counts(
     Add the counts of all images, then call `trimap_curve`.
     """
     num_classes = taxonomy.num_classes
-    smallest = largest = truth.astype(np.uint8 if truth.dtype == np.uint8 else np.uint16)
+    dtype = np.uint8 if truth.dtype == np.uint8 else np.uint16
+    smallest: NDArray[Any] = truth.astype(dtype)
+    largest = smallest
     # The number of bands that a pixel is not in: 0 for a pixel on a boundary, len(widths) far from all.
     ring = np.full(truth.shape, len(widths), np.int64)
     before = 0
     for number, width in enumerate(widths):
         # A square of 2 w + 1 pixels is the one before, grown; OpenCV's default border is neither smaller nor larger.
         grown = np.ones((2 * (width - before) + 1,) * 2, np.uint8)
-        smallest, largest, before = cv2.erode(smallest, grown), cv2.dilate(largest, grown), width
+        smallest, largest = np.asarray(cv2.erode(smallest, grown)), np.asarray(cv2.dilate(largest, grown))
+        before = width
         ring[(smallest != largest) & (ring == len(widths))] = number
     scored = (truth != taxonomy.ignore_id) & (ring < len(widths))
     true, predicted = truth[scored].astype(np.int64), prediction[scored].astype(np.int64)

@@ -19,7 +19,7 @@ from ..files import read_json, write_text
 from .run_file import find_run_file
 
 FILE = "temperature.json"
-LIMITS = (0.05, 20.0)
+LIMITS = (0.01, 100.0)
 """The least and the greatest temperature."""
 _MAX_BYTES = 2**16
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..config import Config
 from ..data import open_dataset
-from ..data.groups import training_data
+from ..data.groups import find_groups, training_data
 from ..evaluation.evaluator import evaluate_model, write_scores
 from ..evaluation.metrics import Scores
 from ..inference.segmenter import load
@@ -43,7 +43,8 @@ def finish_run(config: Config, out: str | Path) -> FinishedRun:
     if config.train.on_read_error == "skip":
         split = split.readable()
     segmenter = load(folder, device=config.train.device, precision="float32")
-    evaluation = evaluate_model(segmenter, split, dataset=dataset.name, model=str(folder))
+    groups = find_groups(dataset, config.data.groups)
+    evaluation = evaluate_model(segmenter, split, dataset=dataset.name, model=str(folder), groups=groups)
     write_scores(Path(out) / "scores.json", evaluation)
     write_examples(Path(out) / "samples", collect_examples(segmenter, split, scores=evaluation.images))
     step = segmenter.card["recipe"]["steps"]

@@ -1,4 +1,4 @@
-"""Turn a run's `metrics.csv` into curves: coordinates of SVG lines, which the template of the report draws."""
+"""Turn `metrics.csv` and trimap scores into curves: coordinates of SVG lines, which the report's template draws."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError, os_reason
+from ..evaluation.trimap import TrimapPoint
 from ..files import read_regular
 
 WIDTH, HEIGHT = 460, 220
@@ -46,7 +47,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Chart:
-    """One drawing: its title, curves, and ticks as (coordinate, label)."""
+    """One drawing: its title, curves, ticks as (coordinate, label), and what its horizontal axis shows."""
 
     title: str
     curves: tuple[Curve, ...]
@@ -54,6 +55,7 @@ class Chart:
     y_ticks: tuple[tuple[float, str], ...]
     width: int = WIDTH
     height: int = HEIGHT
+    x_name: str = "steps"
     left: int = _LEFT
     right: int = WIDTH - _RIGHT
     bottom: int = HEIGHT - _BOTTOM
@@ -83,6 +85,24 @@ def read_charts(path: Path) -> list[Chart]:
     columns = known + sorted(series.keys() - _TITLES.keys())
     charts = (_chart(_TITLES.get(column, column), series[column]) for column in columns[:_MAX_CHARTS])
     return [chart for chart in charts if chart]
+
+
+def trimap_chart(points: Sequence[TrimapPoint], mean_iou: float) -> Chart | None:
+    """Return the mean IoU over the width of the band around boundaries, beside that of all pixels; None without values.
+
+    Each tick is a band, twice as wide as the one before.
+    """
+    known = [(math.log2(p.width), p.mean_iou * 100) for p in points if p.mean_iou is not None]
+    if not known:
+        return None
+    # Half a step of room, so that a single point is not on both ends.
+    axes = _Axes(known[0][0], max(known[-1][0], known[0][0] + 0.5), *_span([*(y for _, y in known), mean_iou * 100]))
+    band = Curve("near boundaries", 0, f"{known[-1][1]:.4g}", tuple(axes.lines(known)))
+    all_pixels = [(x, mean_iou * 100) for x in (axes.x_low, axes.x_high)]
+    overall = Curve("all pixels", 1, f"{mean_iou * 100:.4g}", tuple(axes.lines(all_pixels)))
+    x_ticks = tuple((axes.x(math.log2(p.width)), f"{p.width} px") for p in points if p.mean_iou is not None)
+    y_ticks = tuple((axes.y(value), _label(value)) for value in _ticks(axes.y_low, axes.y_high))
+    return Chart("Mean IoU % by distance", (band, overall), x_ticks, y_ticks, x_name="pixels to a boundary, at most")
 
 
 def _number(cell: str | None) -> float | None:

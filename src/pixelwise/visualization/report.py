@@ -14,7 +14,7 @@ from ..errors import ConfigError, InputError, cut, os_reason
 from ..evaluation.evaluator import read_scores
 from ..evaluation.metrics import Scores
 from ..files import parse_json, read_regular, write_text
-from .charts import read_charts
+from .charts import read_charts, trimap_chart
 from .examples import read_examples
 from .pages import grouped, percent, render_page
 
@@ -22,19 +22,12 @@ from .pages import grouped, percent, render_page
 _MAX_MATRIX = 40
 # A matrix of more classes is drawn without numbers.
 _MAX_NUMBERS = 24
+# More groups are counted, not listed.
+_MAX_GROUPS = 40
 _PARTS = ("config.yaml", "environment.json", "metrics.csv", "scores.json")
 _TITLE_END = " · pixelwise</title>".encode()
 """How the title of every report ends."""
 _FIX = "give the folder of a run, as `pixelwise train --out` makes it"
-# The scores at the top of the page, in order.
-_TILES = {
-    "mean_iou": "mean IoU",
-    "pixel_accuracy": "pixel accuracy",
-    "mean_accuracy": "mean accuracy",
-    "frequency_weighted_iou": "freq. weighted IoU",
-    "mean_dice": "mean Dice",
-    "mean_boundary_iou": "boundary IoU",
-}
 
 
 @dataclass(frozen=True)
@@ -83,10 +76,12 @@ def render_report(folder: Path) -> str:
     if (folder / "scores.json").exists():
         evaluation = read_scores(folder / "scores.json")
         scores = evaluation.scores
-        means = scores.means()
+        spread = evaluation.spread
         context |= {
             "evaluation": evaluation,
-            "tiles": [(title, percent(means[key])) for key, title in _TILES.items() if key in means],
+            "tiles": list(evaluation.means().values()),
+            "by_group": spread.groups[:_MAX_GROUPS] if spread else (),
+            "trimap": trimap_chart(evaluation.trimap, scores.mean_iou),
             # Each class with its share of the true pixels.
             "rows": [(row, row.truth / scores.num_pixels) for row in scores.classes],
             "matrix": matrix_rows(scores),

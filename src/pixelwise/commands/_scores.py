@@ -1,0 +1,89 @@
+"""The tables of `pixelwise evaluate` on the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from ..evaluation.bootstrap import MIN_GROUPS, Spread
+from ..evaluation.evaluator import Evaluation
+from ..evaluation.folds import Folds
+from ..evaluation.metrics import Scores
+from ._console import text
+
+
+def print_evaluation(evaluation: Evaluation, console: Console) -> None:
+    """Print the protocol, the scores per class, the means, their spread, and warnings about implausible scores."""
+    for line in evaluation.protocol_lines():
+        console.print(text(line), soft_wrap=True)
+    console.print()
+    console.print(class_table(evaluation.scores))
+    console.print()
+    console.print(means_table(evaluation))
+    spread = evaluation.spread
+    for line in spread.lines() if spread else ():
+        console.print(text(line), soft_wrap=True)
+    if spread is not None and spread.unit == "group" and 1 < spread.num_units < MIN_GROUPS:
+        console.print(group_table(spread))
+    if evaluation.trimap:
+        points = ", ".join(f"{point.width} px {_percent(point.mean_iou)}" for point in evaluation.trimap)
+        console.print(text(f"mean IoU near boundaries of the truth, at most: {points}"), soft_wrap=True)
+    for line in evaluation.calibration.lines() if evaluation.calibration else ():
+        console.print(text(line), soft_wrap=True)
+    for warning in evaluation.scores.warnings:
+        console.print(text(f"warning: {warning}", style="yellow"), soft_wrap=True)
+
+
+def class_table(scores: Scores) -> Table:
+    """Return the scores per class in percent; a dash is an undefined score."""
+    table = Table("in percent", box=None, pad_edge=False)
+    measured = bool(scores.boundary)
+    for heading in ("IoU", *(("boundary IoU",) if measured else ()), "Dice", "accuracy", "precision", "share of truth"):
+        table.add_column(heading, justify="right")
+    for row in scores.classes:
+        outline = (row.boundary_iou,) if measured else ()
+        cells = (row.iou, *outline, row.dice, row.accuracy, row.precision, row.truth / scores.num_pixels)
+        absent = not row.truth and not row.predicted
+        table.add_row(text(row.name), *map(_percent, cells), style="dim" if absent else None)
+    return table
+
+
+def means_table(evaluation: Evaluation) -> Table:
+    """Return the four metrics of the FCN paper and further means, in percent, with the intervals that are known."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(justify="right", style="bold")
+    table.add_column()
+    for mean in evaluation.means().values():
+        low_high = "" if mean.interval is None else " to ".join(map(_percent, mean.interval))
+        table.add_row(mean.title, _percent(mean.value), low_high)
+    return table
+
+
+def group_table(spread: Spread) -> Table:
+    """Return the scores of each group, in percent."""
+    table = Table("group", box=None, pad_edge=False)
+    for heading in ("images", "mean IoU over the group", "mean IoU per image, mean"):
+        table.add_column(heading, justify="right")
+    for row in spread.groups:
+        table.add_row(text(row.name), str(row.num_images), _percent(row.mean_iou), _percent(row.mean_image_iou))
+    return table
+
+
+def print_folds(folds: Folds, console: Console) -> None:
+    """Print a row per run, and the means."""
+    table = Table("run", "scored on", box=None, pad_edge=False)
+    for heading in ("images", "mean IoU over the fold", "mean IoU per image, mean"):
+        table.add_column(heading, justify="right")
+    for row in folds.folds:
+        scores = _percent(row.mean_iou), _percent(row.mean_image_iou)
+        table.add_row(text(row.run), text(row.split), str(row.num_images), *scores)
+    console.print(table)
+    around = "" if folds.deviation is None else f", standard deviation {_percent(folds.deviation)}"
+    console.print(f"mean of the {len(folds.folds)} folds {_percent(folds.mean_iou)}{around}")
+    console.print(f"one confusion matrix over all folds: mean IoU {_percent(folds.pooled.mean_iou)}")
+    console.print(f"mean IoU per image, mean over all images: {_percent(folds.mean_image_iou)}")
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
