@@ -18,9 +18,10 @@ Read in this order; each file needs those before it:
     simplex.py      loops: the vertices around each point, their neighbors
     blur.py         two ways to blur along a direction, for colors and for positions
     loops.py        loops: what runs per pixel and per lattice point in every iteration
-    simd.py         arithmetic on eight classes at once, in LLVM IR
-    compiled.py     how loops are compiled, cached and run on several threads
     torchcrf.py     the same in torch: batches, GPUs, gradients (CRF-RNN); needs only features.py and codes.py
+
+`jit/simd.py` has the arithmetic on eight classes at once, `jit/compiled.py` compiles the loops and runs them on several
+threads.
 """
 
 from __future__ import annotations

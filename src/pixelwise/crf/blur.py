@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..jit.compiled import Workers
 from . import loops, simplex
-from .compiled import Workers
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int32]

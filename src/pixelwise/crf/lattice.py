@@ -36,12 +36,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
+from ..jit.compiled import Workers
+from ..jit.simd import LANES
 from . import loops, simplex
 from .blur import LineBlur, WindowBlur, choose_blur
 from .codes import alpha, code_strides, elevation_factors
-from .compiled import Workers
 from .loops import Band
-from .simd import LANES
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int32]

@@ -1,6 +1,6 @@
 """The compiled loops over pixels and lattice points, which mean field runs tens of times per image.
 
-Arrays are flat here, in class vectors (`crf/simd.py`) of L floats, the C classes padded to a multiple of eight:
+Arrays are flat here, in class vectors (`jit/simd.py`) of L floats, the C classes padded to a multiple of eight:
 
     pixels  (n * L,)      of a band: vector i begins at i * L
     sums    (r * L,)      of a band's own lattice points, likewise
@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .compiled import compiled
-from .simd import LANES, load, plus_times, softmax, store, times
+from ..jit.compiled import compiled
+from ..jit.simd import LANES, load, plus_times, softmax, store, times
 
 NEG_INF = np.float32(-1e30)
 """The log-probability of the classes that pad a vector. Finite, as a difference of infinities is NaN."""

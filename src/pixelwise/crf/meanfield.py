@@ -34,8 +34,8 @@ from itertools import pairwise, product
 import numpy as np
 from numpy.typing import NDArray
 
+from ..jit.compiled import Workers
 from . import loops
-from .compiled import Workers
 from .features import LEAST_PROBABILITY, Kernel
 from .lattice import Floats, Lattice, LatticeFilter
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from .compiled import compiled
+from ..jit.compiled import compiled
 
 _ONE = np.float32(1)
 _EMPTY = np.int64(-1)

@@ -9,6 +9,7 @@ __all__ = [
     "channels",
     "convolutionalize",
     "deform_conv",
+    "depthwise_conv",
     "geometry",
     "init",
     "output_stride",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .depthwise_conv import DepthwiseConv2d
 from .geometry import MainPath
 
 
@@ -26,11 +27,12 @@ class ConvNormAct(nn.Sequential):
         act: type[nn.Module] = nn.ReLU,
     ) -> None:
         padding = dilation * (kernel // 2)
-        super().__init__(
-            nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation, groups, bias=False),
-            nn.BatchNorm2d(out_channels),
-            act(inplace=True),
-        )
+        conv: nn.Conv2d
+        if groups == in_channels == out_channels:
+            conv = DepthwiseConv2d(in_channels, kernel, stride, padding=padding, dilation=dilation)
+        else:
+            conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation, groups, bias=False)
+        super().__init__(conv, nn.BatchNorm2d(out_channels), act(inplace=True))
 
 
 def double_conv(in_channels: int, out_channels: int, *, padding: int = 0, batch_norm: bool = False) -> nn.Sequential:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from torch import nn
 
+from .depthwise_conv import DepthwiseConv2d
+
 
 def depthwise(channels: int, kernel: int = 3, *, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
     """Return a convolution with one kernel per channel, padded so that stride 1 keeps the size."""
-    padding = dilation * (kernel // 2)
-    return nn.Conv2d(channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False)
+    return DepthwiseConv2d(channels, kernel, stride, padding=dilation * (kernel // 2), dilation=dilation)
 
 
 def pointwise(in_channels: int, out_channels: int) -> nn.Conv2d:

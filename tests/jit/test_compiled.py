@@ -14,7 +14,7 @@ import numba
 import pytest
 
 import pixelwise
-from pixelwise.crf.compiled import Workers, available_threads, compiled
+from pixelwise.jit.compiled import Workers, available_threads, compiled
 
 
 def output_of(program: str, **environment: object) -> list[str]:
@@ -48,7 +48,7 @@ def test_a_change_of_the_instructions_compiles_the_loops_anew(tmp_path: Path) ->
     assert cache_hits() == ["0"], "nothing is compiled yet"
     assert cache_hits() == ["1"], "the first process left its code"
     for name in ("simd.py", "compiled.py"):
-        with open(tmp_path / "pixelwise" / "crf" / name, "a") as file:
+        with open(tmp_path / "pixelwise" / "jit" / name, "a") as file:
             file.write("# changed\n")
         assert cache_hits() == ["0"], name
 

@@ -1,20 +1,20 @@
-"""Class vectors: the arithmetic on all classes of a pixel at once, written in LLVM IR.
+"""Vectors: the arithmetic on all classes, or on many channels, of a pixel at once, written in LLVM IR.
 
-numba vectorizes short inner loops over classes poorly; with these five operations the main loop runs four times as
-fast.
+numba vectorizes short inner loops poorly; with these operations the CRF's main loop runs four times as fast.
 
 How to read this file:
 
-- A *class vector* holds the classes of one pixel or lattice point, padded to a multiple of eight. It is a numba type of
-  `num` blocks of eight floats, `[num x <8 x float>]`, that stays in registers (LLVM cuts a block in two where a chip
-  has four lanes). `num` is part of the type, so that each multiple of eight classes is compiled once.
-- `load`, `store`, `plus_times`, `times`, `softmax` are called in `crf/loops.py` like functions. Each has two
-  stages. Its outer body runs when numba infers the types of a loop: it receives *types* and returns the signature and
-  `emit`.
+- A *vector* is a numba type of `num` blocks of eight numbers, `[num x <8 x float>]`, that stays in registers (LLVM cuts
+  a block in two where a chip has four lanes). `num` is part of the type, so that each multiple of eight is compiled
+  once. The numbers are float32 or float64, as the array that they come from; arrays of uint16 hold the bits of
+  bfloat16, which becomes float32 in a vector and is rounded when it is stored.
+- `load`, `store`, `plus_times` and so on are called in `crf/loops.py` and `nn/depthwise_loops.py` like functions. Each
+  has two stages. Its outer body runs when numba infers the types of a loop: it receives *types* and returns the
+  signature and `emit`.
 - `emit` runs once per compiled loop: it receives the LLVM *values* of the arguments, in the order of the signature.
   Each call of `builder` appends one instruction to the loop. No data pass through Python; no call remains in the code.
 - Helpers that begin with an underscore emit a few instructions each, for one block or for a list of blocks.
-- numba's cache does not check this file for changes; `crf/compiled.py` does.
+- numba's cache does not check this file for changes; `jit/compiled.py` does.
 """
 
 from __future__ import annotations
@@ -29,48 +29,55 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
 LANES = 8
-"""Classes per block."""
+"""Numbers per block."""
 
 # numba has no types for these.
 _intrinsic: Callable[[Callable[..., Any]], Any] = intrinsic
 _declare: Callable[..., Any] = cgutils.get_or_insert_function
 
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
+_DOUBLES = ir.VectorType(ir.DoubleType(), LANES)
 _INTEGERS = ir.VectorType(ir.IntType(32), LANES)
+_HALVES = ir.VectorType(ir.IntType(16), LANES)
 _UNDEFINED = ir.Constant(_FLOATS, ir.Undefined)
 _FIRST = ir.Constant(ir.IntType(32), 0)
 
 
-class _ClassVector(types.Type):
-    """The numba type of a vector of `num` blocks."""
+class _Vector(types.Type):
+    """The numba type of a vector of `num` blocks of float32 or float64."""
 
-    def __init__(self, num: int) -> None:
+    def __init__(self, num: int, dtype: Any = types.float32) -> None:
         self.num = num
-        super().__init__(f"pixelwise class vector of {num} blocks")
+        self.block = _DOUBLES if dtype == types.float64 else _FLOATS
+        super().__init__(f"pixelwise vector of {num} blocks of {'float64' if dtype == types.float64 else 'float32'}")
 
 
-class _ClassVectorModel(models.PrimitiveModel):
-    """The representation of a class vector in LLVM: an array of blocks."""
+class _VectorModel(models.PrimitiveModel):
+    """The representation of a vector in LLVM: an array of blocks."""
 
     def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, ir.ArrayType(_FLOATS, kind.num))  # type: ignore[no-untyped-call]
+        super().__init__(manager, kind, ir.ArrayType(kind.block, kind.num))  # type: ignore[no-untyped-call]
 
 
-register_model(_ClassVector)(_ClassVectorModel)
+register_model(_Vector)(_VectorModel)
 
 
 @_intrinsic
 def load(_: Any, array: Any, first: Any, stride: Any, blocks: Any) -> Any:
     """Return the vector of len(blocks) blocks that begin at first, first + stride, ... of a flat array."""
-    num = len(blocks)
+    vector = _Vector(len(blocks), array.dtype)
 
     def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        loaded = [builder.load(address) for address in _addresses(context, builder, array, values[:3], num)]
+        loaded = [builder.load(address) for address in _addresses(context, builder, array, values[:3], vector)]
         for block in loaded:
-            block.align = 4  # a float's own: blocks begin anywhere
+            block.align = array.dtype.bitwidth // 8  # a number's own: blocks begin anywhere
+        if array.dtype == types.uint16:
+            # bfloat16 is the upper half of a float32.
+            wide = [builder.shl(builder.zext(block, _INTEGERS), _integers(16)) for block in loaded]
+            loaded = [builder.bitcast(block, _FLOATS) for block in wide]
         return _packed(builder, loaded)
 
-    return _ClassVector(num)(array, types.intp, types.intp, blocks), emit
+    return vector(array, types.intp, types.intp, blocks), emit
 
 
 @_intrinsic
@@ -78,12 +85,35 @@ def store(_: Any, array: Any, first: Any, stride: Any, vector: Any) -> Any:
     """Write a vector's blocks to first, first + stride, ... of a flat array."""
 
     def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        addresses = _addresses(context, builder, array, values[:3], vector.num)
+        addresses = _addresses(context, builder, array, values[:3], vector)
         for block, address in zip(_unpacked(builder, values[3]), addresses, strict=True):
-            builder.store(block, address).align = 4
+            number = _rounded(builder, block) if array.dtype == types.uint16 else block
+            builder.store(number, address).align = array.dtype.bitwidth // 8
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.intp, vector), emit
+
+
+@_intrinsic
+def zeros(_: Any, array: Any, blocks: Any) -> Any:
+    """Return a vector of len(blocks) blocks of zeros, of the type that `load` returns for this array."""
+    vector = _Vector(len(blocks), array.dtype)
+
+    def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return _packed(builder, [ir.Constant(vector.block, [0.0] * LANES)] * vector.num)
+
+    return vector(array, blocks), emit
+
+
+@_intrinsic
+def plus_product(_: Any, base: Any, vector: Any, other: Any) -> Any:
+    """Return base + vector * other, number by number, with one rounding where the chip has such an instruction."""
+
+    def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        triples = zip(*(_unpacked(builder, value) for value in values), strict=True)
+        return _packed(builder, [_call(builder, "fmuladd", one, two, start) for start, one, two in triples])
+
+    return base(base, vector, other), emit
 
 
 @_intrinsic
@@ -162,12 +192,22 @@ def _folded(builder: Any, blocks: list[Any], operation: Callable[[Any, Any], Any
     return builder.extract_element(result, _FIRST)
 
 
-def _addresses(context: Any, builder: Any, kind: Any, values: Any, num: int) -> list[Any]:
-    """Return the addresses of `num` blocks; values: a flat array of that kind, the first index, the stride."""
+def _rounded(builder: Any, block: Any) -> Any:
+    """Return a block of floats as the bits of bfloat16: to the nearest, ties to even; NaN stays NaN."""
+    bits = builder.bitcast(block, _INTEGERS)
+    is_odd = builder.and_(builder.lshr(bits, _integers(16)), _integers(1))
+    nearest = builder.lshr(builder.add(builder.add(bits, _integers(0x7FFF)), is_odd), _integers(16))
+    is_nan = builder.fcmp_unordered("uno", block, block)
+    return builder.trunc(builder.select(is_nan, _integers(0x7FC0), nearest), _HALVES)
+
+
+def _addresses(context: Any, builder: Any, kind: Any, values: Any, vector: Any) -> list[Any]:
+    """Return the addresses of a vector's blocks; values: a flat array of that kind, the first index, the stride."""
     array, first, stride = values
+    block = _HALVES if kind.dtype == types.uint16 else vector.block
     data = context.make_array(kind)(context, builder, array).data
-    indices = [builder.add(first, builder.mul(stride, ir.Constant(stride.type, i))) for i in range(num)]
-    return [builder.bitcast(builder.gep(data, [index]), _FLOATS.as_pointer()) for index in indices]
+    indices = [builder.add(first, builder.mul(stride, ir.Constant(stride.type, i))) for i in range(vector.num)]
+    return [builder.bitcast(builder.gep(data, [index]), block.as_pointer()) for index in indices]
 
 
 def _unpacked(builder: Any, vector: Any) -> list[Any]:
@@ -175,7 +215,7 @@ def _unpacked(builder: Any, vector: Any) -> list[Any]:
 
 
 def _packed(builder: Any, blocks: list[Any]) -> Any:
-    vector = ir.Constant(ir.ArrayType(_FLOATS, len(blocks)), ir.Undefined)
+    vector = ir.Constant(ir.ArrayType(blocks[0].type, len(blocks)), ir.Undefined)
     for i, block in enumerate(blocks):
         vector = builder.insert_value(vector, block, i)
     return vector
@@ -196,5 +236,7 @@ def _broadcast(builder: Any, value: Any) -> Any:
 
 def _call(builder: Any, name: str, *values: Any) -> Any:
     """Call one of LLVM's own functions on blocks."""
-    signature = ir.FunctionType(_FLOATS, [_FLOATS] * len(values))
-    return builder.call(_declare(builder.module, signature, f"llvm.{name}.v{LANES}f32"), values)
+    kind = values[0].type
+    signature = ir.FunctionType(kind, [kind] * len(values))
+    suffix = f"v{LANES}f{64 if kind == _DOUBLES else 32}"
+    return builder.call(_declare(builder.module, signature, f"llvm.{name}.{suffix}"), values)

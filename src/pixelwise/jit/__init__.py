@@ -1,0 +1,1 @@
+"""Loops that numba compiles: how they are compiled, cached and run on several threads, and vectors for them."""
