@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,13 @@ _STRIPS = [bytes([1, 2]), bytes([3, 4]), bytes([5, 6])]
             tiff([bytes(4)] * 3, (1, 2), {258: [16] * 3, 262: [2], 277: [3], 278: [1], 284: [2]}),
             "stores its channels one after the other (planar) with 16 bits each",
         ),
+        (tiff([b"\x12"], (1, 2), {258: [4], 284: [2]}), "stores its channels one after the other (planar) with 4 bits"),
+        (tiff([_PAIR], (1, 2), {262: [0], 284: [2]}), "stores gray with white as zero in a planar layout"),
+        (
+            tiff([_PAIR] * 4, (1, 2), {258: [8] * 4, 262: [2], 277: [4], 278: [1], 284: [2]}, deflate=True),
+            "stores 4 samples one after the other (planar), and does not say that the last is alpha",
+        ),
+        (tiff([_PAIR], (1, 2), {257: [0]}), "has a size of 0x2 (height x width)"),
         (
             tiff([bytes(12)], (1, 3), {258: [32], 339: [3]}, big_endian=True, deflate=True),
             "holds compressed big-endian 32-bit numbers that are signed or float",
@@ -162,6 +170,47 @@ def test_run_length_bmp_that_leaves_out_pixels_is_refused(tmp_path: Path) -> Non
                 ImageError, match="leaves out pixels: its run-length code jumps or ends early; fix: export"
             ):
                 read(path)
+
+
+_HEADER = chunk(b"IHDR", bytes([0, 0, 0, 2, 0, 0, 0, 1, 8, 0, 0, 0, 0]))
+_PIXELS = zlib.compress(bytes([0, 1, 2]))
+_PALETTE, _TEXT = chunk(b"PLTE", bytes(6)), chunk(b"tEXt", b"a\0b")
+
+
+@pytest.mark.parametrize(
+    ("chunks", "words"),
+    [
+        ([_TEXT, _HEADER, chunk(b"IDAT", _PIXELS)], "expected one header (IHDR), at the beginning"),
+        ([_HEADER, _HEADER, chunk(b"IDAT", _PIXELS)], "expected one header (IHDR), at the beginning"),
+        ([_HEADER, chunk(b"IDAT", _PIXELS), _PALETTE], "expected one palette (PLTE), before the pixels"),
+        ([_HEADER, _PALETTE, _PALETTE, chunk(b"IDAT", _PIXELS)], "expected one palette (PLTE), before the pixels"),
+        (
+            [_HEADER, chunk(b"IDAT", _PIXELS[:5]), _TEXT, chunk(b"IDAT", _PIXELS[5:])],
+            "has other data between its pixels",
+        ),
+        ([chunk(b"CgBI", bytes(4)), _HEADER, chunk(b"IDAT", _PIXELS)], "expected one header (IHDR), at the beginning"),
+        ([_HEADER, chunk(b"ZzzZ", b""), chunk(b"IDAT", _PIXELS)], "has the unknown part b'ZzzZ'"),
+    ],
+)
+def test_png_whose_chunks_are_out_of_order_is_refused(tmp_path: Path, chunks: list[bytes], words: str) -> None:
+    """As the PNG specification and libpng do; Pillow reads some of them with the depth of another header."""
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(chunks) + chunk(b"IEND", b"")
+    for read in (read_image, read_mask):
+        with pytest.raises(ImageError) as caught:
+            read(_saved(tmp_path, data, "x.png"))
+        assert words in str(caught.value)
+        assert "; fix: copy or download it again" in str(caught.value)
+    in_order = b"\x89PNG\r\n\x1a\n" + b"".join([_HEADER, _TEXT, chunk(b"IDAT", _PIXELS), _TEXT, chunk(b"IEND", b"")])
+    assert read_mask(_saved(tmp_path, in_order, "x.png")).tolist() == [[1, 2]]
+
+
+def test_a_gray_bmp_with_an_index_beyond_its_palette_is_refused(tmp_path: Path) -> None:
+    data = bytearray(encoded(np.array([[False, True]]), "BMP"))
+    assert read_image(_saved(tmp_path, bytes(data), "x.bmp")).tolist() == [[[0] * 3, [255] * 3]]
+    # biClrUsed: the palette has one color, black.
+    data[46:50] = (1).to_bytes(4, "little")
+    with pytest.raises(ImageError, match="has the palette index 1, but a palette of 1 colors; fix: export it as 8-bit"):
+        read_image(_saved(tmp_path, bytes(data), "x.bmp"))
 
 
 def test_rounded_masks_are_refused(tmp_path: Path) -> None:

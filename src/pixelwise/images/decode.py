@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError, _imaging
 
-from ..errors import ImageError
+from ..errors import ImageError, shown
 
 # Twice Pillow's own warning limit, the size from which Pillow refuses an image: 512 MiB as RGB.
 MAX_PIXELS = 178_956_970
@@ -127,6 +127,8 @@ def decode(path: str | Path) -> Decoded:
 
 def decode_bytes(path: str | Path, data: bytes) -> Decoded:
     """Check and decode the bytes of an image file, whose name `path` only serves for errors."""
+    if fault := _png_fault(data):
+        raise ImageError(path, f"is damaged: {fault}", _AGAIN)
     tags = _tiff_tags(data)
     if tags and (fault := _tiff_fault(tags, big_endian=data.startswith(b"MM"))):
         raise ImageError(path, fault, _EXPORT)
@@ -267,6 +269,28 @@ def _exif_orientation(image: Image.Image) -> int:
         return 1
 
 
+def _png_fault(data: bytes) -> str:
+    """Return what is wrong with the order of a PNG's chunks, which Pillow does not check; "" for nothing or no PNG."""
+    kinds: list[bytes] = []
+    place = 8
+    while data.startswith(b"\x89PNG") and place + 8 <= len(data) and kinds[-1:] != [b"IEND"]:
+        length, kind = struct.unpack_from(">I4s", data, place)
+        kinds.append(kind)
+        place += length + 12
+    if not kinds:
+        return ""
+    if kinds[0] != b"IHDR" or kinds.count(b"IHDR") > 1:
+        return "expected one header (IHDR), at the beginning"
+    if kinds.count(b"PLTE") > 1 or (b"PLTE" in kinds and b"IDAT" in kinds[: kinds.index(b"PLTE")]):
+        return "expected one palette (PLTE), before the pixels"
+    pixels = [k for k, kind in enumerate(kinds) if kind == b"IDAT"]
+    if pixels and pixels[-1] - pixels[0] >= len(pixels):
+        return "has other data between its pixels (IDAT)"
+    # The first letter of a chunk that may not be skipped is a capital. Other letters stand in a damaged file.
+    unknown = [kind for kind in kinds if kind[:1].isupper() and kind not in (b"IHDR", b"PLTE", b"IDAT", b"IEND")]
+    return f"has the unknown part {shown(unknown[0])}" if unknown else ""
+
+
 def _tiff_tags(data: bytes) -> dict[int, tuple[int, ...]]:
     """Return the integer tags of the first page of a TIFF; empty for another format or a damaged header."""
     if not data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
@@ -303,8 +327,12 @@ def _tiff_fault(tags: dict[int, tuple[int, ...]], *, big_endian: bool) -> str:
         return "does not say what its numbers mean: the tag PhotometricInterpretation is missing"
     if num_extra > 1 or (num_extra == 1 and extra not in _ALPHAS):
         return f"has {samples} samples per pixel, {num_extra} more than its colors and not alpha"
-    if bits > 8 and samples > 1 and planar == 2:
+    if planar == 2 and (bits < 8 or (bits > 8 and samples > 1)):
         return f"stores its channels one after the other (planar) with {bits} bits each"
+    if planar == 2 and num_extra == 1 and _EXTRA_SAMPLES not in tags:
+        return f"stores {samples} samples one after the other (planar), and does not say that the last is alpha"
+    if planar == 2 and photometric == _WHITE_IS_ZERO:
+        return "stores gray with white as zero in a planar layout"
     if (
         big_endian
         and compression != _UNCOMPRESSED
@@ -325,6 +353,8 @@ def _tiff_fault(tags: dict[int, tuple[int, ...]], *, big_endian: bool) -> str:
 def _strip_fault(tags: dict[int, tuple[int, ...]]) -> str:
     """Return what is wrong with the strips or tiles that hold the pixels: their number, or bytes left out."""
     height, width = _first(tags, _HEIGHT, 0), _first(tags, _WIDTH, 0)
+    if height < 1 or width < 1:
+        return f"has a size of {height}x{width} (height x width)"
     samples = _first(tags, _SAMPLES_PER_PIXEL, 1)
     planes = samples if _first(tags, _PLANAR, 1) == 2 else 1
     is_tiled = _TILE_OFFSETS in tags and _STRIP_OFFSETS not in tags

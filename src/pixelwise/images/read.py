@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
@@ -18,6 +19,7 @@ from .decode import DECODE_ERRORS, Decoded, decode, decode_bytes, file_kind
 
 # 16-bit files that use less than a quarter of the range hold the values of a 10-, 12- or 14-bit camera.
 _MIN_16_BIT_TOP = 2**14
+_AS_RGB = "export it as 8-bit RGB"
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
@@ -86,8 +88,18 @@ def _image_pixels(path: str | Path, decoded: Decoded) -> NDArray[np.uint8]:
     elif decoded.bits == 16 and decoded.data and mode != "CMYK":
         return _rgb(_scale_integer(path, _read_16_bit_color(path, decoded), 16))
     else:
+        if mode in ("1", "L") and decoded.data.startswith(b"BM"):
+            _check_bmp_palette(path, decoded)
         return _rgb(_upright(decoded._replace(image=_convert_to_rgb(path, decoded.image))))
     return _rgb(255 - values if decoded.white_is_zero else values)
+
+
+def _check_bmp_palette(path: str | Path, decoded: Decoded) -> None:
+    """Raise ImageError for indices without a color in a BMP whose palette is gray, which Pillow drops."""
+    header, bits, used = struct.unpack_from("<I10xH16xI", decoded.data, 14)
+    highest = int(np.asarray(decoded.image).max())
+    if header >= 40 and bits <= 8 and 0 < used <= highest:
+        raise ImageError(path, f"has the palette index {highest}, but a palette of {used} colors", _AS_RGB)
 
 
 def _convert_to_rgb(path: str | Path, image: Image.Image) -> Image.Image:
@@ -98,13 +110,13 @@ def _convert_to_rgb(path: str | Path, image: Image.Image) -> Image.Image:
         highest = int(np.asarray(image)[..., :1].max()) if image.mode == "PA" else int(np.asarray(image).max())
         if highest >= num_colors:
             what = f"has the palette index {highest}, but a palette of {num_colors} colors"
-            raise ImageError(path, what, "export it as 8-bit RGB")
+            raise ImageError(path, what, _AS_RGB)
     # Alpha is dropped, and Pillow warns of a palette with alpha.
     image.info.pop("transparency", None)
     try:
         return image.convert("RGB")
     except DECODE_ERRORS as error:
-        raise ImageError(path, f"has pixels of mode {image.mode}: {error}", "export it as 8-bit RGB") from None
+        raise ImageError(path, f"has pixels of mode {image.mode}: {error}", _AS_RGB) from None
 
 
 def read_mask(path: str | Path, *, by_color: bool = False) -> NDArray[Any]:
