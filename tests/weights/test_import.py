@@ -30,7 +30,7 @@ from pixelwise.weights.checkpoint import load_checkpoint
 from pixelwise.weights.importing import load, load_classifier
 from pixelwise.weights.importing.classifiers import backbone_in
 from pixelwise.weights.importing.fcn_nets import map_classifier_to_fcn
-from pixelwise.weights.importing.load import KeyMapping, SourceArray, WeightFile, fits, load_mapped
+from pixelwise.weights.importing.load import KeyMapping, SourceArray, WeightFile, fits, load_mapped, read_weight_file
 from pixelwise.weights.published import WEIGHTS
 
 NETWORKS = ("alexnet", "vgg13", "vgg16", "vgg16_bn", "vgg19", "googlenet")
@@ -242,6 +242,19 @@ def test_wrong_torch_files_are_refused(tmp_path: Path) -> None:
         assert expected in message
         assert message.startswith(str(tmp_path / name))
         assert "; fix: " in message
+
+
+def test_a_torch_file_with_other_bytes_than_were_saved_is_refused(tmp_path: Path) -> None:
+    """The archive holds a checksum of each tensor, which torch does not look at."""
+    path = tmp_path / "x.pth"
+    torch.save({"a": torch.full((3,), 7.0)}, path)
+    whole = path.read_bytes()
+    assert read_weight_file(path).arrays["a"].read().tolist() == [7, 7, 7]
+    place = whole.index(torch.full((3,), 7.0).numpy().tobytes())
+    path.write_bytes(whole[:place] + b"\1" + whole[place + 1 :])
+    assert torch.load(path, weights_only=True)["a"].tolist() != [7, 7, 7]
+    with pytest.raises(CheckpointError, match="truncated, damaged, or not a PyTorch file; fix: download it again"):
+        read_weight_file(path)
 
 
 def test_damage_of_a_torch_file_never_escapes_as_another_error(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ import pickle
 import stat
 import struct
 import warnings
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,7 @@ _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
 # Errors that torch's reader raises on truncated and damaged files. UnicodeDecodeError is a ValueError.
 _DAMAGE = (
     RuntimeError, ValueError, LookupError, EOFError, AttributeError, AssertionError, TypeError, OSError,
-    OverflowError, MemoryError, struct.error,
+    OverflowError, MemoryError, struct.error, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 TORCH_ENDINGS = (".pth", ".pt", ".bin", ".safetensors")
 _ZIP = b"pk\x03\x04"
@@ -112,8 +114,18 @@ def _read_safetensors(path: Path) -> Any:
         raise CheckpointError(path, f"not a complete .safetensors file: {reason}", "download it again") from None
 
 
+def _check_sums(path: Path) -> None:
+    """Raise ValueError if the bytes of a file in torch's zip format differ from their checksums; torch ignores them."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            # torch packs nothing; a packed file could be far larger than it looks.
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()) or archive.testzip():
+                raise ValueError
+
+
 def _read_pickle(path: Path) -> Any:
     try:
+        _check_sums(path)
         with warnings.catch_warnings():
             # A damaged header looks like an unusual pickle protocol; the error that follows is clearer.
             warnings.simplefilter("ignore", UserWarning)
