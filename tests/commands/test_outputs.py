@@ -60,6 +60,15 @@ def test_evaluate_replaces_a_file_only_with_overwrite(folder: Path, capsys: pyte
     assert "is empty" in refused(capsys, *common, "--out", "")
 
 
+def test_a_prediction_of_bad_images_alone_leaves_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in" / "below").mkdir(parents=True)
+    (tmp_path / "in" / "below" / "bad.png").write_bytes(b"x")
+    model = save_tiny(tmp_path / "model")
+    result = call(capsys, "predict", tmp_path / "in", "--out", tmp_path / "new" / "out", "--model", model)
+    assert result.code == 2
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_failed_evaluation_leaves_no_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "p/p0.png").unlink()
     before = sorted(folder.rglob("*"))

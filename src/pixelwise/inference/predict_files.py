@@ -111,10 +111,6 @@ def predict_files(
     swept: set[Path] = set()
     for job in jobs:
         try:
-            folder = job.mask.parent
-            if folder not in swept:
-                sweep_temporaries(make_folder(folder))
-                swept.add(folder)
             started = time.perf_counter()
             image = read_image(job.source)
             prediction = segmenter.predict(image, probs=outputs.probs, source=job.source, tile=tile)
@@ -122,6 +118,10 @@ def predict_files(
         except InputError as error:
             yield PredictionResult(job, {}, error=error)
             continue
+        folder = job.mask.parent
+        if folder not in swept:
+            sweep_temporaries(make_folder(folder))
+            swept.add(folder)
         # Where the mask cannot be written, the overlay does not stay either.
         files = zip(job.outputs, outputs.files, strict=True)
         write_together((path, partial(file.write, path, prediction)) for path, file in files)
