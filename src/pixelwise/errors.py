@@ -19,9 +19,12 @@ from __future__ import annotations
 import re
 import reprlib
 from collections.abc import Iterable
+from itertools import accumulate
 
 # The longest text of one value in a message.
 MAX_SHOWN = 100
+# The longest text of a list of names, unless its first name is longer.
+MAX_LISTED = 120
 
 
 # Control characters, marks that reorder or hide text, and halves of surrogate pairs.
@@ -71,9 +74,11 @@ def shown(value: object) -> str:
 
 
 def listed(names: Iterable[object], limit: int = 5) -> str:
-    """Return "a, b, c": the first `limit` names, followed by the total number if some are left out."""
+    """Return "a, b, c": the first `limit` names or 120 characters, and the total number if some are left out."""
     words = [cut(name) for name in names]
-    return ", ".join(words[:limit]) + (f", ... ({len(words)} in total)" if len(words) > limit else "")
+    lengths = accumulate(len(word) + 2 for word in words[:limit])
+    num = max(1, sum(length <= MAX_LISTED for length in lengths))
+    return ", ".join(words[:num]) + (f", ... ({len(words)} in total)" if len(words) > num else "")
 
 
 def error_lines(errors: Iterable[PixelwiseError], limit: int = 50) -> list[str]:

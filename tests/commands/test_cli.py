@@ -424,6 +424,19 @@ def test_names_cannot_move_the_cursor(tmp_path: Path, capsys: pytest.CaptureFixt
     assert r"a\x1b[2J\x07.png" in line
 
 
+def test_names_of_files_in_a_table_cannot_move_the_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "in" / "a\x1b[2J.png")
+    (tmp_path / "in" / "b\u202e.png").write_bytes(b"x")
+    os.mkfifo(tmp_path / "in" / "c\x07.png")
+    model = save_tiny(tmp_path / "model")
+    result = call(capsys, "predict", tmp_path / "in", "--out", tmp_path / "out", "--model", model)
+    text = result.out + "\n".join(result.err)
+    assert all(c.isprintable() for line in text.split("\n") for c in line)
+    assert all(name in text for name in (r"a\x1b[2J", r"b\u202e.png", r"c\x07.png: a named pipe"))
+    assert (tmp_path / "out" / "a\x1b[2J.png").is_file()
+
+
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", "gone.png", "--out", "x", "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err

@@ -312,5 +312,7 @@ def test_values_in_messages_are_cut() -> None:
         assert len(shown(value)) <= 100
     assert shown("x" * 200).startswith("'xxx")
     assert listed(["a" * 1000, "b"]) == "a" * 97 + "..., b"
+    assert listed(["a" * 50] * 4) == ", ".join(["a" * 50] * 2) + ", ... (4 in total)"
+    assert listed(["a" * 100] * 4) == "a" * 100 + ", ... (4 in total)"
     assert os_reason(ValueError("two\nlines" + "x" * 10**6)).startswith("two lines")
     assert len(os_reason(ValueError("x" * 10**6))) <= 100

@@ -115,6 +115,23 @@ def test_values_out_of_range_are_named_with_a_fix(tmp_path: Path) -> None:
     assert "classes.yaml: values must be in 0..65535, the range of a 16-bit mask file, got 70000, -1; fix: " in line
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"classes: [a, b]\nignore: [{'x' * 5000}]\n",
+        f"classes: [a, {{name: b, {'x' * 1000}: 1}}]\n",
+        f"classes: [a, {{name: b, color: [{'x' * 5000}]}}]\n",
+        f"classes: [a, b]\n{'x' * 1000}: 1\n",
+        f"classes: [a, b]\nmasks: {'x' * 5000}\n",
+        f"classes: [a, b]\nmasks: color\nignore_colors: [{'x' * 5000}]\n",
+    ],
+)
+def test_what_a_classes_file_says_is_cut_in_errors(tmp_path: Path, text: str) -> None:
+    line = _line(_folder(tmp_path, text), ConfigError)
+    assert "xxx..." in line
+    assert len(line) < 500
+
+
 TWINS = "classes: [{name: a, color: [9, 9, 9]}, {name: b, color: [9, 9, 9]}]\n"
 
 
@@ -255,6 +272,15 @@ def test_a_mask_of_an_image_turned_by_exif_says_so(tmp_path: Path) -> None:
     assert "got 8x10 (height x width); the EXIF orientation 6 of a.png turns it by 90 degrees" in str(caught.value)
     _put(root / "masks/train/a.png", CORNER, exif=exif)
     assert _ids(open_dataset(root).split("train")) == np.rot90(CORNER, -1).tolist()
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a/" + "名" * 99, "a" * 5000])
+def test_a_name_of_a_list_that_no_file_can_have_is_missing(tmp_path: Path, name: str) -> None:
+    _put(tmp_path / "images/a.png")
+    _put(tmp_path / "masks/a.png", CORNER)
+    (tmp_path / "classes.yaml").write_text("classes: [ground, crack]\n")
+    (tmp_path / "train.txt").write_text(name + "\n", encoding="utf-8")
+    assert "2 of the files of 1 pairs are missing" in _line(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -309,7 +309,7 @@ def test_weights_of_another_network_list_what_differs() -> None:
     with pytest.raises(CheckpointError) as caught:
         load_weights(wider, own, "weights")
     missing = sorted(set(wider.state_dict()) - set(own))
-    assert f"{len(missing)} missing ({', '.join(missing[:5])})" in str(caught.value)
+    assert f"{len(missing)} missing ({missing[0]}, {missing[1]}, " in str(caught.value)
     with pytest.raises(CheckpointError, match="unexpected"):
         load_weights(model(), wider.state_dict(), "weights")
 

@@ -272,8 +272,7 @@ class Dataset:
             if repeated:
                 same = [item for item in split.items if item.key == repeated[0]]
                 files = dict.fromkeys(path for item in same for path in (item.image, item.mask) if path is not None)
-                places = ", ".join(map(self._place, files))
-                what = f"split {split.name} names {listed(repeated)} twice ({places})"
+                what = f"split {split.name} names {listed(repeated)} twice ({listed(map(self._place, files))})"
                 found.append(DatasetError(self.root, what, "keep one of each"))
         # Two splits may name one pair.
         pairs = dict.fromkeys((item.image, item.mask) for split in self.splits.values() for item in split.items)
@@ -289,8 +288,10 @@ class Dataset:
             fix = "add the files, or take their partners out of the split"
             near = _near_misses(missing)
             if near:
-                what += "; similar names exist: " + listed(f"{self._place(path)} ({why})" for path, why in near.items())
-                fix = "rename or convert the files, so that image and mask have the same name"
+                what += "; similar names exist: " + listed(
+                    (f"{self._place(p)} ({why})" for p, why in near.items()), limit=2
+                )
+                fix = "rename or convert them: image and mask have one name"
             found.append(DatasetError(self.root, what, fix))
         leaks = []
         for first, second in combinations(self.splits.values(), 2):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..data.dataset import Split
-from ..errors import ImageError, InputError, MaskError
+from ..errors import ImageError, InputError, MaskError, printable
 from ..evaluation.metrics import Scores, confusion_matrix
 from ..inference.label_map import label_map
 from ..models.base import SegmentationModel
@@ -51,7 +51,8 @@ def validate(
             skipped.append(error)
     model.train(was_training)
     if skipped:
-        print(f"warning: validation skipped {len(skipped)} of {len(split)} images: {skipped[0]}", file=sys.stderr)
+        line = f"warning: validation skipped {len(skipped)} of {len(split)} images: {skipped[0]}"
+        print(printable(line), file=sys.stderr)
     if max_over_ranks(int(failure is not None), device):
         raise failure or InputError("training", "another rank has ended", "see its error message")
     if world_size > 1:

@@ -31,7 +31,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
 from ..core import Taxonomy
-from ..errors import CheckpointError, ConfigError, ResourceError, UnknownNameError, cut, os_reason, shown
+from ..errors import CheckpointError, ConfigError, ResourceError, UnknownNameError, cut, listed, os_reason, shown
 from ..files import make_folder, read_json, write_bytes, write_text
 from ..models import MODELS, ModelSpec, SegmentationModel
 from .model_card import render_card
@@ -385,7 +385,8 @@ def check_shapes(own: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[i
             if own[name] != given[name]
         ],
     }
-    found = [f"{len(names)} {kind} ({', '.join(map(cut, names[:5]))})" for kind, names in mismatches.items() if names]
+    num_kinds = sum(map(bool, mismatches.values()))
+    found = [f"{len(n)} {kind} ({listed(n, limit=4 // num_kinds)})" for kind, n in mismatches.items() if n]
     if found:
         what = "does not fit the network: " + "; ".join(found)
         raise CheckpointError(source, what, "use the network that it was saved from")

@@ -5,6 +5,7 @@ Source: Brostow, Fauqueur, Cipolla, "Semantic object classes in video", 2009; gi
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePosixPath
 
 from ...core import Taxonomy
@@ -88,4 +89,4 @@ def _resolve(root: Path, name: str) -> Path:
     suffix.
     """
     path = resolve_inside(root, str(PurePosixPath(*PurePosixPath(name).parts[-2:])))
-    return path if path.is_file() else find_image(path.with_suffix("")) or path
+    return path if os.path.isfile(path) else find_image(path.with_suffix("")) or path

@@ -6,6 +6,7 @@ from inverse detectors", ICCV 2011 (SBD), as PNG in SegmentationClassAug with th
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePosixPath
 
 from ...core import Taxonomy
@@ -65,7 +66,7 @@ class Voc(DatasetFormat):
             raise DatasetError(root, what, "add train.txt and val.txt, one id per line")
         parts = {path.stem: _items(root, path) for path in lists}
         # The test images are a separate archive, which is not needed for training.
-        if not any(item.image.is_file() for item in parts.get("test", [])):
+        if not any(os.path.isfile(item.image) for item in parts.get("test", [])):
             parts.pop("test", None)
         return make_dataset("voc", root, TAXONOMY, parts)
 

@@ -172,7 +172,8 @@ def load_mapped(network: nn.Module, file: WeightFile, mapping: KeyMapping, fix: 
     known = {*moves.values(), *mapping.dropped, *mapping.checks}
 
     def refuse_if_any(problems: dict[str, list[str]]) -> None:
-        found = [f"{len(names)} {problem} ({listed(names)})" for problem, names in problems.items() if names]
+        num_kinds = sum(map(bool, problems.values()))
+        found = [f"{len(n)} {problem} ({listed(n, limit=4 // num_kinds)})" for problem, n in problems.items() if n]
         if found:
             raise CheckpointError(file.path, "does not fit the network: " + "; ".join(found), fix)
 
