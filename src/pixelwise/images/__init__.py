@@ -14,8 +14,8 @@ would not be what the file's author meant: signed integers, 16-bit files that us
 (12-bit data), bands beyond color and alpha, palette indices without a color, and TIFF without all of its strips or
 whose tags the decoders would ignore.
 
-Reading order: `decode` (file to Pillow image), `read` (Pillow image to array), `write`, `listing` (the images of a
-folder).
+Reading order: `headers` (what Pillow does not check), `decode` (file to Pillow image), `read` (Pillow image to array),
+`write`, `listing` (the images of a folder).
 """
 
 from __future__ import annotations

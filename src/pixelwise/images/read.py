@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
 from ..errors import ImageError, MaskError
-from .decode import DECODE_ERRORS, Decoded, decode, decode_bytes, file_kind
+from .decode import Decoded, decode, decode_bytes, file_kind
+from .headers import DECODE_ERRORS
 
 # 16-bit files that use less than a quarter of the range hold the values of a 10-, 12- or 14-bit camera.
 _MIN_16_BIT_TOP = 2**14

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -101,7 +102,8 @@ def find_image(stem: Path) -> Path | None:
     Raises DatasetError if there are several.
     """
     names = [stem.name + spelled for suffix in IMAGE_SUFFIXES for spelled in (suffix, suffix.upper())]
-    found = [path for name in names if (path := stem.with_name(name)).is_file()]
+    # os.path, because Path raises OSError for a name that is too long.
+    found = [path for name in names if os.path.isfile(path := stem.with_name(name))]
     # A file system that does not tell case apart finds one file by two names.
     found = [path for k, path in enumerate(found) if not any(path.samefile(other) for other in found[:k])]
     if len(found) > 1:
