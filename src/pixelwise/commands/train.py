@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -17,10 +17,15 @@ from ..config import Config, parse_overrides, setting_names
 from ..errors import ConfigError, PixelwiseError, listed, printable
 from ..recipes import recipe_file
 from ..setting_value import asks_for_epochs, suggest_setting
+from ..strict_yaml import to_yaml
 from ._console import text
 from ._options import OutPath, Switch
 
-OWN_OPTIONS = ("--out", "--model", "--resume", "--dry-run", "--print-config", "--help", "--debug")
+if TYPE_CHECKING:
+    from ..train.recipe_choice import ChosenRecipe
+
+DEFAULT_BUDGET = "30m"
+OWN_OPTIONS = ("--out", "--model", "--budget", "--resume", "--dry-run", "--print-config", "--help", "--debug")
 
 
 def train(
@@ -29,11 +34,15 @@ def train(
     *overrides: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
     out: OutPath | None = None,
     model: str | None = None,
+    budget: str | None = None,
     resume: Switch = False,
     dry_run: Switch = False,
     print_config: Switch = False,
 ) -> int:
     """Train a network on a folder of images and masks.
+
+    With a dataset folder alone, the recipe chooses itself: network, crop, loss, optimizer and length follow from the
+    images, the masks and the time of a step, each with its reason. Your own options win.
 
     Every setting is an option, --section.option value, such as --train.steps 2000 or --augment.crop "[256, 256]".
     All are listed below; --print-config shows their values for this command line.
@@ -45,7 +54,11 @@ def train(
     out
         Folder of the run: config.yaml, environment.json, metrics.csv, checkpoints, scores.json, samples, report.html.
     model
-        A network of `pixelwise models`; short for --model.name.
+        A network of `pixelwise models`; short for --model.name. Nothing is chosen for it; the settings are the
+        defaults.
+    budget
+        Time of the training, such as 30m or 1h30m: the number of steps follows from the time of a measured step. A
+        dataset folder alone gets 30m.
     resume
         Continue the run in --out from its last saved state, with its settings and the options given here. SOURCE then
         only says where the data is.
@@ -54,16 +67,25 @@ def train(
     print_config
         Print all settings as YAML and stop.
     """
-    config = read_settings(source, overrides, model=model, resumed=out if resume else None)
-    if print_config:
+    resumed = out if resume else None
+    config = read_settings(source, overrides, model=model, resumed=resumed)
+    chooses = Path(source).is_dir() and model is None and "model.name" not in _given(overrides) and not resume
+    if not chooses and budget is None and print_config:
         print(config.to_yaml(), end="")
         return 0
     if not config.data.path:
         raise ConfigError("--data.path", "is not set", "add --data.path FOLDER")
     if out is not None:
         _check_out(out, config, resume=resume)
+    chosen = None
+    if chooses or budget is not None:
+        chosen = _choose(config, _given(overrides), budget, network=chooses, resume=resume)
+        config = chosen.config
+    if print_config:
+        print(config.to_yaml(), end="")
+        return 0
     if dry_run:
-        return _dry_run(config)
+        return _dry_run(config, chosen)
     if out is None:
         raise ConfigError("--out", "is not set", "add --out runs/NAME")
     # Importing Lightning takes seconds: a mistake in the options is reported before it.
@@ -74,12 +96,39 @@ def train(
 
     silence_lightning()
     command = shlex.join(["pixelwise", *sys.argv[1:]])
-    train_network(config, out, resume=resume, command=command)
+    train_network(config, out, resume=resume, command=command, chosen=chosen)
     if process_rank() == 0:
         finished = finish_run(config, out)
         print(f"{finished.checkpoint.name} checkpoint, step {finished.step}: {finished.scores.summary()}")
         print(printable(f"{finished.checkpoint}, report {finished.report}"))
     return 0
+
+
+def _given(overrides: Sequence[str]) -> set[str]:
+    """Return the names `section.option` of the settings on a command line."""
+    changes = parse_overrides(overrides)
+    return {f"{section}.{option}" for section, options in changes.items() for option in options}
+
+
+def _choose(config: Config, given: set[str], budget: str | None, *, network: bool, resume: bool) -> ChosenRecipe:
+    """Return the recipe that the data and the time ask for, and print each choice with its reason."""
+    from ..train.ranks import started_by_torchrun
+    from ..train.recipe_choice import chosen_recipe, duration_text, parse_duration
+
+    if resume:
+        raise ConfigError("--budget", "is for a new run: the steps of a resumed one are known", "set --train.steps")
+    if started_by_torchrun() or config.train.devices * config.train.nodes > 1:
+        fix = "write the choice with --print-config > recipe.yaml, and train that on all ranks"
+        raise ConfigError("--budget" if budget else "train", "a recipe is chosen by one process", fix)
+    if "train.steps" in given and budget is not None:
+        raise ConfigError("--budget", "--train.steps is set as well", "give one of the two")
+    budget_s = None if "train.steps" in given else parse_duration(budget or DEFAULT_BUDGET)
+    chosen = chosen_recipe(config, given, budget_s, network=network)
+    time = "" if budget_s is None else f" and {duration_text(budget_s)}"
+    print(f"chosen for these images{time}; change any of it with --section.option VALUE:", file=sys.stderr)
+    for choice in chosen.choices:
+        print(f"  --{choice.name} {to_yaml(choice.value)}: {choice.reason}", file=sys.stderr)
+    return chosen
 
 
 def _check_out(out: Path, config: Config, *, resume: bool) -> None:
@@ -162,7 +211,7 @@ def _print_differences(saved: Path, config: Config, source: str, of_source: Conf
         print(printable(line), file=sys.stderr)
 
 
-def _dry_run(config: Config) -> int:
+def _dry_run(config: Config, chosen: ChosenRecipe | None) -> int:
     """Read every image and mask of both splits and build the network. Raises InputError if some cannot be used."""
     # What training imports is imported here as well, so that packages that do not fit together are found.
     import lightning  # noqa: F401
@@ -182,7 +231,7 @@ def _dry_run(config: Config) -> int:
     train_split = dataset.split(config.data.train_split, option="--data.train_split")
     val_split = dataset.split(config.data.val_split, option="--data.val_split")
     skip_bad = config.train.on_read_error == "skip"
-    found = check_dataset(dataset, train_split, val_split, skip_bad=skip_bad)
+    found = chosen.found if chosen else check_dataset(dataset, train_split, val_split, skip_bad=skip_bad)
     make_class_weights(config.loss, train_split, skip_bad=skip_bad, found=found)
     model = build_model(config.model, dataset.taxonomy)
     count = sum(p.numel() for p in model.parameters())

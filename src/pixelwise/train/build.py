@@ -1,4 +1,4 @@
-"""The network, the transform and the class weights that a configuration asks for."""
+"""The network, the batches and the class weights that a configuration asks for."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ..core import LowResLogits, Output, Taxonomy
 from ..data.counts import count_pixels
 from ..data.dataset import Inspected, Split
 from ..data.instances import InstanceCrops
+from ..data.loader import AugmentedDataset, ResumableBatchSampler, TrainLoader
 from ..data.transforms import Augment, Transform
 from ..errors import CheckpointError, ConfigError, listed, printable, shown
 from ..models import MODELS, create_model
@@ -260,3 +261,36 @@ def make_class_weights(
         return torch.tensor(scheme, dtype=torch.float32)
     counts = count_pixels(split, skip_bad=skip_bad, found=found)
     return class_weights_from_counts(torch.from_numpy(counts), scheme)
+
+
+def make_loader(
+    config: Config,
+    split: Split,
+    *,
+    step: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    inspected: Sequence[Inspected] | None = None,
+) -> TrainLoader:
+    """Return the augmented batches of a rank that are left after `step` steps; worker processes make them.
+
+    inspected  what `check_dataset` found of the split, to read no mask for its size alone
+    """
+    data, augment, settings = config.data, config.augment, config.train
+    samples = AugmentedDataset(
+        split,
+        training_transform(augment, split.taxonomy.ignore_id),
+        seed=settings.seed,
+        sampling=data.sampling,
+        on_read_error=settings.on_read_error,
+        cache_bytes=data.cache_mib * 2**20 // max(data.workers, 1),
+        classmix_prob=augment.classmix_prob,
+        tile_size=(augment.crop[0], augment.crop[1]) if augment.tiled_crops else None,
+        mask_sizes=None if inspected is None else [found.size for found in inspected],
+        border_weight=config.loss.border_weight,
+        border_sigma=config.loss.border_sigma,
+    )
+    accumulate = config.optimizer.grad_accum_steps
+    start, stop = step * accumulate, settings.steps * accumulate
+    batches = ResumableBatchSampler(start, stop, batch_size=data.batch_size, rank=rank, world_size=world_size)
+    return TrainLoader(samples, batches, data.workers, grad_accum_steps=accumulate)

@@ -89,9 +89,9 @@ class TrainingModule(lightning.LightningModule):
             self._keys_of_step = []
         set_lr(self.optimizer, lr_factor(self.step, self.config.train.steps, self.config.optimizer))
         torch.manual_seed(self._batch_seed(batch_idx))
-        self._set_train_mode()
+        self.set_train_mode()
 
-    def _set_train_mode(self) -> None:
+    def set_train_mode(self) -> None:
         """Put the model into training mode, except for batch norms whose running statistics stay as they are.
 
         Those are the ones that `train.freeze_norm` names, and those of frozen layers: a layer that `train_only` freezes

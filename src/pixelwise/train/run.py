@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning
 import torch
@@ -27,7 +27,7 @@ from ..data import open_dataset
 from ..data.counts import check_dataset
 from ..data.dataset import Dataset, Inspected, Split
 from ..data.groups import training_data
-from ..data.loader import AugmentedDataset, ResumableBatchSampler, TrainLoader
+from ..data.loader import TrainLoader
 from ..errors import CheckpointError, ConfigError, DatasetError, InputError, Interrupted, ResourceError, printable
 from ..evaluation.metrics import Scores
 from ..files import write_text
@@ -35,7 +35,7 @@ from ..inference.device import find_device
 from ..models import MODELS
 from ..weights.checkpoint import check_finite, is_checkpoint, save_checkpoint
 from ..weights.model_card import escape, public_command
-from .build import build_model, make_class_weights, training_transform
+from .build import build_model, make_class_weights, make_loader
 from .callbacks import StopSignals, make_loggers, make_progress_bar
 from .module import TrainingModule
 from .precision import choose_precision
@@ -45,13 +45,19 @@ from .run_folder import RunFolder
 from .state import TrainingProgress, TrainingState, read_newest_state, save_state
 from .validation import validate
 
+if TYPE_CHECKING:
+    from .recipe_choice import ChosenRecipe
 
-def train(config: Config, out: str | Path, *, resume: bool = False, command: str = "") -> Scores | None:
+
+def train(
+    config: Config, out: str | Path, *, resume: bool = False, command: str = "", chosen: ChosenRecipe | None = None
+) -> Scores | None:
     """Train up to step `config.train.steps`; return the scores of the last validation, None if no step was left to do.
 
     out      folder of the run (see `run_folder.py`); of several ranks only the first one writes it
     resume   continue from the newest intact state in `out`, from the start if there is none
     command  what the user typed, for the model card
+    chosen   the recipe that was chosen for the data: kept in the folder; the data have been read for it
     Raises the errors of data and configuration before the first step, and Interrupted (state saved) after a signal.
     """
     settings, skip_bad = config.train, config.train.on_read_error == "skip"
@@ -74,7 +80,7 @@ def train(config: Config, out: str | Path, *, resume: bool = False, command: str
     _require_masks(train_split, val_split)
     inspected: list[Inspected] | None = None
     if is_first_rank and not resume:
-        inspected = check_dataset(dataset, train_split, val_split, skip_bad=skip_bad)
+        inspected = chosen.found if chosen else check_dataset(dataset, train_split, val_split, skip_bad=skip_bad)
 
     lock = folder.opened(resume, data=dataset.root) if is_first_rank else nullcontext()
     with signals.caught(), lock, _denormals_flushed():
@@ -103,12 +109,15 @@ def train(config: Config, out: str | Path, *, resume: bool = False, command: str
             if is_first_rank:
                 folder.truncate_metrics(module.step)
                 write_text(folder.config, config.to_yaml())
+                if chosen and chosen.choices:
+                    write_text(folder.recipe, chosen.to_yaml())
                 folder.write_environment(precision=precision, device=device, skipped_images=module.num_skipped)
             callbacks = [signals, make_progress_bar(module.step, settings.steps), after_step]
             trainer = _make_trainer(
                 config, folder, step=module.step, device=device, precision=precision, callbacks=callbacks
             )
-            loader = _make_loader(config, train_split, trainer, step=module.step, inspected=inspected)
+            ranks = {"rank": trainer.global_rank, "world_size": trainer.world_size}
+            loader = make_loader(config, train_split, step=module.step, inspected=inspected, **ranks)
             if is_first_rank:
                 _print_start(config, train_split, val_split, step=module.step)
             _fit(trainer, module, loader)
@@ -167,31 +176,6 @@ def _denormals_flushed() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(False)
-
-
-def _make_loader(
-    config: Config, split: Split, trainer: lightning.Trainer, *, step: int, inspected: list[Inspected] | None
-) -> TrainLoader:
-    """Return the augmented batches of this rank that are left after `step` steps; worker processes make them."""
-    data, augment, settings = config.data, config.augment, config.train
-    samples = AugmentedDataset(
-        split,
-        training_transform(augment, split.taxonomy.ignore_id),
-        seed=settings.seed,
-        sampling=data.sampling,
-        on_read_error=settings.on_read_error,
-        cache_bytes=data.cache_mib * 2**20 // max(data.workers, 1),
-        classmix_prob=augment.classmix_prob,
-        tile_size=(augment.crop[0], augment.crop[1]) if augment.tiled_crops else None,
-        mask_sizes=None if inspected is None else [found.size for found in inspected],
-        border_weight=config.loss.border_weight,
-        border_sigma=config.loss.border_sigma,
-    )
-    accumulate = config.optimizer.grad_accum_steps
-    start, stop = step * accumulate, settings.steps * accumulate
-    rank, world_size = trainer.global_rank, trainer.world_size
-    batches = ResumableBatchSampler(start, stop, batch_size=data.batch_size, rank=rank, world_size=world_size)
-    return TrainLoader(samples, batches, data.workers, grad_accum_steps=accumulate)
 
 
 def _make_trainer(

@@ -1,6 +1,7 @@
 """The folder of a run: its lock and its files.
 
 config.yaml        the resolved configuration
+recipe.yaml        of a recipe that was chosen for the data: what was chosen, with reasons
 environment.json   versions and hardware; number of images that could not be read
 metrics.csv        one line per logged step and per validation, see `COLUMNS`
 checkpoints/last   the newest weights to predict with, and state.safetensors to resume from
@@ -55,6 +56,7 @@ class RunFolder:
         self.last = self.path / "checkpoints" / "last"
         self.best = self.path / "checkpoints" / "best"
         self.config = self.path / "config.yaml"
+        self.recipe = self.path / "recipe.yaml"
         self.metrics = self.path / "metrics.csv"
         self._log_failed = False
 

@@ -1,0 +1,362 @@
+"""The recipe that `pixelwise train DATA` chooses itself: network, crop, loss, optimizer and length, with reasons.
+
+    look_at         figures of the data, from the pass that every run makes before its first step
+    choose_recipe   settings that follow from the figures, each with its reason
+    measure_step    seconds per step and per validation image, measured on the data with these settings
+    choose_length   number of steps that fit the time
+
+Nothing is tried out: a choice is a rule with its reason beside it, and the user's own settings always win. The rules
+were found on data other than those that the project reports scores of (docs/training.md).
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import time
+from collections.abc import Container, Iterable, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from ..config import Config
+from ..core import size_text
+from ..data import open_dataset
+from ..data.counts import check_dataset
+from ..data.dataset import Inspected, Split
+from ..data.groups import training_data
+from ..errors import ConfigError, ResourceError, shown
+from ..images import read_image
+from ..inference.device import find_device
+from ..inference.label_map import label_map
+from ..strict_yaml import to_yaml
+from ..weights.pretrained import PRETRAINED, find_file
+from .build import build_model, make_class_weights, make_loader
+from .module import TrainingModule
+from .precision import choose_precision
+
+# Masks that are looked at for the thickness of the classes.
+_MAX_MASKS = 24
+# A class of fewer pixels says nothing about thickness.
+_MIN_SHARE = 1e-4
+# Pixels of a crop and images of a batch on a CPU: 321x449, the size of the trial on CamVid, and four of them.
+_CROP_PIXELS = 321 * 449
+_BATCH = 4
+_GPU_BATCH = 16
+# Below this thickness in pixels, a class has less than two positions of a map of stride 4 across.
+_THIN_PX = 8
+_BACKBONE = "efficientnet_lite0"
+_STRIDE = 16
+# Parts of the time: for validations, and for saving, the start and the report.
+_VALIDATION_SHARE, _RESERVE = 0.12, 0.08
+_MIN_STEPS = 20
+# Steps that are timed: until this many or this many seconds.
+_MAX_TIMED_STEPS, _TIMING_S = 12, 20.0
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """Figures of a training split.
+
+    num_images     images that can be read
+    size           median height and width, in pixels
+    shares         share of each class of all labeled pixels, by name
+    thickness      mean width of each class in pixels, by name; classes that hardly occur are left out
+    is_gray        whether no image has a color
+    """
+
+    num_images: int
+    size: tuple[int, int]
+    shares: dict[str, float]
+    thickness: dict[str, float]
+    is_gray: bool
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One chosen setting: `section.option`, its value, and why."""
+
+    name: str
+    value: Any
+    reason: str
+
+
+def look_at(split: Split, found: Sequence[Inspected]) -> DataFacts:
+    """Return the figures of a split. The first 24 masks and images, evenly spread, are read once more."""
+    usable = [inspected for inspected in found if inspected.error is None and inspected.size is not None]
+    sizes = [inspected.size for inspected in usable if inspected.size is not None]
+    heights, widths = zip(*sizes, strict=True)
+    taxonomy = split.taxonomy
+    pixels = np.zeros(taxonomy.num_classes, np.int64)
+    for inspected in usable:
+        for class_id, count in inspected.pixels.items():
+            if class_id != taxonomy.ignore_id:
+                pixels[class_id] += count
+    shares = pixels / max(pixels.sum(), 1)
+    step = max(1, len(usable) // _MAX_MASKS)
+    # Per class: sum over its pixels of the distance to the nearest other class, and their number.
+    distances, counts = np.zeros(taxonomy.num_classes), np.zeros(taxonomy.num_classes)
+    is_gray = True
+    by_item = {item: index for index, item in enumerate(split.items)}
+    for inspected in usable[::step][:_MAX_MASKS]:
+        sample = split[by_item[inspected.item]]
+        assert sample.mask is not None, "only items with a mask have a size"
+        is_gray = is_gray and bool((sample.image == sample.image[..., :1]).all())
+        for class_id in inspected.pixels:
+            if class_id != taxonomy.ignore_id:
+                is_class = sample.mask == class_id
+                distances[class_id] += cv2.distanceTransform(is_class.astype(np.uint8), cv2.DIST_L2, 3)[is_class].sum()
+                counts[class_id] += is_class.sum()
+    # In a strip of width w, the mean distance to its edge is w / 4.
+    thickness = {
+        name: float(4 * distances[k] / counts[k])
+        for k, name in enumerate(taxonomy.names)
+        if counts[k] and shares[k] >= _MIN_SHARE
+    }
+    size = int(np.median(heights)), int(np.median(widths))
+    return DataFacts(len(usable), size, dict(zip(taxonomy.names, shares.tolist(), strict=True)), thickness, is_gray)
+
+
+def choose_recipe(facts: DataFacts, device: str, *, pretrained: str | None) -> list[Choice]:
+    """Return the settings that follow from the data and the device.
+
+    device      "cpu" or "cuda"
+    pretrained  name of the pretrained backbone that is installed, None if none is
+    """
+    thin_class, thin = min(facts.thickness.items(), key=lambda entry: entry[1], default=("", math.inf))
+    rare_class, rare = min(((n, s) for n, s in facts.shares.items() if s), key=lambda entry: entry[1])
+    crop = [_crop_side(side, limit) for side, limit in zip(facts.size, _crop_limits(facts.size), strict=True)]
+    batch = _GPU_BATCH if device == "cuda" else max(2, min(16, round(_BATCH * _CROP_PIXELS / (crop[0] * crop[1]))))
+    if pretrained:
+        choices = [
+            Choice("model.name", f"compact_{pretrained}", "few operations per pixel, so that it learns on a CPU"),
+            Choice("model.init_from", pretrained, "learns ten times as fast as from scratch"),
+            Choice("optimizer.backbone_lr_factor", 0.3, "the backbone only adapts; everything else is fresh"),
+            Choice("train.freeze_norm", "backbone", "its statistics are better than those of a small batch"),
+        ]
+        if thin < _THIN_PX:
+            fine = f"logits at stride 2: {thin_class} is {thin:.0f} pixels wide on average"
+            choices.append(Choice("model.options", {"decoder_channels": [96, 64, 32]}, fine))
+        else:
+            choices.append(Choice("model.freeze_stride", 2, "edges need no adaptation; faster steps"))
+    else:
+        reason = "few operations per pixel; a pretrained backbone would do better: pip install 'pixelwise[pretrained]'"
+        choices = [Choice("model.name", "compact", reason)]
+    sizes = f"images of {size_text(facts.size)} (median)"
+    choices += [
+        Choice("augment.crop", crop, f"{sizes}; sides of {_STRIDE}n + 1, on the grid of every map"),
+        Choice("data.batch_size", batch, f"{batch * crop[0] * crop[1] / 1e6:.1f} megapixels per step"),
+        Choice("augment.scale", [0.6, 1.9], "objects at a third to three times of their relative size"),
+        Choice("augment.flip", 0.5, "mirrored scenes are as likely"),
+        Choice("augment.brightness", 0.3, "other light"),
+        Choice("augment.contrast", 0.3, "other light"),
+        Choice("augment.gamma", 0.3, "other light"),
+    ]
+    if not facts.is_gray:
+        choices.append(Choice("augment.saturation", 0.4, "other cameras"))
+    if rare < 0.02:
+        reason = f"{rare_class} covers {rare:.2%} of the pixels"
+        choices.append(
+            Choice("augment.class_balanced_prob", 0.3, f"{reason}: a third of the crops show a random class")
+        )
+    if rare < 0.2:
+        choices.append(Choice("loss.class_weights", "log", f"{rare_class} covers {rare:.1%} of the pixels"))
+    choices += [
+        Choice("loss.lovasz", 0.5, "optimizes the IoU, which is scored, besides the cross entropy"),
+        Choice("loss.lovasz_pixels", 32768, "a sample is enough, and sorting it is fast"),
+        Choice("optimizer.name", "adamw", "needs no tuning of the learning rate for each part"),
+        Choice("optimizer.lr", 0.001, "found on CamVid"),
+        Choice("optimizer.weight_decay", 0.01, "AdamW's default"),
+        Choice("optimizer.clip_norm", 5.0, "against single bad batches"),
+    ]
+    return choices
+
+
+def _crop_limits(size: tuple[int, int]) -> tuple[int, int]:
+    """Return the largest sides of a crop of the shape of the images and at most `_CROP_PIXELS` pixels."""
+    factor = min(1.0, math.sqrt(_CROP_PIXELS / (size[0] * size[1])))
+    return math.ceil(size[0] * factor), math.ceil(size[1] * factor)
+
+
+def _crop_side(side: int, limit: int) -> int:
+    """Return the side 16n + 1 next to `limit`; at least that of the image if the image is smaller."""
+    if limit >= side:
+        return _STRIDE * math.ceil((side - 1) / _STRIDE) + 1
+    return _STRIDE * max(2, round((limit - 1) / _STRIDE)) + 1
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of one optimizer step, and of predicting one validation image of median size."""
+
+    step_s: float
+    image_s: float
+
+
+def measure_step(config: Config, train_split: Split, val_split: Split, found: Sequence[Inspected]) -> Measured:
+    """Train a few steps that are thrown away and predict one validation image, with the settings of `config`."""
+    device = find_device(config.train.device, "--train.device")
+    precision = choose_precision(config.train.precision, device.type)
+    with redirect_stdout(io.StringIO()):
+        model = build_model(config.model, train_split.taxonomy)
+    ignore_id = train_split.taxonomy.ignore_id
+    class_weights = make_class_weights(config.loss, train_split, skip_bad=True, found=found)
+    module = TrainingModule(model, config, ignore_id, class_weights=class_weights, device=device.type).to(device)
+    timed = config.updated({"train": {"steps": _MAX_TIMED_STEPS}, "optimizer": {"warmup_steps": 0}})
+    loader = make_loader(timed, train_split, inspected=found)
+    times: list[float] = []
+    started = time.monotonic()
+    try:
+        for batch in loader:
+            module.set_train_mode()
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                output = module.forward_model(batch.images.to(device).contiguous(memory_format=module.memory_format))
+                loss = module.loss(output, batch.masks.to(device), batch.pixel_weights, seed=0)
+            loss.backward()
+            module.optimizer.step()
+            module.optimizer.zero_grad()
+            loss.item()  # waits for a GPU
+            times.append(time.monotonic())
+            if len(times) > 2 and times[-1] - started > _TIMING_S:
+                break
+    finally:
+        loader.close()
+    intervals = np.diff([started, *times])
+    # The first steps choose kernels and fill caches.
+    step_s = float(np.median(intervals[len(intervals) // 3 :]))
+    median = sorted(val_split.items, key=lambda item: item.image.stat().st_size)[len(val_split) // 2]
+    image = read_image(median.image)
+    image_times = []
+    for _ in range(2):
+        image_started = time.monotonic()
+        label_map(model.eval(), image, device, source=median.image)
+        image_times.append(time.monotonic() - image_started)
+    return Measured(step_s, min(image_times))
+
+
+def choose_length(budget_s: float, measured: Measured, num_val: int) -> list[Choice]:
+    """Return the number of steps that fit into a time, and how often to validate and save.
+
+    budget_s  seconds from the first step to the report
+    num_val   number of validation images
+    Raises ConfigError if the time is too short for a training.
+    """
+    val_s = num_val * measured.image_s
+    validations = max(1, min(8, int(_VALIDATION_SHARE * budget_s / val_s)))
+    # The report scores the best checkpoint once more.
+    steps = int((budget_s * (1 - _RESERVE) - (validations + 1) * val_s) / measured.step_s)
+    if steps < _MIN_STEPS:
+        needed = (_MIN_STEPS * measured.step_s + 2 * val_s) / (1 - _RESERVE)
+        what = f"expected at least {duration_text(needed)} for {_MIN_STEPS} steps of {measured.step_s:.1f} s"
+        what += f" and {num_val} validation images of {measured.image_s:.1f} s, got {duration_text(budget_s)}"
+        raise ConfigError("--budget", what, "give more time, or a smaller --augment.crop or --data.batch_size")
+    every = math.ceil(steps / validations)
+    return [
+        Choice("train.steps", steps, f"{measured.step_s:.2f} s per step were measured: {duration_text(budget_s)}"),
+        Choice("train.validate_every", every, f"{num_val} images take {val_s:.0f} s; the best checkpoint is kept"),
+        Choice("train.save_every", max(1, min(every, round(60 / measured.step_s))), "about once per minute"),
+        *choose_schedule(steps),
+    ]
+
+
+def choose_schedule(steps: int) -> list[Choice]:
+    """Return the settings that depend on the number of steps alone."""
+    ema = round(1 - 1 / max(10, min(500, steps / 25)), 4)
+    return [
+        Choice("train.log_every", max(1, min(20, steps // 50)), "fifty points or more in the curve"),
+        Choice("optimizer.warmup_steps", min(50, steps // 20), "a twentieth of the steps, at most 50"),
+        Choice("train.ema", ema, "the mean over about a twenty-fifth of the steps"),
+    ]
+
+
+@dataclass(frozen=True)
+class ChosenRecipe:
+    """A configuration, what was chosen in it, and what `check_dataset` found of the training split."""
+
+    config: Config
+    choices: tuple[Choice, ...]
+    found: list[Inspected]
+
+    def to_yaml(self) -> str:
+        """Return the choices as a recipe: YAML with each setting after its reason."""
+        sections: dict[str, list[str]] = {"data": [f"  path: {to_yaml(self.config.data.path)}"]}
+        for choice in self.choices:
+            section, _, option = choice.name.partition(".")
+            sections.setdefault(section, []).extend([f"  # {choice.reason}", f"  {option}: {to_yaml(choice.value)}"])
+        lines = ["# Chosen by `pixelwise train`; edit it and run `pixelwise train recipe.yaml --out FOLDER`."]
+        for section, rows in sections.items():
+            lines += [f"{section}:", *rows]
+        return "\n".join(lines) + "\n"
+
+
+def chosen_recipe(config: Config, given: Container[str], budget_s: float | None, *, network: bool) -> ChosenRecipe:
+    """Read the data once, choose the settings that are not given, and measure a step if the steps are among them.
+
+    config    the settings so far, with the path of the data
+    given     names `section.option` that the user has set: they are kept
+    budget_s  seconds of the training, None to keep the number of steps
+    network   whether network, crop, loss and optimizer are chosen as well
+    Raises the errors of data and settings, before anything is written.
+    """
+    data = training_data(open_dataset(config.data.path, config.data.format), config.data)
+    train_split, val_split = (data.dataset.split(name) for name in (config.data.train_split, config.data.val_split))
+    found = check_dataset(data.dataset, train_split, val_split, skip_bad=config.train.on_read_error == "skip")
+    choices: list[Choice] = []
+
+    def choose(more: Iterable[Choice]) -> None:
+        nonlocal config
+        kept = [choice for choice in more if choice.name not in given]
+        config = config.updated(as_changes(kept))
+        choices.extend(kept)
+
+    if network:
+        device = find_device(config.train.device, "--train.device").type
+        pretrained: str | None = _BACKBONE
+        try:
+            find_file(PRETRAINED[_BACKBONE])
+        except ResourceError:
+            # Not installed; another file than the published one is an error.
+            pretrained = None
+        choose(choose_recipe(look_at(train_split, found), device, pretrained=pretrained))
+    if budget_s is not None:
+        measured = measure_step(config, train_split, val_split, found)
+        choose(choose_length(budget_s, measured, len(val_split)))
+    elif network:
+        choose(choose_schedule(config.train.steps))
+    return ChosenRecipe(config, tuple(choices), found)
+
+
+def as_changes(choices: Iterable[Choice]) -> dict[str, dict[str, Any]]:
+    """Return choices as nested settings, for `Config.updated`."""
+    changes: dict[str, dict[str, Any]] = {}
+    for choice in choices:
+        section, _, option = choice.name.partition(".")
+        changes.setdefault(section, {})[option] = choice.value
+    return changes
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of a duration such as 90s, 30m, 1h30m. Raises ConfigError."""
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text.strip())
+    if not match or not any(match.groups()):
+        raise ConfigError(
+            "--budget", f"expected a time such as 90s, 30m or 1h30m, got {shown(text)}", "write --budget 30m"
+        )
+    hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    total = hours * 3600 + minutes * 60 + seconds
+    if total == 0:
+        raise ConfigError("--budget", f"must be above 0, got {shown(text)}", "write --budget 30m")
+    return float(total)
+
+
+def duration_text(seconds: float) -> str:
+    """Return seconds as "45 s", "30 min" or "1 h 30 min"."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
