@@ -233,7 +233,7 @@ def test_every_option_takes_a_value_or_refuses_it_in_one_line(bad: str, capsys: 
     """Exit 0, or exit 2 and one line that names the option; text options take every value as typed."""
     for section, option, default in Config().items():
         name = f"{section}.{option.name}"
-        result = call(capsys, "train", DATA / "camvid", "--print-config", f"--{name}", bad)
+        result = call(capsys, "train", DATA / "camvid", "--model.name", "compact", "--print-config", f"--{name}", bad)
         if result.code == 0:
             assert not isinstance(default, float | int) or bad == "-1", f"--{name} {bad} was taken"
             assert not isinstance(default, str) or yaml.safe_load(result.out)[section][option.name] == bad
@@ -251,7 +251,8 @@ def test_printed_configuration_fed_back_is_the_same_run(tmp_path: Path, capsys: 
         "--model.options",
         "{width_mult: 0.5, a: [1, {b: 'x: # y'}]}",
     )
-    printed = call(capsys, "train", DATA / "camvid", "--print-config", *changes, "--loss.class_weights", "[1, 2.5]").out
+    changes = ("--model", "compact", *changes, "--loss.class_weights", "[1, 2.5]")
+    printed = call(capsys, "train", DATA / "camvid", "--print-config", *changes).out
     (tmp_path / "c.yaml").write_text(printed, encoding="utf-8")
     assert call(capsys, "train", tmp_path / "c.yaml", "--print-config").out == printed
     config = Config.from_yaml(tmp_path / "c.yaml")

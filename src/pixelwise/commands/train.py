@@ -77,6 +77,8 @@ def train(
         raise ConfigError("--data.path", "is not set", "add --data.path FOLDER")
     if out is not None:
         _check_out(out, config, resume=resume)
+    elif not (print_config or dry_run):
+        raise ConfigError("--out", "is not set", "add --out runs/NAME")
     chosen = None
     if chooses or budget is not None:
         chosen = _choose(config, _given(overrides), budget, network=chooses, resume=resume)
@@ -86,8 +88,7 @@ def train(
         return 0
     if dry_run:
         return _dry_run(config, chosen)
-    if out is None:
-        raise ConfigError("--out", "is not set", "add --out runs/NAME")
+    assert out is not None, "checked above"
     # Importing Lightning takes seconds: a mistake in the options is reported before it.
     from ..train.callbacks import silence_lightning
     from ..train.finish import finish_run
