@@ -251,8 +251,8 @@ def test_printed_configuration_fed_back_is_the_same_run(tmp_path: Path, capsys: 
         "--model.options",
         "{width_mult: 0.5, a: [1, {b: 'x: # y'}]}",
     )
-    changes = ("--model", "compact", *changes, "--loss.class_weights", "[1, 2.5]")
-    printed = call(capsys, "train", DATA / "camvid", "--print-config", *changes).out
+    named = ("--model", "compact", "--loss.class_weights", "[1, 2.5]")
+    printed = call(capsys, "train", DATA / "camvid", "--print-config", *changes, *named).out
     (tmp_path / "c.yaml").write_text(printed, encoding="utf-8")
     assert call(capsys, "train", tmp_path / "c.yaml", "--print-config").out == printed
     config = Config.from_yaml(tmp_path / "c.yaml")
