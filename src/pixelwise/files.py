@@ -307,3 +307,15 @@ def process_is_alive(pid: int) -> bool:
     except OSError:
         return True
     return True
+
+
+def process_activity(pid: int) -> tuple[str, int] | None:
+    """Return a process's state as Linux names it ("T" if a signal has stopped it) and its CPU time in clock ticks.
+
+    None if there is no such process, and on other systems.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return fields[0].upper(), int(fields[11]) + int(fields[12])

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,7 +38,7 @@ from pixelwise.data.loader import (
 )
 from pixelwise.data.transforms import XY, Augment
 from pixelwise.data.windows import window_centers, window_starts
-from pixelwise.errors import DatasetError, ImageError, InputError
+from pixelwise.errors import DatasetError, ImageError, InputError, ResourceError
 
 STRONG = AugmentConfig(crop=[16, 20], rotate=20, brightness=0.3, hue=20, class_balanced_prob=0.5, context_px=6)
 
@@ -305,18 +305,67 @@ def test_a_reader_leaves_the_groups_signals_to_its_parent() -> None:
     os.close(writing)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="stops as POSIX knows them")
-def test_a_stuck_worker_is_killed() -> None:
-    loader = TrainLoader(AugmentedDataset(Numbers(50), keep, seed=0), ResumableBatchSampler(0, 50, batch_size=1), 1)
+def first_batch(loader: TrainLoader) -> tuple[Iterator[Batch], list[Any]]:
+    """The batches after the first one, and the workers; those of other loaders may still live."""
+    before = multiprocessing.active_children()
     batches = iter(loader)
     next(batches)
-    workers = multiprocessing.active_children()
+    workers = [worker for worker in multiprocessing.active_children() if worker not in before]
     assert workers
-    for worker in workers:
-        os.kill(worker.pid or 0, signal.SIGSTOP)
+    return batches, workers
+
+
+class Stuck(Numbers):
+    """A split whose second image is never read to its end."""
+
+    def __getitem__(self, index: Any) -> Any:
+        if self.reads:
+            time.sleep(10**6)
+        return super().__getitem__(index)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="kills as POSIX knows them")
+def test_a_stuck_worker_is_killed() -> None:
+    loader = TrainLoader(AugmentedDataset(Stuck(50), keep, seed=0), ResumableBatchSampler(0, 50, batch_size=1), 1)
+    batches, workers = first_batch(loader)
     loader.close()
     for worker in workers:
         worker.join(10)
         assert worker.exitcode == -signal.SIGKILL
     assert next(batches, None) is None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(sys.platform == "win32", reason="stops as POSIX knows them")
+def test_stopped_workers_never_keep_the_loader_from_closing() -> None:
+    """Wherever they are stopped: a worker takes the lock of the event that ends it at every batch."""
+    chance = random.Random(0)
+    for _ in range(20):
+        loader = TrainLoader(
+            AugmentedDataset(Numbers(50), keep, seed=0), ResumableBatchSampler(0, 10**5, batch_size=1), 1
+        )
+        batches, workers = first_batch(loader)
+        for _ in range(chance.randrange(30)):
+            next(batches)
+        for worker in workers:
+            os.kill(worker.pid or 0, signal.SIGSTOP)
+        started = time.monotonic()
+        loader.close()
+        assert time.monotonic() - started < 60
+        assert not any(worker.is_alive() for worker in workers)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells that a process is stopped")
+def test_a_worker_that_stays_stopped_ends_the_wait() -> None:
+    loader = TrainLoader(AugmentedDataset(Numbers(50), keep, seed=0), ResumableBatchSampler(0, 10**5, batch_size=1), 1)
+    batches, workers = first_batch(loader)
+    for worker in workers:
+        os.kill(worker.pid or 0, signal.SIGSTOP)
+    started = time.monotonic()
+    with pytest.raises(ResourceError, match="a DataLoader worker was stopped for 30 seconds"):
+        list(batches)
+    assert 25 < time.monotonic() - started < 60
+    loader.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import json
 import os
@@ -23,8 +24,10 @@ def child(order):
         os.dup2(out, number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.argv = ["pixelwise", *order["argv"]]
+    os.environ.update(order["environment"])
     code = 99
     try:
+        exec(order["before"], {})
         code = pixelwise.cli.main(order["argv"])
     except BaseException:
         traceback.print_exc()
@@ -80,10 +83,15 @@ def poll(condition: Callable[[], bool], otherwise: str, seconds: float = 15) -> 
         time.sleep(0.002)
 
 
-def start(*argv: object, output: Path) -> Forked:
-    """Start `pixelwise ARGV`; its streams go to the file `output`."""
+def start(*argv: object, output: Path, environment: dict[str, str] | None = None, before: str = "") -> Forked:
+    """Start `pixelwise ARGV`; its streams go to the file `output`.
+
+    environment  variables that it has besides those of this process
+    before       Python code that it runs first
+    """
     server = _server()
-    pid = int(_ask(server, {"argv": [str(word) for word in argv], "output": str(output)}))
+    order = {"argv": [str(word) for word in argv], "output": str(output)}
+    pid = int(_ask(server, {**order, "environment": environment or {}, "before": before}))
     return Forked(pid, output, server)
 
 
@@ -111,7 +119,14 @@ def _server() -> subprocess.Popen[str]:
     )
     assert server.stdout is not None
     assert server.stdout.readline() == "ready\n"
+    atexit.register(_stop, server)
     return server
+
+
+def _stop(server: subprocess.Popen[str]) -> None:
+    """End the server; its commands end by themselves."""
+    with server:
+        server.kill()
 
 
 def _ask(server: subprocess.Popen[str], order: dict[str, object]) -> str:

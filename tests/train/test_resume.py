@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from helpers import forked_cli
+from helpers.same_run import assert_same_run
 from helpers.tiny_data import TINY_COMPACT, TINY_FCN, tiny_config, write_dataset
-from pixelwise.train.run_folder import COLUMNS
-from pixelwise.train.state import read_state
 from pixelwise.weights.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills as POSIX knows them")
@@ -78,25 +76,6 @@ class Runs:
 
 def all_gone(processes: list[int]) -> bool:
     return all(map(forked_cli.is_gone, processes))
-
-
-def metrics(run: Path) -> list[list[str]]:
-    lines = (run / "metrics.csv").read_text().splitlines()
-    assert lines[0] == ",".join(COLUMNS)
-    return [line.split(",")[:-1] for line in lines]
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    """Weights, the training state, and every logged number, bit for bit; only seconds may differ."""
-    for name in ("last", "best"):
-        weights = Path("checkpoints") / name / "model.safetensors"
-        assert (one / weights).read_bytes() == (other / weights).read_bytes(), name
-    first, second = (read_state(run / "checkpoints" / "last" / "state.safetensors") for run in (one, other))
-    assert first.progress == second.progress
-    assert first.tensors.keys() == second.tensors.keys()
-    assert any(name.startswith("optimizer.") for name in first.tensors)
-    assert all(torch.equal(tensor, second.tensors[name]) for name, tensor in first.tensors.items())
-    assert metrics(one) == metrics(other)
 
 
 def kill_often(runs: Runs, name: str, kills: int, steps: int) -> int:

@@ -12,9 +12,11 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
@@ -25,12 +27,20 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..core import Batch, Sample
 from ..errors import DatasetError, InputError, PixelwiseError, ResourceError, cut, os_reason
+from ..files import process_activity
 from .border_weights import border_weights, label_instances
 from .dataset import Split
 from .mix import Pair, paste_classes
 from .transforms import XY, Transform
 from .windows import window_centers
 
+SECONDS_STOPPED = 30
+"""A worker that a signal has stopped for so long ends the run; other silence is worth a warning."""
+SECONDS_IDLE = 600
+"""Workers that used no CPU time for so long, although a batch is due, wait for something that does not come."""
+_SECONDS_PER_LOOK = 5
+# torch waits up to 10 seconds for each worker, of which several may be stuck.
+_SECONDS_TO_CLOSE = 15
 # Streams of random numbers, so that the order of images and their augmentation never share draws.
 _ORDER, _AUGMENT = 0, 1
 
@@ -203,6 +213,7 @@ class TrainLoader:
     ) -> None:
         self.grad_accum_steps = grad_accum_steps
         self._running: Iterator[Any] | None = None
+        self._waits, self._stalled, self._closed = False, "", threading.Event()
         if workers:
             _shorten_socket_folder()
         self._batches: DataLoader[Any] = DataLoader(
@@ -221,9 +232,12 @@ class TrainLoader:
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches; raise the PixelwiseError of a sample when it is the turn of its optimizer step."""
         running = self._running = iter(self._batches)
+        workers = list(getattr(running, "_workers", []))
+        if workers:
+            threading.Thread(target=self._watch_workers, args=(workers,), daemon=True).start()
         while self._running is running:
             step: list[Batch] = []
-            for batch in islice(running, self.grad_accum_steps):
+            for batch in islice(iter(partial(self._next, running), None), self.grad_accum_steps):
                 if isinstance(batch, PixelwiseError):
                     raise batch
                 step.append(batch)
@@ -233,16 +247,68 @@ class TrainLoader:
                 step[0] = step[0]._replace(step_labels=tuple((batch.masks, batch.pixel_weights) for batch in step))
             yield from step
 
+    def _next(self, running: Iterator[Any]) -> Any:
+        """Return the next batch, None after the last. Raises ResourceError if a worker was stopped for too long."""
+        self._waits = True
+        try:
+            return next(running, None)
+        except (RuntimeError, EOFError, OSError) as error:
+            if self._stalled:
+                fix = "check the disk of the data; go on with --resume"
+                raise ResourceError("training", f"a DataLoader worker {self._stalled}, and was killed", fix) from error
+            raise
+        finally:
+            self._waits = False
+
+    def _watch_workers(self, workers: Sequence[Any]) -> None:
+        """Kill a worker that stays stopped, or that does nothing for long, while a batch is waited for.
+
+        Slow workers are waited for, with a warning. This is the body of a thread: the main thread may be blocked in a
+        read from the worker, which ends when the worker does.
+        """
+        waited, stopped, idle, last_ticks = 0, 0, 0, -1
+        while not self._closed.wait(_SECONDS_PER_LOOK):
+            found = {worker.pid: process_activity(worker.pid) for worker in workers}
+            ticks = sum(activity[1] for activity in found.values() if activity is not None)
+            waited = waited + 1 if self._waits else 0
+            stopped = (
+                stopped + 1 if waited and any(activity and activity[0] == "T" for activity in found.values()) else 0
+            )
+            idle = idle + 1 if waited and all(found.values()) and ticks == last_ticks else 0
+            last_ticks = ticks
+            if waited * _SECONDS_PER_LOOK == SECONDS_STOPPED and not stopped:
+                what = f"the DataLoader workers have sent no batch for {SECONDS_STOPPED} seconds; waiting"
+                print(f"warning: training: {what}", file=sys.stderr, flush=True)
+            if stopped * _SECONDS_PER_LOOK >= SECONDS_STOPPED:
+                self._stalled = f"was stopped for {SECONDS_STOPPED} seconds"
+            elif idle * _SECONDS_PER_LOOK >= SECONDS_IDLE:
+                self._stalled = f"did nothing for {SECONDS_IDLE // 60} minutes"
+            if self._stalled:
+                for worker in workers:
+                    worker.kill()
+                return
+
     def close(self) -> None:
         """End the workers, even if a traceback still holds torch's iterator; kill a worker that is stuck in a read."""
         running, self._running = self._running, None
+        self._closed.set()
         workers = getattr(running, "_workers", [])
-        if workers:
-            # torch has no public method for it; dropping the last reference would do the same.
-            running._shutdown_workers()  # type: ignore[union-attr]
+        if not workers:
+            return
         for worker in workers:
-            if worker.is_alive():
+            # A stopped worker may hold the lock of the event that tells workers to end.
+            if worker.is_alive() and hasattr(signal, "SIGCONT"):
+                os.kill(worker.pid, signal.SIGCONT)
+        # torch has no public method for it; dropping the last reference would do the same. A worker that was killed
+        # may hold the lock for ever, so the method gets a thread and a limit.
+        closing = threading.Thread(target=running._shutdown_workers, daemon=True)  # type: ignore[union-attr]
+        closing.start()
+        closing.join(_SECONDS_TO_CLOSE)
+        for worker in workers:
+            # torch raises a RuntimeError in this thread for a worker that ends so before the method has returned.
+            with suppress(RuntimeError):
                 worker.kill()
+                worker.join()
 
 
 def _shorten_socket_folder() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +11,13 @@ from ..config import TrainConfig
 from ..errors import ConfigError, ResourceError
 
 # Set to the id of the process that starts the other ranks by itself, so that they know their launch from left-overs.
-_LAUNCHER = "PIXELWISE_LAUNCHER_PID"
-# The variables of the launchers torchrun and Lightning, which some job systems set as well.
-_LAUNCH_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE")
+LAUNCHER = "PIXELWISE_LAUNCHER_PID"
+# The variables of launchers such as torchrun, which some job systems set as well.
+LAUNCH_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE")
 
 
 def process_rank() -> int:
-    """Return the rank that torchrun, or Lightning's launcher, set in the environment; 0 without a launcher."""
+    """Return the rank that the launcher set in the environment; 0 without a launcher."""
     return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
 
 
@@ -27,6 +25,11 @@ def started_by_torchrun() -> bool:
     """Return whether torchrun started this process."""
     names = ("TORCHELASTIC_RUN_ID", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
     return all(name in os.environ for name in names)
+
+
+def started_by_launcher() -> bool:
+    """Return whether another process, torchrun or the first rank, started this one as one of several ranks."""
+    return started_by_torchrun() or os.environ.get(LAUNCHER) == str(os.getppid())
 
 
 def check_launch(settings: TrainConfig, device: str) -> None:
@@ -44,18 +47,18 @@ def check_launch(settings: TrainConfig, device: str) -> None:
             )
             fix = f"add --train.devices {here} --train.nodes {max(started // here, 1)}"
             raise ConfigError("--train.devices", what, fix)
-    elif os.environ.get(_LAUNCHER) != str(os.getppid()):
+    elif not started_by_launcher():
         torchrun = f"torchrun --nnodes {settings.nodes} --nproc_per_node {settings.devices} -m pixelwise train ..."
         if settings.nodes > 1:
             what = f"expected {settings.nodes} nodes, but no launcher started the others"
             raise ConfigError("--train.nodes", what, torchrun)
         # One process alone may carry variables that say the same; with several devices, Lightning would wait for ranks.
         alone = {"WORLD_SIZE": "1"} if world_size == 1 else {}
-        for name in _LAUNCH_VARIABLES:
+        for name in LAUNCH_VARIABLES:
             value = os.environ.get(name, "")
             if value and (world_size > 1 or value != alone.get(name, "0")):
                 what = f"the variable is {value[:20]!r}, but torchrun did not start this process"
-                raise ConfigError(name, what, f"`unset {' '.join(_LAUNCH_VARIABLES)}`, or start with `{torchrun}`")
+                raise ConfigError(name, what, f"`unset {' '.join(LAUNCH_VARIABLES)}`, or start with `{torchrun}`")
         tasks = os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get("SLURM_NTASKS") or "1"
         if world_size > 1 and "SLURM_PROCID" in os.environ and tasks != "1":
             what = f"expected one SLURM task, which starts the {world_size} ranks by itself, got {tasks[:20]}"
@@ -67,26 +70,22 @@ def check_launch(settings: TrainConfig, device: str) -> None:
         raise ResourceError("--train.devices", what, "ask for fewer, or set --train.device cpu")
 
 
-@contextmanager
-def launch_noted() -> Iterator[None]:
-    """Tell the processes that Lightning starts inside the block who started them; restore the environment after it."""
-    names = (_LAUNCHER, *_LAUNCH_VARIABLES, "MASTER_ADDR", "MASTER_PORT")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ[_LAUNCHER] = str(os.getpid())
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
 def is_distributed() -> bool:
     """Return whether several ranks are running together."""
     distributed = torch.distributed
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def is_rank_error(error: BaseException) -> bool:
+    """Return whether an error of torch says that the connection to another rank has failed."""
+    words = ("closed by peer", "reset by peer", "Broken pipe", "connectFullMesh", "gloo", "NCCL")
+    return isinstance(error, torch.distributed.DistError) or any(word in str(error) for word in words)
+
+
+def end_group() -> None:
+    """Close the connections to the other ranks, so that their collective operations fail instead of waiting."""
+    if is_distributed() and torch.distributed.get_backend() == "gloo":
+        torch.distributed.destroy_process_group()
 
 
 def mean_over_ranks(value: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import DDPStrategy
 
 from ..config import Config
 from ..core import Batch
@@ -39,11 +41,12 @@ from .build import build_model, make_class_weights, make_loader
 from .callbacks import StopSignals, make_loggers, make_progress_bar
 from .module import TrainingModule
 from .precision import choose_precision
-from .ranks import check_launch, launch_noted, process_rank, started_by_torchrun
+from .ranks import check_launch, end_group, is_rank_error, process_rank, started_by_torchrun
 from .resume import check_data, check_settings, data_fingerprint, run_settings
 from .run_folder import RunFolder
 from .state import TrainingProgress, TrainingState, read_newest_state, save_state
 from .validation import validate
+from .watch import RankWatch
 
 if TYPE_CHECKING:
     from .recipe_choice import ChosenRecipe
@@ -60,11 +63,20 @@ def train(
     chosen   the recipe that was chosen for the data: kept in the folder; the data have been read for it
     Raises the errors of data and configuration before the first step, and Interrupted (state saved) after a signal.
     """
-    settings, skip_bad = config.train, config.train.on_read_error == "skip"
-    device = find_device(settings.device, "--train.device").type
-    check_launch(settings, device)
+    device = find_device(config.train.device, "--train.device").type
+    check_launch(config.train, device)
     MODELS.check_name(config.model.name)
     _require_utf8(out)
+    with RankWatch(config.train) as watch:
+        scores = _train(config, out, device, resume=resume, command=command, watch=watch)
+    return scores
+
+
+def _train(
+    config: Config, out: str | Path, device: str, *, resume: bool, command: str, watch: RankWatch
+) -> Scores | None:
+    """Do the work of one rank; `watch` looks after the others."""
+    settings, skip_bad = config.train, config.train.on_read_error == "skip"
     is_first_rank = process_rank() == 0
     folder, signals = RunFolder(out), StopSignals(out)
 
@@ -99,7 +111,14 @@ def train(
         precision = choose_precision(settings.precision, device)
         progress = state.progress if state else TrainingProgress()
         after_step = AfterStep(
-            config, folder, signals=signals, dataset=dataset, precision=precision, command=command, progress=progress
+            config,
+            folder,
+            signals=signals,
+            watch=watch,
+            dataset=dataset,
+            precision=precision,
+            command=command,
+            progress=progress,
         )
         if module.step >= settings.steps and is_first_rank:
             # Nothing is trained, so config.yaml stays that of the steps that were.
@@ -120,7 +139,7 @@ def train(
             loader = make_loader(config, train_split, step=module.step, inspected=inspected, **ranks)
             if is_first_rank:
                 _print_start(config, train_split, val_split, step=module.step)
-            _fit(trainer, module, loader)
+            _fit(trainer, module, loader, watch=watch)
             if is_first_rank:
                 folder.write_environment(precision=precision, device=device, skipped_images=module.num_skipped)
         if signals.received and module.step < settings.steps:
@@ -190,7 +209,8 @@ def _make_trainer(
         devices=settings.devices,
         num_nodes=settings.nodes,
         plugins=[TorchElasticEnvironment() if started_by_torchrun() else LightningEnvironment()],
-        strategy="auto" if settings.devices * settings.nodes == 1 else "ddp",
+        # A collective operation waits for a slow rank; `RankWatch` ends the run if one is gone or frozen.
+        strategy="auto" if settings.devices * settings.nodes == 1 else DDPStrategy(timeout=timedelta(days=1)),
         precision="bf16-mixed" if precision == "bfloat16" else "32-true",
         max_steps=settings.steps - step,
         # For Lightning the whole run is one epoch: the loader yields every batch that is left.
@@ -210,20 +230,27 @@ def _make_trainer(
     )
 
 
-def _fit(trainer: lightning.Trainer, module: TrainingModule, loader: TrainLoader) -> None:
-    """Train, and explain errors whose cause is another process."""
+def _fit(trainer: lightning.Trainer, module: TrainingModule, loader: TrainLoader, *, watch: RankWatch) -> None:
+    """Train together with the other ranks, and explain errors whose cause is another process."""
     try:
-        with launch_noted():
-            trainer.fit(module, loader)
+        with watch.others_started():
+            try:
+                watch.meet(module.step)
+                trainer.fit(module, loader)
+            except BaseException:
+                # The other ranks then learn at once that this one has ended.
+                end_group()
+                raise
+            watch.finished()
     except (RuntimeError, EOFError) as error:
         # torch's queue ends with an EOFError if the worker is killed while it sends a batch.
         if isinstance(error, EOFError) or "DataLoader worker" in str(error):
             what = "a DataLoader worker was killed, most likely out of memory or /dev/shm"
             fix = "lower --data.workers or --data.cache_mib; go on with --resume"
             raise ResourceError("training", what, fix) from error
-        if "closed by peer" in str(error) or "reset by peer" in str(error):
-            what = "another rank has ended"
-            raise ResourceError("training", what, "see its error message; go on with --resume") from error
+        if is_rank_error(error):
+            failure = watch.explain() or ResourceError("training", "another rank has ended", "go on with --resume")
+            raise failure from error
         raise
     finally:
         loader.close()
@@ -241,12 +268,13 @@ class AfterStep(Callback):
         folder: RunFolder,
         *,
         signals: StopSignals,
+        watch: RankWatch,
         dataset: Dataset,
         precision: str,
         command: str,
         progress: TrainingProgress,
     ) -> None:
-        self.config, self.folder, self.signals = config, folder, signals
+        self.config, self.folder, self.signals, self.watch = config, folder, signals, watch
         self.dataset, self.precision, self.command = dataset, precision, command
         self.train_split = dataset.split(config.data.train_split)
         self.val_split = dataset.split(config.data.val_split)
@@ -327,11 +355,13 @@ class AfterStep(Callback):
         """Write the checkpoint `last`, to predict with, and the training state, to resume from."""
         with module.saved_weights():
             if module.global_rank == 0:
-                save_checkpoint(self.folder.last, module.model, self.dataset.taxonomy, self._card(module))
+                with self.watch.saving():
+                    save_checkpoint(self.folder.last, module.model, self.dataset.taxonomy, self._card(module))
         progress = TrainingProgress(module.step, self.best_score, self.best_step, module.num_skipped)
         if module.global_rank == 0:
             settings = {**run_settings(self.config), "data": data_fingerprint(self.train_split, self.val_split)}
-            save_state(self.folder.last, module.state_tensors(), progress, settings)
+            with self.watch.saving():
+                save_state(self.folder.last, module.state_tensors(), progress, settings)
 
     def _card(self, module: TrainingModule) -> dict[str, Any]:
         """Return the facts of the model card: the origin of the weights, and their scores if just validated."""
