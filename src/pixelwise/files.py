@@ -125,6 +125,7 @@ def check_outputs(
     inputs: Iterable[str | Path | None] = (),
     data: str | Path | None = None,
     overwrite: bool = False,
+    fix: str = "choose another --out",
 ) -> None:
     """Raise InputError if writing the files `outputs` would destroy something. Every command calls it first.
 
@@ -132,12 +133,13 @@ def check_outputs(
                files of the folders, not as a link or a hard link either. Names that are not paths are ignored
     data       the folder of the dataset, like `inputs`; no new file may be written into it either
     overwrite  whether other existing files may be replaced
+    fix        how to write elsewhere
     """
     found: list[tuple[Path, os.stat_result]] = []
     for path in map(Path, outputs):
         real = Path(os.path.realpath(path))
         if data is not None and real.is_relative_to(os.path.realpath(data)):
-            raise InputError(path, f"would be written into the data folder {data}", "choose another --out")
+            raise InputError(path, f"would be written into the data folder {data}", fix)
         status = _status(path)
         if status is not None and stat.S_ISDIR(status.st_mode):
             raise InputError(path, "is a folder, but a file is to be written there", "name a file")
@@ -153,10 +155,10 @@ def check_outputs(
         over = sources.get((status.st_dev, status.st_ino))
         if over is not None:
             name = "an input" if over == path else f"the input {over}"
-            raise InputError(path, f"would be written over {name}", "choose another --out")
+            raise InputError(path, f"would be written over {name}", fix)
     if not overwrite:
         count = f" ({len(found)} such files)" if len(found) > 1 else ""
-        raise InputError(found[0][0], f"exists already{count}", "choose another --out, or add --overwrite")
+        raise InputError(found[0][0], f"exists already{count}", f"{fix}, or add --overwrite")
 
 
 def _files_below(path: Path) -> Iterator[Path]:

@@ -319,6 +319,45 @@ def test_a_dry_run_that_skips_a_file_says_so(tmp_path: Path, capsys: pytest.Capt
     assert "ready to train" in result.out
 
 
+@pytest.mark.parametrize("end", [["--dry-run"], ["--out", "run", "--train.steps", "1"]])
+def test_unreadable_test_images_are_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], end: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = write_dataset(tmp_path / "data")
+    for kind in ("images", "masks"):
+        shutil.copytree(data / kind / "val", data / kind / "test")
+        for path in (data / kind / "test").iterdir():
+            path.rename(path.with_stem(f"t{path.stem}"))
+    for path in (data / "images" / "test").iterdir():
+        Image.effect_noise((48, 32), len(path.stem) + ord(path.stem[-1])).convert("RGB").save(path)
+    for k in (0, 2):
+        (data / "images" / "test" / f"tp{k}.png").write_bytes(b"no image")
+    (tmp_path / "tiny.yaml").write_text(tiny_config(data).to_yaml())
+    result = call(capsys, "train", "tiny.yaml", *end)
+    assert result.code == 0
+    lines = [line for line in result.err if line.startswith("warning")]
+    assert len(lines) == 1
+    assert lines[0].startswith("warning: split test: 2 of 3 images cannot be read: tp0, tp2; the first: ")
+
+
+def test_scores_come_with_the_warnings_about_their_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One mask of four in 0/255, where the others are in 0/1 and 255 is ignored: what training warns of, too."""
+    data = two_class_set(tmp_path / "data", "classes: [good, defect]\n")
+    for path in (data / "masks").rglob("*.png"):
+        if path.stem != "val1":
+            Image.fromarray(np.array(Image.open(path)) // 255).save(path)
+    shutil.copytree(data / "masks" / "val", tmp_path / "predictions")
+    Image.fromarray(np.zeros((32, 48), np.uint8)).save(tmp_path / "predictions" / "val1.png")
+    scored = call(capsys, "evaluate", "--data", data, "--split", "val", "--predictions", tmp_path / "predictions")
+    assert scored.code == 0
+    warned = [line for line in scored.err if line.startswith("warning: split val: 1 of 2 masks contain 255")]
+    assert len(warned) == 1
+    assert "val1.png" in warned[0]
+    trained = call(capsys, "train", data, "--model", "compact", "--dry-run")
+    assert warned[0] in trained.err
+
+
 def test_a_class_that_no_mask_holds_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = two_class_set(tmp_path / "data", "classes: [good, {name: defect, value: 255}, {name: crack, value: 9}]\n")
     result = call(capsys, "train", data, "--model", "compact", "--dry-run")

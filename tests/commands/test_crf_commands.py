@@ -226,7 +226,9 @@ def test_a_stopped_search_resumes(
     assert len(refined) == 2 + counted_again + 2, "before the stop, the rest of the coarse grid, the fine grid"
     assert not left.exists()
     found = (model / "crf.json").read_text()
-    whole = call(capsys, *arguments)
+    refused(capsys, *arguments, names="crf.json: exists already")
+    assert (model / "crf.json").read_text() == found
+    whole = call(capsys, *arguments, "--overwrite")
     assert whole.out == again.out
     assert (model / "crf.json").read_text() == found
 
@@ -250,7 +252,7 @@ def test_a_search_without_gain_says_so(
     for after, says in ((0.4, True), (0.6, False)):
         result = SearchResult(Parameters(), mean_iou=after, mean_iou_before=0.5, num_settings=53, num_images=2)
         monkeypatch.setattr(command, "search", lambda *_, result=result, **__: result)
-        printed = call(capsys, "crf-search", "--model", model, "--data", data)
+        printed = call(capsys, "crf-search", "--model", model, "--data", data, "--overwrite")
         assert ("do not use --crf" in printed.out) == says
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
@@ -215,3 +217,24 @@ def test_a_start_on_a_full_disk_leaves_an_empty_folder_empty(
     monkeypatch.setattr(os, "replace", fail)
     refused(capsys, "train", folder / "d", *FEW_STEPS, "--out", folder / "run", code=3, names="No space left")
     assert list((folder / "run").iterdir()) == []
+
+
+DiskUsage = namedtuple("DiskUsage", "total used free")
+
+
+def test_a_save_must_fit_on_the_disk_before_the_first_step(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The smallest disk on which a run starts is as large as what the run's first save writes."""
+    whole = folder / "whole"
+    assert call(capsys, "train", folder / "d", *FEW_STEPS, "--out", whole).code == 0
+    last = whole / "checkpoints" / "last"
+    written = sum((last / name).stat().st_size for name in ("state.safetensors", "model.safetensors"))
+    for free, fits in ((written // 2, False), (written, True)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: DiskUsage(10**12, 0, free))
+        words = "train", folder / "d", *FEW_STEPS, "--out", folder / f"run{free}"
+        if fits:
+            assert call(capsys, *words).code == 0
+        else:
+            refused(capsys, *words, code=3, names="MiB free, but a save needs")
+            assert not (folder / f"run{free}").exists()

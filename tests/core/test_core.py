@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from pixelwise.core import Prediction, Sample, Taxonomy, Window, size_text, voc_color
 from pixelwise.errors import (
     ConfigError,
+    ImageError,
     InputError,
     Interrupted,
     MaskError,
     PixelwiseError,
     ResourceError,
+    error_lines,
     listed,
     os_reason,
     shown,
@@ -316,3 +318,18 @@ def test_values_in_messages_are_cut() -> None:
     assert listed(["a" * 100] * 4) == "a" * 100 + ", ... (4 in total)"
     assert os_reason(ValueError("two\nlines" + "x" * 10**6)).startswith("two lines")
     assert len(os_reason(ValueError("x" * 10**6))) <= 100
+
+
+def test_equal_errors_of_many_files_are_one_line() -> None:
+    cut_images = [ImageError(f"a{n}.png", f"is cut after {n} bytes", "export it again") for n in range(8)]
+    others = [MaskError("m.png", "unknown value 7", "add it"), ImageError("b.png", "is empty", "export it again")]
+    lines = error_lines([*cut_images[:3], *others, *cut_images[3:]])
+    assert lines == [
+        "a0.png: is cut after 0 bytes; fix: export it again "
+        "(and 7 more: a1.png, a2.png, a3.png, a4.png, a5.png, ... (7 in total))",
+        "m.png: unknown value 7; fix: add it",
+        "b.png: is empty; fix: export it again",
+    ]
+    letters = [ImageError("x", letter, "y") for letter in "abcde"]
+    shown_lines = ["x: a; fix: y", "x: b; fix: y", "x: c; fix: y", "... and 2 more kinds of errors"]
+    assert error_lines(letters, limit=3) == shown_lines

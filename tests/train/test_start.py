@@ -206,6 +206,24 @@ def test_a_start_matches_class_scores_by_name(
     assert (", new: new" in line) == ("new" in classes)
 
 
+def test_files_that_changed_since_the_state_are_named(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A corrected mask is no reason to refuse to go on; a dataset that was only copied is no reason for a word."""
+    train(tiny_config(data, train={"steps": 2}), tmp_path / "run")
+    copy = tmp_path / "copy"
+    shutil.copytree(data, copy)
+    capsys.readouterr()
+    train(tiny_config(copy, train={"steps": 3}), tmp_path / "run", resume=True)
+    assert "have changed" not in capsys.readouterr().out
+    mask = copy / "masks" / "val" / "p1.png"
+    mask.write_bytes(mask.read_bytes() + b"\0")
+    train(tiny_config(copy, train={"steps": 4}), tmp_path / "run", resume=True)
+    out = capsys.readouterr().out
+    assert "validation images or masks have changed" in out
+    assert "training images or masks have changed" not in out
+
+
 def test_a_start_with_other_classes_only_keeps_fresh_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = create_model("compact", 3, **TINY_COMPACT)
     settings = ModelConfig(name="compact", options=TINY_COMPACT, init_from=str(named(tmp_path, NAMES, source)))

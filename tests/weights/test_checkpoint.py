@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -389,6 +390,33 @@ def test_a_kill_between_any_two_renames_leaves_one_whole_checkpoint(
         saved(folder, seed=3, n=3)
         assert load_checkpoint(folder).card["n"] == 3
     assert seen == [1, 1, 1, 2, 2, 2]
+
+
+@pytest.mark.parametrize("writes", range(3))
+def test_a_save_that_fails_leaves_the_old_checkpoint_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    """The disk is full after some of the three files, each of which is synced before it gets its name."""
+    saved(tmp_path, seed=1, n=1)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    sync, left = os.fsync, 2 * writes  # The file and its folder.
+
+    def sync_or_fail(number: int) -> None:
+        nonlocal left
+        if left == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        left -= 1
+        sync(number)
+
+    monkeypatch.setattr(os, "fsync", sync_or_fail)
+    with pytest.raises(ResourceError, match="No space left on device"):
+        saved(tmp_path, seed=2, n=2)
+    assert left == 0
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    monkeypatch.undo()
+    assert equal(load_checkpoint(tmp_path).model, model(1))
+    saved(tmp_path, seed=2, n=2)
+    assert equal(load_checkpoint(tmp_path).model, model(2))
 
 
 def test_a_first_checkpoint_exists_before_its_renaming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

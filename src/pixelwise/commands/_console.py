@@ -10,12 +10,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from ..data import Split, check_masks
 from ..errors import printable
 
 
 def text(words: object, style: str = "") -> Text:
     """Return words for a table or a line: brackets are no markup, and names cannot move the cursor."""
     return Text(printable(words), style)
+
+
+def print_mask_warnings(split: Split) -> None:
+    """Print to standard error how the masks of a split may mean something else than what is read."""
+    for line in check_masks(split, skip_bad=True):
+        print(printable(f"warning: {line}"), file=sys.stderr)
 
 
 @contextmanager

@@ -11,10 +11,13 @@ from ..errors import CheckpointError, InputError, Interrupted, printable
 from ..evaluation.crf_search import search
 from ..evaluation.crf_search_cache import SearchCache
 from ..evaluation.evaluator import check_same_classes
+from ..files import check_outputs
+from ..inference.crf_settings import FILE as CRF_FILE
 from ..inference.crf_settings import write_crf
 from ..inference.segmenter import load
-from ._console import progress_bar
+from ._console import print_mask_warnings, progress_bar
 from ._crf import compile_with_notice
+from ._options import Switch
 
 CACHE = "crf-search.jsonl"
 """The file of a search's counts in the model's folder, until the search ends."""
@@ -28,6 +31,7 @@ def crf_search(
     images: int = 100,
     format: str | None = None,
     device: str = "auto",
+    overwrite: Switch = False,
 ) -> int:
     """Find the fully connected CRF's parameters for a model, by a coarse and then a fine grid.
 
@@ -47,6 +51,8 @@ def crf_search(
         The format of the dataset's folder; by default it is detected.
     device
         auto, cpu or cuda.
+    overwrite
+        Replace the result of an earlier search in the model's folder.
     """
     if images < 1:
         raise InputError("--images", f"must be >= 1, got {images}", "use a number like 100")
@@ -55,12 +61,14 @@ def crf_search(
         raise InputError("--split test", what, "search on val, or on a part of train")
     if not model.is_dir():
         raise CheckpointError(model, "no such folder", "name a run or a checkpoint folder, where the result is written")
+    check_outputs([model / CRF_FILE], inputs=[data], overwrite=overwrite, fix="copy the checkpoint to another folder")
     segmenter = load(model, device=device)
     dataset = open_dataset(data, format)
     truth = dataset.split(split, option="--split")
     for note in dataset.notes:
         print(note, file=sys.stderr)
     check_same_classes(segmenter.taxonomy, truth.taxonomy, model_name=str(model), data_name=f"{dataset.name} {split}")
+    print_mask_warnings(truth)
     cache = SearchCache(model / CACHE)
     if not cache.is_empty:
         print(printable(f"resuming the stopped search in {model / CACHE}"), file=sys.stderr)

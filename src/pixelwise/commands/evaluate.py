@@ -25,7 +25,7 @@ from ..evaluation.calibration import CalibrationCounter, fit_on_split
 from ..evaluation.evaluator import Evaluation, check_same_classes, evaluate_folder, evaluate_model, write_scores
 from ..evaluation.folds import compare_folds
 from ..files import check_outputs, new_folder, write_text
-from ._console import progress_bar
+from ._console import print_mask_warnings, progress_bar
 from ._options import OutPath, Scales, Switch, parse_options
 from ._scores import print_evaluation, print_folds
 
@@ -207,6 +207,7 @@ def _open_truth(
     found = find_groups(dataset, groups)
     if only is not None:
         truth, _ = select_groups(truth, found, only, "--only")
+    print_mask_warnings(truth)
     return _Truth(dataset=dataset, split=truth, groups=found, boundary=boundary)
 
 

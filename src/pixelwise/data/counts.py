@@ -90,6 +90,13 @@ def check_dataset(dataset: Dataset, train: Split, val: Split, *, skip_bad: bool 
     if not any(id_ != ignore_id for i in found[val.name] if i.error is None for id_ in i.pixels):
         what = "every pixel of every mask is ignored, so that no score can be computed"
         raise DatasetError(f"split {val.name}", what, "label some pixels, or name another --data.val_split")
+    for name in found.keys() - names.keys():
+        # Read for `check_leaks` alone: training does without them, their scores do not.
+        unreadable = [i for i in found[name] if i.error is not None]
+        if unreadable:
+            keys = listed(i.item.key for i in unreadable)
+            what = f"{len(unreadable)} of {len(found[name])} images cannot be read: {keys}; the first"
+            warnings.append(f"split {name}: {what}: {unreadable[0].error}")
     warnings += check_classes(train, skip_bad=skip_bad, found=found[train.name])
     if val.name != train.name:
         warnings += check_masks(val, skip_bad=skip_bad, found=found[val.name])

@@ -190,6 +190,15 @@ class TrainingModule(lightning.LightningModule):
             tensors |= {f"ema.{name}": tensor for name, tensor in self.ema.state.items()}
         return tensors | optimizer_tensors(self.optimizer)
 
+    def num_state_bytes(self) -> int:
+        """Return the size of a saved state and its weights, with what the optimizer keeps after the first step."""
+        settings = self.config.optimizer
+        state = sum(tensor.nbytes for tensor in self.state_tensors().values())
+        model = sum(tensor.nbytes for tensor in self.model.state_dict().values())
+        per_parameter = 0 if self.optimizer.state else 2 if settings.name == "adamw" else int(settings.momentum > 0)
+        trained = sum(parameter.nbytes for parameter in self.model.parameters() if parameter.requires_grad)
+        return int(state + model + per_parameter * trained)
+
     def restore(self, state: TrainingState, source: object) -> None:
         """Continue from a saved state. Raises CheckpointError naming `source` if it does not fit."""
         model, ema = state.named("model."), state.named("ema.")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
+from pathlib import Path
 from typing import Any
 
 from ..config import Config
@@ -62,7 +64,7 @@ def check_settings(config: Config, saved: dict[str, Any], source: object) -> lis
 
 
 def data_fingerprint(train: Split, val: Split) -> dict[str, Any]:
-    """Return what a state remembers of the data: classes with values and colors, number and names of the images.
+    """Return what a state remembers of the data: its classes, and number, names and file sizes of its images.
 
     A dataset that was moved, or whose splits have other names, has the same fingerprint.
     """
@@ -75,30 +77,53 @@ def data_fingerprint(train: Split, val: Split) -> dict[str, Any]:
     images = {}
     for name, split in (("training", train), ("validation", val)):
         keys = "\n".join(item.key for item in split.items).encode("utf-8", "surrogateescape")
+        paths = [path for item in split.items for path in (item.image, item.mask) if path is not None]
+        sizes = repr([_file_size(path) for path in paths]).encode()
         images[name] = {"count": len(split.items), "keys": hashlib.sha256(keys).hexdigest()}
+        images[name]["sizes"] = hashlib.sha256(sizes).hexdigest()
     return {"classes": classes, "images": images}
 
 
-def check_data(now: dict[str, Any], saved: dict[str, Any] | None, source: object) -> None:
+def short_hash(fingerprint: dict[str, Any]) -> str:
+    """Return eight characters that differ for other fingerprints."""
+    return hashlib.sha256(json.dumps(fingerprint).encode()).hexdigest()[:8]
+
+
+def _file_size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def check_data(now: dict[str, Any], saved: dict[str, Any] | None, source: object) -> list[str]:
     """Compare the `data_fingerprint` of a run with the one that a state was saved with; None, of an older state, fits.
 
     The weights mean the classes that they were trained on, and the best score holds on the images that it was measured
-    on, so raises CheckpointError naming `source` if either changed.
+    on, so raises CheckpointError naming `source` if either changed. Returns a line for each split whose files have
+    other sizes: a mask may have been corrected, so that the run can go on.
     """
     if saved is None:
-        return
+        return []
+    notices = []
     before, after = saved["classes"], now["classes"]
     if before != after:
         what = f"was trained with other classes: {_first_difference(before, after)}"
         fix = "restore the classes of the data, or start a new run with --model.init_from"
         raise CheckpointError(source, what, fix)
     for name, images in now["images"].items():
-        if images != saved["images"][name]:
-            num_before, num_after = saved["images"][name]["count"], images["count"]
+        then = saved["images"][name]
+        if any(images[key] != then[key] for key in ("count", "keys")):
+            num_before, num_after = then["count"], images["count"]
             numbers = f"{num_before} then, {num_after} now" if num_before != num_after else "as many, with other names"
             what = f"was trained with other {name} images ({numbers})"
             fix = "restore the images and the split, or start a new run with --model.init_from"
             raise CheckpointError(source, what, fix)
+        if images["sizes"] != then.get("sizes", images["sizes"]):
+            notices.append(
+                f"{name} images or masks have changed: from here on, the result differs from an unbroken run's"
+            )
+    return notices
 
 
 def _first_difference(before: dict[str, Any], after: dict[str, Any]) -> str:

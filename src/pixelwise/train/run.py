@@ -42,7 +42,7 @@ from .callbacks import StopSignals, make_loggers, make_progress_bar
 from .module import TrainingModule
 from .precision import choose_precision
 from .ranks import check_launch, end_group, is_rank_error, process_rank, started_by_torchrun
-from .resume import check_data, check_settings, data_fingerprint, run_settings
+from .resume import check_data, check_settings, data_fingerprint, run_settings, short_hash
 from .run_folder import RunFolder
 from .state import TrainingProgress, TrainingState, read_newest_state, save_state
 from .validation import validate
@@ -90,15 +90,18 @@ def _train(
     train_split = dataset.split(config.data.train_split, option="--data.train_split")
     val_split = dataset.split(config.data.val_split, option="--data.val_split")
     _require_masks(train_split, val_split)
+    fingerprint = data_fingerprint(train_split, val_split)
     inspected: list[Inspected] | None = None
     if is_first_rank and not resume:
+        # Once, at the first start: files that were changed since are named by `check_data`, bad ones when it is their
+        # turn. Ranks on other nodes compare the fingerprint when they meet.
         inspected = chosen.found if chosen else check_dataset(dataset, train_split, val_split, skip_bad=skip_bad)
 
     lock = folder.opened(resume, data=dataset.root) if is_first_rank else nullcontext()
     with signals.caught(), lock, _denormals_flushed():
         # Model and, made by `TrainingModule`: loss, optimizer (schedule.py), EMA; restored if the run is resumed
         torch.manual_seed(settings.seed)
-        state = _read_state(config, folder, train_split, val_split) if resume else None
+        state = _read_state(config, folder, fingerprint) if resume else None
         class_weights = make_class_weights(config.loss, train_split, skip_bad=skip_bad, found=inspected)
         resumed = folder.last if state and is_checkpoint(folder.last) else None
         model = build_model(config.model, dataset.taxonomy, resumed)
@@ -119,6 +122,7 @@ def _train(
             precision=precision,
             command=command,
             progress=progress,
+            fingerprint=fingerprint,
         )
         if module.step >= settings.steps and is_first_rank:
             # Nothing is trained, so config.yaml stays that of the steps that were.
@@ -126,6 +130,7 @@ def _train(
             print(printable(f"{folder.path}: {done}: nothing is left to train"))
         if module.step < settings.steps:
             if is_first_rank:
+                folder.check_save(module.num_state_bytes())
                 folder.truncate_metrics(module.step)
                 write_text(folder.config, config.to_yaml())
                 if chosen and chosen.choices:
@@ -139,7 +144,7 @@ def _train(
             loader = make_loader(config, train_split, step=module.step, inspected=inspected, **ranks)
             if is_first_rank:
                 _print_start(config, train_split, val_split, step=module.step)
-            _fit(trainer, module, loader, watch=watch)
+            _fit(trainer, module, loader, watch=watch, start=f"{module.step} {short_hash(fingerprint)}")
             if is_first_rank:
                 folder.write_environment(precision=precision, device=device, skipped_images=module.num_skipped)
         if signals.received and module.step < settings.steps:
@@ -160,20 +165,22 @@ def _require_utf8(out: str | Path) -> None:
         raise ConfigError("--out", f"expected a path in UTF-8, got {os.fsencode(out)[:100]!r}", "rename the folder")
 
 
-def _read_state(config: Config, folder: RunFolder, train_split: Split, val_split: Split) -> TrainingState | None:
+def _read_state(config: Config, folder: RunFolder, fingerprint: dict[str, Any]) -> TrainingState | None:
     """Return the newest intact state of the run, None if none was saved; print what the resumed run starts from.
 
     Raises CheckpointError if the settings or the data are not those of the state.
     """
     state, damaged = read_newest_state(folder.last)
-    for line in damaged:
+    is_first_rank = process_rank() == 0
+    for line in damaged if is_first_rank else ():
         print(printable(f"warning: skipped {line}"))
     if state is None:
-        print(printable(f"{folder.last}: no state was saved yet, starting at step 0"))
+        if is_first_rank:
+            print(printable(f"{folder.last}: no state was saved yet, starting at step 0"))
         return None
-    check_data(data_fingerprint(train_split, val_split), state.settings.get("data"), folder.last)
-    notices = check_settings(config, state.settings, folder.last)
-    if process_rank() == 0:
+    notices = check_data(fingerprint, state.settings.get("data"), folder.last)
+    notices += check_settings(config, state.settings, folder.last)
+    if is_first_rank:
         step = f"step {state.progress.step} of {config.train.steps}"
         print(printable(f"resuming {folder.path} at {step}"), *map(printable, notices), sep="\n")
     return state
@@ -230,12 +237,17 @@ def _make_trainer(
     )
 
 
-def _fit(trainer: lightning.Trainer, module: TrainingModule, loader: TrainLoader, *, watch: RankWatch) -> None:
-    """Train together with the other ranks, and explain errors whose cause is another process."""
+def _fit(
+    trainer: lightning.Trainer, module: TrainingModule, loader: TrainLoader, *, watch: RankWatch, start: str
+) -> None:
+    """Train together with the other ranks, and explain errors whose cause is another process.
+
+    start  the step and the data that this rank starts with, which must be those of the others
+    """
     try:
         with watch.others_started():
             try:
-                watch.meet(module.step)
+                watch.meet(start)
                 trainer.fit(module, loader)
             except BaseException:
                 # The other ranks then learn at once that this one has ended.
@@ -273,9 +285,10 @@ class AfterStep(Callback):
         precision: str,
         command: str,
         progress: TrainingProgress,
+        fingerprint: dict[str, Any],
     ) -> None:
         self.config, self.folder, self.signals, self.watch = config, folder, signals, watch
-        self.dataset, self.precision, self.command = dataset, precision, command
+        self.dataset, self.precision, self.command, self.fingerprint = dataset, precision, command, fingerprint
         self.train_split = dataset.split(config.data.train_split)
         self.val_split = dataset.split(config.data.val_split)
         self.best_score, self.best_step = progress.best_score, progress.best_step
@@ -359,7 +372,7 @@ class AfterStep(Callback):
                     save_checkpoint(self.folder.last, module.model, self.dataset.taxonomy, self._card(module))
         progress = TrainingProgress(module.step, self.best_score, self.best_step, module.num_skipped)
         if module.global_rank == 0:
-            settings = {**run_settings(self.config), "data": data_fingerprint(self.train_split, self.val_split)}
+            settings = {**run_settings(self.config), "data": self.fingerprint}
             with self.watch.saving():
                 save_state(self.folder.last, module.state_tensors(), progress, settings)
 

@@ -22,6 +22,7 @@ import io
 import json
 import os
 import platform
+import shutil
 import socket
 import sys
 import threading
@@ -33,7 +34,16 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..errors import InputError, ResourceError, cut, os_reason, printable
-from ..files import check_regular, make_folder, new_folder, read_json, read_regular, sweep_temporaries, write_text
+from ..files import (
+    check_regular,
+    make_folder,
+    new_folder,
+    read_json,
+    read_regular,
+    sweep_temporaries,
+    write_bytes,
+    write_text,
+)
 from ..weights.checkpoint import finish_save, is_checkpoint
 
 COLUMNS = ("step", "split", "lr", "loss", "miou", "pixel_accuracy", "mean_accuracy", "fw_iou", "seconds")
@@ -176,6 +186,24 @@ class RunFolder:
         for folder in (self.last, self.best, self.last.parent):
             with suppress(OSError):
                 folder.rmdir()
+
+    def check_save(self, num_bytes: int) -> None:
+        """Raise ResourceError if a save of that size could not be written, before a step is made for it.
+
+        A file is written, synced and replaced, as a save does it. A file system that tells no size is trusted.
+        """
+        probe = self.last.parent / ".probe"
+        try:
+            for _ in range(2):
+                write_bytes(probe, b"a save is possible")
+        finally:
+            with suppress(OSError):
+                probe.unlink(missing_ok=True)
+        usage = shutil.disk_usage(self.last)
+        if usage.total and usage.free < num_bytes:
+            free, needed = (f"{number / 2**20:,.0f} MiB" for number in (usage.free, num_bytes))
+            what = f"the disk has {free} free, but a save needs {needed}"
+            raise ResourceError(self.path, what, "free space, or choose another --out")
 
     def truncate_metrics(self, step: int) -> None:
         """Drop the lines of metrics.csv after `step`, which a resumed run writes again, and lines cut by a kill."""

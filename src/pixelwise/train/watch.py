@@ -5,7 +5,7 @@ validates or saves longer than another. So every rank sends rank 0 a line each h
 and rank 0 answers. The line says what the rank does:
 
     running       it trains, or prepares to
-    ready STEP    it has read its data and waits for the others, to go on after STEP
+    ready START   it waits for the others, to go on after the step, and with the data, that START names
     go            rank 0 alone: all are ready
     finished      its training has ended
     failed WHY    an error has ended it
@@ -122,11 +122,11 @@ class RankWatch:
         finally:
             self._may_exit.set()
 
-    def meet(self, step: int) -> None:
-        """Wait until all ranks have read their data and are at the same step. Raises ResourceError if one is not."""
+    def meet(self, start: str) -> None:
+        """Wait until all ranks are ready and have said the same `start`. Raises ResourceError if they have not."""
         if self.world_size == 1:
             return
-        self._status = f"ready {step}"
+        self._status = f"ready {start}"
         while not self._go.wait(0.1):
             if self.failure is not None:
                 raise self.failure
@@ -315,8 +315,9 @@ class RankWatch:
                 self._exchange(0.0)
                 self._go.set()
             elif all(status.startswith("ready") for status in others):
-                what = f"the ranks would start after different steps: {sorted({*others, self._status})}"
-                fix = "put --out on a file system that all nodes share, with the states of the run"
+                starts = " and ".join(sorted(status.removeprefix("ready ") for status in {*others, self._status}))
+                what = f"the ranks see another state or other data (step and hash of the data: {starts})"
+                fix = "put --out and the data on a file system that all nodes share"
                 self.failure = ResourceError("training", what, fix)
 
     def _say_last(self) -> None:
