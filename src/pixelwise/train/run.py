@@ -68,12 +68,19 @@ def train(
     MODELS.check_name(config.model.name)
     _require_utf8(out)
     with RankWatch(config.train) as watch:
-        scores = _train(config, out, device, resume=resume, command=command, watch=watch)
+        scores = _train(config, out, device, resume=resume, command=command, chosen=chosen, watch=watch)
     return scores
 
 
 def _train(
-    config: Config, out: str | Path, device: str, *, resume: bool, command: str, watch: RankWatch
+    config: Config,
+    out: str | Path,
+    device: str,
+    *,
+    resume: bool,
+    command: str,
+    chosen: ChosenRecipe | None,
+    watch: RankWatch,
 ) -> Scores | None:
     """Do the work of one rank; `watch` looks after the others."""
     settings, skip_bad = config.train, config.train.on_read_error == "skip"
