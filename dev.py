@@ -2,7 +2,7 @@
 
 Needs nothing but Python 3.11 or newer. The Makefile and the continuous integration call this file; on Windows, call it
 directly. The packages go to `.venv`, pinned by `constraints.txt`, and are installed again only after pyproject.toml or
-constraints.txt changed.
+constraints.txt changed. Options after `fuzz` are those of the fuzz: `python dev.py fuzz --minutes 30`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ LEFTOVERS = (
     ".ruff_cache",
     ".import_linter_cache",
     ".hypothesis",
+    "fuzz-faults",
 )
 
 LINT = (
@@ -46,6 +47,7 @@ TASKS = {
     "demo": ("", (("pixelwise", "demo", "samples", "--out", "demo"),)),
     "test": ("dev", ((*PYTEST, "-m", "not slow"),)),
     "test-all": ("dev", (PYTEST,)),
+    "fuzz": ("dev", (("python", "-m", "fuzz"),)),
     "lint": ("dev", LINT),
     "wheel": ("dev", (("python", "-m", "build", "--wheel"),)),
 }
@@ -55,12 +57,15 @@ def main() -> int:
     """Run the task named on the command line and return the exit code of its first failing command."""
     parser = argparse.ArgumentParser(description="Set up .venv and run one of the project's tasks in it.")
     parser.add_argument("task", choices=[*TASKS, "clean"])
-    task = parser.parse_args().task
+    given, options = parser.parse_known_args()
+    task = given.task
+    if options and task != "fuzz":
+        parser.error(f"unrecognized arguments: {' '.join(options)}")
     if task == "clean":
         return clean()
     extra, commands = TASKS[task]
     prepare(extra)
-    codes = [run(command) for command in commands]
+    codes = [run((*command, *options)) for command in commands]
     return next((code for code in codes if code), 0)
 
 
@@ -124,8 +129,10 @@ def runs(python: str) -> bool:
 
 
 def run(command: tuple[str, ...]) -> int:
-    """Run a program of `.venv` in the project folder; a pytest worker gets one thread, as they share the cores."""
-    environment = {"OMP_NUM_THREADS": "1", **os.environ} if "pytest" in command else None
+    """Run a program of `.venv` in the project folder; tests get one thread per process, as they share the cores."""
+    environment = dict(os.environ)
+    if "pytest" in command or "fuzz" in command:
+        environment = {"OMP_NUM_THREADS": "1", **environment, "PYTHONPATH": str(ROOT / "tests")}
     return subprocess.run([str(SCRIPTS / command[0]), *command[1:]], cwd=ROOT, env=environment, check=False).returncode
 
 
