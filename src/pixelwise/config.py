@@ -10,15 +10,14 @@ import copy
 import dataclasses
 import difflib
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar
 
 from .errors import ConfigError, cut, shown
-from .setting_value import BOUNDS, alternatives, checked, suggest_setting, types_of
-from .strict_yaml import parse_yaml, read_yaml, to_yaml
+from .setting_value import BOUNDS, checked, suggest_setting, types_of
+from .strict_yaml import read_yaml, to_yaml
 
 T = TypeVar("T")
 
@@ -146,8 +145,25 @@ class ModelConfig:
 
 @dataclass
 class LossConfig:
-    """The loss."""
+    """The loss: one of the pixels, by name, plus `dice` and `lovasz` of the regions."""
 
+    name: Literal["cross_entropy", "focal", "ohem", "bootstrapped", "none"] = setting(
+        "cross_entropy",
+        "Loss of the pixels: `ohem` and `bootstrapped` take the hard ones alone; `none` leaves it to dice and lovasz.",
+    )
+    focal_gamma: float = setting(2.0, "`focal`: the cross entropy counts (1 - probability) ** gamma.", ge=0, le=100)
+    ohem_threshold: float = setting(
+        0.7, "`ohem`: pixels are hard if their class has a probability below it.", gt=0, le=1
+    )
+    ohem_min_kept: int = setting(
+        0, "`ohem`: pixels of each image that are hard in any case; 0 is a 16th of them.", ge=0
+    )
+    bootstrap_top_k: int = setting(
+        0, "`bootstrapped` (FRRN): mean over the k pixels of highest loss of each image.", ge=0
+    )
+    dice: float = setting(0.0, "Weight of the soft Dice loss (V-Net), a mean over the classes.", ge=0)
+    lovasz: float = setting(0.0, "Weight of the Lovász-softmax loss, a surrogate of the mean IoU.", ge=0)
+    lovasz_pixels: int = setting(65536, "Pixels per batch sampled for the Lovász loss; 0 takes (and sorts) all.", ge=0)
     reduction: Literal["mean", "sum"] = setting(
         "mean",
         "`mean` over all labeled pixels of a step; `sum` over the pixels, mean over the images (FCN in Caffe).",
@@ -170,12 +186,7 @@ class LossConfig:
     patch_keep_prob: float = setting(
         1.0, "FCN's patchwise training: probability that a position of the logits counts in the loss.", gt=0, le=1
     )
-    bootstrap_top_k: int = setting(
-        0, "Bootstrapped loss (FRRN): the mean over the k pixels of highest loss of each image; 0 takes all.", ge=0
-    )
-    aux_weight: float = setting(0.4, "Weight of each auxiliary output.", ge=0)
-    lovasz: float = setting(0.0, "Weight of the Lovász-softmax loss, a surrogate of the mean IoU.", ge=0)
-    lovasz_pixels: int = setting(65536, "Pixels per batch sampled for the Lovász loss; 0 takes (and sorts) all.", ge=0)
+    aux_weight: float = setting(0.4, "Weight of each auxiliary output, which has the same loss.", ge=0)
 
 
 @dataclass
@@ -259,10 +270,12 @@ class Config:
             checked(value, option, type(getattr(self, section)), f"--{section}.{option.name}")
         data, augment, loss = self.data, self.augment, self.loss
 
-        def require(ok: bool, name: str, expected: str) -> None:
+        def require(
+            ok: bool, name: str, expected: str, fix: str = "change one of the settings, or leave it out"
+        ) -> None:
             if not ok:
                 what = f"must be {expected}, got {shown(operator.attrgetter(name)(self))}"
-                raise ConfigError(f"--{name}", what, "change one of the settings, or leave it out")
+                raise ConfigError(f"--{name}", what, fix)
 
         require(augment.scale[0] <= augment.scale[1], "augment.scale", "[low, high] with low <= high")
         if augment.crop == [0, 0]:
@@ -279,12 +292,24 @@ class Config:
         if augment.instance_crops != "none":
             require(not augment.tiled_crops, "augment.tiled_crops", "false with --augment.instance_crops")
         require(loss.class_weights != [], "loss.class_weights", "a word, or one number per class")
-        if loss.resolution == "logits" or loss.bootstrap_top_k > 0:
-            # Both leave pixels out, for which the border weights are meant.
-            options = "--loss.resolution logits or --loss.bootstrap_top_k"
-            require(loss.border_weight == 0, "loss.border_weight", f"0 with {options}")
-        if loss.reduction == "sum":
-            require(loss.bootstrap_top_k == 0, "loss.bootstrap_top_k", "0 with --loss.reduction sum")
+        named = f"--loss.name {loss.name}"
+        if loss.name == "bootstrapped":
+            fix = "set it to a part of the pixels of an image, such as a quarter"
+            require(loss.bootstrap_top_k > 0, "loss.bootstrap_top_k", f"> 0 with {named}", fix)
+            require(loss.reduction == "mean", "loss.reduction", f"mean with {named}")
+        else:
+            fix = "set --loss.name bootstrapped"
+            require(loss.bootstrap_top_k == 0, "loss.bootstrap_top_k", f"0 with {named}", fix)
+        if loss.name == "none":
+            fix = "set one of the two above 0, or another --loss.name"
+            require(loss.dice + loss.lovasz > 0, "loss.name", "another loss without --loss.dice or --loss.lovasz", fix)
+            # The terms of the regions are means over classes, without weights of pixels.
+            require(loss.class_weights == "none", "loss.class_weights", f"none with {named}")
+            require(loss.reduction == "mean", "loss.reduction", f"mean with {named}")
+        if loss.resolution == "logits" or loss.name in ("ohem", "bootstrapped", "none"):
+            # Pixels are left out for which the border weights are meant.
+            option = "--loss.resolution logits" if loss.resolution == "logits" else named
+            require(loss.border_weight == 0, "loss.border_weight", f"0 with {option}")
 
     def items(self) -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
         """Yield section, field and value of every setting, in order; `field.metadata["doc"]` is its sentence."""
@@ -345,49 +370,3 @@ class Config:
 def setting_names() -> list[str]:
     """Return the names of all settings, as "section.option"."""
     return [f"{section}.{name}" for section, kind in types_of(Config).items() for name in types_of(kind)]
-
-
-def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
-    """Return `["--train.steps", "100"]` or `["--train.steps=100"]` as `{"train": {"steps": 100}}`.
-
-    Values of text options are taken as typed: a split may be called `0` or `no`. Other values are YAML. An empty value
-    of an option that may be null is null. Raises ConfigError.
-    """
-    hints: dict[str, Any] = {}
-    for section, kind in types_of(Config).items():
-        hints |= {f"{section}.{name}": hint for name, hint in types_of(kind).items()}
-    changes: dict[str, Any] = {}
-    rest = list(tokens)
-    while rest:
-        token = rest.pop(0)
-        name, equals, text = token.partition("=")
-        if not name.startswith("--") or "." not in name:
-            known = setting_names()
-            if name in known:
-                fix = f"write `--{name} {text or 'VALUE'}`"
-            elif name.startswith("-") or equals:
-                fix = suggest_setting(name, known)
-            else:
-                fix = "write `--section.option value`; `--print-config` lists them"
-            raise ConfigError(token, "is not an option of this command", fix)
-        if not equals and not rest:
-            raise ConfigError(name, "expected a value", f"write `{name} VALUE`")
-        text = text if equals else rest.pop(0)
-        path = name[2:].replace("-", "_")
-        kinds = alternatives(hints.get(path))
-        words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
-        value: Any
-        if NoneType in kinds and not text:
-            value = None
-        elif str in kinds or (words and (len(kinds) == 1 or text in words)):
-            value = text
-        else:
-            value = parse_yaml(text, name)
-        *parents, last = path.split(".")
-        level = changes
-        for key in parents:
-            level = level.setdefault(key, {})
-            if not isinstance(level, dict):
-                raise ConfigError(name, f"`{key}` already has a value", "write each option once")
-        level[last] = value
-    return changes

@@ -50,10 +50,15 @@ TERMS = {
     "model.train_only": "freeze freeze_backbone freeze_layers",
     "model.options": "output_stride backbone encoder encoder_name width_mult dropout os",
     "loss.class_weights": "class_weight weighting class_balance",
-    "loss.reduction": "criterion loss_type loss_fn",
-    "loss.bootstrap_top_k": "ohem hard_mining topk",
+    "loss.name": "criterion loss_type loss_fn loss_function ohem hard_mining focal focal_loss cross_entropy ce "
+    "bootstrapped",
+    "loss.reduction": "size_average normalize",
+    "loss.ohem_threshold": "thresh ohem_thresh thres ohem_thres",
+    "loss.ohem_min_kept": "min_kept n_min ohem_min ohemkeep",
+    "loss.bootstrap_top_k": "topk top_k_percent_pixels",
     "loss.aux_weight": "aux_loss aux auxiliary_weight aux_loss_weight",
-    "loss.lovasz": "lovasz_weight iou_loss dice dice_loss",
+    "loss.dice": "dice_loss dice_weight loss_dice",
+    "loss.lovasz": "lovasz_weight lovasz_loss iou_loss loss_lovasz",
     "optimizer.name": "optimizer optim opt solver optimizer_type",
     "optimizer.lr": "learning_rate base_lr lr0 init_lr initial_lr max_lr learningrate rate",
     "optimizer.weight_decay": "wd decay l2",
@@ -112,7 +117,7 @@ def suggest_setting(name: str, known: Iterable[str], *, prefix: str = "--") -> s
     by_term = [option for option, terms in TERMS.items() if word in terms.split() and option in known]
     section = [option for option in known if option.startswith(f"{path}.")]
     if section and not by_term:
-        return f"choose one of {listed((prefix + option for option in section), 12)}"
+        return f"choose one of {listed((prefix + option for option in section), 20)}"
     found = exact or by_term
     if not found:
         near = {term: option for option, terms in TERMS.items() if option in known for term in terms.split()}

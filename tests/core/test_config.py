@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pixelwise.commands.train import OWN_OPTIONS
-from pixelwise.config import Config, parse_overrides, setting_names
+from pixelwise.config import Config, setting_names
 from pixelwise.errors import ConfigError
 from pixelwise.models import MODELS
+from pixelwise.overrides import parse_overrides
 from pixelwise.recipes import recipe_files, recipe_summary
 from pixelwise.setting_value import TERMS, suggest_setting
 
@@ -63,6 +64,10 @@ BROKEN = [
     ("loss.class_weights", [1.0, -1.0], ">= 0"),
     ("loss.class_weights", [], "one number per class"),
     ("loss.bootstrap_top_k", -1, ">= 0"),
+    ("loss.focal_gamma", -0.5, ">= 0 and <= 100"),
+    ("loss.ohem_threshold", 0.0, "> 0 and <= 1"),
+    ("loss.ohem_min_kept", -1, ">= 0"),
+    ("loss.dice", -1.0, ">= 0"),
     ("loss.lovasz", math.inf, "finite"),
     ("loss.lovasz_pixels", -1, ">= 0"),
     ("optimizer.lr", 0, "> 0"),
@@ -144,8 +149,19 @@ def test_an_error_from_a_file_names_it(tmp_path: Path) -> None:
             "1 with --augment.crop [0, 0]",
         ),
         ("loss.border_weight", 10.0, {"loss": {"resolution": "logits"}}, "0 with --loss.resolution logits"),
-        ("loss.border_weight", 10.0, {"loss": {"bootstrap_top_k": 5}}, "0 with --loss.resolution logits"),
-        ("loss.bootstrap_top_k", 5, {"loss": {"reduction": "sum"}}, "0 with --loss.reduction sum"),
+        ("loss.border_weight", 10.0, {"loss": {"name": "ohem"}}, "0 with --loss.name ohem"),
+        ("loss.border_weight", 10.0, {"loss": {"name": "none", "dice": 1.0}}, "0 with --loss.name none"),
+        ("loss.bootstrap_top_k", 5, {}, "0 with --loss.name cross_entropy"),
+        ("loss.bootstrap_top_k", 0, {"loss": {"name": "bootstrapped"}}, "> 0 with --loss.name bootstrapped"),
+        (
+            "loss.reduction",
+            "sum",
+            {"loss": {"name": "bootstrapped", "bootstrap_top_k": 5}},
+            "mean with --loss.name bootstrapped",
+        ),
+        ("loss.reduction", "sum", {"loss": {"name": "none", "lovasz": 1.0}}, "mean with --loss.name none"),
+        ("loss.class_weights", "log", {"loss": {"name": "none", "dice": 1.0}}, "none with --loss.name none"),
+        ("loss.name", "none", {}, "another loss without --loss.dice or --loss.lovasz"),
     ],
 )
 def test_options_that_conflict(option: str, value: Any, other: dict[str, Any], expected: str) -> None:
@@ -256,6 +272,7 @@ def values_of(section: str, name: str, hint: Any) -> st.SearchStrategy[Any]:
         "augment.tiled_crops": st.just(False),
         "loss.border_weight": st.just(0.0),
         "loss.bootstrap_top_k": st.just(0),
+        "loss.name": st.sampled_from(["cross_entropy", "focal", "ohem"]),
         "loss.border_sigma": st.floats(0.1, 9),
         "loss.patch_keep_prob": st.floats(0.01, 1),
         "loss.class_weights": st.sampled_from(["none", "log", "inverse"])

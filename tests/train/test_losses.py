@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pixelwise.config import LossConfig
 from pixelwise.core import Output
 from pixelwise.data.border_weights import weight_map
-from pixelwise.train.losses import (
-    SegmentationLoss,
+from pixelwise.train.losses import SegmentationLoss, class_weights_from_counts, sample_patches
+from pixelwise.train.pixel_losses import (
     bootstrapped_cross_entropy,
-    class_weights_from_counts,
+    focal_loss,
     label_weight,
-    lovasz_softmax,
+    ohem_cross_entropy,
     pixel_cross_entropy,
-    sample_patches,
 )
+from pixelwise.train.region_losses import lovasz_softmax, soft_dice
 
 IGNORE = 255
 
@@ -115,6 +116,8 @@ def test_a_batch_of_ignored_pixels_costs_nothing(weighted: bool) -> None:
     total = pixel_cross_entropy(logits, masks, ignore_id=IGNORE, class_weights=class_weights)
     weight = label_weight(masks, ignore_id=IGNORE, class_weights=class_weights)
     loss = total / weight.clamp_min(1e-12) + lovasz_softmax(logits, masks, ignore_id=IGNORE)
+    loss = loss + soft_dice(logits, masks, ignore_id=IGNORE) + focal_loss(logits, masks, 2.0, ignore_id=IGNORE)
+    loss = loss + ohem_cross_entropy(logits, masks, threshold=0.7, min_kept=3, ignore_id=IGNORE)
     loss.backward()
     assert float(loss.detach()) == 0
     assert logits.grad is not None
@@ -160,7 +163,8 @@ def test_ignored_pixels_change_nothing() -> None:
     assert torch.equal(
         pixel_cross_entropy(logits, masks, ignore_id=IGNORE), pixel_cross_entropy(other, masks, ignore_id=IGNORE)
     )
-    assert torch.equal(lovasz_softmax(logits, masks, ignore_id=IGNORE), lovasz_softmax(other, masks, ignore_id=IGNORE))
+    for region_loss in (lovasz_softmax, soft_dice):
+        assert torch.equal(region_loss(logits, masks, ignore_id=IGNORE), region_loss(other, masks, ignore_id=IGNORE))
 
 
 def jaccard_loss(truth: set[int], wrong: set[int]) -> float:
@@ -258,3 +262,148 @@ def test_lovasz_over_drawn_pixels_is_lovasz_of_those_pixels() -> None:
     torch.testing.assert_close(
         lovasz_softmax(logits, masks, ignore_id=255, num_pixels=1000), lovasz_softmax(logits, masks, ignore_id=255)
     )
+
+
+def probabilities(logits: Tensor) -> NDArray[np.float64]:
+    """The softmax (B, H, W, K) in float64."""
+    scores = np.moveaxis(logits.double().numpy(), 1, -1)
+    powers = np.exp(scores - scores.max(-1, keepdims=True))
+    found: NDArray[np.float64] = powers / powers.sum(-1, keepdims=True)
+    return found
+
+
+def own_probabilities(logits: Tensor, masks: Tensor) -> list[NDArray[np.float64]]:
+    """The probabilities of the right class of the labeled pixels of each image."""
+    pairs = zip(probabilities(logits), masks.numpy(), strict=True)
+    return [p[mask != IGNORE][np.arange((mask != IGNORE).sum()), mask[mask != IGNORE]] for p, mask in pairs]
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0, 5.0])
+def test_focal_loss_by_its_equation(gamma: float) -> None:
+    logits, masks = random_batch(5)
+    weights = np.array([0.5, 2.0, 0.0, 1.0])
+    own = np.concatenate(own_probabilities(logits, masks))
+    alpha = weights[masks.numpy()[masks.numpy() != IGNORE]]
+    expected = -(alpha * (1 - own) ** gamma * np.log(own)).sum()
+    given_weights = torch.from_numpy(weights).float()
+    found = focal_loss(logits, masks, gamma, ignore_id=IGNORE, class_weights=given_weights)
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+    # One pixel of probability 0.9 counts 0.01 of its cross entropy with gamma 2.
+    pixel = torch.tensor([0.9, 0.1]).log()[None, :, None, None]
+    one = focal_loss(pixel, torch.zeros(1, 1, 1, dtype=torch.int64), 2.0, ignore_id=IGNORE)
+    assert float(one) == pytest.approx(0.01 * -math.log(0.9), rel=1e-5)
+
+
+def test_focal_loss_of_gamma_0_is_the_cross_entropy() -> None:
+    logits, masks = random_batch(6)
+    extra = torch.rand(masks.shape, generator=torch.Generator().manual_seed(4))
+    options = {"ignore_id": IGNORE, "class_weights": torch.tensor([0.5, 2.0, 0.0, 1.0])}
+    for pixel_weights in (None, extra):
+        torch.testing.assert_close(
+            focal_loss(logits, masks, 0.0, pixel_weights=pixel_weights, **options),
+            pixel_cross_entropy(logits, masks, pixel_weights=pixel_weights, **options),
+        )
+
+
+@pytest.mark.parametrize(("threshold", "min_kept"), [(0.7, 1), (0.2, 1), (0.2, 8), (0.7, 1000), (0.01, 0)])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_ohem_by_sorting(threshold: float, min_kept: int, reduction: str) -> None:
+    """Per image: all pixels below the threshold, or the hardest if there are too few of them."""
+    logits, masks = random_batch(7)
+    expected = 0.0
+    at_least = min_kept or 2  # a 16th of 30 pixels
+    for own in own_probabilities(logits, masks):
+        kept = np.sort(own)[: max(int((own < threshold).sum()), at_least)]
+        expected += -np.log(kept).sum() / (max(len(kept), min(at_least, 30)) if reduction == "mean" else 1) / 2
+    found = ohem_cross_entropy(
+        logits, masks, threshold=threshold, min_kept=min_kept, ignore_id=IGNORE, reduction=reduction
+    )
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def test_ohem_with_class_weights_by_hand() -> None:
+    """Probabilities 0.2, 0.6, 0.9 and 0.5 of the right class; the weights change no choice."""
+    first = torch.tensor([[0.2, 0.6, 0.1, 0.5]])
+    logits = torch.stack([first, 1 - first])[None].log()
+    masks = torch.tensor([[[0, 0, 1, IGNORE]]])
+    options = {"ignore_id": IGNORE, "class_weights": torch.tensor([3.0, 10.0])}
+    both = -3 * (math.log(0.2) + math.log(0.6)) / 2
+    found = ohem_cross_entropy(logits, masks, threshold=0.7, min_kept=1, **options)
+    assert float(found) == pytest.approx(both, rel=1e-5)
+    hardest = ohem_cross_entropy(logits, masks, threshold=0.1, min_kept=1, **options)
+    assert float(hardest) == pytest.approx(-3 * math.log(0.2), rel=1e-5)
+    # Without a threshold, the pixels are those of the bootstrapped loss.
+    torch.testing.assert_close(
+        ohem_cross_entropy(logits, masks, threshold=1e-9, min_kept=4, ignore_id=IGNORE),
+        bootstrapped_cross_entropy(logits, masks, 4, ignore_id=IGNORE),
+    )
+
+
+@given(st.integers(0, 10_000), st.integers(2, 4))
+def test_dice_equals_its_definition(seed: int, classes: int) -> None:
+    logits, masks = random_batch(seed, classes, size=(2, 3))
+    valid = masks.numpy() != IGNORE
+    probs, labels = probabilities(logits)[valid], masks.numpy()[valid]
+    values = []
+    for k in np.unique(labels):
+        g = (labels == k).astype(np.float64)
+        values.append(1 - 2 * (probs[:, k] * g).sum() / ((probs[:, k] ** 2).sum() + (g**2).sum()))
+    expected = float(np.mean(values)) if values else 0.0
+    assert float(soft_dice(logits, masks, ignore_id=IGNORE)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_dice_of_hard_predictions_is_one_minus_the_mean_dice() -> None:
+    truth = torch.tensor([[[0, 0, 0, 1], [1, 1, IGNORE, 2]]])
+    labels = torch.tensor([[[0, 0, 1, 1], [1, 2, 2, 2]]])
+    logits = torch.nn.functional.one_hot(labels, 4).permute(0, 3, 1, 2).float() * 200
+    # Dice: 4/5, 4/6, 2/3; class 3 occurs nowhere.
+    assert float(soft_dice(logits, truth, ignore_id=IGNORE)) == pytest.approx(1 - (4 / 5 + 4 / 6 + 2 / 3) / 3)
+
+
+ALL_LOSSES: list[dict[str, Any]] = [
+    {},
+    {"name": "focal", "focal_gamma": 0.5},
+    {"name": "focal", "focal_gamma": 2.0},
+    {"name": "ohem"},
+    {"name": "bootstrapped", "bootstrap_top_k": 5},
+    {"name": "none", "dice": 1.0},
+    {"name": "none", "lovasz": 1.0},
+    {"name": "focal", "dice": 0.5, "lovasz": 0.5},
+]
+
+
+@pytest.mark.parametrize("config", ALL_LOSSES, ids=str)
+@pytest.mark.parametrize("scale", [0.0, 1.0, 300.0, 3e4])
+def test_gradients_are_finite_at_the_limits(config: dict[str, Any], scale: float) -> None:
+    """Logits in bfloat16, whose probabilities are 0 and 1 with large scales, right and wrong ones, or all equal."""
+    logits, masks = random_batch(8)
+    right = torch.nn.functional.one_hot(masks.where(masks != IGNORE, 0), 4).permute(0, 3, 1, 2).float() * 2 - 1
+    right[1] *= -1
+    for scores in (logits, right):
+        given_logits = (scores * scale).bfloat16().requires_grad_()
+        loss = SegmentationLoss(LossConfig(**config), IGNORE)(Output(given_logits), masks, seed=0)
+        loss.backward()
+        assert given_logits.grad is not None
+        assert bool(loss.isfinite())
+        assert bool(given_logits.grad.isfinite().all())
+        assert not bool(given_logits.grad[(masks == IGNORE)[:, None].expand_as(given_logits)].any())
+
+
+@pytest.mark.parametrize("config", ALL_LOSSES, ids=str)
+def test_a_perfect_prediction_costs_nothing_and_auxiliary_logits_cost_their_weight(config: dict[str, Any]) -> None:
+    logits, masks = random_batch(9)
+    loss = SegmentationLoss(LossConfig(**config, aux_weight=0.3), IGNORE)
+    right = torch.nn.functional.one_hot(masks.where(masks != IGNORE, 0), 4).permute(0, 3, 1, 2).float() * 100
+    assert float(loss(Output(right), masks, seed=0)) == pytest.approx(0, abs=1e-6)
+    alone = float(loss(Output(logits), masks, seed=0))
+    assert alone > 0.05
+    assert float(loss(Output(logits, (logits, right)), masks, seed=0)) == pytest.approx(1.3 * alone, rel=1e-5)
+
+
+def test_terms_of_regions_are_added_with_their_weights() -> None:
+    logits, masks = random_batch(10)
+    parts = [LossConfig(name="none", dice=1.0), LossConfig(name="none", lovasz=1.0), LossConfig(name="ohem")]
+    dice, lovasz, ohem = (float(SegmentationLoss(part, IGNORE)(Output(logits), masks, seed=0)) for part in parts)
+    both = SegmentationLoss(LossConfig(name="ohem", dice=0.25, lovasz=2.0), IGNORE)
+    found = float(both(Output(logits), masks, seed=0))
+    assert found == pytest.approx(ohem + 0.25 * dice + 2 * lovasz, rel=1e-5)

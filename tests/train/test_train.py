@@ -736,7 +736,10 @@ def test_wandb_stays_offline_unless_its_own_variable_says_so(tmp_path: Path, mon
         ("compact", {"border_weight": 10.0}),
         ("compact", {"resolution": "logits"}),
         ("compact", {"reduction": "sum"}),
-        ("compact", {"bootstrap_top_k": 100}),
+        ("compact", {"name": "bootstrapped", "bootstrap_top_k": 100}),
+        ("compact", {"name": "focal", "class_weights": [1.0, 20.0, 3.0]}),
+        ("compact", {"name": "ohem", "ohem_min_kept": 100, "class_weights": [1.0, 20.0, 3.0]}),
+        ("compact", {"name": "ohem", "reduction": "sum"}),
         ("deeplabv2_resnet101", {"resolution": "logits", "class_weights": [1.0, 20.0, 3.0]}),
     ],
 )
@@ -755,7 +758,7 @@ def test_accumulated_batches_are_one_batch(data: Path, tmp_path: Path, network: 
             model={"name": network, "options": TINY_COMPACT if network == "compact" else {"width_mult": 0.0625}},
             loss=loss,
             optimizer={"grad_accum_steps": 4 // batch_size, "lr": 1e-5 if "reduction" in loss else 0.01},
-            train={"steps": 2, "freeze_norm": True},
+            train={"steps": 2, "freeze_norm": "all"},
         )
         train(config, out := tmp_path / str(batch_size))
         losses = [float(row["loss"]) for row in rows(out) if row["split"] == "train"]

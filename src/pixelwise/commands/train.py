@@ -13,8 +13,9 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from ..config import Config, parse_overrides, setting_names
+from ..config import Config, setting_names
 from ..errors import ConfigError, PixelwiseError, listed, printable
+from ..overrides import parse_overrides
 from ..recipes import recipe_file
 from ..setting_value import asks_for_epochs, suggest_setting
 from ..strict_yaml import to_yaml

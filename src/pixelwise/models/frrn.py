@@ -10,8 +10,8 @@ Faithful: networks A and B (table 1). As in the paper, y is the pooling stream, 
 is a residual unit, FRRU a full-resolution residual unit, which reads z through max pooling and adds to it a 1x1
 convolution of its result, upsampled by repetition. Between stages y is upsampled as by the authors' Theano, where
 position i lies on pixel 2 i: [0, 1, 2] becomes [0, 0.5, 1, 1.5, 2, 2]. Norms have lasagne's eps, 1e-4. The bootstrapped
-loss is `loss.bootstrap_top_k`. `subsample` downsamples the images (A 4, B 2 on Cityscapes, section 5) and upsamples the
-logits, so that training and scoring happen at one size.
+loss is `loss.name: bootstrapped`. `subsample` downsamples the images (A 4, B 2 on Cityscapes, section 5) and upsamples
+the logits, so that training and scoring happen at one size.
 
 Deviations: sizes that are not a multiple of 16 (A) or 32 (B) are padded by repeating the border at the bottom and
 right, and the logits cropped. Images are subsampled by averaging. `base_channels` and `residual_channels` scale the

@@ -1,21 +1,30 @@
-"""Losses of training.
+"""The loss of a training step, from the losses of pixels (`pixel_losses.py`) and of regions (`region_losses.py`).
 
 Ignored pixels have no loss and do not count in a mean, with one exception: `bootstrapped_cross_entropy` divides by its
-number of pixels, as the authors do. A batch in which all pixels are ignored has loss 0.
+number of pixels, as the authors do, and `ohem_cross_entropy` by its `min_kept` at least. A batch in which all pixels
+are ignored has loss 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import LossConfig
 from ..core import LowResLogits, Output
 from ..nn.upsampling import low_res_labels
+from .pixel_losses import (
+    bootstrapped_cross_entropy,
+    focal_loss,
+    label_weight,
+    ohem_cross_entropy,
+    pixel_cross_entropy,
+)
 from .ranks import mean_over_ranks
+from .region_losses import lovasz_softmax, soft_dice
 
 # Offsets of the batch seed, so that patch sampling, the pixels of the Lovász term, and dropout (which uses the seed
 # itself) draw independently.
@@ -23,7 +32,9 @@ _PATCH_STREAM, _LOVASZ_STREAM = 0x5EED_CE11, 0x5EED_1054
 
 
 class SegmentationLoss(nn.Module):
-    """The loss that a configuration asks for: cross entropy of the logits and auxiliary logits, plus a Lovász term.
+    """The loss that a configuration asks for: a loss of the pixels, by name, plus terms of the regions.
+
+    Auxiliary logits have the same loss as the logits, times `aux_weight`.
 
     config         options of section `loss`
     ignore_id      id of the ignored pixels
@@ -59,22 +70,16 @@ class SegmentationLoss(nn.Module):
         seed           of the random choices of this batch
         mean_weights   `mean_label_weights` of the step; None if this batch is the whole step
         """
-        config, ignore_id = self.config, self.ignore_id
         if mean_weights is None:
             mean_weights = self.mean_label_weights(output, [(masks, pixel_weights)], [seed])
         labels, aux_labels = self._labels(output, masks, seed)
         logits, auxiliary = output.logits, output.aux
         if isinstance(output, LowResLogits):
             auxiliary = output.upsample_to((masks.shape[-2], masks.shape[-1])).aux
-        loss = self._cross_entropy(logits, labels, pixel_weights, mean_weights[0])
+        loss = self._loss_of(logits, labels, pixel_weights, mean_weights[0], seed=seed)
         for aux in auxiliary:
-            loss = loss + config.aux_weight * self._cross_entropy(aux, aux_labels, pixel_weights, mean_weights[1])
-        if config.lovasz:
-            generator = torch.Generator().manual_seed(seed ^ _LOVASZ_STREAM)
-            term = lovasz_softmax(
-                logits, labels, ignore_id=ignore_id, num_pixels=config.lovasz_pixels, generator=generator
-            )
-            loss = loss + config.lovasz * term
+            term = self._loss_of(aux, aux_labels, pixel_weights, mean_weights[1], seed=seed)
+            loss = loss + self.config.aux_weight * term
         return loss
 
     def mean_label_weights(
@@ -112,109 +117,47 @@ class SegmentationLoss(nn.Module):
             masks = sample_patches(masks, config.patch_keep_prob, self.patch_size, generator, ignore_id=ignore_id)
         return low_res_labels(output, masks, ignore_id) if isinstance(output, LowResLogits) else masks, masks
 
-    def _cross_entropy(
-        self, logits: Tensor, masks: Tensor, pixel_weights: Tensor | None, mean_weight: Tensor
+    def _loss_of(
+        self, logits: Tensor, masks: Tensor, pixel_weights: Tensor | None, mean_weight: Tensor, *, seed: int
     ) -> Tensor:
-        ignore_id, class_weights, top_k = self.ignore_id, self.class_weights, self.config.bootstrap_top_k
-        if top_k:
-            return bootstrapped_cross_entropy(logits, masks, top_k, ignore_id=ignore_id, class_weights=class_weights)
-        total = pixel_cross_entropy(
-            logits, masks, ignore_id=ignore_id, class_weights=class_weights, pixel_weights=pixel_weights
-        )
-        if self.config.reduction == "sum":
+        """Compute the loss of the logits, or of one of the auxiliary logits."""
+        config, ignore_id = self.config, self.ignore_id
+        terms = [] if config.name == "none" else [self._pixel_term(logits, masks, pixel_weights, mean_weight)]
+        if config.dice:
+            terms.append(config.dice * soft_dice(logits, masks, ignore_id=ignore_id))
+        if config.lovasz:
+            generator = torch.Generator().manual_seed(seed ^ _LOVASZ_STREAM)
+            term = lovasz_softmax(
+                logits, masks, ignore_id=ignore_id, num_pixels=config.lovasz_pixels, generator=generator
+            )
+            terms.append(config.lovasz * term)
+        return torch.stack(terms).sum()
+
+    def _pixel_term(self, logits: Tensor, masks: Tensor, pixel_weights: Tensor | None, mean_weight: Tensor) -> Tensor:
+        """Compute the loss that `loss.name` names; its mean over batches and ranks is that of the step."""
+        config = self.config
+        options: dict[str, Any] = {"ignore_id": self.ignore_id, "class_weights": self.class_weights}
+        # The hard pixels of an image are known after its forward pass alone: means over images.
+        if config.name == "bootstrapped":
+            return bootstrapped_cross_entropy(logits, masks, config.bootstrap_top_k, **options)
+        if config.name == "ohem":
+            return ohem_cross_entropy(
+                logits,
+                masks,
+                threshold=config.ohem_threshold,
+                min_kept=config.ohem_min_kept,
+                reduction=config.reduction,
+                **options,
+            )
+        options["pixel_weights"] = pixel_weights
+        if config.name == "focal":
+            total = focal_loss(logits, masks, config.focal_gamma, **options)
+        else:
+            total = pixel_cross_entropy(logits, masks, **options)
+        if config.reduction == "sum":
             # Caffe's SoftmaxWithLoss with normalize: false, as FCN trains: sum over the pixels, mean over the batch.
             return total / len(masks)
         return total / mean_weight.clamp_min(1e-12)
-
-
-def pixel_cross_entropy(
-    logits: Tensor,
-    masks: Tensor,
-    *,
-    ignore_id: int,
-    class_weights: Tensor | None = None,
-    pixel_weights: Tensor | None = None,
-) -> Tensor:
-    """Compute the summed softmax cross entropy of the labeled pixels, a scalar; over `label_weight`, it is the mean.
-
-    logits         (B, K, H, W) float
-    masks          (B, H, W) int64
-    class_weights  (K,), or None for 1 each
-    pixel_weights  (B, H, W) float32, added to each pixel's class weight (second term of U-Net's equation 2), or None
-    """
-    if pixel_weights is None:
-        return F.cross_entropy(logits.float(), masks, class_weights, ignore_index=ignore_id, reduction="sum")
-    losses = F.cross_entropy(logits.float(), masks, ignore_index=ignore_id, reduction="none")
-    return (_weight_map(masks, ignore_id, class_weights, pixel_weights) * losses).sum()
-
-
-def label_weight(
-    masks: Tensor, *, ignore_id: int, class_weights: Tensor | None = None, pixel_weights: Tensor | None = None
-) -> Tensor:
-    """Compute the summed weight of the labeled pixels, a scalar; arguments as for `pixel_cross_entropy`."""
-    return _weight_map(masks, ignore_id, class_weights, pixel_weights).sum().float()
-
-
-def _weight_map(masks: Tensor, ignore_id: int, class_weights: Tensor | None, pixel_weights: Tensor | None) -> Tensor:
-    valid = masks != ignore_id
-    if class_weights is None:
-        return valid if pixel_weights is None else (pixel_weights + 1) * valid
-    balance = class_weights[masks.masked_fill(~valid, 0)]
-    return (balance if pixel_weights is None else pixel_weights + balance) * valid
-
-
-def bootstrapped_cross_entropy(
-    logits: Tensor, masks: Tensor, top_k: int, *, ignore_id: int, class_weights: Tensor | None = None
-) -> Tensor:
-    """Compute the mean cross entropy of the `top_k` pixels with the highest loss of each image, mean over the batch.
-
-    Also known as online hard example mining. Ignored pixels have loss 0. Where an image has fewer than `top_k` labeled
-    pixels, ignored ones fill up the rest: the divisor stays `top_k`. Source: Pohlen et al. 2017 (FRRN, https://arxiv.org/abs/1611.08323),
-    section 4, and the authors' code.
-
-    logits         (B, K, H, W) float
-    masks          (B, H, W) int64
-    class_weights  (K,), or None for 1 each
-    """
-    losses = F.cross_entropy(logits.float(), masks, class_weights, ignore_index=ignore_id, reduction="none").flatten(1)
-    return losses.topk(min(top_k, losses.shape[1]), sorted=False).values.mean()
-
-
-def lovasz_softmax(
-    logits: Tensor,
-    masks: Tensor,
-    *,
-    ignore_id: int,
-    num_pixels: int = 0,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Compute the Lovász-softmax loss: the Lovász extension of 1 - IoU, averaged over the classes in the batch.
-
-    Source: Berman et al. 2018 (https://arxiv.org/abs/1705.08790), algorithm 1.
-
-    logits      (B, K, H, W) float
-    masks       (B, H, W) int64
-    num_pixels  compute it over at most this many valid pixels, drawn with `generator`; 0 takes all
-    Returns a scalar in 0..1; 0 if every pixel is ignored.
-    """
-    valid = (masks.flatten() != ignore_id).nonzero()[:, 0]
-    if 0 < num_pixels < len(valid):
-        valid = valid[torch.randint(len(valid), (num_pixels,), generator=generator).to(valid.device)]
-    probs = logits.permute(0, 2, 3, 1).flatten(0, 2)[valid].float().softmax(1)
-    labels = masks.flatten()[valid]
-    losses = []
-    for k in torch.unique(labels):
-        foreground = (labels == k).float()
-        # The error of a pixel is 1 - p for its own class, p for another.
-        errors, order = (foreground - probs[:, k]).abs().sort(descending=True)
-        # Algorithm 1: by how much 1 - IoU grows as each pixel, in order of its error, becomes wrong.
-        sorted_foreground = foreground[order]
-        intersection = sorted_foreground.sum() - sorted_foreground.cumsum(0)
-        union = sorted_foreground.sum() + (1 - sorted_foreground).cumsum(0)
-        jaccard = 1 - intersection / union
-        gradient = torch.cat([jaccard[:1], jaccard[1:] - jaccard[:-1]])
-        losses.append(errors @ gradient)
-    return torch.stack(losses).mean() if losses else logits.sum() * 0
 
 
 def sample_patches(
