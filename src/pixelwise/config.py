@@ -308,8 +308,8 @@ class Config:
             require(loss.reduction == "mean", "loss.reduction", f"mean with {named}")
         if loss.resolution == "logits" or loss.name in ("ohem", "bootstrapped", "none"):
             # Pixels are left out for which the border weights are meant.
-            option = "--loss.resolution logits" if loss.resolution == "logits" else named
-            require(loss.border_weight == 0, "loss.border_weight", f"0 with {option}")
+            reason = "--loss.resolution logits" if loss.resolution == "logits" else named
+            require(loss.border_weight == 0, "loss.border_weight", f"0 with {reason}")
 
     def items(self) -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
         """Yield section, field and value of every setting, in order; `field.metadata["doc"]` is its sentence."""

@@ -297,7 +297,7 @@ def test_focal_loss_by_its_equation(gamma: float) -> None:
 def test_focal_loss_of_gamma_0_is_the_cross_entropy() -> None:
     logits, masks = random_batch(6)
     extra = torch.rand(masks.shape, generator=torch.Generator().manual_seed(4))
-    options = {"ignore_id": IGNORE, "class_weights": torch.tensor([0.5, 2.0, 0.0, 1.0])}
+    options: dict[str, Any] = {"ignore_id": IGNORE, "class_weights": torch.tensor([0.5, 2.0, 0.0, 1.0])}
     for pixel_weights in (None, extra):
         torch.testing.assert_close(
             focal_loss(logits, masks, 0.0, pixel_weights=pixel_weights, **options),
@@ -326,7 +326,7 @@ def test_ohem_with_class_weights_by_hand() -> None:
     first = torch.tensor([[0.2, 0.6, 0.1, 0.5]])
     logits = torch.stack([first, 1 - first])[None].log()
     masks = torch.tensor([[[0, 0, 1, IGNORE]]])
-    options = {"ignore_id": IGNORE, "class_weights": torch.tensor([3.0, 10.0])}
+    options: dict[str, Any] = {"ignore_id": IGNORE, "class_weights": torch.tensor([3.0, 10.0])}
     both = -3 * (math.log(0.2) + math.log(0.6)) / 2
     found = ohem_cross_entropy(logits, masks, threshold=0.7, min_kept=1, **options)
     assert float(found) == pytest.approx(both, rel=1e-5)
