@@ -76,7 +76,7 @@ def judge_command(out: Path, done: Streams, *, existed: bool = False) -> None:
         # The subject may be a path of several names of up to 255 bytes.
         assert len(line) < MAX_LINE + 700 or "write classes.yaml as" in line, (len(line), line)
         assert "; fix: " in line, line
-    assert done.code < 2 or existed or not out.exists(), f"left {out} behind: {errors}"
+    assert done.code < 2 or existed or not out.exists(), f"left {out}: {errors}"
 
 
 @cache

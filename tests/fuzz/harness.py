@@ -101,7 +101,7 @@ def run_case(make: Make, rng: Random, folder: Path) -> tuple[str, bool]:
     if not fault and seconds > MAX_CPU_SECONDS:
         fault = f"took {seconds:.1f} s of computing"
     if not fault and (changed := changes(before, after)):
-        fault = "changed or left behind: " + ", ".join(changed)
+        fault = "changed or left over: " + ", ".join(changed)
     return fault, refused
 
 

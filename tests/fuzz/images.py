@@ -85,48 +85,48 @@ def lossless(rng: Random) -> Made:
     match mode:
         case "1":
             labels = noise(rng, top=2)
-            picture, image = Image.fromarray(labels.astype(bool)), gray(labels * 255)
+            image_file, image = Image.fromarray(labels.astype(bool)), gray(labels * 255)
         case "P":
             colors, labels = np.frombuffer(rng.randbytes(768), np.uint8).reshape(-1, 3), noise(rng)
-            picture = Image.fromarray(labels.astype(np.uint8))
-            picture.putpalette(colors.tobytes())
+            image_file = Image.fromarray(labels.astype(np.uint8))
+            image_file.putpalette(colors.tobytes())
             image = colors[labels]
         case "I;16":
             labels = noise(rng, top=rng.choice((5, 300, 65536)))
-            picture = Image.fromarray(labels.astype(np.uint16))
+            image_file = Image.fromarray(labels.astype(np.uint16))
             image = gray((labels + 128) // 257) if labels.max() >= 2**14 or labels.max() == 0 else None
         case "F":
             values = noise(rng, top=257) / 256
-            picture, image, labels = Image.fromarray(values.astype(np.float32)), None, None
+            image_file, image, labels = Image.fromarray(values.astype(np.float32)), None, None
             if not (values * 255 % 1 == 0.5).any():
                 image = gray(np.rint(values * 255))
         case "L":
             labels = noise(rng)
-            picture, image = Image.fromarray(labels.astype(np.uint8)), gray(labels)
+            image_file, image = Image.fromarray(labels.astype(np.uint8)), gray(labels)
         case _:
             values = noise(rng, len(Image.new(mode, (1, 1)).getbands()))
-            picture = Image.frombytes(mode, values.shape[1::-1], values.astype(np.uint8).tobytes())
+            image_file = Image.frombytes(mode, values.shape[1::-1], values.astype(np.uint8).tobytes())
             image = labels = None if mode == "CMYK" else values[..., :3]
             if mode == "LA":
                 image, labels = gray(values[..., 0]), values[..., 0]
     if kind == "BMP" or (kind == "TIFF" and mode == "1"):
-        return Made(saved(picture, kind, **options), image, labels)
-    return oriented(rng, lambda exif: saved(picture, kind, **options, **exif), image, labels)
+        return Made(saved(image_file, kind, **options), image, labels)
+    return oriented(rng, lambda exif: saved(image_file, kind, **options, **exif), image, labels)
 
 
 def lossy(rng: Random) -> Made:
     """JPEG or lossy WebP; the pixels are those of OpenCV's decoder."""
     mode = rng.choice(("L", "RGB", "RGB", "CMYK"))
     values = noise(rng, *((3,) if mode == "RGB" else (4,) if mode == "CMYK" else ()))
-    picture = Image.frombytes(mode, values.shape[1::-1], values.astype(np.uint8).tobytes())
+    image_file = Image.frombytes(mode, values.shape[1::-1], values.astype(np.uint8).tobytes())
     if mode == "RGB" and rng.random() < 0.3:
-        return Made(saved(picture, "WEBP", quality=rng.randrange(101)))
+        return Made(saved(image_file, "WEBP", quality=rng.randrange(101)))
     options = {"quality": rng.randrange(1, 101), "progressive": rng.random() < 0.4, "subsampling": rng.randrange(3)}
-    return oriented(rng, lambda exif: saved(picture, "JPEG", **options, **exif), None, None)
+    return oriented(rng, lambda exif: saved(image_file, "JPEG", **options, **exif), None, None)
 
 
 def packed_png(rng: Random) -> Made:
-    """PNG of 1, 2, 4, 8 or 16 bits, gray or palette, with chunks between and behind."""
+    """PNG of 1, 2, 4, 8 or 16 bits, gray or palette, with chunks between and after."""
     bits = rng.choice((1, 2, 4, 8, 16))
     labels = noise(rng, top=2**bits)
     palette, color, image = b"", 0, None
@@ -180,7 +180,7 @@ def tagged_tiff(rng: Random) -> Made:
 
 def foreign(rng: Random) -> Made:
     """Files that are no images of an allowed format, under the name of one."""
-    picture = Image.fromarray(noise(rng, 3).astype(np.uint8))
+    image_file = Image.fromarray(noise(rng, 3).astype(np.uint8))
     heads = (
         b"version https://git-lfs",
         b"<html",
@@ -192,10 +192,10 @@ def foreign(rng: Random) -> Made:
     )
     kind = rng.choice(("GIF", "PPM", "ICO", "TGA", "PCX", "SGI", "head", "pages", "noise"))
     if kind == "pages":
-        return Made(saved(picture, rng.choice(("TIFF", "WEBP", "PNG")), save_all=True, append_images=[picture]))
+        return Made(saved(image_file, rng.choice(("TIFF", "WEBP", "PNG")), save_all=True, append_images=[image_file]))
     if kind in ("head", "noise"):
         return Made((rng.choice(heads) if kind == "head" else b"") + rng.randbytes(rng.randrange(1, 300)))
-    return Made(saved(picture, kind))
+    return Made(saved(image_file, kind))
 
 
 MAKERS = (lossless, lossless, lossy, packed_png, tagged_tiff, tagged_tiff, foreign)

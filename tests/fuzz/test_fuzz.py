@@ -33,7 +33,7 @@ def test_each_sort_of_fault_is_found_and_repeated(tmp_path: Path) -> None:
     assert summary.refused["refused"] == 1
     words = dict(zip(NAMES[2:], summary.faults, strict=True))
     assert "KeyError" in words["other error"]
-    assert "changed or left behind: input" in words["changed input"]
+    assert "changed or left over: input" in words["changed input"]
     assert ".x.tmp-1" in words["left a file"]
     assert "MemoryError" in words["memory"]
     assert "ended the process (9)" in words["exit"]
