@@ -256,7 +256,9 @@ def _fit(
             try:
                 watch.meet(start)
                 trainer.fit(module, loader)
-            except BaseException:
+            except BaseException as error:
+                if is_rank_error(error):
+                    watch.explain()
                 # The other ranks then learn at once that this one has ended.
                 end_group()
                 raise
@@ -268,7 +270,7 @@ def _fit(
             fix = "lower --data.workers or --data.cache_mib; go on with --resume"
             raise ResourceError("training", what, fix) from error
         if is_rank_error(error):
-            failure = watch.explain() or ResourceError("training", "another rank has ended", "go on with --resume")
+            failure = watch.failure or ResourceError("training", "another rank has ended", "go on with --resume")
             raise failure from error
         raise
     finally:

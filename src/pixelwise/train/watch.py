@@ -50,7 +50,7 @@ _RESUME = "go on with --resume"
 
 @dataclass
 class _Peer:
-    """Another rank: its connection, what it last said, and the seconds since."""
+    """Another rank: its connection, what it last said, the seconds since, and those that a signal has stopped it."""
 
     rank: int
     connection: socket.socket | None = None
@@ -58,6 +58,7 @@ class _Peer:
     pid: int = 0
     status: str = ""
     silent: float = 0.0
+    stopped: float = 0.0
     unread: bytes = b""
     closed: bool = False
 
@@ -134,12 +135,11 @@ class RankWatch:
             # Rank 0 goes on saying "go".
             self._status = "running"
 
-    def explain(self) -> ResourceError | None:
-        """Return `failure`, which takes a moment to become known after a connection has closed."""
+    def explain(self) -> None:
+        """Wait until `failure` is known, which takes a moment after a connection has closed."""
         end = time.monotonic() + 4 * _SECONDS_BETWEEN_LINES
         while self.failure is None and self._thread.is_alive() and time.monotonic() < end:
             time.sleep(0.05)
-        return self.failure
 
     @contextmanager
     def others_started(self) -> Iterator[None]:
@@ -162,6 +162,7 @@ class RankWatch:
             for rank in range(1, self._devices):
                 own = {**os.environ, LAUNCHER: str(os.getpid()), "RANK": str(rank), "LOCAL_RANK": str(rank)}
                 others.append(subprocess.Popen(command, env=own))
+                self._peers[rank - 1].pid = others[-1].pid
             yield
         except BaseException:
             self._status = f"failed rank {self.rank} has ended"
@@ -174,6 +175,9 @@ class RankWatch:
             self._left.set()
             end = time.monotonic() + 2 * _SECONDS_TO_LEAVE
             for process in others:
+                activity = process_activity(process.pid)
+                if activity is not None and activity[0] == "T":
+                    process.kill()
                 try:
                     process.wait(max(end - time.monotonic(), 0))
                 except subprocess.TimeoutExpired:
@@ -245,6 +249,8 @@ class RankWatch:
             self._accept(self._listener)
         for peer in self._peers:
             peer.silent += passed
+            activity = process_activity(peer.pid) if peer.pid else None
+            peer.stopped = peer.stopped + passed if activity is not None and activity[0] == "T" else 0.0
             if peer.connection is None or peer.closed:
                 continue
             try:
@@ -290,22 +296,20 @@ class RankWatch:
                     f"{name} was killed, or has crashed",
                     f"if memory was short, lower --data.batch_size; {_RESUME}",
                 )
-            elif peer.connection is None and peer.silent > self._seconds_to_join:
-                what = f"{name} did not start within {self._seconds_to_join} seconds"
-                self.failure = ResourceError(
-                    "training", what, "start all ranks at once, with torchrun or --train.devices alone"
-                )
-            elif peer.connection is not None and peer.silent > SECONDS_SILENT:
+            elif peer.silent > SECONDS_SILENT and (peer.connection is not None or peer.stopped > SECONDS_SILENT):
                 what = (
                     f"{name} has shown no sign of life for {SECONDS_SILENT} seconds: it is stopped, or its machine is"
                 )
                 self.failure = ResourceError("training", what, _RESUME)
-                activity = process_activity(peer.pid) if peer.pid else None
-                if activity is not None and activity[0] == "T":
+                if peer.stopped:
                     # Stopped as it is, it would hold the run's folder. Its end also closes the connections on which
                     # the main thread waits.
                     with suppress(OSError):
                         os.kill(peer.pid, signal.SIGKILL)
+            elif peer.connection is None and peer.silent > self._seconds_to_join:
+                what = f"{name} did not start within {self._seconds_to_join} seconds"
+                fix = "start all ranks at once, with torchrun or --train.devices alone"
+                self.failure = ResourceError("training", what, fix)
         if self.rank > 0 and self._peers[0].status == "go":
             self._go.set()
         if self.rank == 0 and self._status.startswith("ready") and not self._go.is_set():
