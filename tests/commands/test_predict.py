@@ -45,6 +45,12 @@ def put(path: Path, seed: int = 0) -> Path:
     return path
 
 
+def test_a_name_of_dots_keeps_its_suffix(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = put(tmp_path / "..png")
+    assert call(capsys, "predict", image, "--out", tmp_path / "out", "--model", checkpoint).code == 0
+    assert files_below(tmp_path / "out") == ["..png.png"]
+
+
 def test_every_product_is_what_its_name_says(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

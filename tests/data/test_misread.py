@@ -274,7 +274,7 @@ def test_a_mask_of_an_image_turned_by_exif_says_so(tmp_path: Path) -> None:
     assert _ids(open_dataset(root).split("train")) == np.rot90(CORNER, -1).tolist()
 
 
-@pytest.mark.parametrize("name", ["x" * 300, "a/" + "名" * 99, "a" * 5000])
+@pytest.mark.parametrize("name", ["x" * 300, "a/" + "名" * 99, "a" * 5000, "..png", "b/...png"])
 def test_a_name_of_a_list_that_no_file_can_have_is_missing(tmp_path: Path, name: str) -> None:
     _put(tmp_path / "images/a.png")
     _put(tmp_path / "masks/a.png", CORNER)

@@ -21,7 +21,7 @@ Reading order: `headers` (what Pillow does not check), `decode` (file to Pillow 
 from __future__ import annotations
 
 from .decode import MAX_PIXELS, file_kind
-from .listing import IMAGE_SUFFIXES, Listing, find_images, list_images, walk_files
+from .listing import IMAGE_SUFFIXES, Listing, find_images, list_images, walk_files, without_suffix
 from .read import exif_orientation, from_pil, odd_palettes, read_image, read_mask
 from .write import encode_mask, write_image, write_mask
 
@@ -39,6 +39,7 @@ __all__ = [
     "read_image",
     "read_mask",
     "walk_files",
+    "without_suffix",
     "write_image",
     "write_mask",
 ]

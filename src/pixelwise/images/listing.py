@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import NamedTuple
+from pathlib import Path, PurePath
+from typing import NamedTuple, TypeVar
 
 from ..errors import InputError, os_reason
 from .decode import file_kind
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
+
+
+P = TypeVar("P", bound=PurePath)
 
 
 class Listing(NamedTuple):
@@ -50,6 +53,11 @@ def list_images(path: str | Path) -> Listing:
     if not listing.images:
         raise InputError(path, "holds no images", f"expected files {suffixes}, at any depth")
     return listing
+
+
+def without_suffix(path: P) -> P:
+    """Return a path without its suffix; unchanged if only dots would be left of the name, as of `..png`."""
+    return path.with_suffix("") if path.stem.strip(".") else path
 
 
 def walk_files(path: str | Path) -> tuple[list[Path], list[Path]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..files import check_outputs
-from ..images import list_images
+from ..images import list_images, without_suffix
 
 LONGEST_NAME = 255
 """Bytes of the longest file name of the usual file systems."""
@@ -88,7 +88,7 @@ def jobs_to_do(jobs: Sequence[Job], *, resume: bool, overwrite: bool) -> list[Jo
 
 def _unique_names(names: Sequence[Path]) -> list[Path]:
     """Drop the suffix of each name unless two would become equal (also for file systems that ignore case)."""
-    chosen = [_shorten(name.with_suffix("")) for name in names]
+    chosen = [_shorten(without_suffix(name)) for name in names]
     while True:
         counts = Counter(str(name).casefold() for name in chosen)
         changed = [

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...core import Taxonomy
 from ...errors import ConfigError, DatasetError, os_reason, shown
-from ...images import IMAGE_SUFFIXES, walk_files
+from ...images import IMAGE_SUFFIXES, walk_files, without_suffix
 from ...registry import Registry
 from ...strict_yaml import read_yaml
 from ..dataset import Dataset, Item, MaskEncoding, Split, check_colors
@@ -199,5 +199,5 @@ def _by_stem(folder: Path) -> dict[str, list[Path]]:
     stems: dict[str, list[Path]] = {}
     for path in walk_files(folder)[0]:
         if path.suffix.lower() in IMAGE_SUFFIXES:
-            stems.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
+            stems.setdefault(without_suffix(path.relative_to(folder)).as_posix(), []).append(path)
     return stems

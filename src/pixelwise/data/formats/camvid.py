@@ -9,6 +9,7 @@ import os
 from pathlib import Path, PurePosixPath
 
 from ...core import Taxonomy
+from ...images import without_suffix
 from ..dataset import Dataset, Item
 from .base import (
     DATASETS,
@@ -89,4 +90,4 @@ def _resolve(root: Path, name: str) -> Path:
     suffix.
     """
     path = resolve_inside(root, str(PurePosixPath(*PurePosixPath(name).parts[-2:])))
-    return path if os.path.isfile(path) else find_image(path.with_suffix("")) or path
+    return path if os.path.isfile(path) else find_image(without_suffix(path)) or path

@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from ...errors import DatasetError
-from ...images import IMAGE_SUFFIXES, file_kind
+from ...images import IMAGE_SUFFIXES, file_kind, without_suffix
 from ..dataset import Dataset, Item, Split
 from .base import (
     DATASETS,
@@ -84,10 +84,10 @@ def _item(root: Path, image: str, mask: str | None) -> Item:
     """Resolve `image mask` below the root, or one name below images/ and masks/, with or without its suffix."""
     name = name_inside(root, image).removeprefix("images/")
     if mask is not None:
-        key = str(PurePosixPath(name).with_suffix(""))
+        key = str(without_suffix(PurePosixPath(name)))
         return Item(key, resolve_inside(root, image), resolve_inside(root, mask))
     has_suffix = name.lower().endswith(IMAGE_SUFFIXES)
-    stem = str(Path(name).with_suffix("")) if has_suffix else name
+    stem = str(without_suffix(Path(name))) if has_suffix else name
     image_stem, mask_stem = (resolve_inside(root / kind, stem) for kind in ("images", "masks"))
     # The names of missing files, for the message.
     path = root / "images" / name if has_suffix else find_image(image_stem) or Path(f"{image_stem}.*")

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from ...core import Taxonomy
 from ...errors import DatasetError
-from ...images import IMAGE_SUFFIXES
+from ...images import IMAGE_SUFFIXES, without_suffix
 from ..dataset import Dataset, Item
 from .base import DATASETS, DatasetFormat, make_dataset, read_lines, resolve_inside, split_pair
 
@@ -80,7 +80,7 @@ def _items(root: Path, path: Path) -> list[Item]:
         # An id may hold dots and blanks, and a folder. Only SBD's lines name files.
         key = PurePosixPath(split_pair(line, path)[0]).name if line.startswith("/") else line
         if key.lower().endswith(IMAGE_SUFFIXES):
-            key = str(PurePosixPath(key).with_suffix(""))
+            key = str(without_suffix(PurePosixPath(key)))
         mask = None if path.stem == "test" else masks / f"{key}.png"
         items.append(Item(key, resolve_inside(root, f"JPEGImages/{key}.jpg"), mask))
     return items
