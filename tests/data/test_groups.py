@@ -15,7 +15,7 @@ from pixelwise.core import Taxonomy
 from pixelwise.data import Dataset, Groups, Item, Split, find_groups, open_dataset
 from pixelwise.data.groups import training_data
 from pixelwise.errors import ConfigError, DatasetError, PixelwiseError
-from pixelwise.evaluation.evaluator import read_scores
+from pixelwise.evaluation.result import read_scores
 from pixelwise.train.callbacks import silence_lightning
 from pixelwise.train.finish import finish_run
 from pixelwise.train.run import train
@@ -122,20 +122,21 @@ def keys_of(dataset: Dataset, name: str) -> list[str]:
 
 
 def test_hold_out_validates_on_the_named_drives_alone() -> None:
-    data = training_data(dataset_of(CAMVID), DataConfig(hold_out="0006R0"))
-    assert keys_of(data.dataset, "val") == CAMVID["train"][2:4]
-    assert keys_of(data.dataset, "train") == CAMVID["train"][:2] + CAMVID["train"][4:]
-    assert keys_of(data.dataset, "test") == CAMVID["test"]
-    assert data.dataset.split("val").name == "hold-out 0006R0"
-    assert "0006R0 (2 images)" in data.note
-    assert "0001TP 2, 0006R0 2, 0016E5 2" in data.note
-    two = training_data(dataset_of(CAMVID), DataConfig(hold_out=" 0016E5,0001TP")).dataset
+    data, names = training_data(dataset_of(CAMVID), DataConfig(hold_out="0006R0"))
+    assert names == ("0006R0",)
+    assert keys_of(data, "val") == CAMVID["train"][2:4]
+    assert keys_of(data, "train") == CAMVID["train"][:2] + CAMVID["train"][4:]
+    assert keys_of(data, "test") == CAMVID["test"]
+    assert data.split("val").name == "hold-out 0006R0"
+    assert "0006R0 (2 images)" in data.notes[-1]
+    assert "0001TP 2, 0006R0 2, 0016E5 2" in data.notes[-1]
+    two = training_data(dataset_of(CAMVID), DataConfig(hold_out=" 0016E5,0001TP"))[0]
     assert keys_of(two, "train") == CAMVID["train"][2:4]
 
 
 def test_without_hold_out_an_existing_validation_split_stays() -> None:
     dataset = dataset_of(CAMVID)
-    assert training_data(dataset, DataConfig()).dataset is dataset
+    assert training_data(dataset, DataConfig()) == (dataset, ())
 
 
 @pytest.mark.parametrize(
@@ -161,34 +162,34 @@ def test_hold_out_needs_groups() -> None:
 def test_a_missing_validation_split_is_made_of_whole_groups() -> None:
     keys = [f"Image_{number:02d}{eye}" for number in range(1, 11) for eye in "LR"]
     dataset = dataset_of({"train": keys, "test": ["Image_11L", "Image_11R"]})
-    data = training_data(dataset, DataConfig())
-    train, val = keys_of(data.dataset, "train"), keys_of(data.dataset, "val")
+    data, names = training_data(dataset, DataConfig())
+    train, val = keys_of(data, "train"), keys_of(data, "val")
     assert sorted(train + val) == sorted(keys)
     assert len(val) == 4  # a fifth
     assert not {key[:-1] for key in train} & {key[:-1] for key in val}
-    assert set(data.hold_out) == {key[:-1] for key in val}
+    assert set(names) == {key[:-1] for key in val}
     # The choice depends on the names alone, not on their order.
-    again = training_data(dataset_of({"train": keys[::-1]}), DataConfig())
-    assert sorted(keys_of(again.dataset, "val")) == sorted(val)
-    by_image = training_data(dataset, DataConfig(split_by="image"))
-    assert len(keys_of(by_image.dataset, "val")) == 4
-    assert by_image.hold_out == ()
+    again, _ = training_data(dataset_of({"train": keys[::-1]}), DataConfig())
+    assert sorted(keys_of(again, "val")) == sorted(val)
+    by_image, none = training_data(dataset, DataConfig(split_by="image"))
+    assert len(keys_of(by_image, "val")) == 4
+    assert none == ()
 
 
 def test_a_missing_validation_split_without_groups_is_made_of_images() -> None:
     keys = [f"ISIC_{number:07d}" for number in range(50)]
-    data = training_data(dataset_of({"train": keys}), DataConfig())
-    val = keys_of(data.dataset, "val")
+    data, _ = training_data(dataset_of({"train": keys}), DataConfig())
+    val = keys_of(data, "val")
     assert len(val) == 10
-    assert sorted(keys_of(data.dataset, "train") + val) == keys
-    assert "10 of 50 images held out" in data.note
+    assert sorted(keys_of(data, "train") + val) == keys
+    assert "10 of 50 images held out" in data.notes[-1]
 
 
 def test_one_big_group_of_three_is_not_held_out() -> None:
     """CamVid's drives have 62, 101 and 204 frames; a fifth of them is 73."""
     sizes = {"0001TP": 62, "0006R0": 101, "0016E5": 204}
     keys = [f"{name}_{number:05d}" for name, size in sizes.items() for number in range(size)]
-    held = training_data(dataset_of({"train": keys}), DataConfig()).hold_out
+    _, held = training_data(dataset_of({"train": keys}), DataConfig())
     assert held in (("0001TP",), ("0006R0",))
 
 
@@ -221,4 +222,4 @@ def test_a_run_lists_the_groups_that_it_chose(drives: Path, tmp_path: Path, caps
     train(tiny_config(drives, train={"steps": 1, "validate_every": 1}), tmp_path / "run")
     held = Config.from_yaml(tmp_path / "run" / "config.yaml").data.hold_out
     assert held in ("drive0", "drive1", "drive2")
-    assert f"for validation: {held} (2 images)" in capsys.readouterr().out
+    assert f"for validation: {held} (2 images)" in capsys.readouterr().err

@@ -18,7 +18,8 @@ from pixelwise.commands.evaluate import evaluate as command
 from pixelwise.core import Prediction, Taxonomy
 from pixelwise.data.dataset import Item, MaskEncoding, Split
 from pixelwise.errors import ConfigError, DatasetError, InputError, MaskError
-from pixelwise.evaluation.evaluator import Evaluation, evaluate_folder, evaluate_model, read_scores, write_scores
+from pixelwise.evaluation.evaluator import evaluate_folder, evaluate_model
+from pixelwise.evaluation.result import Evaluation, read_scores, write_scores
 from pixelwise.images import read_mask, write_image, write_mask
 from pixelwise.inference.temperature import read_temperature
 
@@ -287,7 +288,7 @@ def test_command_prints_protocol_classes_and_means(data: Path, capsys: pytest.Ca
         f"mean accuracy {(100 + 75) / 2:.2f}",
         f"mean IoU over the set {(80 + 75) / 2:.2f}",
         # The first image is right; of the second, road has 40 of 60 and car 20 of 40.
-        f"mean IoU per image, mean {(100 + 100 * (40 / 60 + 20 / 40) / 2) / 2:.2f}",
+        f"mean of per-image IoU {(100 + 100 * (40 / 60 + 20 / 40) / 2) / 2:.2f}",
         f"frequency weighted IoU {(80 + 75) / 2:.2f}",
     ):
         assert part in text, part
@@ -351,18 +352,17 @@ def test_both_means_stand_in_the_file(split: Split) -> None:
 def test_intervals_by_group_come_from_the_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "classes.yaml").write_text("classes: [road, car, boat]\nignore: [255]\n")
     rng = np.random.default_rng(0)
-    for folder in ("images/train", "masks/train", "images/test", "masks/test", "found"):
+    for folder in ("images/train", "masks/train", "images/test", "masks/test", "found", "unused"):
         (tmp_path / folder).mkdir(parents=True)
     for split, drives in (("train", "AB"), ("test", "BCDEFG")):
         for drive in drives:
             for frame in range(2):
-                name = f"drive{drive}_{frame:04d}.png"
+                name = f"drive{drive}_{split}{frame:04d}.png"
                 truth = rng.integers(0, 3, (8, 10)).astype(np.uint8)
                 write_image(tmp_path / "images" / split / name, np.zeros((8, 10, 3), np.uint8))
                 write_mask(tmp_path / "masks" / split / name, truth)
-                write_mask(tmp_path / "found" / name, np.where(rng.random((8, 10)) < 0.8, truth, 0).astype(np.uint8))
-    for path in (tmp_path / "found").glob("driveA*"):
-        path.unlink()
+                found = "found" if split == "test" else "unused"
+                write_mask(tmp_path / found / name, np.where(rng.random((8, 10)) < 0.8, truth, 0).astype(np.uint8))
     out = tmp_path.with_name(f"{tmp_path.name}-new") / "scores.json"
     assert command(data=tmp_path, predictions=tmp_path / "found", out=out) == 0
     text = " ".join(capsys.readouterr().out.split())
@@ -406,7 +406,7 @@ def test_folds_pool_runs_that_held_out_other_groups(
     assert f"standard deviation {abs(ious[0] - ious[1]) / 2**0.5:.2f}" in text
     whole = evaluate_model(label, split)
     assert f"one confusion matrix over all folds: mean IoU {100 * whole.scores.mean_iou:.2f}" in text
-    assert f"mean over all images: {100 * (whole.mean_image_iou or 0):.2f}" in text
+    assert f"mean of per-image IoU, all images: {100 * (whole.mean_image_iou or 0):.2f}" in text
     written = json.loads((tmp_path / "new" / "folds.json").read_text("utf-8"))
     assert [fold["split"] for fold in written["folds"]] == ["hold-out a", "hold-out b"]
     with pytest.raises(ConfigError, match="2 images are scored by more than one run: frame 0, seq/1; fix: hold out"):
@@ -466,6 +466,7 @@ def test_a_temperature_is_fitted_on_one_split_and_reported_on_another(
 
 
 def test_command_needs_data_or_folds(capsys: pytest.CaptureFixture[str]) -> None:
-    refused(capsys, "evaluate", names="--data is missing")
-    refused(capsys, "evaluate", "--folds", "a", "--data", "b", names="evaluate --data: --folds compares")
-    refused(capsys, "evaluate", "--predictions", "a", "--data", "b", "--flip", names="evaluate --flip: --predictions")
+    assert "--data is missing" in refused(capsys, "evaluate")
+    assert "evaluate --data: --folds compares" in refused(capsys, "evaluate", "--folds", "a", "--data", "b")
+    line = refused(capsys, "evaluate", "--predictions", "a", "--data", "b", "--flip")
+    assert "evaluate --flip: --predictions are finished labels" in line

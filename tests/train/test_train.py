@@ -36,7 +36,8 @@ from pixelwise.errors import (
     Interrupted,
     PixelwiseError,
 )
-from pixelwise.evaluation.evaluator import evaluate_model, read_scores
+from pixelwise.evaluation.evaluator import evaluate_model
+from pixelwise.evaluation.result import read_scores
 from pixelwise.models import create_model
 from pixelwise.train import validation
 from pixelwise.train.build import build_model, choose_memory_format, make_class_weights

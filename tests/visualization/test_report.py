@@ -20,8 +20,9 @@ from pixelwise.core import Prediction, Taxonomy
 from pixelwise.data.dataset import Item, Split
 from pixelwise.data.groups import Groups
 from pixelwise.errors import ConfigError, InputError
-from pixelwise.evaluation.evaluator import Evaluation, ImageScore, ScoringProtocol, evaluate_model, write_scores
+from pixelwise.evaluation.evaluator import evaluate_model
 from pixelwise.evaluation.metrics import Scores
+from pixelwise.evaluation.result import Evaluation, ImageScore, ScoringProtocol, write_scores
 from pixelwise.images import write_image, write_mask
 from pixelwise.visualization.charts import Chart, read_charts, trimap_chart
 from pixelwise.visualization.examples import collect_examples, read_examples, write_examples
@@ -162,7 +163,7 @@ def test_groups_have_a_table_and_the_boundaries_a_curve(run: Path, split: Split)
     assert "not unseen, as images of them lie in split train: drive <0>" in page.text
     chart = trimap_chart(evaluation.trimap, evaluation.scores.mean_iou)
     assert chart is not None
-    assert [label for _, label in chart.x_ticks] == ["1 px", "2 px", "4 px", "8 px", "16 px", "32 px"]
+    assert [label for _, label in chart.x_ticks] == ["1", "2", "4", "8", "16", "32"]
     near, overall = chart.curves
     heights = [float(point.split(",")[1]) for line in near.lines for point in line.split()]
     ious = [point.mean_iou for point in evaluation.trimap]

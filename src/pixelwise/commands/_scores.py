@@ -6,9 +6,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ..evaluation.bootstrap import MIN_GROUPS, Spread
-from ..evaluation.evaluator import Evaluation
 from ..evaluation.folds import Folds
 from ..evaluation.metrics import Scores
+from ..evaluation.result import Evaluation
 from ._console import text
 
 
@@ -63,7 +63,7 @@ def means_table(evaluation: Evaluation) -> Table:
 def group_table(spread: Spread) -> Table:
     """Return the scores of each group, in percent."""
     table = Table("group", box=None, pad_edge=False)
-    for heading in ("images", "mean IoU over the group", "mean IoU per image, mean"):
+    for heading in ("images", "mean IoU over the group", "mean of per-image IoU"):
         table.add_column(heading, justify="right")
     for row in spread.groups:
         table.add_row(text(row.name), str(row.num_images), _percent(row.mean_iou), _percent(row.mean_image_iou))
@@ -73,7 +73,7 @@ def group_table(spread: Spread) -> Table:
 def print_folds(folds: Folds, console: Console) -> None:
     """Print a row per run, and the means."""
     table = Table("run", "scored on", box=None, pad_edge=False)
-    for heading in ("images", "mean IoU over the fold", "mean IoU per image, mean"):
+    for heading in ("images", "mean IoU over the fold", "mean of per-image IoU"):
         table.add_column(heading, justify="right")
     for row in folds.folds:
         scores = _percent(row.mean_iou), _percent(row.mean_image_iou)
@@ -82,7 +82,7 @@ def print_folds(folds: Folds, console: Console) -> None:
     around = "" if folds.deviation is None else f", standard deviation {_percent(folds.deviation)}"
     console.print(f"mean of the {len(folds.folds)} folds {_percent(folds.mean_iou)}{around}")
     console.print(f"one confusion matrix over all folds: mean IoU {_percent(folds.pooled.mean_iou)}")
-    console.print(f"mean IoU per image, mean over all images: {_percent(folds.mean_image_iou)}")
+    console.print(f"mean of per-image IoU, all images: {_percent(folds.mean_image_iou)}")
 
 
 def _percent(value: float | None) -> str:

@@ -22,9 +22,10 @@ from ..data.dataset import Dataset, Split
 from ..data.groups import Groups, find_groups, select_groups
 from ..errors import ConfigError, InputError
 from ..evaluation.calibration import CalibrationCounter, fit_on_split
-from ..evaluation.evaluator import Evaluation, check_same_classes, evaluate_folder, evaluate_model, write_scores
-from ..evaluation.folds import compare_folds
-from ..files import check_outputs, new_folder, write_text
+from ..evaluation.evaluator import check_same_classes, evaluate_folder, evaluate_model
+from ..evaluation.folds import Folds, compare_folds
+from ..evaluation.result import Evaluation, write_scores
+from ..files import check_outputs, new_folder
 from ._console import print_mask_warnings, progress_bar
 from ._options import OutPath, Scales, Switch, parse_options
 from ._scores import print_evaluation, print_folds
@@ -133,56 +134,51 @@ def evaluate(
     json
         Print JSON instead of tables.
     """
-    given: dict[str, object] = {
-        "--model": model,
-        "--options": options,
-        "--crf": crf,
-        "--flip": flip or None,
-        "--scales": None if scales == (1.0,) else scales,
-        "--calibration": calibration or None,
-        "--fit-temperature": fit_temperature,
-    }
-    _check_sources(data, given, predictions=predictions, folds=folds)
+    wanted = _Model(
+        name=model,
+        options=options,
+        crf=crf,
+        flip=flip,
+        scales=scales,
+        calibration=calibration,
+        fit_temperature=fit_temperature,
+        precision=precision,
+        device=device,
+    )
+    _check_sources(data, wanted, predictions=predictions, folds=folds)
     if out is not None:
-        check_outputs([out], inputs=[model, predictions], data=data, overwrite=overwrite)
+        check_outputs([out], inputs=[model, predictions, *(folds or ())], data=data, overwrite=overwrite)
+    result: Evaluation | Folds
     with nullcontext() if out is None else new_folder(out.parent):
         if folds is not None:
-            compared = compare_folds(folds)
-            result = compared.to_dict()
-            if out is not None:
-                write_text(out, json_format.dumps(result, indent=1) + "\n")
-            if not json:
-                print_folds(compared, Console())
+            result = compare_folds(folds)
         else:
             assert data is not None, "`_check_sources` asks for it"
             truth = _open_truth(data, split, format=format, only=only, groups=groups, boundary=boundary)
-            labels = _Model(
-                name=model,
-                options=options,
-                crf=crf,
-                flip=flip,
-                scales=scales,
-                calibration=calibration,
-                fit_temperature=fit_temperature,
-                precision=precision,
-                device=device,
-            )
-            evaluation = _score_model(truth, labels) if predictions is None else _score_folder(truth, predictions)
-            result = evaluation.to_dict()
-            if out is not None:
-                write_scores(out, evaluation)
-            if not json:
-                print_evaluation(evaluation, Console())
+            result = _score_model(truth, wanted) if predictions is None else _score_folder(truth, predictions)
+        if out is not None:
+            write_scores(out, result)
     if json:
-        print(json_format.dumps(result, indent=1, allow_nan=False))
+        print(json_format.dumps(result.to_dict(), indent=1, allow_nan=False))
+    elif isinstance(result, Folds):
+        print_folds(result, Console())
+    else:
+        print_evaluation(result, Console())
     return 0
 
 
-def _check_sources(
-    data: Path | None, given: dict[str, object], *, predictions: Path | None, folds: list[Path] | None
-) -> None:
+def _check_sources(data: Path | None, wanted: _Model, *, predictions: Path | None, folds: list[Path] | None) -> None:
     """Raise ConfigError for options that contradict each other, or if nothing says what to score."""
-    named = [option for option, value in given.items() if value is not None]
+    given = {
+        "--model": wanted.name is not None,
+        "--options": wanted.options is not None,
+        "--crf": wanted.crf is not None,
+        "--flip": wanted.flip,
+        "--scales": wanted.scales != (1.0,),
+        "--calibration": wanted.calibration,
+        "--fit-temperature": wanted.fit_temperature is not None,
+    }
+    named = [option for option, is_given in given.items() if is_given]
     if folds is not None:
         if data is not None or predictions is not None or named:
             option = "--data" if data is not None else "--predictions" if predictions is not None else named[0]

@@ -226,10 +226,7 @@ def _dry_run(config: Config, chosen: ChosenRecipe | None) -> int:
     from ..train.ranks import check_launch
 
     check_launch(config.train, find_device(config.train.device, "--train.device").type)
-    data = training_data(open_dataset(config.data.path, config.data.format), config.data)
-    if data.note:
-        print(data.note)
-    dataset = data.dataset
+    dataset, _ = training_data(open_dataset(config.data.path, config.data.format), config.data)
     train_split = dataset.split(config.data.train_split, option="--data.train_split")
     val_split = dataset.split(config.data.val_split, option="--data.val_split")
     skip_bad = config.train.on_read_error == "skip"

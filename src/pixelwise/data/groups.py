@@ -119,31 +119,18 @@ def read_groups(path: Path, items: Iterable[Item]) -> dict[Item, str]:
     return found
 
 
-@dataclass(frozen=True)
-class TrainingData:
-    """A dataset whose validation split may have been held out of its training split.
-
-    dataset   with the training and the validation split under the names of the settings
-    hold_out  the groups that were held out, empty if none were
-    note      what was held out and why, in one line for the user; empty if nothing was
-    """
-
-    dataset: Dataset
-    hold_out: tuple[str, ...] = ()
-    note: str = ""
-
-
-def training_data(dataset: Dataset, settings: DataConfig) -> TrainingData:
-    """Return the dataset with the splits to train and to validate on, as `settings` says.
+def training_data(dataset: Dataset, settings: DataConfig) -> tuple[Dataset, tuple[str, ...]]:
+    """Return the dataset with the splits to train and to validate on, as `settings` says, and the groups held out.
 
     With `hold_out`, these groups of the training split become the validation split. Without it, and without a
     validation split in the dataset, a fifth of the training images does: whole groups where groups show (unless
-    `split_by` is `image`), single images elsewhere. The choice depends on the names alone.
+    `split_by` is `image`), single images elsewhere. The choice depends on the names alone; a note of the dataset says
+    what was held out.
     Raises ConfigError for groups that do not exist or leave nothing to train on, DatasetError for a missing split.
     """
     needs_split = settings.val_split == DataConfig().val_split and settings.val_split not in dataset.splits
     if settings.hold_out is None and not (needs_split and settings.train_split in dataset.splits):
-        return TrainingData(dataset)
+        return dataset, ()
     train = dataset.split(settings.train_split, option="--data.train_split")
     groups = find_groups(dataset, settings.groups)
     reason, hold_out = "", settings.hold_out
@@ -152,7 +139,7 @@ def training_data(dataset: Dataset, settings: DataConfig) -> TrainingData:
         raise ConfigError("--data.hold_out", what, "leave --data.val_split at its default")
     if hold_out is None:
         if len(train) < 2:
-            return TrainingData(dataset)
+            return dataset, ()
         reason = f"{dataset.name} has no split {settings.val_split}: "
         sizes = groups.sizes(train) if groups and settings.split_by == "group" else {}
         hold_out = ",".join(_choose(sizes, HOLD_OUT_SHARE * len(train))) if len(sizes) > 1 else None
@@ -180,7 +167,7 @@ def training_data(dataset: Dataset, settings: DataConfig) -> TrainingData:
         for name, items in zip((train.name, f"{HOLD_OUT} {title}"), parts, strict=True)
     )
     splits = {**dataset.splits, settings.train_split: kept, settings.val_split: val}
-    return TrainingData(replace(dataset, splits=splits), names, reason + note)
+    return replace(dataset, splits=splits, notes=(*dataset.notes, reason + note)), names
 
 
 def select_groups(split: Split, groups: Groups | None, names: str, option: str) -> tuple[Split, tuple[str, ...]]:

@@ -1,7 +1,7 @@
 """Score labels against truth: metrics, boundary IoU, the evaluator, the CRF search and VOC's submission archive.
 
 Reading order: `metrics` (one confusion matrix and its ratios), `boundary_iou`, `trimap`, `bootstrap` (intervals by
-group), `calibration`, `evaluator` (a model, or a folder of masks, on a split), `folds`.
+group), `calibration`, `result`, `evaluator` (a model, or a folder of masks, on a split), `folds`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ __all__ = [
     "evaluator",
     "folds",
     "metrics",
+    "result",
     "trimap",
     "voc_submission",
 ]

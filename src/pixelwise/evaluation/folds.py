@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, listed
-from .evaluator import Evaluation, read_scores
 from .metrics import Scores
+from .result import Evaluation, read_scores
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from pathlib import Path
 from ..config import Config
 from ..data import open_dataset
 from ..data.groups import find_groups, training_data
-from ..evaluation.evaluator import evaluate_model, write_scores
+from ..evaluation.evaluator import evaluate_model
 from ..evaluation.metrics import Scores
+from ..evaluation.result import write_scores
 from ..inference.segmenter import load
 from ..visualization.examples import collect_examples, write_examples
 from ..visualization.report import write_report
@@ -38,7 +39,7 @@ def finish_run(config: Config, out: str | Path) -> FinishedRun:
     The best checkpoint is scored (the last one if no validation could be scored), in float32, on the run's device.
     """
     folder = find_checkpoint(out)
-    dataset = training_data(open_dataset(config.data.path, config.data.format), config.data).dataset
+    dataset, _ = training_data(open_dataset(config.data.path, config.data.format), config.data)
     split = dataset.split(config.data.val_split)
     if config.train.on_read_error == "skip":
         split = split.readable()

@@ -303,9 +303,9 @@ def chosen_recipe(config: Config, given: Container[str], budget_s: float | None,
     network   whether network, crop, loss and optimizer are chosen as well
     Raises the errors of data and settings, before anything is written.
     """
-    data = training_data(open_dataset(config.data.path, config.data.format), config.data)
-    train_split, val_split = (data.dataset.split(name) for name in (config.data.train_split, config.data.val_split))
-    found = check_dataset(data.dataset, train_split, val_split, skip_bad=config.train.on_read_error == "skip")
+    dataset, _ = training_data(open_dataset(config.data.path, config.data.format), config.data)
+    train_split, val_split = (dataset.split(name) for name in (config.data.train_split, config.data.val_split))
+    found = check_dataset(dataset, train_split, val_split, skip_bad=config.train.on_read_error == "skip")
     choices: list[Choice] = []
 
     def choose(more: Iterable[Choice]) -> None:

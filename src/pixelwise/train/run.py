@@ -88,12 +88,7 @@ def _train(
     folder, signals = RunFolder(out), StopSignals(out)
 
     # Data
-    data = training_data(open_dataset(config.data.path, config.data.format), config.data)
-    if data.hold_out:
-        config = config.updated({"data": {"hold_out": ", ".join(data.hold_out)}})
-    if data.note and is_first_rank:
-        print(data.note, flush=True)
-    dataset = data.dataset
+    config, dataset = _open_data(config)
     train_split = dataset.split(config.data.train_split, option="--data.train_split")
     val_split = dataset.split(config.data.val_split, option="--data.val_split")
     _require_masks(train_split, val_split)
@@ -158,6 +153,12 @@ def _train(
             what = f"stopped by {signal.Signals(signals.received).name} after step {module.step}, state saved"
             raise Interrupted(folder.path, what, "go on with --resume")
         return after_step.scores
+
+
+def _open_data(config: Config) -> tuple[Config, Dataset]:
+    """Return the dataset with its held-out groups as the validation split, and the configuration that names them."""
+    dataset, hold_out = training_data(open_dataset(config.data.path, config.data.format), config.data)
+    return (config.updated({"data": {"hold_out": ", ".join(hold_out)}}) if hold_out else config), dataset
 
 
 def _print_start(config: Config, train_split: Split, val_split: Split, *, step: int) -> None:

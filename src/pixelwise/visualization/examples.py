@@ -18,7 +18,7 @@ from PIL import Image
 from ..core import Prediction
 from ..data.dataset import Split
 from ..errors import ConfigError, cut, shown
-from ..evaluation.evaluator import ImageScore
+from ..evaluation.result import ImageScore
 from ..files import make_folder, read_json, read_regular, write_bytes, write_text
 
 THUMBNAIL = 240

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, InputError, cut, os_reason
-from ..evaluation.evaluator import read_scores
 from ..evaluation.metrics import Scores
+from ..evaluation.result import read_scores
 from ..files import parse_json, read_regular, write_text
 from .charts import read_charts, trimap_chart
 from .examples import read_examples
@@ -24,6 +24,7 @@ _MAX_MATRIX = 40
 _MAX_NUMBERS = 24
 # More groups are counted, not listed.
 _MAX_GROUPS = 40
+_FIRST_TILES = ("mean_iou", "mean_image_iou")
 _PARTS = ("config.yaml", "environment.json", "metrics.csv", "scores.json")
 _TITLE_END = " · pixelwise</title>".encode()
 """How the title of every report ends."""
@@ -76,10 +77,11 @@ def render_report(folder: Path) -> str:
     if (folder / "scores.json").exists():
         evaluation = read_scores(folder / "scores.json")
         scores = evaluation.scores
-        spread = evaluation.spread
+        spread, means = evaluation.spread, evaluation.means()
         context |= {
             "evaluation": evaluation,
-            "tiles": list(evaluation.means().values()),
+            # The two means of the IoU first: by them, runs are compared.
+            "tiles": [means[name] for name in sorted(means, key=lambda name: name not in _FIRST_TILES)],
             "by_group": spread.groups[:_MAX_GROUPS] if spread else (),
             "trimap": trimap_chart(evaluation.trimap, scores.mean_iou),
             # Each class with its share of the true pixels.

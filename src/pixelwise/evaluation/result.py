@@ -1,0 +1,198 @@
+"""The result of an evaluation: scores of the set and of its images, the protocol, and the file that holds them.
+
+The protocol (what was measured and how) is part of the result, is printed with it, and is written to `scores.json`
+beside the scores.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError, cut, listed, os_reason
+from ..files import read_json, write_text
+from .bootstrap import Interval, Spread
+from .calibration import Calibration
+from .metrics import Scores
+from .trimap import TrimapPoint, trimap_from_dicts
+
+_FIX_SCORES = "write it again with `pixelwise evaluate`"
+
+
+class Writable(Protocol):
+    """A result that has a JSON form."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        ...
+
+
+class ImageScore(NamedTuple):
+    """The scores of one image alone; the scores of the set are not their mean.
+
+    num_pixels  scored pixels; if 0, the other fields are None
+    worst       the class with the lowest IoU in this image
+    """
+
+    key: str
+    num_pixels: int
+    mean_iou: float | None = None
+    pixel_accuracy: float | None = None
+    worst: str | None = None
+    worst_iou: float | None = None
+
+    @classmethod
+    def from_matrix(cls, key: str, matrix: NDArray[np.int64], names: Sequence[str]) -> ImageScore:
+        """Return the scores of one image's confusion matrix (K, K)."""
+        total = int(matrix.sum())
+        if not total:
+            return cls(key, 0)
+        # IoU per class: n_ii / (t_i + p_i - n_ii), over the classes that occur in this image.
+        correct = matrix.diagonal()
+        union = matrix.sum(0) + matrix.sum(1) - correct
+        present = np.flatnonzero(union)
+        ious = correct[present] / union[present]
+        worst = int(ious.argmin())
+        accuracy = int(correct.sum()) / total
+        return cls(key, total, float(ious.mean()), accuracy, names[present[worst]], float(ious[worst]))
+
+
+class Mean(NamedTuple):
+    """A mean over the set: its title, its value 0..1, and its 95 % interval where one was computed."""
+
+    title: str
+    value: float | None
+    interval: Interval | None = None
+
+
+@dataclass(frozen=True)
+class ScoringProtocol:
+    """How the scores were measured.
+
+    sizes            (height, width) of the images, each once, smallest first
+    ignored_pixels   pixels left out, because their truth is the ignore id
+    predicted_by     name of the model, or folder of the predictions
+    precision        of the arithmetic, such as "float32"; empty for a folder
+    boundary_ratio   boundary distance as a share of the image diagonal, or None when not measured
+    """
+
+    dataset: str
+    split: str
+    num_images: int
+    sizes: tuple[tuple[int, int], ...]
+    ignored_pixels: int
+    predicted_by: str
+    precision: str = ""
+    boundary_ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of a set.
+
+    images       the scores of its images, in the order of the split
+    spread       scores by group and the intervals of both means; None if no pixel was scored or not measured
+    trimap       mean IoU near the boundaries of the truth, empty when not measured
+    calibration  of the probabilities, None when not measured
+    """
+
+    scores: Scores
+    images: tuple[ImageScore, ...]
+    protocol: ScoringProtocol
+    spread: Spread | None = None
+    trimap: tuple[TrimapPoint, ...] = ()
+    calibration: Calibration | None = None
+
+    @property
+    def mean_image_iou(self) -> float | None:
+        """Mean over the images with a scored pixel of the image's own mean IoU, 0..1.
+
+        The mean IoU of an image is over the classes that occur in its truth or in its prediction, so a class that is
+        invented counts as 0. Each image counts the same, as what a user sees of it; the mean IoU over the set counts
+        each pixel, and each class the same. Source: Csurka, Larlus, Perronnin, "What is a good evaluation measure for
+        semantic segmentation?", BMVC 2013, section 3.2; Wang et al. (https://arxiv.org/abs/2310.19252), whose mIoU^I
+        leaves out classes that the truth lacks.
+        """
+        ious = [image.mean_iou for image in self.images if image.mean_iou is not None]
+        return math.fsum(ious) / len(ious) if ious else None
+
+    def means(self) -> dict[str, Mean]:
+        """Return every mean of the set by its name in JSON."""
+        rows: dict[str, Mean] = {}
+        for name, value in self.scores.means().items():
+            rows[name] = Mean(name.replace("_", " ").replace("iou", "IoU").replace("dice", "Dice"), value)
+            if name == "mean_iou":
+                of_set, of_images = (None, None) if self.spread is None else self.spread.intervals
+                rows[name] = Mean("mean IoU over the set", value, of_set)
+                rows["mean_image_iou"] = Mean("mean of per-image IoU", self.mean_image_iou, of_images)
+        return rows
+
+    def protocol_lines(self) -> list[str]:
+        """Return the protocol in sentences, to be printed with the scores."""
+        protocol, scores = self.protocol, self.scores
+        small, large = (f"{height}x{width}" for height, width in (protocol.sizes[0], protocol.sizes[-1]))
+        sizes = small if small == large else f"{small} to {large}"
+        ignored = protocol.ignored_pixels
+        share = ignored / (ignored + scores.num_pixels)
+        absent = listed(scores.absent, 20) or "none"
+        lines = [
+            f"{protocol.dataset} {protocol.split}: {protocol.num_images} images at native resolution "
+            f"({sizes}, height x width), {len(scores.names)} classes",
+            f"predictions: {protocol.predicted_by}" + (f", {protocol.precision}" if protocol.precision else ""),
+            f"one confusion matrix over the set, {scores.num_pixels:,} pixels; {ignored:,} ignored ({share:.1%})",
+            f"classes absent from truth and prediction, left out of the means: {absent}",
+        ]
+        if protocol.boundary_ratio is not None:
+            lines.append(f"boundary IoU at a distance of {protocol.boundary_ratio:.1%} of the image diagonal")
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form, which `from_dict` reads back."""
+        return {
+            "protocol": asdict(self.protocol),
+            "scores": self.scores.to_dict(),
+            "mean_image_iou": self.mean_image_iou,
+            "spread": None if self.spread is None else self.spread.to_dict(),
+            "trimap": [asdict(point) for point in self.trimap],
+            "calibration": None if self.calibration is None else self.calibration.to_dict(),
+            "images": [image._asdict() for image in self.images],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], source: object = "scores") -> Evaluation:
+        """Read the form of `to_dict`. Raises ConfigError naming `source`."""
+        try:
+            sizes = tuple((int(height), int(width)) for height, width in data["protocol"]["sizes"])
+            protocol = ScoringProtocol(**{**data["protocol"], "sizes": sizes})
+            images = tuple(ImageScore(**row) for row in data["images"])
+            scores, spread, calibration = data["scores"], data.get("spread"), data.get("calibration")
+            more: dict[str, Any] = {
+                "spread": None if spread is None else Spread.from_dict(spread),
+                "trimap": trimap_from_dicts(data.get("trimap", ())),
+                "calibration": None if calibration is None else Calibration.from_dict(calibration),
+            }
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            what = f"is not a scores file: {type(error).__name__} {cut(error)}"
+            raise ConfigError(source, what, _FIX_SCORES) from None
+        return cls(Scores.from_dict(scores, source), images, protocol, **more)
+
+
+def write_scores(path: str | Path, evaluation: Writable) -> None:
+    """Write `scores.json`, or the scores of folds, whole or not at all."""
+    write_text(path, json.dumps(evaluation.to_dict(), indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_scores(path: str | Path) -> Evaluation:
+    """Read a file of `write_scores`. Raises ConfigError when it is missing or something else."""
+    try:
+        data = read_json(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(path, f"cannot be read as scores: {os_reason(error)}", _FIX_SCORES) from None
+    return Evaluation.from_dict(data, path)
