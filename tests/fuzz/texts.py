@@ -22,7 +22,8 @@ from pixelwise.core import Taxonomy
 from pixelwise.crf.features import Parameters
 from pixelwise.data.dataset import Split
 from pixelwise.data.formats.base import read_classes
-from pixelwise.evaluation.result import ScoreAccumulator, read_scores, write_scores
+from pixelwise.evaluation.evaluator import ScoreAccumulator
+from pixelwise.evaluation.result import read_scores, write_scores
 from pixelwise.inference.crf_settings import find_crf, write_crf
 from pixelwise.recipes import recipe_files
 from pixelwise.strict_yaml import parse_yaml, to_yaml

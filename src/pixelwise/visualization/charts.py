@@ -102,7 +102,7 @@ def trimap_chart(points: Sequence[TrimapPoint], mean_iou: float) -> Chart | None
     overall = Curve("all pixels", 1, f"{mean_iou * 100:.4g}", tuple(axes.lines(all_pixels)))
     x_ticks = tuple((axes.x(math.log2(p.width)), str(p.width)) for p in points if p.mean_iou is not None)
     y_ticks = tuple((axes.y(value), _label(value)) for value in _ticks(axes.y_low, axes.y_high))
-    return Chart("Mean IoU % by distance to a boundary, pixels", (band, overall), x_ticks, y_ticks, x_name="distance")
+    return Chart("Mean IoU %", (band, overall), x_ticks, y_ticks, x_name="pixels to a boundary")
 
 
 def _number(cell: str | None) -> float | None:
