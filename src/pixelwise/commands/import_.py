@@ -19,7 +19,7 @@ from ..weights.importing.classifiers import COUNTER
 from ..weights.importing.safe_open import regular_file
 from ..weights.published import WEIGHTS, PublishedWeights, cache_folder, download, verify_published
 from ._console import text
-from ._options import OutPath, Switch
+from ._options import OutPath, Switch, parse_options
 
 NUM_SHOWN = 6
 
@@ -34,6 +34,7 @@ def import_(
     in_channels: int | None = None,
     geometry: Literal["caffe", "same"] | None = None,
     upsampling: Literal["fixed", "intermediate", "learned"] | None = None,
+    options: Annotated[str | None, Parameter(name=["--model.options", "--options"])] = None,
 ) -> int:
     """Turn a published weight file into a checkpoint folder.
 
@@ -55,13 +56,16 @@ def import_(
         "caffe" pads the image by 100 pixels as the authors do, "same" pads every layer; by default the network's own.
     upsampling
         Upsampling kernels that are trained: none (fixed), all but the last (intermediate), all (learned).
+    options
+        Further options of the network, such as "{backbone: efficientnet_b0, output_stride: 8}".
     """
     check_outputs(checkpoint_files(out), inputs=[file], overwrite=overwrite)
     path = _locate(file)
     entry = verify_published(path)
     chosen = {"geometry": geometry, "upsampling": upsampling}
-    options = {option: value for option, value in chosen.items() if value is not None}
-    imported = import_model(path, as_, num_classes, in_channels=in_channels, options=options)
+    network_options = {option: value for option, value in chosen.items() if value is not None}
+    network_options |= parse_options(options)
+    imported = import_model(path, as_, num_classes, in_channels=in_channels, options=network_options)
     num_classes = imported.model.num_classes
     numbered = tuple(f"class_{k}" for k in range(num_classes))
     taxonomy = VOC if num_classes == VOC.num_classes else Taxonomy(numbered)

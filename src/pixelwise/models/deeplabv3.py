@@ -26,13 +26,18 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..backbones import create_backbone
+from ..backbones import Backbone, backbone_at_stride, create_backbone
 from ..backbones.resnet import StrideLocation
 from ..core import LowResLogits
 from ..nn.channels import scale_channels
 from ..nn.pyramid_pooling import ASPP
 from ..nn.upsampling import Bilinear
+from ..registry import NO_OPTIONS
 from .base import MODELS, SegmentationModel
+
+PAPER = "https://arxiv.org/abs/1706.05587"
+TINY_LITE = {"width_mult": 0.1, "depth_mult": 0.4}
+"""Options of EfficientNet-Lite for tests."""
 
 
 def atrous_rates_at(output_stride: int) -> tuple[int, ...]:
@@ -44,44 +49,81 @@ def atrous_rates_at(output_stride: int) -> tuple[int, ...]:
 
 
 class DeepLabV3(SegmentationModel):
-    """ResNet and ASPP (figure 5); logits at `output_stride`."""
+    """Backbone and ASPP (figure 5); logits at the output stride, the stride of the backbone's last map."""
 
     import_format = "backbone"
     backbone_names = ("backbone",)
 
     def __init__(
         self,
-        num_classes: int = 21,
-        in_channels: int = 3,
+        num_classes: int,
+        in_channels: int,
         *,
-        depth: int,
-        output_stride: int = 16,
-        multi_grid: Sequence[int] = (1, 2, 4),
-        stride_in: StrideLocation = "3x3",
-        deep_stem: bool = False,
-        width_mult: float = 1.0,
-        preprocessing: str | Mapping[str, Any] = "torchvision",
+        backbone: Backbone,
+        width_mult: float,
+        preprocessing: str | Mapping[str, Any],
     ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
-        self.logits_stride = output_stride
-        self.backbone = create_backbone(
-            f"resnet{depth}",
-            in_channels=in_channels,
-            output_stride=output_stride,
-            multi_grid=multi_grid,
-            stride_in=stride_in,
-            deep_stem=deep_stem,
-            width_mult=width_mult,
-        )
+        self.backbone = backbone
+        self.logits_stride = backbone.strides[-1]
         # 2048 channels of block 4 to 256 per branch; five branches, concatenated and projected to 256.
         hidden = scale_channels(256, width_mult)
-        self.aspp = ASPP(self.backbone.channels[-1], hidden, atrous_rates_at(output_stride))
+        self.aspp = ASPP(backbone.channels[-1], hidden, atrous_rates_at(self.logits_stride))
         self.score = nn.Conv2d(hidden, num_classes, 1)
 
     def forward_low_res(self, images: Tensor) -> LowResLogits:
         """Compute logits at the output stride; 33 x 33 for the authors' crops of 513 at stride 16."""
         x = self.backbone(self.preprocess(images))[-1]
         return LowResLogits(self.score(self.aspp(x)), Bilinear(align_corners=True))
+
+
+def deeplabv3_resnet(
+    num_classes: int = 21,
+    in_channels: int = 3,
+    *,
+    depth: int,
+    output_stride: int = 16,
+    multi_grid: Sequence[int] = (1, 2, 4),
+    stride_in: StrideLocation = "3x3",
+    deep_stem: bool = False,
+    width_mult: float = 1.0,
+    preprocessing: str | Mapping[str, Any] = "torchvision",
+) -> DeepLabV3:
+    """Build the paper's network, on a ResNet with multi-grid."""
+    backbone = create_backbone(
+        f"resnet{depth}",
+        in_channels=in_channels,
+        output_stride=output_stride,
+        multi_grid=multi_grid,
+        stride_in=stride_in,
+        deep_stem=deep_stem,
+        width_mult=width_mult,
+    )
+    return DeepLabV3(
+        num_classes, in_channels, backbone=backbone, width_mult=width_mult, preprocessing=preprocessing
+    )
+
+
+@MODELS.register(
+    "deeplabv3",
+    summary="DeepLab v3 on any backbone: ASPP with image pooling.",
+    tiny={"backbone_options": TINY_LITE, "width_mult": 1 / 32},
+    paper=PAPER,
+    year=2017,
+)
+def deeplabv3(
+    num_classes: int = 21,
+    in_channels: int = 3,
+    *,
+    backbone: str = "efficientnet_lite0",
+    backbone_options: Mapping[str, Any] = NO_OPTIONS,
+    output_stride: int = 16,
+    width_mult: float = 1.0,
+    preprocessing: str | Mapping[str, Any] = "efficientnet_lite",
+) -> DeepLabV3:
+    """Build ASPP on a backbone of any name; `width_mult` scales the ASPP alone."""
+    net = backbone_at_stride(backbone, output_stride, in_channels=in_channels, **backbone_options)
+    return DeepLabV3(num_classes, in_channels, backbone=net, width_mult=width_mult, preprocessing=preprocessing)
 
 
 class DeepLabV3Cascade(SegmentationModel):
@@ -124,7 +166,7 @@ class DeepLabV3Cascade(SegmentationModel):
         return LowResLogits(self.score(block7), Bilinear(align_corners=True))
 
 
-register = partial(MODELS.register, tiny={"width_mult": 1 / 32}, paper="https://arxiv.org/abs/1706.05587", year=2017)
+register = partial(MODELS.register, tiny={"width_mult": 1 / 32}, paper=PAPER, year=2017)
 # The paper measures ASPP and multi-grid on ResNet-101 alone.
 for _depth, _aspp_scores, _cascade_scores in (
     (50, "", ""),
@@ -134,7 +176,7 @@ for _depth, _aspp_scores, _cascade_scores in (
         f"deeplabv3_resnet{_depth}",
         summary=f"DeepLab v3 on ResNet-{_depth}: ASPP with image pooling.",
         scores=_aspp_scores,
-    )(partial(DeepLabV3, depth=_depth))
+    )(partial(deeplabv3_resnet, depth=_depth))
     register(
         f"deeplabv3_cascade_resnet{_depth}",
         summary=f"DeepLab v3 on ResNet-{_depth}: blocks 5 to 7 in cascade.",

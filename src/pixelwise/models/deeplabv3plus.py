@@ -32,15 +32,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbones import Backbone, create_backbone
+from ..backbones import Backbone, backbone_at_stride, create_backbone
 from ..core import LowResLogits
+from ..errors import ConfigError
 from ..nn.blocks import ConvNormAct
 from ..nn.channels import scale_channels
 from ..nn.pyramid_pooling import ASPP
 from ..nn.separable_conv import separable_conv_relu
 from ..nn.upsampling import Bilinear
+from ..registry import NO_OPTIONS
 from .base import MODELS, SegmentationModel
-from .deeplabv3 import atrous_rates_at
+from .deeplabv3 import TINY_LITE, atrous_rates_at
 
 PAPER = "https://arxiv.org/abs/1802.02611"
 
@@ -97,9 +99,12 @@ class DeepLabV3Plus(SegmentationModel):
         hidden = scale_channels(256, width_mult)
         self.aspp = ASPP(backbone.channels[-1], hidden, atrous_rates, separable=separable)
         # Conv2 of the ResNet, 256 channels (table 2), or the entry flow of Xception.
-        self.low_level_index = backbone.strides.index(4)
+        self.low_level_index = backbone.strides.index(4) if 4 in backbone.strides else -1
         self.decoder: Decoder | None = None
         if decoder:
+            if self.low_level_index < 0:
+                what = f"the decoder reads a map of stride 4, the backbone has strides {backbone.strides}"
+                raise ConfigError("backbone", what, "set decoder false, or take another backbone")
             low_level_channels = backbone.channels[self.low_level_index]
             # The best of table 1. The 256 channels of Conv2 could outweigh the encoder's features (section 3.1).
             reduced_channels = scale_channels(48, width_mult)
@@ -223,6 +228,39 @@ def deeplabv3plus_mobilenetv2(
         decoder=decoder,
         separable=False,
         width_mult=head_width_mult,
+        preprocessing=preprocessing,
+    )
+
+
+@MODELS.register(
+    "deeplabv3plus",
+    summary="DeepLab v3+ on any backbone with a map of stride 4: ASPP, then the decoder.",
+    tiny={"backbone_options": TINY_LITE, "width_mult": 1 / 32},
+    paper=PAPER,
+    year=2018,
+)
+def deeplabv3plus(
+    num_classes: int = 21,
+    in_channels: int = 3,
+    *,
+    backbone: str = "efficientnet_lite0",
+    backbone_options: Mapping[str, Any] = NO_OPTIONS,
+    output_stride: int = 16,
+    decoder: bool = True,
+    separable: bool = True,
+    width_mult: float = 1.0,
+    preprocessing: str | Mapping[str, Any] = "efficientnet_lite",
+) -> DeepLabV3Plus:
+    """Build ASPP and decoder on a backbone of any name; `width_mult` scales ASPP and decoder alone."""
+    net = backbone_at_stride(backbone, output_stride, in_channels=in_channels, **backbone_options)
+    return DeepLabV3Plus(
+        num_classes,
+        in_channels,
+        backbone=net,
+        atrous_rates=atrous_rates_at(output_stride),
+        decoder=decoder,
+        separable=separable,
+        width_mult=width_mult,
         preprocessing=preprocessing,
     )
 

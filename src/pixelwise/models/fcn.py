@@ -40,10 +40,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..backbones import BACKBONES
 from ..backbones.classifier import ClassifierBackbone
 from ..core import LowResLogits
-from ..errors import CheckpointError, ConfigError, shown
+from ..errors import CheckpointError, ConfigError
 from ..nn.channels import inflate_first_conv
 from ..nn.convolutionalize import conv_of_linear
 from ..nn.geometry import (
@@ -58,18 +57,13 @@ from ..nn.geometry import (
 )
 from ..nn.init import init_kaiming_normal, zero_conv
 from ..nn.upsampling import Upscore, add_cropped, repeat_border, with_last_upsampling
-from ..registry import suggest
 from .base import MODELS, SegmentationModel
+from .fcn_backbone import POOL3, POOL4, POOL5, Geometry, build_backbone
 
 PAPER = "https://arxiv.org/abs/1411.4038"
 
-Geometry = Literal["caffe", "same"]
 Kernels = Literal["fixed", "intermediate", "learned"]
 
-# Padding of the first convolution in the authors' nets: even an image of 1x1 pixels leaves fc6 a map of 7x7.
-CAFFE_PADDING = 100
-# Positions of VGG16's pool3, pool4, pool5 (stride 8, 16, 32) among the backbone's maps.
-POOL3, POOL4, POOL5 = -3, -2, -1
 # Score layer -> the map that it scores. score_fr is the authors' name for the score layer on fc7.
 SCORED_MAPS = {"score_fr": "fc7", "score_pool4": "pool4", "score_pool3": "pool3"}
 IMAGE = CoordMap()  # coordinates of the image itself
@@ -92,7 +86,7 @@ class FullyConnected(nn.Sequential):
 class FCN(SegmentationModel):
     """Base of FCN-32s, 16s and 8s: the network up to fc7, and the upsampling and crops that all three use.
 
-    backbone    name of an image classifier that can be padded as FCN needs it: VGG, AlexNet or GoogLeNet
+    backbone    name of an image classifier; geometry "caffe" is for those that can be padded so: VGG, AlexNet, GoogLeNet
     geometry    "caffe": the image padded by 100 pixels, as published; "same": every layer padded by itself
     upsampling  kernels that are trained: none ("fixed", the authors' code), all but the last ("intermediate", the
                 paper), all ("learned")
@@ -355,23 +349,6 @@ class FCN8sAtOnce(FCN8s):
     scale_pool4, scale_pool3 = 0.01, 0.0001
 
 
-def build_backbone(name: str, in_channels: int, *, geometry: Geometry, width_mult: float) -> ClassifierBackbone:
-    """Return a classifier's convolutions, padded for FCN. Raises ConfigError for a backbone that cannot be."""
-    known = [b for b in BACKBONES if issubclass(BACKBONES[b].product, ClassifierBackbone)]
-    known = [b for b in known if BACKBONES[b].product.same_stem_padding is not None]
-    if name not in known:
-        raise ConfigError("backbone", f"unknown FCN backbone {shown(name)}", suggest(name, known))
-    entry, same = BACKBONES[name], geometry == "same"
-    padding: dict[str, Any] = {"stem_padding": entry.product.same_stem_padding if same else CAFFE_PADDING}
-    # AlexNet's and GoogLeNet's poolings are 3x3, so that "same" pads them too; VGG's are 2x2.
-    if "pool_padding" in entry.options:
-        padding["pool_padding"] = int(same)
-    built = BACKBONES.create(name, in_channels=in_channels, ceil_mode=True, width_mult=width_mult, **padding)
-    assert isinstance(built, ClassifierBackbone)
-    assert built.strides[POOL3:] == (8, 16, 32), f"{name} has maps of strides {built.strides}"
-    return built
-
-
 def _register(
     name: str, network: type[FCN], summary: str, *, scores: str = "", width_mult: float = 1 / 16, **defaults: Any
 ) -> None:
@@ -398,3 +375,11 @@ _caffenet("fcn8s_alexnet", FCN8s, "FCN-8s on CaffeNet, skips of stride 16 and 8.
 _googlenet("fcn32s_googlenet", FCN32s, "FCN-32s on GoogLeNet.", scores="VOC 2011 val 42.5 (table 1)")
 _googlenet("fcn16s_googlenet", FCN16s, "FCN-16s on GoogLeNet, a skip of stride 16.")
 _googlenet("fcn8s_googlenet", FCN8s, "FCN-8s on GoogLeNet, skips of stride 16 and 8.")
+
+# Without fc6 and fc7: the score layers read the last maps of strides 32, 16 and 8.
+_lite = partial(
+    _register, backbone="efficientnet_lite0", geometry="same", preprocessing="efficientnet_lite", width_mult=0.1
+)
+_lite("fcn32s", FCN32s, "FCN-32s on any classifier, EfficientNet-Lite0 by default.")
+_lite("fcn16s", FCN16s, "FCN-16s on any classifier, a skip of stride 16.")
+_lite("fcn8s", FCN8s, "FCN-8s on any classifier, skips of stride 16 and 8.")

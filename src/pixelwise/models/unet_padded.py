@@ -33,6 +33,7 @@ from ..nn.blocks import double_conv
 from ..nn.init import init_kaiming_normal, init_kaiming_upconv
 from ..nn.reflect_pad import reflect_pad
 from ..nn.upsampling import Identity
+from ..registry import NO_OPTIONS
 from .base import MODELS, SegmentationModel
 
 
@@ -63,12 +64,14 @@ class UpBlock(nn.Module):
 class UNetPadded(SegmentationModel):
     """Any backbone, then one UpBlock per feature map; logits at full size.
 
+    backbone_options  its options, such as {output_stride: 16}
     decoder_channels  output channels of the blocks, coarsest first; empty for those of the backbone's maps
     width_mult        of the backbone; None for a backbone without that option
     """
 
     logits_stride = 1
     backbone_names = ("backbone",)
+    import_format = "backbone"
 
     def __init__(
         self,
@@ -76,6 +79,7 @@ class UNetPadded(SegmentationModel):
         in_channels: int = 3,
         *,
         backbone: str = "unet",
+        backbone_options: Mapping[str, Any] = NO_OPTIONS,
         batch_norm: bool = False,
         decoder_channels: Sequence[int] = (),
         dropout: float = 0.5,
@@ -84,7 +88,7 @@ class UNetPadded(SegmentationModel):
     ) -> None:
         super().__init__(num_classes, in_channels, preprocessing)
         options: dict[str, Any] = {} if width_mult is None else {"width_mult": width_mult}
-        self.backbone = create_backbone(backbone, in_channels=in_channels, **options)
+        self.backbone = create_backbone(backbone, in_channels=in_channels, **options, **backbone_options)
         # From the coarsest map up; channels 0 stand for the block to full size, which has no skip map.
         deepest, *skip_channels = reversed(self.backbone.channels)
         strides = [*reversed(self.backbone.strides)]
