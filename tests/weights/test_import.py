@@ -27,8 +27,9 @@ from pixelwise.models import MODELS, create_model
 from pixelwise.models.base import SegmentationModel
 from pixelwise.models.fcn import FCN, FullyConnected
 from pixelwise.weights.checkpoint import load_checkpoint
-from pixelwise.weights.importing import load, load_classifier
+from pixelwise.weights.importing import import_model, load, load_classifier
 from pixelwise.weights.importing.classifiers import backbone_in
+from pixelwise.weights.importing.efficientnet_lite import lite_names
 from pixelwise.weights.importing.fcn_nets import map_classifier_to_fcn
 from pixelwise.weights.importing.load import KeyMapping, SourceArray, WeightFile, fits, load_mapped, read_weight_file
 from pixelwise.weights.published import WEIGHTS
@@ -342,6 +343,8 @@ def test_networks_on_a_classifier_declare_that_it_can_be_imported() -> None:
         with torch.device("meta"):
             model: SegmentationModel = create_model(name, tiny=True)
         on_classifier = isinstance(dict(model.named_children()).get("backbone"), ClassifierBackbone)
+        # A network that takes any backbone takes a published one too.
+        on_classifier |= "backbone_options" in MODELS[name].options
         if model.import_format not in ("caffe", "torchvision"):
             assert model.import_format == ("backbone" if on_classifier else ""), name
         assert bool(model.caffe_names()) == (model.import_format == "caffe"), name
@@ -357,3 +360,61 @@ def test_a_torch_file_without_a_fully_connected_layer_is_refused(tmp_path: Path)
     state = {name: value for name, value in vgg_state().items() if not name.startswith("classifier.3")}
     with pytest.raises(CheckpointError, match=r"mis-shaped \(classifier\.6\.weight"):
         import_tiny(save(tmp_path / "x.pth", state), "fcn32s_vgg16")
+
+
+@pytest.mark.parametrize("network", ["compact", "deeplabv3", "deeplabv3plus", "pspnet", "unet_padded", "fcn8s"])
+@pytest.mark.parametrize("backbone", ["efficientnet_b0", "resnet18", "mobilenetv2"])
+def test_a_published_classifier_fills_the_backbone_of_any_network(tmp_path: Path, network: str, backbone: str) -> None:
+    torch.manual_seed(0)
+    small = dict(BACKBONES[backbone].tiny)
+    state = filled(create_backbone(backbone, num_classes=7, **small)).state_dict()
+    torch.save(state, tmp_path / "file.pth")
+    width = {"width_mult": small["width_mult"]} if network == "fcn8s" else {"backbone_options": small}
+    if backbone == "efficientnet_b0" and network == "fcn8s":
+        pytest.skip("FCN scales the width alone")
+    options = {"backbone": backbone, **width, **({"decoder_channels": [8]} if network == "compact" else {})}
+    imported = import_model(tmp_path / "file.pth", network, 3, options=options)
+    own = imported.model.get_submodule("backbone").state_dict()
+    assert own
+    assert all(torch.equal(tensor, state[name]) for name, tensor in own.items())
+    assert imported.spec.options["preprocessing"] == "torchvision"
+
+
+def test_the_command_takes_options_of_the_network(tmp_path: Path) -> None:
+    torch.save(filled(create_backbone("resnet18", num_classes=7, width_mult=1 / 16)).state_dict(), tmp_path / "f.pth")
+    options = "{backbone: resnet18, backbone_options: {width_mult: 0.0625}, output_stride: 8}"
+    assert import_(str(tmp_path / "f.pth"), as_="deeplabv3", out=tmp_path / "out", num_classes=3, options=options) == 0
+    model = load_checkpoint(tmp_path / "out").model
+    assert model.logits_stride == 8
+
+
+def test_the_publishers_names_of_efficientnet_lite(tmp_path: Path) -> None:
+    """Stem, first and last block, and head, by hand: blocks count through, norms from 0 where there is an expansion."""
+    ours = {
+        "_conv_stem.weight": "features.0.0.weight",
+        "_bn0.running_var": "features.0.1.running_var",
+        "_blocks.0._depthwise_conv.weight": "features.1.0.block.0.0.weight",
+        "_blocks.0._bn1.bias": "features.1.0.block.0.1.bias",
+        "_blocks.15._expand_conv.weight": "features.7.0.block.0.0.weight",
+        "_blocks.15._bn2.weight": "features.7.0.block.2.1.weight",
+        "_conv_head.weight": "features.8.0.weight",
+        "_fc.weight": "classifier.1.weight",
+    }
+    names = lite_names(0)
+    for theirs, own in ours.items():
+        layer, _, kind = theirs.rpartition(".")
+        assert f"{names[layer]}.{kind}" == own
+    back = {module: layer for layer, module in names.items()}
+    state = filled(create_backbone("efficientnet_lite0", num_classes=7)).state_dict()
+    renamed = {f"{back[key.rpartition('.')[0]]}.{key.rpartition('.')[2]}": value for key, value in state.items()}
+    torch.save(renamed, tmp_path / "lite0.pth")
+    imported = import_model(tmp_path / "lite0.pth", "compact_efficientnet_lite0", 3)
+    own_state = imported.model.get_submodule("backbone").state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in own_state.items())
+    assert imported.spec.options["preprocessing"] == "efficientnet_lite"
+
+
+def test_a_backbone_that_was_no_classifier_takes_no_file(tmp_path: Path) -> None:
+    torch.save(filled(create_backbone("resnet18", num_classes=7, width_mult=1 / 16)).state_dict(), tmp_path / "f.pth")
+    with pytest.raises(CheckpointError, match="fits no part of compact, whose backbone was never an image classifier"):
+        import_model(tmp_path / "f.pth", "compact", 3)

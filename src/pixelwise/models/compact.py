@@ -50,6 +50,7 @@ class Compact(SegmentationModel):
     """
 
     backbone_names = ("backbone",)
+    import_format = "backbone"
 
     def __init__(
         self,

@@ -45,6 +45,7 @@ def build_backbone(name: str, in_channels: int, *, geometry: Geometry, width_mul
     # A map of floor(n / stride) positions leaves the last pixels of some sizes without a score.
     layers = layers_of(built.modules_to()) if same else []
     if any(2 * layer.padding < layer.dilation * (layer.kernel - 1) and not layer.ceil_mode for layer in layers):
-        raise ConfigError("backbone", f"poolings of {name} round sizes down: FCN would not score the last pixels")
+        what = f"poolings of {name} round sizes down, so that FCN would not score the last pixels"
+        raise ConfigError("backbone", what, "choose another backbone")
     assert built.strides[POOL3:] == (8, 16, 32), f"{name} has maps of strides {built.strides}"
     return built

@@ -22,11 +22,11 @@ from torch import Tensor
 
 from ..backbones import create_backbone
 from ..backbones.classifier import ClassifierBackbone
-from ..backbones.efficientnet_lite import SCALES, lite_stages
 from ..backbones.vgg import DEPTHS
 from ..errors import CheckpointError, ResourceError, listed
 from ..models import SegmentationModel
 from .importing.classifiers import load_backbone, map_backbone
+from .importing.efficientnet_lite import lite_names
 from .importing.load import Report, SourceArray, WeightFile, load_mapped
 from .importing.safe_open import read_tensors
 from .published import sha256_of
@@ -64,27 +64,6 @@ class PretrainedWeights:
     score: str
     source: str
     install: str = INSTALL
-
-
-def lite_names(number: int) -> dict[str, str]:
-    """Return module name in the package's file -> module name here, for EfficientNet-Lite `number`.
-
-    lukemelas' EfficientNet-PyTorch counts blocks through and numbers norms from 0, or from 1 in the first block, which
-    has no expansion.
-    """
-    names = {"_conv_stem": "features.0.0", "_bn0": "features.0.1"}
-    width, depth, *_ = SCALES[number]
-    stages = lite_stages(width, depth)
-    block = 0
-    for position, stage in enumerate(stages, start=1):
-        layers = [("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")]
-        for repeat in range(stage.repeats):
-            for i, (conv, norm) in enumerate(layers if stage.expansion > 1 else layers[1:]):
-                names[f"_blocks.{block}.{conv}"] = f"features.{position}.{repeat}.block.{i}.0"
-                names[f"_blocks.{block}.{norm}"] = f"features.{position}.{repeat}.block.{i}.1"
-            block += 1
-    last = len(stages) + 1
-    return names | {"_conv_head": f"features.{last}.0", "_bn1": f"features.{last}.1", "_fc": "classifier.1"}
 
 
 def read_lite(path: Path, number: int) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from typing import Any
 from ...errors import CheckpointError, ConfigError
 from ...models import MODELS
 from .classifiers import import_backbone, load_classifier
+from .efficientnet_lite import with_our_names
 from .fcn_nets import import_fcn, whole_net
 from .load import Imported, Report, Request, read_weight_file
 from .safe_open import TORCH_ENDINGS
@@ -38,21 +39,22 @@ def import_model(
 
     num_classes  K; left out, it is the file's own, or 21 (VOC) where the file is an image classifier
     in_channels  channels of the images; left out, it is the file's own, or the network's default
-    options      further options of the model; the backbone and the pixel normalization follow from the file
+    options      further options of the model, such as {"backbone": "efficientnet_b0"}; the pixel normalization follows
+                 from the file, and for FCN on VGG, AlexNet and GoogLeNet the backbone too
     Raises CheckpointError for a file that is damaged, of another network, or has layers missing or too many;
     UnknownNameError and ConfigError for the model's name and options.
     """
     importable = MODELS[name].product.import_format
     request = Request(name, num_classes, in_channels, options or {})
     if importable == "caffe":
-        return import_fcn(read_weight_file(path), request)
+        return import_fcn(with_our_names(read_weight_file(path)), request)
     if importable == "torchvision":
         return import_torchvision_net(read_weight_file(path, TORCH_ENDINGS), request)
     fcns, torchvision_nets = _networks("caffe"), _networks("torchvision")
     if importable != "backbone":
         fix = f"choose one of {', '.join(fcns + torchvision_nets)}, or a network on a published backbone"
         raise ConfigError(name, "no published weights fit this network", fix)
-    file = read_weight_file(path)
+    file = with_our_names(read_weight_file(path))
     net = whole_net(file)
     if net is not None:
         what = f"expected an image classifier for {name}, got a whole net with {net.layout}"

@@ -84,7 +84,8 @@ def map_backbone(backbone: ClassifierBackbone, file: WeightFile) -> KeyMapping:
     """Return the place of a classifier's arrays in a backbone that may end earlier: what comes later has none."""
     mapping = map_classifier(backbone, file)
     # The head, and later links of the chain `features` where the backbone ends earlier. A made-up name is unexpected.
-    links = [int(key.split(".")[1]) for key in backbone.state_dict() if key.startswith("features.")]
+    positions = [key.split(".")[1] for key in backbone.state_dict() if key.startswith("features.")]
+    links = [int(position) for position in positions if position.isdecimal()]  # DenseNet's have names
     later = tuple(f"features.{link}." for link in range(max(links) + 1, MAX_LINKS)) if links else ()
     placed = set(mapping.moves.values())
     for name in file.arrays:
@@ -99,7 +100,9 @@ def load_backbone(model: SegmentationModel, file: WeightFile, fix: str) -> Repor
     Raises CheckpointError, with `fix`, that lists what is missing, mis-shaped, or belongs to no classifier.
     """
     backbone = model.get_submodule("backbone")
-    assert isinstance(backbone, ClassifierBackbone), f"{model.spec.name} has no backbone to import"
+    if not isinstance(backbone, ClassifierBackbone):
+        what = f"fits no part of {model.spec.name}, whose backbone was never an image classifier"
+        raise CheckpointError(file.path, what, 'choose one by the options, such as "{backbone: efficientnet_b0}"')
     mapping = map_backbone(backbone, file)
     mapping.moves = {f"backbone.{key}": name for key, name in mapping.moves.items()}
     mapping.fresh = [key for key in model.state_dict() if key not in mapping.moves]
@@ -137,7 +140,7 @@ def leftover(file: WeightFile) -> dict[str, str]:
 
 def file_preprocessing(file: WeightFile) -> str:
     """Return the pixel normalization that a classifier's file was trained with."""
-    return "caffe" if file.is_caffe else torch_preprocessing(file)
+    return "caffe" if file.is_caffe else file.preprocessing or torch_preprocessing(file)
 
 
 def torch_preprocessing(file: WeightFile) -> str:

@@ -32,8 +32,9 @@ from .classifiers import (
     VOC_CLASSES,
     backbone_in,
     caffe_moves,
+    file_preprocessing,
     leftover,
-    torch_preprocessing,
+    load_backbone,
     without_missing_counters,
 )
 from .load import Imported, KeyMapping, Request, SourceArray, WeightFile, load_mapped
@@ -49,8 +50,10 @@ def import_fcn(file: WeightFile, request: Request) -> Imported:
     """Build a network of the FCN family and load a file. Errors are those of `import_model`."""
     model = _spec_for(file, request).build()
     assert isinstance(model, FCN | LateFusionFCN)
-    mapping = map_whole_net(model, file) if whole_net(file) else map_classifier_to_fcn(model, file)
     fix = "choose the model that the file was made for, with the file's number of classes"
+    if isinstance(model, FCN) and model.backbone.same_stem_padding is None and not whole_net(file):
+        return Imported(model.eval(), model.spec, load_backbone(model, file, fix))
+    mapping = map_whole_net(model, file) if whole_net(file) else map_classifier_to_fcn(model, file)
     return Imported(model.eval(), model.spec, load_mapped(model, file, mapping, fix))
 
 
@@ -115,9 +118,9 @@ def _spec_for(file: WeightFile, request: Request) -> ModelSpec:
         if net.num_geometric is not None:
             derived["num_geometric"] = net.num_geometric
     elif not file.is_caffe:
-        derived["preprocessing"] = torch_preprocessing(file)
+        derived["preprocessing"] = file_preprocessing(file)
     if backbone is not None:
-        default = entry.options["backbone"].default
+        default = request.options.get("backbone", entry.options["backbone"].default)
         architecture = BACKBONES[backbone].product.architecture
         if architecture != BACKBONES[default].product.architecture:
             defaults = {name: BACKBONES[MODELS[name].options["backbone"].default].product for name in fitting}

@@ -57,13 +57,15 @@ class SourceArray:
 class WeightFile:
     """The arrays of a file under the file's own names, such as "conv1_1.weight".
 
-    stripped  parts of the names that were removed, each with the number of names: wrappers of PyTorch that say nothing
-              about the network
+    stripped       parts of the names that were removed, each with the number of names: wrappers of PyTorch that say
+                   nothing about the network
+    preprocessing  pixel normalization of the training, where the names tell it
     """
 
     path: Path
     arrays: Mapping[str, SourceArray]
     stripped: Mapping[str, int] = field(default_factory=dict)
+    preprocessing: str = ""
 
     @property
     def is_caffe(self) -> bool:
