@@ -99,9 +99,7 @@ def deeplabv3_resnet(
         deep_stem=deep_stem,
         width_mult=width_mult,
     )
-    return DeepLabV3(
-        num_classes, in_channels, backbone=backbone, width_mult=width_mult, preprocessing=preprocessing
-    )
+    return DeepLabV3(num_classes, in_channels, backbone=backbone, width_mult=width_mult, preprocessing=preprocessing)
 
 
 @MODELS.register(

@@ -86,7 +86,7 @@ class FullyConnected(nn.Sequential):
 class FCN(SegmentationModel):
     """Base of FCN-32s, 16s and 8s: the network up to fc7, and the upsampling and crops that all three use.
 
-    backbone    name of an image classifier; geometry "caffe" is for those that can be padded so: VGG, AlexNet, GoogLeNet
+    backbone    name of an image classifier; in geometry "caffe" one of VGG, AlexNet and GoogLeNet
     geometry    "caffe": the image padded by 100 pixels, as published; "same": every layer padded by itself
     upsampling  kernels that are trained: none ("fixed", the authors' code), all but the last ("intermediate", the
                 paper), all ("learned")

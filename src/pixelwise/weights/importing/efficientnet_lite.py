@@ -1,4 +1,4 @@
-"""Files of EfficientNet-Lite with the names of lukemelas' EfficientNet-PyTorch, the layout in which its weights exist."""
+"""EfficientNet-Lite files with the names of lukemelas' EfficientNet-PyTorch, the layout of the published weights."""
 
 from __future__ import annotations
 
