@@ -32,10 +32,10 @@ from pixelwise.train.build import build_model
 from pixelwise.train.callbacks import silence_lightning
 from pixelwise.train.run import train
 from pixelwise.weights.checkpoint import save_checkpoint
+from pixelwise.weights.importing.efficientnet_lite import lite_names
 from pixelwise.weights.pretrained import (
     PRETRAINED,
     find_file,
-    lite_names,
     load_pretrained,
     read_lite,
     start_from_pretrained,

@@ -32,7 +32,8 @@ from ..nn.init import zero_conv
 from ..nn.preprocessing import NYUD_COLOR_HHA
 from ..nn.upsampling import Upscore, with_last_upsampling
 from .base import MODELS, SegmentationModel
-from .fcn import FCN, PAPER, FCN8s, FCN16s, FCN32s, Geometry, Kernels
+from .fcn import FCN, PAPER, FCN8s, FCN16s, FCN32s, Kernels
+from .fcn_backbone import Geometry
 
 NUM_COLOR = 3
 
