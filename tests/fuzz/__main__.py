@@ -32,7 +32,7 @@ def main() -> int:
     seconds = given.minutes * 60
     summary = fuzz("fuzz.cases", turns, seed=given.seed, first=first, cases=cases, seconds=seconds, saved=SAVED)
     print(summary.line())
-    return 1 if summary.faults else 0
+    return 1 if summary.faults or not summary.cases else 0
 
 
 if __name__ == "__main__":
