@@ -6,7 +6,7 @@ The order of one step; the first two are repeated for each accumulated batch:
     training_step             forward and loss; Lightning then runs backward and, before the step, clips the gradient
     on_before_optimizer_step  stop if the gradient is not finite
     optimizer_step            step of the optimizer, moving average
-    AfterStep (`run.py`)      validation, logging, saving
+    AfterStep                 validation, logging, saving (`after_step.py`)
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
@@ -24,28 +23,26 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
 
 from ..config import Config
-from ..core import Batch
 from ..data import open_dataset
 from ..data.counts import check_dataset
 from ..data.dataset import Dataset, Inspected, Split
 from ..data.groups import training_data
 from ..data.loader import TrainLoader
-from ..errors import CheckpointError, ConfigError, DatasetError, InputError, Interrupted, ResourceError, printable
+from ..errors import ConfigError, DatasetError, Interrupted, ResourceError, printable
 from ..evaluation.metrics import Scores
 from ..files import write_text
 from ..inference.device import find_device
 from ..models import MODELS
-from ..weights.checkpoint import check_finite, is_checkpoint, save_checkpoint
-from ..weights.model_card import escape, public_command
+from ..weights.checkpoint import is_checkpoint
+from .after_step import AfterStep
 from .build import build_model, make_class_weights, make_loader
 from .callbacks import StopSignals, make_loggers, make_progress_bar
 from .module import TrainingModule
 from .precision import choose_precision
 from .ranks import check_launch, end_group, is_rank_error, process_rank, started_by_torchrun
-from .resume import check_data, check_settings, data_fingerprint, run_settings, short_hash
+from .resume import check_data, check_settings, data_fingerprint, short_hash
 from .run_folder import RunFolder
-from .state import TrainingProgress, TrainingState, read_newest_state, save_state
-from .validation import validate
+from .state import TrainingProgress, TrainingState, read_newest_state
 from .watch import RankWatch
 
 if TYPE_CHECKING:
@@ -111,10 +108,7 @@ def _train(
         if state is not None:
             module.restore(state, folder.last)
 
-        # Loop: Lightning calls `module.on_train_batch_start` (learning rate, seed) and `training_step` for each batch;
-        # after each step, `AfterStep` validates and saves.
         precision = choose_precision(settings.precision, device)
-        progress = state.progress if state else TrainingProgress()
         after_step = AfterStep(
             config,
             folder,
@@ -123,7 +117,7 @@ def _train(
             dataset=dataset,
             precision=precision,
             command=command,
-            progress=progress,
+            progress=state.progress if state else TrainingProgress(),
             fingerprint=fingerprint,
         )
         if module.step >= settings.steps and is_first_rank:
@@ -131,24 +125,7 @@ def _train(
             done = f"has {module.step} steps, --train.steps is {settings.steps}"
             print(printable(f"{folder.path}: {done}: nothing is left to train"))
         if module.step < settings.steps:
-            if is_first_rank:
-                folder.check_save(module.num_state_bytes())
-                folder.truncate_metrics(module.step)
-                write_text(folder.config, config.to_yaml())
-                if chosen and chosen.choices:
-                    write_text(folder.recipe, chosen.to_yaml())
-                folder.write_environment(precision=precision, device=device, skipped_images=module.num_skipped)
-            callbacks = [signals, make_progress_bar(module.step, settings.steps), after_step]
-            trainer = _make_trainer(
-                config, folder, step=module.step, device=device, precision=precision, callbacks=callbacks
-            )
-            ranks = {"rank": trainer.global_rank, "world_size": trainer.world_size}
-            loader = make_loader(config, train_split, step=module.step, inspected=inspected, **ranks)
-            if is_first_rank:
-                _print_start(config, train_split, val_split, step=module.step)
-            _fit(trainer, module, loader, watch=watch, start=f"{module.step} {short_hash(fingerprint)}")
-            if is_first_rank:
-                folder.write_environment(precision=precision, device=device, skipped_images=module.num_skipped)
+            _train_steps(module, after_step, device=device, inspected=inspected, chosen=chosen)
         if signals.received and module.step < settings.steps:
             what = f"stopped by {signal.Signals(signals.received).name} after step {module.step}, state saved"
             raise Interrupted(folder.path, what, "go on with --resume")
@@ -159,6 +136,40 @@ def _open_data(config: Config) -> tuple[Config, Dataset]:
     """Return the dataset with its held-out groups as the validation split, and the configuration that names them."""
     dataset, hold_out = training_data(open_dataset(config.data.path, config.data.format), config.data)
     return (config.updated({"data": {"hold_out": ", ".join(hold_out)}}) if hold_out else config), dataset
+
+
+def _train_steps(
+    module: TrainingModule,
+    after_step: AfterStep,
+    *,
+    device: str,
+    inspected: list[Inspected] | None,
+    chosen: ChosenRecipe | None,
+) -> None:
+    """Take the steps that are left.
+
+    Lightning calls `module.on_train_batch_start` (learning rate, seed) and `training_step` for each batch; after each
+    step, `after_step` validates and saves.
+    """
+    config, folder, is_first_rank = after_step.config, after_step.folder, process_rank() == 0
+    if is_first_rank:
+        folder.check_save(module.num_state_bytes())
+        folder.truncate_metrics(module.step)
+        write_text(folder.config, config.to_yaml())
+        if chosen and chosen.choices:
+            write_text(folder.recipe, chosen.to_yaml())
+        folder.write_environment(precision=after_step.precision, device=device, skipped_images=module.num_skipped)
+    callbacks = [after_step.signals, make_progress_bar(module.step, config.train.steps), after_step]
+    trainer = _make_trainer(
+        config, folder, step=module.step, device=device, precision=after_step.precision, callbacks=callbacks
+    )
+    ranks = {"rank": trainer.global_rank, "world_size": trainer.world_size}
+    loader = make_loader(config, after_step.train_split, step=module.step, inspected=inspected, **ranks)
+    if is_first_rank:
+        _print_start(config, after_step.train_split, after_step.val_split, step=module.step)
+    _fit(trainer, module, loader, watch=after_step.watch, start=f"{module.step} {short_hash(after_step.fingerprint)}")
+    if is_first_rank:
+        folder.write_environment(precision=after_step.precision, device=device, skipped_images=module.num_skipped)
 
 
 def _print_start(config: Config, train_split: Split, val_split: Split, *, step: int) -> None:
@@ -276,127 +287,3 @@ def _fit(
         raise
     finally:
         loader.close()
-
-
-class AfterStep(Callback):
-    """After each optimizer step: log, validate and save if it is time; save and stop if a signal has come.
-
-    scores  of the last validation, None before the first
-    """
-
-    def __init__(
-        self,
-        config: Config,
-        folder: RunFolder,
-        *,
-        signals: StopSignals,
-        watch: RankWatch,
-        dataset: Dataset,
-        precision: str,
-        command: str,
-        progress: TrainingProgress,
-        fingerprint: dict[str, Any],
-    ) -> None:
-        self.config, self.folder, self.signals, self.watch = config, folder, signals, watch
-        self.dataset, self.precision, self.command, self.fingerprint = dataset, precision, command, fingerprint
-        self.train_split = dataset.split(config.data.train_split)
-        self.val_split = dataset.split(config.data.val_split)
-        self.best_score, self.best_step = progress.best_score, progress.best_step
-        self.scores: Scores | None = None
-        self._scored_step = 0
-
-    def on_train_batch_end(  # type: ignore[override]
-        self, trainer: lightning.Trainer, module: TrainingModule, outputs: object, batch: Batch, batch_idx: int
-    ) -> None:
-        """Do what is due after this step; nothing between accumulated batches."""
-        if (batch_idx + 1) % self.config.optimizer.grad_accum_steps:
-            return
-        settings, step = self.config.train, module.step
-        stop = self.signals.any_rank_received(module.device)
-        last = step == settings.steps
-        validates, saves = (step % every == 0 or last for every in (settings.validate_every, settings.save_every))
-        if validates or saves or stop:
-            self._check_finite(module)
-        if step % settings.log_every == 0 or last:
-            lr = float(module.optimizer.param_groups[0]["lr"])
-            self._log(module, {"split": self.config.data.train_split, "lr": lr, "loss": module.loss_of_step})
-        if validates:
-            try:
-                self._validate(module)
-            except InputError:
-                # An unreadable validation image must not cost the steps since the last save. All ranks come here.
-                self._save(module)
-                raise
-        if saves or stop:
-            self._save(module)
-        trainer.should_stop |= stop
-
-    def _check_finite(self, module: TrainingModule) -> None:
-        try:
-            check_finite(module.state_tensors(), "training")
-        except CheckpointError as error:
-            what = f"after step {module.step} {error.what}"
-            raise InputError("training", what, "lower --optimizer.lr; the last checkpoint is intact") from error
-
-    def _log(self, module: TrainingModule, values: dict[str, Any]) -> None:
-        if module.global_rank == 0:
-            self.folder.log({"step": module.step, **values})
-        numbers = {f"{values['split']}/{k}": v for k, v in values.items() if isinstance(v, float)}
-        for logger in module.trainer.loggers:
-            logger.log_metrics(numbers, step=module.step)
-
-    def _validate(self, module: TrainingModule) -> None:
-        """Score the weights that will be saved (the moving average, if there is one); keep the best ones."""
-        started = time.monotonic()
-        with module.saved_weights():
-            scores = validate(
-                module.model,
-                self.val_split,
-                module.device,
-                rank=module.global_rank,
-                world_size=module.trainer.world_size,
-                on_read_error=self.config.train.on_read_error,
-            )
-            self.scores, self._scored_step = scores, module.step
-            if scores.mean_iou > self.best_score:
-                self.best_score, self.best_step = scores.mean_iou, module.step
-                if module.global_rank == 0:
-                    save_checkpoint(self.folder.best, module.model, self.dataset.taxonomy, self._card(module))
-        if module.global_rank == 0:
-            print(f"step {module.step}/{self.config.train.steps} validation: {scores.summary()}", flush=True)
-        values = {
-            "split": self.config.data.val_split,
-            "miou": scores.mean_iou,
-            "pixel_accuracy": scores.pixel_accuracy,
-            "mean_accuracy": scores.mean_accuracy,
-            "fw_iou": scores.frequency_weighted_iou,
-            "seconds": time.monotonic() - started,
-        }
-        self._log(module, values)
-
-    def _save(self, module: TrainingModule) -> None:
-        """Write the checkpoint `last`, to predict with, and the training state, to resume from."""
-        with module.saved_weights():
-            if module.global_rank == 0:
-                with self.watch.saving():
-                    save_checkpoint(self.folder.last, module.model, self.dataset.taxonomy, self._card(module))
-        progress = TrainingProgress(module.step, self.best_score, self.best_step, module.num_skipped)
-        if module.global_rank == 0:
-            settings = {**run_settings(self.config), "data": self.fingerprint}
-            with self.watch.saving():
-                save_state(self.folder.last, module.state_tensors(), progress, settings)
-
-    def _card(self, module: TrainingModule) -> dict[str, Any]:
-        """Return the facts of the model card: the origin of the weights, and their scores if just validated."""
-        train, val = self.train_split, self.val_split
-        card: dict[str, Any] = {
-            "title": f"{self.config.model.name} on {self.dataset.name}",
-            "data": f"{self.dataset.name}, {len(train)} images of split {escape(train.name)}, "
-            f"best step chosen on {len(val)} of split {escape(val.name)}",
-            "recipe": {"steps": module.step, "of": self.config.train.steps, "precision": self.precision},
-        }
-        if self.command:
-            card["command"] = public_command(self.command)
-        if self.scores is not None and self._scored_step == module.step:
-            card["scores"] = [{"dataset": self.dataset.name, "split": val.name, "metrics": self.scores.means()}]
-        return card

@@ -35,7 +35,7 @@ from ..errors import ResourceError
 from ..files import process_activity
 from .ranks import LAUNCH_VARIABLES, LAUNCHER, process_rank, started_by_launcher, started_by_torchrun
 
-SECONDS_TO_JOIN = 60
+SECONDS_TO_JOIN = 45
 """A rank on the same node that has sent nothing so long after this one started does not exist."""
 SECONDS_TO_JOIN_NODES = 600
 """The same for several nodes, which may start minutes apart."""

@@ -1,0 +1,148 @@
+"""What happens after each optimizer step: logging, validation, saving, and the end of a run that is to stop."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import Callback
+
+from ..config import Config
+from ..core import Batch
+from ..data.dataset import Dataset
+from ..errors import CheckpointError, InputError
+from ..evaluation.metrics import Scores
+from ..weights.checkpoint import check_finite, save_checkpoint
+from ..weights.model_card import escape, public_command
+from .callbacks import StopSignals
+from .module import TrainingModule
+from .resume import run_settings
+from .run_folder import RunFolder
+from .state import TrainingProgress, save_state
+from .validation import validate
+from .watch import RankWatch
+
+
+class AfterStep(Callback):
+    """After each optimizer step: log, validate and save if it is time; save and stop if a signal has come.
+
+    scores  of the last validation, None before the first
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        folder: RunFolder,
+        *,
+        signals: StopSignals,
+        watch: RankWatch,
+        dataset: Dataset,
+        precision: str,
+        command: str,
+        progress: TrainingProgress,
+        fingerprint: dict[str, Any],
+    ) -> None:
+        self.config, self.folder, self.signals, self.watch = config, folder, signals, watch
+        self.dataset, self.precision, self.command, self.fingerprint = dataset, precision, command, fingerprint
+        self.train_split = dataset.split(config.data.train_split)
+        self.val_split = dataset.split(config.data.val_split)
+        self.best_score, self.best_step = progress.best_score, progress.best_step
+        self.scores: Scores | None = None
+        self._scored_step = 0
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: lightning.Trainer, module: TrainingModule, outputs: object, batch: Batch, batch_idx: int
+    ) -> None:
+        """Do what is due after this step; nothing between accumulated batches."""
+        if (batch_idx + 1) % self.config.optimizer.grad_accum_steps:
+            return
+        settings, step = self.config.train, module.step
+        stop = self.signals.any_rank_received(module.device)
+        last = step == settings.steps
+        validates, saves = (step % every == 0 or last for every in (settings.validate_every, settings.save_every))
+        if validates or saves or stop:
+            self._check_finite(module)
+        if step % settings.log_every == 0 or last:
+            lr = float(module.optimizer.param_groups[0]["lr"])
+            self._log(module, {"split": self.config.data.train_split, "lr": lr, "loss": module.loss_of_step})
+        if validates:
+            try:
+                self._validate(module)
+            except InputError:
+                # An unreadable validation image must not cost the steps since the last save. All ranks come here.
+                self._save(module)
+                raise
+        if saves or stop:
+            self._save(module)
+        trainer.should_stop |= stop
+
+    def _check_finite(self, module: TrainingModule) -> None:
+        try:
+            check_finite(module.state_tensors(), "training")
+        except CheckpointError as error:
+            what = f"after step {module.step} {error.what}"
+            raise InputError("training", what, "lower --optimizer.lr; the last checkpoint is intact") from error
+
+    def _log(self, module: TrainingModule, values: dict[str, Any]) -> None:
+        if module.global_rank == 0:
+            self.folder.log({"step": module.step, **values})
+        numbers = {f"{values['split']}/{k}": v for k, v in values.items() if isinstance(v, float)}
+        for logger in module.trainer.loggers:
+            logger.log_metrics(numbers, step=module.step)
+
+    def _validate(self, module: TrainingModule) -> None:
+        """Score the weights that will be saved (the moving average, if there is one); keep the best ones."""
+        started = time.monotonic()
+        with module.saved_weights():
+            scores = validate(
+                module.model,
+                self.val_split,
+                module.device,
+                rank=module.global_rank,
+                world_size=module.trainer.world_size,
+                on_read_error=self.config.train.on_read_error,
+            )
+            self.scores, self._scored_step = scores, module.step
+            if scores.mean_iou > self.best_score:
+                self.best_score, self.best_step = scores.mean_iou, module.step
+                if module.global_rank == 0:
+                    save_checkpoint(self.folder.best, module.model, self.dataset.taxonomy, self._card(module))
+        if module.global_rank == 0:
+            print(f"step {module.step}/{self.config.train.steps} validation: {scores.summary()}", flush=True)
+        values = {
+            "split": self.config.data.val_split,
+            "miou": scores.mean_iou,
+            "pixel_accuracy": scores.pixel_accuracy,
+            "mean_accuracy": scores.mean_accuracy,
+            "fw_iou": scores.frequency_weighted_iou,
+            "seconds": time.monotonic() - started,
+        }
+        self._log(module, values)
+
+    def _save(self, module: TrainingModule) -> None:
+        """Write the checkpoint `last`, to predict with, and the training state, to resume from."""
+        with module.saved_weights():
+            if module.global_rank == 0:
+                with self.watch.saving():
+                    save_checkpoint(self.folder.last, module.model, self.dataset.taxonomy, self._card(module))
+        progress = TrainingProgress(module.step, self.best_score, self.best_step, module.num_skipped)
+        if module.global_rank == 0:
+            settings = {**run_settings(self.config), "data": self.fingerprint}
+            with self.watch.saving():
+                save_state(self.folder.last, module.state_tensors(), progress, settings)
+
+    def _card(self, module: TrainingModule) -> dict[str, Any]:
+        """Return the facts of the model card: the origin of the weights, and their scores if just validated."""
+        train, val = self.train_split, self.val_split
+        card: dict[str, Any] = {
+            "title": f"{self.config.model.name} on {self.dataset.name}",
+            "data": f"{self.dataset.name}, {len(train)} images of split {escape(train.name)}, "
+            f"best step chosen on {len(val)} of split {escape(val.name)}",
+            "recipe": {"steps": module.step, "of": self.config.train.steps, "precision": self.precision},
+        }
+        if self.command:
+            card["command"] = public_command(self.command)
+        if self.scores is not None and self._scored_step == module.step:
+            card["scores"] = [{"dataset": self.dataset.name, "split": val.name, "metrics": self.scores.means()}]
+        return card
