@@ -10,7 +10,9 @@ import errno
 import io
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,7 +22,8 @@ from typing import Any, TextIO, cast
 from cyclopts import App, CycloptsError
 from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
 
-from .errors import Interrupted, PixelwiseError, ResourceError, UnknownNameError, cut, printable
+from .errors import Interrupted, PixelwiseError, ResourceError, UnknownNameError, cut, listed, printable
+from .files import WRITTEN
 from .registry import suggest
 
 # Command -> its function, and the line of `pixelwise --help`, which therefore imports no command.
@@ -92,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in tokens
     tokens = [token for token in tokens if token != "--debug"]
     before = sys.stdout, sys.stderr
+    WRITTEN.clear()
     writes_files = bool(tokens) and _writes_files(tokens)
     try:
         # A command that writes files goes on when nobody reads its report any more, or the report's disk is full.
@@ -99,12 +103,33 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout = cast(TextIO, _Printable(_Droppable(sys.stdout) if writes_files else sys.stdout))
         if sys.stderr is not None:
             sys.stderr = cast(TextIO, _Printable(_Droppable(sys.stderr)))
-        return _main(tokens, debug=debug, writes_files=writes_files)
+        with _interrupts():
+            return _main(tokens, debug=debug, writes_files=writes_files)
     finally:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, _Printable) and isinstance(stream.rich_proxied_file, _Droppable):
                 stream.flush()
         sys.stdout, sys.stderr = before
+
+
+@contextmanager
+def _interrupts() -> Iterator[None]:
+    """Raise KeyboardInterrupt at the first Ctrl-C; leave the second to the operating system, which ends the process."""
+
+    def interrupt(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    # A shell that ignores the signal for its background jobs, or a caller with a handler, wants it so.
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if usual and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+    else:
+        yield
 
 
 def _writes_files(tokens: Sequence[str]) -> bool:
@@ -221,7 +246,10 @@ def describe(error: BaseException, tokens: Sequence[str] = ()) -> tuple[str, int
     if isinstance(error, CycloptsError):
         return _usage(error, tokens), 2
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted; finished files are on disk", Interrupted.exit_code
+        written = [path for path in dict.fromkeys(WRITTEN) if path.exists()]
+        what = f"interrupted; written: {listed(written)}" if written else "interrupted; nothing was written"
+        fix = "run the command again" + (", with --overwrite if it refuses to replace them" if written else "")
+        return f"{what}; fix: {fix}", Interrupted.exit_code
     if isinstance(error, MemoryError) or any(words in str(error) for words in _MEMORY_WORDS):
         line = "memory: not enough; fix: use smaller images, a smaller batch or a smaller network"
         return line, ResourceError.exit_code

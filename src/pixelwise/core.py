@@ -21,7 +21,7 @@ Conventions, unless a docstring says otherwise:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import index
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .colors import figure_colors, is_background, voc_color
 from .errors import ConfigError, InputError, MaskError, listed, shown
 
 if TYPE_CHECKING:
@@ -41,21 +42,6 @@ MAX_CLASSES = 65535
 _DEFAULT_IGNORED = (255,)
 # A border covers less of a mask. A value that covers more is an object, and never proposed as `ignore`.
 MAX_BORDER_FRACTION = 0.05
-
-
-def voc_color(label: int) -> tuple[int, int, int]:
-    """Return the RGB color of a label in the VOC palette.
-
-    The bits of the label go to red, green and blue in turn, the lowest label bits to the highest color bits.
-    Source: VOC devkit, VOClabelcolormap.
-    """
-    red = green = blue = 0
-    for place in range(7, -1, -1):
-        red |= (label & 1) << place
-        green |= (label >> 1 & 1) << place
-        blue |= (label >> 2 & 1) << place
-        label >>= 3
-    return red, green, blue
 
 
 def size_text(size: Iterable[int]) -> str:
@@ -208,6 +194,15 @@ class Taxonomy:
     def ignore_color(self) -> tuple[int, int, int]:
         """RGB of ignored pixels: black; if a class is black, the VOC palette's color of the ignore id (255: cream)."""
         return voc_color(self.ignore_id) if (0, 0, 0) in self.colors else (0, 0, 0)
+
+    @property
+    def background(self) -> tuple[int, ...]:
+        """The ids of classes that stand for the rest of the image, by their names; overlays leave them clear."""
+        return tuple(k for k, name in enumerate(self.names) if is_background(name))
+
+    def for_figures(self) -> Taxonomy:
+        """Return the classes in colors that are seen on a photo and told apart, also by the color-blind."""
+        return replace(self, colors=figure_colors(self.names, self.colors))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON and YAML form, which `from_dict` reads back."""
@@ -378,11 +373,16 @@ class Prediction:
         return Image.fromarray(self.taxonomy.palette()[self.mask])
 
     def overlay(self, opacity: float = 0.5) -> Image:
-        """Return the image blended with the colors of the classes: opacity 0 is the image, 1 the colors."""
+        """Return the image blended with the colors that the classes have in figures; background and ignored stay clear.
+
+        opacity  0 is the image, 1 the colors
+        """
         from PIL import Image
 
         if not 0 <= opacity <= 1:
             raise InputError("opacity", f"must be between 0 and 1, got {opacity}", "give 0.5, the default")
-        colors = self.taxonomy.palette()[self.mask].astype(np.float32)
-        mixed = self.image.astype(np.float32) * (1 - opacity) + colors * opacity
+        colors = self.taxonomy.for_figures().palette()[self.mask].astype(np.float32)
+        clear = np.isin(self.mask, [*self.taxonomy.background, self.taxonomy.ignore_id])
+        share = np.where(clear, 0, opacity)[..., None].astype(np.float32)
+        mixed = self.image.astype(np.float32) * (1 - share) + colors * share
         return Image.fromarray(np.rint(mixed).astype(np.uint8))

@@ -27,6 +27,8 @@ MAX_BYTES = 256 * 2**20
 """The largest file of text that is read: metrics, scores, settings. The largest real ones have some 10 MB."""
 # Seconds after which a temporary file of another machine counts as left over: no write lasts a day.
 _MAX_WRITE_SECONDS = 24 * 3600
+# What this process has written, in order, for messages; a file may have been renamed or removed since.
+WRITTEN: list[Path] = []
 
 
 @contextmanager
@@ -58,6 +60,7 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
         if target.is_symlink():
             raise OSError(None, "is a loop of links")
         os.replace(temporary, target)
+        WRITTEN.append(Path(path))
         if os.name != "nt":
             # Make the rename durable, too. Windows cannot open a folder, and does not need to.
             handle = os.open(target.parent, os.O_RDONLY)
@@ -274,8 +277,7 @@ def _host() -> str:
 def sweep_temporaries(folder: str | Path) -> list[Path]:
     """Remove left-over temporary files from `folder`, and return them.
 
-    Left over are files of ended processes of this machine, and files of other machines that have not changed for a day:
-    several machines may write into one shared folder.
+    Left over are files of ended processes of this machine, and those of other machines that are older than a day.
     """
     swept = []
     for path in Path(folder).glob(".*.tmp-*"):

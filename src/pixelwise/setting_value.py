@@ -17,7 +17,7 @@ from functools import cache
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from .errors import ConfigError, listed, shown
+from .errors import ConfigError, shown
 from .registry import type_in_words
 from .strict_yaml import to_yaml
 
@@ -117,7 +117,7 @@ def suggest_setting(name: str, known: Iterable[str], *, prefix: str = "--") -> s
     by_term = [option for option, terms in TERMS.items() if word in terms.split() and option in known]
     section = [option for option in known if option.startswith(f"{path}.")]
     if section and not by_term:
-        return f"choose one of {listed((prefix + option for option in section), 20)}"
+        return f"choose one of {', '.join(prefix + option for option in section)}"
     found = exact or by_term
     if not found:
         near = {term: option for option, terms in TERMS.items() if option in known for term in terms.split()}

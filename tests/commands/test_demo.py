@@ -87,7 +87,8 @@ def test_page_shows_what_the_masks_say(demo: Path, capsys: pytest.CaptureFixture
             assert np.abs(np.asarray(shown).astype(float) - np.roll(photo(), n, axis=0)).mean() < 12
     for entry in page.constant("classes"):
         assert entry["name"] == TAXONOMY.names[entry["id"]]
-        assert tuple(entry["color"]) == TAXONOMY.colors[entry["id"]]
+        assert tuple(entry["color"]) == TAXONOMY.for_figures().colors[entry["id"]]
+        assert entry["hidden"] is False
     assert call(capsys, *arguments).code == 0, "a second run writes over the first"
 
 
@@ -111,6 +112,13 @@ def test_page_loads_nothing_and_every_control_has_a_name(demo: Path, capsys: pyt
     assert "lang" in page.all("html")[0]
 
 
+def test_the_background_is_hidden_at_first(tmp_path: Path) -> None:
+    taxonomy = Taxonomy(("Background", "cat"))
+    prediction = Prediction(np.eye(5, dtype=np.uint8), taxonomy, np.zeros((5, 5, 3), np.uint8))
+    path = write_gallery(tmp_path / "index.html", [gallery_image("a", prediction)], taxonomy=taxonomy, title="t")
+    assert [entry["hidden"] for entry in Page(path.read_text("utf-8")).constant("classes")] == [True, False]
+
+
 def test_names_cannot_leave_their_place(tmp_path: Path) -> None:
     taxonomy = Taxonomy((EVIL, "b"))
     prediction = Prediction(np.zeros((4, 5), np.uint8), taxonomy, np.zeros((4, 5, 3), np.uint8))
@@ -119,7 +127,7 @@ def test_names_cannot_leave_their_place(tmp_path: Path) -> None:
     page = Page(text)
     assert text.count("</script>") == 1
     assert [image["alt"] for image in page.all("img")] == [EVIL]
-    assert page.constant("classes") == [{"id": 0, "name": EVIL, "color": [0, 0, 0]}]
+    assert page.constant("classes") == [{"id": 0, "name": EVIL, "color": [0xD5, 0x5E, 0], "hidden": False}]
     assert page.text.count(EVIL) == 4
 
 

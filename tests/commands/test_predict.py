@@ -68,8 +68,14 @@ def test_every_product_is_what_its_name_says(
     colors = np.array(TAXONOMY.colors)
     assert (palette[list(TAXONOMY.values)] == colors).all()
     assert (read_image(tmp_path / "out/a_color.png") == colors[ids]).all()
+    # Two of the three colors are too dark on a photo.
+    drawn = np.array([(0xD5, 0x5E, 0x00), (0x56, 0xB4, 0xE9), (0x55, 0x22, 0xFF)])
     overlay = read_image(tmp_path / "out/a_overlay.jpg").astype(float)
-    assert np.abs(overlay - (0.75 * photo() + 0.25 * colors[ids])).mean() < 3
+    assert np.abs(overlay[:24, :40] - (0.75 * photo() + 0.25 * drawn[ids])).mean() < 3
+    below = overlay[24:].reshape(-1, 3)
+    for k in range(3):
+        # The legend has a square of 12 pixels, without its outline, of each class that occurs.
+        assert ((np.abs(below - drawn[k]).max(1) < 12).sum() > 100) == (k in ids)
     probs = np.load(tmp_path / "out/a_probs.npy")
     assert probs.shape == (3, 24, 40)
     assert np.abs(probs.astype(float).sum(0) - 1).max() < 2e-3
@@ -367,7 +373,10 @@ def test_interrupted_is_exit_4_and_can_go_on(
         write_mask(path, *rest, **options)
 
     monkeypatch.setattr(predict_files, "write_mask", write)
-    assert "interrupted" in call(capsys, *arguments).err[-1]
+    result = call(capsys, *arguments)
+    assert result.code == 4
+    what = f"error: {tmp_path / 'out'}: interrupted: 2 of 3 images are labeled, no file is half written"
+    assert result.err == [f"{what}; fix: run the same command again with --resume"]
     assert files_below(tmp_path / "out") == ["0.png", "1.png"]
     monkeypatch.undo()
     assert "1 labeled" in call(capsys, *arguments, "--resume").out

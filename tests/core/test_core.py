@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pixelwise.core import Prediction, Sample, Taxonomy, Window, size_text, voc_color
+from pixelwise.colors import voc_color
+from pixelwise.core import Prediction, Sample, Taxonomy, Window, size_text
 from pixelwise.errors import (
     ConfigError,
     ImageError,
@@ -257,10 +258,10 @@ def test_overlay_and_colorize_by_hand() -> None:
     prediction = Prediction(np.array([[0, 1, 255]], np.uint8), ROAD_AND_CAR, image)
     assert np.asarray(prediction.colorize()).tolist() == [[[128, 64, 128], [0, 0, 142], [0, 0, 0]]]
     assert np.asarray(prediction.overlay(0)).tolist() == image.tolist()
-    assert np.asarray(prediction.overlay(1)).tolist() == [[[128, 64, 128], [0, 0, 142], [0, 0, 0]]]
-    # A quarter of the color on three quarters of the image: 39.5, 31, 55.25 | 150, 75, 35.5 | 37.5, 45, 52.5, halves to
-    # even.
-    assert np.asarray(prediction.overlay(0.25)).tolist() == [[[40, 31, 55], [150, 75, 36], [38, 45, 52]]]
+    # The car's color is too dark on a photo, so both are vermilion and sky blue there; ignored pixels stay clear.
+    assert np.asarray(prediction.overlay(1)).tolist() == [[[213, 94, 0], [86, 180, 233], [50, 60, 70]]]
+    # A quarter of the color on three quarters of the image: 60.75, 38.5, 23.25 | 171.5, 120, 58.25; halves to even.
+    assert np.asarray(prediction.overlay(0.25)).tolist() == [[[61, 38, 23], [172, 120, 58], [50, 60, 70]]]
 
 
 @pytest.mark.parametrize("opacity", [-0.1, 1.1, float("nan")])

@@ -21,7 +21,6 @@ from pixelwise.train.recipe_choice import (
     as_changes,
     choose_length,
     choose_recipe,
-    duration_text,
     look_at,
     parse_duration,
 )
@@ -135,10 +134,6 @@ def test_durations(text: str, seconds: float) -> None:
 def test_other_durations_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="write --budget 30m"):
         parse_duration(text)
-
-
-def test_durations_in_words() -> None:
-    assert [duration_text(s) for s in (45, 600, 5400)] == ["45 s", "10 min", "1 h 30 min"]
 
 
 def _rings(count: int, side: int = 48) -> list[np.ndarray]:

@@ -14,15 +14,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from pixelwise import images
 from pixelwise.commands.compare import compare as command
 from pixelwise.core import Prediction, Taxonomy
 from pixelwise.errors import CheckpointError, DatasetError, ImageError, InputError, MaskError
 from pixelwise.images import write_image, write_mask
+from pixelwise.images.legend import elide, legend, legend_entries
 from pixelwise.inference.segmenter import Segmenter
 from pixelwise.models import ModelSpec, create_model
 from pixelwise.visualization import panels
 from pixelwise.visualization.compare import PANEL, draw_comparison, short_names
-from pixelwise.visualization.panels import MARGIN, Panel, contact_sheet, elide, fit, grid, heat, legend, legend_entries
+from pixelwise.visualization.panels import MARGIN, Panel, contact_sheet, fit, grid, heat
 from pixelwise.weights.checkpoint import save_checkpoint
 
 TAXONOMY = Taxonomy(("road", "car", "sky"), ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
@@ -77,7 +79,8 @@ def test_the_ladder_is_image_then_models_as_given_then_truth() -> None:
 def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """All text that the sheet writes, in order."""
     texts: list[str] = []
-    monkeypatch.setattr(panels, "draw_text", lambda draw, position, text, **style: texts.append(text))
+    for module in (panels, images.legend):
+        monkeypatch.setattr(module, "draw_text", lambda draw, position, text, **style: texts.append(text))
     return texts
 
 

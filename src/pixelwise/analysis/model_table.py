@@ -22,7 +22,7 @@ _FILE = "model_table.json"
 class ModelCost:
     """The costs of a network with its default options and 21 classes, for an image of 512 x 512 pixels.
 
-    receptive_field  pixels per side that an output pixel can depend on; None for the whole image
+    receptive_field  the most pixels per side that an output pixel depends on; None for the whole image
     stride           image pixels per position of the coarsest feature map
     """
 

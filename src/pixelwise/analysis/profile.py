@@ -24,9 +24,6 @@ from .receptive_field import receptive_field_size
 
 # Heights of the two images on which strides are measured; their difference is a multiple of every usual stride.
 _HEIGHTS = (512, 1024)
-# Output pixels whose receptive fields are compared: a pixel between two positions of the feature map depends on more
-# pixels than one at a position.
-_PIXELS = (240, 253, 266)
 FLOAT_BYTES = 4
 
 
@@ -64,7 +61,7 @@ class Profile:
 
     logits_stride             image pixels per position of the logits before the last upsampling
     coarsest_stride           the same for the network's coarsest feature map
-    receptive_field           pixels per side that an output pixel can depend on; None for the whole image
+    receptive_field           the most pixels per side that an output pixel depends on; None for the whole image
     feature_receptive_fields  the same for named feature maps, where the network describes them
     largest_activation        numbers in the largest output of a layer
     """
@@ -134,7 +131,7 @@ def profile_spec(spec: ModelSpec, size: tuple[int, int]) -> Profile:
     modules, largest_activation = count_modules(model, images)
     logits_stride, coarsest_stride = measure_strides(model)
     # A network that resizes every image to one square sees the whole image.
-    field = None if model.fixed_input_size else receptive_field_size(model, _HEIGHTS[0], _PIXELS)
+    field = None if model.fixed_input_size else receptive_field_size(model, coarsest_stride)
     return Profile(
         name=spec.name,
         num_classes=spec.num_classes,

@@ -23,6 +23,8 @@ from ..models.base import SegmentationModel
 STRIP_WIDTH = 32
 # Longest strip in pixels. A receptive field that does not fit counts as the whole image.
 MAX_LENGTH = 8192
+# Output pixels that are compared.
+_PIXELS = 8
 
 # Functions that act on each position alone, and so leave the receptive field as it is.
 _POINTWISE = {"relu", "relu_", "relu6", "hardtanh", "hardtanh_", "leaky_relu", "leaky_relu_"}
@@ -36,19 +38,23 @@ def receptive_field_window(model: SegmentationModel, size: tuple[int, int], pixe
     return Window(top, left, bottom, right)
 
 
-def receptive_field_size(model: SegmentationModel, length: int, positions: Sequence[int]) -> int | None:
-    """Return the largest receptive field, in pixels per side, of the output pixels at `positions` of `length` pixels.
+def receptive_field_size(model: SegmentationModel, stride: int) -> int | None:
+    """Return the most pixels per side that any output pixel depends on: the one figure of a network's receptive field.
 
-    The strip is made longer until its borders cut nothing off. Returns None if they still do at MAX_LENGTH pixels, as
-    after a global pooling.
+    Output pixels differ: one that is interpolated between two positions of a feature map sees the fields of both, and
+    where sides are no multiple of `stride`, that of the coarsest map, maps are resized by odd factors. So the largest
+    of eight pixels of one period is taken, for images of three sizes, far from the borders.
+    Returns None if the borders cut it off even in MAX_LENGTH pixels, as after a global pooling.
     """
-    # 256 is a multiple of every usual stride, so the pixels keep their positions relative to the feature map.
-    margin = 256
-    while length + 2 * margin <= MAX_LENGTH:
-        extents = receptive_field_extent(model, length + 2 * margin, [position + margin for position in positions])
-        if all(start > 0 and stop < length + 2 * margin for start, stop in extents):
-            return max(stop - start for start, stop in extents)
-        margin *= 2
+    # A length that is a multiple of every usual stride; the fields of other pixels are at most two positions larger.
+    length = 1024
+    while length <= MAX_LENGTH:
+        ((start, stop),) = receptive_field_extent(model, length, [length // 2])
+        if start > 2 * stride and stop < length - 2 * stride:
+            pixels = [length // 2 + number * stride // _PIXELS for number in range(min(stride, _PIXELS))]
+            extents = (receptive_field_extent(model, length + extra, pixels) for extra in {0, 1, stride // 2 + 1})
+            return max(stop - start for line in extents for start, stop in line)
+        length *= 2
     return None
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..core import Prediction
-from ..errors import error_lines, printable
+from ..errors import Interrupted, error_lines, printable
 from ..inference.jobs import Job
 from ..inference.predict_files import OutputOptions, predict_files
 from ._console import progress_bar, text
@@ -28,16 +28,24 @@ def run_jobs(
     *,
     tile: int | None = None,
     on_prediction: Callable[[Job, Prediction], None] | None = None,
+    resumed_by: str,
 ) -> int:
     """Label the images, then print a line per kind of failure, and a table.
+
+    resumed_by  what to do after a Ctrl-C
 
     Returns the exit code: 0, 1 if some images failed, 2 if all failed.
     """
     results = []
-    with progress_bar("labeling") as report:
-        for result in predict_files(segmenter, jobs, outputs, tile=tile, on_prediction=on_prediction):
-            results.append(result)
-            report(len(results), len(jobs))
+    try:
+        with progress_bar("labeling") as report:
+            for result in predict_files(segmenter, jobs, outputs, tile=tile, on_prediction=on_prediction):
+                results.append(result)
+                report(len(results), len(jobs))
+    except KeyboardInterrupt:
+        done = sum(result.error is None for result in results)
+        what = f"interrupted: {done} of {len(jobs)} images are labeled"
+        raise Interrupted(out, f"{what}, no file is half written", resumed_by) from None
     failures = [result.error for result in results if result.error is not None]
     for line in error_lines(failures):
         print(f"error: {line}", file=sys.stderr, flush=True)

@@ -52,7 +52,8 @@ def demo(
     def add_image(job: Job, prediction: Prediction) -> None:
         labeled.append(gallery_image(str(job.name), prediction))
 
-    code = run_jobs(segmenter, jobs, outputs, out, on_prediction=add_image)
+    again = "run the same command again with --overwrite; index.html is not written yet"
+    code = run_jobs(segmenter, jobs, outputs, out, on_prediction=add_image, resumed_by=again)
     if not labeled:
         raise InputError(photos, "none of the photos could be labeled", "fix or remove them, see the lines above")
     title = f"{photos.stem or 'Photos'}: a label for every pixel"

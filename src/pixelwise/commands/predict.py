@@ -46,7 +46,7 @@ def predict(
     options
         Network options that replace those of training, such as "{output_stride: 8}"; the weights must fit.
     overlay
-        Also write NAME_overlay.jpg, the image blended with the class colors.
+        Also write NAME_overlay.jpg, the image blended with colors of the classes, and their names below it.
     color
         Also write NAME_color.png, the mask in class colors.
     probs
@@ -95,4 +95,6 @@ def predict(
         check_tile(segmenter.model, tile)
     if parameters is not None:
         segmenter = with_crf(segmenter, parameters)
-    return run_jobs(segmenter, jobs, outputs, out, tile=tile)
+    # --resume would take the masks of an earlier run for done.
+    again = "run the same command again" + (", which labels all of them" if overwrite else " with --resume")
+    return run_jobs(segmenter, jobs, outputs, out, tile=tile, resumed_by=again)

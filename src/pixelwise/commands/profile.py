@@ -96,7 +96,7 @@ def _properties(result: Profile) -> list[tuple[str, str]]:
     rows = [
         (
             "receptive field",
-            ("the whole image" if side is None else f"{side} x {side} pixels of an output pixel") + fields,
+            ("the whole image" if side is None else f"at most {side} x {side} pixels of an output pixel") + fields,
         ),
         ("stride", f"{result.logits_stride} of the scores, {result.coarsest_stride} of the coarsest map"),
         (

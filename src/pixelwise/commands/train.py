@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..config import Config, setting_names
-from ..errors import ConfigError, PixelwiseError, listed, printable
+from ..errors import ConfigError, Interrupted, PixelwiseError, listed, printable
 from ..overrides import parse_overrides
 from ..recipes import recipe_file
 from ..setting_value import asks_for_epochs, suggest_setting
@@ -76,10 +77,13 @@ def train(
         return 0
     if not config.data.path:
         raise ConfigError("--data.path", "is not set", "add --data.path FOLDER")
+    if out is None and not (print_config or dry_run):
+        raise ConfigError("--out", "is not set", "add --out runs/NAME")
+    if not print_config and {os.environ.get("RANK", "0"), os.environ.get("LOCAL_RANK", "0")} == {"0"}:
+        # A sign of life, by one of several ranks: importing torch takes seconds.
+        print(printable(f"{config.data.path}: starting"), flush=True)
     if out is not None:
         _check_out(out, config, resume=resume)
-    elif not (print_config or dry_run):
-        raise ConfigError("--out", "is not set", "add --out runs/NAME")
     chosen = None
     if chooses or budget is not None:
         chosen = _choose(config, _given(overrides), budget, network=chooses, resume=resume)
@@ -100,7 +104,11 @@ def train(
     command = shlex.join(["pixelwise", *sys.argv[1:]])
     train_network(config, out, resume=resume, command=command, chosen=chosen)
     if process_rank() == 0:
-        finished = finish_run(config, out)
+        try:
+            finished = finish_run(config, out)
+        except KeyboardInterrupt:
+            what = "stopped; every step is trained and saved, but scores.json, samples and report.html are not complete"
+            raise Interrupted(out, what, "run the command again with --resume to write them") from None
         print(f"{finished.checkpoint.name} checkpoint, step {finished.step}: {finished.scores.summary()}")
         print(printable(f"{finished.checkpoint}, report {finished.report}"))
     return 0
@@ -114,8 +122,9 @@ def _given(overrides: Sequence[str]) -> set[str]:
 
 def _choose(config: Config, given: set[str], budget: str | None, *, network: bool, resume: bool) -> ChosenRecipe:
     """Return the recipe that the data and the time ask for, and print each choice with its reason."""
+    from ..train.pace import duration_text
     from ..train.ranks import started_by_torchrun
-    from ..train.recipe_choice import chosen_recipe, duration_text, parse_duration
+    from ..train.recipe_choice import chosen_recipe, parse_duration
 
     if resume:
         raise ConfigError("--budget", "is for a new run: the steps of a resumed one are known", "set --train.steps")

@@ -371,6 +371,8 @@ class WorkerInit:
 
         cv2.setNumThreads(0)
         torch.set_num_threads(1)
+        # The parent is woken by a descriptor that a fork shares.
+        signal.set_wakeup_fd(-1)
         for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..core import voc_color
+from ..colors import voc_color
 from ..errors import InputError
 from ..files import atomic_write, write_bytes
 

@@ -17,6 +17,7 @@ from ..core import Prediction
 from ..errors import InputError, PixelwiseError
 from ..files import atomic_write, make_folder, sweep_temporaries
 from ..images import read_image, write_image, write_mask
+from ..images.legend import with_legend
 from .jobs import Job
 
 if TYPE_CHECKING:
@@ -30,8 +31,9 @@ def write_labels(path: Path, prediction: Prediction) -> None:
 
 
 def write_overlay(path: Path, prediction: Prediction, opacity: float) -> None:
-    """Write the colors of the classes laid over the image."""
-    write_image(path, np.asarray(prediction.overlay(opacity)))
+    """Write the colors of the classes laid over the image, and their names below it."""
+    picture = np.asarray(prediction.overlay(opacity))
+    write_image(path, with_legend(picture, prediction.mask, prediction.taxonomy.for_figures()))
 
 
 def write_colors(path: Path, prediction: Prediction) -> None:
@@ -57,7 +59,7 @@ class FileOutput(NamedTuple):
 class OutputOptions:
     """The files that are written beside the mask.
 
-    overlay  NAME_overlay.jpg, the colors laid over the image; opacity 0..1 of the colors
+    overlay  NAME_overlay.jpg, the colors laid over the image, with a legend below; opacity 0..1 of the colors
     color    NAME_color.png, the mask in the colors of the classes as RGB
     probs    NAME_probs.npy, (K, H, W) float16 probabilities
     """

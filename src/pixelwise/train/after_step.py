@@ -15,11 +15,12 @@ from ..errors import CheckpointError, InputError
 from ..evaluation.metrics import Scores
 from ..weights.checkpoint import check_finite, save_checkpoint
 from ..weights.model_card import escape, public_command
-from .callbacks import StopSignals
 from .module import TrainingModule
+from .pace import Pace
 from .resume import run_settings
 from .run_folder import RunFolder
 from .state import TrainingProgress, save_state
+from .stop_signals import StopSignals
 from .validation import validate
 from .watch import RankWatch
 
@@ -37,13 +38,14 @@ class AfterStep(Callback):
         *,
         signals: StopSignals,
         watch: RankWatch,
+        pace: Pace,
         dataset: Dataset,
         precision: str,
         command: str,
         progress: TrainingProgress,
         fingerprint: dict[str, Any],
     ) -> None:
-        self.config, self.folder, self.signals, self.watch = config, folder, signals, watch
+        self.config, self.folder, self.signals, self.watch, self.pace = config, folder, signals, watch, pace
         self.dataset, self.precision, self.command, self.fingerprint = dataset, precision, command, fingerprint
         self.train_split = dataset.split(config.data.train_split)
         self.val_split = dataset.split(config.data.val_split)
@@ -68,13 +70,17 @@ class AfterStep(Callback):
             self._log(module, {"split": self.config.data.train_split, "lr": lr, "loss": module.loss_of_step})
         if validates:
             try:
-                self._validate(module)
+                with self.pace.measured("validation"):
+                    self._validate(module)
             except InputError:
                 # An unreadable validation image must not cost the steps since the last save. All ranks come here.
                 self._save(module)
                 raise
+            # A signal during the validation does not wait for the next step.
+            stop = self.signals.any_rank_received(module.device)
         if saves or stop:
-            self._save(module)
+            with self.pace.measured("saving"):
+                self._save(module)
         trainer.should_stop |= stop
 
     def _check_finite(self, module: TrainingModule) -> None:

@@ -38,6 +38,7 @@ from ..strict_yaml import to_yaml
 from ..weights.pretrained import PRETRAINED, find_file
 from .build import build_model, make_class_weights, make_loader
 from .module import TrainingModule
+from .pace import duration_text
 from .precision import choose_precision
 
 # Masks that are looked at for the thickness of the classes.
@@ -352,11 +353,3 @@ def parse_duration(text: str) -> float:
     if total == 0:
         raise ConfigError("--budget", f"must be above 0, got {shown(text)}", "write --budget 30m")
     return float(total)
-
-
-def duration_text(seconds: float) -> str:
-    """Return seconds as "45 s", "30 min" or "1 h 30 min"."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -7,6 +7,7 @@ function of the seed and the step, and the state that `state.py` writes holds th
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -36,13 +37,15 @@ from ..models import MODELS
 from ..weights.checkpoint import is_checkpoint
 from .after_step import AfterStep
 from .build import build_model, make_class_weights, make_loader
-from .callbacks import StopSignals, make_loggers, make_progress_bar
+from .callbacks import make_loggers, make_progress_bar
 from .module import TrainingModule
+from .pace import Pace
 from .precision import choose_precision
 from .ranks import check_launch, end_group, is_rank_error, process_rank, started_by_torchrun
 from .resume import check_data, check_settings, data_fingerprint, short_hash
 from .run_folder import RunFolder
 from .state import TrainingProgress, TrainingState, read_newest_state
+from .stop_signals import StopSignals
 from .watch import RankWatch
 
 if TYPE_CHECKING:
@@ -82,13 +85,13 @@ def _train(
     """Do the work of one rank; `watch` looks after the others."""
     settings, skip_bad = config.train, config.train.on_read_error == "skip"
     is_first_rank = process_rank() == 0
-    folder, signals = RunFolder(out), StopSignals(out)
+    folder = RunFolder(out)
+    going_on = shlex.join(["pixelwise", "train", config.data.path, "--out", str(out), "--resume"])
+    signals, pace = StopSignals(folder, going_on), Pace(settings)
 
     # Data
-    config, dataset = _open_data(config)
-    train_split = dataset.split(config.data.train_split, option="--data.train_split")
-    val_split = dataset.split(config.data.val_split, option="--data.val_split")
-    _require_masks(train_split, val_split)
+    config, dataset = _open_dataset(config, device)
+    train_split, val_split = dataset.split(config.data.train_split), dataset.split(config.data.val_split)
     fingerprint = data_fingerprint(train_split, val_split)
     inspected: list[Inspected] | None = None
     if is_first_rank and not resume:
@@ -114,6 +117,7 @@ def _train(
             folder,
             signals=signals,
             watch=watch,
+            pace=pace,
             dataset=dataset,
             precision=precision,
             command=command,
@@ -128,14 +132,22 @@ def _train(
             _train_steps(module, after_step, device=device, inspected=inspected, chosen=chosen)
         if signals.received and module.step < settings.steps:
             what = f"stopped by {signal.Signals(signals.received).name} after step {module.step}, state saved"
-            raise Interrupted(folder.path, what, "go on with --resume")
+            raise Interrupted(folder.path, what, f"go on with `{going_on}`")
         return after_step.scores
 
 
-def _open_data(config: Config) -> tuple[Config, Dataset]:
-    """Return the dataset with its held-out groups as the validation split, and the configuration that names them."""
+def _open_dataset(config: Config, device: str) -> tuple[Config, Dataset]:
+    """Return the dataset, and the configuration with the groups that are held out; print what is trained on what."""
     dataset, hold_out = training_data(open_dataset(config.data.path, config.data.format), config.data)
-    return (config.updated({"data": {"hold_out": ", ".join(hold_out)}}) if hold_out else config), dataset
+    if hold_out:
+        config = config.updated({"data": {"hold_out": ", ".join(hold_out)}})
+    train_split = dataset.split(config.data.train_split, option="--data.train_split")
+    val_split = dataset.split(config.data.val_split, option="--data.val_split")
+    _require_masks(train_split, val_split)
+    if process_rank() == 0:
+        images = f"{len(train_split)} images of split {train_split.name}, {len(val_split)} of {val_split.name}"
+        print(printable(f"{config.model.name} on {device}, {config.train.steps} steps: {images}"), flush=True)
+    return config, dataset
 
 
 def _train_steps(
@@ -159,23 +171,32 @@ def _train_steps(
         if chosen and chosen.choices:
             write_text(folder.recipe, chosen.to_yaml())
         folder.write_environment(precision=after_step.precision, device=device, skipped_images=module.num_skipped)
-    callbacks = [after_step.signals, make_progress_bar(module.step, config.train.steps), after_step]
+    callbacks = [
+        after_step.signals,
+        after_step.pace,
+        make_progress_bar(after_step.pace, config.train.steps),
+        after_step,
+    ]
     trainer = _make_trainer(
         config, folder, step=module.step, device=device, precision=after_step.precision, callbacks=callbacks
     )
     ranks = {"rank": trainer.global_rank, "world_size": trainer.world_size}
     loader = make_loader(config, after_step.train_split, step=module.step, inspected=inspected, **ranks)
     if is_first_rank:
-        _print_start(config, after_step.train_split, after_step.val_split, step=module.step)
+        _print_start(config, module, precision=after_step.precision)
     _fit(trainer, module, loader, watch=after_step.watch, start=f"{module.step} {short_hash(after_step.fingerprint)}")
     if is_first_rank:
         folder.write_environment(precision=after_step.precision, device=device, skipped_images=module.num_skipped)
 
 
-def _print_start(config: Config, train_split: Split, val_split: Split, *, step: int) -> None:
-    """Print what is trained on what, as a first sign of life: the first step may take a while."""
-    images = f"{len(train_split)} images of split {train_split.name}, {len(val_split)} of {val_split.name}"
-    print(f"training {config.model.name} on {images}: steps {step + 1} to {config.train.steps}", flush=True)
+def _print_start(config: Config, module: TrainingModule, *, precision: str) -> None:
+    """Print what is trained, as a sign of life: the first step may take a while."""
+    height, width = config.augment.crop
+    crops = f"crops of {height}x{width}" if height else "whole images"
+    batch = f"{config.data.batch_size} {crops} per batch"
+    steps = f"steps {module.step + 1} to {config.train.steps}"
+    count = sum(parameter.numel() for parameter in module.model.parameters())
+    print(f"{config.model.name} has {count:,} parameters; {batch}, {precision}; {steps}", flush=True)
 
 
 def _require_utf8(out: str | Path) -> None:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from ..files import check_regular, parse_json, write_bytes
 
 STATE = "state.safetensors"
 PREVIOUS = "state.previous.safetensors"
+# What reading a file raises that is cut or damaged.
+_DAMAGED = (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,17 @@ def read_newest_state(folder: Path) -> tuple[TrainingState | None, list[str]]:
 _RESTART = "resume from another copy, or start a new run with --model.init_from"
 
 
+def newest_step(folder: Path) -> int | None:
+    """Return the step of the newest state in the folder, from its header alone; None if none was saved."""
+    for name in ("new." + STATE, STATE, PREVIOUS):
+        if (folder / name).exists():
+            with suppress(*_DAMAGED):
+                check_regular(folder / name)
+                with safetensors.safe_open(folder / name, "pt") as file:
+                    return int(parse_json((file.metadata() or {})["progress"])["step"])
+    return None
+
+
 def read_state(path: Path) -> TrainingState:
     """Read one state file. Raises CheckpointError if it is cut, or differs from what was written."""
     try:
@@ -112,7 +126,7 @@ def read_state(path: Path) -> TrainingState:
         progress = TrainingProgress(**numbers)
         settings = dict(parse_json(metadata["settings"]))
         intact = metadata["digest"] == _digest(tensors, metadata)
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+    except _DAMAGED as error:
         what = f"is cut or damaged: {type(error).__name__} {os_reason(error)}"
         raise CheckpointError(path, what, _RESTART) from error
     if not intact:

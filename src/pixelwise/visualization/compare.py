@@ -18,8 +18,9 @@ from ..core import Sample
 from ..errors import InputError, MaskError
 from ..evaluation.evaluator import check_same_classes
 from ..evaluation.metrics import Scores, confusion_matrix
+from ..images.legend import GAP, legend, legend_entries
 from ..inference.segmenter import Segmenter
-from .panels import GAP, Panel, contact_sheet, fit, legend, legend_entries
+from .panels import Panel, contact_sheet, fit
 
 PANEL = 360
 """Longest side of a panel in pixels."""
@@ -45,7 +46,8 @@ def draw_comparison(
         Sample("truth", image, truth)  # raises MaskError if the sizes differ
         if (truth == taxonomy.ignore_id).all():
             raise MaskError("truth", "nothing to score: every pixel is ignored", "give the mask of this image")
-    palette = taxonomy.palette()
+    drawn = taxonomy.for_figures()
+    palette = drawn.palette()
     masks = []
     panels = [Panel(fit(image, PANEL), "image", f"{image.shape[0]} x {image.shape[1]} pixels")]
     names = short_names([segmenter.name for segmenter in segmenters])
@@ -64,7 +66,7 @@ def draw_comparison(
     num_rows = -(-len(panels) // MAX_COLUMNS)
     num_columns = -(-len(panels) // num_rows)
     width = num_columns * (panels[0].image.width + GAP) - GAP
-    return contact_sheet(panels, num_columns, footer=legend(legend_entries(masks, taxonomy), width))
+    return contact_sheet(panels, num_columns, footer=legend(legend_entries(masks, drawn), width))
 
 
 def short_names(names: Sequence[str]) -> list[str]:

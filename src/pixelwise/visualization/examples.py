@@ -60,7 +60,8 @@ def collect_examples(
     worst = ranked[: min(num, (len(ranked) + 1) // 2)]
     best = ranked[len(worst) :][-num:]
     index = {item.key: position for position, item in enumerate(split.items)}
-    palette = split.taxonomy.palette()
+    taxonomy = split.taxonomy.for_figures()
+    palette = taxonomy.palette()
     examples = []
     for row in (*worst, *best):
         sample = split[index[row.key]]
@@ -78,8 +79,8 @@ def collect_examples(
                 prediction=_encode(prediction, "PNG", optimize=True),
             )
         )
-    colors = ("#{:02x}{:02x}{:02x}".format(*color) for color in split.taxonomy.colors)
-    return ExampleSheet(tuple(examples), tuple(zip(split.taxonomy.names, colors, strict=True)))
+    colors = ("#{:02x}{:02x}{:02x}".format(*color) for color in taxonomy.colors)
+    return ExampleSheet(tuple(examples), tuple(zip(taxonomy.names, colors, strict=True)))
 
 
 def write_examples(folder: str | Path, sheet: ExampleSheet) -> None:

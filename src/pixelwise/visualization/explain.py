@@ -17,18 +17,21 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
+from ..analysis.mult_adds import on_meta
+from ..analysis.profile import measure_strides
 from ..analysis.receptive_field import receptive_field_size, receptive_field_window
 from ..backbones import Backbone
 from ..backbones.classifier import ClassifierBackbone
 from ..core import Window
 from ..errors import ConfigError, InputError
+from ..images.legend import GAP, legend, legend_entries
 from ..inference.label_map import as_batch
 from ..inference.segmenter import Segmenter
 from ..models.base import SegmentationModel
 from ..nn.geometry import coordinates, layers_of
 from ..nn.preprocessing import Preprocess
 from ..registry import suggest
-from .panels import GAP, INFERNO, VIRIDIS, Panel, color_scale, contact_sheet, fit, gray, heat, legend, legend_entries
+from .panels import INFERNO, VIRIDIS, Panel, color_scale, contact_sheet, fit, gray, heat
 
 # Longest side in pixels of a panel, of a panel with a receptive field, and of a feature map.
 PANEL, FIELD, TILE = 400, 380, 160
@@ -109,7 +112,8 @@ def draw_skips(segmenter: Segmenter, image: NDArray[np.uint8]) -> Image.Image | 
     added = segmenter.model.contributions(as_batch(image, segmenter.device))
     if len(added) < 2:
         return None
-    palette = segmenter.taxonomy.palette()
+    taxonomy = segmenter.taxonomy.for_figures()
+    palette = taxonomy.palette()
     labels = cumulative_labels(added)
     first, *others = added
     titles = [f"{first} alone", *(f"+ {name}" for name in others)]
@@ -121,7 +125,7 @@ def draw_skips(segmenter: Segmenter, image: NDArray[np.uint8]) -> Image.Image | 
         note = f"{changed.mean():.1%} of the pixels, in their new color"
         below.append(Panel(fit(drawn, PANEL, labels=True), f"changed by {name}", note))
     width = len(above) * (below[0].image.width + GAP) - GAP
-    entries = legend_entries(labels, segmenter.taxonomy)
+    entries = legend_entries(labels, taxonomy)
     return contact_sheet([*above, *below], len(above), footer=legend(entries, width))
 
 
@@ -227,11 +231,12 @@ def draw_receptive_field(
     model = segmenter.model
     strength = input_gradient(model, as_batch(image, segmenter.device), (row, column))
     if model.fixed_input_size:
-        outer, size = Window(0, 0, height, width), "the whole image"
+        outer, size = Window(0, 0, height, width), None
     else:
         outer = receptive_field_window(model, (height, width), (row, column))
-        high, wide = (receptive_field_size(model, n, [at]) for n, at in ((height, row), (width, column)))
-        size = "the whole image" if high is None or wide is None else f"{high} x {wide} pixels"
+        with on_meta():
+            stride = measure_strides(model.spec.build().eval())[1]
+        size = receptive_field_size(model, stride)
     inner = core_window(strength, (row, column))
 
     faded = gray(image, 0.3)
@@ -242,8 +247,9 @@ def draw_receptive_field(
     share = np.maximum(blurred / max(float(blurred.max()), 1e-300), 10.0**-DECADES)
     colored = heat(np.log10(share), low=-DECADES, high=0, colormap=INFERNO)
 
-    heading = f"Receptive field of the output at row {row}, column {column}: {size}"
-    seen = f"{outer.size[0]} x {outer.size[1]} of them inside the image"
+    most = "the whole image" if size is None else f"at most {size} x {size} pixels, whatever the output pixel"
+    heading = f"Receptive field: {most}"
+    seen = f"{outer.size[0]} x {outer.size[1]} for the output at row {row}, column {column}, inside the image"
     held = f"{CORE:.0%} of it in the central {inner.size[0]} x {inner.size[1]}"
     panels = [
         Panel(_boxed(faded, (outer,), (row, column)), "pixels that can count", seen),

@@ -72,9 +72,13 @@ def is_gallery(path: str | Path) -> bool:
 
 
 def write_gallery(path: str | Path, images: Sequence[GalleryImage], *, taxonomy: Taxonomy, title: str) -> Path:
-    """Write the page; its legend lists the classes that occur."""
+    """Write the page; its legend lists the classes that occur. The background is hidden at first."""
     occurring = sorted({k for image in images for k, _ in image.class_fractions})
-    classes = [{"id": k, "name": taxonomy.names[k], "color": taxonomy.colors[k]} for k in occurring]
+    taxonomy = taxonomy.for_figures()
+    classes = [
+        {"id": k, "name": taxonomy.names[k], "color": taxonomy.colors[k], "hidden": k in taxonomy.background}
+        for k in occurring
+    ]
     context = {"title": title, "images": images, "taxonomy": taxonomy, "classes": classes}
     write_text(path, render_page("gallery.html.j2", context))
     return Path(path)

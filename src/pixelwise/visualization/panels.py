@@ -11,26 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ..core import Taxonomy, Window
+from ..core import Window
+from ..images.legend import BACKGROUND, GAP, NOTE_HEIGHT, NOTE_SIZE, TEXT, draw_text
 
 # All lengths in pixels.
 MARGIN = 20
-GAP = 14
-HEADING_SIZE, TITLE_SIZE, NOTE_SIZE = 20, 15, 13
-HEADING_HEIGHT, TITLE_HEIGHT, NOTE_HEIGHT = 30, 22, 18
-SWATCH = 14
+HEADING_SIZE, TITLE_SIZE = 20, 15
+HEADING_HEIGHT, TITLE_HEIGHT = 30, 22
 
-BACKGROUND = (255, 255, 255)
-TEXT = (30, 32, 36)
 MUTED = (98, 102, 110)
-OUTLINE = (205, 208, 213)
 
 VIRIDIS = cv2.COLORMAP_VIRIDIS
 INFERNO = cv2.COLORMAP_INFERNO
-
-NOT_SCORED = "not scored"
-
-Color = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -121,33 +113,6 @@ def gray(image: NDArray[np.uint8], strength: float = 1.0) -> NDArray[np.uint8]:
     return np.repeat(np.rint(faded).astype(np.uint8)[..., None], 3, 2)
 
 
-def legend_entries(masks: Sequence[NDArray[Any]], taxonomy: Taxonomy) -> list[tuple[str, Color]]:
-    """Return name and color of the classes in any of the masks (H, W), in the order of ids, the ignore id last."""
-    ids = sorted({int(k) for mask in masks for k in np.unique(mask)})
-    known = [(taxonomy.names[k], taxonomy.colors[k]) for k in ids if k != taxonomy.ignore_id]
-    return known + ([(NOT_SCORED, taxonomy.ignore_color)] if taxonomy.ignore_id in ids else [])
-
-
-def legend(entries: Sequence[tuple[str, Color]], width: int) -> Image.Image:
-    """Draw color swatches with names, broken into lines of `width` pixels."""
-    font = ImageFont.load_default(NOTE_SIZE)
-    left, line = 0, 0
-    positions = []
-    for name, _ in entries:
-        length = SWATCH + 6 + round(font.getlength(name)) + 18
-        if left and left + length > width:
-            left, line = 0, line + 1
-        positions.append((left, line * (NOTE_HEIGHT + 6)))
-        left += length
-    image = Image.new("RGB", (width, (line + 1) * (NOTE_HEIGHT + 6)), BACKGROUND)
-    draw = ImageDraw.Draw(image)
-    for (name, color), (x, y) in zip(entries, positions, strict=True):
-        draw.rectangle((x, y + 2, x + SWATCH - 1, y + 1 + SWATCH), fill=color, outline=OUTLINE)
-        text_left = x + SWATCH + 6
-        draw_text(draw, (text_left, y), name, size=NOTE_SIZE, color=TEXT, width=width - text_left)
-    return image
-
-
 def color_scale(low: str, high: str, *, width: int, colormap: int = VIRIDIS, label: str = "") -> Image.Image:
     """Draw a bar of all colors, labeled `low` and `high` at its ends, and with its quantity in between."""
     bar = heat(np.tile(np.linspace(0, 1, width), (10, 1)), low=0, high=1, colormap=colormap)
@@ -158,22 +123,3 @@ def color_scale(low: str, high: str, *, width: int, colormap: int = VIRIDIS, lab
     for text, anchor, x in ((low, "la", 0), (label, "ma", width // 2), (high, "ra", width - 1)):
         draw.text((x, 14), text, MUTED, font, anchor=anchor)
     return image
-
-
-def draw_text(
-    draw: ImageDraw.ImageDraw, position: tuple[int, int], text: str, *, size: int, color: Color, width: int
-) -> None:
-    """Draw text of at most `width` pixels, its upper left corner at `position` (x, y)."""
-    draw.text(position, elide(text, size, width), color, ImageFont.load_default(size))
-
-
-def elide(text: str, size: int, width: int) -> str:
-    """Return the text, without its middle if it is longer than `width` pixels in letters of that size."""
-    font = ImageFont.load_default(size)
-    if font.getlength(text) <= width:
-        return text
-    for kept in range(len(text) - 1, 0, -1):
-        short = text[: (kept + 1) // 2] + "…" + text[len(text) - kept // 2 :]
-        if font.getlength(short) <= width:
-            return short
-    return ""

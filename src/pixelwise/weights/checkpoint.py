@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import struct
 import threading
 from collections.abc import Iterator, Mapping
@@ -32,7 +31,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..core import Taxonomy
 from ..errors import CheckpointError, ConfigError, ResourceError, UnknownNameError, cut, listed, os_reason, shown
-from ..files import make_folder, read_json, write_bytes, write_text
+from ..files import WRITTEN, make_folder, read_json, write_bytes, write_text
 from ..models import MODELS, ModelSpec, SegmentationModel
 from .model_card import render_card
 
@@ -130,7 +129,7 @@ def finish_save(folder: Path) -> None:
     for name in (WEIGHTS, CARD, CONFIG):
         new = folder / (_NEW + name)
         if complete and new.exists():
-            os.replace(new, folder / name)
+            WRITTEN.append(new.replace(folder / name))
         new.unlink(missing_ok=True)
 
 
