@@ -17,6 +17,7 @@ from rich.progress import track
 from ..errors import DatasetError, InputError, error_lines, listed, printable, shown
 from ..images import odd_palettes
 from .dataset import Dataset, Inspected, Item, Split, must_be_disjoint
+from .near_copies import near_copies
 
 _SECONDS_PER_LINE = 20
 
@@ -100,6 +101,7 @@ def check_dataset(dataset: Dataset, train: Split, val: Split, *, skip_bad: bool 
     warnings += check_classes(train, skip_bad=skip_bad, found=found[train.name])
     if val.name != train.name:
         warnings += check_masks(val, skip_bad=skip_bad, found=found[val.name])
+        warnings += near_copies(dataset, train, val, found)
     for line in (*dataset.notes, *(f"warning: {line}" for line in (*warnings, *check_leaks(found)))):
         print(printable(line), file=sys.stderr)
     return found[train.name]
