@@ -64,7 +64,6 @@ _RESOURCE_ERRNOS = {
     errno.EIO,
     errno.EACCES,
     errno.EPERM,
-    errno.EMFILE,
     errno.ENOMEM,
 }
 
@@ -253,6 +252,10 @@ def describe(error: BaseException, tokens: Sequence[str] = ()) -> tuple[str, int
     if isinstance(error, MemoryError) or any(words in str(error) for words in _MEMORY_WORDS):
         line = "memory: not enough; fix: use smaller images, a smaller batch or a smaller network"
         return line, ResourceError.exit_code
+    if "Too many open files" in str(error) or (isinstance(error, OSError) and error.errno == errno.EMFILE):
+        line = "open files: the limit of the system is reached"
+        fix = "raise it (`ulimit -n 4096`), or use fewer workers"
+        return f"{line}; fix: {fix}", ResourceError.exit_code
     if isinstance(error, OSError):
         what = os.strerror(error.errno) if error.errno else _one_line(error)
         code = ResourceError.exit_code if error.errno in _RESOURCE_ERRNOS else 2
@@ -266,7 +269,7 @@ def describe(error: BaseException, tokens: Sequence[str] = ()) -> tuple[str, int
         return f"{line}; fix: {fix}", ResourceError.exit_code
     if isinstance(error, ValueError) and "embedded null" in str(error):
         return "path: contains a null character; fix: give the path without it", 2
-    what = f"{type(error).__name__}: {_one_line(error)}"
+    what = f"{type(error).__name__}: {cut(error)}"
     return f"pixelwise itself failed: {what}; fix: please report it with the output of --debug", ResourceError.exit_code
 
 

@@ -356,7 +356,12 @@ class Config:
                     raise ConfigError(f"{prefix}{cut(name)}", "unknown setting", self._suggest(name, source))
                 values[key] = checked(value, by_name[key], type(tree), f"{prefix}{section}.{key}")
             sections[section] = dataclasses.replace(tree, **values)
-        return dataclasses.replace(self, **sections)
+        try:
+            return dataclasses.replace(self, **sections)
+        except ConfigError as error:
+            if source is None:
+                raise
+            raise ConfigError(f"{prefix}{error.subject.removeprefix('--')}", error.what, error.fix) from None
 
     def _suggest(self, name: object, source: object) -> str:
         return suggest_setting(str(name), setting_names(), prefix="--" if source is None else "")

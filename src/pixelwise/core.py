@@ -96,6 +96,8 @@ class Taxonomy:
         if not 1 <= count <= MAX_CLASSES:
             fix = "name the classes in `classes`" if not count else "merge classes"
             raise ConfigError("classes", f"expected 1 to {MAX_CLASSES} classes, got {count}", fix)
+        if blank := [k for k, name in enumerate(names) if not name.strip()]:
+            raise ConfigError("classes", f"class {blank[0]} has the name {names[blank[0]]!r}", "write a word")
         for word, items in (("name", names), ("value", values)):
             if len(set(items)) < len(items):
                 repeated = sorted({str(item) for item in items if items.count(item) > 1})

@@ -448,7 +448,10 @@ def test_dry_run_lists_every_file_that_cannot_be_used(tmp_path: Path, capsys: py
         (PermissionError(13, "no", "a.png"), 3, "a.png: Permission denied; fix: "),
         (OSError(28, "full", "a.png"), 3, "a.png: No space left"),
         (FileNotFoundError(2, "no", "a.png"), 2, "a.png: No such file"),
+        (OSError(24, "many"), 3, "open files: the limit of the system is reached; fix: raise it (`ulimit -n"),
+        (RuntimeError("Too many open files. Communication with the"), 3, "open files: the limit"),
         (ZeroDivisionError("by\nzero"), 3, "pixelwise itself failed: ZeroDivisionError: by zero"),
+        (ZeroDivisionError("x" * 10**6), 3, "pixelwise itself failed: ZeroDivisionError: xxxx"),
     ],
 )
 def test_errors_become_a_line_and_a_code(error: BaseException, code: int, words: str) -> None:
@@ -456,6 +459,7 @@ def test_errors_become_a_line_and_a_code(error: BaseException, code: int, words:
     assert got == code
     assert line.startswith(words)
     assert "\n" not in line
+    assert len(line) < 250
 
 
 def test_names_cannot_move_the_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

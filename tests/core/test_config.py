@@ -118,6 +118,9 @@ def test_an_error_from_a_file_names_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         Config.from_yaml(path)
     assert str(caught.value) == f"{path}: optimizer.lr: must be > 0, got -1; fix: write `lr: 0.01`"
+    path.write_text("augment: {scale: [2, 1]}\n")
+    with pytest.raises(ConfigError, match=r"run\.yaml: augment\.scale: must be \[low, high\] with low <= high, got"):
+        Config.from_yaml(path)
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,7 @@ def test_what_is_not_scored_has_a_color_of_its_own(
         ({"names": ()}, "expected 1 to 65535 classes, got 0"),
         ({"names": ("a",) * 65536}, "got 65536"),
         ({"names": ("a", "b", "a")}, "repeated name: a"),
+        ({"names": ("a", " ")}, "class 1 has the name ' '; fix: write a word"),
         ({"names": ("a", "b"), "values": (3, 3)}, "repeated value: 3"),
         ({"names": ("a", "b"), "values": (3,)}, "2 names, 2 colors, 1 values"),
         ({"names": ("a", "b"), "colors": ((0, 0, 0),)}, "2 names, 1 colors, 2 values"),

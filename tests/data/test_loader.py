@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -303,6 +304,37 @@ def test_a_reader_leaves_the_groups_signals_to_its_parent() -> None:
     os.waitpid(child, 0)
     os.close(reading)
     os.close(writing)
+
+
+LOAD_WITH_FEW_OPEN_FILES = """
+import os, resource, sys
+from pixelwise.data import open_dataset
+from pixelwise.data.loader import AugmentedDataset, ResumableBatchSampler, TrainLoader
+from pixelwise.errors import ResourceError
+
+def keep(image, mask, rng, center=None):
+    return image, mask
+
+split = open_dataset(sys.argv[1]).split("train")
+loader = TrainLoader(AugmentedDataset(split, keep, seed=0), ResumableBatchSampler(0, 4, batch_size=1), 2)
+free = os.open(os.devnull, os.O_RDONLY)
+resource.setrlimit(resource.RLIMIT_NOFILE, (free + int(sys.argv[2]), resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+try:
+    print(len(list(loader)))
+except ResourceError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="limits as POSIX knows them")
+@pytest.mark.parametrize("more", [3, 6, 9])
+def test_too_few_open_files_for_the_workers(tmp_path: Path, more: int) -> None:
+    """One line, no traceback, and no worker for which Python would wait when it ends."""
+    command = [sys.executable, "-c", LOAD_WITH_FEW_OPEN_FILES, str(write_dataset(tmp_path)), str(more)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert ended.stderr == ""
+    assert ended.stdout.startswith("--data.workers: 2 worker processes cannot be started: Too many open files; fix: ")
 
 
 def first_batch(loader: TrainLoader) -> tuple[Iterator[Batch], list[Any]]:

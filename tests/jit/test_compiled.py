@@ -105,3 +105,28 @@ def test_an_error_in_a_worker_reaches_the_caller() -> None:
         assert workers.run(lambda x: x * x, [(n,) for n in range(9)]) == [n * n for n in range(9)]
         with pytest.raises(ZeroDivisionError):
             workers.run(lambda x: 1 / x, itertools.repeat((0,), 3))
+
+
+WITHOUT_CACHE = """
+import numba
+from pixelwise.jit.compiled import compiled
+
+def without_cache(*, cache=False, **options):
+    if cache:
+        raise RuntimeError("cannot cache function: no locator available")
+    return njit(**options)
+
+njit, numba.njit = numba.njit, without_cache
+loops = compiled(lambda x: 2 * x), compiled(lambda x: 3 * x)
+numba.njit = njit
+print([loop(4) for loop in loops])
+"""
+
+
+def test_a_missing_cache_folder_is_named_once() -> None:
+    ended = subprocess.run([sys.executable, "-c", WITHOUT_CACHE], capture_output=True, text=True, check=True)
+    assert ended.stdout == "[8, 12]\n"
+    lines = ended.stderr.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("warning: compiled loops (CRF, depthwise convolutions) cannot be kept")
+    assert lines[0].endswith("set NUMBA_CACHE_DIR to a folder")

@@ -45,7 +45,7 @@ from pixelwise.train.callbacks import make_loggers, silence_lightning
 from pixelwise.train.ema import ModelEMA
 from pixelwise.train.finish import finish_run
 from pixelwise.train.module import TrainingModule
-from pixelwise.train.ranks import check_launch
+from pixelwise.train.ranks import check_launch, process_rank
 from pixelwise.train.run import train
 from pixelwise.train.run_folder import COLUMNS, RunFolder
 from pixelwise.train.schedule import lr_factor
@@ -546,7 +546,6 @@ def test_launches_that_do_not_fit(data: Path, tmp_path: Path, monkeypatch: pytes
         ({"RANK": "1"}, 1, "RANK"),
         ({"LOCAL_RANK": "1", "WORLD_SIZE": "1"}, 1, "LOCAL_RANK"),
         ({"WORLD_SIZE": "2", "RANK": "0"}, 1, "WORLD_SIZE"),
-        ({"RANK": "one"}, 1, "RANK"),
         ({"LOCAL_RANK": "0"}, 2, "LOCAL_RANK"),
         ({"TORCHELASTIC_RUN_ID": "x", "RANK": "3"}, 1, "RANK"),
         ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, 2, "srun"),
@@ -561,6 +560,14 @@ def test_variables_of_another_launch_are_refused(
     with pytest.raises(ConfigError, match="torchrun") as error:
         check_launch(TrainConfig(devices=devices), "cpu")
     assert error.value.subject == subject
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "SLURM_PROCID"])
+@pytest.mark.parametrize("value", ["one", "-1", "1.5"])
+def test_a_rank_that_is_no_number(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=f"^{name}: expected the variable to be a number, got '{value}'; fix: `unset"):
+        process_rank()
 
 
 def test_one_process_trains_alone_among_slurm_tasks(

@@ -231,7 +231,7 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches; raise the PixelwiseError of a sample when it is the turn of its optimizer step."""
-        running = self._running = iter(self._batches)
+        running = self._running = self._started()
         workers = list(getattr(running, "_workers", []))
         if workers:
             threading.Thread(target=self._watch_workers, args=(workers,), daemon=True).start()
@@ -246,6 +246,32 @@ class TrainLoader:
             if self.grad_accum_steps > 1:
                 step[0] = step[0]._replace(step_labels=tuple((batch.masks, batch.pixel_weights) for batch in step))
             yield from step
+
+    def _started(self) -> Iterator[Any]:
+        """Start the workers. Raises ResourceError if the system has too few open files or processes for them."""
+        before = multiprocessing.active_children()
+        workers = self._batches.num_workers
+        opened: list[int] = []
+        try:
+            # torch leaves a half-made iterator, of which Python prints a traceback, if they run out while it starts.
+            while len(opened) < 4 * workers + 4 * (workers > 0):
+                opened += os.pipe()
+            for number in opened:
+                os.close(number)
+            opened = []
+            return iter(self._batches)
+        except OSError as error:
+            # Those that have started ignore SIGTERM, so that Python would wait for them for ever when it ends.
+            for worker in multiprocessing.active_children():
+                if worker not in before:
+                    worker.kill()
+            what = f"{workers} worker processes cannot be started: {os_reason(error)}"
+            raise ResourceError(
+                "--data.workers", what, "ask for fewer, or raise the limits (`ulimit -n`, `-u`)"
+            ) from error
+        finally:
+            for number in opened:
+                os.close(number)
 
     def _next(self, running: Iterator[Any]) -> Any:
         """Return the next batch, None after the last. Raises ResourceError if a worker was stopped for too long."""

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -39,7 +41,15 @@ def compiled(function: Loop) -> Loop:
         return cast(Loop, numba.njit(cache=True, **options)(function))
     except RuntimeError:
         # Neither the package's folder nor the user's cache folder can be written: compile in each process anew.
+        _print_no_cache()
         return cast(Loop, numba.njit(**options)(function))
+
+
+@cache
+def _print_no_cache() -> None:
+    """Say once why the first image takes a minute."""
+    line = "warning: compiled loops (CRF, depthwise convolutions) cannot be kept, as no cache folder can be written"
+    print(f"{line}: each process compiles them again; set NUMBA_CACHE_DIR to a folder", file=sys.stderr)
 
 
 def available_threads() -> int:

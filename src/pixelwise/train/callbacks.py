@@ -119,6 +119,7 @@ def silence_lightning() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",
+        ".*This DataLoader will create .* worker processes.*",
         ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
         ".*No.*logger configured.*",
     ):

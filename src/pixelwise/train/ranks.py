@@ -17,7 +17,14 @@ LAUNCH_VARIABLES = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE
 
 
 def process_rank() -> int:
-    """Return the rank that the launcher set in the environment; 0 without a launcher."""
+    """Return the rank that the launcher set in the environment; 0 without a launcher.
+
+    Raises ConfigError if a variable of a launcher is not a number; Lightning reads some of them when it is imported.
+    """
+    for name in (*LAUNCH_VARIABLES, "LOCAL_WORLD_SIZE", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):
+        value = os.environ.get(name, "")
+        if value and not value.isdecimal():
+            raise ConfigError(name, f"expected the variable to be a number, got {value[:20]!r}", f"`unset {name}`")
     return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from ...core import Taxonomy
 from ...errors import ConfigError, DatasetError, os_reason, shown
+from ...files import read_regular
 from ...images import IMAGE_SUFFIXES, walk_files, without_suffix
 from ...registry import Registry
 from ...strict_yaml import read_yaml
@@ -49,7 +51,8 @@ def make_dataset(name: str, root: Path, default: Taxonomy, splits: Mapping[str, 
 def read_lines(path: Path) -> list[str]:
     """Return the lines of a split list that are not blank. Raises DatasetError if it is not UTF-8 text."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        # Not by `splitlines`: names may hold what Unicode counts as ends of lines.
+        lines = re.split(r"\r\n|\r|\n", read_regular(path).decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise DatasetError(path, f"is not UTF-8 text (byte {error.start})", "save the list as plain text") from None
     except OSError as error:
@@ -120,13 +123,14 @@ def read_classes(root: Path, default: Taxonomy | None = None) -> tuple[Taxonomy,
     classes.txt    one name per line, as is class_names.txt of labelme2voc: masks are numbers from 0
     Raises ConfigError or DatasetError naming the file.
     """
+    # A pipe or a link to nothing of that name is an error, not a missing file.
     for name in ("classes.yaml", "classes.yml"):
-        if (root / name).is_file():
+        if os.path.lexists(root / name):
             return _read_classes_yaml(root / name, default)
-    if (root / "labelmap.txt").is_file():
+    if os.path.lexists(root / "labelmap.txt"):
         return _read_labelmap(root / "labelmap.txt")
     for name in ("classes.txt", "class_names.txt"):
-        if (root / name).is_file():
+        if os.path.lexists(root / name):
             return Taxonomy(tuple(read_lines(root / name))), MaskEncoding()
     return None
 

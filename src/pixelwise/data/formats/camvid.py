@@ -73,7 +73,7 @@ class CamVid(DatasetFormat):
 
 def _items(root: Path, name: str) -> list[Item]:
     split_list = root / f"{name}.txt"
-    if not split_list.is_file():
+    if not os.path.lexists(split_list):
         return pair_folders(root / name, root / f"{name}annot")
     items = []
     for line in read_lines(split_list):

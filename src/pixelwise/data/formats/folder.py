@@ -10,6 +10,7 @@ CVAT's labelmap.txt is read too. Without any of them, the classes are inferred f
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePosixPath
 
 from ...errors import DatasetError
@@ -53,7 +54,7 @@ class Folder(DatasetFormat):
         if not splits:
             for name in _SPLITS:
                 split_list = root / f"{name}.txt"
-                if split_list.is_file():
+                if os.path.lexists(split_list):
                     splits[name] = [_item(root, *split_pair(line, split_list)) for line in read_lines(split_list)]
         if not splits:
             what, fix = "has neither images/train nor train.txt", "sort the images into train and val, or list them"
