@@ -70,6 +70,7 @@ _RESOURCE_ERRNOS = {
 # What the bars of tqdm write between two texts.
 _CURSOR = re.compile(r"\r|(?:\n|\x1b\[A)+\Z")
 
+_MIN_COLUMNS = 40
 # How torch, oneDNN and CUDA say that memory is short.
 _MEMORY_WORDS = ("can't allocate memory", "out of memory", "could not create a primitive", "could not create a memory")
 
@@ -93,6 +94,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     tokens = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in tokens
     tokens = [token for token in tokens if token != "--debug"]
+    if os.environ.get("COLUMNS", "80").isdecimal() and int(os.environ.get("COLUMNS", "80")) < _MIN_COLUMNS:
+        # Rich fails at 0, and writes a letter on each line at 1.
+        os.environ["COLUMNS"] = str(_MIN_COLUMNS)
     before = sys.stdout, sys.stderr
     WRITTEN.clear()
     writes_files = bool(tokens) and _writes_files(tokens)

@@ -594,3 +594,13 @@ def test_no_standard_output_at_all() -> None:
         ["sh", "-c", f'{sys.executable} -c "{SHELL}" recipes >&-'], capture_output=True, text=True, timeout=100
     )
     assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "-5", "abc", ""])
+def test_a_terminal_of_odd_width_gets_the_whole_text(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert "evaluate" in call(capsys, "--help").out
+    assert "--overlay" in call(capsys, "predict", "--help").out
+    assert "camvid" in call(capsys, "datasets").out
