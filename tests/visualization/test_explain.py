@@ -13,18 +13,22 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from pixelwise.analysis.receptive_field import receptive_field_extent, receptive_field_window
+from pixelwise.analysis.model_table import read_table
+from pixelwise.analysis.mult_adds import on_meta
+from pixelwise.analysis.profile import profile_spec
+from pixelwise.analysis.receptive_field import receptive_field_extent, receptive_field_size, receptive_field_window
 from pixelwise.backbones import create_backbone
 from pixelwise.commands.explain import class_number, safe_name
 from pixelwise.commands.explain import explain as command
 from pixelwise.core import Taxonomy, Window
 from pixelwise.errors import CheckpointError, ConfigError, InputError, UnknownNameError
-from pixelwise.images import write_image
+from pixelwise.images import legend, write_image
 from pixelwise.inference.segmenter import Segmenter
 from pixelwise.models import create_model
 from pixelwise.nn.geometry import layers_of
 from pixelwise.nn.geometry import receptive_field as arithmetic
 from pixelwise.nn.upsampling import bilinear_kernel
+from pixelwise.visualization import panels
 from pixelwise.visualization.explain import (
     class_probability,
     classifier_probability,
@@ -360,3 +364,29 @@ def test_command_refuses_in_one_line_and_leaves_nothing(files: Path, tmp_path: P
     with pytest.raises(UnknownNameError, match="vgg12: no such backbone"):
         command(photo, out=out, classifier="vgg12", weights=tmp_path / "w.pth", class_=["3"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_figure_tells_the_receptive_field_that_models_tells(
+    monkeypatch: pytest.MonkeyPatch, compact: Segmenter
+) -> None:
+    """One figure, the largest of any output pixel, for an image and a pixel that see less."""
+    texts: list[str] = []
+    for module in (panels, legend):
+        monkeypatch.setattr(module, "draw_text", lambda draw, position, text, **style: texts.append(text))
+    draw_receptive_field(compact, IMAGE, pixel=(30, 40))
+    size = profile_spec(compact.model.spec, (64, 64)).receptive_field
+    assert f"Receptive field: at most {size} x {size} pixels" in texts
+    assert any(text.startswith("from row 30, column 40: ") for text in texts)
+
+
+def test_no_output_pixel_sees_more_than_the_figure() -> None:
+    """At sizes that are no multiple of the stride, where maps are resized by odd factors, and at random pixels."""
+    with on_meta():
+        model = create_model("compact", 5).eval()
+    size = receptive_field_size(model, 16)
+    assert size is not None
+    assert size == read_table()["compact"].receptive_field
+    rng = np.random.default_rng(0)
+    for length in (2000, 2049, 2055, 2201):
+        pixels = [int(pixel) for pixel in rng.integers(600, length - 600, 4)]
+        assert max(stop - start for start, stop in receptive_field_extent(model, length, pixels)) <= size

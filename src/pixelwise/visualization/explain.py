@@ -247,9 +247,9 @@ def draw_receptive_field(
     share = np.maximum(blurred / max(float(blurred.max()), 1e-300), 10.0**-DECADES)
     colored = heat(np.log10(share), low=-DECADES, high=0, colormap=INFERNO)
 
-    most = "the whole image" if size is None else f"at most {size} x {size} pixels, whatever the output pixel"
+    most = "the whole image" if size is None else f"at most {size} x {size} pixels"
     heading = f"Receptive field: {most}"
-    seen = f"{outer.size[0]} x {outer.size[1]} for the output at row {row}, column {column}, inside the image"
+    seen = f"from row {row}, column {column}: {outer.size[0]} x {outer.size[1]}"
     held = f"{CORE:.0%} of it in the central {inner.size[0]} x {inner.size[1]}"
     panels = [
         Panel(_boxed(faded, (outer,), (row, column)), "pixels that can count", seen),
