@@ -219,7 +219,7 @@ def test_a_slip_is_one_line_that_names_it(
     ("options", "per_step", "steps"),
     [([], 8, 3), (["--data.batch_size", "5"], 5, 4), (["--optimizer.grad_accum_steps=10"], 80, 1)],
 )
-def test_epochs_are_told_in_steps_of_this_data(
+def test_epochs_are_named_in_steps_of_this_data(
     options: list[str], per_step: int, steps: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = write_dataset(tmp_path / "data", num_train=20)
