@@ -20,6 +20,7 @@ import re
 import reprlib
 from collections.abc import Iterable
 from itertools import accumulate
+from pathlib import PurePath
 
 # The longest text of one value in a message.
 MAX_SHOWN = 100
@@ -82,7 +83,7 @@ def listed(names: Iterable[object], limit: int = 5) -> str:
 
 
 def error_lines(errors: Iterable[PixelwiseError], limit: int = 50) -> list[str]:
-    """Return a line per kind of error: the first of the kind, then how many more there are, and their subjects.
+    """Return a line per kind of error: the first of the kind, then how many more there are, and the names of files.
 
     Errors of one kind differ in their subject and their numbers only. At most `limit` kinds have a line.
     """
@@ -90,7 +91,8 @@ def error_lines(errors: Iterable[PixelwiseError], limit: int = 50) -> list[str]:
     for error in errors:
         kinds.setdefault(re.sub(r"\d+", "0", f"{error.what};{error.fix}"), []).append(error)
     lines = [
-        str(first) + (f" (and {len(others)} more: {listed(error.subject for error in others)})" if others else "")
+        str(first)
+        + (f" (and {len(others)} more: {listed(PurePath(e.subject).name for e in others)})" if others else "")
         for first, *others in kinds.values()
     ]
     return lines[:limit] + ([f"... and {len(lines) - limit} more kinds of errors"] if len(lines) > limit else [])

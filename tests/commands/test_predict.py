@@ -230,7 +230,7 @@ def test_bad_images_are_named_and_the_rest_is_done(
     read = [name for name in words if name not in ("folder.png", "link.png", "pipe.png", "gone.png")]
     for name in read:
         # Those of one kind share a line.
-        line = next(line for line in errors if str(folder / name) in line)
+        line = next(line for line in errors if name in line)
         assert all(word in line for word in words[name])
         assert "; fix: " in line
     assert all("pipe" in line or "link" in line for line in skipped)
@@ -247,9 +247,9 @@ def test_equal_failures_are_one_line_with_a_count(
     result = call(capsys, command, tmp_path / "in", "--out", tmp_path / "out", "--model", checkpoint)
     assert result.code == 1
     (line,) = result.err
-    names = [str(tmp_path / f"in/bad{number:02}.png") for number in range(40)]
-    assert line.startswith(f"error: {names[0]}: ")
-    assert line.endswith(f" (and 39 more: {', '.join(names[1:6])}, ... (39 in total))")
+    assert line.startswith(f"error: {tmp_path / 'in/bad00.png'}: ")
+    names = "bad01.png, bad02.png, bad03.png, bad04.png, bad05.png"
+    assert line.endswith(f" (and 39 more: {names}, ... (39 in total))")
     assert "1 labeled into" in result.out
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -87,7 +87,8 @@ def _feature_fields(name: str) -> str:
 
 def _written(value: Any) -> str:
     """Return a value as it is typed on a command line."""
-    return value if isinstance(value, str) else to_yaml(value)
+    # Defaults of mappings are read-only views.
+    return value if isinstance(value, str) else to_yaml(dict(value) if isinstance(value, Mapping) else value)
 
 
 def backbones() -> None:
