@@ -119,8 +119,9 @@ def fault_of(error: PixelwiseError) -> str:
     line = str(error)
     if not (error.subject and error.what and error.fix):
         return f"an error without subject, what or fix: {line!r}"
-    # A proposed classes.yaml has all classes.
-    is_short = len(error.what) + len(error.fix) < MAX_LINE or "write classes.yaml as" in error.fix
+    # A proposed classes.yaml has all classes, and a dataset may have a problem of each kind.
+    is_list = "write classes.yaml as" in error.fix or " problems: (1) " in error.what
+    is_short = is_list or len(error.what) + len(error.fix) < MAX_LINE
     if not is_short or "\n" in line:
         return f"an error of {len(line)} characters: {line!r}"
     if error.exit_code not in (2, 3, 4):

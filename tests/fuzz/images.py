@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -232,6 +233,7 @@ def image_case(rng: Random, folder: Path) -> Attempt:
         assert pixels.ndim == 3
         assert pixels.shape[2] == 3
         assert pixels.flags.c_contiguous
+        assert min(pixels.strides) > 0
         for other in (made.image, tiff_image(made.data), opencv_image(made.data)):
             if other is not None:
                 np.testing.assert_array_equal(pixels, other)
@@ -292,8 +294,11 @@ def opencv_image(data: bytes) -> Array | None:
     is_plain_png = (
         data.startswith(b"\x89PNG") and data[24:25] != b"\x10" and b"eXIf" not in data and b"acTL" not in data
     )
-    # Where a BMP's pixels begin inside of its headers, each reader has its own guess.
-    is_plain_bmp = data.startswith(b"BM") and int.from_bytes(data[10:14], "little") >= 54
+    # Where a BMP's pixels begin inside of its headers or its palette, each reader has its own guess.
+    is_plain_bmp = False
+    if data.startswith(b"BM") and len(data) >= 54:
+        first, bits, colors = struct.unpack_from("<10xI14xH16xI", data)
+        is_plain_bmp = first >= 54 + (4 * (colors or 2**bits) if bits <= 8 else 0)
     if not (is_plain_png or is_plain_bmp):
         return None
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)

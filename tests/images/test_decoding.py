@@ -66,6 +66,19 @@ def test_orientation_of_16_bit_color_tiff(tmp_path: Path, orientation: int) -> N
     np.testing.assert_array_equal(read_image(_saved(tmp_path, deep)), shown)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(1, 1), (1, 3), (3, 1)])
+def test_turned_rows_and_columns_have_positive_strides(tmp_path: Path, orientation: int, size: tuple[int, int]) -> None:
+    """torch takes no others, and NumPy calls an array of one row contiguous whatever its stride."""
+    exif = Image.Exif()
+    exif[274] = orientation
+    data = encoded(np.arange(3 * size[0] * size[1], dtype=np.uint8).reshape(*size, 3), "PNG", exif=exif)
+    for read in (read_image, read_mask):
+        pixels = read(_saved(tmp_path, data, "x.png"))
+        assert min(pixels.strides) > 0
+        assert sorted(pixels.ravel().tolist()) == list(range(3 * size[0] * size[1]))
+
+
 def test_planar_color_is_read(tmp_path: Path) -> None:
     planes = [photo()[..., k].tobytes() for k in range(3)]
     tags = {258: [8] * 3, 262: [2], 277: [3], 278: [photo().shape[0]], 284: [2]}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pixelwise.core import LowResLogits, Upsample
-from pixelwise.inference.label_map import BLOCK, argmax_upsampled, label_map, low_res_logits, probabilities
+from pixelwise.inference.label_map import BLOCK, argmax_upsampled, as_batch, label_map, low_res_logits, probabilities
 from pixelwise.models import create_model
 from pixelwise.nn.upsampling import Bilinear, BilinearByFactor, Identity, TransposedBilinear
 
@@ -38,6 +38,13 @@ def assert_same_but_for_ties(labels: NDArray[Any], full: NDArray[Any]) -> None:
     chosen = np.take_along_axis(full, labels[None].astype(np.int64), 0)[0]
     assert (full.max(0) - chosen).max() < 1e-5
     assert (labels == full.argmax(0)).mean() >= 0.9999
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 4, 3), (4, 1, 1)])
+def test_mirrored_images_become_a_batch(shape: tuple[int, int, int]) -> None:
+    image = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    batch = as_batch(image[::-1, ::-1], torch.device("cpu"))
+    assert batch.tolist() == [image[::-1, ::-1].transpose(2, 0, 1).tolist()]
 
 
 @given(

@@ -188,10 +188,13 @@ def _upright(decoded: Decoded) -> NDArray[Any]:
 def _turn(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Turn stored pixels (H, W, ...) upright. Source: EXIF 2.3, tag Orientation, 1..8."""
     if orientation in (5, 7):
-        return np.rot90(np.fliplr(pixels), 1 if orientation == 5 else -1)
-    if orientation in (2, 4):
-        return np.fliplr(pixels) if orientation == 2 else np.flipud(pixels)
-    return np.rot90(pixels, {3: 2, 6: -1, 8: 1}.get(orientation, 0))
+        turned = np.rot90(np.fliplr(pixels), 1 if orientation == 5 else -1)
+    elif orientation in (2, 4):
+        turned = np.fliplr(pixels) if orientation == 2 else np.flipud(pixels)
+    else:
+        turned = np.rot90(pixels, {3: 2, 6: -1, 8: 1}.get(orientation, 0))
+    # A view of one row or column counts as contiguous with a negative stride, too, which torch refuses.
+    return pixels if orientation == 1 else turned.copy()
 
 
 def _rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

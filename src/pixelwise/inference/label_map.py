@@ -22,7 +22,8 @@ BLOCK = (64, 256)
 
 def as_batch(image: NDArray[np.uint8], device: torch.device) -> Tensor:
     """Return one image (H, W, C) uint8 as a batch (1, C, H, W) uint8 on the device."""
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None].to(device)
+    # A copy, because `ascontiguousarray` keeps negative strides along axes of length 1, which torch refuses.
+    return torch.from_numpy(image.transpose(2, 0, 1).copy())[None].to(device)
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
