@@ -18,6 +18,7 @@ from PIL import Image
 from helpers.command_line import call, files_below, refused, save_tiny
 from helpers.papers import number
 from helpers.tiny_data import tiny_config, write_dataset
+from pixelwise.analysis.model_table import read_table
 from pixelwise.cli import ALIASES, COMMANDS, describe, main
 from pixelwise.config import Config
 from pixelwise.errors import ImageError, Interrupted, PixelwiseError
@@ -35,6 +36,7 @@ def run(program: str, *arguments: object, env: dict[str, str] | None = None) -> 
 
 HELP = """
 import resource, sys
+from pixelwise.analysis.model_table import read_table
 from pixelwise.cli import main
 code = main(sys.argv[1:])
 used = resource.getrusage(resource.RUSAGE_SELF)
@@ -53,6 +55,7 @@ def test_help_is_quick_and_needs_no_torch() -> None:
 # imported.
 NO_TORCH = """
 import os, sys
+from pixelwise.analysis.model_table import read_table
 from pixelwise.cli import main
 for command in sys.argv[1:]:
     if os.fork() == 0:
@@ -513,6 +516,7 @@ def test_any_surroundings_will_do(labeled: Path, tmp_path: Path) -> None:
 # Each child writes to a pipe that nobody reads, and ends as the console script does; the parent prints its exit code.
 READER_LEAVES = """
 import os, sys
+from pixelwise.analysis.model_table import read_table
 from pixelwise.cli import run
 for command in sys.argv[1:]:
     pid = os.fork()
@@ -604,3 +608,10 @@ def test_a_terminal_of_odd_width_gets_the_whole_text(
     assert "evaluate" in call(capsys, "--help").out
     assert "--overlay" in call(capsys, "predict", "--help").out
     assert "camvid" in call(capsys, "datasets").out
+
+
+@pytest.mark.parametrize("name", sorted(read_table()))
+def test_every_network_can_be_described(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    result = call(capsys, "models", name)
+    assert result.code == 0
+    assert result.out.startswith(f"{name}: ")
