@@ -25,13 +25,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from ..config import TrainConfig
-from ..errors import ResourceError
+from ..errors import Interrupted, ResourceError
 from ..files import process_activity
 from .ranks import LAUNCH_VARIABLES, LAUNCHER, process_rank, started_by_launcher, started_by_torchrun
 
@@ -97,6 +98,8 @@ class RankWatch:
         self._store: TCPStore | None = None
         self._token = ""
         self._parent = os.getppid() if started_by_launcher() else 0
+        if self.rank > 0 and not started_by_torchrun():
+            self._peers[0].pid = self._parent
 
     def __enter__(self) -> Self:
         if self.world_size > 1 and started_by_launcher():
@@ -128,9 +131,15 @@ class RankWatch:
         if self.world_size == 1:
             return
         self._status = f"ready {start}"
-        while not self._go.wait(0.1):
-            if self.failure is not None:
-                raise self.failure
+        try:
+            while not self._go.wait(0.1) and self.failure is None:
+                pass
+        except Interrupted:
+            # torchrun ends the ranks that are left by SIGTERM; what ended the first one is the error.
+            if self.failure is None:
+                raise
+        if self.failure is not None:
+            raise self.failure
         if self.rank > 0:
             # Rank 0 goes on saying "go".
             self._status = "running"
@@ -249,6 +258,8 @@ class RankWatch:
             self._accept(self._listener)
         for peer in self._peers:
             peer.silent += passed
+            if not peer.pid and peer.connection is None and started_by_torchrun():
+                peer.pid = _find_sibling(peer.rank)
             activity = process_activity(peer.pid) if peer.pid else None
             peer.stopped = peer.stopped + passed if activity is not None and activity[0] == "T" else 0.0
             if peer.connection is None or peer.closed:
@@ -352,6 +363,19 @@ class RankWatch:
         if not self._left.wait(1):
             print(f"error: {line}", file=sys.stderr, flush=True)
             os._exit(code)
+
+
+def _find_sibling(rank: int) -> int:
+    """Return the id of the process that the same torchrun has started as a rank, 0 if there is none on this node."""
+    names = ("MASTER_PORT", "TORCHELASTIC_RUN_ID")
+    wanted = {f"RANK={rank}", *(f"{name}={os.environ.get(name)}" for name in names)}
+    for file in Path(f"/proc/{os.getppid()}/task").glob("*/children"):
+        with suppress(OSError):
+            for pid in file.read_text().split():
+                variables = Path(f"/proc/{pid}/environ").read_bytes().decode("utf-8", "replace").split("\0")
+                if wanted <= set(variables):
+                    return int(pid)
+    return 0
 
 
 def _key() -> str:
