@@ -111,7 +111,6 @@ def _train(
         if state is not None:
             module.restore(state, folder.last)
 
-        precision = choose_precision(settings.precision, device)
         after_step = AfterStep(
             config,
             folder,
@@ -119,7 +118,7 @@ def _train(
             watch=watch,
             pace=pace,
             dataset=dataset,
-            precision=precision,
+            precision=choose_precision(settings.precision, device),
             command=command,
             progress=state.progress if state else TrainingProgress(),
             fingerprint=fingerprint,
