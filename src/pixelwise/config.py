@@ -225,6 +225,7 @@ class TrainConfig:
 
     steps: int = setting(10000, "Optimizer steps.", ge=1)
     validate_every: int = setting(500, "Steps between validations (also after the last step).", ge=1)
+    early_stop: int = setting(0, "Stop after this many validations without a better mean IoU; 0 never stops.", ge=0)
     save_every: int = setting(250, "Save `checkpoints/last` every this many steps.", ge=1)
     log_every: int = setting(20, "Steps between lines of metrics.csv.", ge=1)
     seed: int = setting(0, "Seed; all randomness is a function of the seed and the step.", ge=0, lt=2**31)

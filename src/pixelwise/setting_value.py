@@ -74,6 +74,7 @@ TERMS = {
     "epoch max_epochs num_epochs n_epochs num_train_epochs",
     "train.validate_every": "val_interval eval_interval eval_every eval_steps val_every val_check_interval "
     "check_val_every_n_epoch",
+    "train.early_stop": "patience early_stopping early_stopping_patience es_patience",
     "train.save_every": "save_interval save_steps save_period save_freq checkpoint_interval ckpt_every",
     "train.log_every": "log_interval log_freq logging_steps print_freq",
     "train.seed": "random_seed manual_seed random_state",

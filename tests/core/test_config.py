@@ -83,6 +83,7 @@ BROKEN = [
     ("optimizer.clip_norm", math.inf, "finite"),
     ("optimizer.grad_accum_steps", 0, ">= 1"),
     ("train.steps", 0, ">= 1"),
+    ("train.early_stop", -1, ">= 0"),
     ("train.validate_every", 0, ">= 1"),
     ("train.save_every", 0, ">= 1"),
     ("train.log_every", 0, ">= 1"),

@@ -14,8 +14,8 @@ from PIL import Image
 
 from pixelwise.data import open_dataset
 from pixelwise.data.counts import check_dataset
-from pixelwise.data.fingerprint import fingerprint
 from pixelwise.data.near_copies import MAX_DISTANCE
+from pixelwise.data.perceptual_hash import perceptual_hash
 from pixelwise.images import write_image, write_mask
 
 
@@ -51,7 +51,7 @@ def warnings_of(root: Path, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().err
 
 
-def test_the_fingerprint_is_the_signs_of_the_lowest_frequencies() -> None:
+def test_the_hash_is_the_signs_of_the_lowest_frequencies() -> None:
     """The cosine transform by its definition; an image of 64 pixels is not resized."""
     image = scene(0, 64, 64)
     k, x = np.arange(16)[:, None], np.arange(64)[None]
@@ -59,26 +59,26 @@ def test_the_fingerprint_is_the_signs_of_the_lowest_frequencies() -> None:
     frequencies = (basis @ image[..., 1].astype(np.float64) @ basis.T).ravel()
     expected = frequencies > np.median(frequencies[1:])
     expected[0] = False
-    found = np.unpackbits(np.frombuffer(fingerprint(image), np.uint8)).astype(bool)
+    found = np.unpackbits(np.frombuffer(perceptual_hash(image), np.uint8)).astype(bool)
     # The bit of the median itself is left to rounding.
     assert (found != expected).sum() <= 1
     assert expected.sum() == 127
 
 
-def test_files_of_one_photo_have_near_fingerprints_and_other_photos_far_ones() -> None:
+def test_files_of_one_photo_have_near_hashes_and_other_photos_far_ones() -> None:
     for seed in range(20):
         image = scene(seed, 288, 192)
         file = io.BytesIO()
         Image.fromarray(image).save(file, "JPEG", quality=50)
         half = cv2.resize(image, (144, 96), interpolation=cv2.INTER_AREA).astype(np.uint8)
         for copy in (np.asarray(Image.open(file)), half):
-            assert distance(fingerprint(image), fingerprint(copy)) <= MAX_DISTANCE
-        assert distance(fingerprint(image), fingerprint(scene(seed + 100, 288, 192))) > 3 * MAX_DISTANCE
+            assert distance(perceptual_hash(image), perceptual_hash(copy)) <= MAX_DISTANCE
+        assert distance(perceptual_hash(image), perceptual_hash(scene(seed + 100, 288, 192))) > 3 * MAX_DISTANCE
 
 
-def test_plain_and_tiny_images_have_no_fingerprint() -> None:
-    assert fingerprint(np.full((64, 64, 3), 90, np.uint8)) == b""
-    assert fingerprint(scene(0)[:20]) == b""
+def test_plain_and_tiny_images_have_no_perceptual_hash() -> None:
+    assert perceptual_hash(np.full((64, 64, 3), 90, np.uint8)) == b""
+    assert perceptual_hash(scene(0)[:20]) == b""
 
 
 def test_another_file_of_a_training_image_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

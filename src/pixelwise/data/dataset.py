@@ -20,7 +20,7 @@ from ..core import MAX_BORDER_FRACTION, Sample, Taxonomy, size_text
 from ..errors import ConfigError, DatasetError, InputError, MaskError, listed, shown
 from ..images import exif_orientation, file_kind, read_image, read_mask
 from ..registry import suggest
-from .fingerprint import fingerprint
+from .perceptual_hash import perceptual_hash
 
 
 @dataclass(frozen=True)
@@ -40,18 +40,18 @@ class Item:
 class Inspected:
     """What one look at the files of an item found.
 
-    size         (height, width) of the mask, None without one that can be read
-    pixels       class id (or `ignore_id`) -> number of its pixels
-    digest       of the decoded image; empty if it was not read
-    fingerprint  of the decoded image, see `fingerprint.py`; empty if it was not read, or shows nothing
-    error        of the image, the mask or their sizes
+    size             (height, width) of the mask, None without one that can be read
+    pixels           class id (or `ignore_id`) -> number of its pixels
+    digest           of the decoded image; empty if it was not read
+    perceptual_hash  of the decoded image; empty if it was not read, is plain or tiny
+    error            of the image, the mask or their sizes
     """
 
     item: Item
     size: tuple[int, int] | None
     pixels: dict[int, int]
     digest: bytes
-    fingerprint: bytes
+    perceptual_hash: bytes
     error: InputError | None
 
 
@@ -192,7 +192,7 @@ class Split(Sequence[Sample]):
         image  False reads the mask alone
         """
         error: InputError | None = None
-        size, pixels, digest, image_size, signs = None, {}, b"", None, b""
+        size, pixels, digest, image_size, perceptual = None, {}, b"", None, b""
         try:
             mask = self.read_labels(item)
             if mask is not None:
@@ -206,12 +206,12 @@ class Split(Sequence[Sample]):
                 decoded = np.ascontiguousarray(read_image(item.image))
                 image_size = decoded.shape[:2]
                 digest = hashlib.blake2b(decoded.data, digest_size=16, salt=str(decoded.shape)[:16].encode()).digest()
-                signs = fingerprint(decoded)
+                perceptual = perceptual_hash(decoded)
                 if error is None and size is not None and size != image_size:
                     error = _size_error(item, decoded.shape[:2], size)
             except InputError as bad_image:
                 error = bad_image
-        return Inspected(item, size, pixels, digest, signs, error)
+        return Inspected(item, size, pixels, digest, perceptual, error)
 
     def readable(self) -> Split:
         """Return the split without the items that cannot be read."""

@@ -17,7 +17,7 @@ from .dataset import Dataset, Inspected, Item, Split
 from .groups import Groups, find_groups
 
 MAX_DISTANCE = 24
-"""Bits, of 255, in which fingerprints of two files of one photo differ at most. JPEG at quality 50 and half the size
+"""Bits, of 255, in which hashes of two files of one photo differ at most. JPEG at quality 50 and half the size
 change up to 12, a fifth more light up to 30. Fundus photos of two eyes differ in 50 or more, other photos in 100."""
 SEQUENCE_RATIO = 0.85
 """Numbers in the names count frames if images of neighboring numbers differ by less than this share of what images far
@@ -30,13 +30,13 @@ def near_copies(dataset: Dataset, train: Split, val: Split, found: dict[str, lis
     """Return a warning if images of `val` have a near-copy in `train`, as a list of at most one line.
 
     found  what `inspect_splits` found of both splits
-    An image counts if its fingerprint is within `MAX_DISTANCE` of a training image's, or if it lies between two
+    An image counts if its hash is within `MAX_DISTANCE` of a training image's, or if it lies between two
     training frames of a sequence: its name has the same group and a number between theirs, and the training images
     themselves show that the numbers count frames.
     """
     digests = {i.digest for i in found[train.name]}
-    trained = [i for i in found[train.name] if i.fingerprint]
-    scored = [i for i in found[val.name] if i.fingerprint and i.digest not in digests]
+    trained = [i for i in found[train.name] if i.perceptual_hash]
+    scored = [i for i in found[val.name] if i.perceptual_hash and i.digest not in digests]
     if not trained or not scored:
         return []
     groups = find_groups(dataset)
@@ -61,7 +61,7 @@ def near_copies(dataset: Dataset, train: Split, val: Split, found: dict[str, lis
 
 
 def _pairs_alike(scored: Sequence[Inspected], trained: Sequence[Inspected]) -> dict[Item, Item]:
-    """Return the validation images whose fingerprint is near that of a training image, with the nearest one."""
+    """Return the validation images whose hash is near that of a training image, with the nearest one."""
     pairs = {}
     theirs = _signs(trained)
     for start in range(0, len(scored), _ROWS):
@@ -122,6 +122,6 @@ def _numbers_count_frames(sequences: Sequence[Sequence[int]], signs: NDArray[np.
 
 
 def _signs(inspected: Sequence[Inspected]) -> NDArray[np.float32]:
-    """Return the fingerprints as rows of +1 and -1."""
-    packed = np.frombuffer(b"".join(i.fingerprint for i in inspected), np.uint8).reshape(len(inspected), -1)
+    """Return the hashes as rows of +1 and -1."""
+    packed = np.frombuffer(b"".join(i.perceptual_hash for i in inspected), np.uint8).reshape(len(inspected), -1)
     return np.unpackbits(packed, axis=1)[:, 1:].astype(np.float32) * 2 - 1

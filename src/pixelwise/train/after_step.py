@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Any
 
@@ -11,13 +12,15 @@ from lightning.pytorch.callbacks import Callback
 from ..config import Config
 from ..core import Batch
 from ..data.dataset import Dataset
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, InputError, printable
 from ..evaluation.metrics import Scores
 from ..weights.checkpoint import check_finite, save_checkpoint
 from ..weights.model_card import escape, public_command
 from .module import TrainingModule
 from .pace import Pace
+from .ranks import process_rank
 from .resume import run_settings
+from .run_checks import loss_warning, one_class_warning
 from .run_folder import RunFolder
 from .state import TrainingProgress, save_state
 from .stop_signals import StopSignals
@@ -29,6 +32,7 @@ class AfterStep(Callback):
     """After each optimizer step: log, validate and save if it is time; save and stop if a signal has come.
 
     scores  of the last validation, None before the first
+    notes   what was warned of, and an early stop, by kind
     """
 
     def __init__(
@@ -50,8 +54,18 @@ class AfterStep(Callback):
         self.train_split = dataset.split(config.data.train_split)
         self.val_split = dataset.split(config.data.val_split)
         self.best_score, self.best_step = progress.best_score, progress.best_step
+        self.num_no_better, self.losses, self.notes = progress.num_no_better, progress.losses, progress.notes
         self.scores: Scores | None = None
         self._scored_step = 0
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether so many validations brought no better mean IoU that `train.early_stop` ends the run."""
+        return 0 < self.config.train.early_stop <= self.num_no_better
+
+    def facts(self) -> dict[str, Any]:
+        """Return what environment.json keeps: the precision, and the notes if there are any."""
+        return {"precision": self.precision, **({"notes": self.notes} if self.notes else {})}
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: lightning.Trainer, module: TrainingModule, outputs: object, batch: Batch, batch_idx: int
@@ -68,6 +82,8 @@ class AfterStep(Callback):
         if step % settings.log_every == 0 or last:
             lr = float(module.optimizer.param_groups[0]["lr"])
             self._log(module, {"split": self.config.data.train_split, "lr": lr, "loss": module.loss_of_step})
+        self.losses.add(module.loss_of_step, step, self.config)
+        self._warn("loss", loss_warning(self.losses, module, batch))
         if validates:
             try:
                 with self.pace.measured("validation"):
@@ -78,10 +94,31 @@ class AfterStep(Callback):
                 raise
             # A signal during the validation does not wait for the next step.
             stop = self.signals.any_rank_received(module.device)
-        if saves or stop:
+            self._note_early_stop(step)
+        ends = self.ended_early
+        if saves or stop or ends:
             with self.pace.measured("saving"):
                 self._save(module)
-        trainer.should_stop |= stop
+        trainer.should_stop |= stop or ends
+
+    def _warn(self, kind: str, line: str) -> None:
+        """Print a warning, if the line is not empty and none of its kind was printed in this run."""
+        if line and kind not in self.notes:
+            self.notes[kind] = line
+            if process_rank() == 0:
+                print(printable(f"warning: {line}"), file=sys.stderr, flush=True)
+
+    def _note_early_stop(self, step: int) -> None:
+        """Print that the run ends early, if it does; forget that it did, if it goes on after all."""
+        self.notes.pop("early_stop", None)
+        steps = self.config.train.steps
+        if self.ended_early and step < steps:
+            without = f"{self.num_no_better} validation{'s' * (self.num_no_better > 1)}"
+            best = f"{100 * self.best_score:.2f} % (step {self.best_step})"
+            line = f"stopped early after step {step} of {steps}: no mean IoU above {best} in {without}"
+            self.notes["early_stop"] = line
+            if process_rank() == 0:
+                print(line, flush=True)
 
     def _check_finite(self, module: TrainingModule) -> None:
         try:
@@ -110,12 +147,15 @@ class AfterStep(Callback):
                 on_read_error=self.config.train.on_read_error,
             )
             self.scores, self._scored_step = scores, module.step
+            self.num_no_better += 1
             if scores.mean_iou > self.best_score:
+                self.num_no_better = 0
                 self.best_score, self.best_step = scores.mean_iou, module.step
                 if module.global_rank == 0:
                     save_checkpoint(self.folder.best, module.model, self.dataset.taxonomy, self._card(module))
         if module.global_rank == 0:
             print(f"step {module.step}/{self.config.train.steps} validation: {scores.summary()}", flush=True)
+        self._warn("one_class", one_class_warning(scores, self.val_split.name, module.step))
         values = {
             "split": self.config.data.val_split,
             "miou": scores.mean_iou,
@@ -132,7 +172,15 @@ class AfterStep(Callback):
             if module.global_rank == 0:
                 with self.watch.saving():
                     save_checkpoint(self.folder.last, module.model, self.dataset.taxonomy, self._card(module))
-        progress = TrainingProgress(module.step, self.best_score, self.best_step, module.num_skipped)
+        progress = TrainingProgress(
+            step=module.step,
+            best_score=self.best_score,
+            best_step=self.best_step,
+            num_no_better=self.num_no_better,
+            num_skipped=module.num_skipped,
+            losses=self.losses,
+            notes=self.notes,
+        )
         if module.global_rank == 0:
             settings = {**run_settings(self.config), "data": self.fingerprint}
             with self.watch.saving():

@@ -123,11 +123,13 @@ def _train(
             progress=state.progress if state else TrainingProgress(),
             fingerprint=fingerprint,
         )
-        if module.step >= settings.steps and is_first_rank:
+        done = f"has {module.step} steps, --train.steps is {settings.steps}" if module.step >= settings.steps else ""
+        if not done and after_step.ended_early:
+            done = f"ended early after step {module.step}, as --train.early_stop {settings.early_stop} asks (0 goes on)"
+        if done and is_first_rank:
             # Nothing is trained, so config.yaml stays that of the steps that were.
-            done = f"has {module.step} steps, --train.steps is {settings.steps}"
             print(printable(f"{folder.path}: {done}: nothing is left to train"))
-        if module.step < settings.steps:
+        if not done:
             _train_steps(module, after_step, device=device, inspected=inspected, chosen=chosen)
         if signals.received and module.step < settings.steps:
             what = f"stopped by {signal.Signals(signals.received).name} after step {module.step}, state saved"
@@ -169,7 +171,7 @@ def _train_steps(
         write_text(folder.config, config.to_yaml())
         if chosen and chosen.choices:
             write_text(folder.recipe, chosen.to_yaml())
-        folder.write_environment(precision=after_step.precision, device=device, skipped_images=module.num_skipped)
+        folder.write_environment(device=device, skipped_images=module.num_skipped, **after_step.facts())
     callbacks = [
         after_step.signals,
         after_step.pace,
@@ -185,7 +187,7 @@ def _train_steps(
         _print_start(config, module, precision=after_step.precision)
     _fit(trainer, module, loader, watch=after_step.watch, start=f"{module.step} {short_hash(after_step.fingerprint)}")
     if is_first_rank:
-        folder.write_environment(precision=after_step.precision, device=device, skipped_images=module.num_skipped)
+        folder.write_environment(device=device, skipped_images=module.num_skipped, **after_step.facts())
 
 
 def _print_start(config: Config, module: TrainingModule, *, precision: str) -> None:

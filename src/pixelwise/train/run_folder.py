@@ -2,7 +2,7 @@
 
 config.yaml        the resolved configuration
 recipe.yaml        of a recipe that was chosen for the data: what was chosen, with reasons
-environment.json   versions and hardware; number of images that could not be read
+environment.json   versions and hardware; number of images that could not be read; `notes`: warnings, an early stop
 metrics.csv        one line per logged step and per validation, see `COLUMNS`
 checkpoints/last   the newest weights to predict with, and state.safetensors to resume from
 checkpoints/best   the weights with the best validation mean IoU

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError, ResourceError, os_reason
 from ..files import check_regular, parse_json, write_bytes
+from .loss_trend import LossTrend
 
 STATE = "state.safetensors"
 PREVIOUS = "state.previous.safetensors"
@@ -33,12 +34,24 @@ _DAMAGED = (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeEr
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """The numbers of a state: steps done, the best validation score and its step, images skipped so far."""
+    """What a state remembers besides tensors.
+
+    step           steps done
+    best_score     best mean IoU of a validation
+    best_step      the step after which it was
+    num_skipped    images so far that could not be read
+    num_no_better  validations since the best one
+    losses         for the warning that the loss does not fall
+    notes          warnings and early stop, by kind: each is printed once in a run, and kept for its report
+    """
 
     step: int = 0
     best_score: float = -1.0
     best_step: int = 0
     num_skipped: int = 0
+    num_no_better: int = 0
+    losses: LossTrend = field(default_factory=LossTrend)
+    notes: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -123,6 +136,7 @@ def read_state(path: Path) -> TrainingState:
         if "num_replaced" in numbers:
             # The name of `num_skipped` in states of earlier versions.
             numbers["num_skipped"] = numbers.pop("num_replaced")
+        numbers["losses"] = LossTrend(**numbers.get("losses", {}))
         progress = TrainingProgress(**numbers)
         settings = dict(parse_json(metadata["settings"]))
         intact = metadata["digest"] == _digest(tensors, metadata)

@@ -63,6 +63,7 @@ def render_report(folder: Path) -> str:
     colors = dict(sheet.legend)
     best = [example for example in reversed(sheet.examples) if example.is_best]
     worst = [example for example in sheet.examples if not example.is_best]
+    environment = _read_rows(folder / "environment.json")
     context: dict[str, Any] = {
         "name": folder.resolve().name,
         "evaluation": None,
@@ -72,7 +73,9 @@ def render_report(folder: Path) -> str:
         "unscored": "Cream" if "#000000" in colors.values() else "Black",
         "groups": [(title, group) for title, group in (("Best", best), ("Worst", worst)) if group],
         "config": _read_text(folder / "config.yaml"),
-        "environment": _read_rows(folder / "environment.json"),
+        # What the run has warned of, and whether it ended early.
+        "notes": [text for key, text in environment if key.startswith("notes.")],
+        "environment": [(key, text) for key, text in environment if not key.startswith("notes.")],
     }
     if (folder / "scores.json").exists():
         evaluation = read_scores(folder / "scores.json")

@@ -1,4 +1,4 @@
-"""A fingerprint of an image that other files of the same photo share up to a few bits."""
+"""A hash of an image that other files of the same photo share up to a few bits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SMALLEST = 24
 _MIN_CONTRAST = 3.0
 
 
-def fingerprint(image: NDArray[np.uint8]) -> bytes:
+def perceptual_hash(image: NDArray[np.uint8]) -> bytes:
     """Return the signs of an image's lowest frequencies, 32 bytes; empty for a plain image or one below 24 pixels.
 
     Known as perceptual hash: small, cosine transform, and one bit per frequency: whether it is above the median. Green
