@@ -56,7 +56,7 @@ def warning_of(data: Path, losses: list[float], **loss: Any) -> str:
     model = build_model(config.model, dataset.taxonomy)
     module = TrainingModule(model, config, dataset.taxonomy.ignore_id)
     masks = torch.arange(3).repeat(2, 4, 4)
-    batch = Batch(torch.zeros(2, 3, 4, 12), masks, keys=["a", "b"])
+    batch = Batch(torch.zeros(2, 3, 4, 12), masks, keys=("a", "b"))
     trend, lines = LossTrend(), []
     for step, value in enumerate(losses, 1):
         trend.add(value, step, config)
