@@ -33,12 +33,12 @@ from pixelwise.data.loader import (
     ResumableBatchSampler,
     TrainingSample,
     TrainLoader,
-    WorkerInit,
     collate,
     draw_index,
 )
 from pixelwise.data.transforms import XY, Augment
 from pixelwise.data.windows import window_centers, window_starts
+from pixelwise.data.workers import WorkerInit
 from pixelwise.errors import DatasetError, ImageError, InputError, ResourceError
 
 STRONG = AugmentConfig(crop=[16, 20], rotate=20, brightness=0.3, hue=20, class_balanced_prob=0.5, context_px=6)

@@ -7,11 +7,9 @@ loader has to be saved.
 from __future__ import annotations
 
 import multiprocessing
-import multiprocessing.util
 import os
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -26,13 +24,14 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..core import Batch, Sample
-from ..errors import DatasetError, InputError, PixelwiseError, ResourceError, cut, os_reason
+from ..errors import DatasetError, InputError, PixelwiseError, ResourceError, os_reason
 from ..files import process_activity
 from .border_weights import border_weights, label_instances
 from .dataset import Split
 from .mix import Pair, paste_classes
 from .transforms import XY, Transform
 from .windows import window_centers
+from .workers import WorkerInit, shorten_socket_folder
 
 SECONDS_STOPPED = 30
 """A worker that a signal has stopped for so long ends the run; other silence is worth a warning."""
@@ -215,7 +214,7 @@ class TrainLoader:
         self._running: Iterator[Any] | None = None
         self._waits, self._stalled, self._closed = False, "", threading.Event()
         if workers:
-            _shorten_socket_folder()
+            shorten_socket_folder()
         self._batches: DataLoader[Any] = DataLoader(
             _ErrorsAsValues(dataset),
             batch_sampler=batches,
@@ -337,29 +336,6 @@ class TrainLoader:
                 worker.join()
 
 
-def _shorten_socket_folder() -> None:
-    """Let workers meet in /tmp if the folder for temporary files has a longer name than a socket's path may have.
-
-    Workers pass their batches through sockets in that folder. Raises ResourceError if there is no shorter one.
-    """
-    # A socket's path has 103 bytes on macOS, 107 on Linux, of which Python's names below the folder take 32.
-    longest = 70
-    before = tempfile.tempdir
-    if len(os.fsencode(tempfile.gettempdir())) > longest and os.name != "nt":
-        tempfile.tempdir = "/tmp"
-    try:
-        # Made once per process and passed on to its children.
-        folder = multiprocessing.util.get_temp_dir()
-    except OSError as error:
-        what = f"cannot be used: {os_reason(error)}"
-        raise ResourceError(f"folder {tempfile.gettempdir()}", what, "set TMPDIR to a short writable path") from error
-    finally:
-        tempfile.tempdir = before
-    if len(os.fsencode(folder)) > longest + 14 and os.name != "nt":
-        what = f"its path is too long for the sockets of workers: {cut(folder)}"
-        raise ResourceError("TMPDIR", what, "set it to a short path, or set --data.workers 0")
-
-
 @dataclass
 class _ErrorsAsValues(Dataset[Any]):
     """Returns errors instead of raising them: torch rebuilds a worker's exception from its text and loses its class."""
@@ -380,34 +356,3 @@ def _collate_or_error(rows: Sequence[TrainingSample | PixelwiseError]) -> Batch 
             return row
         samples.append(row)
     return collate(samples)
-
-
-@dataclass(frozen=True)
-class WorkerInit:
-    """Set a worker up: one thread, and death with its parent, so that a killed run leaves no process.
-
-    A worker ignores signals to the whole process group: the parent handles them, and still needs the images of the
-    current step.
-    """
-
-    parent: int
-
-    def __call__(self, worker: int) -> None:
-        import cv2
-
-        cv2.setNumThreads(0)
-        torch.set_num_threads(1)
-        # The parent is woken by a descriptor that a fork shares.
-        signal.set_wakeup_fd(-1)
-        for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), signal.SIG_IGN)
-        if sys.platform == "linux":
-            import ctypes
-
-            # PR_SET_PDEATHSIG: Linux kills this process when its parent ends. Elsewhere torch's own watchdog has to do.
-            ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-        # The parent may have died before the line above. A fork server, where one starts the workers, dies with the
-        # parent.
-        if multiprocessing.get_start_method() == "fork" and os.getppid() != self.parent:
-            raise SystemExit("the training process is gone")
