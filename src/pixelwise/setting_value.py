@@ -89,6 +89,7 @@ TERMS = {
     "train.on_read_error": "skip_bad skip_errors ignore_errors",
     "model": "arch architecture net network m model_name",
     "out": "output output_dir save_dir work_dir workdir project logdir log_dir run_dir exp exp_name name",
+    "lr-range": "lr_find lr_finder auto_lr_find find_lr lr_range_test",
     "resume": "resume_from resume_from_checkpoint auto_resume continue",
 }
 _EPOCHS = ("epoch", "epochs", "max_epochs", "num_epochs", "n_epochs", "num_train_epochs")

@@ -27,7 +27,17 @@ if TYPE_CHECKING:
     from ..train.recipe_choice import ChosenRecipe
 
 DEFAULT_BUDGET = "30m"
-OWN_OPTIONS = ("--out", "--model", "--budget", "--resume", "--dry-run", "--print-config", "--help", "--debug")
+OWN_OPTIONS = (
+    "--out",
+    "--model",
+    "--budget",
+    "--resume",
+    "--dry-run",
+    "--lr-range",
+    "--print-config",
+    "--help",
+    "--debug",
+)
 
 
 def train(
@@ -39,6 +49,7 @@ def train(
     budget: str | None = None,
     resume: Switch = False,
     dry_run: Switch = False,
+    lr_range: Switch = False,
     print_config: Switch = False,
 ) -> int:
     """Train a network on a folder of images and masks.
@@ -66,6 +77,9 @@ def train(
         only says where the data is.
     dry_run
         Check every image and mask, build the network, and stop before the first step.
+    lr_range
+        Train 100 steps with a learning rate that rises from 1e-6 to 10, print the loss at each and the rate that it
+        suggests, and stop. Nothing is saved, but for lr_range.csv if --out is given.
     print_config
         Print all settings as YAML and stop.
     """
@@ -77,7 +91,9 @@ def train(
         return 0
     if not config.data.path:
         raise ConfigError("--data.path", "is not set", "add --data.path FOLDER")
-    if out is None and not (print_config or dry_run):
+    if lr_range and (resume or dry_run):
+        raise ConfigError("--lr-range", "starts from step 0, and trains", "leave out --resume and --dry-run")
+    if out is None and not (print_config or dry_run or lr_range):
         raise ConfigError("--out", "is not set", "add --out runs/NAME")
     if not print_config and {os.environ.get("RANK", "0"), os.environ.get("LOCAL_RANK", "0")} == {"0"}:
         # A sign of life, by one of several ranks: importing torch takes seconds.
@@ -93,6 +109,8 @@ def train(
         return 0
     if dry_run:
         return _dry_run(config, chosen)
+    if lr_range:
+        return _lr_range(config, chosen, out)
     assert out is not None, "checked above"
     # Importing Lightning takes seconds: a mistake in the options is reported before it.
     from ..train.callbacks import silence_lightning
@@ -140,6 +158,28 @@ def _choose(config: Config, given: set[str], budget: str | None, *, network: boo
     for choice in chosen.choices:
         print(f"  --{choice.name} {to_yaml(choice.value)}: {choice.reason}", file=sys.stderr)
     return chosen
+
+
+def _lr_range(config: Config, chosen: ChosenRecipe | None, out: Path | None) -> int:
+    """Print every fifth step of a learning-rate range test, and the rate that it suggests."""
+    from ..train.lr_range import NUM_STEPS, RatePoint, check_folder, measure_rates, suggest_rate, write_points
+    from ..train.ranks import started_by_torchrun
+
+    if started_by_torchrun() or config.train.devices * config.train.nodes > 1:
+        raise ConfigError("--lr-range", "one process tests rates", "leave out --train.devices and --train.nodes")
+    if out is not None:
+        check_folder(out)
+
+    def report(step: int, point: RatePoint) -> None:
+        if step % 5 == 0 or step == 1:
+            print(f"{step:4} {point.rate:9.2g} {point.loss:10.4g} {point.smoothed:10.4g}", flush=True)
+
+    print(f"{NUM_STEPS} steps with a rising learning rate\nstep      rate       loss   smoothed", flush=True)
+    points = measure_rates(config, found=chosen.found if chosen else None, report=report)
+    print(suggest_rate(points)[1])
+    if out is not None:
+        print(printable(str(write_points(out, points))))
+    return 0
 
 
 def _check_out(out: Path, config: Config, *, resume: bool) -> None:

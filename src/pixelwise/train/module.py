@@ -88,7 +88,7 @@ class TrainingModule(lightning.LightningModule):
             self.loss_of_step = 0.0
             self._keys_of_step = []
         set_lr(self.optimizer, lr_factor(self.step, self.config.train.steps, self.config.optimizer))
-        torch.manual_seed(self._batch_seed(batch_idx))
+        torch.manual_seed(self.batch_seed(batch_idx))
         self.set_train_mode()
 
     def set_train_mode(self) -> None:
@@ -105,7 +105,8 @@ class TrainingModule(lightning.LightningModule):
         for layer in self._in_eval_mode:
             layer.eval()
 
-    def _batch_seed(self, batch_idx: int) -> int:
+    def batch_seed(self, batch_idx: int) -> int:
+        """Return the seed of a batch of the next step: another one for each seed of the run, batch and rank."""
         accumulate = self.config.optimizer.grad_accum_steps
         number = self.step * accumulate + batch_idx % accumulate
         # Seeds have 64 bits.
@@ -119,9 +120,9 @@ class TrainingModule(lightning.LightningModule):
         accumulate = self.config.optimizer.grad_accum_steps
         if batch_idx % accumulate == 0:
             labels = batch.step_labels or ((batch.masks, batch.pixel_weights),)
-            seeds = [self._batch_seed(batch_idx + number) for number in range(len(labels))]
+            seeds = [self.batch_seed(batch_idx + number) for number in range(len(labels))]
             self._mean_weights = self.loss.mean_label_weights(output, labels, seeds)
-        seed = self._batch_seed(batch_idx)
+        seed = self.batch_seed(batch_idx)
         loss: Tensor = self.loss(output, batch.masks, batch.pixel_weights, seed=seed, mean_weights=self._mean_weights)
         # All ranks look at the same number, so that none waits for a rank that has stopped.
         value = float(mean_over_ranks(loss.detach()))
