@@ -36,7 +36,6 @@ def run(program: str, *arguments: object, env: dict[str, str] | None = None) -> 
 
 HELP = """
 import resource, sys
-from pixelwise.analysis.model_table import read_table
 from pixelwise.cli import main
 code = main(sys.argv[1:])
 used = resource.getrusage(resource.RUSAGE_SELF)
@@ -55,7 +54,6 @@ def test_help_is_quick_and_needs_no_torch() -> None:
 # imported.
 NO_TORCH = """
 import os, sys
-from pixelwise.analysis.model_table import read_table
 from pixelwise.cli import main
 for command in sys.argv[1:]:
     if os.fork() == 0:
@@ -516,7 +514,6 @@ def test_any_surroundings_will_do(labeled: Path, tmp_path: Path) -> None:
 # Each child writes to a pipe that nobody reads, and ends as the console script does; the parent prints its exit code.
 READER_LEAVES = """
 import os, sys
-from pixelwise.analysis.model_table import read_table
 from pixelwise.cli import run
 for command in sys.argv[1:]:
     pid = os.fork()
