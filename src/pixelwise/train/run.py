@@ -123,14 +123,7 @@ def _train(
             progress=state.progress if state else TrainingProgress(),
             fingerprint=fingerprint,
         )
-        done = f"has {module.step} steps, --train.steps is {settings.steps}" if module.step >= settings.steps else ""
-        if not done and after_step.ended_early:
-            done = f"ended early after step {module.step}, as --train.early_stop {settings.early_stop} asks (0 goes on)"
-        if done and is_first_rank:
-            # Nothing is trained, so config.yaml stays that of the steps that were.
-            print(printable(f"{folder.path}: {done}: nothing is left to train"))
-        if not done:
-            _train_steps(module, after_step, device=device, inspected=inspected, chosen=chosen)
+        _train_steps(module, after_step, device=device, inspected=inspected, chosen=chosen)
         if signals.received and module.step < settings.steps:
             what = f"stopped by {signal.Signals(signals.received).name} after step {module.step}, state saved"
             raise Interrupted(folder.path, what, f"go on with `{going_on}`")
@@ -159,12 +152,23 @@ def _train_steps(
     inspected: list[Inspected] | None,
     chosen: ChosenRecipe | None,
 ) -> None:
-    """Take the steps that are left.
+    """Take the steps that are left, if any.
 
     Lightning calls `module.on_train_batch_start` (learning rate, seed) and `training_step` for each batch; after each
     step, `after_step` validates and saves.
     """
     config, folder, is_first_rank = after_step.config, after_step.folder, process_rank() == 0
+    done = ""
+    if module.step >= config.train.steps:
+        done = f"has {module.step} steps, --train.steps is {config.train.steps}"
+    elif after_step.ended_early:
+        early_stop = config.train.early_stop
+        done = f"ended early after step {module.step}, as --train.early_stop {early_stop} asks (0 goes on)"
+    if done:
+        # config.yaml stays that of the steps that were trained.
+        if is_first_rank:
+            print(printable(f"{folder.path}: {done}: nothing is left to train"))
+        return
     if is_first_rank:
         folder.check_save(module.num_state_bytes())
         folder.truncate_metrics(module.step)
