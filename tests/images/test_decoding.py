@@ -125,7 +125,12 @@ _STRIPS = [bytes([1, 2]), bytes([3, 4]), bytes([5, 6])]
             "stores its channels one after the other (planar) with 16 bits each",
         ),
         (tiff([b"\x12"], (1, 2), {258: [4], 284: [2]}), "stores its channels one after the other (planar) with 4 bits"),
-        (tiff([_PAIR], (1, 2), {262: [0], 284: [2]}), "stores gray with white as zero in a planar layout"),
+        (
+            tiff([_bytes([0.5], "f4", big_endian=True)], (1, 1), {258: [32], 339: [3], 284: [2]}, big_endian=True),
+            "stores 32-bit numbers in a planar layout",
+        ),
+        (tiff([_PAIR], (1, 2), {266: [2], 284: [2]}), "stores 8-bit numbers in a planar layout"),
+        (tiff([_PAIR], (1, 2), {262: [0], 284: [2]}), "stores 8-bit numbers in a planar layout, where the order of"),
         (
             tiff([_PAIR] * 4, (1, 2), {258: [8] * 4, 262: [2], 277: [4], 278: [1], 284: [2]}, deflate=True),
             "stores 4 samples one after the other (planar), and does not say that the last is alpha",
@@ -215,6 +220,34 @@ def test_png_whose_chunks_are_out_of_order_is_refused(tmp_path: Path, chunks: li
         assert "; fix: copy or download it again" in str(caught.value)
     in_order = b"\x89PNG\r\n\x1a\n" + b"".join([_HEADER, _TEXT, chunk(b"IDAT", _PIXELS), _TEXT, chunk(b"IEND", b"")])
     assert read_mask(_saved(tmp_path, in_order, "x.png")).tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize(("bits", "color"), [(8, 0), (1, 0), (16, 0), (8, 2), (8, 6)])
+def test_png_with_fewer_rows_than_its_header_says_is_refused(
+    tmp_path: Path, bits: int, color: int, interlaced: bool
+) -> None:
+    """The compressed stream is whole, and has right checksums; Pillow makes black pixels of the missing ones."""
+    size = 8 * (3 if color == 2 else 4 if color == 6 else 1) * bits // 8
+    # Of Adam7, an image of 8 x 8 has 1, 1, 1, 2, 2, 4 and 4 rows of 1, 1, 2, 2, 4, 4 and 8 pixels.
+    passes = ((1, 1), (1, 1), (1, 2), (2, 2), (2, 4), (4, 4), (4, 8)) if interlaced else ((8, 8),)
+    whole = b"".join((b"\0" + b"\1" * -(-size * columns // 8)) * rows for rows, columns in passes)
+    for rows, is_whole in ((whole, True), (whole[:-1], False), (whole[: len(whole) // 2], False), (whole + b"x", True)):
+        header = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, bits, color, 0, 0, interlaced))
+        parts = [b"\x89PNG\r\n\x1a\n", header, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+        path = _saved(tmp_path, b"".join(parts), "x.png")
+        if is_whole:
+            assert read_mask(path).shape[:2] == (8, 8)
+            continue
+        for read in (read_image, read_mask):
+            with pytest.raises(ImageError, match=r"is damaged or cut: .*; fix: copy or download"):
+                read(path)
+
+
+def test_black_png_is_whole(tmp_path: Path) -> None:
+    for size in ((1, 1), (2000, 1500)):
+        path = _saved(tmp_path, encoded(np.zeros(size, np.uint8), "PNG"), "x.png")
+        assert read_mask(path).tolist() == np.zeros(size, int).tolist()
 
 
 def test_a_gray_bmp_with_an_index_beyond_its_palette_is_refused(tmp_path: Path) -> None:

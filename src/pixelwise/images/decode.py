@@ -33,6 +33,7 @@ from .headers import (
     has_lossy_webp_chunk,
     leaves_out_pixels,
     png_fault,
+    png_lacks_pixels,
     tiff_fault,
     tiff_tags,
     without_warnings,
@@ -135,6 +136,11 @@ def decode_bytes(path: str | Path, data: bytes) -> Decoded:
             image.verify()
             image = _opened(data)
         image.load()
+        # Missing rows are zero, so most files need no second look; interlaced rows may be missing anywhere.
+        last_row = (0, height - 1, width, height)
+        is_suspect = image.format == "PNG" and (data[28] or not any(image.crop(last_row).tobytes()))
+        if is_suspect and png_lacks_pixels(data):
+            raise ImageError(path, "is damaged or cut: its pixels end before the last row", _AGAIN)
         # The tag may stand after the pixels. TIFF has it among its own tags, and Pillow drops it while loading.
         orientation = first(tags, ORIENTATION, 1) if image.format == "TIFF" else _exif_orientation(image)
     except UnidentifiedImageError:

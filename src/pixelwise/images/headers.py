@@ -16,11 +16,15 @@ from PIL import Image, TiffImagePlugin
 
 from ..errors import shown
 
+# The seven passes of an interlaced PNG: first column and row, and the steps to the next.
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+# Bytes that are unpacked at a time.
+_PIECE = 2**20
 # TIFF tags (TIFF 6.0), of which EXIF shares the orientation.
 _WIDTH, _HEIGHT, BITS_PER_SAMPLE, COMPRESSION, PHOTOMETRIC, ORIENTATION = 256, 257, 258, 259, 262, 274
 _STRIP_OFFSETS, SAMPLES_PER_PIXEL, _ROWS_PER_STRIP, _STRIP_BYTE_COUNTS, _PLANAR = 273, 277, 278, 279, 284
 _COLOR_MAP, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_BYTE_COUNTS = 320, 322, 323, 324, 325
-_INK_SET, EXTRA_SAMPLES, SAMPLE_FORMAT, _YCBCR_SUBSAMPLING = 332, 338, 339, 530
+_FILL_ORDER, _INK_SET, EXTRA_SAMPLES, SAMPLE_FORMAT, _YCBCR_SUBSAMPLING = 266, 332, 338, 339, 530
 # Values of PhotometricInterpretation, and the color channels of those that have more than one.
 WHITE_IS_ZERO, _RGB, _PALETTE, _CMYK, YCBCR, _LAB = 0, 2, 3, 5, 6, 8
 _NUM_COLORS = {_RGB: 3, _CMYK: 4, YCBCR: 3, _LAB: 3}
@@ -63,14 +67,18 @@ def without_warnings() -> Iterator[None]:
         yield
 
 
+def _png_parts(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield kind and content of each chunk of a PNG, to the end (IEND) or as far as there are bytes."""
+    place, kind = 8, b""
+    while place + 8 <= len(data) and kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", data, place)
+        yield kind, data[place + 8 : place + 8 + length]
+        place += length + 12
+
+
 def png_fault(data: bytes) -> str:
     """Return what is wrong with the order of a PNG's chunks, which Pillow does not check; "" for nothing or no PNG."""
-    kinds: list[bytes] = []
-    place = 8
-    while data.startswith(b"\x89PNG") and place + 8 <= len(data) and kinds[-1:] != [b"IEND"]:
-        length, kind = struct.unpack_from(">I4s", data, place)
-        kinds.append(kind)
-        place += length + 12
+    kinds = [kind for kind, _ in _png_parts(data)] if data.startswith(b"\x89PNG") else []
     if not kinds:
         return ""
     if kinds[0] != b"IHDR" or kinds.count(b"IHDR") > 1:
@@ -83,6 +91,28 @@ def png_fault(data: bytes) -> str:
     # The first letter of a chunk that may not be skipped is a capital. Other letters stand in a damaged file.
     unknown = [kind for kind in kinds if kind[:1].isupper() and kind not in (b"IHDR", b"PLTE", b"IDAT", b"IEND")]
     return f"has the unknown part {shown(unknown[0])}" if unknown else ""
+
+
+def png_lacks_pixels(data: bytes) -> bool:
+    """Return whether the compressed pixels of a PNG end before its last row; Pillow fills up with zeros.
+
+    data  a file that Pillow has decoded
+    """
+    width, height, bits, color, interlace = struct.unpack_from(">IIBB2xB", data, 16)
+    bits_per_pixel = bits * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color]
+    expected = 0
+    for left, top, right, down in _ADAM7 if interlace else ((0, 0, 1, 1),):
+        columns, rows = ceil((width - left) / right), ceil((height - top) / down)
+        # Each row follows a byte that names its filter.
+        expected += rows * (1 + ceil(columns * bits_per_pixel / 8)) if columns > 0 else 0
+    packed = b"".join(body for kind, body in _png_parts(data) if kind == b"IDAT")
+    inflater, count = zlib.decompressobj(), 0
+    while count < expected and not inflater.eof:
+        piece = inflater.decompress(packed, _PIECE)
+        packed, count = inflater.unconsumed_tail, count + len(piece)
+        if not piece and not packed:
+            break
+    return count < expected
 
 
 def tiff_tags(data: bytes) -> dict[int, tuple[int, ...]]:
@@ -125,8 +155,10 @@ def tiff_fault(tags: dict[int, tuple[int, ...]], *, big_endian: bool) -> str:
         return f"stores its channels one after the other (planar) with {bits} bits each"
     if planar == 2 and num_extra == 1 and EXTRA_SAMPLES not in tags:
         return f"stores {samples} samples one after the other (planar), and does not say that the last is alpha"
-    if planar == 2 and photometric == WHITE_IS_ZERO:
-        return "stores gray with white as zero in a planar layout"
+    # Of the order of bytes and bits, and of the sense of gray, Pillow heeds nothing there.
+    is_reversed = photometric == WHITE_IS_ZERO or first(tags, _FILL_ORDER, 1) != 1
+    if planar == 2 and (is_reversed or (samples == 1 and bits > 8)):
+        return f"stores {bits}-bit numbers in a planar layout, where the order of bytes, bits or grays is lost"
     if big_endian and compression != _UNCOMPRESSED and first(tags, SAMPLE_FORMAT, 1) in (SIGNED, FLOAT) and bits > 8:
         return f"holds compressed big-endian {bits}-bit numbers that are signed or float"
     subsampling = tags.get(_YCBCR_SUBSAMPLING, (2, 2))
