@@ -173,6 +173,30 @@ def test_damaged_scores_files_are_named(text: str, tmp_path: Path) -> None:
         read_scores(path)
 
 
+@pytest.mark.parametrize(
+    ("part", "field", "value"),
+    [
+        ("images", "mean_iou", "0.5"),
+        ("images", "mean_iou", 7.5),
+        ("images", "num_pixels", True),
+        ("images", "key", 5),
+        ("protocol", "boundary_ratio", "x"),
+        ("protocol", "num_images", 2.5),
+    ],
+)
+def test_numbers_of_another_type_or_range_are_named(
+    split: Split, part: str, field: str, value: object, tmp_path: Path
+) -> None:
+    path = tmp_path / "scores.json"
+    write_scores(path, evaluate_model(label, split, dataset="toy"))
+    data = json.loads(path.read_text("utf-8"))
+    row = data["images"][0] if part == "images" else data["protocol"]
+    row[field] = value
+    path.write_text(json.dumps(data))
+    with pytest.raises(ConfigError, match=r"scores\.json: is not a scores file: .*expected .*fix: write it again"):
+        read_scores(path)
+
+
 def test_missing_and_extra_predictions_are_listed(split: Split, predictions: Path) -> None:
     shutil.copy(predictions / "frame 0.png", predictions / "other.png")
     with pytest.raises(DatasetError, match=r"predictions: 1 masks belong to no image of test: other\.png; fix: "):

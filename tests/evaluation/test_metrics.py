@@ -282,9 +282,19 @@ def test_dictionary_round_trip_and_its_errors() -> None:
     assert data["mean_boundary_iou"] == (3 / 4 + 0) / 2
     assert data["classes"][2]["iou"] is None
     assert Scores.from_dict(data) == result
-    for damage in ({"classes": [1]}, {"confusion_matrix": "x"}, {"confusion_matrix": [[1, 2], [3]]}):
+    halves = [[5.5, 1, 0], [2, 3, 0], [0, 0, 0]]
+    for damage in (
+        {"classes": [1]},
+        {"confusion_matrix": "x"},
+        {"confusion_matrix": [[1, 2], [3]]},
+        {"confusion_matrix": halves},
+        {"boundary_counts": [[0.5, 1], [0, 2], [0, 0]]},
+    ):
         with pytest.raises(ConfigError, match=r"a\.json: is not a scores file"):
             Scores.from_dict({**data, **damage}, "a.json")
+    for counts in ([[5, 4], [0, 2], [0, 0]], [[-1, 4], [0, 2], [0, 0]], [[3, 4]]):
+        with pytest.raises(ConfigError, match="boundary counts: expected 3x2 counts, the first at most the second"):
+            Scores.from_dict({**data, "boundary_counts": counts})
 
 
 # --- boundary IoU

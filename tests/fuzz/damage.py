@@ -68,7 +68,7 @@ def damaged_png(data: bytes, rng: Random, others: Sequence[bytes] = ()) -> bytes
 def png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
     """Return kind and content of each chunk of a whole PNG."""
     chunks, place = [], 8
-    while place < len(data):
+    while place + 8 <= len(data):
         length = struct.unpack_from(">I", data, place)[0]
         chunks.append((data[place + 4 : place + 8], data[place + 8 : place + 8 + length]))
         place += 12 + length

@@ -1,6 +1,7 @@
 """A second reader of TIFF, for files of plain tags, by the words of the TIFF 6.0 specification.
 
-`read_tiff` returns None for everything that it does not know, so that no answer is compared with a guess.
+`read_tiff` returns None for everything that it does not know, so that no answer is compared with a guess. It raises
+AssertionError for a file that lacks pixels, which no reader may invent.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fuzz.damage import png_chunks
+
 _SIZES = {1: "B", 3: "H", 4: "I"}
 # Tags that change no pixel, or that are read below.
-_READ = {256, 257, 258, 259, 262, 273, 274, 277, 278, 279, 284, 320, 338, 339}
+_READ = {256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 320, 338, 339}
 _HARMLESS = {254, 282, 283, 296, 305, 306}
 
 
@@ -53,6 +56,8 @@ def _read(data: bytes) -> Tiff | None:
         and len(tags.get(258, (1,))) in (1, samples)
         and (bits, kind) in ((1, 1), (2, 1), (4, 1), (8, 1), (16, 1), (8, 2), (16, 2), (32, 2), (32, 3))
         and planar in (1, 2)
+        # The order of bits is plain where nothing else is packed.
+        and (first.get(266, 1) == 1 or (first.get(266) == 2 and first.get(259, 1) == 1 and bits <= 8))
         and first.get(259, 1) in (1, 8, 32946)
         and (bits >= 8 or samples == 1)
         and first.get(274, 1) in range(1, 9)
@@ -71,8 +76,11 @@ def _read(data: bytes) -> Tiff | None:
         if first.get(259, 1) != 1:
             body = zlib.decompress(body)
         needed = num_rows * -(-width * per_strip * bits // 8)
-        if len(body) < needed or len(data) < offset + count or offset < 8:
+        if offset < 8:
             return None
+        assert len(body) >= needed, "pixels are missing in the file"
+        if first.get(266, 1) == 2:
+            body = bytes(int(f"{byte:08b}"[::-1], 2) for byte in body)
         strips.append(_unpack(body[:needed], bits, kind, order).reshape(num_rows, -1)[:, : width * per_strip])
     table = np.concatenate(strips)
     values = (
@@ -154,6 +162,16 @@ def labels_of(page: Tiff) -> NDArray[Any] | None:
     if page.values.min() < 0 or page.values.max() > 65535:
         return None
     return upright(page.values[..., 0], page.orientation)
+
+
+def check_png(data: bytes) -> None:
+    """Raise AssertionError if a PNG without interlacing has fewer bytes of pixels than its header says."""
+    width, height, bits, color, interlace = struct.unpack_from(">IIBB2xB", data, 16)
+    if interlace == 0:
+        packed = b"".join(body for kind, body in png_chunks(data) if kind == b"IDAT")
+        needed = height * (1 + -(-width * bits * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color] // 8))
+        found = len(zlib.decompressobj().decompress(packed, needed))
+        assert found == needed, f"{found} of {needed} bytes of pixels are in the file"
 
 
 def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:

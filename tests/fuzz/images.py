@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fuzz.damage import EXTREMES, damaged, damaged_png
-from fuzz.decoders import image_of, labels_of, read_tiff, upright
+from fuzz.decoders import check_png, image_of, labels_of, read_tiff, upright
 from fuzz.harness import Attempt
 from helpers.bad_inputs import chunk, packed_rows, png
 from helpers.tiff import tiff
@@ -234,6 +234,8 @@ def image_case(rng: Random, folder: Path) -> Attempt:
         assert pixels.shape[2] == 3
         assert pixels.flags.c_contiguous
         assert min(pixels.strides) > 0
+        if made.data.startswith(b"\x89PNG"):
+            check_png(made.data)
         for other in (made.image, tiff_image(made.data), opencv_image(made.data)):
             if other is not None:
                 np.testing.assert_array_equal(pixels, other)
@@ -253,6 +255,8 @@ def mask_case(rng: Random, folder: Path) -> Attempt:
     def judge(values: Array) -> None:
         assert values.dtype in (np.uint8, np.uint16)
         assert values.ndim == 2 or (values.ndim == 3 and values.shape[2] == 3)
+        if made.data.startswith(b"\x89PNG"):
+            check_png(made.data)
         if by_color:
             return
         page = read_tiff(made.data)

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core import Taxonomy
-from ..errors import ConfigError, MaskError
+from ..errors import ConfigError, MaskError, cut, shown
 
 # Pixels counted at once: bounds the memory of `numpy.bincount`, which widens its input to eight bytes.
 _CHUNK = 1 << 20
@@ -192,8 +192,12 @@ class Scores:
         if not matrix.any():
             what = "nothing to score: every pixel is ignored or the split is empty"
             raise MaskError("scores", what, "check the split and `ignore`")
-        if boundary is not None and boundary.shape != (num_classes, 2):
-            what = f"expected {num_classes}x2 counts, got {_size(boundary)}"
+        if boundary is not None and (
+            boundary.shape != (num_classes, 2)
+            or not (boundary[:, 0] >= 0).all()
+            or (boundary[:, 0] > boundary[:, 1]).any()
+        ):
+            what = f"expected {num_classes}x2 counts, the first at most the second, got {_size(boundary)}"
             raise ConfigError("boundary counts", what, "give one row per class")
         rows = tuple(tuple(row) for row in matrix.tolist())
         pairs = () if boundary is None else tuple((both, either) for both, either in boundary.tolist())
@@ -312,12 +316,20 @@ class Scores:
         """Read names and counts from the form of `to_dict`. Raises ConfigError naming `source`."""
         try:
             names = [str(row["name"]) for row in data["classes"]]
-            matrix = np.array(data["confusion_matrix"], np.int64)
-            boundary = np.array(data["boundary_counts"], np.int64) if data["boundary_counts"] else None
+            matrix = _counts(data["confusion_matrix"])
+            boundary = _counts(data["boundary_counts"]) if data["boundary_counts"] else None
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            what = f"is not a scores file: {type(error).__name__} {error}"
+            what = f"is not a scores file: {type(error).__name__} {cut(error)}"
             raise ConfigError(source, what, "write it again with `pixelwise evaluate`") from None
         return cls.from_matrix(matrix, names, boundary=boundary)
+
+
+def _counts(rows: Any) -> NDArray[np.int64]:
+    """Return rows of whole numbers from a file as an array. Raises ValueError for others, which NumPy would round."""
+    counts = np.array(rows)
+    if counts.dtype != np.int64:
+        raise ValueError(f"expected rows of whole numbers, got {shown(rows)}")
+    return counts
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -11,13 +11,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from types import NoneType
+from typing import Any, NamedTuple, Protocol, get_args, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, cut, listed, os_reason
+from ..errors import ConfigError, cut, listed, os_reason, shown
 from ..files import read_json, write_text
+from ..registry import type_in_words
 from .bootstrap import Interval, Spread
 from .calibration import Calibration
 from .metrics import Scores
@@ -34,6 +36,17 @@ class Writable(Protocol):
         ...
 
 
+def check_types(record: Any) -> None:
+    """Raise TypeError if a field of text or numbers, in a record that was read from a file, has another type."""
+    for name, hint in get_type_hints(type(record)).items():
+        kinds = get_args(hint) or (hint,)
+        # JSON writes a whole number without a point.
+        kinds = (*kinds, int) if float in kinds else kinds
+        value = getattr(record, name)
+        if set(kinds) <= {str, int, float, NoneType} and type(value) not in kinds:
+            raise TypeError(f"{name}: expected {type_in_words(hint)}, got {shown(value)}")
+
+
 class ImageScore(NamedTuple):
     """The scores of one image alone; the scores of the set are not their mean.
 
@@ -47,6 +60,16 @@ class ImageScore(NamedTuple):
     pixel_accuracy: float | None = None
     worst: str | None = None
     worst_iou: float | None = None
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> ImageScore:
+        """Read the form of `_asdict`. Raises TypeError or ValueError for other fields, types or shares."""
+        score = cls(**row)
+        check_types(score)
+        shares = (score.mean_iou, score.pixel_accuracy, score.worst_iou)
+        if score.num_pixels < 0 or not all(share is None or 0 <= share <= 1 for share in shares):
+            raise ValueError(f"expected scores of 0 to 1, got {shown(shares)} for {shown(score.key)}")
+        return score
 
     @classmethod
     def from_matrix(cls, key: str, matrix: NDArray[np.int64], names: Sequence[str]) -> ImageScore:
@@ -171,7 +194,8 @@ class Evaluation:
         try:
             sizes = tuple((int(height), int(width)) for height, width in data["protocol"]["sizes"])
             protocol = ScoringProtocol(**{**data["protocol"], "sizes": sizes})
-            images = tuple(ImageScore(**row) for row in data["images"])
+            check_types(protocol)
+            images = tuple(ImageScore.from_dict(row) for row in data["images"])
             scores, spread, calibration = data["scores"], data.get("spread"), data.get("calibration")
             more: dict[str, Any] = {
                 "spread": None if spread is None else Spread.from_dict(spread),

@@ -106,7 +106,7 @@ def read_examples(folder: str | Path) -> ExampleSheet:
         examples = []
         for number, row in enumerate(data["examples"]):
             thumbnails = {name: read_regular(_file(folder, number, name)) for name in _THUMBNAILS}
-            examples.append(Example(ImageScore(**row["score"]), bool(row["is_best"]), **thumbnails))
+            examples.append(Example(ImageScore.from_dict(row["score"]), bool(row["is_best"]), **thumbnails))
         legend = tuple((str(name), _checked_color(color)) for name, color in data["legend"])
     except (OSError, KeyError, TypeError, ValueError, OverflowError) as error:
         what = f"is not a list of examples: {type(error).__name__} {cut(error)}"
