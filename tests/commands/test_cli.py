@@ -280,8 +280,8 @@ def two_class_set(folder: Path, values: str) -> Path:
         for n in range(2):
             mask = np.zeros((32, 48), np.uint8)
             mask[8:20, 10:30] = 255
-            image = np.repeat(mask[..., None], 3, axis=2)
-            image[0, 0] = n, len(part), 0  # No two images are equal.
+            # No two images are alike.
+            image = np.random.default_rng([n, len(part)]).integers(0, 256, (32, 48, 3), np.uint8)
             Image.fromarray(image).save(folder / f"images/{part}/{part}{n}.png")
             Image.fromarray(mask).save(folder / f"masks/{part}/{part}{n}.png")
     (folder / "classes.yaml").write_text(values)
@@ -556,7 +556,8 @@ def test_a_training_goes_on_when_its_output_is_lost(tmp_path: Path, where: str) 
         err = broken if where == "both streams" else subprocess.PIPE
         result = subprocess.run(words, stdout=out, stderr=err, text=True, timeout=300, check=False)
     assert result.returncode == 0
-    assert result.stderr in ("", None)
+    # After six steps, the network may predict one class alone.
+    assert [line for line in (result.stderr or "").splitlines() if not line.startswith("warning: after step")] == []
     assert (tmp_path / "run" / "report.html").exists()
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 1 + 6 + 2
 
