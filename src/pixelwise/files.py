@@ -213,13 +213,17 @@ def read_regular(path: str | Path, limit: int = MAX_BYTES) -> bytes:
     Neither a pipe without a writer nor an endless device can make it wait or fill the memory.
     """
     check_regular(path)
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    with os.fdopen(os.open(path, flags), "rb") as file:
-        # The size of a file in /proc is 0, and a file may grow.
-        data = file.read(limit + 1) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
+    with open_without_waiting(path) as file:
+        # The size of a file in /proc is 0, and a file may grow. A log of the kernel has no end, and read gives None.
+        data = (file.read(limit + 1) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b"") or b""
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"is larger than {limit // 2**20} MiB", str(path))
     return data
+
+
+def open_without_waiting(path: str | Path) -> IO[bytes]:
+    """Open a file to read; reading it ends where it would have to wait, as in a pipe or in a log of the kernel."""
+    return os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb")
 
 
 def check_regular(path: str | Path) -> None:

@@ -467,3 +467,24 @@ def test_a_full_disk_leaves_no_overlay_without_its_mask(
         arguments = "predict", tmp_path / "in", "--out", tmp_path / "out", "--model", checkpoint, *products
         assert "No space left" in refused(capsys, *arguments, code=3, names="b.png")
     assert files_below(tmp_path / "out") == ["a.png", "a_color.png", "a_overlay.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["photos", "--out", "~/masks"], "--out: expected a path, got '~/masks', in which the shell has replaced noth"),
+        (["photos", "--out", "$HOME/masks"], "--out: expected a path, got '$HOME/masks', in which the shell"),
+        (["photos", "--out", "${x}"], "--out: expected a path, got '${x}', in which the shell"),
+        (["~/photos", "--out", "masks"], "path: expected a path, got '~/photos', in which the shell"),
+        (["photos", "", "--out", "masks"], "path: is empty; fix: name a file or a folder, or . for the current folder"),
+    ],
+)
+def test_paths_of_which_the_shell_left_something(
+    argv: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Otherwise masks would be written into a folder named ~, and nothing would mean the current folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(photo()).save(tmp_path / "photos" / "a.png")
+    assert refused(capsys, "predict", *argv).startswith(f"error: {words}")
+    assert files_below(tmp_path) == ["photos/a.png"]

@@ -344,3 +344,20 @@ def test_write_image_refuses(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match="cannot be written"):
         write_image(tmp_path / "no" / "x.png", photo())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_to_itself_hides_nothing(tmp_path: Path) -> None:
+    Image.fromarray(photo()).save(tmp_path / "a.png")
+    for name in ("loop", "loop.png"):
+        (tmp_path / name).symlink_to(name)
+    listing = list_images(tmp_path)
+    assert listing.images == [tmp_path / "a.png"]
+    assert [path.name for path, _ in listing.skipped] == ["loop.png"]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.skipif(not os.access("/proc/kmsg", os.R_OK), reason="the kernel's log, which root reads")
+def test_a_file_whose_end_never_comes_is_refused() -> None:
+    """It says that it is a regular file of size 0, and a reader waits for the next line for ever."""
+    with pytest.raises(ImageError):
+        read_image("/proc/kmsg")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,14 +15,21 @@ from ..strict_yaml import parse_yaml
 
 
 def _read_path(_: type, tokens: Sequence[Token]) -> Path:
-    """Return the path of an option. An empty one, such as an unset variable of a shell, would be the current folder."""
-    if not tokens[0].value:
-        raise InputError("--out", "is empty", "name a file or a folder, or . for the current folder")
-    return Path(tokens[0].value)
+    """Return a path. An empty one, such as an unset variable of a shell, would be the current folder."""
+    name, path = tokens[0].keyword or "path", tokens[0].value
+    if not path:
+        raise InputError(name, "is empty", "name a file or a folder, or . for the current folder")
+    if re.match(r"~|.*\$\{?[A-Za-z_]", path) and not os.path.lexists(path):
+        what = f"expected a path, got {shown(path)}, in which the shell has replaced nothing"
+        fix = "write `--out ~/x` with a blank, variables without single quotes, or the whole path"
+        raise InputError(name, what, fix)
+    return Path(path)
 
 
 OutPath = Annotated[Path, Parameter(converter=_read_path)]
 """The value of `--out`."""
+InPath = Annotated[Path, Parameter(converter=_read_path)]
+"""A file or folder to read."""
 Switch = Annotated[bool, Parameter(negative="", show_default=False)]
 """An option without a value, such as `--overwrite`."""
 

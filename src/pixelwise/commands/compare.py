@@ -18,17 +18,17 @@ from ..inference.crf_settings import find_crf
 from ..inference.segmenter import Segmenter, load
 from ..visualization.compare import draw_comparison
 from ._crf import with_crf
-from ._options import OutPath, Switch
+from ._options import InPath, OutPath, Switch
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 def compare(
-    image: Path,
+    image: InPath,
     /,
     *,
     model: Annotated[list[str] | None, Parameter(negative="")] = None,
-    truth: Path | None = None,
+    truth: InPath | None = None,
     crf: str | None = None,
     out: OutPath,
     overwrite: Switch = False,

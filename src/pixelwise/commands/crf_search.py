@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
 from ..data import open_dataset
 from ..errors import CheckpointError, InputError, Interrupted, printable
@@ -17,7 +16,7 @@ from ..inference.crf_settings import write_crf
 from ..inference.segmenter import load
 from ._console import print_mask_warnings, progress_bar
 from ._crf import compile_with_notice
-from ._options import Switch
+from ._options import InPath, Switch
 
 CACHE = "crf-search.jsonl"
 """The file of a search's counts in the model's folder, until the search ends."""
@@ -25,8 +24,8 @@ CACHE = "crf-search.jsonl"
 
 def crf_search(
     *,
-    model: Path,
-    data: Path,
+    model: InPath,
+    data: InPath,
     split: str = "val",
     images: int = 100,
     format: str | None = None,

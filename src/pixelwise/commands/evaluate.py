@@ -27,7 +27,7 @@ from ..evaluation.folds import Folds, compare_folds
 from ..evaluation.result import Evaluation, write_scores
 from ..files import check_outputs, new_folder
 from ._console import print_mask_warnings, progress_bar
-from ._options import OutPath, Scales, Switch, parse_options
+from ._options import InPath, OutPath, Scales, Switch, parse_options
 from ._scores import print_evaluation, print_folds
 
 if TYPE_CHECKING:
@@ -61,13 +61,13 @@ class _Model:
 
 def evaluate(
     *,
-    data: Path | None = None,
+    data: InPath | None = None,
     split: str = "test",
     only: str | None = None,
-    groups: Path | None = None,
+    groups: InPath | None = None,
     model: str | None = None,
     options: str | None = None,
-    predictions: Path | None = None,
+    predictions: InPath | None = None,
     folds: Annotated[list[Path] | None, Parameter(negative="", consume_multiple=True)] = None,
     flip: Switch = False,
     scales: Scales = (1.0,),

@@ -34,7 +34,7 @@ from ..visualization.explain import (
     draw_skips,
 )
 from ..weights.importing import load_classifier
-from ._options import OutPath, Switch
+from ._options import InPath, OutPath, Switch
 
 IMAGENET_CLASSES = 1000
 ALWAYS_WRITTEN = ("skips.png", "activations.png", "receptive_field.png")
@@ -42,7 +42,7 @@ ALWAYS_WRITTEN = ("skips.png", "activations.png", "receptive_field.png")
 
 
 def explain(
-    image: Path,
+    image: InPath,
     /,
     *,
     out: OutPath,
@@ -52,7 +52,7 @@ def explain(
     pixel: Annotated[tuple[int, int] | None, Parameter(negative="")] = None,
     layer: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)] = None,
     classifier: str | None = None,
-    weights: Path | None = None,
+    weights: InPath | None = None,
 ) -> int:
     """Explain a model: heat maps, skip contributions, activations, receptive field.
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from ..errors import InputError
 from ..inference.jobs import jobs_to_do, plan
 from ..inference.predict_files import OutputOptions
 from ._labeling import print_skipped, run_jobs
-from ._options import OutPath, Scales, Switch, parse_options
+from ._options import InPath, OutPath, Scales, Switch, parse_options
 
 
 def predict(
-    *inputs: Path,
+    *inputs: InPath,
     out: OutPath,
     model: str | None = None,
     options: str | None = None,

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from PIL import Image, ImageFile, UnidentifiedImageError, _imaging
 
 from ..errors import ImageError
+from ..files import open_without_waiting
 from .headers import (
     BITS_PER_SAMPLE,
     COMPRESSION,
@@ -193,11 +194,11 @@ def _read_bytes(path: str | Path) -> bytes:
     if kind != "file":
         raise ImageError(path, kind, "check the path")
     try:
-        with open(path, "rb") as file:
+        with open_without_waiting(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_BYTES:
                 raise ImageError(path, f"has {size} bytes, at most {MAX_BYTES} are allowed", "cut it into tiles")
-            data = file.read()
+            data = file.read() or b""
     except OSError as error:
         raise ImageError(path, f"cannot be opened: {error.strerror or error}", "check its permissions") from error
     if not data:

@@ -82,7 +82,12 @@ def walk_files(path: str | Path) -> tuple[list[Path], list[Path]]:
             with os.scandir(folder) as entries:
                 listed = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
             for entry in listed:
-                if not entry.is_dir():
+                try:
+                    is_folder = entry.is_dir()
+                except OSError:
+                    # A link to itself.
+                    is_folder = False
+                if not is_folder:
                     found.append(folder / entry.name)
                 elif entry.is_symlink():
                     links.append(folder / entry.name)
