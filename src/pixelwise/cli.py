@@ -287,10 +287,12 @@ def _usage(error: CycloptsError, tokens: Sequence[str]) -> str:
         what = f"{name}: expected a value" if name in tokens else f"{name} is missing"
         return f"{command}: {what}; fix: add {added}, see `{command} --help`"
     if isinstance(error, UnusedCliTokensError):
-        what = f"unexpected argument {' '.join(error.unused_tokens or ())}"
+        what = f"unexpected argument {cut(' '.join(error.unused_tokens or ()))}"
     else:
         what = re.sub(r'^Command "[^"]*" parameter ', "", _one_line(error)).rstrip(".")
         what = what if what[:2].isupper() else what[:1].lower() + what[1:]
+        # It echoes what was typed.
+        what = re.sub(r"\S{101,}", lambda found: cut(found[0]), what)
     return f"{command}: {what}; fix: see `{command} --help`"
 
 

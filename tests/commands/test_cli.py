@@ -177,6 +177,8 @@ def test_summaries_of_the_table_open_the_docstrings() -> None:
         (["train", "compact_camvid", "--data.path", "gone", "--dry-run"], ["gone"]),
         (["train", DATA / "camvid"], ["--out: is not set"]),
         (["train", DATA / "camvid", "extra"], ["extra"]),
+        (["recipes", "9" * 5000], ["unexpected argument 999", "9...; fix: see `pixelwise recipes --help`"]),
+        (["predict", "a.jpg", "--out", "x", "--jobs" + "s" * 5000, "1"], ["sss...", "fix: "]),
         (
             ["train", DATA / "camvid", "--train.stps", "3"],
             ["--train.stps: unknown setting; fix: did you mean --train.steps"],
