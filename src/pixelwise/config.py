@@ -57,7 +57,9 @@ class DataConfig:
     split_by: Literal["group", "image"] = setting(
         "group", "A missing validation split is made of whole groups, where groups show, or of single images."
     )
-    batch_size: int = setting(8, "Images per batch and device; a step takes `grad_accum_steps` batches.", ge=1)
+    batch_size: int = setting(
+        8, "Images per batch and device; a step takes `grad_accum_steps` batches.", ge=1, lt=2**31
+    )
     sampling: Literal["shuffle", "replacement"] = setting(
         "shuffle",
         "`shuffle` shows each image once per epoch; "
@@ -206,7 +208,7 @@ class OptimizerConfig:
         1.0, "Learning rate factor of the backbone; 0.1 to 0.3 for one that starts from published weights.", ge=0
     )
     schedule: Literal["constant", "poly", "cosine", "step"] = setting("poly", "Learning rate schedule.")
-    step_every: int = setting(2000, "`step`: steps between two drops of the learning rate.", ge=1)
+    step_every: int = setting(2000, "`step`: steps between two drops of the learning rate.", ge=1, lt=2**31)
     step_factor: float = setting(0.1, "`step`: factor of each drop.", gt=0, le=1)
     power: float = setting(0.9, "`poly`: exponent.", ge=0)
     warmup_steps: int = setting(0, "Steps over which the learning rate rises from 0.", ge=0)
@@ -216,18 +218,20 @@ class OptimizerConfig:
         "Needed to train a VGG without batch norm from scratch.",
         ge=0,
     )
-    grad_accum_steps: int = setting(1, "Batches per optimizer step, with the gradient of one large batch.", ge=1)
+    grad_accum_steps: int = setting(
+        1, "Batches per optimizer step, with the gradient of one large batch.", ge=1, lt=2**31
+    )
 
 
 @dataclass
 class TrainConfig:
     """The run."""
 
-    steps: int = setting(10000, "Optimizer steps.", ge=1)
-    validate_every: int = setting(500, "Steps between validations (also after the last step).", ge=1)
+    steps: int = setting(10000, "Optimizer steps.", ge=1, lt=2**31)
+    validate_every: int = setting(500, "Steps between validations (also after the last step).", ge=1, lt=2**31)
     early_stop: int = setting(0, "Stop after this many validations without a better mean IoU; 0 never stops.", ge=0)
-    save_every: int = setting(250, "Save `checkpoints/last` every this many steps.", ge=1)
-    log_every: int = setting(20, "Steps between lines of metrics.csv.", ge=1)
+    save_every: int = setting(250, "Save `checkpoints/last` every this many steps.", ge=1, lt=2**31)
+    log_every: int = setting(20, "Steps between lines of metrics.csv.", ge=1, lt=2**31)
     seed: int = setting(0, "Seed; all randomness is a function of the seed and the step.", ge=0, lt=2**31)
     precision: Literal["auto", "float32", "bfloat16"] = setting(
         "auto", "`auto` is bfloat16 where the hardware supports it."
@@ -243,8 +247,8 @@ class TrainConfig:
     device: Literal["auto", "cpu", "cuda"] = setting(
         "auto", "`auto` is a GPU if there is one; how many is `train.devices`."
     )
-    devices: int = setting(1, "Devices of this node.", ge=1)
-    nodes: int = setting(1, "Nodes; start one process group on each with torchrun.", ge=1)
+    devices: int = setting(1, "Devices of this node.", ge=1, lt=2**31)
+    nodes: int = setting(1, "Nodes; start one process group on each with torchrun.", ge=1, lt=2**31)
     loggers: list[str] = setting([], "Further loggers: tensorboard, wandb (offline unless WANDB_MODE=online).")
     on_read_error: Literal["stop", "skip"] = setting(
         "stop", "An unreadable image: `stop` with its name, or `skip` to the next image and count it."

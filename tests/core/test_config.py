@@ -70,6 +70,8 @@ BROKEN = [
     ("loss.dice", -1.0, ">= 0"),
     ("loss.lovasz", math.inf, "finite"),
     ("loss.lovasz_pixels", -1, ">= 0"),
+    ("optimizer.grad_accum_steps", 10**20, "< 2147483648"),
+    ("train.steps", 2**31, "< 2147483648"),
     ("optimizer.lr", 0, "> 0"),
     ("optimizer.momentum", 1.0, ">= 0 and < 1"),
     ("optimizer.weight_decay", -1.0, ">= 0"),

@@ -17,7 +17,7 @@ PACKAGES = ["pixelwise", *(m.name for m in pkgutil.walk_packages(pixelwise.__pat
 # Packages that offer their modules; the others offer functions and classes.
 ROOMS = [
     f"pixelwise.{name}"
-    for name in ["analysis", "commands", "evaluation", "inference", "nn", "train", "visualization", "weights"]
+    for name in ["analysis", "commands", "evaluation", "inference", "jit", "nn", "train", "visualization", "weights"]
 ]
 
 

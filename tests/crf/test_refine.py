@@ -244,3 +244,9 @@ def test_any_float_and_any_memory_layout() -> None:
         turned = probs.astype(dtype).transpose(1, 2, 0).copy().transpose(2, 0, 1)
         turned.flags.writeable = False
         np.testing.assert_allclose(refine(flipped, turned), expected, atol=tolerance)
+
+
+def test_a_long_value_is_cut_in_the_message() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Parameters(w1=4, theta_alpha="x" * 5000, theta_beta=9)  # type: ignore[arg-type]
+    assert len(str(caught.value)) < 250

@@ -394,3 +394,16 @@ def test_links_to_folders_are_followed_and_cycles_end(tmp_path: Path) -> None:
         _put(tmp_path / f"more/{kind}/z.png", pixels)
         (root / kind / "train/linked").symlink_to(tmp_path / "more" / kind)
     assert [item.key for item in open_dataset(root).split("train").items] == ["a", "b", "linked/z"]
+
+
+def test_a_listed_name_that_no_file_can_have_is_missing(tmp_path: Path) -> None:
+    """Longer than a file system allows, and in two lists."""
+    root = _folder(tmp_path)
+    for kind in ("images", "masks"):
+        for split in ("train", "val"):
+            for path in (root / kind / split).iterdir():
+                path.rename(root / kind / path.name)
+            (root / kind / split).rmdir()
+    for split, name in (("train", "a"), ("val", "c")):
+        (root / f"{split}.txt").write_text(f"{name}\n{'x' * 300}.png\n")
+    assert "2 of the files of 3 pairs are missing" in _line(root)

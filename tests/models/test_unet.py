@@ -190,8 +190,10 @@ def one_of_each_paper() -> list[Any]:
 @pytest.mark.parametrize("backbone", one_of_each_paper())
 def test_the_padded_net_takes_every_backbone(backbone: str) -> None:
     torch.manual_seed(0)
-    width = BACKBONES[backbone].tiny["width_mult"]
-    model = create_model("unet_padded", 3, 3, backbone=backbone, width_mult=width, batch_norm=True).train()
+    tiny = dict(BACKBONES[backbone].tiny)
+    width = tiny.pop("width_mult", None)
+    options = {"backbone": backbone, "backbone_options": tiny, "width_mult": width, "batch_norm": True}
+    model = create_model("unet_padded", 3, 3, **options).train()
     assert isinstance(model, UNetPadded)
     logits = model(images(33, 70, channels=3)).logits
     assert logits.shape == (1, 3, 33, 70)

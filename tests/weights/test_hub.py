@@ -89,7 +89,7 @@ def test_a_hub_id_is_downloaded_and_loaded(
     )
     assert same_predictions(segmenter, pixelwise.load("someone/street", device="cpu"))
     assert asked["name"] == "someone/street"
-    assert sorted(asked["allow_patterns"]) == FILES
+    assert sorted(asked["allow_patterns"]) == sorted([*FILES, "temperature.json"])
     damaged = tmp_path / "source" / WEIGHTS
     damaged.write_bytes(damaged.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match="is incomplete or damaged"):

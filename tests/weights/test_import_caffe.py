@@ -209,6 +209,8 @@ def test_other_models_and_unknown_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="fcn8s_vgg16"):
         import_tiny(path, "fcn8s_vgg15")
     with pytest.raises(ConfigError, match="no published weights fit"):
+        import_tiny(path, "frrn_a")
+    with pytest.raises(CheckpointError, match="expected an image classifier for compact, got a whole net"):
         import_tiny(path, "compact")
     with pytest.raises(ConfigError, match="widht"):
         import_tiny(path, "fcn8s_vgg16", options={"widht": 1})

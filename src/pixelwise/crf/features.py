@@ -41,7 +41,7 @@ def check_normalization(name: str) -> None:
 def check_number(name: str, value: Any, *, above_zero: bool = False) -> None:
     """Raise ConfigError for anything but a finite number >= 0, or > 0."""
     if not isinstance(value, Real) or not math.isfinite(value) or value < 0 or (above_zero and value == 0):
-        got = f"{value:g}" if isinstance(value, Real) else repr(value)
+        got = f"{value:g}" if isinstance(value, Real) else shown(value)
         what = f"must be {'>' if above_zero else '>='} 0, got {got}"
         raise ConfigError(f"crf {name}", what, "see pixelwise.crf.PRESETS")
 

@@ -376,6 +376,6 @@ def must_be_disjoint(name: str, other: str) -> bool:
 
 def _is_same_file(one: Path, other: Path) -> bool:
     """Return whether two paths name one file, or files with equal bytes; False if one is missing."""
-    if not (one.is_file() and other.is_file()):
+    if file_kind(one) != "file" or file_kind(other) != "file":
         return False
     return one.samefile(other) or filecmp.cmp(one, other, shallow=False)

@@ -10,6 +10,7 @@ __all__ = [
     "convolutionalize",
     "deform_conv",
     "depthwise_conv",
+    "depthwise_loops",
     "geometry",
     "init",
     "output_stride",
