@@ -25,6 +25,7 @@ from pixelwise.crf import (
     refine,
     refine_each,
 )
+from pixelwise.errors import ConfigError
 
 # Both kernels reach over several pixels and colors of `scene`.
 SMALL = Parameters(w1=4, theta_alpha=12, theta_beta=20, w2=3, theta_gamma=2, iterations=3)
