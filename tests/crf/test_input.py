@@ -127,3 +127,9 @@ def test_images_tensors_and_lists_are_arrays_too() -> None:
     expected = refine(IMAGE, PROBS, kernels=[Kernel(appearance_features(IMAGE, 3, 9))])
     features = appearance_features(IMAGE.tolist(), 3, 9).tolist()
     np.testing.assert_allclose(refine(IMAGE, PROBS, kernels=[Kernel(features)]), expected, atol=1e-5)
+
+
+def test_a_long_value_is_cut_in_the_error() -> None:
+    with pytest.raises(ConfigError, match=r"crf iterations: must be >= 0, got 'x+\.\.\.; fix: see") as caught:
+        Parameters(iterations="x" * 5000)  # type: ignore[arg-type]
+    assert len(str(caught.value)) < 200

@@ -259,6 +259,18 @@ def test_a_gray_bmp_with_an_index_beyond_its_palette_is_refused(tmp_path: Path) 
         read_image(_saved(tmp_path, bytes(data), "x.bmp"))
 
 
+@pytest.mark.parametrize("tag", [274, 277, 284])
+def test_tiff_with_numbers_stored_as_bytes_is_refused(tmp_path: Path, tag: int) -> None:
+    """Allowed by TIFF 6.0, and passed over by Pillow: an orientation would not turn the image."""
+    data = bytearray(tiff([_PAIR], (1, 2), {274: [3], 277: [1], 284: [1]}))
+    assert read_mask(_saved(tmp_path, bytes(data))).tolist() == [[2, 1]]
+    # The entry's type, LONG, becomes BYTE.
+    place = data.index(struct.pack("<HHI", tag, 4, 1))
+    data[place + 2] = 1
+    with pytest.raises(ImageError, match=f"stores the tag {tag} as bytes instead of numbers; fix: export"):
+        read_mask(_saved(tmp_path, bytes(data)))
+
+
 def test_rounded_masks_are_refused(tmp_path: Path) -> None:
     """Colors multiplied by alpha are divided again and rounded."""
     data = tiff([bytes([10, 20, 30, 99])], (1, 1), {258: [8] * 4, 262: [2], 277: [4], 338: [1]})

@@ -25,6 +25,11 @@ _WIDTH, _HEIGHT, BITS_PER_SAMPLE, COMPRESSION, PHOTOMETRIC, ORIENTATION = 256, 2
 _STRIP_OFFSETS, SAMPLES_PER_PIXEL, _ROWS_PER_STRIP, _STRIP_BYTE_COUNTS, _PLANAR = 273, 277, 278, 279, 284
 _COLOR_MAP, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_BYTE_COUNTS = 320, 322, 323, 324, 325
 _FILL_ORDER, _INK_SET, EXTRA_SAMPLES, SAMPLE_FORMAT, _YCBCR_SUBSAMPLING = 266, 332, 338, 339, 530
+_NUMBERS = (
+    256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 320, 322, 323, 324, 325, 332, 338, 339, 530
+)  # fmt: skip
+# In place of a tag: the number of one that is stored as bytes, which Pillow does not take for a number.
+_IN_BYTES = -1
 # Values of PhotometricInterpretation, and the color channels of those that have more than one.
 WHITE_IS_ZERO, _RGB, _PALETTE, _CMYK, YCBCR, _LAB = 0, 2, 3, 5, 6, 8
 _NUM_COLORS = {_RGB: 3, _CMYK: 4, YCBCR: 3, _LAB: 3}
@@ -129,6 +134,8 @@ def tiff_tags(data: bytes) -> dict[int, tuple[int, ...]]:
             directory.load(file)
             for tag in directory:
                 value = directory[tag]
+                if isinstance(value, bytes) and tag in _NUMBERS:
+                    found[_IN_BYTES] = (tag,)
                 values = value if isinstance(value, tuple) else (value,)
                 if all(isinstance(number, int) for number in values):
                     found[tag] = values
@@ -146,6 +153,8 @@ def tiff_fault(tags: dict[int, tuple[int, ...]], *, big_endian: bool) -> str:
     photometric, compression = first(tags, PHOTOMETRIC, -1), first(tags, COMPRESSION, _UNCOMPRESSED)
     samples, planar = first(tags, SAMPLES_PER_PIXEL, 1), first(tags, _PLANAR, 1)
     bits, extra = first(tags, BITS_PER_SAMPLE, 1), first(tags, EXTRA_SAMPLES, 2)
+    if _IN_BYTES in tags:
+        return f"stores the tag {tags[_IN_BYTES][0]} as bytes instead of numbers"
     num_extra = samples - _NUM_COLORS.get(photometric, 1)
     if photometric < 0 and compression != _OLD_JPEG_IN_TIFF:
         return "does not say what its numbers mean: the tag PhotometricInterpretation is missing"
