@@ -203,7 +203,7 @@ class Taxonomy:
         return tuple(k for k, name in enumerate(self.names) if is_background(name))
 
     def for_figures(self) -> Taxonomy:
-        """Return the classes in colors that are seen on a photo and told apart, also by the color-blind."""
+        """Return the classes in colors that can be seen on a photo and distinguished, also by the color-blind."""
         return replace(self, colors=figure_colors(self.names, self.colors))
 
     def to_dict(self) -> dict[str, Any]:

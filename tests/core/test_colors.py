@@ -1,4 +1,4 @@
-"""Colors of figures: told apart by everybody, seen on a photo, and clear where there is only background."""
+"""Colors of figures: distinguished by everybody, seen on a photo, and clear where there is only background."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def least_distance(colors: NDArray[np.float64], vision: str) -> float:
 
 @pytest.mark.parametrize("vision", VISIONS)
 @pytest.mark.parametrize(("count", "distance"), [(4, 50), (8, 30), (12, 25), (20, 16), (28, 13)])
-def test_colors_of_figures_are_told_apart(count: int, distance: float, vision: str) -> None:
+def test_colors_of_figures_are_distinct(count: int, distance: float, vision: str) -> None:
     # A difference of 2.3 is just noticed (Mahy et al. 1994).
     assert least_distance(np.array(FIGURE_COLORS[:count], float), vision) > distance
 

@@ -48,7 +48,7 @@ def test_durations_in_words(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text
 
 
-def test_the_date_is_told_if_it_is_another_day() -> None:
+def test_the_date_is_printed_if_it_is_another_day() -> None:
     now = time.time()
     assert clock_text(now) == time.strftime("%H:%M", time.localtime(now))
     assert clock_text(now + 864000).endswith(time.strftime(" on %Y-%m-%d", time.localtime(now + 864000)))
@@ -97,7 +97,7 @@ def test_what_is_left_counts_steps_validations_and_saves(
     assert "come on top" not in clock.pace.forecast(3)
 
 
-def test_a_long_first_step_is_told_at_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_long_first_step_is_printed_at_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock(monkeypatch)
     clock.step(120)
     assert capsys.readouterr().out.startswith("about 120 s per step, 99 steps left, done at about ")

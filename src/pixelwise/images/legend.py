@@ -26,15 +26,15 @@ NOT_SCORED = "not scored"
 Color = tuple[int, int, int]
 
 
-def with_legend(picture: NDArray[np.uint8], mask: NDArray[Any], taxonomy: Taxonomy) -> NDArray[np.uint8]:
+def with_legend(image: NDArray[np.uint8], mask: NDArray[Any], taxonomy: Taxonomy) -> NDArray[np.uint8]:
     """Return an RGB image (H, W, 3) with the names and colors of the classes in its mask (H, W) below it, on white.
 
     An image narrower than the legend gets white to its right.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     foot = np.asarray(legend(legend_entries([mask], taxonomy), max(width, MIN_WIDTH)))
     sheet = np.full((height + GAP + len(foot), foot.shape[1], 3), 255, np.uint8)
-    sheet[:height, :width] = picture
+    sheet[:height, :width] = image
     sheet[height + GAP :] = foot
     return sheet
 

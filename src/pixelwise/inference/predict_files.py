@@ -32,8 +32,8 @@ def write_labels(path: Path, prediction: Prediction) -> None:
 
 def write_overlay(path: Path, prediction: Prediction, opacity: float) -> None:
     """Write the colors of the classes laid over the image, and their names below it."""
-    picture = np.asarray(prediction.overlay(opacity))
-    write_image(path, with_legend(picture, prediction.mask, prediction.taxonomy.for_figures()))
+    image = np.asarray(prediction.overlay(opacity))
+    write_image(path, with_legend(image, prediction.mask, prediction.taxonomy.for_figures()))
 
 
 def write_colors(path: Path, prediction: Prediction) -> None:
