@@ -32,7 +32,7 @@ BACKGROUND_NAMES = frozenset(
 
 # A color is seen on a photo if one of its channels reaches this number.
 _MIN_CHANNEL = 160
-# Two can be distinguished from this distance on, in luma and in blue against yellow: what is left without red and green.
+# Two are distinct from this distance on, in luma and in blue against yellow: what is left without red and green.
 _MIN_DISTANCE = 40
 
 
@@ -57,7 +57,7 @@ def is_background(name: str) -> bool:
 
 
 def figure_colors(names: Sequence[str], colors: Sequence[RGB]) -> tuple[RGB, ...]:
-    """Return the colors of the classes in figures: their own if these can be seen and distinguished, or `FIGURE_COLORS`.
+    """Return the colors of the classes in figures: their own if these are seen and distinct, or `FIGURE_COLORS`.
 
     Published palettes are made for files: VOC's has classes in dark red and dark blue, Cityscapes' six kinds of blue.
     The background keeps its color. More classes than there are colors keep theirs.

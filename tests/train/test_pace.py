@@ -97,7 +97,9 @@ def test_what_is_left_counts_steps_validations_and_saves(
     assert "come on top" not in clock.pace.forecast(3)
 
 
-def test_a_long_first_step_is_printed_at_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_long_first_step_is_printed_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     clock = Clock(monkeypatch)
     clock.step(120)
     assert capsys.readouterr().out.startswith("about 120 s per step, 99 steps left, done at about ")
