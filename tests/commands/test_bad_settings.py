@@ -17,7 +17,7 @@ RUNS = {
     "hello": "expected a mapping, got str",
     "train: 3": "train: expected a mapping of options, got 3",
     "train:\n": "train: expected a mapping of options, got None",
-    "train: {steps: 0}": "train.steps: must be >= 1, got 0",
+    "train: {steps: 0}": "train.steps: must be >= 1 and < 2147483648, got 0",
     "train: {steps: 1.5}": "train.steps: expected an integer, got 1.5",
     "train: {steps: null}": "train.steps: expected an integer, got None",
     "train: {steps: 010}": "train.steps: expected an integer, got '010'",

@@ -18,6 +18,7 @@ from pixelwise.commands.evaluate import evaluate as command
 from pixelwise.core import Prediction, Taxonomy
 from pixelwise.data.dataset import Item, MaskEncoding, Split
 from pixelwise.errors import ConfigError, DatasetError, InputError, MaskError
+from pixelwise.evaluation.bootstrap import Spread
 from pixelwise.evaluation.evaluator import evaluate_folder, evaluate_model
 from pixelwise.evaluation.result import Evaluation, read_scores, write_scores
 from pixelwise.images import read_mask, write_image, write_mask
@@ -195,6 +196,15 @@ def test_numbers_of_another_type_or_range_are_named(
     path.write_text(json.dumps(data))
     with pytest.raises(ConfigError, match=r"scores\.json: is not a scores file: .*expected .*fix: write it again"):
         read_scores(path)
+
+
+@pytest.mark.parametrize("interval", ["0", "", [], [0.1], [0.1, 0.2, 0.3], 0.5, {"low": 0.1}])
+def test_an_interval_of_another_form_is_named(interval: object) -> None:
+    groups = [{"name": "a", "num_images": 1, "mean_iou": 0.5, "mean_image_iou": 0.5}]
+    data = {"unit": "group", "rule": "r", "num_units": 1, "groups": groups, "trained": [], "mean_image_iou": None}
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        Spread.from_dict({**data, "mean_iou": interval})
+    assert Spread.from_dict({**data, "mean_iou": [0.1, 0.2]}).mean_iou == (0.1, 0.2)
 
 
 def test_missing_and_extra_predictions_are_listed(split: Split, predictions: Path) -> None:

@@ -89,10 +89,10 @@ class Spread:
     def from_dict(cls, data: Mapping[str, Any]) -> Spread:
         """Read the form of `dataclasses.asdict`. Raises TypeError, ValueError or KeyError for anything else."""
         groups = tuple(GroupScore(**row) for row in data["groups"])
-        low_high = {
-            name: None if data[name] is None else (float(data[name][0]), float(data[name][1]))
-            for name in ("mean_iou", "mean_image_iou")
-        }
+        low_high: dict[str, tuple[float, float] | None] = {}
+        for name in ("mean_iou", "mean_image_iou"):
+            low, high = (None, None) if data[name] is None else map(float, data[name])
+            low_high[name] = None if low is None or high is None else (low, high)
         trained = tuple(map(str, data["trained"]))
         return cls(str(data["unit"]), str(data["rule"]), int(data["num_units"]), groups, trained, **low_high)
 

@@ -202,7 +202,7 @@ class Evaluation:
                 "trimap": trimap_from_dicts(data.get("trimap", ())),
                 "calibration": None if calibration is None else Calibration.from_dict(calibration),
             }
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except (LookupError, AttributeError, TypeError, ValueError, OverflowError) as error:
             what = f"is not a scores file: {type(error).__name__} {cut(error)}"
             raise ConfigError(source, what, _FIX_SCORES) from None
         return cls(Scores.from_dict(scores, source), images, protocol, **more)
