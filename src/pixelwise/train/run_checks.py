@@ -54,5 +54,5 @@ def loss_warning(trend: LossTrend, module: TrainingModule, batch: Batch) -> str:
     lr = config.optimizer.lr
     return (
         f"the training loss has not fallen: {steps} (equal probabilities: {equal:.4g}); "
-        f"try another --optimizer.lr, such as {lr / 10:.3g} or {lr * 10:.3g}"
+        f"try another --optimizer.lr, such as {lr / 10:.3g} or {lr * 10:.3g}, or the one that --lr-range suggests"
     )
