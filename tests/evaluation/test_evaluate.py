@@ -183,6 +183,9 @@ def test_damaged_scores_files_are_named(text: str, tmp_path: Path) -> None:
         ("images", "key", 5),
         ("protocol", "boundary_ratio", "x"),
         ("protocol", "num_images", 2.5),
+        ("protocol", "ignored_pixels", -1),
+        ("trimap", "mean_iou", float("inf")),
+        ("spread", "mean_iou", [0.5, 7]),
     ],
 )
 def test_numbers_of_another_type_or_range_are_named(
@@ -191,7 +194,12 @@ def test_numbers_of_another_type_or_range_are_named(
     path = tmp_path / "scores.json"
     write_scores(path, evaluate_model(label, split, dataset="toy"))
     data = json.loads(path.read_text("utf-8"))
-    row = data["images"][0] if part == "images" else data["protocol"]
+    data["spread"] = data["spread"] or {"unit": "image", "rule": "", "num_units": 5, "groups": [], "trained": []}
+    data["spread"] |= {"mean_iou": None, "mean_image_iou": None}
+    data["trimap"] = [{"width": 1, "num_pixels": 5, "mean_iou": 0.5}]
+    path.write_text(json.dumps(data))
+    assert read_scores(path).trimap[0].mean_iou == 0.5
+    row = data[part] if part in ("protocol", "spread") else data[part][0]
     row[field] = value
     path.write_text(json.dumps(data))
     with pytest.raises(ConfigError, match=r"scores\.json: is not a scores file: .*expected .*fix: write it again"):

@@ -119,7 +119,7 @@ def fill(rng: Random, folder: Path, count: int) -> None:
         home = folder
         if rng.random() < 0.2:
             home = folder / rng.choice(NAMES)
-            if home.exists() and not home.is_dir():
+            if os.path.lexists(home) and not home.is_dir():
                 continue
             home.mkdir(exist_ok=True)
         path = home / (rng.choice(NAMES) + rng.choice(ENDINGS))

@@ -264,7 +264,7 @@ def follow(order: Order, summary: Summary, saved: Path) -> int:
     if not case:
         raise RuntimeError(f"the child ended with {process.returncode} outside of a case: {printed[-2000:]}")
     stacks = (Path(order.work) / "stacks").read_text()
-    ending = f"hung:\n{stacks}" if stacks else f"ended the process ({process.returncode}): {printed}"
+    ending = f"hung:\n{stacks}" if stacks else f"ended the process ({process.returncode}): {printed[-2000:]}"
     save_fault(case, ending, order, summary, saved)
     return int(case["number"]) + 1
 

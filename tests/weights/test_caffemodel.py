@@ -149,6 +149,11 @@ def test_values_in_several_pieces_are_joined(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_caffemodel(path)[0].blobs[0], BIAS)
 
 
+def test_doubles_beyond_float32_become_infinite_without_a_warning(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.caffemodel", [("a", "Convolution", [np.array([1e300, 2.0])])])
+    assert read_caffemodel(path)[0].blobs[0].tolist() == [float("inf"), 2]
+
+
 def test_values_stay_in_the_file(tmp_path: Path) -> None:
     blobs = read_caffemodel(write(tmp_path / "x.caffemodel", LAYERS))[0].blobs
     assert not any(b.flags.owndata or b.flags.writeable for b in blobs)

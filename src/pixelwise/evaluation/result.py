@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ class Writable(Protocol):
 
 
 def check_types(record: Any) -> None:
-    """Raise TypeError if a field of text or numbers, in a record that was read from a file, has another type."""
+    """Raise TypeError or ValueError for a field of another type, or a number out of range, in a record from a file."""
     for name, hint in get_type_hints(type(record)).items():
         kinds = get_args(hint) or (hint,)
         # JSON writes a whole number without a point.
@@ -45,6 +46,10 @@ def check_types(record: Any) -> None:
         value = getattr(record, name)
         if set(kinds) <= {str, int, float, NoneType} and type(value) not in kinds:
             raise TypeError(f"{name}: expected {type_in_words(hint)}, got {shown(value)}")
+        if isinstance(value, int | float):
+            highest = 1.0 if name.endswith(("iou", "accuracy")) else sys.float_info.max
+            if not 0 <= value <= highest:
+                raise ValueError(f"{name}: expected a number of 0 to {highest:g}, got {shown(value)}")
 
 
 class ImageScore(NamedTuple):
@@ -66,9 +71,6 @@ class ImageScore(NamedTuple):
         """Read the form of `_asdict`. Raises TypeError or ValueError for other fields, types or shares."""
         score = cls(**row)
         check_types(score)
-        shares = (score.mean_iou, score.pixel_accuracy, score.worst_iou)
-        if score.num_pixels < 0 or not all(share is None or 0 <= share <= 1 for share in shares):
-            raise ValueError(f"expected scores of 0 to 1, got {shown(shares)} for {shown(score.key)}")
         return score
 
     @classmethod
@@ -194,18 +196,21 @@ class Evaluation:
         try:
             sizes = tuple((int(height), int(width)) for height, width in data["protocol"]["sizes"])
             protocol = ScoringProtocol(**{**data["protocol"], "sizes": sizes})
-            check_types(protocol)
             images = tuple(ImageScore.from_dict(row) for row in data["images"])
-            scores, spread, calibration = data["scores"], data.get("spread"), data.get("calibration")
-            more: dict[str, Any] = {
-                "spread": None if spread is None else Spread.from_dict(spread),
-                "trimap": trimap_from_dicts(data.get("trimap", ())),
-                "calibration": None if calibration is None else Calibration.from_dict(calibration),
-            }
+            spread = None if data.get("spread") is None else Spread.from_dict(data["spread"])
+            trimap = trimap_from_dicts(data.get("trimap", ()))
+            calibration = None if data.get("calibration") is None else Calibration.from_dict(data["calibration"])
+            parts = (protocol, *trimap, *(spread.groups if spread else ()))
+            for part in (*parts, *((calibration, *calibration.bins) if calibration else ())):
+                check_types(part)
+            for low, high in filter(None, spread.intervals if spread else ()):
+                if not 0 <= low <= high <= 1:
+                    raise ValueError(f"expected an interval in 0 to 1, got {low} to {high}")
+            scores = data["scores"]
         except (LookupError, AttributeError, TypeError, ValueError, OverflowError) as error:
             what = f"is not a scores file: {type(error).__name__} {cut(error)}"
             raise ConfigError(source, what, _FIX_SCORES) from None
-        return cls(Scores.from_dict(scores, source), images, protocol, **more)
+        return cls(Scores.from_dict(scores, source), images, protocol, spread, trimap, calibration)
 
 
 def write_scores(path: str | Path, evaluation: Writable) -> None:

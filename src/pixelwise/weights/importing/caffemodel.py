@@ -239,7 +239,9 @@ def _blob(message: _Message) -> NDArray[np.float32]:
         )
     # A row in one piece stays a view of the file.
     values = rows[0] if len(rows) == 1 else np.concatenate([np.zeros(0, np.float32), *rows])
-    return values.astype(np.float32, copy=False).reshape(shape)
+    # Doubles beyond float32 become infinite without a word, and are refused where the array is used.
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32, copy=False).reshape(shape)
 
 
 def _shape(message: _Message) -> tuple[int, ...]:
