@@ -119,9 +119,10 @@ def fill(rng: Random, folder: Path, count: int) -> None:
         home = folder
         if rng.random() < 0.2:
             home = folder / rng.choice(NAMES)
-            if os.path.lexists(home) and not home.is_dir():
-                continue
-            home.mkdir(exist_ok=True)
+            if not home.is_dir():
+                if os.path.lexists(home):
+                    continue
+                home.mkdir()
         path = home / (rng.choice(NAMES) + rng.choice(ENDINGS))
         if not os.path.lexists(path) and len(os.fsencode(path.name)) < 256:
             add_file(rng, path)
