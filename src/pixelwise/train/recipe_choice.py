@@ -152,7 +152,7 @@ def choose_recipe(facts: DataFacts, device: str, *, pretrained: str | None) -> l
     choices += [
         Choice("augment.crop", crop, f"{sizes}; sides of {_STRIDE}n + 1, on the grid of every map"),
         Choice("data.batch_size", batch, f"{batch * crop[0] * crop[1] / 1e6:.1f} megapixels per step"),
-        Choice("augment.scale", [0.6, 1.9], "objects at a third to three times of their relative size"),
+        Choice("augment.scale", [0.6, 1.9], "objects nearer and farther than in the images"),
         Choice("augment.flip", 0.5, "mirrored scenes are as likely"),
         Choice("augment.brightness", 0.3, "other light"),
         Choice("augment.contrast", 0.3, "other light"),
