@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
-import subprocess
 import sys
 import unicodedata
 from pathlib import Path
@@ -15,6 +13,7 @@ import pytest
 from PIL import Image
 
 from helpers.command_line import save_tiny
+from helpers.terminal import run_on_terminal
 from helpers.tiny_data import TINY_COMPACT
 from pixelwise.cli import main
 from pixelwise.core import Taxonomy
@@ -105,23 +104,12 @@ def test_no_command_prints_a_character_that_a_terminal_obeys(
     assert r"\x1b" in out + err or r"\e" in out + err, "the test shows nothing: no hostile name was printed"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals of Unix")
 def test_a_terminal_gets_no_sequence_from_a_name(folder: Path, tmp_path: Path) -> None:
     """On a terminal, rich writes sequences of its own: colors and cursor of the bar, but no title, bell or C1."""
-    master, slave = pty.openpty()
     argv = ["predict", str(folder / "bad"), "--out", str(tmp_path / "out"), "--model", str(folder / f"model{EVIL}")]
-    code = f"import sys; from pixelwise.cli import main; sys.exit(main({argv!r}))"
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=slave, stdout=slave, stderr=slave)
-    os.close(slave)
-    text = b""
-    try:
-        while piece := os.read(master, 65536):
-            text += piece
-    except OSError:
-        # Linux ends the reading of a closed terminal with an error.
-        pass
-    assert process.wait() == 1
-    os.close(master)
+    program = f"import sys; from pixelwise.cli import main; sys.exit(main({argv!r}))"
+    code, text = run_on_terminal([sys.executable, "-c", program])
+    assert code == 1
     assert b"1 labeled into" in text
     for sequence in (b"\x1b]0;", b"\x1b[31m", b"\x07", "\x9b".encode(), "\u202e".encode()):
         assert sequence not in text

@@ -170,8 +170,14 @@ def check_png(data: bytes) -> None:
     if interlace == 0:
         packed = b"".join(body for kind, body in png_chunks(data) if kind == b"IDAT")
         needed = height * (1 + -(-width * bits * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color] // 8))
-        found = len(zlib.decompressobj().decompress(packed, needed))
-        assert found == needed, f"{found} of {needed} bytes of pixels are in the file"
+        inflater, found = zlib.decompressobj(), 0
+        try:
+            for place in range(len(packed)):
+                found += len(inflater.decompress(packed[place : place + 1]))
+        except zlib.error:
+            # Decoders stop at the last pixel, before data that only tools with faults write after it.
+            pass
+        assert found >= needed, f"{found} of {needed} bytes of pixels are in the file"
 
 
 def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:

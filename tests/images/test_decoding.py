@@ -244,6 +244,22 @@ def test_png_with_fewer_rows_than_its_header_says_is_refused(
                 read(path)
 
 
+@pytest.mark.parametrize("place", [-1, -4])
+def test_png_whose_pixels_contradict_their_checksum_is_refused(tmp_path: Path, place: int) -> None:
+    """The stream's own checksum (Adler-32) is its last four bytes; the chunk around it is right."""
+    packed = bytearray(zlib.compress(b"\0" + b"\1" * 8))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 1, 8, 0, 0, 0, 0))
+    for flipped in (0, 1):
+        packed[place] ^= flipped
+        parts = [b"\x89PNG\r\n\x1a\n", header, chunk(b"IDAT", bytes(packed)), chunk(b"IEND", b"")]
+        path = _saved(tmp_path, b"".join(parts), "x.png")
+        if not flipped:
+            assert read_mask(path).tolist() == [[1] * 8]
+    for read in (read_image, read_mask):
+        with pytest.raises(ImageError, match=r"is damaged or cut: .*; fix: copy or download"):
+            read(path)
+
+
 def test_black_png_is_whole(tmp_path: Path) -> None:
     for size in ((1, 1), (2000, 1500)):
         path = _saved(tmp_path, encoded(np.zeros(size, np.uint8), "PNG"), "x.png")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 
+from helpers.terminal import run_on_terminal
 from helpers.tiny_data import tiny_config, write_dataset
 from pixelwise.config import TrainConfig
 from pixelwise.files import write_text
@@ -128,21 +128,9 @@ def test_a_pipe_shows_what_is_trained_then_how_long(words: list[str]) -> None:
     assert lines.index(next(line for line in lines if line.startswith("about "))) < lines.index(steps[2])
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals of Unix")
 def test_a_terminal_shows_the_same_figures(words: list[str]) -> None:
-    master, slave = pty.openpty()
-    environment = {**os.environ, "COLUMNS": "120", "TERM": "xterm"}
-    process = subprocess.Popen(words, stdin=slave, stdout=slave, stderr=slave, env=environment)
-    os.close(slave)
-    text = b""
-    try:
-        while piece := os.read(master, 65536):
-            text += piece
-    except OSError:
-        # Linux ends the reading of a closed terminal with an error.
-        pass
-    assert process.wait() == 0
-    os.close(master)
+    code, text = run_on_terminal(words, {**os.environ, "COLUMNS": "120", "TERM": "xterm"})
+    assert code == 0
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.decode())
     assert re.search(r"step: \d/6 " + FIGURES.pattern, plain), plain
     assert re.search(r"about [\d.]+ s per step, \d steps left, done at about", plain)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.tiny_data import tiny_config, write_dataset
 from pixelwise.cli import main
 from pixelwise.config import Config
 from pixelwise.data import open_dataset
 from pixelwise.data.counts import inspect_splits
 from pixelwise.errors import ConfigError
+from pixelwise.train.losses import SegmentationLoss
 from pixelwise.train.recipe_choice import (
     DataFacts,
     Measured,
@@ -22,6 +25,7 @@ from pixelwise.train.recipe_choice import (
     choose_length,
     choose_recipe,
     look_at,
+    measure_step,
     parse_duration,
 )
 
@@ -193,3 +197,34 @@ def test_thin_rings_on_tiny_images_are_learned_by_a_folder_alone(tmp_path: Path)
     assert again.train.steps == Config.from_yaml(tmp_path / "run/config.yaml").train.steps
     scores = (tmp_path / "run/scores.json").read_text()
     assert '"foreground"' in scores
+
+
+def test_a_step_of_accumulated_batches_is_timed_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three batches per step, each of one second on a clock that the loss moves: a step takes three."""
+    config = tiny_config(write_dataset(tmp_path / "d"), optimizer={"grad_accum_steps": 3})
+    split = open_dataset(config.data.path).split("train")
+    seconds = [0.0]
+    forward = SegmentationLoss.forward
+
+    def slow(*args: Any, **options: Any) -> Any:
+        seconds[0] += 1
+        return forward(*args, **options)
+
+    monkeypatch.setattr(SegmentationLoss, "forward", slow)
+    monkeypatch.setattr("pixelwise.train.recipe_choice.time.monotonic", lambda: seconds[0])
+    assert measure_step(config, split, inspect_splits(open_dataset(config.data.path), (split,))["train"]).step_s == 3
+
+
+@pytest.mark.parametrize("options", [[], ["--model", "compact"]])
+def test_masks_that_are_all_ignored_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    root = _dataset(tmp_path / "d", _rings(2), splits=("train", "val"))
+    for path in (root / "masks/train").iterdir():
+        Image.fromarray(np.full((48, 48), 255, np.uint8)).save(path)
+    (root / "classes.yaml").write_text("classes: [a, b, c]\nignore: [255]\n")
+    assert main(["train", str(root), "--out", str(tmp_path / "run"), *options]) == 2
+    assert (
+        "split train: every pixel of every mask is ignored, so that nothing can be learned" in capsys.readouterr().err
+    )
+    assert not (tmp_path / "run").exists()

@@ -85,7 +85,8 @@ def train(
     """
     resumed = out if resume else None
     config = read_settings(source, overrides, model=model, resumed=resumed)
-    chooses = Path(source).is_dir() and model is None and "model.name" not in _given(overrides) and not resume
+    given = _given(overrides)
+    chooses = Path(source).is_dir() and model is None and "model.name" not in given and not resume
     if not chooses and budget is None and print_config:
         print(config.to_yaml(), end="")
         return 0
@@ -102,7 +103,7 @@ def train(
         _check_out(out, config, resume=resume)
     chosen = None
     if chooses or budget is not None:
-        chosen = _choose(config, _given(overrides), budget, network=chooses, resume=resume)
+        chosen = _choose(config, given, budget, network=chooses, resume=resume)
         config = chosen.config
     if print_config:
         print(config.to_yaml(), end="")
@@ -267,17 +268,13 @@ def _dry_run(config: Config, chosen: ChosenRecipe | None) -> int:
     # What training imports is imported here as well, so that packages that do not fit together are found.
     import lightning  # noqa: F401
 
-    from ..data import open_dataset
     from ..data.counts import check_dataset
-    from ..data.groups import training_data
     from ..inference.device import find_device
-    from ..train.build import build_model, make_class_weights
+    from ..train.build import build_model, make_class_weights, open_training_splits
     from ..train.ranks import check_launch
 
     check_launch(config.train, find_device(config.train.device, "--train.device").type)
-    dataset, _ = training_data(open_dataset(config.data.path, config.data.format), config.data)
-    train_split = dataset.split(config.data.train_split, option="--data.train_split")
-    val_split = dataset.split(config.data.val_split, option="--data.val_split")
+    dataset, train_split, val_split, _ = open_training_splits(config.data)
     skip_bad = config.train.on_read_error == "skip"
     found = chosen.found if chosen else check_dataset(dataset, train_split, val_split, skip_bad=skip_bad)
     make_class_weights(config.loss, train_split, skip_bad=skip_bad, found=found)

@@ -159,6 +159,9 @@ def check_classes(split: Split, *, skip_bad: bool = False, found: Sequence[Inspe
         what = f"no mask contains class {shown(unseen[0])}, but {num_ignored} pixels are 255, which is ignored"
         fix = f"did you mean class {shown(unseen[0])}? set `value: 255` for it in classes.yaml"
         raise DatasetError(f"split {split.name}", what, fix)
+    if len(unseen) == taxonomy.num_classes:
+        what = "every pixel of every mask is ignored, so that nothing can be learned"
+        raise DatasetError(f"split {split.name}", what, "label some pixels, or name another --data.train_split")
     if len(unseen) == 1:
         warnings.append(f"split {split.name}: no mask contains class {shown(unseen[0])}; it cannot be learned")
     elif unseen:

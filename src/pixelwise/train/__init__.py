@@ -2,9 +2,9 @@
 
 Reading order: `run` (the whole run), `module` (one step), `after_step` (what follows it), `losses` with `pixel_losses`
 and `region_losses`, `schedule`, `state` (what is saved to resume), `run_folder`. Of the others, `build` makes the
-network and its batches, `recipe_choice` and `lr_range` choose settings, `validation` and `ema` serve the score;
-`callbacks`, `pace`, `run_checks` and `loss_trend` are what a user sees; `ranks`, `watch`, `stop_signals` and
-`precision` are the side of processes and hardware; `resume` and `finish` are the two ends of a run.
+network and its batches; `recipe_choice` and `lr_range` choose settings, with steps of `trial`; `validation` and `ema`
+serve the score; `callbacks`, `pace`, `run_checks` and `loss_trend` are what a user sees; `ranks`, `watch`,
+`stop_signals` and `precision` are the side of processes and hardware; `resume` and `finish` are the two ends of a run.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ __all__ = [
     "schedule",
     "state",
     "stop_signals",
+    "trial",
     "validation",
     "watch",
 ]

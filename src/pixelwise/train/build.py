@@ -1,4 +1,4 @@
-"""The network, the batches and the class weights that a configuration asks for."""
+"""The data, the network, the batches and the class weights that a configuration asks for."""
 
 from __future__ import annotations
 
@@ -6,25 +6,53 @@ import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..backbones import Backbone
-from ..config import AugmentConfig, Config, LossConfig, ModelConfig
+from ..config import AugmentConfig, Config, DataConfig, LossConfig, ModelConfig
 from ..core import LowResLogits, Output, Taxonomy
+from ..data import open_dataset
 from ..data.counts import count_pixels
-from ..data.dataset import Inspected, Split
+from ..data.dataset import Dataset, Inspected, Split
+from ..data.groups import training_data
 from ..data.instances import InstanceCrops
 from ..data.loader import AugmentedDataset, ResumableBatchSampler, TrainLoader
 from ..data.transforms import Augment, Transform
-from ..errors import CheckpointError, ConfigError, listed, printable, shown
+from ..errors import CheckpointError, ConfigError, DatasetError, listed, printable, shown
 from ..models import MODELS, create_model
 from ..models.base import SegmentationModel
 from ..registry import suggest
 from ..weights.checkpoint import find_checkpoint, load_checkpoint, shapes_of
 from ..weights.pretrained import PRETRAINED, PretrainedWeights, start_from_pretrained
 from .losses import class_weights_from_counts
+
+
+class TrainingSplits(NamedTuple):
+    """What a run reads: its dataset, the splits to train and to validate on, and the names of the groups held out."""
+
+    dataset: Dataset
+    train: Split
+    val: Split
+    hold_out: tuple[str, ...]
+
+
+def open_training_splits(settings: DataConfig) -> TrainingSplits:
+    """Open the dataset of a run with its splits, as `training_data` holds groups out.
+
+    Raises the errors of `open_dataset` and `training_data`, and DatasetError for an image without a mask.
+    """
+    dataset, hold_out = training_data(open_dataset(settings.path, settings.format), settings)
+    train = dataset.split(settings.train_split, option="--data.train_split")
+    val = dataset.split(settings.val_split, option="--data.val_split")
+    for split in (train, val):
+        if not split.has_masks:
+            without = next(item.image for item in split.items if item.mask is None)
+            what = f"has no mask, but split {split.name} is used for training or validation"
+            raise DatasetError(without, what, "add the mask, or name another split")
+    return TrainingSplits(dataset, train, val, hold_out)
 
 
 def build_model(settings: ModelConfig, taxonomy: Taxonomy, resumed: Path | None = None) -> SegmentationModel:

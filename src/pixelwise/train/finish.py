@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import Config
-from ..data import open_dataset
-from ..data.groups import find_groups, training_data
+from ..data.groups import find_groups
 from ..evaluation.evaluator import evaluate_model
 from ..evaluation.metrics import Scores
 from ..evaluation.result import write_scores
@@ -15,6 +14,7 @@ from ..inference.segmenter import load
 from ..visualization.examples import collect_examples, write_examples
 from ..visualization.report import write_report
 from ..weights.checkpoint import find_checkpoint
+from .build import open_training_splits
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,7 @@ def finish_run(config: Config, out: str | Path) -> FinishedRun:
     The best checkpoint is scored (the last one if no validation could be scored), in float32, on the run's device.
     """
     folder = find_checkpoint(out)
-    dataset, _ = training_data(open_dataset(config.data.path, config.data.format), config.data)
-    split = dataset.split(config.data.val_split)
+    dataset, _, split, _ = open_training_splits(config.data)
     if config.train.on_read_error == "skip":
         split = split.readable()
     segmenter = load(folder, device=config.train.device, precision="float32")

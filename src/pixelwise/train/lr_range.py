@@ -10,24 +10,15 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 
-import torch
-from lightning.fabric.utilities import move_data_to_device
-
 from ..config import Config
-from ..core import Batch
-from ..data import open_dataset
 from ..data.dataset import Inspected
-from ..data.groups import training_data
 from ..errors import InputError
 from ..files import make_folder, write_text
-from ..inference.device import find_device
-from .build import build_model, make_class_weights, make_loader
-from .module import TrainingModule
-from .precision import choose_precision
+from .build import open_training_splits
 from .schedule import set_lr
+from .trial import take_step, trial
 
 NUM_STEPS = 100
 LOWEST_RATE, HIGHEST_RATE = 1e-6, 10.0
@@ -58,25 +49,15 @@ def measure_rates(
     found   what `check_dataset` found of the training split, to read no mask again
     report  called after each step with its number, from 1, and a point that is smoothed over the steps before it
     """
-    device = find_device(config.train.device, "--train.device")
-    dataset, _ = training_data(open_dataset(config.data.path, config.data.format), config.data)
-    split = dataset.split(config.data.train_split, option="--data.train_split")
+    split = open_training_splits(config.data).train
     config = config.updated({"train": {"steps": NUM_STEPS, "compile": False}})
-    # As in a run, whose first step this repeats.
-    torch.manual_seed(config.train.seed)
-    skip_bad = config.train.on_read_error == "skip"
-    class_weights = make_class_weights(config.loss, split, skip_bad=skip_bad, found=found)
-    ignore_id = dataset.taxonomy.ignore_id
-    model = build_model(config.model, dataset.taxonomy)
-    module = TrainingModule(model, config, ignore_id, class_weights=class_weights, device=device.type).to(device)
-    loader = make_loader(config, split, inspected=found)
     points: list[RatePoint] = []
-    try:
-        batches = iter(loader)
-        while step := list(islice(batches, config.optimizer.grad_accum_steps)):
+    with trial(config, split, found) as (module, steps):
+        for batches in steps:
             rate = LOWEST_RATE * (HIGHEST_RATE / LOWEST_RATE) ** (len(points) / (NUM_STEPS - 1))
             module.step = len(points)
-            loss = _take_step(module, [move_data_to_device(batch, device) for batch in step], rate)
+            set_lr(module.optimizer, rate / config.optimizer.lr)
+            loss = take_step(module, batches)
             if not math.isfinite(loss):
                 break
             recent = [*(point.loss for point in points[1 - _WINDOW :]), loss]
@@ -85,35 +66,7 @@ def measure_rates(
                 report(len(points), points[-1])
             if points[-1].smoothed > _DIVERGED * min(point.smoothed for point in points):
                 break
-    finally:
-        loader.close()
     return smooth(points)
-
-
-def _take_step(module: TrainingModule, batches: Sequence[Batch], rate: float) -> float:
-    """Take one optimizer step over accumulated batches and return its loss; none if the loss is not finite."""
-    config, device_type = module.config, batches[0].images.device.type
-    precision = choose_precision(config.train.precision, device_type)
-    set_lr(module.optimizer, rate / config.optimizer.lr)
-    labels = batches[0].step_labels or ((batches[0].masks, batches[0].pixel_weights),)
-    seeds = [module.batch_seed(number) for number in range(len(batches))]
-    total, weights = 0.0, None
-    for batch, seed in zip(batches, seeds, strict=True):
-        torch.manual_seed(seed)
-        module.set_train_mode()
-        with torch.autocast(device_type, torch.bfloat16, enabled=precision == "bfloat16"):
-            output = module.forward_model(batch.images.contiguous(memory_format=module.memory_format))
-        weights = weights or module.loss.mean_label_weights(output, labels, seeds)
-        loss = module.loss(output, batch.masks, batch.pixel_weights, seed=seed, mean_weights=weights) / len(batches)
-        total += float(loss.detach())
-        if not math.isfinite(total):
-            return total
-        loss.backward()
-    if config.optimizer.clip_norm:
-        torch.nn.utils.clip_grad_norm_(module.model.parameters(), config.optimizer.clip_norm)
-    module.optimizer.step()
-    module.optimizer.zero_grad()
-    return total
 
 
 def smooth(points: Sequence[RatePoint]) -> list[RatePoint]:

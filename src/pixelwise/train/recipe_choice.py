@@ -6,7 +6,7 @@
     choose_length   number of steps that fit the time
 
 Nothing is tried out: a choice is a rule with its reason beside it, and the user's own settings always win. The rules
-were found on data other than those that the project reports scores of (docs/training.md).
+are common practice for fine-tuning (docs/training.md); they were not tuned on any dataset.
 """
 
 from __future__ import annotations
@@ -22,30 +22,26 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 
 from ..config import Config
 from ..core import size_text
-from ..data import open_dataset
-from ..data.counts import check_dataset
+from ..data.counts import check_dataset, count_pixels
 from ..data.dataset import Inspected, Split
-from ..data.groups import training_data
 from ..errors import ConfigError, ResourceError, shown
 from ..images import read_image
 from ..inference.device import find_device
 from ..inference.label_map import label_map
 from ..strict_yaml import to_yaml
 from ..weights.pretrained import PRETRAINED, find_file
-from .build import build_model, make_class_weights, make_loader
-from .module import TrainingModule
+from .build import open_training_splits
 from .pace import duration_text
-from .precision import choose_precision
+from .trial import take_step, trial
 
 # Masks that are looked at for the thickness of the classes.
 _MAX_MASKS = 24
 # A class of fewer pixels says nothing about thickness.
 _MIN_SHARE = 1e-4
-# Pixels of a crop and images of a batch on a CPU: 321x449, the size of the trial on CamVid, and four of them.
+# Pixels of a crop, and crops of this size in a batch on a CPU: a step then takes one to two seconds on two cores.
 _CROP_PIXELS = 321 * 449
 _BATCH = 4
 _GPU_BATCH = 16
@@ -88,17 +84,12 @@ class Choice:
 
 
 def look_at(split: Split, found: Sequence[Inspected]) -> DataFacts:
-    """Return the figures of a split. The first 24 masks and images, evenly spread, are read once more."""
+    """Return the figures of a split; 24 of its masks and images, evenly spread, are read once more."""
     usable = [inspected for inspected in found if inspected.error is None and inspected.size is not None]
-    sizes = [inspected.size for inspected in usable if inspected.size is not None]
-    heights, widths = zip(*sizes, strict=True)
+    heights, widths = zip(*(inspected.size for inspected in usable if inspected.size is not None), strict=True)
     taxonomy = split.taxonomy
-    pixels = np.zeros(taxonomy.num_classes, np.int64)
-    for inspected in usable:
-        for class_id, count in inspected.pixels.items():
-            if class_id != taxonomy.ignore_id:
-                pixels[class_id] += count
-    shares = pixels / max(pixels.sum(), 1)
+    pixels = count_pixels(split, skip_bad=True, found=found)
+    shares = pixels / pixels.sum()
     step = max(1, len(usable) // _MAX_MASKS)
     # Per class: sum over its pixels of the distance to the nearest other class, and their number.
     distances, counts = np.zeros(taxonomy.num_classes), np.zeros(taxonomy.num_classes)
@@ -136,7 +127,7 @@ def choose_recipe(facts: DataFacts, device: str, *, pretrained: str | None) -> l
     if pretrained:
         choices = [
             Choice("model.name", f"compact_{pretrained}", "few operations per pixel, so that it learns on a CPU"),
-            Choice("model.init_from", pretrained, "learns ten times as fast as from scratch"),
+            Choice("model.init_from", pretrained, "ImageNet's features are a better start than random weights"),
             Choice("optimizer.backbone_lr_factor", 0.3, "the backbone only adapts; everything else is fresh"),
             Choice("train.freeze_norm", "backbone", "its statistics are better than those of a small batch"),
         ]
@@ -161,17 +152,15 @@ def choose_recipe(facts: DataFacts, device: str, *, pretrained: str | None) -> l
     if not facts.is_gray:
         choices.append(Choice("augment.saturation", 0.4, "other cameras"))
     if rare < 0.02:
-        reason = f"{rare_class} covers {rare:.2%} of the pixels"
-        choices.append(
-            Choice("augment.class_balanced_prob", 0.3, f"{reason}: a third of the crops show a random class")
-        )
+        reason = f"{rare_class} covers {rare:.2%} of the pixels: three in ten crops are centered on a random class"
+        choices.append(Choice("augment.class_balanced_prob", 0.3, reason))
     if rare < 0.2:
         choices.append(Choice("loss.class_weights", "log", f"{rare_class} covers {rare:.1%} of the pixels"))
     choices += [
         Choice("loss.lovasz", 0.5, "optimizes the IoU, which is scored, besides the cross entropy"),
         Choice("loss.lovasz_pixels", 32768, "a sample is enough, and sorting it is fast"),
         Choice("optimizer.name", "adamw", "needs no tuning of the learning rate for each part"),
-        Choice("optimizer.lr", 0.001, "found on CamVid"),
+        Choice("optimizer.lr", 0.001, "AdamW's default; --lr-range tests others"),
         Choice("optimizer.weight_decay", 0.01, "AdamW's default"),
         Choice("optimizer.clip_norm", 5.0, "against single bad batches"),
     ]
@@ -193,51 +182,33 @@ def _crop_side(side: int, limit: int) -> int:
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds of one optimizer step, and of predicting one validation image of median size."""
+    """Seconds of one optimizer step, and of predicting one image of median size."""
 
     step_s: float
     image_s: float
 
 
-def measure_step(config: Config, train_split: Split, val_split: Split, found: Sequence[Inspected]) -> Measured:
-    """Train a few steps that are thrown away and predict one validation image, with the settings of `config`."""
-    device = find_device(config.train.device, "--train.device")
-    precision = choose_precision(config.train.precision, device.type)
-    with redirect_stdout(io.StringIO()):
-        model = build_model(config.model, train_split.taxonomy)
-    ignore_id = train_split.taxonomy.ignore_id
-    class_weights = make_class_weights(config.loss, train_split, skip_bad=True, found=found)
-    module = TrainingModule(model, config, ignore_id, class_weights=class_weights, device=device.type).to(device)
-    timed = config.updated({"train": {"steps": _MAX_TIMED_STEPS}, "optimizer": {"warmup_steps": 0}})
-    loader = make_loader(timed, train_split, inspected=found)
-    times: list[float] = []
-    started = time.monotonic()
-    try:
-        for batch in loader:
-            module.set_train_mode()
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                output = module.forward_model(batch.images.to(device).contiguous(memory_format=module.memory_format))
-                loss = module.loss(output, batch.masks.to(device), batch.pixel_weights, seed=0)
-            loss.backward()
-            module.optimizer.step()
-            module.optimizer.zero_grad()
-            loss.item()  # waits for a GPU
+def measure_step(config: Config, train_split: Split, found: Sequence[Inspected]) -> Measured:
+    """Train a few steps that are thrown away and predict one image, with the settings of `config`."""
+    timed = config.updated({"train": {"steps": _MAX_TIMED_STEPS}})
+    times = [time.monotonic()]
+    with redirect_stdout(io.StringIO()), trial(timed, train_split, found) as (module, steps):
+        for batches in steps:
+            take_step(module, batches)
             times.append(time.monotonic())
-            if len(times) > 2 and times[-1] - started > _TIMING_S:
+            if len(times) > 3 and times[-1] - times[0] > _TIMING_S:
                 break
-    finally:
-        loader.close()
-    intervals = np.diff([started, *times])
-    # The first steps choose kernels and fill caches.
-    step_s = float(np.median(intervals[len(intervals) // 3 :]))
-    median = sorted(val_split.items, key=lambda item: item.image.stat().st_size)[len(val_split) // 2]
-    image = read_image(median.image)
-    image_times = []
+    intervals = np.diff(times)
+    usable = [inspected for inspected in found if inspected.error is None and inspected.size is not None]
+    median = sorted(usable, key=lambda inspected: math.prod(inspected.size or ()))[len(usable) // 2].item
+    image, image_times = read_image(median.image), []
+    module.model.eval()
     for _ in range(2):
-        image_started = time.monotonic()
-        label_map(model.eval(), image, device, source=median.image)
-        image_times.append(time.monotonic() - image_started)
-    return Measured(step_s, min(image_times))
+        started = time.monotonic()
+        label_map(module.model, image, module.device, source=median.image)
+        image_times.append(time.monotonic() - started)
+    # The first steps, and the first image, choose kernels and fill caches.
+    return Measured(float(np.median(intervals[len(intervals) // 3 :])), min(image_times))
 
 
 def choose_length(budget_s: float, measured: Measured, num_val: int) -> list[Choice]:
@@ -304,8 +275,7 @@ def chosen_recipe(config: Config, given: Container[str], budget_s: float | None,
     network   whether network, crop, loss and optimizer are chosen as well
     Raises the errors of data and settings, before anything is written.
     """
-    dataset, _ = training_data(open_dataset(config.data.path, config.data.format), config.data)
-    train_split, val_split = (dataset.split(name) for name in (config.data.train_split, config.data.val_split))
+    dataset, train_split, val_split, _ = open_training_splits(config.data)
     found = check_dataset(dataset, train_split, val_split, skip_bad=config.train.on_read_error == "skip")
     choices: list[Choice] = []
 
@@ -325,7 +295,7 @@ def chosen_recipe(config: Config, given: Container[str], budget_s: float | None,
             pretrained = None
         choose(choose_recipe(look_at(train_split, found), device, pretrained=pretrained))
     if budget_s is not None:
-        measured = measure_step(config, train_split, val_split, found)
+        measured = measure_step(config, train_split, found)
         choose(choose_length(budget_s, measured, len(val_split)))
     elif network:
         choose(choose_schedule(config.train.steps))

@@ -24,19 +24,17 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
 
 from ..config import Config
-from ..data import open_dataset
 from ..data.counts import check_dataset
-from ..data.dataset import Dataset, Inspected, Split
-from ..data.groups import training_data
+from ..data.dataset import Inspected
 from ..data.loader import TrainLoader
-from ..errors import ConfigError, DatasetError, Interrupted, ResourceError, printable
+from ..errors import ConfigError, Interrupted, ResourceError, printable
 from ..evaluation.metrics import Scores
 from ..files import write_text
 from ..inference.device import find_device
 from ..models import MODELS
 from ..weights.checkpoint import is_checkpoint
 from .after_step import AfterStep
-from .build import build_model, make_class_weights, make_loader
+from .build import build_model, make_class_weights, make_loader, open_training_splits
 from .callbacks import make_loggers, make_progress_bar
 from .module import TrainingModule
 from .pace import Pace
@@ -90,8 +88,12 @@ def _train(
     signals, pace = StopSignals(folder, going_on), Pace(settings)
 
     # Data
-    config, dataset = _open_dataset(config, device)
-    train_split, val_split = dataset.split(config.data.train_split), dataset.split(config.data.val_split)
+    dataset, train_split, val_split, hold_out = open_training_splits(config.data)
+    if hold_out:
+        config = config.updated({"data": {"hold_out": ", ".join(hold_out)}})
+    if is_first_rank:
+        images = f"{len(train_split)} images of split {train_split.name}, {len(val_split)} of {val_split.name}"
+        print(printable(f"{config.model.name} on {device}, {settings.steps} steps: {images}"), flush=True)
     fingerprint = data_fingerprint(train_split, val_split)
     inspected: list[Inspected] | None = None
     if is_first_rank and not resume:
@@ -128,20 +130,6 @@ def _train(
             what = f"stopped by {signal.Signals(signals.received).name} after step {module.step}, state saved"
             raise Interrupted(folder.path, what, f"go on with `{going_on}`")
         return after_step.scores
-
-
-def _open_dataset(config: Config, device: str) -> tuple[Config, Dataset]:
-    """Return the dataset, and the configuration with the groups that are held out; print what is trained on what."""
-    dataset, hold_out = training_data(open_dataset(config.data.path, config.data.format), config.data)
-    if hold_out:
-        config = config.updated({"data": {"hold_out": ", ".join(hold_out)}})
-    train_split = dataset.split(config.data.train_split, option="--data.train_split")
-    val_split = dataset.split(config.data.val_split, option="--data.val_split")
-    _require_masks(train_split, val_split)
-    if process_rank() == 0:
-        images = f"{len(train_split)} images of split {train_split.name}, {len(val_split)} of {val_split.name}"
-        print(printable(f"{config.model.name} on {device}, {config.train.steps} steps: {images}"), flush=True)
-    return config, dataset
 
 
 def _train_steps(
@@ -229,14 +217,6 @@ def _read_state(config: Config, folder: RunFolder, fingerprint: dict[str, Any]) 
         step = f"step {state.progress.step} of {config.train.steps}"
         print(printable(f"resuming {folder.path} at {step}"), *map(printable, notices), sep="\n")
     return state
-
-
-def _require_masks(*splits: Split) -> None:
-    for split in splits:
-        if not split.has_masks:
-            without = next(item.image for item in split.items if item.mask is None)
-            what = f"has no mask, but split {split.name} is used for training or validation"
-            raise DatasetError(without, what, "add the mask, or name another split")
 
 
 @contextmanager
