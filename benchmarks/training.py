@@ -84,7 +84,7 @@ def compare_depthwise(arguments: argparse.Namespace) -> None:
     networks = {"torch": DenseScores(backbone), "ours": DenseScores(copy.deepcopy(backbone))}
     for module in networks["torch"].modules():
         if isinstance(module, DepthwiseConv2d):
-            module.__class__ = nn.Conv2d
+            module.__class__ = nn.Conv2d  # type: ignore[assignment]
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in networks}
     for _ in range(arguments.rounds):
         for name, network in networks.items():
@@ -106,7 +106,7 @@ class DenseScores(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.score = nn.Conv2d(backbone.channels[-1], NUM_CLASSES, 1)
-        self.train().to(memory_format=torch.channels_last)
+        self.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the scores (B, K, H, W) of images (B, 3, H, W) uint8."""
@@ -123,7 +123,7 @@ def time_steps(network: DenseScores, batches: list[Batch], precision: str) -> tu
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
             loss = F.cross_entropy(network(batch.images), batch.masks)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     return time.perf_counter() - started[0], time.process_time() - started[1]
 
@@ -143,7 +143,7 @@ def time_plain(model: SegmentationModel, batches: list[Batch]) -> float:
             started = time.perf_counter()
         loss = F.cross_entropy(model(batch.images).logits, batch.masks)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     return time.perf_counter() - started
 

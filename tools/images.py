@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from pixelwise.images import write_image
+from pixelwise.images.legend import GAP, legend, legend_entries
 from pixelwise.inference.segmenter import load
-from pixelwise.visualization.panels import GAP, Panel, contact_sheet, fit, legend, legend_entries
+from pixelwise.visualization.panels import Panel, contact_sheet, fit
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ("camvid_seq05vd_f00270", "camvid_0001tp_010350", "camvid_seq05vd_f00840")
@@ -26,7 +27,7 @@ def main() -> None:
     predictions = [segmenter(ROOT / "samples" / f"{name}.jpg") for name in IMAGES]
     panels = [Panel(fit(p.image, WIDTH)) for p in predictions]
     panels += [Panel(fit(np.asarray(p.overlay(0.6)), WIDTH)) for p in predictions]
-    entries = legend_entries([p.mask for p in predictions], segmenter.taxonomy)
+    entries = legend_entries([p.mask for p in predictions], segmenter.taxonomy.for_figures())
     footer = legend(entries, 3 * WIDTH + 2 * GAP)
     sheet = contact_sheet(panels, len(IMAGES), footer=footer)
     write_image(ROOT / "docs" / "images" / "hero.jpg", np.asarray(sheet))

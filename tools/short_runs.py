@@ -24,10 +24,11 @@ import pixelwise
 from pixelwise.config import Config
 from pixelwise.data import open_dataset
 from pixelwise.images import write_image
+from pixelwise.images.legend import legend, legend_entries
 from pixelwise.models import MODELS
 from pixelwise.train.run import train
 from pixelwise.visualization.explain import draw_receptive_field
-from pixelwise.visualization.panels import Panel, contact_sheet, fit, legend, legend_entries
+from pixelwise.visualization.panels import Panel, contact_sheet, fit
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs" / "short"
