@@ -416,8 +416,10 @@ def test_a_huge_rate_ends_in_a_line_and_a_vanishing_one_changes_nothing(data: Pa
 
 
 def test_images_without_a_labeled_pixel_cost_nothing(data: Path, tmp_path: Path) -> None:
+    # p5 keeps its labels, since a set without any is refused; the first two batches do not draw it.
     for path in (data / "masks" / "train").iterdir():
-        Image.fromarray(np.full((32, 48), 255, np.uint8)).save(path)
+        if path.stem != "p5":
+            Image.fromarray(np.full((32, 48), 255, np.uint8)).save(path)
     config = tiny_config(
         data, loss={"lovasz": 1.0}, optimizer={"weight_decay": 0.0}, train={"freeze_norm": "all", "steps": 2}
     )
