@@ -145,6 +145,7 @@ def test_names_of_classes_are_text_in_the_card(tmp_path: Path) -> None:
     markdown_it = pytest.importorskip("markdown_it")
     taxonomy = Taxonomy(EVIL)
     scores = [{"dataset": "d", "split": EVIL[1], "metrics": {"mean_iou": 0.5}, "class_iou": dict.fromkeys(EVIL, 0.5)}]
+    scores[0]["group_iou"] = dict.fromkeys(EVIL, 0.5)
     save_checkpoint(tmp_path, model(num_classes=4), taxonomy, {"scores": scores, "recipe": {EVIL[0]: EVIL[1]}})
     text = (tmp_path / CARD).read_text(encoding="utf-8").split("---\n", 2)[2]
     assert "<script" not in text
@@ -155,8 +156,8 @@ def test_names_of_classes_are_text_in_the_card(tmp_path: Path) -> None:
     assert not any(token.type == "html_block" for token in tokens)
     texts = ["".join(child.content for child in token.children or ()) for token in inline]
     plain = [" ".join(name.split()) for name in EVIL]
-    # The last row names the split once more.
-    assert [cell for cell in texts if cell in plain][-5:-1] == plain
+    # The last two tables are those per class and per group: names in the header, then a row that names the split.
+    assert [cell for cell in texts if cell in plain][-10:] == [*plain, plain[1]] * 2
     assert any(", ".join(plain) in line for line in texts)
 
 

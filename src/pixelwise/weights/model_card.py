@@ -31,9 +31,9 @@ def render_card(config: Mapping[str, Any], num_parameters: int) -> str:
         data, intended_use, recipe, command, limits    a string, or a mapping that becomes a table
         scores                                         a string, a mapping, or a list of measurements
 
-    A measurement is {dataset, split, precision, metrics: {name: 0..1}, class_iou: {class: 0..1}}; `precision` and
-    `class_iou` are optional. Measurements also go into the header as the Hub's `model-index`, with their metrics in
-    percent.
+    A measurement is {dataset, split, precision, metrics: {name: 0..1}, class_iou: {class: 0..1}, group_iou: {group:
+    0..1}}; `precision` and the last two are optional, and a group is a drive or a patient. Measurements also go into
+    the header as the Hub's `model-index`, with their metrics in percent.
     """
     card, spec, weights = config["card"], config["model"], config["weights"]
     options = ", ".join(_code(f"{name}: {value}") for name, value in spec["options"].items()) or "the defaults"
@@ -127,13 +127,17 @@ def _metadata(config: Mapping[str, Any]) -> str:
 
 
 def _scores(scores: Any) -> str:
-    """Return a table with one row per measurement, and one with their IoU per class; other values as `_text` does."""
+    """Return a table with one row per measurement, and those of their IoU per class and per group.
+
+    Other values are returned as `_text` does.
+    """
     if isinstance(scores, str | Mapping):
         return _text(scores)
     tables = [_measurement_table(scores, "metrics")]
-    per_class = [measurement for measurement in scores if "class_iou" in measurement]
-    if per_class:
-        tables += ["IoU per class:", _measurement_table(per_class, "class_iou")]
+    for key, caption in (("class_iou", "IoU per class:"), ("group_iou", "Mean IoU per group of images:")):
+        rows = [measurement for measurement in scores if key in measurement]
+        if rows:
+            tables += [caption, _measurement_table(rows, key)]
     return "In percent.\n\n" + "\n\n".join(tables)
 
 
