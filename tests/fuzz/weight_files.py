@@ -1,4 +1,4 @@
-"""Checkpoints, training states, PyTorch's and Caffe's files: damaged, mismatched, and made to run code."""
+"""Checkpoints, training states, files of PyTorch, Caffe and TensorFlow Lite: damaged, mismatched, made to run code."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from fuzz.harness import Attempt
 from fuzz.texts import json_bytes
 from helpers.caffe_file import Layer, blob, block, net, number, varint
 from helpers.command_line import TAXONOMY, save_tiny
+from helpers.tflite_file import deeplab
 from pixelwise.train.state import STATE, TrainingProgress, read_newest_state, save_state
 from pixelwise.weights.checkpoint import CONFIG, WEIGHTS, load_checkpoint
 from pixelwise.weights.importing import import_model
@@ -46,6 +47,12 @@ def state() -> bytes:
     with tempfile.TemporaryDirectory() as made:
         save_state(Path(made), tensors, TrainingProgress(3, 0.5, 3, 2), {"model": {"name": "compact"}})
         return Path(made, STATE).read_bytes()
+
+
+@cache
+def quantized_deeplab() -> bytes:
+    """Return Google's DeepLab v3 in TensorFlow Lite, as narrow as it can be."""
+    return deeplab(np.random.default_rng(0), width_mult=0.1, head=16, num_classes=3).write()
 
 
 def damaged_safetensors(data: bytes, rng: Random) -> bytes:
@@ -238,7 +245,7 @@ def foreign_case(rng: Random, folder: Path) -> Attempt:
     """Open a weight file of another project; what opens has the arrays that were saved."""
     table: dict[str, torch.Tensor] = {}
     is_good = False
-    match rng.randrange(6):
+    match rng.randrange(7):
         case 0 | 1:
             table = tensors(rng)
             data, is_good = torch_file(rng, folder, table)
@@ -252,6 +259,11 @@ def foreign_case(rng: Random, folder: Path) -> Attempt:
         case 4:
             data, name = caffe_net(rng), "x.caffemodel"
             data = damaged(data, rng, [data]) if rng.random() < 0.6 else data
+        case 5:
+            # Most damage lies in the first tables: the model, its graph and its operators.
+            data, name = quantized_deeplab(), "x.tflite"
+            length = rng.choice((200, 16_000, len(data)))
+            data = damaged(data[:length], rng, [data]) + data[length:]
         case _:
             heads = (
                 b"\x89HDF\r\n\x1a\n",
@@ -271,6 +283,8 @@ def foreign_case(rng: Random, folder: Path) -> Attempt:
     path.write_bytes(data)
 
     def act() -> dict[str, Any]:
+        if name == "x.tflite":
+            return dict(import_model(path).report.dropped)
         if rng.random() < 0.1:
             import_model(path, "torchvision_lraspp_mobilenet_v3_large" if name != "x.caffemodel" else "fcn32s_alexnet")
         return {key: array.read() for key, array in read_weight_file(path).arrays.items()}

@@ -27,7 +27,7 @@ NUM_SHOWN = 6
 def import_(
     file: str,
     *,
-    as_: Annotated[str, Parameter(name="--as")],
+    as_: Annotated[str | None, Parameter(name="--as")] = None,
     out: OutPath,
     overwrite: Switch = False,
     num_classes: int | None = None,
@@ -41,9 +41,10 @@ def import_(
     Parameters
     ----------
     file
-        A .caffemodel, .pth or .safetensors file; or a name such as vgg16.torchvision, which is downloaded and verified.
+        A .caffemodel, .pth, .safetensors or .tflite file; or a name such as vgg16.torchvision, which is downloaded and
+        verified.
     as_
-        The registered network to load the weights into, such as fcn8s_vgg16.
+        The registered network to load the weights into, such as fcn8s_vgg16. A .tflite names its own.
     out
         The folder to write the checkpoint to.
     overwrite

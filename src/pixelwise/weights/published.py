@@ -133,6 +133,21 @@ def _bvlc(network: str, file: str, score: str) -> PublishedWeights:
     )
 
 
+def _deeplab_tflite(name: str, file: str, score: str, checkpoint: str) -> PublishedWeights:
+    # The digest is published nowhere, so the files have to be downloaded by hand.
+    return PublishedWeights(
+        name=f"{name}.google",
+        url=f"https://raw.githubusercontent.com/google-coral/test_data/master/{file}.tflite",
+        sha256=None,
+        license="Apache-2.0, as the checkpoints of tensorflow/models; google-coral/test_data names no license",
+        preprocessing={"order": "rgb", "mean": [128.0] * 3, "std": [128.0] * 3},
+        num_classes=21,
+        score=score,
+        source=f"tensorflow/models, research/deeplab/g3doc/quantize.md, {checkpoint}: trained by Google on ImageNet,"
+        " COCO and VOC 2012 train_aug",
+    )
+
+
 _TABLE = (
     _torchvision_classifier("alexnet", "alexnet-owt-7be5be79.pth", 56.522, 79.066),
     _torchvision_classifier("vgg11", "vgg11-8a719046.pth", 69.02, 88.628),
@@ -162,6 +177,18 @@ _TABLE = (
     _fcn("nyud-fcn32s-color-hha-heavy", _NO_SCORE, 40, NYUD_COLOR_HHA),
     *(_fcn(f"siftflow-fcn{stride}s-heavy", _NO_SCORE, 33, SIFT_FLOW) for stride in (32, 16, 8)),
     *(_fcn(f"pascalcontext-fcn{stride}s-heavy", _NO_SCORE, 60) for stride in (32, 16, 8)),
+    _deeplab_tflite(
+        "deeplabv3_mobilenetv2",
+        "deeplabv3_mnv2_pascal_quant",
+        "the checkpoint in TensorFlow: mean IU 74.26 on VOC 2012 val",
+        "mobilenetv2_coco_voc_trainaug_8bit",
+    ),
+    _deeplab_tflite(
+        "deeplabv3_mobilenetv2_dm05",
+        "deeplabv3_mnv2_dm05_pascal_quant",
+        "the checkpoint in TensorFlow: mean IU 69.65 on VOC 2012 val",
+        "mobilenetv2_dm05_coco_voc_trainaug_8bit",
+    ),
     _bvlc("caffenet", "bvlc_reference_caffenet", "ImageNet-1K top-1 57.4, top-5 80.4"),
     _bvlc("googlenet", "bvlc_googlenet", "ImageNet-1K top-1 68.7, top-5 88.9"),
     PublishedWeights(
