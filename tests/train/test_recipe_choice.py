@@ -59,9 +59,18 @@ def test_the_thickness_of_a_strip_is_its_width(tmp_path: Path, width: int) -> No
     mask = np.zeros((120, 160), np.uint8)
     mask[40 : 40 + width] = 1
     facts = _facts(_dataset(tmp_path, [mask] * 3))
-    assert facts.thickness["foreground"] == pytest.approx(width, abs=2)
+    assert facts.thickness["foreground"] == pytest.approx(width, rel=0.15)
     assert facts.shares["foreground"] == pytest.approx(width / 120)
     assert (facts.num_images, facts.size, facts.is_gray) == (3, (120, 160), False)
+
+
+def test_the_thickness_of_branches_counts_by_their_length(tmp_path: Path) -> None:
+    mask = np.zeros((120, 160), np.uint8)
+    mask[10:110:10] = mask[11:110:10] = 1
+    mask[:, 60:80] = 1
+    # By length, ten branches of 2 pixels and a stem of 20; by area nearly half of the pixels lie in the stem.
+    expected = (10 * 140 * 2 + 120 * 20) / (10 * 140 + 120)
+    assert _facts(_dataset(tmp_path, [mask] * 3)).thickness["foreground"] == pytest.approx(expected, rel=0.15)
 
 
 def test_gray_images_and_their_median_size(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ class DataFacts:
     num_images     images that can be read
     size           median height and width, in pixels
     shares         share of each class of all labeled pixels, by name
-    thickness      mean width of each class in pixels, by name; classes that hardly occur are left out
+    thickness      mean width along each class in pixels, by name; classes that hardly occur are left out
     is_gray        whether no image has a color
     """
 
@@ -91,8 +91,8 @@ def look_at(split: Split, found: Sequence[Inspected]) -> DataFacts:
     pixels = count_pixels(split, skip_bad=True, found=found)
     shares = pixels / pixels.sum()
     step = max(1, len(usable) // _MAX_MASKS)
-    # Per class: sum over its pixels of the distance to the nearest other class, and their number.
-    distances, counts = np.zeros(taxonomy.num_classes), np.zeros(taxonomy.num_classes)
+    # Per class: its pixels, and the length of its outlines.
+    areas, outlines = np.zeros(taxonomy.num_classes), np.zeros(taxonomy.num_classes)
     is_gray = True
     by_item = {item: index for index, item in enumerate(split.items)}
     for inspected in usable[::step][:_MAX_MASKS]:
@@ -101,14 +101,15 @@ def look_at(split: Split, found: Sequence[Inspected]) -> DataFacts:
         is_gray = is_gray and bool((sample.image == sample.image[..., :1]).all())
         for class_id in inspected.pixels:
             if class_id != taxonomy.ignore_id:
-                is_class = sample.mask == class_id
-                distances[class_id] += cv2.distanceTransform(is_class.astype(np.uint8), cv2.DIST_L2, 3)[is_class].sum()
-                counts[class_id] += is_class.sum()
-    # In a strip of width w, the mean distance to its edge is w / 4.
+                is_class = (sample.mask == class_id).astype(np.uint8)
+                contours, _ = cv2.findContours(is_class, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+                areas[class_id] += is_class.sum()
+                outlines[class_id] += sum(cv2.arcLength(contour, closed=True) for contour in contours)
+    # A strip is half as long as its outline. A mean over pixels instead would be that of the thick parts alone.
     thickness = {
-        name: float(4 * distances[k] / counts[k])
+        name: float(2 * areas[k] / outlines[k])
         for k, name in enumerate(taxonomy.names)
-        if counts[k] and shares[k] >= _MIN_SHARE
+        if outlines[k] and shares[k] >= _MIN_SHARE
     }
     size = int(np.median(heights)), int(np.median(widths))
     return DataFacts(len(usable), size, dict(zip(taxonomy.names, shares.tolist(), strict=True)), thickness, is_gray)
