@@ -82,6 +82,11 @@ def listed(names: Iterable[object], limit: int = 5) -> str:
     return ", ".join(words[:num]) + (f", ... ({len(words)} in total)" if len(words) > num else "")
 
 
+def size_text(size: Iterable[int]) -> str:
+    """Return a size or shape as text: (480, 640) -> "480x640", height before width."""
+    return "x".join(map(str, size))
+
+
 def error_lines(errors: Iterable[PixelwiseError], limit: int = 50) -> list[str]:
     """Return a line per kind of error: the first of the kind, then how many more there are, and the names of files.
 

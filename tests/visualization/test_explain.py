@@ -18,7 +18,7 @@ from pixelwise.analysis.mult_adds import on_meta
 from pixelwise.analysis.profile import profile_spec
 from pixelwise.analysis.receptive_field import receptive_field_extent, receptive_field_size, receptive_field_window
 from pixelwise.backbones import create_backbone
-from pixelwise.commands.explain import class_number, safe_name
+from pixelwise.commands.explain import class_number
 from pixelwise.commands.explain import explain as command
 from pixelwise.core import Taxonomy, Window
 from pixelwise.errors import CheckpointError, ConfigError, InputError, UnknownNameError
@@ -28,6 +28,7 @@ from pixelwise.models import create_model
 from pixelwise.nn.geometry import layers_of
 from pixelwise.nn.geometry import receptive_field as arithmetic
 from pixelwise.nn.upsampling import bilinear_kernel
+from pixelwise.taxonomy import safe_name
 from pixelwise.visualization import panels
 from pixelwise.visualization.explain import (
     class_probability,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -25,6 +24,7 @@ from ..inference.label_map import low_res_logits
 from ..inference.predict_files import write_together
 from ..inference.segmenter import Segmenter, load
 from ..registry import suggest
+from ..taxonomy import safe_name
 from ..visualization.explain import (
     class_probability,
     classifier_probability,
@@ -161,8 +161,3 @@ def heat_map_names(wanted: Sequence[int], names: Sequence[str]) -> dict[int, str
     stems = {k: f"heatmap_{safe_name(names[k])}" for k in wanted}
     count = Counter(stem.casefold() for stem in stems.values())
     return {k: cut_name(f"{stem}_{k}" if count[stem.casefold()] > 1 else stem, ".png") for k, stem in stems.items()}
-
-
-def safe_name(name: str) -> str:
-    """Return a class name as part of a file name."""
-    return re.sub(r"[^\w.-]+", "_", name).strip(".") or "class"
