@@ -13,6 +13,7 @@ from .counts import check_classes, check_masks, count_pixels
 from .dataset import Dataset, Item, MaskEncoding, Split
 from .formats import DATASETS, DatasetFormat
 from .groups import Groups, find_groups
+from .pixel_formats import with_pixel_format
 
 __all__ = [
     "DATASETS",
@@ -55,7 +56,7 @@ def open_dataset(path: str | Path, format: str | None = None, *, check: bool = T
         root = reader.find_root(folder)
         if root is not None:
             dataset = reader.read(root)
-            return dataset.check() if check else dataset
+            return with_pixel_format(dataset.check() if check else dataset)
     needs = "; or ".join(f"{name}: {DATASETS.create(name).needs}" for name in names)
     found = sorted(f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir())
     what = f"unrecognized dataset layout; expected {needs}; it holds {listed(found, 10) or 'nothing'}"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..core import MAX_BORDER_FRACTION, Sample, Taxonomy, size_text
 from ..errors import ConfigError, DatasetError, InputError, MaskError, listed, shown
-from ..images import exif_orientation, file_kind, read_image, read_mask
+from ..images import RGB, PixelFormat, exif_orientation, file_kind, read_mask, read_pixels
 from ..registry import suggest
 from .perceptual_hash import perceptual_hash
 
@@ -144,15 +144,23 @@ class Split(Sequence[Sample]):
     items     one per image
     taxonomy  the classes
     encoding  how mask files encode them; by numbers if None
+    pixels    what the numbers of the images mean
     """
 
     def __init__(
-        self, name: str, items: Iterable[Item], taxonomy: Taxonomy, encoding: MaskEncoding | None = None
+        self,
+        name: str,
+        items: Iterable[Item],
+        taxonomy: Taxonomy,
+        encoding: MaskEncoding | None = None,
+        *,
+        pixels: PixelFormat = RGB,
     ) -> None:
         self.name = name
         self.items = tuple(items)
         self.taxonomy = taxonomy
         self.encoding = encoding or MaskEncoding()
+        self.pixels = pixels
         check_colors(taxonomy, self.encoding, f"split {name}")
 
     def __len__(self) -> int:
@@ -168,9 +176,9 @@ class Split(Sequence[Sample]):
         Raises ImageError or MaskError naming the file.
         """
         if isinstance(index, slice):
-            return Split(self.name, self.items[index], self.taxonomy, self.encoding)
+            return self.with_items(self.items[index])
         item = self.items[index]
-        image = read_image(item.image)
+        image = read_pixels(item.image, self.pixels)
         mask = self.read_labels(item)
         if mask is not None and mask.shape != image.shape[:2]:
             raise _size_error(item, image.shape[:2], mask.shape)
@@ -203,10 +211,10 @@ class Split(Sequence[Sample]):
             error = bad_mask
         if image:
             try:
-                decoded = np.ascontiguousarray(read_image(item.image))
+                decoded = np.ascontiguousarray(read_pixels(item.image, self.pixels))
                 image_size = decoded.shape[:2]
                 digest = hashlib.blake2b(decoded.data, digest_size=16, salt=str(decoded.shape)[:16].encode()).digest()
-                perceptual = perceptual_hash(decoded)
+                perceptual = perceptual_hash(self.pixels.to_rgb(decoded))
                 if error is None and size is not None and size != image_size:
                     error = _size_error(item, decoded.shape[:2], size)
             except InputError as bad_image:
@@ -216,7 +224,15 @@ class Split(Sequence[Sample]):
     def readable(self) -> Split:
         """Return the split without the items that cannot be read."""
         items = [item for item in self.items if self.inspect(item).error is None]
-        return Split(self.name, items, self.taxonomy, self.encoding)
+        return self.with_items(items)
+
+    def with_items(self, items: Iterable[Item], name: str = "") -> Split:
+        """Return a split of other items, read in the same way."""
+        return Split(name or self.name, items, self.taxonomy, self.encoding, pixels=self.pixels)
+
+    def with_pixels(self, pixels: PixelFormat) -> Split:
+        """Return the split with images that are read in another format."""
+        return Split(self.name, self.items, self.taxonomy, self.encoding, pixels=pixels)
 
     @property
     def has_masks(self) -> bool:

@@ -163,8 +163,7 @@ def training_data(dataset: Dataset, settings: DataConfig) -> tuple[Dataset, tupl
         title = f"{len(held)} images"
     parts = [item for item in train.items if item not in held], [item for item in train.items if item in held]
     kept, val = (
-        Split(name, items, train.taxonomy, train.encoding)
-        for name, items in zip((train.name, f"{HOLD_OUT} {title}"), parts, strict=True)
+        train.with_items(items, name) for name, items in zip((train.name, f"{HOLD_OUT} {title}"), parts, strict=True)
     )
     splits = {**dataset.splits, settings.train_split: kept, settings.val_split: val}
     return replace(dataset, splits=splits, notes=(*dataset.notes, reason + note)), names
@@ -187,7 +186,7 @@ def select_groups(split: Split, groups: Groups | None, names: str, option: str) 
             raise ConfigError(option, what, suggest(name, sizes))
     items = [item for item in split.items if groups.by_item[item] in chosen]
     title = ", ".join(chosen) if len(chosen) <= 4 else f"{len(chosen)} groups"
-    return Split(f"{split.name} ({title})", items, split.taxonomy, split.encoding), chosen
+    return split.with_items(items, f"{split.name} ({title})"), chosen
 
 
 def _choose(sizes: Mapping[str, int], target: float) -> tuple[str, ...]:

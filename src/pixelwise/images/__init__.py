@@ -14,30 +14,46 @@ would not be what the file's author meant: signed integers, 16-bit files that us
 (12-bit data), bands beyond color and alpha, palette indices without a color, and TIFF without all of its strips or
 whose tags the decoders would ignore.
 
+Images of other channels or numbers (five channels, 12 bits, depth in a second file) have a `PixelFormat`, and are read
+by `read_pixels` with the numbers of their files.
+
 Reading order: `headers` (what Pillow does not check), `decode` (file to Pillow image), `read` (Pillow image to array),
-`write`, `listing` (the images of a folder).
+`pixel_format` and `read_numbers` (any other pixels), `write`, `listing` (the images of a folder).
 """
 
 from __future__ import annotations
 
 from .decode import MAX_PIXELS, file_kind
 from .listing import IMAGE_SUFFIXES, Listing, find_images, list_images, walk_files, without_suffix
+from .pixel_format import COLORS, RGB, ImagePart, PixelFormat, unnamed
 from .read import exif_orientation, from_pil, odd_palettes, read_image, read_mask
+from .read_numbers import ARRAY_SUFFIX, is_further_part, is_plain_file, part_files, read_numbers, read_pixels
 from .write import encode_mask, write_image, write_mask
 
 __all__ = [
+    "ARRAY_SUFFIX",
+    "COLORS",
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
+    "RGB",
+    "ImagePart",
     "Listing",
+    "PixelFormat",
     "encode_mask",
     "exif_orientation",
     "file_kind",
     "find_images",
     "from_pil",
+    "is_further_part",
+    "is_plain_file",
     "list_images",
     "odd_palettes",
+    "part_files",
     "read_image",
     "read_mask",
+    "read_numbers",
+    "read_pixels",
+    "unnamed",
     "walk_files",
     "without_suffix",
     "write_image",

@@ -108,7 +108,7 @@ class Decoded(NamedTuple):
 
 def decode(path: str | Path) -> Decoded:
     """Read, check and decode an image of an allowed format. Raises ImageError with file, fault and fix."""
-    return decode_bytes(path, _read_bytes(path))
+    return decode_bytes(path, read_bytes(path))
 
 
 def decode_bytes(path: str | Path, data: bytes) -> Decoded:
@@ -186,7 +186,8 @@ def file_kind(path: str | Path) -> str:
     return next((words for test, words in kinds if test(mode)), "a device")
 
 
-def _read_bytes(path: str | Path) -> bytes:
+def read_bytes(path: str | Path) -> bytes:
+    """Return the bytes of a regular file of at most MAX_BYTES. Raises ImageError."""
     # The kind is looked up first: opening a named pipe would wait forever.
     kind = file_kind(path)
     if kind.startswith("a "):

@@ -148,6 +148,12 @@ def first(tags: dict[int, tuple[int, ...]], tag: int, default: int) -> int:
     return tags.get(tag, (default,))[0]
 
 
+def num_further_samples(tags: dict[int, tuple[int, ...]]) -> int:
+    """Return the number of samples per pixel beside the colors and alpha."""
+    num_extra = first(tags, SAMPLES_PER_PIXEL, 1) - _NUM_COLORS.get(first(tags, PHOTOMETRIC, -1), 1)
+    return 0 if num_extra == 1 and first(tags, EXTRA_SAMPLES, 2) in _ALPHAS else max(num_extra, 0)
+
+
 def tiff_fault(tags: dict[int, tuple[int, ...]], *, big_endian: bool) -> str:
     """Return what the tags say that Pillow or OpenCV would not heed, inventing or dropping pixels; "" for none."""
     photometric, compression = first(tags, PHOTOMETRIC, -1), first(tags, COMPRESSION, _UNCOMPRESSED)

@@ -33,8 +33,11 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
 
 
 def exif_orientation(path: str | Path) -> int:
-    """Return the EXIF orientation, 1..8, by which `read_image` and `read_mask` turn a file. Raises ImageError."""
-    return decode(path).orientation
+    """Return the EXIF orientation, 1..8, by which files are turned; 1 for one that Pillow does not decode."""
+    try:
+        return decode(path).orientation
+    except ImageError:
+        return 1
 
 
 def from_pil(image: Image.Image) -> NDArray[np.uint8]:
@@ -83,15 +86,15 @@ def _image_pixels(path: str | Path, decoded: Decoded) -> NDArray[np.uint8]:
         what = f"has {decoded.bits}-bit integers of an unknown range"
         raise ImageError(path, what, "save it with 8 or 16 bits, unsigned")
     if mode == "F":
-        values = _scale_float(path, _upright(decoded))
+        values = _scale_float(path, upright(decoded))
     elif mode.startswith("I;16"):
-        values = _scale_integer(path, _upright(decoded), decoded.bits)
+        values = _scale_integer(path, upright(decoded), decoded.bits)
     elif decoded.bits == 16 and decoded.data and mode != "CMYK":
         return _rgb(_scale_integer(path, _read_16_bit_color(path, decoded), 16))
     else:
         if mode in ("1", "L") and decoded.data.startswith(b"BM"):
             _check_bmp_palette(path, decoded)
-        return _rgb(_upright(decoded._replace(image=_convert_to_rgb(path, decoded.image))))
+        return _rgb(upright(decoded._replace(image=_convert_to_rgb(path, decoded.image))))
     return _rgb(255 - values if decoded.white_is_zero else values)
 
 
@@ -129,7 +132,7 @@ def read_mask(path: str | Path, *, by_color: bool = False) -> NDArray[Any]:
     Raises ImageError for a file that cannot be read, MaskError for one without exact labels (JPEG, lossy WebP, float).
     """
     decoded = decode(path)
-    mode, bits, values = decoded.image.mode, decoded.bits, _upright(decoded)
+    mode, bits, values = decoded.image.mode, decoded.bits, upright(decoded)
     if decoded.lossy:
         what = f"is a lossy {decoded.image.format}, which does not keep the labels exactly"
         raise MaskError(path, what, "export the mask as PNG from its source")
@@ -137,7 +140,7 @@ def read_mask(path: str | Path, *, by_color: bool = False) -> NDArray[Any]:
         fix = "save color masks with 8 bits, or labels as 16-bit gray PNG"
         raise MaskError(path, "has 16-bit colors or alpha", fix)
     if by_color and mode in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
-        values = _upright(decoded._replace(image=_convert_to_rgb(path, decoded.image)))
+        values = upright(decoded._replace(image=_convert_to_rgb(path, decoded.image)))
     elif mode in ("LA", "PA"):
         values = values[..., 0]
     elif mode in ("RGB", "RGBA"):
@@ -180,12 +183,12 @@ def odd_palettes(paths: Iterable[str | Path]) -> list[Path]:
     return [p for p, colors in palettes.items() if not (most.startswith(colors) or colors.startswith(most))]
 
 
-def _upright(decoded: Decoded) -> NDArray[Any]:
+def upright(decoded: Decoded) -> NDArray[Any]:
     """Return Pillow's pixels as a writable array, upright."""
-    return _turn(np.array(decoded.image), 1 if decoded.turned else decoded.orientation)
+    return turn(np.array(decoded.image), 1 if decoded.turned else decoded.orientation)
 
 
-def _turn(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+def turn(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Turn stored pixels (H, W, ...) upright. Source: EXIF 2.3, tag Orientation, 1..8."""
     if orientation in (5, 7):
         turned = np.rot90(np.fliplr(pixels), 1 if orientation == 5 else -1)
@@ -240,4 +243,4 @@ def _read_16_bit_color(path: str | Path, decoded: Decoded) -> NDArray[np.uint16]
     if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
         what = "has 16-bit color in an unsupported layout"
         raise ImageError(path, what, "save it with 8 bits, or as 16-bit PNG")
-    return _turn(pixels[..., 2::-1], 1 if decoded.turned else decoded.orientation)
+    return turn(pixels[..., 2::-1], 1 if decoded.turned else decoded.orientation)

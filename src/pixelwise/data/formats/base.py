@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ...core import Taxonomy
 from ...errors import ConfigError, DatasetError, os_reason, shown
 from ...files import read_regular
-from ...images import IMAGE_SUFFIXES, walk_files, without_suffix
+from ...images import ARRAY_SUFFIX, IMAGE_SUFFIXES, RGB, PixelFormat, is_further_part, walk_files, without_suffix
 from ...registry import Registry
 from ...strict_yaml import read_yaml
 from ..dataset import Dataset, Item, MaskEncoding, Split, check_colors
@@ -99,12 +99,12 @@ def resolve_inside(root: Path, name: str) -> Path:
     return root / name_inside(root, name)
 
 
-def find_image(stem: Path) -> Path | None:
+def find_image(stem: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> Path | None:
     """Return the existing file that is `stem` with the suffix of an image, in lower or upper case.
 
     Raises DatasetError if there are several.
     """
-    names = [stem.name + spelled for suffix in IMAGE_SUFFIXES for spelled in (suffix, suffix.upper())]
+    names = [stem.name + spelled for suffix in suffixes for spelled in (suffix, suffix.upper())]
     # os.path, because Path raises OSError for a name that is too long.
     found = [path for name in names if os.path.isfile(path := stem.with_name(name))]
     # A file system that does not tell case apart finds one file by two names.
@@ -126,6 +126,8 @@ def read_classes(root: Path, default: Taxonomy | None = None) -> tuple[Taxonomy,
     # A pipe or a link to nothing of that name is an error, not a missing file.
     for name in ("classes.yaml", "classes.yml"):
         if os.path.lexists(root / name):
+            if default is None and set(read_yaml(root / name)) == {"images"}:
+                return None
             return _read_classes_yaml(root / name, default)
     if os.path.lexists(root / "labelmap.txt"):
         return _read_labelmap(root / "labelmap.txt")
@@ -137,6 +139,8 @@ def read_classes(root: Path, default: Taxonomy | None = None) -> tuple[Taxonomy,
 
 def _read_classes_yaml(path: Path, default: Taxonomy | None) -> tuple[Taxonomy, MaskEncoding]:
     rest = read_yaml(path)
+    # Read by `declared_pixels`.
+    rest.pop("images", None)
     kind, colors = rest.pop("masks", "value"), rest.pop("ignore_colors", [])
     if kind not in ("value", "color"):
         what = f"expected masks: `value` or `color`, got {shown(kind)}"
@@ -181,13 +185,15 @@ def _read_labelmap(path: Path) -> tuple[Taxonomy, MaskEncoding]:
     return taxonomy, encoding
 
 
-def pair_folders(images: Path, masks: Path) -> list[Item]:
+def pair_folders(images: Path, masks: Path, pixels: PixelFormat = RGB) -> list[Item]:
     """Pair every image with the mask of the same name, at any depth; return unlabeled images without a `masks` folder.
+
+    Images may be npy files; files that hold further channels of an image, as `pixels` says, are no images.
 
     A mask without an image becomes an item too, and two files of one name become two items, so that `Dataset.problems`
     reports them.
     """
-    image_paths = _by_stem(images)
+    image_paths = _by_stem(images, (*IMAGE_SUFFIXES, ARRAY_SUFFIX), pixels)
     if not masks.is_dir():
         return [Item(stem, image) for stem, paths in image_paths.items() for image in paths]
     mask_paths = _by_stem(masks)
@@ -198,10 +204,12 @@ def pair_folders(images: Path, masks: Path) -> list[Item]:
     return items
 
 
-def _by_stem(folder: Path) -> dict[str, list[Path]]:
+def _by_stem(
+    folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES, pixels: PixelFormat = RGB
+) -> dict[str, list[Path]]:
     """Return the image files below a folder, links to folders followed, by their relative path without suffix."""
     stems: dict[str, list[Path]] = {}
     for path in walk_files(folder)[0]:
-        if path.suffix.lower() in IMAGE_SUFFIXES:
+        if path.suffix.lower() in suffixes and not is_further_part(path, pixels):
             stems.setdefault(without_suffix(path.relative_to(folder)).as_posix(), []).append(path)
     return stems

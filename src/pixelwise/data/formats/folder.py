@@ -14,8 +14,9 @@ import os
 from pathlib import Path, PurePosixPath
 
 from ...errors import DatasetError
-from ...images import IMAGE_SUFFIXES, file_kind, without_suffix
+from ...images import ARRAY_SUFFIX, IMAGE_SUFFIXES, RGB, file_kind, without_suffix
 from ..dataset import Dataset, Item, Split
+from ..pixel_formats import declared_pixels
 from .base import (
     DATASETS,
     DatasetFormat,
@@ -50,7 +51,10 @@ class Folder(DatasetFormat):
         """Read splits from the folders in images/, or else from the lists beside it."""
         images, masks = root / "images", root / "masks"
         _check_split_names(images, masks)
-        splits = {name: pair_folders(images / name, masks / name) for name in _SPLITS if (images / name).is_dir()}
+        pixels = declared_pixels(root) or RGB
+        splits = {
+            name: pair_folders(images / name, masks / name, pixels) for name in _SPLITS if (images / name).is_dir()
+        }
         if not splits:
             for name in _SPLITS:
                 split_list = root / f"{name}.txt"
@@ -87,9 +91,10 @@ def _item(root: Path, image: str, mask: str | None) -> Item:
     if mask is not None:
         key = str(without_suffix(PurePosixPath(name)))
         return Item(key, resolve_inside(root, image), resolve_inside(root, mask))
-    has_suffix = name.lower().endswith(IMAGE_SUFFIXES)
+    image_suffixes = (*IMAGE_SUFFIXES, ARRAY_SUFFIX)
+    has_suffix = name.lower().endswith(image_suffixes)
     stem = str(without_suffix(Path(name))) if has_suffix else name
     image_stem, mask_stem = (resolve_inside(root / kind, stem) for kind in ("images", "masks"))
     # The names of missing files, for the message.
-    path = root / "images" / name if has_suffix else find_image(image_stem) or Path(f"{image_stem}.*")
+    path = root / "images" / name if has_suffix else find_image(image_stem, image_suffixes) or Path(f"{image_stem}.*")
     return Item(stem, path, find_image(mask_stem) or Path(f"{mask_stem}.png"))
