@@ -187,14 +187,14 @@ def check_masks(split: Split, *, skip_bad: bool = False, found: Sequence[Inspect
         warnings.append(
             f"{start}one color stands for several classes: {'; '.join(alike[:5])}; overlays cannot tell them apart"
         )
-    masks = [item.mask for item in split.items if item.mask is not None]
+    masks = [item.mask for item in split.items if item.mask is not None and item.drawing is None]
     if not split.encoding.by_color:
         odd = odd_palettes(masks)
         if odd:
             what = f"{len(odd)} of {len(masks)} masks have other palettes than the rest: {listed(odd)}"
             fix = "if their numbers mean other classes, save all with one palette, or write `masks: color`"
             warnings.append(f"{start}{what}; {fix}")
-    if taxonomy.num_classes == 2 and 255 in taxonomy.ignored and not split.encoding.by_color:
+    if masks and taxonomy.num_classes == 2 and 255 in taxonomy.ignored and not split.encoding.by_color:
         background = taxonomy.values.index(min(taxonomy.values))
         only_255, labeled = [], False
         found = inspect_masks(split) if found is None else found

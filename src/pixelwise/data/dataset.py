@@ -21,19 +21,22 @@ from ..errors import ConfigError, DatasetError, InputError, MaskError, listed, s
 from ..images import RGB, PixelFormat, exif_orientation, file_kind, read_mask, read_pixels
 from ..registry import suggest
 from .perceptual_hash import perceptual_hash
+from .shapes.drawing import Drawing
 
 
 @dataclass(frozen=True)
 class Item:
     """One image of a split: key (unique in the split), image file, mask file or None if it is not labeled.
 
-    group  what the image has in common with others (drive, patient), if the format says so; see `groups.py`
+    group    what the image has in common with others (drive, patient), if the format says so; see `groups.py`
+    drawing  draws the mask where `mask` is no image but the annotation file, which many items may share
     """
 
     key: str
     image: Path
     mask: Path | None = None
     group: str = ""
+    drawing: Drawing | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -191,6 +194,8 @@ class Split(Sequence[Sample]):
         """
         if item.mask is None:
             return None
+        if item.drawing is not None:
+            return item.drawing.draw(self.taxonomy)
         raw = read_mask(item.mask, by_color=self.encoding.by_color)
         return self.encoding.encode(raw, self.taxonomy, item.mask)
 
@@ -334,7 +339,8 @@ def _size_error(item: Item, image: tuple[int, ...], mask: tuple[int, ...]) -> Ma
     """Return the error for a mask of another size, which says so if a tag that turns one of the two explains it."""
     what = f"expected {size_text(image)}, the size of its image {item.image}, got {size_text(mask)} (height x width)"
     assert item.mask is not None, "a size is compared with a mask's"
-    turned = [path for path in (item.image, item.mask) if exif_orientation(path) > 4]
+    files = (item.image, item.mask) if item.drawing is None else (item.image,)
+    turned = [path for path in files if exif_orientation(path) > 4]
     if len(turned) == 1 and mask == image[::-1]:
         what += f"; the EXIF orientation {exif_orientation(turned[0])} of {turned[0].name} turns it by 90 degrees"
         return MaskError(item.mask, what, "label the image as viewers show it, or remove the tag from it")
