@@ -37,7 +37,7 @@ def outlines(region: NDArray[Any]) -> list[Outline]:
     # Edges with the region on their right, by the corner at which they start: one bit per direction.
     above, left = np.roll(here, 1, 0), np.roll(here, 1, 1)
     before = np.roll(above, 1, 1)
-    # The pixels around a corner: `before` at its upper left, `above` upper right, `left` lower left, `here` lower right.
+    # The pixels around a corner: `before` upper left, `above` upper right, `left` lower left, `here` lower right.
     starts = np.stack([here & ~above, left & ~here, before & ~left, above & ~before])
     open_edges = (starts * np.array([1, 2, 4, 8])[:, None, None]).sum(0)
     corners = {(int(x) - 1, int(y) - 1): int(open_edges[y, x]) for y, x in np.argwhere(open_edges)}
