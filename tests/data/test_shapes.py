@@ -65,7 +65,7 @@ def _runs(flat: np.ndarray) -> list[list[bool]]:
 @given(REGIONS)
 def test_cvat_and_submission_run_lengths_are_those_of_a_loop(region: np.ndarray) -> None:
     assert encode_cvat(region) == ", ".join(str(len(run)) for run in _runs(region.ravel()))
-    np.testing.assert_array_equal(decode_cvat(encode_cvat(region), *region.shape, "a"), region)
+    np.testing.assert_array_equal(decode_cvat(encode_cvat(region), region.shape[0], region.shape[1], "a"), region)
     flat = np.zeros(region.size, bool)
     numbers = list(map(int, encode_submission(region).split()))
     for start, length in zip(numbers[::2], numbers[1::2], strict=True):
@@ -95,7 +95,7 @@ def _decode_brush(data: list[int]) -> np.ndarray:
 def test_brushes_are_what_rle_pack_reads(region: np.ndarray) -> None:
     brush = encode_label_studio(region)
     np.testing.assert_array_equal(_decode_brush(brush), np.repeat(region.ravel() * 255, 4))
-    np.testing.assert_array_equal(decode_label_studio(brush, *region.shape, "a"), region)
+    np.testing.assert_array_equal(decode_label_studio(brush, region.shape[0], region.shape[1], "a"), region)
 
 
 def test_a_brush_of_long_runs_and_of_single_values() -> None:

@@ -78,7 +78,9 @@ def _walk(corners: dict[tuple[int, int], int], x: int, y: int, direction: int) -
 
 def _split(ring: Ring) -> list[Ring]:
     """Cut a ring that passes through a corner twice into rings that do not."""
-    rings, path, position = [], [], {}
+    rings: list[Ring] = []
+    path: Ring = []
+    position: dict[tuple[int, int], int] = {}
     for corner in ring:
         if corner in position:
             first = position[corner]

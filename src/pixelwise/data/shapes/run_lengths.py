@@ -82,7 +82,7 @@ def decode_coco(rle: Any, source: object) -> NDArray[np.bool_]:
     size = rle.get("size") if isinstance(rle, dict) else None
     if not isinstance(size, list) or len(size) != 2:
         raise MaskError(source, f"expected a run-length encoding with a size, got {shown(rle)}", _EXPORT_FIX)
-    height, width = check_size(*size, source)
+    height, width = check_size(size[0], size[1], source)
     counts = rle.get("counts")
     runs = _coco_runs(counts, source) if isinstance(counts, str) else counts
     return decode_runs(runs, height * width, source).reshape(width, height).T
