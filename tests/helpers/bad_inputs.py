@@ -101,7 +101,10 @@ BAD_IMAGES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "page.jpg": (_bytes(b"\n <!DOCTYPE html><html><body>404</body></html>"), ("an HTML page", "download")),
     "drawing.png": (_bytes(b'<svg xmlns="http://www.w3.org/2000/svg"/>'), ("an SVG drawing", "export it as PNG")),
     "xml.png": (_bytes(b'<?xml version="1.0"?><svg/>'), ("XML or SVG", "export it as PNG")),
-    "animation.png": (_bytes(encoded(photo()[..., 0], "GIF")), ("is a GIF", "export")),
+    "animation.gif": (
+        _bytes(encoded(photo()[..., 0], "GIF", save_all=True, append_images=[Image.fromarray(255 - photo()[..., 0])])),
+        ("holds 2 pages", "save each as a file of its own"),
+    ),
     "document.jpg": (_bytes(b"%PDF-1.7\n"), ("is a PDF", "export")),
     "drawing.jpg": (_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n"), ("PostScript", "export")),
     "layers.png": (_bytes(b"8BPS\0\1"), ("Photoshop", "export")),

@@ -6,6 +6,7 @@ from .._lazy import lazy_modules
 
 __all__ = [
     "compare",
+    "convert",
     "crf_search",
     "demo",
     "evaluate",

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import DatasetError, listed
+from ..errors import DatasetError
 from .counts import check_classes, check_masks, count_pixels
 from .dataset import Dataset, Item, MaskEncoding, Split
 from .formats import DATASETS, DatasetFormat
+from .formats.pairs import describe_folder
 from .groups import Groups, find_groups
 from .pixel_formats import with_pixel_format
 
@@ -31,39 +32,35 @@ __all__ = [
 ]
 
 
-# Other names that people give the two folders of the format `folder`.
-_OTHER_NAMES = {
-    "images": ("images", "image", "imgs", "img", "photos"),
-    "masks": ("masks", "mask", "labels", "label", "annotations", "gt"),
-}
-
-
 def open_dataset(path: str | Path, format: str | None = None, *, check: bool = True) -> Dataset:
     """Open a dataset folder and check that every image has its mask.
 
     format  name of a dataset format; found by looking at the folder if None
     check   False opens it without looking for the files; `Dataset.problems` then lists all errors
-    Raises DatasetError for a folder that no format (or not the named one) recognizes, for missing files (all of them in
-    one error), and for an image in two splits; UnknownNameError for an unknown format.
+    Raises DatasetError for a folder that no format (or not the named one) recognizes, or that two do, for missing files
+    (all of them in one error), and for an image in two splits; UnknownNameError for an unknown format.
     """
     folder = Path(path)
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise DatasetError(folder, what, "name the folder of a dataset")
-    names = [format] if format else sorted(DATASETS)
-    for name in names:
-        reader = DATASETS.create(name)
-        root = reader.find_root(folder)
-        if root is not None:
-            dataset = reader.read(root)
-            return with_pixel_format(dataset.check() if check else dataset)
-    needs = "; or ".join(f"{name}: {DATASETS.create(name).needs}" for name in names)
-    found = sorted(f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir())
-    what = f"unrecognized dataset layout; expected {needs}; it holds {listed(found, 10) or 'nothing'}"
-    renames = [
-        f"rename {name} to {usual}/"
-        for usual, others in _OTHER_NAMES.items()
-        for name in found
-        if name.endswith("/") and name[:-1].casefold() in others and f"{usual}/" not in found
-    ]
-    raise DatasetError(folder, what, " and ".join(renames) or "rearrange the files, or name another folder")
+    formats = {name: DATASETS.create(name) for name in ([format] if format else sorted(DATASETS))}
+    found = {name: root for name, reader in formats.items() if (root := _root(reader, folder, bool(format)))}
+    if not found:
+        found = {n: root for n, reader in formats.items() if reader.is_fallback and (root := reader.find_root(folder))}
+    if len(found) > 1:
+        what = f"may be read as {' or as '.join(found)}"
+        names = " or ".join(f"{name} ({formats[name].needs})" for name in found)
+        raise DatasetError(folder, what, f"name the format, or take the files of one of them away: {names}")
+    if not found:
+        known = "`pixelwise datasets` lists the known ones"
+        needs = f"expected {format}: {formats[format].needs}" if format else known
+        what = f"unrecognized dataset layout; {describe_folder(folder)}"
+        raise DatasetError(folder, what, f"put images/ and masks/ with equal names into the folder; {needs}")
+    ((name, root),) = found.items()
+    dataset = formats[name].read(root)
+    return with_pixel_format(dataset.check() if check else dataset)
+
+
+def _root(reader: DatasetFormat, folder: Path, is_named: bool) -> Path | None:
+    return None if reader.is_fallback and not is_named else reader.find_root(folder)

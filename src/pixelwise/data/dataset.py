@@ -192,10 +192,8 @@ class Split(Sequence[Sample]):
 
         Raises ImageError or MaskError naming the file.
         """
-        if item.mask is None:
-            return None
-        if item.drawing is not None:
-            return item.drawing.draw(self.taxonomy)
+        if item.mask is None or item.drawing is not None:
+            return item.drawing.draw(self.taxonomy) if item.drawing is not None else None
         raw = read_mask(item.mask, by_color=self.encoding.by_color)
         return self.encoding.encode(raw, self.taxonomy, item.mask)
 
@@ -339,8 +337,7 @@ def _size_error(item: Item, image: tuple[int, ...], mask: tuple[int, ...]) -> Ma
     """Return the error for a mask of another size, which says so if a tag that turns one of the two explains it."""
     what = f"expected {size_text(image)}, the size of its image {item.image}, got {size_text(mask)} (height x width)"
     assert item.mask is not None, "a size is compared with a mask's"
-    files = (item.image, item.mask) if item.drawing is None else (item.image,)
-    turned = [path for path in files if exif_orientation(path) > 4]
+    turned = [p for p in (item.image, item.mask)[: 1 if item.drawing else 2] if exif_orientation(p) > 4]
     if len(turned) == 1 and mask == image[::-1]:
         what += f"; the EXIF orientation {exif_orientation(turned[0])} of {turned[0].name} turns it by 90 degrees"
         return MaskError(item.mask, what, "label the image as viewers show it, or remove the tag from it")

@@ -23,11 +23,12 @@ Reading order: `headers` (what Pillow does not check), `decode` (file to Pillow 
 
 from __future__ import annotations
 
-from .decode import MAX_PIXELS, file_kind
+from .arrays import ARRAY_SUFFIX
+from .decode import MAX_PIXELS, file_kind, image_suffix
 from .listing import IMAGE_SUFFIXES, Listing, find_images, list_images, walk_files, without_suffix
 from .pixel_format import COLORS, RGB, ImagePart, PixelFormat, unnamed
 from .read import exif_orientation, from_pil, odd_palettes, read_image, read_mask
-from .read_numbers import ARRAY_SUFFIX, is_further_part, is_plain_file, part_files, read_numbers, read_pixels
+from .read_numbers import is_further_part, is_plain_file, part_files, read_numbers, read_pixels
 from .write import encode_mask, write_image, write_mask
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "file_kind",
     "find_images",
     "from_pil",
+    "image_suffix",
     "is_further_part",
     "is_plain_file",
     "list_images",

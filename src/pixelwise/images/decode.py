@@ -44,7 +44,7 @@ from .headers import (
 MAX_PIXELS = 178_956_970
 MAX_BYTES = 2**31
 
-_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
+_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF")
 _EXPORT = "export the image again as PNG or JPEG"
 _AGAIN = "copy or download it again"
 # What Pillow says of headers, exif and damaged bytes while it loads pixels is raised as an error, or does not matter.
@@ -57,14 +57,16 @@ with suppress(AttributeError, OSError):
         _set_handler = getattr(ctypes.CDLL(_imaging.__file__), _handler)
         _set_handler.argtypes, _set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
         _set_handler(None)
-# First bytes of the allowed formats.
+# First bytes of the allowed formats, and the usual suffix.
 _SIGNATURES = (
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-    (b"RIFF", "WebP"),
-    (b"BM", "BMP"),
+    (b"\x89PNG\r\n\x1a\n", "PNG", ".png"),
+    (b"\xff\xd8\xff", "JPEG", ".jpg"),
+    (b"II*\0", "TIFF", ".tif"),
+    (b"MM\0*", "TIFF", ".tif"),
+    (b"RIFF", "WebP", ".webp"),
+    (b"BM", "BMP", ".bmp"),
+    (b"GIF87a", "GIF", ".gif"),
+    (b"GIF89a", "GIF", ".gif"),
 )
 # First bytes, in lower case, of other files that often have the name of an image: (bytes, kind of file, fix).
 _OTHER_KINDS = (
@@ -73,7 +75,6 @@ _OTHER_KINDS = (
     (b"<html", "an HTML page, not an image", "download the file again; the server answered with a page"),
     (b"<svg", "an SVG drawing, not a pixel image", "export it as PNG"),
     (b"<?xml", "an XML or SVG text, not a pixel image", "export it as PNG"),
-    (b"gif8", "a GIF", _EXPORT),
     (b"%pdf", "a PDF", _EXPORT),
     (b"%!ps", "a PostScript file", _EXPORT),
     (b"8bps", "a Photoshop file", _EXPORT),
@@ -131,6 +132,8 @@ def decode_bytes(path: str | Path, data: bytes) -> Decoded:
             pages = getattr(image, "n_frames", 1)
         if pages > 1 and image.format != "MPO":
             raise ImageError(path, f"holds {pages} pages or frames", "save each as a file of its own")
+        if image.format == "GIF" and image.tile and image.tile[0].extents != (0, 0, width, height):
+            raise ImageError(path, "leaves out pixels: its frame is smaller than the image", _EXPORT)
         if image.format == "PNG":
             # `load` does not check the checksums of pixel chunks, so damaged pixels would pass. `verify` does, and
             # leaves the image unusable.
@@ -170,6 +173,20 @@ def decode_bytes(path: str | Path, data: bytes) -> Decoded:
         case "JPEG" | "MPO":
             return decoded._replace(lossy=True)
     return decoded
+
+
+def image_suffix(path: str | Path) -> str:
+    """Return the suffix, such as ".png", that fits the first bytes of a regular file; "" if it is no image."""
+    if file_kind(path) != "file":
+        return ""
+    try:
+        with open_without_waiting(path) as file:
+            head = file.read(12) or b""
+    except OSError:
+        return ""
+    if head.startswith(b"RIFF") and head[8:] != b"WEBP":
+        return ""
+    return next((suffix for start, _, suffix in _SIGNATURES if head.startswith(start)), "")
 
 
 def file_kind(path: str | Path) -> str:
@@ -225,11 +242,11 @@ def _unidentified(path: str | Path, data: bytes, tags: dict[int, tuple[int, ...]
             f"{first(tags, PHOTOMETRIC, 0)} and compression {first(tags, COMPRESSION, 1)}, which is not supported"
         )
         return ImageError(path, what, _EXPORT)
-    for start, name in _SIGNATURES:
+    for start, name, _ in _SIGNATURES:
         if data.startswith(start):
             what = f"begins as {name}, but is damaged, or stores its pixels in an unsupported way"
             return ImageError(path, what, _EXPORT)
-    return ImageError(path, "is not an image of a known format (PNG, JPEG, TIFF, WebP, BMP)", _EXPORT)
+    return ImageError(path, "is not an image of a known format (PNG, JPEG, TIFF, WebP, BMP, GIF)", _EXPORT)
 
 
 def _opened(data: bytes) -> ImageFile.ImageFile:

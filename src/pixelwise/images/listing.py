@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 from ..errors import InputError, os_reason
 from .decode import file_kind
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif")
 
 
 P = TypeVar("P", bound=PurePath)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
 from ..errors import ImageError, MaskError
-from .decode import Decoded, decode, decode_bytes, file_kind
+from .arrays import NPY, read_npy_mask
+from .decode import Decoded, decode, decode_bytes, file_kind, read_bytes
 from .headers import DECODE_ERRORS
 
 # 16-bit files that use less than a quarter of the range hold the values of a 10-, 12- or 14-bit camera.
@@ -127,11 +128,14 @@ def read_mask(path: str | Path, *, by_color: bool = False) -> NDArray[Any]:
     """Read the exact values of a mask file: (H, W) uint8 or uint16, or (H, W, 3) uint8 RGB where classes are colors.
 
     Palette files give indices, 1-, 2- and 4-bit files the ids as stored; alpha is dropped; EXIF turns a mask like its
-    image.
+    image. An npy file holds integers (H, W), or colors (H, W, 3) of uint8.
     by_color  return the colors that a viewer shows, (H, W, 3) uint8 RGB, of every file of up to 8 bits per channel
     Raises ImageError for a file that cannot be read, MaskError for one without exact labels (JPEG, lossy WebP, float).
     """
-    decoded = decode(path)
+    data = read_bytes(path)
+    if data.startswith(NPY):
+        return read_npy_mask(path, data)
+    decoded = decode_bytes(path, data)
     mode, bits, values = decoded.image.mode, decoded.bits, upright(decoded)
     if decoded.lossy:
         what = f"is a lossy {decoded.image.format}, which does not keep the labels exactly"

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import ImageError, ResourceError, listed
+from .arrays import ARRAY_SUFFIX, NPY, read_npy
 from .decode import MAX_BYTES, MAX_PIXELS, Decoded, decode_bytes, read_bytes
 from .headers import (
     BITS_PER_SAMPLE,
@@ -33,8 +34,6 @@ from .listing import IMAGE_SUFFIXES, without_suffix
 from .pixel_format import ImagePart, PixelFormat, check_numbers
 from .read import read_image, turn, upright
 
-ARRAY_SUFFIX = ".npy"
-_NPY = b"\x93NUMPY"
 # Float32 holds all integers up to this one.
 _LARGEST_EXACT = 2**24
 _EXPORT = "save it as PNG, TIFF or npy with unsigned integers or floats"
@@ -123,8 +122,8 @@ def read_numbers(path: str | Path, num_channels: int = 0) -> NDArray[Any]:
     Raises ImageError, and ResourceError if a TIFF needs the package tifffile, which is not installed.
     """
     data = read_bytes(path)
-    if data.startswith(_NPY):
-        numbers = _read_npy(path, data)
+    if data.startswith(NPY):
+        numbers = read_npy(path, data)
         if numbers.ndim == 3 and numbers.shape[2] != num_channels and numbers.shape[0] == num_channels:
             numbers = np.moveaxis(numbers, 0, 2)
     elif (tags := tiff_tags(data)) and (first(tags, SAMPLES_PER_PIXEL, 1) > 1 or _num_pages(data) > 1):
@@ -149,17 +148,6 @@ def is_plain_file(path: str | Path) -> bool:
     tags = tiff_tags(data)
     is_integer = first(tags, SAMPLE_FORMAT, 1) == 1
     return not tags or (first(tags, BITS_PER_SAMPLE, 1) <= 8 and is_integer and num_further_samples(tags) == 0)
-
-
-def _read_npy(path: str | Path, data: bytes) -> NDArray[Any]:
-    try:
-        numbers = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError, SyntaxError, TypeError, MemoryError) as error:
-        raise ImageError(path, f"is not a whole npy file: {error}", "save it again with numpy.save") from None
-    if numbers.dtype.kind not in "buif" or numbers.ndim not in (2, 3) or 0 in numbers.shape:
-        what = f"expected integers or floats of shape (H, W) or (H, W, C), got {numbers.dtype} {numbers.shape}"
-        raise ImageError(path, what, "save one image per file with numpy.save")
-    return np.asarray(numbers, numbers.dtype.newbyteorder("="))
 
 
 def _num_pages(data: bytes) -> int:

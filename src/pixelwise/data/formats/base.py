@@ -7,7 +7,8 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from ...core import Taxonomy
 from ...errors import ConfigError, DatasetError, os_reason, shown
@@ -16,15 +17,24 @@ from ...images import ARRAY_SUFFIX, IMAGE_SUFFIXES, RGB, PixelFormat, is_further
 from ...registry import Registry
 from ...strict_yaml import read_yaml
 from ..dataset import Dataset, Item, MaskEncoding, Split, check_colors
+from .class_json import NAMES as JSON_NAMES
+from .class_json import read_class_json
+
+if TYPE_CHECKING:
+    from .conversion import Conversion
 
 
 class DatasetFormat(ABC):
     """One way to arrange a dataset in folders.
 
-    needs  one line that says which files it is recognized by
+    needs        one line that says which files it is recognized by
+    targets      what `pixelwise convert --to` writes in this format: names, and a line about each
+    is_fallback  True if the format is tried only on folders that no other format recognizes
     """
 
     needs: str
+    targets: Mapping[str, str] = MappingProxyType({})
+    is_fallback: bool = False
 
     @abstractmethod
     def find_root(self, folder: Path) -> Path | None:
@@ -34,10 +44,20 @@ class DatasetFormat(ABC):
     def read(self, root: Path) -> Dataset:
         """Read the dataset below `root` without looking at its images and masks.
 
-        Raises DatasetError if lists or class names are missing.
+        Masks may be files, or drawn from annotations: see `Item.drawing`. Raises DatasetError if lists or class names
+        are missing.
         """
 
+    def write(self, target: str, conversion: Conversion) -> None:
+        """Write a dataset as one of `targets` into the empty folder `conversion.out`.
 
+        What the format cannot hold becomes a line of `conversion.notes`.
+        """
+        raise NotImplementedError(f"{target} is not among the targets of this format")
+
+
+MASK_SUFFIXES = (*IMAGE_SUFFIXES, ARRAY_SUFFIX)
+"""Suffixes of files of masks."""
 DATASETS: Registry[DatasetFormat] = Registry("dataset format", "pixelwise datasets")
 
 
@@ -121,6 +141,7 @@ def read_classes(root: Path, default: Taxonomy | None = None) -> tuple[Taxonomy,
     classes.yaml   `classes`, `ignore`, `masks` and `ignore_colors`; without `classes`, those of `default`
     labelmap.txt   one `name:r,g,b:parts:actions` per line, as CVAT and Datumaro write it: masks are colors
     classes.txt    one name per line, as is class_names.txt of labelme2voc: masks are numbers from 0
+    classes.json   names, with the numbers of masks or without; categories.json and labels.json too: see `class_json`
     Raises ConfigError or DatasetError naming the file.
     """
     # A pipe or a link to nothing of that name is an error, not a missing file.
@@ -134,7 +155,16 @@ def read_classes(root: Path, default: Taxonomy | None = None) -> tuple[Taxonomy,
     for name in ("classes.txt", "class_names.txt"):
         if os.path.lexists(root / name):
             return Taxonomy(tuple(read_lines(root / name))), MaskEncoding()
+    for name in JSON_NAMES:
+        if os.path.lexists(root / name):
+            return read_class_json(root / name), MaskEncoding()
     return None
+
+
+def has_class_names(root: Path) -> bool:
+    """Return whether the folder has a file that `read_classes` reads."""
+    names = ("classes.yaml", "classes.yml", "labelmap.txt", "classes.txt", "class_names.txt", *JSON_NAMES)
+    return any(os.path.lexists(root / name) for name in names)
 
 
 def _read_classes_yaml(path: Path, default: Taxonomy | None) -> tuple[Taxonomy, MaskEncoding]:
@@ -196,7 +226,7 @@ def pair_folders(images: Path, masks: Path, pixels: PixelFormat = RGB) -> list[I
     image_paths = _by_stem(images, (*IMAGE_SUFFIXES, ARRAY_SUFFIX), pixels)
     if not masks.is_dir():
         return [Item(stem, image) for stem, paths in image_paths.items() for image in paths]
-    mask_paths = _by_stem(masks)
+    mask_paths = _by_stem(masks, MASK_SUFFIXES)
     items = []
     for stem in sorted({*image_paths, *mask_paths}):
         for image in image_paths.get(stem, [images / f"{stem}.*"]):

@@ -11,14 +11,21 @@ CVAT's labelmap.txt is read too. Without any of them, the classes are inferred f
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+
+import numpy as np
 
 from ...errors import DatasetError
-from ...images import ARRAY_SUFFIX, IMAGE_SUFFIXES, RGB, file_kind, without_suffix
-from ..dataset import Dataset, Item, Split
+from ...files import atomic_write
+from ...images import ARRAY_SUFFIX, IMAGE_SUFFIXES, RGB, file_kind, without_suffix, write_image, write_mask
+from ..dataset import Dataset, Item, MaskEncoding, Split, check_colors
 from ..pixel_formats import declared_pixels
 from .base import (
     DATASETS,
+    MASK_SUFFIXES,
     DatasetFormat,
     find_image,
     name_inside,
@@ -28,7 +35,9 @@ from .base import (
     resolve_inside,
     split_pair,
 )
+from .conversion import Conversion, free_value
 from .inferred_classes import infer_classes
+from .pairs import Pairs
 
 _SPLITS = ("train", "val", "test")
 _OTHER_NAMES = {"training": "train", "validation": "val", "valid": "val", "dev": "val", "testing": "test"}
@@ -41,6 +50,14 @@ class Folder(DatasetFormat):
     needs = (
         "images/{train,val,test}/ and masks/{train,val,test}/ with the same names (or train.txt beside them), "
         "and classes.yaml"
+    )
+
+    targets: Mapping[str, str] = MappingProxyType(
+        {
+            "folder": "images/ and masks/ with palette PNG whose numbers are the classes",
+            "color": "images/ and masks/ with RGB PNG in the colors of the classes",
+            "npy": "images/ and masks/ with npy files of numbers",
+        }
     )
 
     def find_root(self, folder: Path) -> Path | None:
@@ -60,18 +77,44 @@ class Folder(DatasetFormat):
                 split_list = root / f"{name}.txt"
                 if os.path.lexists(split_list):
                     splits[name] = [_item(root, *split_pair(line, split_list)) for line in read_lines(split_list)]
+        notes: tuple[str, ...] = ()
         if not splits:
-            what, fix = "has neither images/train nor train.txt", "sort the images into train and val, or list them"
-            raise DatasetError(root, what, fix)
+            splits = {"train": pair_folders(images, masks, pixels)}
+            if not splits["train"]:
+                raise DatasetError(root, "images/ and masks/ hold no images", "fill them, or name another folder")
+            notes = (f"{root}: has neither images/train nor train.txt: all images are split train",)
+        has_lists = any(os.path.lexists(root / f"{name}.txt") for name in _SPLITS)
+        if not has_lists and not any(map(_is_complete, chain(*splits.values()))) and (pairs := Pairs()).find_root(root):
+            # The names differ by a word.
+            return pairs.read(root)
         if found := read_classes(root):
             taxonomy, encoding = found
-            notes: tuple[str, ...] = ()
         else:
             files = dict.fromkeys(item.mask for items in splits.values() for item in items if item.mask is not None)
             taxonomy, encoding, note = infer_classes(root, [path for path in files if file_kind(path) == "file"])
-            notes = (note,)
+            notes = (*notes, note)
         named = {name: Split(name, items, taxonomy, encoding) for name, items in splits.items()}
         return Dataset("folder", root, taxonomy, named, notes)
+
+    def write(self, target: str, conversion: Conversion) -> None:
+        """Write images/SPLIT, masks/SPLIT and classes.yaml."""
+        taxonomy = conversion.taxonomy
+        if target == "color":
+            _check_distinct(conversion)
+        for split, item, mask in conversion.samples():
+            place = conversion.place_image(item, f"images/{split}")
+            stem = conversion.out / "masks" / without_suffix(PurePosixPath(place)).relative_to("images")
+            stem.parent.mkdir(parents=True, exist_ok=True)
+            path = stem.with_name(f"{stem.name}.{'npy' if target == 'npy' else 'png'}")
+            values = taxonomy.decode(mask, free_value(taxonomy))
+            if target == "color":
+                write_image(path, taxonomy.palette()[mask])
+            elif target == "npy":
+                with atomic_write(path) as file:
+                    np.save(file, values)
+            else:
+                write_mask(path, values, palette=taxonomy.palette("value"))
+        conversion.write_classes(by_color=target == "color", ignored=target != "color")
 
 
 def _check_split_names(images: Path, masks: Path) -> None:
@@ -83,6 +126,17 @@ def _check_split_names(images: Path, masks: Path) -> None:
             if split in _SPLITS and name != split and split not in names:
                 what = f"is not read: the split is named {split}"
                 raise DatasetError(folder / name, what, f"rename it to {folder / split}")
+
+
+def _is_complete(item: Item) -> bool:
+    return os.path.isfile(item.image) and item.mask is not None and os.path.isfile(item.mask)
+
+
+def _check_distinct(conversion: Conversion) -> None:
+    """Raise ConfigError for a color of several classes, which masks in colors cannot tell apart."""
+    taxonomy = conversion.taxonomy
+    encoding = MaskEncoding(by_color=True, ignored=(taxonomy.ignore_color,))
+    check_colors(taxonomy, encoding, conversion.dataset.root)
 
 
 def _item(root: Path, image: str, mask: str | None) -> Item:
@@ -97,4 +151,4 @@ def _item(root: Path, image: str, mask: str | None) -> Item:
     image_stem, mask_stem = (resolve_inside(root / kind, stem) for kind in ("images", "masks"))
     # The names of missing files, for the message.
     path = root / "images" / name if has_suffix else find_image(image_stem, image_suffixes) or Path(f"{image_stem}.*")
-    return Item(stem, path, find_image(mask_stem) or Path(f"{mask_stem}.png"))
+    return Item(stem, path, find_image(mask_stem, MASK_SUFFIXES) or Path(f"{mask_stem}.png"))

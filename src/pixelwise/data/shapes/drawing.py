@@ -45,16 +45,23 @@ class Drawing(ABC):
         """The annotation file and the image in it, for messages."""
 
     def draw(self, taxonomy: Taxonomy) -> NDArray[Any]:
-        """Return the mask (H, W) of class ids. Raises MaskError for a label that is no class, and as `read`."""
+        """Return the mask (H, W) of class ids, or (K, H, W) of 0 and 1 for several labels per pixel.
+
+        Raises MaskError for a label that is no class, and as `read`.
+        """
         size, shapes = self.read()
         return draw_shapes(size, shapes, taxonomy, self.source)
 
 
 def draw_shapes(size: tuple[int, int], shapes: Iterable[Shape], taxonomy: Taxonomy, source: str) -> NDArray[Any]:
-    """Return the mask (H, W) of class ids of some shapes, the later over the earlier. Raises MaskError."""
+    """Return the mask of some shapes, the later over the earlier, or each in its class of several labels per pixel.
+
+    Raises MaskError.
+    """
     ids = {name: k for k, name in enumerate(taxonomy.names)}
     rest = taxonomy.background[0] if taxonomy.background else taxonomy.ignore_id
     mask = np.full(size, rest, taxonomy.dtype)
+    by_class = np.zeros((taxonomy.num_classes, *size), np.uint8) if taxonomy.multilabel else None
     for label, (top, left, pixels) in shapes:
         id_ = ids.get(label)
         if id_ is None and label.casefold() in IGNORED_LABELS:
@@ -69,5 +76,12 @@ def draw_shapes(size: tuple[int, int], shapes: Iterable[Shape], taxonomy: Taxono
             what = f"has a shape of rows {top}..{top + height} and columns {left}..{left + width}"
             what += f" in an image of {size[0]}x{size[1]} (height x width)"
             raise MaskError(source, what, "export the annotations again")
-        mask[top : top + height, left : left + width][pixels] = id_
-    return mask
+        place = slice(top, top + height), slice(left, left + width)
+        if by_class is None:
+            mask[place][pixels] = id_
+        elif id_ == taxonomy.ignore_id:
+            by_class[:, place[0], place[1]][:, pixels] = taxonomy.ignore_id
+        else:
+            part = by_class[id_][place]
+            part[pixels & (part != taxonomy.ignore_id)] = 1
+    return mask if by_class is None else by_class

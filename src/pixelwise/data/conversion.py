@@ -1,0 +1,56 @@
+"""Write a dataset in another format, into a new folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import DatasetError, InputError
+from ..files import new_folder
+from .dataset import Dataset
+from .formats import DATASETS
+from .formats.conversion import Conversion
+
+TARGETS: dict[str, str] = {target: name for name in sorted(DATASETS) for target in DATASETS.create(name).targets}
+"""What `--to` takes, and the format that writes it."""
+
+
+def convert_dataset(
+    dataset: Dataset,
+    target: str,
+    out: str | Path,
+    *,
+    link: bool = False,
+    report: Callable[[int, int], None] | None = None,
+) -> Conversion:
+    """Write a dataset as one of `TARGETS`; return what was done, with its notes and the number of images per split.
+
+    link    link to the images instead of copying them
+    report  called with the number of images done and their total
+    Raises InputError for a folder that holds files or lies in the dataset, DatasetError if no image has a mask, and the
+    error of a file that cannot be read; the folder is then removed again.
+    """
+    folder = Path(out)
+    if os.path.join(os.path.realpath(folder), "").startswith(os.path.join(os.path.realpath(dataset.root), "")):
+        raise InputError(folder, f"lies in the dataset {dataset.root}", "choose another --out")
+    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(folder, "exists already and is no empty folder", "choose a new --out")
+    if dataset.taxonomy.multilabel:
+        what = "has several labels per pixel, and the formats hold one"
+        raise DatasetError(dataset.root, what, "convert a dataset of one label per pixel")
+    if all(item.mask is None for split in dataset.splits.values() for item in split.items):
+        raise DatasetError(dataset.root, "has no image with a mask", "name a labeled dataset")
+    existed = folder.exists()
+    conversion = Conversion(dataset, folder, link, report)
+    with new_folder(folder):
+        try:
+            DATASETS.create(TARGETS[target]).write(target, conversion)
+        except BaseException:
+            # All of it was written here: the folder was empty.
+            shutil.rmtree(folder)
+            if existed:
+                folder.mkdir()
+            raise
+    return conversion
