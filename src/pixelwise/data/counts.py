@@ -90,6 +90,8 @@ def check_dataset(dataset: Dataset, train: Split, val: Split, *, skip_bad: bool 
     ignore_id = dataset.taxonomy.ignore_id
     if not any(id_ != ignore_id for i in found[val.name] if i.error is None for id_ in i.pixels):
         what = "every pixel of every mask is ignored, so that no score can be computed"
+        if dataset.taxonomy.multilabel:
+            what = "no mask contains any class, so that no score can be computed"
         raise DatasetError(f"split {val.name}", what, "label some pixels, or name another --data.val_split")
     for name in found.keys() - names.keys():
         # Read for `check_leaks` alone: training does without them, their scores do not.
@@ -147,20 +149,23 @@ def check_classes(split: Split, *, skip_bad: bool = False, found: Sequence[Inspe
         what = f"{len(unlabeled)} images have no mask, first {unlabeled[0]}"
         raise DatasetError(f"split {split.name}", what, "add masks, or train on a split that has them")
     taxonomy = split.taxonomy
-    if taxonomy.num_classes == 1:
+    if taxonomy.num_classes == 1 and not taxonomy.multilabel:
         what = f"has the single class {shown(taxonomy.names[0])}: every pixel would get it, whatever the image"
         raise DatasetError(f"split {split.name}", what, "add a class for the rest of the pixels, such as background")
     found = inspect_masks(split) if found is None else found
     warnings = check_masks(split, skip_bad=skip_bad, found=found)
     counts = _count_ids(split, found, skip_bad=skip_bad)
     unseen = [taxonomy.names[k] for k in np.flatnonzero(counts[: taxonomy.num_classes] == 0)]
-    if unseen and taxonomy.num_classes == 2 and 255 in taxonomy.ignored and counts[taxonomy.ignore_id]:
+    is_pair = taxonomy.num_classes == 2 and not taxonomy.multilabel
+    if unseen and is_pair and 255 in taxonomy.ignored and counts[taxonomy.ignore_id]:
         num_ignored = counts[taxonomy.ignore_id]
         what = f"no mask contains class {shown(unseen[0])}, but {num_ignored} pixels are 255, which is ignored"
         fix = f"did you mean class {shown(unseen[0])}? set `value: 255` for it in classes.yaml"
         raise DatasetError(f"split {split.name}", what, fix)
     if len(unseen) == taxonomy.num_classes:
         what = "every pixel of every mask is ignored, so that nothing can be learned"
+        if taxonomy.multilabel:
+            what = "no mask contains any class, so that nothing can be learned"
         raise DatasetError(f"split {split.name}", what, "label some pixels, or name another --data.train_split")
     if len(unseen) == 1:
         warnings.append(f"split {split.name}: no mask contains class {shown(unseen[0])}; it cannot be learned")
@@ -187,6 +192,9 @@ def check_masks(split: Split, *, skip_bad: bool = False, found: Sequence[Inspect
         warnings.append(
             f"{start}one color stands for several classes: {'; '.join(alike[:5])}; overlays cannot tell them apart"
         )
+    if taxonomy.multilabel:
+        # The masks of a class are bilevel: neither palettes nor a second coding of the classes.
+        return warnings
     masks = [item.mask for item in split.items if item.mask is not None and item.drawing is None]
     if not split.encoding.by_color:
         odd = odd_palettes(masks)
@@ -216,6 +224,8 @@ def count_pixels(
     split: Split, *, skip_bad: bool = False, found: Sequence[Inspected] | None = None
 ) -> NDArray[np.int64]:
     """Count the pixels of each class over the masks of a split, (K,) int64; ignored pixels are not counted.
+
+    With several labels per pixel, a pixel counts once per label.
 
     skip_bad  leave out masks that cannot be read, instead of raising their error
     found     what `inspect_splits` found, to read no mask again

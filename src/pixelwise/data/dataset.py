@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import filecmp
 import hashlib
-import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
@@ -20,6 +19,8 @@ from ..core import MAX_BORDER_FRACTION, Sample, Taxonomy, size_text
 from ..errors import ConfigError, DatasetError, InputError, MaskError, listed, shown
 from ..images import RGB, PixelFormat, exif_orientation, file_kind, read_mask, read_pixels
 from ..registry import suggest
+from .class_masks import label_counts, read_class_masks
+from .near_misses import near_misses
 from .perceptual_hash import perceptual_hash
 from .shapes.drawing import Drawing
 
@@ -28,8 +29,10 @@ from .shapes.drawing import Drawing
 class Item:
     """One image of a split: key (unique in the split), image file, mask file or None if it is not labeled.
 
-    group    what the image has in common with others (drive, patient), if the format says so; see `groups.py`
-    drawing  draws the mask where `mask` is no image but the annotation file, which many items may share
+    group        what the image has in common with others (drive, patient), if the format says so; see `groups.py`
+    drawing      draws the mask where `mask` is no image but the annotation file, which many items may share
+    class_files  of several labels per pixel, (class id or ignore id, mask file) of each class that has one, else None;
+                 `mask` is then the first of them, or their empty folder
     """
 
     key: str
@@ -37,6 +40,14 @@ class Item:
     mask: Path | None = None
     group: str = ""
     drawing: Drawing | None = field(default=None, compare=False, repr=False)
+    class_files: tuple[tuple[int, Path], ...] | None = None
+
+    @property
+    def label_files(self) -> tuple[Path, ...]:
+        """Every file that labels are read from."""
+        if self.class_files is not None:
+            return tuple(path for _, path in self.class_files)
+        return () if self.mask is None else (self.mask,)
 
 
 @dataclass(frozen=True)
@@ -44,7 +55,8 @@ class Inspected:
     """What one look at the files of an item found.
 
     size             (height, width) of the mask, None without one that can be read
-    pixels           class id (or `ignore_id`) -> number of its pixels
+    pixels           class id (or `ignore_id`) -> number of its pixels; of several labels per pixel, pixels that count
+                     for no class are ignored
     digest           of the decoded image; empty if it was not read
     perceptual_hash  of the decoded image; empty if it was not read, is plain or tiny
     error            of the image, the mask or their sizes
@@ -183,17 +195,19 @@ class Split(Sequence[Sample]):
         item = self.items[index]
         image = read_pixels(item.image, self.pixels)
         mask = self.read_labels(item)
-        if mask is not None and mask.shape != image.shape[:2]:
-            raise _size_error(item, image.shape[:2], mask.shape)
+        if mask is not None and mask.shape[-2:] != image.shape[:2]:
+            raise _size_error(item, image.shape[:2], mask.shape[-2:])
         return Sample(item.key, image, mask)
 
     def read_labels(self, item: Item) -> NDArray[Any] | None:
         """Read the mask (H, W) of an item as class ids, without the image; None if it has no mask.
 
-        Raises ImageError or MaskError naming the file.
+        Of several labels per pixel, it is (K, H, W) uint8. Raises ImageError or MaskError naming the file.
         """
         if item.mask is None or item.drawing is not None:
             return item.drawing.draw(self.taxonomy) if item.drawing is not None else None
+        if self.taxonomy.multilabel:
+            return read_class_masks(item.mask, item.class_files, self.taxonomy, item.image)
         raw = read_mask(item.mask, by_color=self.encoding.by_color)
         return self.encoding.encode(raw, self.taxonomy, item.mask)
 
@@ -207,8 +221,8 @@ class Split(Sequence[Sample]):
         try:
             mask = self.read_labels(item)
             if mask is not None:
-                size = mask.shape[0], mask.shape[1]
-                counts = np.bincount(mask.ravel(), minlength=self.taxonomy.ignore_id + 1)
+                size = mask.shape[-2], mask.shape[-1]
+                counts = label_counts(mask, self.taxonomy)
                 pixels = {int(k): int(counts[k]) for k in np.flatnonzero(counts)}
         except InputError as bad_mask:
             error = bad_mask
@@ -294,22 +308,22 @@ class Dataset:
             repeated = [key for key, count in Counter(item.key for item in split.items).items() if count > 1]
             if repeated:
                 same = [item for item in split.items if item.key == repeated[0]]
-                files = dict.fromkeys(path for item in same for path in (item.image, item.mask) if path is not None)
+                files = dict.fromkeys(path for item in same for path in (item.image, *item.label_files))
                 what = f"split {split.name} names {listed(repeated)} twice ({listed(map(self._place, files))})"
                 found.append(DatasetError(self.root, what, "keep one of each"))
         # Two splits may name one pair.
-        pairs = dict.fromkeys((item.image, item.mask) for split in self.splits.values() for item in split.items)
+        pairs = dict.fromkeys((item.image, *item.label_files) for split in self.splits.values() for item in split.items)
         # A named pipe or a folder in place of a file counts as missing.
         missing = {
             path: f"{self._place(path)} ({kind})"
             for pair in pairs
-            for path, kind in zip(pair, ("image", "mask"), strict=True)
-            if path is not None and file_kind(path) != "file"
+            for path, kind in zip(pair, ("image", *["mask"] * (len(pair) - 1)), strict=True)
+            if file_kind(path) != "file"
         }
         if missing:
             what = f"{len(missing)} of the files of {len(pairs)} pairs are missing: {listed(missing.values())}"
             fix = "add the files, or take their partners out of the split"
-            near = _near_misses(missing)
+            near = near_misses(missing)
             if near:
                 what += "; similar names exist: " + listed(
                     (f"{self._place(p)} ({why})" for p, why in near.items()), limit=2
@@ -342,44 +356,6 @@ def _size_error(item: Item, image: tuple[int, ...], mask: tuple[int, ...]) -> Ma
         what += f"; the EXIF orientation {exif_orientation(turned[0])} of {turned[0].name} turns it by 90 degrees"
         return MaskError(item.mask, what, "label the image as viewers show it, or remove the tag from it")
     return MaskError(item.mask, what, "export both at one size; masks are never resized silently")
-
-
-def _near_misses(missing: Iterable[Path]) -> dict[Path, str]:
-    """Return the files, or folders, that stand where missing files were sought under a similar name, and why."""
-    near: dict[Path, str] = {}
-    names: dict[Path, list[Path]] = {}
-    for path in missing:
-        folder = path.parent
-        while folder != folder.parent and not folder.is_dir():
-            # A folder of the path is missing: look for that one.
-            path, folder = folder, folder.parent
-        if folder not in names:
-            names[folder] = sorted(folder.iterdir()) if os.access(folder, os.R_OK | os.X_OK) else []
-        for candidate in names[folder]:
-            why = _similarity(path.name, candidate.name)
-            if why:
-                near.setdefault(candidate, why)
-                break
-    return near
-
-
-def _similarity(name: str, other: str) -> str:
-    """Return how a file's name differs from the expected one, or "" if it is another name."""
-    normal, other_normal = unicodedata.normalize("NFC", name), unicodedata.normalize("NFC", other)
-    stem, other_stem = PurePath(normal).stem, PurePath(other_normal).stem
-    if name == other:
-        return "not a file"
-    if name != normal or other != other_normal:
-        if stem == other_stem:
-            return "another Unicode normalization"
-    elif stem == other_stem:
-        return "another ending"
-    if stem.casefold() == other_stem.casefold():
-        return "upper and lower case"
-    for long, short in ((other_stem, stem), (stem, other_stem)):
-        if long.casefold().startswith(short.casefold()) and not long[len(short)].isalnum():
-            return f"{shown(long[len(short) :])} more in its name" if long == other_stem else "a shorter name"
-    return ""
 
 
 def must_be_disjoint(name: str, other: str) -> bool:

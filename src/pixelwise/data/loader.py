@@ -49,7 +49,7 @@ class TrainingSample(NamedTuple):
 
     key            of the image that it was made from
     image          (H + 2 * context_px, W + 2 * context_px, C) uint8
-    mask           (H, W) class ids
+    mask           (H, W) class ids, or (K, H, W) for several labels per pixel
     pixel_weights  (H, W) float32, U-Net's border weights, or None if they are not asked for
     after_skip     whether an image that could not be read was skipped, and this one taken in its place
     """
@@ -125,7 +125,7 @@ class AugmentedDataset(Dataset[TrainingSample]):
                 raise
             return self.tile_size
         assert mask is not None, "a training split has masks"
-        return mask.shape[0], mask.shape[1]
+        return mask.shape[-2], mask.shape[-1]
 
     def __getitem__(self, number: int) -> TrainingSample:
         """Make the sample of a draw. Raises InputError naming the unreadable file, DatasetError if none is readable."""
@@ -191,7 +191,10 @@ def collate(samples: Sequence[TrainingSample]) -> Batch:
     weights = [s.pixel_weights for s in samples if s.pixel_weights is not None]
     return Batch(
         images=torch.from_numpy(np.stack([s.image for s in samples]).transpose(0, 3, 1, 2).copy()),
-        masks=torch.from_numpy(np.stack([np.asarray(s.mask, np.int64) for s in samples])),
+        # Several labels per pixel stay bytes: K planes of int64 would be eight times as large.
+        masks=torch.from_numpy(
+            np.stack([s.mask if s.mask.ndim == 3 else np.asarray(s.mask, np.int64) for s in samples])
+        ),
         keys=tuple(s.key for s in samples),
         pixel_weights=torch.from_numpy(np.stack(weights)) if weights else None,
         num_skipped=sum(s.after_skip for s in samples),

@@ -1,8 +1,9 @@
 """Augmentation: one warp (affine, optionally elastic) for image and mask, then one color jitter of the image.
 
 A transform is a callable `transform(image, mask, rng, center) -> (image, mask)` on arrays (H, W, C) uint8 and (H, W)
-class ids. Outside the source the warp fills the image with the training mean and the mask with the ignore id. Masks are
-sampled at pixel centers (nearest-exact), so that only ids of the source come out.
+class ids, or (K, H, W) for several labels per pixel. Outside the source the warp fills the image with the training mean
+and the mask with the ignore id. Masks are sampled at pixel centers (nearest-exact), so that only ids of the source come
+out.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Augment:
 
         With `context_px` the image, but not the mask, has that many extra pixels on each side.
         """
-        height, width = mask.shape if self.config.crop == [0, 0] else self.config.crop
+        height, width = mask.shape[-2:] if self.config.crop == [0, 0] else self.config.crop
         context = self.config.context_px
         inverse_matrix = self._draw_inverse_matrix(mask, (height, width), rng, center)
         # The warped area starts `context` pixels above and to the left of the crop.
@@ -63,7 +64,7 @@ class Augment:
         image, mask = warp(
             image, mask, inverse_matrix, size, ignore_id=self.ignore_id, displacement=displacement, reflect=context > 0
         )
-        mask = mask[context : context + height, context : context + width]
+        mask = mask[..., context : context + height, context : context + width]
         return self._color_jitter(image, rng), mask
 
     def _draw_inverse_matrix(
@@ -91,18 +92,22 @@ class Augment:
         With probability `class_balanced_prob` it lies near a pixel of a class that is drawn evenly from those in the
         mask.
         """
-        source = np.array(mask.shape[::-1], float)
+        source = np.array(mask.shape[:-3:-1], float)
         low = np.minimum(extent, source) / 2
         high = source - low
         anywhere: NDArray[np.float64] = low + rng.random(2) * (high - low)
         if rng.random() >= self.config.class_balanced_prob:
             return anywhere
-        classes = np.unique(mask)
-        classes = classes[classes != self.ignore_id]
+        if mask.ndim == 3:
+            classes = np.flatnonzero((mask == 1).any((1, 2)))
+        else:
+            classes = np.unique(mask)
+            classes = classes[classes != self.ignore_id]
         if not len(classes):
             return anywhere
-        pixels = np.flatnonzero(mask == rng.choice(classes))
-        row, column = divmod(int(rng.choice(pixels)), mask.shape[1])
+        k = rng.choice(classes)
+        pixels = np.flatnonzero(mask[k] == 1 if mask.ndim == 3 else mask == k)
+        row, column = divmod(int(rng.choice(pixels)), mask.shape[-1])
         near_pixel = np.array([column, row]) + (rng.random(2) - 0.5) * extent / 2
         inside: NDArray[np.float64] = np.clip(near_pixel, low, high)
         return inside
@@ -165,6 +170,7 @@ def warp(
         sampled = cv2.remap(image, maps[0], maps[1], cv2.INTER_LINEAR, **border)
     warped: NDArray[np.uint8] = np.asarray(sampled, np.uint8).reshape(height, width, -1)
     column, row = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
-    inside = (column >= 0) & (column < mask.shape[1]) & (row >= 0) & (row < mask.shape[0])
-    labels = mask[row.clip(0, mask.shape[0] - 1), column.clip(0, mask.shape[1] - 1)]
+    mask_height, mask_width = mask.shape[-2:]
+    inside = (column >= 0) & (column < mask_width) & (row >= 0) & (row < mask_height)
+    labels = mask[..., row.clip(0, mask_height - 1), column.clip(0, mask_width - 1)]
     return warped, np.where(inside, labels, np.asarray(ignore_id, mask.dtype))

@@ -77,7 +77,7 @@ def data_fingerprint(train: Split, val: Split) -> dict[str, Any]:
     images = {}
     for name, split in (("training", train), ("validation", val)):
         keys = "\n".join(item.key for item in split.items).encode("utf-8", "surrogateescape")
-        paths = [path for item in split.items for path in (item.image, item.mask) if path is not None]
+        paths = [path for item in split.items for path in (item.image, *item.label_files)]
         sizes = repr([_file_size(path) for path in paths]).encode()
         images[name] = {"count": len(split.items), "keys": hashlib.sha256(keys).hexdigest()}
         images[name]["sizes"] = hashlib.sha256(sizes).hexdigest()

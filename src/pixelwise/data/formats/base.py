@@ -188,6 +188,9 @@ def _read_classes_yaml(path: Path, default: Taxonomy | None) -> tuple[Taxonomy, 
     if default and "classes" not in rest:
         rest = default.to_dict() | rest
     taxonomy, encoding = Taxonomy.from_dict(rest, path), MaskEncoding(by_color=kind == "color", ignored=triples)
+    if taxonomy.multilabel and encoding.by_color:
+        what = "has `masks: color`, but with `kind: multilabel` each class has a mask of 0 and 1, or 0 and 255"
+        raise ConfigError(path, what, "remove one of the two")
     check_colors(taxonomy, encoding, path)
     return taxonomy, encoding
 
@@ -223,10 +226,10 @@ def pair_folders(images: Path, masks: Path, pixels: PixelFormat = RGB) -> list[I
     A mask without an image becomes an item too, and two files of one name become two items, so that `Dataset.problems`
     reports them.
     """
-    image_paths = _by_stem(images, (*IMAGE_SUFFIXES, ARRAY_SUFFIX), pixels)
+    image_paths = files_by_stem(images, (*IMAGE_SUFFIXES, ARRAY_SUFFIX), pixels)
     if not masks.is_dir():
         return [Item(stem, image) for stem, paths in image_paths.items() for image in paths]
-    mask_paths = _by_stem(masks, MASK_SUFFIXES)
+    mask_paths = files_by_stem(masks, MASK_SUFFIXES)
     items = []
     for stem in sorted({*image_paths, *mask_paths}):
         for image in image_paths.get(stem, [images / f"{stem}.*"]):
@@ -234,7 +237,7 @@ def pair_folders(images: Path, masks: Path, pixels: PixelFormat = RGB) -> list[I
     return items
 
 
-def _by_stem(
+def files_by_stem(
     folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES, pixels: PixelFormat = RGB
 ) -> dict[str, list[Path]]:
     """Return the image files below a folder, links to folders followed, by their relative path without suffix."""

@@ -4,8 +4,10 @@
     images/a.jpg        masks/a.png  train.txt   splits as lists: a name without suffix, or `image mask`, on each line
 
 classes.yaml holds `classes` (a name, or {name, color, value}, each), optionally `ignore` (file values), and for masks
-drawn in colors `masks: color` and `ignore_colors` (RGB triples). In its place, classes.txt holds one name per line;
-CVAT's labelmap.txt is read too. Without any of them, the classes are inferred from the masks (`inferred_classes`).
+drawn in colors `masks: color` and `ignore_colors` (RGB triples). With `kind: multilabel`, a pixel may have several
+labels, and each class has masks of its own: masks/train/a/CLASS.png (see `class_masks`). In place of classes.yaml,
+classes.txt holds one name per line; CVAT's labelmap.txt is read too. Without any of them, the classes are inferred from
+the masks (`inferred_classes`).
 """
 
 from __future__ import annotations
@@ -18,9 +20,10 @@ from types import MappingProxyType
 
 import numpy as np
 
+from ...core import Taxonomy
 from ...errors import DatasetError
 from ...files import atomic_write
-from ...images import ARRAY_SUFFIX, IMAGE_SUFFIXES, RGB, file_kind, without_suffix, write_image, write_mask
+from ...images import ARRAY_SUFFIX, IMAGE_SUFFIXES, RGB, PixelFormat, file_kind, without_suffix, write_image, write_mask
 from ..dataset import Dataset, Item, MaskEncoding, Split, check_colors
 from ..pixel_formats import declared_pixels
 from .base import (
@@ -35,6 +38,7 @@ from .base import (
     resolve_inside,
     split_pair,
 )
+from .class_folders import absent_files_note, read_class_folders
 from .conversion import Conversion, free_value
 from .inferred_classes import infer_classes
 from .pairs import Pairs
@@ -69,6 +73,9 @@ class Folder(DatasetFormat):
         images, masks = root / "images", root / "masks"
         _check_split_names(images, masks)
         pixels = declared_pixels(root) or RGB
+        found = read_classes(root)
+        if found and found[0].multilabel:
+            return self._read_multilabel(root, found[0], pixels)
         splits = {
             name: pair_folders(images / name, masks / name, pixels) for name in _SPLITS if (images / name).is_dir()
         }
@@ -87,7 +94,7 @@ class Folder(DatasetFormat):
         if not has_lists and not any(map(_is_complete, chain(*splits.values()))) and (pairs := Pairs()).find_root(root):
             # The names differ by a word.
             return pairs.read(root)
-        if found := read_classes(root):
+        if found:
             taxonomy, encoding = found
         else:
             files = dict.fromkeys(item.mask for items in splits.values() for item in items if item.mask is not None)
@@ -95,6 +102,16 @@ class Folder(DatasetFormat):
             notes = (*notes, note)
         named = {name: Split(name, items, taxonomy, encoding) for name, items in splits.items()}
         return Dataset("folder", root, taxonomy, named, notes)
+
+    def _read_multilabel(self, root: Path, taxonomy: Taxonomy, pixels: PixelFormat) -> Dataset:
+        splits, notes = read_class_folders(root, taxonomy, _SPLITS, pixels), []
+        if not splits:
+            splits = {"train": read_class_folders(root, taxonomy, ("",), pixels)[""]}
+            notes.append(f"{root}: has neither images/train nor train.txt: all images are split train")
+        if note := absent_files_note(chain(*splits.values()), taxonomy):
+            notes.append(f"{root}: {note}")
+        named = {name: Split(name, items, taxonomy) for name, items in splits.items()}
+        return Dataset("folder", root, taxonomy, named, tuple(notes))
 
     def write(self, target: str, conversion: Conversion) -> None:
         """Write images/SPLIT, masks/SPLIT and classes.yaml."""

@@ -67,6 +67,9 @@ def draw_shapes(size: tuple[int, int], shapes: Iterable[Shape], taxonomy: Taxono
         if id_ is None and label.casefold() in IGNORED_LABELS:
             id_ = taxonomy.ignore_id
         if id_ is None and is_background(label):
+            if by_class is not None:
+                # Where a pixel may have no label at all, this is none.
+                continue
             id_ = rest
         if id_ is None:
             what = f"has the label {shown(label)}; the classes are {listed(map(shown, taxonomy.names), 12)}"

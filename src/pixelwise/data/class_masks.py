@@ -1,0 +1,148 @@
+"""Several labels per pixel: the mask files of an image, one per class, and how they are read.
+
+    masks/train/a/femur.png        a folder per image and a file per class, or
+    masks/train/a_femur.png        the class after the name of the image, or
+    masks/train/a.npy              one array (K, H, W) or (H, W, K), classes in the order of the taxonomy
+
+A class without a file is absent from the image. A file named `ignore` beside those of the classes marks pixels that
+count for no class. In memory all of it is one array (K, H, W): see `core`.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core import Taxonomy, size_text
+from ..errors import MaskError, listed
+from ..files import read_regular
+from ..images import ARRAY_SUFFIX, IMAGE_SUFFIXES, read_mask, read_numbers, walk_files, without_suffix
+from ..taxonomy import IGNORE_FILE
+
+
+@dataclass(frozen=True)
+class ClassFiles:
+    """The mask files below a folder, by the key of their image.
+
+    files     key -> (class id, or the ignore id, and file), in the order of ids
+    problems  one line per kind of file that cannot be assigned
+    """
+
+    files: Mapping[str, tuple[tuple[int, Path], ...]]
+    problems: tuple[str, ...]
+
+
+def find_class_files(masks: Path, keys: Iterable[str], taxonomy: Taxonomy) -> ClassFiles:
+    """Assign every mask file below a folder to an image and a class, by its name.
+
+    keys  of the images: their paths without suffix, relative to their folder
+    """
+    known = set(keys)
+    ids = {name: k for k, name in enumerate(taxonomy.file_names)} | {name: k for k, name in enumerate(taxonomy.names)}
+    ids[IGNORE_FILE] = taxonomy.ignore_id
+    found: dict[str, list[tuple[int, Path]]] = {}
+    foreign: list[str] = []
+    ambiguous: list[str] = []
+    for path in walk_files(masks)[0] if masks.is_dir() else ():
+        suffix = path.suffix.lower()
+        if suffix not in (*IMAGE_SUFFIXES, ARRAY_SUFFIX):
+            continue
+        stem = without_suffix(path.relative_to(masks)).as_posix()
+        if stem in known and (suffix == ARRAY_SUFFIX or taxonomy.num_classes == 1):
+            # One file for all classes: it stands at class 0.
+            fits = [(stem, 0)]
+        else:
+            ends = [match.start() for match in re.finditer("[/_]", stem)] if suffix != ARRAY_SUFFIX else []
+            words = [(stem[:end], ids.get(stem[end + 1 :])) for end in ends]
+            fits = [(key, k) for key, k in words if k is not None and key in known]
+        if len(fits) == 1:
+            found.setdefault(fits[0][0], []).append((fits[0][1], path))
+        else:
+            (ambiguous if fits else foreign).append(path.relative_to(masks).as_posix())
+    problems = []
+    if foreign:
+        problems.append(f"{len(foreign)} files belong to no image and class: {listed(foreign)}")
+    if ambiguous:
+        problems.append(f"{len(ambiguous)} files fit several images and classes: {listed(ambiguous)}")
+    twice = [key for key, files in found.items() if _repeats(files)]
+    if twice:
+        problems.append(f"several files hold one class of {listed(twice)}")
+    return ClassFiles({key: tuple(sorted(files)) for key, files in found.items()}, tuple(problems))
+
+
+def _repeats(files: Sequence[tuple[int, Path]]) -> bool:
+    """Return whether a class has two files, or an array has other files beside it."""
+    has_array = any(path.suffix.lower() == ARRAY_SUFFIX for _, path in files)
+    return len({k for k, _ in files}) < len(files) or (has_array and len(files) > 1)
+
+
+def read_class_masks(
+    mask: Path, class_files: Sequence[tuple[int, Path]] | None, taxonomy: Taxonomy, image: Path
+) -> NDArray[np.uint8]:
+    """Read the masks of one image as (K, H, W) uint8: 1, 0, and the ignore id where labels are unknown.
+
+    mask         of the item, for the message that it has no files per class
+    class_files  of the item
+    image        has the size of the masks where there is no mask file
+    Raises ImageError or MaskError naming the file.
+    """
+    if class_files is None:
+        what = "is one mask file, but the classes have `kind: multilabel`"
+        raise MaskError(mask, what, "give a mask per class in the folder format, such as masks/train/KEY/CLASS.png")
+    masks: NDArray[np.uint8] | None = None
+    for class_id, path in class_files:
+        if path.suffix.lower() == ARRAY_SUFFIX:
+            return _read_array(path, taxonomy)
+        encoded = taxonomy.encode_class(read_mask(path), path)
+        if masks is None:
+            masks = np.zeros((taxonomy.num_classes, *encoded.shape), np.uint8)
+        if encoded.shape != masks.shape[1:]:
+            sizes = size_text(masks.shape[1:]), size_text(encoded.shape)
+            what = f"expected {sizes[0]}, the size of {class_files[0][1].name}, got {sizes[1]} (height x width)"
+            raise MaskError(path, what, "export all masks at one size; masks are never resized silently")
+        if class_id == taxonomy.ignore_id:
+            masks[:, encoded == 1] = taxonomy.ignore_id
+        else:
+            masks[class_id] = encoded
+    if masks is None:
+        height, width = read_numbers(image).shape[:2]
+        return np.zeros((taxonomy.num_classes, height, width), np.uint8)
+    return masks
+
+
+def _read_array(path: Path, taxonomy: Taxonomy) -> NDArray[np.uint8]:
+    """Read an array (K, H, W) or (H, W, K) of 0 and 1, or 0 and 255. Raises MaskError."""
+    num_classes = taxonomy.num_classes
+    try:
+        raw: NDArray[Any] = np.load(io.BytesIO(read_regular(path)), allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise MaskError(path, f"cannot be read as an array: {error}", "save it with numpy.save") from None
+    fits = [axis for axis in (0, 2) if raw.ndim == 3 and raw.shape[axis] == num_classes]
+    if len(fits) != 1 or not raw.size:
+        what = f"expected an array ({num_classes}, height, width), got {size_text(raw.shape)}"
+        raise MaskError(path, what, "save one plane per class, in the order of classes.yaml")
+    planes = np.moveaxis(raw, fits[0], 0)
+    if planes.dtype.kind == "i" and planes.min() >= 0 and planes.max() <= 65535:
+        planes = planes.astype(np.uint16)
+    # Together, as one plane may hold 0 alone.
+    return taxonomy.encode_class(planes.reshape(num_classes, -1), path).reshape(planes.shape)
+
+
+def label_counts(mask: NDArray[Any], taxonomy: Taxonomy) -> NDArray[np.int64]:
+    """Return the number of pixels of each class id up to the ignore id, (ignore_id + 1,) int64.
+
+    Of several labels per pixel, the pixels that count for no class are those of the ignore id.
+    """
+    if not taxonomy.multilabel:
+        return np.bincount(mask.ravel(), minlength=taxonomy.ignore_id + 1)
+    counts = np.zeros(taxonomy.ignore_id + 1, np.int64)
+    counts[: taxonomy.num_classes] = (mask == 1).sum((1, 2))
+    counts[taxonomy.ignore_id] = (mask == taxonomy.ignore_id).all(0).sum()
+    return counts

@@ -1,0 +1,48 @@
+"""Files that stand, under a similar name, where others are missing."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path, PurePath
+
+from ..errors import shown
+
+
+def near_misses(missing: Iterable[Path]) -> dict[Path, str]:
+    """Return the files, or folders, that stand where missing files were sought under a similar name, and why."""
+    near: dict[Path, str] = {}
+    names: dict[Path, list[Path]] = {}
+    for path in missing:
+        folder = path.parent
+        while folder != folder.parent and not folder.is_dir():
+            # A folder of the path is missing: look for that one.
+            path, folder = folder, folder.parent
+        if folder not in names:
+            names[folder] = sorted(folder.iterdir()) if os.access(folder, os.R_OK | os.X_OK) else []
+        for candidate in names[folder]:
+            why = _similarity(path.name, candidate.name)
+            if why:
+                near.setdefault(candidate, why)
+                break
+    return near
+
+
+def _similarity(name: str, other: str) -> str:
+    """Return how a file's name differs from the expected one, or "" if it is another name."""
+    normal, other_normal = unicodedata.normalize("NFC", name), unicodedata.normalize("NFC", other)
+    stem, other_stem = PurePath(normal).stem, PurePath(other_normal).stem
+    if name == other:
+        return "not a file"
+    if name != normal or other != other_normal:
+        if stem == other_stem:
+            return "another Unicode normalization"
+    elif stem == other_stem:
+        return "another ending"
+    if stem.casefold() == other_stem.casefold():
+        return "upper and lower case"
+    for long, short in ((other_stem, stem), (stem, other_stem)):
+        if long.casefold().startswith(short.casefold()) and not long[len(short)].isalnum():
+            return f"{shown(long[len(short) :])} more in its name" if long == other_stem else "a shorter name"
+    return ""
