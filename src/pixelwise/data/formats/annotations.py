@@ -157,7 +157,7 @@ def _taxonomy_of(root: Path, labels: Sequence[tuple[str, RGB | None]]) -> Taxono
     rest = next((label for label in colors if is_background(label)), "background")
     names = (rest, *(label for label in colors if label != rest))
     own = [colors.get(label) for label in names]
-    # Colors that repeat could not be told apart; a background without a color is black.
+    # Colors that repeat say nothing; a background without a color is black.
     are_distinct = len({color for color in own[1:] if color}) == len(own) - 1
     chosen = [color or (0, 0, 0) if are_distinct else voc_color(k) for k, color in enumerate(own)]
     return Taxonomy(names, tuple(chosen), ignored=(255,) if len(names) <= 255 else (65535,))

@@ -37,12 +37,13 @@ _MIN_FAMILY, _MIN_SHARED = 0.2, 0.5
 _LOOKED_AT, _MAX_VALUES = 3, 64
 _MASK_WORDS = re.compile(
     r"(?:^|[^a-z])(?:\d*(?:st|nd|rd))?(?:mask|label|gt|annot|annotation|truth|groundtruth|seg|segmentation|manual|target|"
-    r"ho|class|index|l)(?:s|es|ed|ids|class|id|trainids)?\d*(?:$|[^a-z])"
+    r"ho|class|index)(?:s|es|ed|ids|class|id|trainids)?\d*(?:$|[^a-z])"
 )
 _IMAGE_WORDS = re.compile(
-    r"(?:^|[^a-z])(?:image|img|photo|picture|pic|input|rgb|sat|raw|original|orig|data|x|color|jpg|jpegimage|scan)s?\d*"
+    r"(?:^|[^a-z])(?:image|img|photo|picture|pic|input|rgb|sat|raw|orig|original|data|x|jpg|scan)s?\d*"  # word: quoted
     r"(?:$|[^a-z])"
 )
+_SPLIT_WORD = "_(split)"
 _OTHERS = ("classes.yaml", "classes.yml", "classes.txt", "class_names.txt", "labelmap.txt")
 
 Kind = Literal["image", "mask", "unclear"]
@@ -87,7 +88,7 @@ class Pairs(DatasetFormat):
 
     def find_root(self, folder: Path) -> Path | None:
         """Return `folder` itself if most of its images are in pairs of equal names."""
-        return folder if _matches(folder) else None
+        return folder if any(_judge(_matches(folder))) else None
 
     def read(self, root: Path) -> Dataset:
         """Read the pairs by split; all are `train` where no folder is named like a split.
@@ -95,7 +96,13 @@ class Pairs(DatasetFormat):
         Raises DatasetError for files that may be in two pairs, for masks without an image, and if the pixels do not
         show which files are the masks.
         """
-        images, masks, match = _choose(root, _matches(root))
+        chosen, doubtful = _judge(_matches(root))
+        if not chosen:
+            fix = "name the folders images and masks, or end the masks' names in _mask"
+            raise DatasetError(root, doubtful[0] if doubtful else "has no pairs", fix)
+        for other in chosen[1:]:
+            _check_unique(root, chosen[0], other)
+        images, masks, match = chosen[0]
         is_swapped = images == match.second
         if match.rest[0 if is_swapped else 1]:
             rest = [path.relative_to(root) for path in match.rest[0 if is_swapped else 1]]
@@ -148,7 +155,7 @@ def _matches(root: Path) -> list[_Match]:
     """Return the pairs of families below a folder that most names agree in, the largest first."""
     files = [(path, suffix) for path in walk_files(root)[0] if (suffix := _suffix(path))]
     found: dict[frozenset[tuple[Path, Path]], _Match] = {}
-    for layout in (_by_first_folder, _by_last_folder, _side_by_side):
+    for layout in (_by_folder, _by_first_folder, _by_last_folder, _side_by_side):
         groups: dict[tuple[str, str], list[Path]] = {}
         families: dict[Family, dict[Base, list[Path]]] = {}
         for path, suffix in files:
@@ -156,6 +163,9 @@ def _matches(root: Path) -> list[_Match]:
             groups.setdefault((folder, suffix), []).append(path)
             name = without_suffix(path).name if path.suffix else path.name
             for before, base, after in _decomposed(name):
+                if split and split_of(after):
+                    # The name repeats the folder: 21_training in training/, 01_test in test/.
+                    after = _SPLIT_WORD
                 bases = families.setdefault(Family(folder, suffix, before, after), {})
                 bases.setdefault(Base(split, rest, base), []).append(path)
         usable = {
@@ -215,6 +225,11 @@ def _side_by_side(folders: tuple[str, ...]) -> tuple[str, str, tuple[str, ...]]:
     return "", split, rest
 
 
+def _by_folder(folders: tuple[str, ...]) -> tuple[str, str, tuple[str, ...]]:
+    split, rest = _without_split(folders)
+    return "/".join(rest), split, ()
+
+
 def _by_first_folder(folders: tuple[str, ...]) -> tuple[str, str, tuple[str, ...]]:
     split, rest = _without_split(folders)
     return (rest[0] if rest else ""), split, rest[1:]
@@ -252,57 +267,60 @@ def _decomposed(name: str) -> Iterator[tuple[str, str, str]]:
         yield "", glued[1], glued[2]
 
 
-def _choose(root: Path, matches: list[_Match]) -> tuple[Family, Family, _Match]:
-    """Return the family of the images, that of the masks, and their match.
+class _Chosen(NamedTuple):
+    """A match whose sides are known."""
 
-    Raises DatasetError if the pixels do not tell, and where another match has an image or mask in another pair.
-    """
+    images: Family
+    masks: Family
+    match: _Match
+
+    def pairs(self) -> set[tuple[Path, Path]]:
+        """Return (image, mask) of each base."""
+        is_swapped = self.images == self.match.second
+        return {(_swap(pair) if is_swapped else pair) for pair in self.match.bases.values()}
+
+
+def _judge(matches: list[_Match]) -> tuple[list[_Chosen], list[str]]:
+    """Return the matches of images with masks, and a line for each other one that may be meant."""
     kinds: dict[Family, Kind] = {}
 
     def kind(family: Family, paths: Iterable[Path]) -> Kind:
         if family not in kinds:
-            kinds[family] = _kind_of(sorted(paths)[:: max(1, len(list(paths)) // _LOOKED_AT)][:_LOOKED_AT])
+            files = sorted(paths)
+            kinds[family] = _kind_of(files[:: max(1, len(files) // _LOOKED_AT)][:_LOOKED_AT])
         return kinds[family]
 
-    usable: list[tuple[Family, Family, _Match]] = []
+    chosen: list[_Chosen] = []
     doubtful: list[str] = []
     for match in matches:
         first = kind(match.first, [pair[0] for pair in match.bases.values()])
         second = kind(match.second, [pair[1] for pair in match.bases.values()])
         by_names = _is_mask_by_name(match.first, match.second)
+        is_first = by_names if by_names is not None else first == "mask"
+        images, masks = (match.second, match.first) if is_first else (match.first, match.second)
         if {first, second} == {"image", "mask"}:
-            is_first = first == "mask"
-            if by_names is not None and by_names != is_first:
-                image, mask = (match.first, match.second) if by_names is False else (match.second, match.first)
-                what = f"by their names {mask} are the masks, but their pixels are those of photos"
-                doubtful.append(f"{what}, and {image} have few values")
-                continue
-        elif by_names is None or (
-            first == second == "image" and (match.first if by_names else match.second).suffix != ".jpg"
-        ):
+            if (first == "mask") == is_first:
+                chosen.append(_Chosen(images, masks, match))
+            else:
+                what = f"by their names {masks} are the masks, but their pixels are those of photos"
+                doubtful.append(f"{what}, and {images} have few values")
+        elif by_names is not None and (first != "image" or second != "image" or masks.suffix == ".jpg"):
+            # Two drawings, or masks that were saved as JPEG, which reading them will report.
+            chosen.append(_Chosen(images, masks, match))
+        elif first != "image" or second != "image":
             doubtful.append(f"{match.first} and {match.second} have equal names; which are the masks does not show")
-            continue
-        else:
-            is_first = by_names
-        usable.append((match.second, match.first, match) if is_first else (match.first, match.second, match))
-    if not usable:
-        fix = "name the folders images and masks, or end the masks' names in _mask"
-        raise DatasetError(root, doubtful[0] if doubtful else "has no pairs", fix)
-    images, masks, best = usable[0]
-    for other_images, other_masks, other in usable[1:]:
-        _check_unique(root, (images, masks, best), (other_images, other_masks, other))
-    return images, masks, best
+    return chosen, doubtful
 
 
-def _check_unique(root: Path, one: tuple[Family, Family, _Match], other: tuple[Family, Family, _Match]) -> None:
+def _check_unique(root: Path, one: _Chosen, other: _Chosen) -> None:
     """Raise DatasetError if two matches give one image two masks, or one mask two images."""
-    pairs = []
-    for images, _, match in (one, other):
-        is_swapped = images == match.second
-        pairs.append({(_swap(p) if is_swapped else p) for p in match.bases.values()})
+    words, others = ([family[1:] for family in (chosen.images, chosen.masks)] for chosen in (one, other))
+    if words == others and not one.images.folder and not one.masks.folder:
+        # The same words across folders: p1/scan.png belongs to p1/scan_mask.png, not to p2/scan_mask.png.
+        return
     for side, word in ((0, "masks"), (1, "images")):
-        partners = {pair[side]: pair[1 - side] for pair in pairs[0]}
-        for pair in sorted(pairs[1]):
+        partners = {pair[side]: pair[1 - side] for pair in one.pairs()}
+        for pair in sorted(other.pairs()):
             known = partners.get(pair[side])
             if known is not None and known != pair[1 - side]:
                 both = f"{known.relative_to(root)} and {pair[1 - side].relative_to(root)}"

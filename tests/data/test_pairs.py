@@ -1,0 +1,188 @@
+"""Any folder: which images and masks belong together, and which folders are refused rather than paired by a guess."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pixelwise.config import DataConfig
+from pixelwise.data import open_dataset
+from pixelwise.data.groups import training_data
+from pixelwise.errors import DatasetError
+
+SIZE = (12, 16)
+# In its names: * is the name of a pair; image and mask.
+LAYOUTS = {
+    "two folders": ("photos/*.jpg", "gt/*.png"),
+    "images and labels": ("images/*.png", "labels/*.png"),
+    "a word more": ("images/*.png", "masks/*_mask.png"),
+    "a word in both": ("images/*_training.tif", "1st_manual/*_manual1.gif"),
+    "words before": ("imgs/img_*.png", "segs/seg_*.png"),
+    "words before numbers": ("imgs/image*.png", "segs/mask*.png"),
+    "side by side by suffix": ("*.jpg", "*.png"),
+    "side by side by word": ("*.png", "*_mask.png"),
+    "side by side by two words": ("*_sat.jpg", "*_mask.png"),
+    "side by side, an observer": ("Image_*.jpg", "Image_*_1stHO.png"),
+    "bmp and png": ("all/*.bmp", "all/*.png"),
+    "no suffix": ("photos/*", "annotations/*"),
+    "a folder deeper": ("images/*.jpg", "annotations/trimaps/*.png"),
+    "masks below": ("*.png", "masks/*.png"),
+    "npy": ("images/*.png", "masks_of_it/*.npy"),
+    "gif": ("images/*.tif", "manual/*.gif"),
+    "a folder per patient": ("p*/scan.png", "p*/scan_mask.png"),
+    "upper case": ("Images/*.PNG", "Masks/*.PNG"),
+}
+FORMATS = {"": "PNG", ".tif": "TIFF", ".jpg": "JPEG", ".png": "PNG", ".bmp": "BMP", ".gif": "GIF"}
+
+
+def _put(path: Path, pixels: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".npy":
+        np.save(path, pixels)
+    else:
+        Image.fromarray(pixels).save(path, format=FORMATS[path.suffix.lower()])
+    return path
+
+
+def _image(number: int) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 256, (*SIZE, 3)).astype(np.uint8)
+
+
+def _mask(number: int) -> np.ndarray:
+    mask = np.zeros(SIZE, np.uint8)
+    mask[: number + 1] = 1
+    return mask
+
+
+def _write(root: Path, layout: tuple[str, str], names: tuple[str, ...], split: str = "") -> dict[Path, Path]:
+    """A pair per name; return the mask of each image."""
+    pairs = {}
+    for number, name in enumerate(names):
+        image, mask = (root / split / part.replace("*", name) for part in layout)
+        pairs[_put(image, _image(number + 7 * sum(split.encode())))] = _put(mask, _mask(number))
+    return pairs
+
+
+@pytest.mark.parametrize("layout", sorted(LAYOUTS))
+def test_layouts_without_splits(tmp_path: Path, layout: str) -> None:
+    pairs = _write(tmp_path, LAYOUTS[layout], ("07", "08", "21", "113"))
+    dataset = open_dataset(tmp_path)
+    assert list(dataset.splits) == ["train"]
+    split = dataset.split("train")
+    assert {item.image: item.mask for item in split.items} == pairs
+    assert len({item.key for item in split.items}) == 4
+    sample = split[[item.image for item in split.items].index(list(pairs)[2])]
+    assert sample.mask is not None
+    np.testing.assert_array_equal(sample.mask, _mask(2))
+    assert dataset.taxonomy.names == ("background", "foreground")
+
+
+@pytest.mark.parametrize("layout", ["two folders", "a word in both", "side by side by word"])
+@pytest.mark.parametrize("names", [("train", "val", "test"), ("training", "validation", "testing"), ("Train", "valid")])
+def test_folders_of_splits(tmp_path: Path, layout: str, names: tuple[str, ...]) -> None:
+    expected = {}
+    for name in names:
+        expected |= _write(tmp_path, LAYOUTS[layout], ("1", "2"), name)
+    dataset = open_dataset(tmp_path)
+    assert list(dataset.splits) == [
+        "train",
+        *sorted({"val", "test"} & {name[:3].replace("tes", "test") for name in names}),
+    ]
+    assert {i.image: i.mask for split in dataset.splits.values() for i in split.items} == expected
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        ("{}/image/*.png", "{}/label/*.png"),
+        ("image/{}/*.png", "label/{}/*.png"),
+        ("{}/*.png", "{}_masks/*.png"),
+        ("{}_images/*.png", "{}_labels/*.png"),
+        ("{}/images/*_{}.png", "{}/manual/*_manual1.png"),
+    ],
+)
+def test_places_of_splits(tmp_path: Path, layout: tuple[str, str]) -> None:
+    expected = {}
+    for k, split in enumerate(("train", "test")):
+        for number in range(2):
+            image, mask = (tmp_path / part.format(split, split).replace("*", f"a{number}") for part in layout)
+            expected[_put(image, _image(10 * k + number))] = _put(mask, _mask(number))
+    dataset = open_dataset(tmp_path)
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 2, "test": 2}
+    assert {i.image: i.mask for split in dataset.splits.values() for i in split.items} == expected
+
+
+def test_a_split_by_groups_is_made_and_stays(tmp_path: Path) -> None:
+    names = tuple(f"drive{d}_{frame:03d}" for d in range(5) for frame in range(4))
+    _write(tmp_path, LAYOUTS["side by side by word"], names)
+    dataset, _ = training_data(open_dataset(tmp_path), DataConfig(path=str(tmp_path)))
+    again, _ = training_data(open_dataset(tmp_path), DataConfig(path=str(tmp_path)))
+    held = {item.key for item in dataset.split("val").items}
+    assert held == {item.key for item in again.split("val").items}
+    assert len({key.split("_")[0] for key in held}) == 1
+    assert len(held) == 4
+    assert "groups held out of split train" in dataset.notes[-1]
+
+
+def test_images_without_a_mask_are_named_and_masks_without_an_image_refused(tmp_path: Path) -> None:
+    _write(tmp_path, LAYOUTS["two folders"], ("a", "b", "c"))
+    _put(tmp_path / "photos/d.jpg", _image(9))
+    dataset = open_dataset(tmp_path)
+    assert [item.key for item in dataset.split("train").items] == ["a", "b", "c"]
+    assert f"{tmp_path}: 1 images without a mask are left out: photos/d.jpg" in dataset.notes
+    _put(tmp_path / "gt/e.png", _mask(1))
+    with pytest.raises(DatasetError, match=r"1 masks have no image: gt/e\.png"):
+        open_dataset(tmp_path)
+
+
+def test_two_masks_of_an_image_are_both_named(tmp_path: Path) -> None:
+    _write(tmp_path, LAYOUTS["side by side, an observer"], ("01L", "01R"))
+    for name in ("01L", "01R"):
+        _put(tmp_path / f"Image_{name}_2ndHO.png", _mask(1))
+    words = r"Image_01L\.jpg has two masks: Image_01L_(1st|2nd)HO\.png and Image_01L_(1st|2nd)HO\.png"
+    with pytest.raises(DatasetError, match=words):
+        open_dataset(tmp_path)
+
+
+def test_a_third_folder_of_masks_is_refused(tmp_path: Path) -> None:
+    """As in DRIVE, where `mask` holds the field of view."""
+    for split in ("training", "test"):
+        for number in ("21", "22"):
+            _put(tmp_path / split / f"images/{number}_{split}.tif", _image(int(number) + len(split)))
+            _put(tmp_path / split / f"1st_manual/{number}_manual1.gif", _mask(1))
+            _put(tmp_path / split / f"mask/{number}_{split}_mask.gif", _mask(2))
+    with pytest.raises(DatasetError, match=r"2[12]_t\w+\.tif has two masks: .*(manual1|mask)\.gif and .*\.gif"):
+        open_dataset(tmp_path)
+
+
+def test_pixels_against_names(tmp_path: Path) -> None:
+    """Photos in masks/ and drawings in images/ are no dataset; two folders of photos are none either."""
+    for name in ("a", "b"):
+        _put(tmp_path / f"one/images_/{name}.png", _mask(1))
+        _put(tmp_path / f"one/masks_/{name}.png", _image(1))
+        _put(tmp_path / f"two/left/{name}.png", _image(2))
+        _put(tmp_path / f"two/right/{name}.png", _image(3))
+        # Both have few values, and the names say nothing.
+        _put(tmp_path / f"three/first/{name}.png", _mask(2))
+        _put(tmp_path / f"three/second/{name}.png", _mask(3))
+    with pytest.raises(DatasetError, match=r"by their names masks_/\*\.png are the masks, but their pixels are those"):
+        open_dataset(tmp_path / "one")
+    with pytest.raises(DatasetError, match=r"unrecognized .*; 2 names are equal in left/\*.png \(2\) and right/"):
+        open_dataset(tmp_path / "two")
+    with pytest.raises(DatasetError, match=r"have equal names; which are the masks does not show"):
+        open_dataset(tmp_path / "three")
+
+
+def test_an_unknown_folder_is_described(tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "d"):
+        _put(tmp_path / f"x/{name}1.png", _image(1))
+        (tmp_path / f"x/{name}1.xml").write_text("<a/>")
+        (tmp_path / f"x/{name}2.csv").write_text("1")
+    with pytest.raises(DatasetError) as caught:
+        open_dataset(tmp_path)
+    assert "it holds 4 .png in x/, 4 .xml in x/, 4 .csv in x/; 4 names are equal in x/*.png (4) and x/*.xml (4)" in str(
+        caught.value
+    )
