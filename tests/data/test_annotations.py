@@ -168,7 +168,7 @@ def test_label_studio_polygons_are_in_percent(tmp_path: Path) -> None:
     points = [[100 * x / WIDTH, 100 * y / HEIGHT] for x, y in SQUARE]
     area = {"type": "polygonlabels", **size, "value": {"points": points, "polygonlabels": ["car"], "closed": True}}
     box = {"type": "rectanglelabels", **size, "value": {"rectanglelabels": ["car"], "x": 1}}
-    tasks = [
+    tasks: list[dict[str, Any]] = [
         {"id": 1, "data": {"image": "/data/upload/3/0123abcd-a.jpg"}, "annotations": [{"result": [area, box]}]},
         {"id": 2, "data": {"image": "/data/upload/3/0123abcd-a.jpg"}, "annotations": []},
     ]
