@@ -316,15 +316,15 @@ class Scores:
         """Read names and counts from the form of `to_dict`. Raises ConfigError naming `source`."""
         try:
             names = [str(row["name"]) for row in data["classes"]]
-            matrix = _counts(data["confusion_matrix"])
-            boundary = _counts(data["boundary_counts"]) if data["boundary_counts"] else None
+            matrix = read_counts(data["confusion_matrix"])
+            boundary = read_counts(data["boundary_counts"]) if data["boundary_counts"] else None
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             what = f"is not a scores file: {type(error).__name__} {cut(error)}"
             raise ConfigError(source, what, "write it again with `pixelwise evaluate`") from None
         return cls.from_matrix(matrix, names, boundary=boundary)
 
 
-def _counts(rows: Any) -> NDArray[np.int64]:
+def read_counts(rows: Any) -> NDArray[np.int64]:
     """Return rows of whole numbers from a file as an array. Raises ValueError for others, which NumPy would round."""
     counts = np.array(rows)
     if counts.dtype != np.int64:

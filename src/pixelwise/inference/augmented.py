@@ -17,7 +17,7 @@ the probabilities are asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ from ..core import LowResLogits
 from ..errors import ConfigError
 from ..models.base import SegmentationModel
 from ..nn.upsampling import Bilinear, Table
-from .label_map import BLOCK, bands, low_res_logits
+from .label_map import BLOCK, Block, bands, low_res_logits
 
 SCALE_RANGE = (0.1, 4.0)
 
@@ -130,7 +130,7 @@ def argmax_of_views(views: Sequence[View]) -> NDArray[Any]:
     """Return the class ids (H, W) of the mean probabilities, uint8, or uint16 for more than 255 classes."""
     logits = views[0].logits
     labels = torch.empty(_size(views), dtype=torch.int64, device=logits.device)
-    for rows, columns, block in _blocks(views):
+    for rows, columns, block in view_blocks(views, softmax):
         labels[rows, columns] = block.max(0).indices
     return labels.cpu().numpy().astype(np.uint8 if logits.shape[0] <= 255 else np.uint16)
 
@@ -138,17 +138,22 @@ def argmax_of_views(views: Sequence[View]) -> NDArray[Any]:
 def probabilities_of_views(views: Sequence[View]) -> NDArray[np.float32]:
     """Return the mean probabilities, (K, H, W) float32."""
     probs = np.empty((views[0].logits.shape[0], *_size(views)), np.float32)
-    for rows, columns, block in _blocks(views):
+    for rows, columns, block in view_blocks(views, softmax):
         probs[:, rows, columns] = block.cpu().numpy()
     return probs
+
+
+def softmax(logits: Tensor) -> Tensor:
+    """Return the probabilities of logits (K, ...)."""
+    return logits.softmax(0)
 
 
 def _size(views: Sequence[View]) -> tuple[int, int]:
     return len(views[0].rows[0]), len(views[0].columns[0])
 
 
-def _blocks(views: Sequence[View]) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Yield blocks of the image: their rows, their columns and the mean probabilities (K, rows, columns)."""
+def view_blocks(views: Sequence[View], activation: Callable[[Tensor], Tensor]) -> Iterator[Block]:
+    """Yield blocks of the image with the mean over the views of the probabilities that `activation` makes of logits."""
     device = views[0].logits.device
     bands_of_rows = [list(bands(view.rows, band=BLOCK[0], device=device)) for view in views]
     bands_of_columns = [bands(view.columns, band=BLOCK[1], device=device) for view in views]
@@ -160,7 +165,7 @@ def _blocks(views: Sequence[View]) -> Iterator[tuple[slice, slice, Tensor]]:
             ]
             for parts in zip(*bands_of_rows, strict=True):
                 probs = [
-                    (weights @ strip[:, source]).softmax(0)
+                    activation(weights @ strip[:, source])
                     for strip, (_, source, weights) in zip(wide, parts, strict=True)
                 ]
                 yield parts[0][0], strips[0][0], torch.stack(probs).mean(0) if len(probs) > 1 else probs[0]

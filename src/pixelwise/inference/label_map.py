@@ -18,6 +18,8 @@ from .tiles import tiled_logits
 
 BLOCK = (64, 256)
 """Height and width of the blocks that are upsampled one by one, so that the full (K, H, W) tensor never exists."""
+Block = tuple[slice, slice, Tensor]
+"""The rows and columns of a block, and its logits or probabilities (K, rows, columns)."""
 
 
 def as_batch(image: NDArray[np.uint8], device: torch.device) -> Tensor:
@@ -74,11 +76,23 @@ def label_map(
 def argmax_upsampled(low_res: LowResLogits, size: tuple[int, ...]) -> NDArray[Any]:
     """Return the class ids (H, W) of the upsampled logits, uint8, or uint16 for more than 255 classes.
 
-    Computed block by block. Upsampling is separable and linear, so a block is rows (H', h') @ logits (K, h', w') @
-    columns (w', W'): two small matrix products. The first of equal logits wins.
+    Computed block by block. The first of equal logits wins.
+    """
+    logits = low_res.logits[0]
+    labels = torch.empty(size, dtype=torch.int64, device=logits.device)
+    for rows, columns, block in upsampled_blocks(low_res, size):
+        # `max` finds the same indices as `argmax`, four times as fast along this axis.
+        labels[rows, columns] = block.max(0).indices
+    return labels.cpu().numpy().astype(np.uint8 if logits.shape[0] <= 255 else np.uint16)
+
+
+def upsampled_blocks(low_res: LowResLogits, size: tuple[int, ...]) -> Iterator[Block]:
+    """Yield the blocks of the upsampled logits of an image of `size` (H, W).
+
+    Upsampling is separable and linear, so a block is rows (H', h') @ logits (K, h', w') @ columns (w', W'): two small
+    matrix products.
     """
     logits, upsample = low_res.logits[0], low_res.upsample
-    labels = torch.empty(size, dtype=torch.int64, device=logits.device)
     rows_table = upsample.interpolation_table(logits.shape[1], size[0])
     columns_table = upsample.interpolation_table(logits.shape[2], size[1])
     bands_of_rows = list(bands(rows_table, band=BLOCK[0], device=logits.device))
@@ -89,9 +103,7 @@ def argmax_upsampled(low_res: LowResLogits, size: tuple[int, ...]) -> NDArray[An
         for columns, source_columns, column_weights in bands_of_columns:
             wide = logits[:, :, source_columns] @ column_weights.T
             for rows, source_rows, row_weights in bands_of_rows:
-                # `max` finds the same indices as `argmax`, four times as fast along this axis.
-                labels[rows, columns] = (row_weights @ wide[:, source_rows]).max(0).indices
-    return labels.cpu().numpy().astype(np.uint8 if logits.shape[0] <= 255 else np.uint16)
+                yield rows, columns, row_weights @ wide[:, source_rows]
 
 
 def bands(

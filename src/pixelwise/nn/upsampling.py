@@ -253,8 +253,11 @@ def center_pixels(upsample: Upsample, in_size: int, out_size: int) -> NDArray[np
 
 
 def low_res_labels(low_res: LowResLogits, masks: Tensor, ignore_id: int) -> Tensor:
-    """Return the class id at each logit's center pixel: masks (B, H, W) -> (B, h, w), `ignore_id` outside the image."""
+    """Return the class id at each logit's center pixel: masks (B, H, W) -> (B, h, w), `ignore_id` outside the image.
+
+    Masks (B, K, H, W) of several labels per pixel become (B, K, h, w).
+    """
     sizes = zip(low_res.logits.shape[-2:], masks.shape[-2:], strict=True)
     rows, columns = (torch.from_numpy(center_pixels(low_res.upsample, *size)).to(masks.device) for size in sizes)
-    labels = masks[:, rows.clamp_min(0)[:, None], columns.clamp_min(0)]
+    labels = masks[..., rows.clamp_min(0)[:, None], columns.clamp_min(0)]
     return labels.masked_fill((rows < 0)[:, None] | (columns < 0), ignore_id)

@@ -25,8 +25,9 @@ from ..errors import CheckpointError, ConfigError, DatasetError, listed, printab
 from ..models import MODELS, create_model
 from ..models.base import SegmentationModel
 from ..registry import suggest
-from ..weights.checkpoint import find_checkpoint, load_checkpoint, shapes_of
+from ..weights.checkpoint import find_checkpoint, load_checkpoint
 from ..weights.pretrained import PRETRAINED, PretrainedWeights, start_from_pretrained
+from ..weights.spec_shapes import shapes_of
 from .losses import class_weights_from_counts
 
 

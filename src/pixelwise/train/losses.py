@@ -28,7 +28,7 @@ from .region_losses import lovasz_softmax, soft_dice
 
 # Offsets of the batch seed, so that patch sampling, the pixels of the Lovász term, and dropout (which uses the seed
 # itself) draw independently.
-_PATCH_STREAM, _LOVASZ_STREAM = 0x5EED_CE11, 0x5EED_1054
+_PATCH_STREAM, LOVASZ_STREAM = 0x5EED_CE11, 0x5EED_1054
 
 
 class SegmentationLoss(nn.Module):
@@ -99,15 +99,15 @@ class SegmentationLoss(nn.Module):
         for (masks, pixel_weights), seed in zip(batches, seeds, strict=True):
             labels, aux_labels = self._labels(output, masks, seed)
             for term, its_labels in zip(sums, (labels, aux_labels), strict=True):
-                weight = label_weight(
-                    its_labels,
-                    ignore_id=self.ignore_id,
-                    class_weights=self.class_weights,
-                    pixel_weights=pixel_weights,
-                )
-                term.append(weight)
+                term.append(self._label_weight(its_labels, pixel_weights))
         logits_weight, aux_weight = (mean_over_ranks(torch.stack(weights).mean()) for weights in sums)
         return logits_weight, aux_weight
+
+    def _label_weight(self, labels: Tensor, pixel_weights: Tensor | None) -> Tensor:
+        """Compute the summed weight of the labeled pixels, a scalar."""
+        return label_weight(
+            labels, ignore_id=self.ignore_id, class_weights=self.class_weights, pixel_weights=pixel_weights
+        )
 
     def _labels(self, output: Output | LowResLogits, masks: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """Return the labels of the logits and those of the auxiliary logits, with patches left out."""
@@ -126,7 +126,7 @@ class SegmentationLoss(nn.Module):
         if config.dice:
             terms.append(config.dice * soft_dice(logits, masks, ignore_id=ignore_id))
         if config.lovasz:
-            generator = torch.Generator().manual_seed(seed ^ _LOVASZ_STREAM)
+            generator = torch.Generator().manual_seed(seed ^ LOVASZ_STREAM)
             term = lovasz_softmax(
                 logits, masks, ignore_id=ignore_id, num_pixels=config.lovasz_pixels, generator=generator
             )

@@ -37,14 +37,21 @@ def lovasz_softmax(
         foreground = (labels == k).float()
         # The error of a pixel is 1 - p for its own class, p for another.
         errors, order = (foreground - probs[:, k]).abs().sort(descending=True)
-        # Algorithm 1: by how much 1 - IoU grows as each pixel, in order of its error, becomes wrong.
-        sorted_foreground = foreground[order]
-        intersection = sorted_foreground.sum() - sorted_foreground.cumsum(0)
-        union = sorted_foreground.sum() + (1 - sorted_foreground).cumsum(0)
-        jaccard = 1 - intersection / union
-        gradient = torch.cat([jaccard[:1], jaccard[1:] - jaccard[:-1]])
-        losses.append(errors @ gradient)
+        losses.append(errors @ lovasz_gradient(foreground[order]))
     return torch.stack(losses).mean() if losses else logits.sum() * 0
+
+
+def lovasz_gradient(sorted_foreground: Tensor) -> Tensor:
+    """Return by how much 1 - IoU grows as each pixel becomes wrong (N,), in the descending order of the errors.
+
+    Source: Berman et al. 2018 (https://arxiv.org/abs/1705.08790), algorithm 1.
+
+    sorted_foreground  (N,) float, 1 for pixels of the class and 0 for others, at least one of the class
+    """
+    intersection = sorted_foreground.sum() - sorted_foreground.cumsum(0)
+    union = sorted_foreground.sum() + (1 - sorted_foreground).cumsum(0)
+    jaccard = 1 - intersection / union
+    return torch.cat([jaccard[:1], jaccard[1:] - jaccard[:-1]])
 
 
 def soft_dice(logits: Tensor, masks: Tensor, *, ignore_id: int) -> Tensor:

@@ -15,8 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -26,19 +25,19 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from torch.nn.modules.module import register_module_parameter_registration_hook
-from torch.overrides import TorchFunctionMode
 
 from ..core import Taxonomy
 from ..errors import CheckpointError, ConfigError, ResourceError, UnknownNameError, cut, listed, os_reason, shown
 from ..files import WRITTEN, make_folder, read_json, write_bytes, write_text
 from ..models import MODELS, ModelSpec, SegmentationModel
 from .model_card import render_card
+from .spec_shapes import bounded_shapes
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 CARD = "README.md"
 FORMAT = 1
+DEFAULT_THRESHOLD = 0.5
 
 _NEW = "new."
 # Attempts to read a folder that another process writes to.
@@ -50,8 +49,6 @@ _MODEL_KEYS = {"name", "num_classes", "in_channels", "options"}
 _BUILD_ERRORS = (
     TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError, MemoryError, AssertionError
 )  # fmt: skip
-# Largest integer among a network's options, channels and sizes in pixels: builders make lists of such lengths.
-_MAX_OPTION = 10**6
 _READ_ERRORS = (SafetensorError, OSError, struct.error, KeyError, ValueError, RuntimeError)
 
 
@@ -59,14 +56,17 @@ _READ_ERRORS = (SafetensorError, OSError, struct.error, KeyError, ValueError, Ru
 class Checkpoint:
     """A loaded checkpoint.
 
-    model     in eval mode, with float32 weights
-    taxonomy  the classes of its logits
-    card      title, license, data, recipe, scores and more; see `model_card.render_card`
+    model       in eval mode, with float32 weights
+    taxonomy    the classes of its logits
+    card        title, license, data, recipe, scores and more; see `model_card.render_card`
+    thresholds  of several labels per pixel: the probability per class above which a pixel has its label, K numbers;
+                empty for one label per pixel
     """
 
     model: SegmentationModel
     taxonomy: Taxonomy
     card: dict[str, Any] = field(default_factory=dict)
+    thresholds: tuple[float, ...] = ()
 
 
 def save_checkpoint(
@@ -76,11 +76,13 @@ def save_checkpoint(
     card: Mapping[str, Any] | None = None,
     *,
     dtype: torch.dtype = torch.float32,
+    thresholds: Sequence[float] = (),
 ) -> Path:
     """Write a checkpoint and return its folder; an older checkpoint there is replaced in one step.
 
     model  built by `create_model`, which records its name and options
     dtype  of the stored floating-point tensors; float16 halves the file
+    thresholds  of several labels per pixel, K numbers; 0.5 each if left out
     Raises ResourceError if the disk is full or the folder is not writable, ConfigError if the taxonomy has another
     number of classes, CheckpointError for weights that are not finite or too large for `dtype`.
     """
@@ -101,6 +103,8 @@ def save_checkpoint(
         "weights": {"sha256": digest, "dtype": str(dtype).removeprefix("torch.")},
         "card": dict(card or {}),
     }
+    if taxonomy.multilabel:
+        config["thresholds"] = list(map(float, thresholds)) or [DEFAULT_THRESHOLD] * taxonomy.num_classes
     folder = make_folder(folder)
     finish_save(folder)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -176,7 +180,7 @@ def load_checkpoint(folder: str | Path, options: Mapping[str, Any] | None = None
             spec, taxonomy = _check_config(config_path, config, shapes)
             if options:
                 spec = _with_options(spec, options, shapes)
-            check_shapes(_bounded_shapes(spec, shapes), shapes, weights_path)
+            check_shapes(bounded_shapes(spec, shapes), shapes, weights_path)
             tensors = read_safetensors(weights_path, sha256=config["weights"]["sha256"])
             break
         except CheckpointError:
@@ -188,7 +192,7 @@ def load_checkpoint(folder: str | Path, options: Mapping[str, Any] | None = None
         raise CheckpointError(folder, what, "wait for the run, or copy the folder")
     model = spec.build()
     load_weights(model, {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}, weights_path)
-    return Checkpoint(model.eval(), taxonomy, config["card"])
+    return Checkpoint(model.eval(), taxonomy, config["card"], _read_thresholds(config, taxonomy, folder))
 
 
 def _current_files(folder: Path) -> tuple[Path, Path]:
@@ -222,6 +226,24 @@ def _read_config(path: Path) -> dict[str, Any]:
     return dict(config)
 
 
+def _read_thresholds(config: Mapping[str, Any], taxonomy: Taxonomy, source: object) -> tuple[float, ...]:
+    """Return the thresholds of a configuration, none for one label per pixel. Raises CheckpointError."""
+    if not taxonomy.multilabel:
+        return ()
+    found = config.get("thresholds")
+    numbers = found if isinstance(found, list) else []
+    if len(numbers) != taxonomy.num_classes or not all(type(n) is float and 0 < n < 1 for n in numbers):
+        what = f"expected {taxonomy.num_classes} `thresholds` between 0 and 1, got {shown(found)}"
+        raise CheckpointError(source, what, "copy the folder again")
+    return tuple(numbers)
+
+
+def saved_thresholds(folder: Path) -> tuple[float, ...]:
+    """Return the thresholds of a checkpoint without its weights. Raises CheckpointError."""
+    config = _read_config(_current_files(folder)[0])
+    return _read_thresholds(config, Taxonomy.from_dict(config["taxonomy"]), folder)
+
+
 def _check_config(
     path: Path, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[ModelSpec, Taxonomy]:
@@ -229,7 +251,7 @@ def _check_config(
     try:
         taxonomy = Taxonomy.from_dict(config["taxonomy"])
         spec = ModelSpec(**config["model"])
-        _bounded_shapes(spec, shapes)
+        bounded_shapes(spec, shapes)
     except (UnknownNameError, ConfigError) as error:
         what = f"describes a network that this version cannot build: {cut(error.subject)}: {error.what}"
         raise CheckpointError(path, what, f"{error.fix or 'copy the folder again'} (or update pixelwise)") from error
@@ -250,7 +272,7 @@ def _with_options(spec: ModelSpec, options: Mapping[str, Any], shapes: Mapping[s
         raise ConfigError("options", f"{fixed[0]} is fixed by the checkpoint", fix)
     spec = replace(spec, options={**spec.options, **options})
     try:
-        _bounded_shapes(spec, shapes)
+        bounded_shapes(spec, shapes)
     except _BUILD_ERRORS as error:
         what = f"cannot be built with {shown(dict(options))}: {_first_line(error)}"
         raise ConfigError(f"model {spec.name}", what, fix) from error
@@ -260,63 +282,6 @@ def _with_options(spec: ModelSpec, options: Mapping[str, Any], shapes: Mapping[s
 def _first_line(error: Exception) -> str:
     """Return the first line of an error's text, cut: torch appends a stack of its own."""
     return cut((str(error).splitlines() or [type(error).__name__])[0])
-
-
-def shapes_of(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every tensor of a network, without memory for the tensors. Raises the errors of building."""
-    with torch.device("meta"), _WithoutValues():
-        return {name: tuple(tensor.shape) for name, tensor in spec.build().state_dict().items()}
-
-
-def _bounded_shapes(spec: ModelSpec, stored: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Return `shapes_of` an untrusted specification from a file, in bounded time.
-
-    stored  the shapes in the weight file
-    Raises the errors of building the network, and ValueError if it is far larger than the file.
-    """
-    longest = max((size for shape in stored.values() for size in shape), default=0)
-    # Any, because a file may hold other values than integers.
-    counts: dict[str, Any] = {"num_classes": spec.num_classes, "in_channels": spec.in_channels}
-    for name, count in counts.items():
-        if isinstance(count, int) and count > longest:
-            raise ValueError(f"{name} is {shown(count)}, but no tensor is longer than {longest} along an axis")
-    if any(abs(number) > _MAX_OPTION for number in _integers(spec.options)):
-        raise ValueError(f"an option is a number beyond {_MAX_OPTION:,}")
-    thread, num_left = threading.get_ident(), 2 * len(stored) + 500
-
-    def count_down(module: torch.nn.Module, name: str, parameter: torch.nn.Parameter) -> None:
-        nonlocal num_left
-        if threading.get_ident() == thread:
-            num_left -= 1
-            if num_left < 0:
-                raise ValueError(f"the network has far more tensors than the {len(stored)} of the file")
-
-    hook = register_module_parameter_registration_hook(count_down)
-    try:
-        return shapes_of(spec)
-    finally:
-        hook.remove()
-
-
-def _integers(value: Any) -> Iterator[int]:
-    """Yield all integers in nested options."""
-    if isinstance(value, int):
-        yield value
-    elif isinstance(value, Mapping | list | tuple):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from _integers(item)
-
-
-class _WithoutValues(TorchFunctionMode):
-    """Skip functions that fill tensors (`normal_`, `copy_`), which take most of the time of building a network."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func.__name__.endswith("_") and not func.__name__.endswith("__"):
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **kwargs)
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:

@@ -38,6 +38,9 @@ def render_card(config: Mapping[str, Any], num_parameters: int) -> str:
     card, spec, weights = config["card"], config["model"], config["weights"]
     options = ", ".join(_code(f"{name}: {value}") for name, value in spec["options"].items()) or "the defaults"
     classes = ", ".join(escape(row["name"]) for row in config["taxonomy"]["classes"])
+    if "thresholds" in config:
+        classes += "\n- a pixel may have several labels, each where its probability is above a threshold: "
+        classes += ", ".join(f"{number:g}" for number in config["thresholds"])
     parts = [
         f"# {card.get('title', _default_title(config))}",
         card.get("summary", ""),
