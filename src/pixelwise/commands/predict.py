@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from ..errors import InputError
+from ..files import check_outputs
+from ..inference.exports import Exports, export_files
 from ..inference.jobs import jobs_to_do, plan
 from ..inference.predict_files import OutputOptions
 from ._labeling import print_skipped, run_jobs
@@ -19,6 +21,10 @@ def predict(
     overlay: Switch = False,
     color: Switch = False,
     probs: Switch = False,
+    geojson: Switch = False,
+    coco: Switch = False,
+    shares: Switch = False,
+    submission: Switch = False,
     opacity: float = 0.5,
     resume: Switch = False,
     overwrite: Switch = False,
@@ -50,6 +56,14 @@ def predict(
         Also write NAME_color.png, the mask in class colors.
     probs
         Also write NAME_probs.npy, the probabilities (classes, height, width) as float16.
+    geojson
+        Also write NAME.geojson, the classes as polygons along the edges of pixels, holes included.
+    coco
+        Also write predictions.coco.json, the classes of all images as COCO's run lengths.
+    shares
+        Also write class_shares.csv, the share of each class in each image.
+    submission
+        Also write submission.csv, the run lengths of each class in each image: ImageId, ClassId, EncodedPixels.
     opacity
         Opacity of the colors in overlays, 0 to 1.
     resume
@@ -76,10 +90,12 @@ def predict(
     if not 0 <= opacity <= 1:
         raise InputError("--opacity", f"must be between 0 and 1, got {opacity}", "write --opacity 0.5")
     wanted = parse_options(options)
-    outputs = OutputOptions(overlay=overlay, color=color, probs=probs, opacity=opacity)
-    jobs, skipped = plan(inputs, out, outputs.endings)
+    outputs = OutputOptions(overlay=overlay, color=color, probs=probs, geojson=geojson, opacity=opacity)
+    planned, skipped = plan(inputs, out, outputs.endings)
     print_skipped(skipped)
-    jobs = jobs_to_do(jobs, resume=resume, overwrite=overwrite)
+    jobs = jobs_to_do(planned, resume=resume, overwrite=overwrite)
+    files = export_files(out, coco=coco, shares=shares, submission=submission)
+    check_outputs(files, inputs=inputs, overwrite=overwrite or resume)
     # Importing torch takes seconds: a mistake in the arguments is reported before it.
     from ..inference.crf_settings import find_crf
     from ..inference.segmenter import load
@@ -95,5 +111,9 @@ def predict(
     if parameters is not None:
         segmenter = with_crf(segmenter, parameters)
     # --resume would take the masks of an earlier run for done.
+    exports = Exports(segmenter.taxonomy, files)
     again = "run the same command again" + (", which labels all of them" if overwrite else " with --resume")
-    return run_jobs(segmenter, jobs, outputs, out, tile=tile, resumed_by=again)
+    code = run_jobs(segmenter, jobs, outputs, out, tile=tile, on_prediction=exports.add, resumed_by=again)
+    if files and code < 2:
+        exports.write(planned, jobs)
+    return code

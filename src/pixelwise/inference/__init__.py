@@ -2,7 +2,8 @@
 
 docs/design.md follows one image through its eight files. Here, `segmenter` labels an image, `label_map` turns logits
 into class ids, `tiles` and `proposals` label it in parts, `augmented` averages its mirrored and scaled copies,
-`temperature` makes probabilities honest, `jobs` and `predict_files` label folders.
+`temperature` makes probabilities honest, `jobs` and `predict_files` label folders, `exports` writes labels for other
+programs.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ __all__ = [
     "augmented",
     "crf_settings",
     "device",
+    "exports",
     "jobs",
     "label_map",
     "predict_files",

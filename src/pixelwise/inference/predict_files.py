@@ -18,6 +18,7 @@ from ..errors import InputError, PixelwiseError
 from ..files import atomic_write, make_folder, sweep_temporaries
 from ..images import read_image, write_image, write_mask
 from ..images.legend import with_legend
+from .exports import write_geojson
 from .jobs import Job
 
 if TYPE_CHECKING:
@@ -62,11 +63,13 @@ class OutputOptions:
     overlay  NAME_overlay.jpg, the colors laid over the image, with a legend below; opacity 0..1 of the colors
     color    NAME_color.png, the mask in the colors of the classes as RGB
     probs    NAME_probs.npy, (K, H, W) float16 probabilities
+    geojson  NAME.geojson, the classes as polygons
     """
 
     overlay: bool = False
     color: bool = False
     probs: bool = False
+    geojson: bool = False
     opacity: float = 0.5
 
     @property
@@ -76,6 +79,7 @@ class OutputOptions:
             (self.overlay, FileOutput("_overlay.jpg", partial(write_overlay, opacity=self.opacity))),
             (self.color, FileOutput("_color.png", write_colors)),
             (self.probs, FileOutput("_probs.npy", write_probs)),
+            (self.geojson, FileOutput(".geojson", write_geojson)),
             (True, FileOutput(".png", write_labels)),
         ]
         return [file for chosen, file in choices if chosen]
