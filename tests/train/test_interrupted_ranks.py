@@ -42,7 +42,7 @@ if fault and rank == str(fault["rank"]):
     import multiprocessing
     from pixelwise.train import losses, run, state, validation
     module, name, number = {
-        "start": (run, "open_dataset", 1),
+        "start": (run, "open_training_splits", 1),
         "step": (losses, "pixel_cross_entropy", 5),
         "validation": (validation, "label_map", 1),
         "save": (state, "read_state", 2),
@@ -65,7 +65,8 @@ if fault and rank == str(fault["rank"]):
         elif what == "full disk":
             import resource
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+            # More than what is printed, which goes to a file as well, and less than a state.
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
         elif what.startswith("reader "):
             for worker in multiprocessing.active_children():
                 os.kill(worker.pid, getattr(signal, what.split()[1]))
@@ -265,6 +266,22 @@ def test_a_rank_that_is_gone_ends_the_other(two: TwoRanks, act: str) -> None:
     assert last.endswith("go on with --resume")
 
 
+def test_a_rank_says_why_it_ends_although_torchrun_ends_it(two: TwoRanks) -> None:
+    """SIGTERM comes after the handlers of the run are gone, and before the error is printed."""
+    before = f"""{SHORT}
+import os, signal
+leave = watch.RankWatch.__exit__
+def leave_on_sigterm(*arguments):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return leave(*arguments)
+watch.RankWatch.__exit__ = leave_on_sigterm
+"""
+    fault = {"rank": 0, "moment": "step", "act": "SIGKILL"}
+    _, codes, texts = interrupt(two, "sigterm", fault, before)
+    assert codes == [-signal.SIGKILL, 3]
+    assert "error: training: rank 0" in texts[1]
+
+
 def test_a_rank_that_was_never_started_is_not_waited_for(two: TwoRanks) -> None:
     rank = two.one(0, "alone", port=free_port(), before=SHORT)
     wait_all([rank])
@@ -325,14 +342,14 @@ def test_launched_ranks_end_and_leave_no_process(two: TwoRanks, whole: Path, cas
     name = f"{launcher}-{named(fault) if fault else f'{to}-{number}'}"
     process = two.launched(launcher, name, fault=fault)
     metrics = two.folder / name / "metrics.csv"
-    if fault:
-        forked_cli.poll(two.mark(name).exists, "the fault did not come", 200)
-    else:
-        forked_cli.poll(lambda: metrics.exists() and metrics.read_bytes().count(b"\n") > 2, "no step came", 200)
-        (os.killpg if to == "group" else os.kill)(process.pid, number)
-    started = time.monotonic()
     mark = str(two.mark(name))
     try:
+        if fault:
+            forked_cli.poll(two.mark(name).exists, "the fault did not come", 200)
+        else:
+            forked_cli.poll(lambda: metrics.exists() and metrics.read_bytes().count(b"\n") > 2, "no step came", 200)
+            (os.killpg if to == "group" else os.kill)(process.pid, number)
+        started = time.monotonic()
         code = process.wait(SECONDS)
         forked_cli.poll(lambda: not processes_with(mark), "a process was left", SECONDS - time.monotonic() + started)
     finally:

@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from ..errors import Interrupted, printable
-from .ranks import max_over_ranks, process_rank
+from .ranks import max_over_ranks, process_rank, started_by_torchrun
 from .state import newest_step
 
 if TYPE_CHECKING:
@@ -57,7 +57,10 @@ class StopSignals(Callback):
 
     @contextmanager
     def caught(self) -> Iterator[None]:
-        """Handle the signals inside the block, and restore the former handlers after it."""
+        """Handle the signals inside the block, and restore the former handlers after it.
+
+        After an error in a rank of torchrun, SIGTERM stays ignored; torchrun kills what is left half a minute later.
+        """
         if not self._numbers:
             yield
             return
@@ -70,6 +73,11 @@ class StopSignals(Callback):
         listener.start()
         try:
             yield
+        except BaseException:
+            # torchrun ends the ranks that are left by SIGTERM, which must not end this one before its error is printed.
+            if started_by_torchrun():
+                before[signal.SIGTERM] = signal.SIG_IGN
+            raise
         finally:
             self._left.set()
             # A byte, since workers that were forked may still hold this end open.
