@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pixelwise.data import open_dataset
-from pixelwise.data.counts import check_dataset
-from pixelwise.data.near_copies import MAX_DISTANCE
+from pixelwise.data.check import check_dataset
+from pixelwise.data.check.near_copies import MAX_DISTANCE
 from pixelwise.data.perceptual_hash import perceptual_hash
 from pixelwise.images import write_image, write_mask
 

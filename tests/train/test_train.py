@@ -26,7 +26,7 @@ from pixelwise.cli import main
 from pixelwise.config import Config, ModelConfig, TrainConfig
 from pixelwise.core import Batch, Taxonomy
 from pixelwise.data import dataset, open_dataset
-from pixelwise.data.counts import check_dataset
+from pixelwise.data.check import check_dataset
 from pixelwise.errors import (
     CheckpointError,
     ConfigError,

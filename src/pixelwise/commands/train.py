@@ -268,7 +268,7 @@ def _dry_run(config: Config, chosen: ChosenRecipe | None) -> int:
     # What training imports is imported here as well, so that packages that do not fit together are found.
     import lightning  # noqa: F401
 
-    from ..data.counts import check_dataset
+    from ..data.check import check_dataset
     from ..inference.device import find_device
     from ..train.build import build_model, make_class_weights, open_training_splits
     from ..train.ranks import check_launch

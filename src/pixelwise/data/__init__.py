@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import DatasetError
-from .counts import check_classes, check_masks, count_pixels
+from .check import Finding, check_classes, check_masks, diagnose
+from .counts import count_pixels
 from .dataset import Dataset, Item, MaskEncoding, Split
 from .formats import DATASETS, DatasetFormat
 from .formats.pairs import describe_folder
@@ -20,6 +21,7 @@ __all__ = [
     "DATASETS",
     "Dataset",
     "DatasetFormat",
+    "Finding",
     "Groups",
     "Item",
     "MaskEncoding",
@@ -27,6 +29,7 @@ __all__ = [
     "check_classes",
     "check_masks",
     "count_pixels",
+    "diagnose",
     "find_groups",
     "open_dataset",
 ]

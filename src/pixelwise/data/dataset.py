@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import filecmp
-import hashlib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core import MAX_BORDER_FRACTION, Sample, Taxonomy, size_text
-from ..errors import ConfigError, DatasetError, InputError, MaskError, listed, shown
+from ..errors import ConfigError, DatasetError, MaskError, listed, shown
 from ..images import RGB, PixelFormat, exif_orientation, file_kind, read_mask, read_pixels
 from ..registry import suggest
-from .class_masks import label_counts, read_class_masks
+from .class_masks import read_class_masks
+from .mask_values import pack_colors
 from .near_misses import near_misses
-from .perceptual_hash import perceptual_hash
 from .shapes.drawing import Drawing
 
 
@@ -48,26 +47,6 @@ class Item:
         if self.class_files is not None:
             return tuple(path for _, path in self.class_files)
         return () if self.mask is None else (self.mask,)
-
-
-@dataclass(frozen=True)
-class Inspected:
-    """What one look at the files of an item found.
-
-    size             (height, width) of the mask, None without one that can be read
-    pixels           class id (or `ignore_id`) -> number of its pixels; of several labels per pixel, pixels that count
-                     for no class are ignored
-    digest           of the decoded image; empty if it was not read
-    perceptual_hash  of the decoded image; empty if it was not read, is plain or tiny
-    error            of the image, the mask or their sizes
-    """
-
-    item: Item
-    size: tuple[int, int] | None
-    pixels: dict[int, int]
-    digest: bytes
-    perceptual_hash: bytes
-    error: InputError | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,12 +125,6 @@ def check_colors(taxonomy: Taxonomy, encoding: MaskEncoding, source: object) -> 
                 raise ConfigError(source, what, "give each class a color of its own")
 
 
-def pack_colors(colors: NDArray[Any]) -> NDArray[np.int32]:
-    """Convert RGB (..., 3) to one integer per color, 0xRRGGBB."""
-    red, green, blue = (colors[..., k].astype(np.int32) for k in range(3))
-    return red << 16 | green << 8 | blue
-
-
 class Split(Sequence[Sample]):
     """A named part of a dataset: `split[i]` reads image and mask number i; nothing is kept in memory.
 
@@ -196,7 +169,7 @@ class Split(Sequence[Sample]):
         image = read_pixels(item.image, self.pixels)
         mask = self.read_labels(item)
         if mask is not None and mask.shape[-2:] != image.shape[:2]:
-            raise _size_error(item, image.shape[:2], mask.shape[-2:])
+            raise size_error(item, image.shape[:2], mask.shape[-2:])
         return Sample(item.key, image, mask)
 
     def read_labels(self, item: Item) -> NDArray[Any] | None:
@@ -210,38 +183,6 @@ class Split(Sequence[Sample]):
             return read_class_masks(item.mask, item.class_files, self.taxonomy, item.image)
         raw = read_mask(item.mask, by_color=self.encoding.by_color)
         return self.encoding.encode(raw, self.taxonomy, item.mask)
-
-    def inspect(self, item: Item, *, image: bool = True) -> Inspected:
-        """Read an item and return what a run has to know of it before the first step; errors are kept, not raised.
-
-        image  False reads the mask alone
-        """
-        error: InputError | None = None
-        size, pixels, digest, image_size, perceptual = None, {}, b"", None, b""
-        try:
-            mask = self.read_labels(item)
-            if mask is not None:
-                size = mask.shape[-2], mask.shape[-1]
-                counts = label_counts(mask, self.taxonomy)
-                pixels = {int(k): int(counts[k]) for k in np.flatnonzero(counts)}
-        except InputError as bad_mask:
-            error = bad_mask
-        if image:
-            try:
-                decoded = np.ascontiguousarray(read_pixels(item.image, self.pixels))
-                image_size = decoded.shape[:2]
-                digest = hashlib.blake2b(decoded.data, digest_size=16, salt=str(decoded.shape)[:16].encode()).digest()
-                perceptual = perceptual_hash(self.pixels.to_rgb(decoded))
-                if error is None and size is not None and size != image_size:
-                    error = _size_error(item, decoded.shape[:2], size)
-            except InputError as bad_image:
-                error = bad_image
-        return Inspected(item, size, pixels, digest, perceptual, error)
-
-    def readable(self) -> Split:
-        """Return the split without the items that cannot be read."""
-        items = [item for item in self.items if self.inspect(item).error is None]
-        return self.with_items(items)
 
     def with_items(self, items: Iterable[Item], name: str = "") -> Split:
         """Return a split of other items, read in the same way."""
@@ -265,6 +206,7 @@ class Dataset:
     root    the folder that it was found in
     splits  by name
     notes   lines that a user should read: what was inferred and is written nowhere
+    faults  errors that the format found while reading it; the splits are what could be read in spite of them
     """
 
     name: str
@@ -272,6 +214,7 @@ class Dataset:
     taxonomy: Taxonomy
     splits: Mapping[str, Split] = field(repr=False)
     notes: tuple[str, ...] = ()
+    faults: tuple[DatasetError, ...] = ()
 
     def split(self, name: str, *, option: str = "") -> Split:
         """Return the split of that name. Raises DatasetError listing the existing ones.
@@ -297,39 +240,36 @@ class Dataset:
         return self
 
     def problems(self) -> list[DatasetError]:
-        """Return all errors in the names and places of the files, one per kind, without opening a file."""
-        found = []
+        """Return all errors in the names and places of the files, one per kind, and those that the format found."""
+        return [error for _, error in self.named_problems()]
+
+    def named_problems(self) -> list[tuple[str, DatasetError]]:
+        """Return the errors of `problems` with the name of their kind. No file is opened."""
+        found = [("classes", fault) for fault in self.faults]
         empty = [name for name, split in self.splits.items() if not split.items]
         if not self.splits:
-            found.append(DatasetError(self.root, "has no splits", "make a `train` and a `val` part"))
+            found.append(("splits", DatasetError(self.root, "has no splits", "make a `train` and a `val` part")))
         elif empty:
-            found.append(DatasetError(self.root, f"split {', '.join(empty)} is empty", "fill it or remove it"))
+            what = f"split {', '.join(empty)} is empty"
+            found.append(("splits", DatasetError(self.root, what, "fill it or remove it")))
         for split in self.splits.values():
             repeated = [key for key, count in Counter(item.key for item in split.items).items() if count > 1]
             if repeated:
                 same = [item for item in split.items if item.key == repeated[0]]
                 files = dict.fromkeys(path for item in same for path in (item.image, *item.label_files))
                 what = f"split {split.name} names {listed(repeated)} twice ({listed(map(self._place, files))})"
-                found.append(DatasetError(self.root, what, "keep one of each"))
-        # Two splits may name one pair.
-        pairs = dict.fromkeys((item.image, *item.label_files) for split in self.splits.values() for item in split.items)
-        # A named pipe or a folder in place of a file counts as missing.
-        missing = {
-            path: f"{self._place(path)} ({kind})"
-            for pair in pairs
-            for path, kind in zip(pair, ("image", *["mask"] * (len(pair) - 1)), strict=True)
-            if file_kind(path) != "file"
-        }
+                found.append(("repeated names", DatasetError(self.root, what, "keep one of each")))
+        missing = self.missing()
         if missing:
-            what = f"{len(missing)} of the files of {len(pairs)} pairs are missing: {listed(missing.values())}"
+            pairs = {(item.image, *item.label_files) for split in self.splits.values() for item in split.items}
+            names = (f"{self._place(path)} ({kind})" for path, kind in missing.items())
+            what = f"{len(missing)} of the files of {len(pairs)} pairs are missing: {listed(names)}"
             fix = "add the files, or take their partners out of the split"
-            near = near_misses(missing)
+            near = dict.fromkeys(near_misses(missing).values())
             if near:
-                what += "; similar names exist: " + listed(
-                    (f"{self._place(p)} ({why})" for p, why in near.items()), limit=2
-                )
+                what += "; similar names exist: " + listed((f"{self._place(p)} ({why})" for p, why in near), limit=2)
                 fix = "rename or convert them: image and mask have one name"
-            found.append(DatasetError(self.root, what, fix))
+            found.append(("missing files", DatasetError(self.root, what, fix)))
         leaks = []
         for first, second in combinations(self.splits.values(), 2):
             if must_be_disjoint(first.name, second.name) or must_be_disjoint(second.name, first.name):
@@ -338,8 +278,19 @@ class Dataset:
                 if shared:
                     leaks.append(f"{first.name} and {second.name} share {listed(sorted(shared))}")
         if leaks:
-            found.append(DatasetError(self.root, "; ".join(leaks), "keep each image in one split"))
+            found.append(("shared images", DatasetError(self.root, "; ".join(leaks), "keep each image in one split")))
         return found
+
+    def missing(self) -> dict[Path, str]:
+        """Return the files that no item finds, each with "image" or "mask"."""
+        # Two splits may name one pair. A named pipe or a folder in place of a file counts as missing.
+        pairs = dict.fromkeys((item.image, *item.label_files) for split in self.splits.values() for item in split.items)
+        return {
+            path: kind
+            for pair in pairs
+            for path, kind in zip(pair, ("image", *["mask"] * (len(pair) - 1)), strict=True)
+            if file_kind(path) != "file"
+        }
 
     def _place(self, path: Path) -> str:
         """Return a path relative to the root, where it is below it, with the characters of an NFD name made visible."""
@@ -347,7 +298,7 @@ class Dataset:
         return text if unicodedata.is_normalized("NFC", text) else ascii(text)[1:-1]
 
 
-def _size_error(item: Item, image: tuple[int, ...], mask: tuple[int, ...]) -> MaskError:
+def size_error(item: Item, image: tuple[int, ...], mask: tuple[int, ...]) -> MaskError:
     """Return the error for a mask of another size, which says so if a tag that turns one of the two explains it."""
     what = f"expected {size_text(image)}, the size of its image {item.image}, got {size_text(mask)} (height x width)"
     assert item.mask is not None, "a size is compared with a mask's"

@@ -1,4 +1,4 @@
-"""Files that stand, under a similar name, where others are missing."""
+"""Files that stand where a missing one was sought, under a similar name."""
 
 from __future__ import annotations
 
@@ -6,25 +6,33 @@ import os
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path, PurePath
+from typing import NamedTuple
 
 from ..errors import shown
 
 
-def near_misses(missing: Iterable[Path]) -> dict[Path, str]:
-    """Return the files, or folders, that stand where missing files were sought under a similar name, and why."""
-    near: dict[Path, str] = {}
+class NearMiss(NamedTuple):
+    """A file, or folder, that stands beside the place of a missing one, and how its name differs."""
+
+    path: Path
+    why: str
+
+
+def near_misses(missing: Iterable[Path]) -> dict[Path, NearMiss]:
+    """Return the near miss of each missing file that has one; several may have the same."""
+    near: dict[Path, NearMiss] = {}
     names: dict[Path, list[Path]] = {}
     for path in missing:
-        folder = path.parent
+        sought, folder = path, path.parent
         while folder != folder.parent and not folder.is_dir():
             # A folder of the path is missing: look for that one.
-            path, folder = folder, folder.parent
+            sought, folder = folder, folder.parent
         if folder not in names:
             names[folder] = sorted(folder.iterdir()) if os.access(folder, os.R_OK | os.X_OK) else []
         for candidate in names[folder]:
-            why = _similarity(path.name, candidate.name)
+            why = _similarity(sought.name, candidate.name)
             if why:
-                near.setdefault(candidate, why)
+                near[path] = NearMiss(candidate, why)
                 break
     return near
 

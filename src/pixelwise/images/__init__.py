@@ -18,16 +18,25 @@ Images of other channels or numbers (five channels, 12 bits, depth in a second f
 by `read_pixels` with the numbers of their files.
 
 Reading order: `headers` (what Pillow does not check), `decode` (file to Pillow image), `read` (Pillow image to array),
-`pixel_format` and `read_numbers` (any other pixels), `write`, `listing` (the images of a folder).
+`pixel_format` and `read_numbers` (any other pixels), `facts`, `write`, `listing` (the images of a folder).
 """
 
 from __future__ import annotations
 
 from .arrays import ARRAY_SUFFIX
 from .decode import MAX_PIXELS, file_kind, image_suffix
+from .facts import FileFacts
 from .listing import IMAGE_SUFFIXES, Listing, find_images, list_images, walk_files, without_suffix
 from .pixel_format import COLORS, RGB, ImagePart, PixelFormat, unnamed
-from .read import exif_orientation, from_pil, odd_palettes, read_image, read_mask
+from .read import (
+    exif_orientation,
+    from_pil,
+    odd_palettes,
+    read_image,
+    read_image_file,
+    read_mask,
+    read_mask_file,
+)
 from .read_numbers import is_further_part, is_plain_file, part_files, read_numbers, read_pixels
 from .write import encode_mask, write_image, write_mask
 
@@ -37,6 +46,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "RGB",
+    "FileFacts",
     "ImagePart",
     "Listing",
     "PixelFormat",
@@ -52,7 +62,9 @@ __all__ = [
     "odd_palettes",
     "part_files",
     "read_image",
+    "read_image_file",
     "read_mask",
+    "read_mask_file",
     "read_numbers",
     "read_pixels",
     "unnamed",

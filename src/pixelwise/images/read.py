@@ -17,6 +17,7 @@ from PIL import Image, ImageFile, ImageOps
 from ..errors import ImageError, MaskError
 from .arrays import NPY, read_npy_mask
 from .decode import Decoded, decode, decode_bytes, file_kind, read_bytes
+from .facts import FileFacts, array_facts, file_facts
 from .headers import DECODE_ERRORS
 
 # 16-bit files that use less than a quarter of the range hold the values of a 10-, 12- or 14-bit camera.
@@ -30,7 +31,13 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     Raises ImageError for a file that is missing, damaged, too large or of another format, and for pixel values of an
     unknown range.
     """
-    return _image_pixels(path, decode(path))
+    return read_image_file(path)[0]
+
+
+def read_image_file(path: str | Path) -> tuple[NDArray[np.uint8], FileFacts]:
+    """Return an image as `read_image` does, and the facts of its file."""
+    decoded = decode(path)
+    return _image_pixels(path, decoded), file_facts(decoded)
 
 
 def exif_orientation(path: str | Path) -> int:
@@ -132,12 +139,27 @@ def read_mask(path: str | Path, *, by_color: bool = False) -> NDArray[Any]:
     by_color  return the colors that a viewer shows, (H, W, 3) uint8 RGB, of every file of up to 8 bits per channel
     Raises ImageError for a file that cannot be read, MaskError for one without exact labels (JPEG, lossy WebP, float).
     """
+    return read_mask_file(path, by_color=by_color)[0]
+
+
+def read_mask_file(
+    path: str | Path, *, by_color: bool = False, lossy: bool = False
+) -> tuple[NDArray[Any], FileFacts]:
+    """Return the values of a mask as `read_mask` does, and the facts of its file.
+
+    lossy  also read files that do not keep the labels exactly, to look at what is wrong with them
+    """
     data = read_bytes(path)
     if data.startswith(NPY):
-        return read_npy_mask(path, data)
+        values = read_npy_mask(path, data)
+        return values, array_facts(values)
     decoded = decode_bytes(path, data)
+    return _mask_values(path, decoded, by_color=by_color, lossy=lossy), file_facts(decoded)
+
+
+def _mask_values(path: str | Path, decoded: Decoded, *, by_color: bool, lossy: bool) -> NDArray[Any]:
     mode, bits, values = decoded.image.mode, decoded.bits, upright(decoded)
-    if decoded.lossy:
+    if decoded.lossy and not lossy:
         what = f"is a lossy {decoded.image.format}, which does not keep the labels exactly"
         raise MaskError(path, what, "export the mask as PNG from its source")
     if bits == 16 and mode in ("LA", "RGB", "RGBA"):

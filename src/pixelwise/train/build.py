@@ -16,8 +16,9 @@ from ..config import AugmentConfig, Config, DataConfig, LossConfig, ModelConfig
 from ..core import LowResLogits, Output, Taxonomy
 from ..data import open_dataset
 from ..data.counts import count_pixels
-from ..data.dataset import Dataset, Inspected, Split
+from ..data.dataset import Dataset, Split
 from ..data.groups import training_data
+from ..data.inspection import Inspected
 from ..data.instances import InstanceCrops
 from ..data.loader import AugmentedDataset, ResumableBatchSampler, TrainLoader
 from ..data.transforms import Augment, Transform

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..config import Config
 from ..data.groups import find_groups
+from ..data.inspection import readable
 from ..evaluation.evaluator import evaluate_model
 from ..evaluation.metrics import Scores
 from ..evaluation.result import write_scores
@@ -41,7 +42,7 @@ def finish_run(config: Config, out: str | Path) -> FinishedRun:
     folder = find_checkpoint(out)
     dataset, _, split, _ = open_training_splits(config.data)
     if config.train.on_read_error == "skip":
-        split = split.readable()
+        split = readable(split)
     segmenter = load(folder, device=config.train.device, precision="float32")
     groups = find_groups(dataset, config.data.groups)
     evaluation = evaluate_model(segmenter, split, dataset=dataset.name, model=str(folder), groups=groups)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..config import Config
-from ..data.dataset import Inspected
+from ..data.inspection import Inspected
 from ..errors import InputError
 from ..files import make_folder, write_text
 from .build import open_training_splits

@@ -20,13 +20,15 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ..config import Config
 from ..core import size_text
-from ..data.counts import check_dataset, count_pixels
-from ..data.dataset import Inspected, Split
+from ..data.check import check_dataset
+from ..data.counts import count_pixels
+from ..data.crops import CROP_PIXELS, STRIDE, crop_size
+from ..data.dataset import Split
+from ..data.inspection import Inspected
 from ..errors import ConfigError, ResourceError, shown
 from ..images import read_image
 from ..inference.device import find_device
@@ -37,18 +39,14 @@ from .build import open_training_splits
 from .pace import duration_text
 from .trial import take_step, trial
 
-# Masks that are looked at for the thickness of the classes.
-_MAX_MASKS = 24
 # A class of fewer pixels says nothing about thickness.
 _MIN_SHARE = 1e-4
-# Pixels of a crop, and crops of this size in a batch on a CPU: a step then takes one to two seconds on two cores.
-_CROP_PIXELS = 321 * 449
+# Crops of `CROP_PIXELS` in a batch on a CPU: a step then takes one to two seconds on two cores.
 _BATCH = 4
 _GPU_BATCH = 16
 # Below this thickness in pixels, a class has less than two positions of a map of stride 4 across.
 _THIN_PX = 8
 _BACKBONE = "efficientnet_lite0"
-_STRIDE = 16
 # Parts of the time: for validations, and for saving, the start and the report.
 _VALIDATION_SHARE, _RESERVE = 0.12, 0.08
 _MIN_STEPS = 20
@@ -84,33 +82,25 @@ class Choice:
 
 
 def look_at(split: Split, found: Sequence[Inspected]) -> DataFacts:
-    """Return the figures of a split; 24 of its masks and images, evenly spread, are read once more."""
+    """Return the figures of a split, from what `inspect_splits` found of it."""
     usable = [inspected for inspected in found if inspected.error is None and inspected.size is not None]
     heights, widths = zip(*(inspected.size for inspected in usable if inspected.size is not None), strict=True)
     taxonomy = split.taxonomy
     pixels = count_pixels(split, skip_bad=True, found=found)
     shares = pixels / pixels.sum()
-    step = max(1, len(usable) // _MAX_MASKS)
     # Per class: its pixels, and the length of its outlines.
     areas, outlines = np.zeros(taxonomy.num_classes), np.zeros(taxonomy.num_classes)
-    is_gray = True
-    by_item = {item: index for index, item in enumerate(split.items)}
-    for inspected in usable[::step][:_MAX_MASKS]:
-        sample = split[by_item[inspected.item]]
-        assert sample.mask is not None, "only items with a mask have a size"
-        is_gray = is_gray and bool((sample.image == sample.image[..., :1]).all())
-        for class_id in inspected.pixels:
-            if class_id != taxonomy.ignore_id:
-                is_class = (sample.mask == class_id).astype(np.uint8)
-                contours, _ = cv2.findContours(is_class, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-                areas[class_id] += is_class.sum()
-                outlines[class_id] += sum(cv2.arcLength(contour, closed=True) for contour in contours)
+    for inspected in usable:
+        for class_id, shape in (inspected.shapes.classes if inspected.shapes is not None else {}).items():
+            areas[class_id] += shape.area
+            outlines[class_id] += shape.outline
     # A strip is half as long as its outline. A mean over pixels instead would be that of the thick parts alone.
     thickness = {
         name: float(2 * areas[k] / outlines[k])
         for k, name in enumerate(taxonomy.names)
         if outlines[k] and shares[k] >= _MIN_SHARE
     }
+    is_gray = all(inspected.is_gray for inspected in usable)
     size = int(np.median(heights)), int(np.median(widths))
     return DataFacts(len(usable), size, dict(zip(taxonomy.names, shares.tolist(), strict=True)), thickness, is_gray)
 
@@ -123,8 +113,8 @@ def choose_recipe(facts: DataFacts, device: str, *, pretrained: str | None) -> l
     """
     thin_class, thin = min(facts.thickness.items(), key=lambda entry: entry[1], default=("", math.inf))
     rare_class, rare = min(((n, s) for n, s in facts.shares.items() if s), key=lambda entry: entry[1])
-    crop = [_crop_side(side, limit) for side, limit in zip(facts.size, _crop_limits(facts.size), strict=True)]
-    batch = _GPU_BATCH if device == "cuda" else max(2, min(16, round(_BATCH * _CROP_PIXELS / (crop[0] * crop[1]))))
+    crop = list(crop_size(facts.size))
+    batch = _GPU_BATCH if device == "cuda" else max(2, min(16, round(_BATCH * CROP_PIXELS / (crop[0] * crop[1]))))
     if pretrained:
         choices = [
             Choice("model.name", f"compact_{pretrained}", "few operations per pixel, so that it learns on a CPU"),
@@ -142,7 +132,7 @@ def choose_recipe(facts: DataFacts, device: str, *, pretrained: str | None) -> l
         choices = [Choice("model.name", "compact", reason)]
     sizes = f"images of {size_text(facts.size)} (median)"
     choices += [
-        Choice("augment.crop", crop, f"{sizes}; sides of {_STRIDE}n + 1, on the grid of every map"),
+        Choice("augment.crop", crop, f"{sizes}; sides of {STRIDE}n + 1, on the grid of every map"),
         Choice("data.batch_size", batch, f"{batch * crop[0] * crop[1] / 1e6:.1f} megapixels per step"),
         Choice("augment.scale", [0.6, 1.9], "objects nearer and farther than in the images"),
         Choice("augment.flip", 0.5, "mirrored scenes are as likely"),
@@ -166,19 +156,6 @@ def choose_recipe(facts: DataFacts, device: str, *, pretrained: str | None) -> l
         Choice("optimizer.clip_norm", 5.0, "against single bad batches"),
     ]
     return choices
-
-
-def _crop_limits(size: tuple[int, int]) -> tuple[int, int]:
-    """Return the largest sides of a crop of the shape of the images and at most `_CROP_PIXELS` pixels."""
-    factor = min(1.0, math.sqrt(_CROP_PIXELS / (size[0] * size[1])))
-    return math.ceil(size[0] * factor), math.ceil(size[1] * factor)
-
-
-def _crop_side(side: int, limit: int) -> int:
-    """Return the side 16n + 1 next to `limit`; at least that of the image if the image is smaller."""
-    if limit >= side:
-        return _STRIDE * math.ceil((side - 1) / _STRIDE) + 1
-    return _STRIDE * max(2, round((limit - 1) / _STRIDE)) + 1
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
 
 from ..config import Config
-from ..data.counts import check_dataset
-from ..data.dataset import Inspected
+from ..data.check import check_dataset
+from ..data.inspection import Inspected
 from ..data.loader import TrainLoader
 from ..errors import ConfigError, Interrupted, ResourceError, printable
 from ..evaluation.metrics import Scores

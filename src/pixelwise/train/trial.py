@@ -12,7 +12,8 @@ from lightning.fabric.utilities import move_data_to_device
 
 from ..config import Config
 from ..core import Batch
-from ..data.dataset import Inspected, Split
+from ..data.dataset import Split
+from ..data.inspection import Inspected
 from ..inference.device import find_device
 from .build import build_model, make_class_weights, make_loader
 from .module import TrainingModule

@@ -96,12 +96,15 @@ class Folder(DatasetFormat):
             return pairs.read(root)
         if found:
             taxonomy, encoding = found
+            faults: tuple[DatasetError, ...] = ()
         else:
             files = dict.fromkeys(item.mask for items in splits.values() for item in items if item.mask is not None)
-            taxonomy, encoding, note = infer_classes(root, [path for path in files if file_kind(path) == "file"])
-            notes = (*notes, note)
+            inferred = infer_classes(root, [path for path in files if file_kind(path) == "file"])
+            taxonomy, encoding = inferred.taxonomy, inferred.encoding
+            notes = (*notes, inferred.note) if inferred.note else notes
+            faults = () if inferred.fault is None else (inferred.fault,)
         named = {name: Split(name, items, taxonomy, encoding) for name, items in splits.items()}
-        return Dataset("folder", root, taxonomy, named, notes)
+        return Dataset("folder", root, taxonomy, named, notes, faults)
 
     def _read_multilabel(self, root: Path, taxonomy: Taxonomy, pixels: PixelFormat) -> Dataset:
         splits, notes = read_class_folders(root, taxonomy, _SPLITS, pixels), []

@@ -1,6 +1,6 @@
 """Validation images that nearly are training images: other files of one photo, and frames of one recording.
 
-A score on them says how well the training images are known by heart. Equal pixels are found by `counts.check_leaks`.
+A score on them says how well the training images are known by heart. Equal pixels are found by `leaks`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import listed
-from .dataset import Dataset, Inspected, Item, Split
-from .groups import Groups, find_groups
+from ...errors import listed
+from ..dataset import Dataset, Item, Split
+from ..groups import Groups, find_groups
+from ..inspection import Inspected
+from .finding import Finding
 
 MAX_DISTANCE = 24
 """Bits, of 255, in which hashes of two files of one photo differ at most. JPEG at quality 50 and half the size
@@ -26,8 +28,8 @@ _MIN_PAIRS = 20
 _ROWS = 1024
 
 
-def near_copies(dataset: Dataset, train: Split, val: Split, found: dict[str, list[Inspected]]) -> list[str]:
-    """Return a warning if images of `val` have a near-copy in `train`, as a list of at most one line.
+def find_near_copies(dataset: Dataset, train: Split, val: Split, found: dict[str, list[Inspected]]) -> list[Finding]:
+    """Return a warning if images of `val` have a near-copy in `train`, as a list of at most one.
 
     found  what `inspect_splits` found of both splits
     An image counts if its hash is within `MAX_DISTANCE` of a training image's, or if it lies between two
@@ -46,18 +48,21 @@ def near_copies(dataset: Dataset, train: Split, val: Split, found: dict[str, lis
     if not copies:
         return []
     what = f"{len(copies)} of {len(val)} images have a near-copy in {train.name}:"
+    items: list[Item] = []
     if between:
         item, (before, after) = next(iter(between.items()))
         example = f"{item.key} between {before.key} and {after.key}"
         what += f" {len(between)} lie between two training frames of one sequence ({example})"
+        items += [before, item, after]
     if alike:
         examples = listed(f"{one.image.name} ~ {other.image.name}" for one, other in alike.items())
         what += f"{' and' if between else ''} {len(alike)} show the same ({examples})"
+        items += [item for pair in alike.items() for item in pair]
     names = list(groups.sizes(train)) if groups else []
     fix = f"validate on whole groups, --data.hold_out with some of {listed(names)}" if len(names) > 1 else ""
-    return [
-        f"split {val.name}: {what}; its score will flatter the model; {fix or 'validate on images of other origin'}"
-    ]
+    fix = f"its score will flatter the model; {fix or 'validate on images of other origin'}"
+    keys = tuple(sorted(item.key for item in copies))
+    return [Finding("near-copies", "warning", f"split {val.name}", what, fix, len(copies), keys, tuple(items))]
 
 
 def _pairs_alike(scored: Sequence[Inspected], trained: Sequence[Inspected]) -> dict[Item, Item]:

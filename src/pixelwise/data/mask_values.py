@@ -1,0 +1,223 @@
+"""What mask files hold, before it is known what it means: values or colors, and which of them only mix two others.
+
+Antialiasing, resizing and lossy compression put values between those of two classes along their edges. They are
+distinguished from classes by where they occur: `classes_and_mixtures`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core import MAX_BORDER_FRACTION
+
+# Values that are listed, and more of them than a person draws.
+MAX_VALUES = 64
+# A pixel of a border has two classes within this part of the shorter side. VOC's borders are 5 pixels wide; those of
+# the Oxford pets are up to 30, in images of 500: nine in ten of their pixels have two classes within a tenth.
+_BORDER_REACH = 0.1
+BORDER_SHARE = 0.85
+"""A value is a border if at least this share of its pixels lies between two classes."""
+# Antialiasing and resizing mix two values over one pixel, or two, wherever they occur.
+_EDGE_REACH = 2
+_EDGE_SHARE = 0.98
+# Lossy compression changes the values around an edge by up to this, of 255, and by the square root of three times as
+# much in a color. What is farther from all classes is a class of its own if it fills areas.
+_LOSSY_REACH = 24
+_LOSSY_COLOR_REACH = 48
+_MIN_FLAT_SHARE = 0.2
+_MIN_CLASS_SHARE = 1e-4
+# A class at the end of the range loses its last bits, too: 252 is 255.
+_END_REACH = 3
+
+
+@dataclass
+class MaskValues:
+    """What masks contain.
+
+    pixels     pixels by value, of gray masks
+    colors     pixels by color, 0xRRGGBB, of the others
+    on_edge    pixels by value or color that have a lower and a higher value beside them
+    flat       pixels by value or color whose eight neighbors have the same
+    in_border  pixels of 255 with two other values near them
+    masks      number of masks
+    lossy      number of them that do not keep their values exactly
+    """
+
+    pixels: Counter[int] = field(default_factory=Counter)
+    colors: Counter[int] = field(default_factory=Counter)
+    on_edge: Counter[int] = field(default_factory=Counter)
+    flat: Counter[int] = field(default_factory=Counter)
+    in_border: int = 0
+    masks: int = 0
+    lossy: int = 0
+
+    def add(self, other: MaskValues) -> None:
+        """Add what other masks contain."""
+        self.pixels += other.pixels
+        self.colors += other.colors
+        self.on_edge += other.on_edge
+        self.flat += other.flat
+        self.in_border += other.in_border
+        self.masks += other.masks
+        self.lossy += other.lossy
+
+    def counts(self) -> Counter[int]:
+        """Return the pixels by color if any mask is drawn in colors, where gray is a color too; else by value."""
+        return self.by_color() if self.colors else self.pixels
+
+    def by_color(self) -> Counter[int]:
+        """Return the pixels by color, 0xRRGGBB, those of gray masks as well."""
+        return self.colors + Counter({gray_code(value): n for value, n in self.pixels.items() if value < 256})
+
+
+def look_at_values(raw: NDArray[Any], *, lossy: bool = False) -> MaskValues:
+    """Return what one mask (H, W) or (H, W, 3) contains, as `images.read_mask` reads it.
+
+    lossy  whether the file does not keep its values exactly
+    """
+    is_color = raw.ndim == 3 and not (raw == raw[..., :1]).all()
+    if is_color:
+        pixels = pack_colors(raw)
+        found = MaskValues(colors=_counted(pixels))
+        counts = found.colors
+    else:
+        raw = pixels = np.ascontiguousarray(raw if raw.ndim == 2 else raw[..., 0])
+        found = MaskValues(pixels=_counted(pixels))
+        counts = found.pixels
+    found.masks, found.lossy = 1, int(lossy)
+    if len(counts) <= 2 and not lossy:
+        return found
+    low, high = _neighborhood(raw, _EDGE_REACH)
+    between = (low < raw) & (raw < high)
+    found.on_edge = _counted(pixels[between.any(2) if is_color else between])
+    if lossy or len(counts) > MAX_VALUES:
+        low, high = _neighborhood(raw, 1)
+        found.flat = _counted(pixels[(low == high).all(2) if is_color else low == high])
+    if 255 in found.pixels:
+        found.in_border = int(((pixels == 255) & near_two_classes(pixels, 255)).sum())
+    return found
+
+
+def near_two_classes(pixels: NDArray[Any], aside: int) -> NDArray[np.bool_]:
+    """Return where two values are within a tenth of the shorter side; `aside`, the highest of all, does not count."""
+    reach = round(_BORDER_REACH * min(pixels.shape))
+    low = _neighborhood(pixels, reach)[0]
+    high = _neighborhood(np.where(pixels == aside, 0, pixels).astype(pixels.dtype), reach)[1]
+    return np.asarray((low < high) & (low != aside))
+
+
+def classes_and_mixtures(found: MaskValues) -> tuple[list[int], list[int]]:
+    """Return the values (or colors, 0xRRGGBB) that are classes, and those that only mix two of them, both sorted.
+
+    A value of an exact mask is a mixture if it covers no more than a border does and has lower and higher values
+    beside it wherever it occurs. Around a lossy mask's edges any value occurs; there, and where there are too many
+    values to be classes, a class is what fills areas.
+    """
+    counts = found.counts()
+    total = counts.total()
+    mixed = [
+        value
+        for value, count in counts.items()
+        if found.on_edge[value] >= _EDGE_SHARE * count and count <= MAX_BORDER_FRACTION * total
+    ]
+    if not found.lossy and len(counts) - len(mixed) <= MAX_VALUES:
+        return sorted(set(counts) - set(mixed)), sorted(mixed)
+    classes = _filled_areas(counts, found.flat, is_color=bool(found.colors))
+    return sorted(classes), sorted(set(counts) - set(classes))
+
+
+def _filled_areas(counts: Counter[int], flat: Counter[int], *, is_color: bool) -> list[int]:
+    """Return values, far enough from one another, that fill areas without any other value; the most frequent first."""
+    reach = _LOSSY_COLOR_REACH if is_color else _LOSSY_REACH
+    values = np.array(list(counts), np.int64)
+    points, weights = as_points(values, is_color=is_color), np.array(list(counts.values()))
+    chosen: list[int] = []
+    for value, _ in flat.most_common():
+        own = as_points(np.array([value]), is_color=is_color)[0]
+        if any(np.linalg.norm(own - as_points(np.array([c]), is_color=is_color)[0]) <= reach for c in chosen):
+            continue
+        near = np.linalg.norm(points - own, axis=1) <= reach / 2
+        num_near = int(weights[near].sum())
+        num_flat = sum(flat[int(v)] for v in values[near])
+        if num_flat >= _MIN_FLAT_SHARE * num_near and num_near >= _MIN_CLASS_SHARE * weights.sum():
+            chosen.append(value)
+        if len(chosen) == MAX_VALUES:
+            break
+    # The ends of the range: a compressed 255 comes back as 254.
+    ends = {code: _to_ends(code, is_color=is_color) for code in chosen}
+    return list(dict.fromkeys(ends.values()))
+
+
+def _to_ends(code: int, *, is_color: bool) -> int:
+    channels = as_points(np.array([code]), is_color=is_color)[0].astype(int).tolist()
+    moved = [0 if c <= _END_REACH else 255 if 255 - _END_REACH <= c <= 255 else c for c in channels]
+    return moved[0] << 16 | moved[1] << 8 | moved[2] if is_color else moved[0]
+
+
+def snap(raw: NDArray[Any], classes: Sequence[int], *, is_color: bool) -> NDArray[np.int64]:
+    """Return a mask (H, W) of the given values (or colors, 0xRRGGBB): each pixel gets the nearest class around it.
+
+    A pixel that already is one of the classes keeps it. Any other gets, of the classes within two pixels, the one whose
+    value is nearest: between 0 and 255 there is no 128, also where 128 is a class elsewhere.
+
+    raw  (H, W) or (H, W, 3)
+    """
+    pixels = pack_colors(raw) if is_color else (raw if raw.ndim == 2 else raw[..., 0])
+    codes = pixels.astype(np.int64)
+    points = as_points(np.array(classes), is_color=is_color)
+    square = np.ones((2 * _EDGE_REACH + 1, 2 * _EDGE_REACH + 1), np.uint8)
+    where = np.nonzero(~np.isin(codes, classes))
+    own = as_points(codes[where], is_color=is_color)
+    best, result = np.full(len(own), np.inf), codes.copy()
+    chosen = np.zeros(len(own), np.int64)
+    for code, point in zip(classes, points, strict=True):
+        around = cv2.dilate((codes == code).astype(np.uint8), square)[where] > 0
+        distance = np.linalg.norm(own - point, axis=1) + np.where(around, 0, 1e6)
+        is_nearer = distance < best
+        best[is_nearer], chosen[is_nearer] = distance[is_nearer], code
+    result[where] = chosen
+    return result
+
+
+def as_points(codes: NDArray[Any], *, is_color: bool) -> NDArray[np.float64]:
+    """Return values as points (N, 1), or colors 0xRRGGBB as points (N, 3)."""
+    if not is_color:
+        return codes.astype(np.float64)[:, None]
+    return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], 1).astype(np.float64)
+
+
+def pack_colors(colors: NDArray[Any]) -> NDArray[np.int32]:
+    """Convert RGB (..., 3) to one integer per color, 0xRRGGBB."""
+    red, green, blue = (colors[..., k].astype(np.int32) for k in range(3))
+    return red << 16 | green << 8 | blue
+
+
+def gray_code(value: int) -> int:
+    """Return a gray value as the color 0xRRGGBB."""
+    return value * 0x010101
+
+
+def _counted(pixels: NDArray[Any]) -> Counter[int]:
+    if pixels.dtype.kind == "u":
+        counts = np.bincount(pixels.ravel())
+        values: NDArray[Any] = np.flatnonzero(counts)
+        return Counter(dict(zip(values.tolist(), counts[values].tolist(), strict=True)))
+    # Masks are flat: there are far fewer runs of equal pixels than pixels.
+    flat = pixels.ravel()
+    starts = np.flatnonzero(np.r_[True, flat[1:] != flat[:-1]]) if flat.size else np.zeros(0, np.intp)
+    values, inverse = np.unique(flat[starts], return_inverse=True)
+    totals = np.bincount(inverse, weights=np.diff(np.r_[starts, flat.size]), minlength=len(values))
+    return Counter(dict(zip(values.tolist(), totals.astype(int).tolist(), strict=True)))
+
+
+def _neighborhood(pixels: NDArray[Any], reach: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the smallest and the largest value within `reach` pixels, in rows and columns, of each pixel."""
+    square = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    return np.asarray(cv2.erode(pixels, square)), np.asarray(cv2.dilate(pixels, square))
