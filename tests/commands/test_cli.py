@@ -382,7 +382,7 @@ def test_what_validation_needs_is_known_before_the_first_step(
     call_line = ["train", "run.yaml", "--train.steps", "1", *end]
     assert main(call_line) == 0
     err = capsys.readouterr().err
-    assert "warning: train and val share images with equal pixels: p2.png = p1.png;" in err
+    assert "warning: splits train and val: 1 images have equal pixels in both: p2.png = p1.png;" in err
     shutil.rmtree(tmp_path / "run", ignore_errors=True)
     for path in (data / "masks/val").iterdir():
         Image.fromarray(np.full((32, 48), 255, np.uint8)).save(path)

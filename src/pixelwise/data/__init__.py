@@ -6,6 +6,7 @@ Reading order: `dataset` (splits and items), `formats` (one file per folder layo
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import DatasetError
@@ -62,7 +63,12 @@ def open_dataset(path: str | Path, format: str | None = None, *, check: bool = T
         raise DatasetError(folder, what, f"put images/ and masks/ with equal names into the folder; {needs}")
     ((name, root),) = found.items()
     dataset = formats[name].read(root)
-    return with_pixel_format(dataset.check() if check else dataset)
+    if check:
+        return with_pixel_format(dataset.check())
+    try:
+        return with_pixel_format(dataset)
+    except DatasetError as error:
+        return replace(dataset, faults=(*dataset.faults, error))
 
 
 def _root(reader: DatasetFormat, folder: Path, is_named: bool) -> Path | None:

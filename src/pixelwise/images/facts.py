@@ -53,6 +53,4 @@ def file_facts(decoded: Decoded) -> FileFacts:
     highest = int(np.asarray(image).max()) if mode.startswith("I") and not decoded.signed else 0
     channels = _CHANNELS.get(mode, 1)
     size = (height, width)
-    return FileFacts(
-        str(image.format), mode, decoded.bits, channels, size, decoded.orientation, decoded.lossy, highest
-    )
+    return FileFacts(str(image.format), mode, decoded.bits, channels, size, decoded.orientation, decoded.lossy, highest)

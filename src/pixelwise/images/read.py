@@ -142,9 +142,7 @@ def read_mask(path: str | Path, *, by_color: bool = False) -> NDArray[Any]:
     return read_mask_file(path, by_color=by_color)[0]
 
 
-def read_mask_file(
-    path: str | Path, *, by_color: bool = False, lossy: bool = False
-) -> tuple[NDArray[Any], FileFacts]:
+def read_mask_file(path: str | Path, *, by_color: bool = False, lossy: bool = False) -> tuple[NDArray[Any], FileFacts]:
     """Return the values of a mask as `read_mask` does, and the facts of its file.
 
     lossy  also read files that do not keep the labels exactly, to look at what is wrong with them

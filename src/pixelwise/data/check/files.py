@@ -23,8 +23,6 @@ def find_file_faults(look: Look) -> list[Finding]:
                 continue
             is_size = path == item.mask and inspected.size is not None
             kind = "sizes" if is_size else "unreadable images" if path == item.image else "unreadable masks"
-            if inspected.image_file is not None and inspected.image_file.highest > 0 and path == item.image:
-                kind = "bits in use"
             # Errors of one kind differ in their numbers, and in the names of files.
             words = re.sub(r"\d+|of its image .*?, got", "", error.what)
             groups.setdefault((kind, words), []).append((item, error))

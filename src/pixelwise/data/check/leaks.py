@@ -33,10 +33,10 @@ def _find_equal(look: Look, first: str, second: str) -> list[Finding]:
     if not pairs:
         return []
     names = tuple(f"{one.image.name} = {other.image.name}" for one, other in pairs)
-    what = f"share images with equal pixels: {listed(names)}"
+    what = f"{len(pairs)} images have equal pixels in both: {listed(names)}"
     fix = "keep each image in one split, or its score is that of a seen image"
     items = tuple(item for pair in pairs for item in pair)
-    return [Finding("equal images", "warning", f"{first} and {second}", what, fix, len(pairs), names, items)]
+    return [Finding("equal images", "warning", f"splits {first} and {second}", what, fix, len(pairs), names, items)]
 
 
 def find_repeats(look: Look) -> list[Finding]:

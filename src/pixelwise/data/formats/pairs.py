@@ -25,7 +25,8 @@ import numpy as np
 
 from ...errors import DatasetError, InputError, listed
 from ...images import ARRAY_SUFFIX, IMAGE_SUFFIXES, image_suffix, read_mask, walk_files, without_suffix
-from ..dataset import Dataset, Item, Split, pack_colors
+from ..dataset import Dataset, Item, Split
+from ..mask_values import pack_colors
 from .annotations import split_of
 from .base import DATASETS, DatasetFormat, read_classes
 from .inferred_classes import infer_classes
@@ -93,8 +94,8 @@ class Pairs(DatasetFormat):
     def read(self, root: Path) -> Dataset:
         """Read the pairs by split; all are `train` where no folder is named like a split.
 
-        Raises DatasetError for files that may be in two pairs, for masks without an image, and if the pixels do not
-        show which files are the masks.
+        Masks without an image are a fault of the dataset. Raises DatasetError for files that may be in two pairs, and
+        if the pixels do not show which files are the masks.
         """
         chosen, doubtful = _judge(_matches(root))
         if not chosen:
@@ -104,10 +105,11 @@ class Pairs(DatasetFormat):
             _check_unique(root, chosen[0], other)
         images, masks, match = chosen[0]
         is_swapped = images == match.second
+        faults = []
         if match.rest[0 if is_swapped else 1]:
             rest = [path.relative_to(root) for path in match.rest[0 if is_swapped else 1]]
             what = f"{len(rest)} masks have no image: {listed(rest)} ({masks}, beside {images})"
-            raise DatasetError(root, what, "add the images, or take the masks out of the folder")
+            faults.append(DatasetError(root, what, "add the images, or take the masks out of the folder"))
         splits: dict[str, list[Item]] = {}
         for base, files in sorted(match.bases.items()):
             image, mask = files[::-1] if is_swapped else files
@@ -122,11 +124,13 @@ class Pairs(DatasetFormat):
             taxonomy, encoding = found
         else:
             paths = [item.mask for items in splits.values() for item in items if item.mask is not None]
-            taxonomy, encoding, note = infer_classes(root, paths)
-            notes.append(note)
+            inferred = infer_classes(root, paths)
+            taxonomy, encoding = inferred.taxonomy, inferred.encoding
+            notes += [inferred.note] if inferred.note else []
+            faults += [] if inferred.fault is None else [inferred.fault]
         order = sorted(splits, key=lambda name: (name != "train", name))
         named = {name: Split(name, splits[name], taxonomy, encoding) for name in order}
-        return Dataset("pairs", root, taxonomy, named, tuple(notes))
+        return Dataset("pairs", root, taxonomy, named, tuple(notes), tuple(faults))
 
 
 def describe_folder(root: Path) -> str:
