@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..images import FileFacts, read_image_file, read_mask, read_mask_file, read_pixels
+from .class_masks import label_counts
 from .dataset import Item, Split, size_error
 from .mask_shapes import MaskShapes, mask_shapes
 from .mask_values import MaskValues, look_at_values
@@ -20,7 +21,8 @@ class Inspected:
     """What one look at the files of an item found.
 
     size             (height, width) of the mask, None without one that can be read
-    pixels           class id (or `ignore_id`) -> number of its pixels
+    pixels           class id (or `ignore_id`) -> number of its pixels; of several labels per pixel, pixels that count
+                     for no class are ignored
     digest           of the decoded image; empty if it was not read
     perceptual_hash  of the decoded image; empty if it was not read, is plain or tiny
     image_error      of the image
@@ -82,9 +84,11 @@ def _inspect_mask(split: Split, item: Item, *, shapes: bool) -> Inspected:
     found, raw = Inspected(item), None
     assert item.mask is not None, "the caller asks for it"
     try:
-        if item.drawing is not None:
-            mask = item.drawing.draw(split.taxonomy)
-            found = replace(found, size=(mask.shape[0], mask.shape[1]))
+        if item.drawing is not None or split.taxonomy.multilabel:
+            read = split.read_labels(item)
+            assert read is not None, "the item has a mask"
+            mask = read
+            found = replace(found, size=(mask.shape[-2], mask.shape[-1]))
         else:
             by_color = split.encoding.by_color
             raw, file = read_mask_file(item.mask, by_color=by_color, lossy=True)
@@ -96,10 +100,11 @@ def _inspect_mask(split: Split, item: Item, *, shapes: bool) -> Inspected:
     except InputError as error:
         values = None if raw is None else look_at_values(raw, lossy=file.lossy)
         return replace(found, mask_error=error, values=values)
-    ignore_id = split.taxonomy.ignore_id
-    counts = np.bincount(mask.ravel(), minlength=ignore_id + 1)
+    counts = label_counts(mask, split.taxonomy)
     pixels = {int(k): int(counts[k]) for k in np.flatnonzero(counts)}
-    return replace(found, pixels=pixels, shapes=mask_shapes(mask, ignore_id) if shapes else None)
+    return replace(
+        found, pixels=pixels, shapes=mask_shapes(mask, split.taxonomy.ignore_id) if shapes and mask.ndim == 2 else None
+    )
 
 
 def readable(split: Split) -> Split:

@@ -33,19 +33,22 @@ def find_unlearnable(split: Split, found: Sequence[Inspected]) -> list[Finding]:
         what = f"{len(unlabeled)} images have no mask, first {unlabeled[0]}"
         fix = "add masks, or train on a split that has them"
         return [Finding("images without mask", "error", subject, what, fix, len(unlabeled), tuple(unlabeled))]
-    if taxonomy.num_classes == 1:
+    if taxonomy.num_classes == 1 and not taxonomy.multilabel:
         what = f"has the single class {shown(taxonomy.names[0])}: every pixel would get it, whatever the image"
         fix = "add a class for the rest of the pixels, such as background"
         return [Finding("classes", "error", subject, what, fix)]
     counts = count_ids(split, found)
     unseen = [taxonomy.names[k] for k in np.flatnonzero(counts[: taxonomy.num_classes] == 0)]
-    if unseen and taxonomy.num_classes == 2 and 255 in taxonomy.ignored and counts[taxonomy.ignore_id]:
+    is_pair = taxonomy.num_classes == 2 and not taxonomy.multilabel
+    if unseen and is_pair and 255 in taxonomy.ignored and counts[taxonomy.ignore_id]:
         num_ignored = counts[taxonomy.ignore_id]
         what = f"no mask contains class {shown(unseen[0])}, but {num_ignored} pixels are 255, which is ignored"
         fix = f"did you mean class {shown(unseen[0])}? set `value: 255` for it in classes.yaml"
         return [Finding("0/255 masks", "error", subject, what, fix, items=_with_masks(found))]
     if len(unseen) == taxonomy.num_classes:
         what = "every pixel of every mask is ignored, so that nothing can be learned"
+        if taxonomy.multilabel:
+            what = "no mask contains any class, so that nothing can be learned"
         return [Finding("classes", "error", subject, what, "label some pixels, or name another --data.train_split")]
     return _absent(subject, unseen, taxonomy.num_classes, "be learned")
 
@@ -56,6 +59,8 @@ def find_unscorable(split: Split, found: Sequence[Inspected]) -> list[Finding]:
     if any(id_ != taxonomy.ignore_id for row in found if row.error is None for id_ in row.pixels):
         return []
     what = "every pixel of every mask is ignored, so that no score can be computed"
+    if taxonomy.multilabel:
+        what = "no mask contains any class, so that no score can be computed"
     return [
         Finding("classes", "error", f"split {split.name}", what, "label some pixels, or name another --data.val_split")
     ]
@@ -98,7 +103,8 @@ def find_ambiguous_masks(split: Split, found: Sequence[Inspected]) -> list[Findi
     if alike:
         what = f"one color stands for several classes: {'; '.join(alike[:5])}"
         findings.append(Finding("colors", "warning", subject, what, "overlays cannot tell them apart", len(alike)))
-    if split.encoding.by_color:
+    if split.encoding.by_color or taxonomy.multilabel:
+        # Of several labels per pixel, the masks of a class are bilevel: neither palettes nor a second coding.
         return findings
     masks = {item.mask: item for item in split.items if item.mask is not None and item.drawing is None}
     odd = odd_palettes(masks)

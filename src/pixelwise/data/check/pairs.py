@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...errors import listed
-from ..missing import near_misses
+from ..near_misses import near_misses
 from .finding import Finding, Look, Severity, items_of
 
 
@@ -14,7 +14,7 @@ def find_pair_faults(look: Look) -> list[Finding]:
     for kind, error in look.dataset.named_problems():
         if kind == "missing files":
             items = [item for split in look.dataset.splits.values() for item in split.items]
-            partners = tuple(item for item in items if item.image in missing or item.mask in missing)
+            partners = tuple(item for item in items if not missing.keys().isdisjoint((item.image, *item.label_files)))
             names = tuple(path.name for path in missing)
             fix = error.fix
             if near_misses(missing):
