@@ -14,6 +14,7 @@ from helpers.overlaps import FILE_NAMES, NAMES, make_overlap, write_overlaps
 from pixelwise.config import AugmentConfig
 from pixelwise.core import Taxonomy
 from pixelwise.data import open_dataset
+from pixelwise.data.inspection import inspect_item
 from pixelwise.data.loader import AugmentedDataset, collate
 from pixelwise.data.shapes.drawing import Shape, draw_shapes
 from pixelwise.data.shapes.fill import Region
@@ -33,7 +34,7 @@ def test_three_layouts_hold_the_same_masks(tmp_path: Path, layout: str) -> None:
         assert sample.mask is not None
         np.testing.assert_array_equal(sample.mask, masks.astype(np.uint8))
         np.testing.assert_array_equal(sample.image, image)
-    inspected = dataset.split("train").inspect(dataset.split("train").items[2])
+    inspected = inspect_item(dataset.split("train"), dataset.split("train").items[2])
     expected = make_overlap(3)[1].sum((1, 2))
     assert inspected.pixels == {k: count for k, count in enumerate(expected.tolist()) if count}
     # Files that a class lacks are counted, not passed over.
@@ -80,7 +81,7 @@ def test_ignored_pixels_of_a_class_and_of_all(tmp_path: Path) -> None:
     mask = split[0].mask
     assert mask is not None
     np.testing.assert_array_equal(mask, expected)
-    assert split.inspect(split.items[0]).pixels[255] == disc.shape[1]
+    assert inspect_item(split, split.items[0]).pixels[255] == disc.shape[1]
 
 
 def test_an_empty_folder_means_that_all_classes_are_absent(tmp_path: Path) -> None:

@@ -102,9 +102,7 @@ def _inspect_mask(split: Split, item: Item, *, shapes: bool) -> Inspected:
         return replace(found, mask_error=error, values=values)
     counts = label_counts(mask, split.taxonomy)
     pixels = {int(k): int(counts[k]) for k in np.flatnonzero(counts)}
-    return replace(
-        found, pixels=pixels, shapes=mask_shapes(mask, split.taxonomy.ignore_id) if shapes and mask.ndim == 2 else None
-    )
+    return replace(found, pixels=pixels, shapes=mask_shapes(mask, split.taxonomy.ignore_id) if shapes else None)
 
 
 def readable(split: Split) -> Split:

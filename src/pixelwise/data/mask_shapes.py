@@ -44,14 +44,17 @@ class MaskShapes:
 
 
 def mask_shapes(mask: NDArray[Any], ignore_id: int) -> MaskShapes:
-    """Return the shapes of the classes of a mask (H, W) of class ids."""
-    ids = [int(k) for k in np.unique(mask[mask != ignore_id])]
+    """Return the shapes of the classes of a mask (H, W) of class ids, or (K, H, W) of several labels per pixel."""
+    planes = {k: plane == 1 for k, plane in enumerate(mask)} if mask.ndim == 3 else {}
+    planes = planes or {int(k): mask == k for k in np.unique(mask[mask != ignore_id])}
     classes: dict[int, ClassShape] = {}
     presence: dict[int, NDArray[np.bool_]] = {}
-    height, width = mask.shape
+    height, width = mask.shape[-2:]
     padding = ((0, -height % BLOCK), (0, -width % BLOCK))
-    for class_id in ids:
-        is_class = (mask == class_id).astype(np.uint8)
+    for class_id, plane in planes.items():
+        if not plane.any():
+            continue
+        is_class = plane.astype(np.uint8)
         contours, _ = cv2.findContours(is_class, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         outline = sum(cv2.arcLength(contour, closed=True) for contour in contours)
         # The first part is the rest of the image.
@@ -59,6 +62,8 @@ def mask_shapes(mask: NDArray[Any], ignore_id: int) -> MaskShapes:
         classes[class_id] = ClassShape(int(is_class.sum()), outline, tuple(parts.tolist()))
         blocks = np.pad(is_class, padding).reshape((height + padding[0][1]) // BLOCK, BLOCK, -1, BLOCK)
         presence[class_id] = np.asarray(blocks.any((1, 3)))
+    if mask.ndim == 3:
+        return MaskShapes(classes, presence, (float((mask == ignore_id).all(0).mean()), 0.0))
     # Every fourth pixel of a large mask shows as much.
     step = max(1, min(mask.shape) // 256)
     small = np.ascontiguousarray(mask[::step, ::step])
