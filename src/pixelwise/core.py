@@ -12,7 +12,8 @@ Shape letters, used in all docstrings:
 Conventions, unless a docstring says otherwise:
 
     sizes   (height, width); a point is (row, column), except for `transforms.XY`
-    images  uint8 RGB, (H, W, C) in NumPy and (B, C, H, W) in torch
+    images  uint8 RGB, (H, W, C) in NumPy and (B, C, H, W) in torch; other channels and numbers where a dataset's or
+            checkpoint's pixel format says so
     masks   class ids 0..K-1, or the taxonomy's `ignore_id` for pixels that are neither trained on nor scored;
             mask *files* hold file values, which `Taxonomy.encode` turns into ids;
             of a taxonomy with several labels per pixel, (K, H, W): 1 where the class is, 0 where it is not, and
@@ -70,12 +71,12 @@ class Sample:
     """One labeled image.
 
     key     its name, unique within the split
-    image   (H, W, C) uint8 RGB
+    image   (H, W, C) uint8 RGB, or the numbers of another pixel format
     mask    (H, W) class ids, or (K, H, W) for several labels per pixel; None for an image without labels
     """
 
     key: str
-    image: NDArray[np.uint8]
+    image: NDArray[Any]
     mask: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
@@ -88,7 +89,8 @@ class Sample:
 class Batch(NamedTuple):
     """One batch of training data, as the loader makes it.
 
-    images         (B, C, H, W) uint8; for a network with `context_px`, with as many extra pixels on each side
+    images         (B, C, H, W) uint8, or of the dataset's pixel format; for a network with `context_px`, with as many
+                   extra pixels on each side
     masks          (B, H, W) int64 class ids with the taxonomy's ignore id; (B, K, H, W) uint8 for several labels
                    per pixel
     keys           names of the B samples
@@ -166,7 +168,7 @@ class Prediction:
 
     mask       (H, W) class ids; for several labels per pixel, (K, H, W) bool, which is `masks` as well
     taxonomy   what the ids mean
-    image      (H, W, 3) uint8 RGB, the image that was labeled
+    image      (H, W, 3) uint8 RGB: the image that was labeled, or those of its channels that figures show
     probs      (K, H, W) float32 probabilities (softmax, or sigmoid for several labels per pixel), or None if they were
                not asked for
     """

@@ -27,7 +27,7 @@ from pixelwise.models import SegmentationModel, create_model
 from pixelwise.weights.checkpoint import (
     CARD,
     CONFIG,
-    FORMAT,
+    PIXELS_FORMAT,
     WEIGHTS,
     finish_save,
     is_checkpoint,
@@ -234,8 +234,8 @@ def flip(path: Path) -> None:
         (lambda f: (f / CONFIG).write_bytes(b"\xff\xff"), "is damaged"),
         (lambda f: (f / CONFIG).write_text('{"model_type": "bert"}'), "from another program"),
         (
-            lambda f: edit(f, format=FORMAT + 1),
-            f"expected format {FORMAT}, got {FORMAT + 1}; fix: update pixelwise",
+            lambda f: edit(f, format=PIXELS_FORMAT + 1),
+            f"expected format 1 or {PIXELS_FORMAT}, got {PIXELS_FORMAT + 1}; fix: update pixelwise",
         ),
         (lambda f: edit(f, model={"name": "compact"}), "is damaged"),
         (lambda f: edit(f, model=5), "is damaged"),

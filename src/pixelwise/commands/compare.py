@@ -13,7 +13,7 @@ from ..core import Taxonomy, size_text
 from ..data.dataset import MaskEncoding
 from ..errors import InputError, printable
 from ..files import check_outputs, new_folder
-from ..images import read_image, read_mask, write_image
+from ..images import read_mask, read_pixels, write_image
 from ..inference.crf_settings import find_crf
 from ..inference.segmenter import Segmenter, load
 from ..visualization.compare import draw_comparison
@@ -57,7 +57,6 @@ def compare(
             out, f"images cannot be written as {out.suffix or 'a file without suffix'}", "name it .png or .jpg"
         )
     check_outputs([out], inputs=[image, truth, *(model or [])], overwrite=overwrite)
-    pixels = read_image(image)
     segmenters: list[Segmenter] = []
     names: list[str | None] = [*model] if model else [None]
     for name in names:
@@ -65,6 +64,7 @@ def compare(
         segmenters.append(load(name))
         if parameters is not None:
             segmenters.append(with_crf(segmenters[-1], parameters))
+    pixels = read_pixels(image, segmenters[0].pixels)
     labels = None if truth is None else read_truth(truth, segmenters[0].taxonomy, pixels)
     sheet = draw_comparison(pixels, segmenters, truth=labels)
     with new_folder(out.parent):
@@ -73,7 +73,7 @@ def compare(
     return 0
 
 
-def read_truth(path: Path, taxonomy: Taxonomy, image: NDArray[np.uint8]) -> NDArray[Any]:
+def read_truth(path: Path, taxonomy: Taxonomy, image: NDArray[Any]) -> NDArray[Any]:
     """Read a mask file, in file values or class colors, as class ids (H, W). Raises MaskError naming the file."""
     raw = read_mask(path)
     if raw.shape[:2] != image.shape[:2]:

@@ -9,7 +9,7 @@ from ..data import open_dataset
 from ..errors import CheckpointError, InputError, Interrupted, printable
 from ..evaluation.crf_search import search
 from ..evaluation.crf_search_cache import SearchCache
-from ..evaluation.evaluator import check_same_classes
+from ..evaluation.evaluator import check_same_classes, read_as
 from ..files import check_outputs
 from ..inference.crf_settings import FILE as CRF_FILE
 from ..inference.crf_settings import write_crf
@@ -62,11 +62,13 @@ def crf_search(
         raise CheckpointError(model, "no such folder", "name a run or a checkpoint folder, where the result is written")
     check_outputs([model / CRF_FILE], inputs=[data], overwrite=overwrite, fix="copy the checkpoint to another folder")
     segmenter = load(model, device=device)
+    segmenter.pixels.check_crf()
     dataset = open_dataset(data, format)
     truth = dataset.split(split, option="--split")
     for note in dataset.notes:
         print(note, file=sys.stderr)
     check_same_classes(segmenter.taxonomy, truth.taxonomy, model_name=str(model), data_name=f"{dataset.name} {split}")
+    truth = read_as(truth, segmenter.pixels, model_name=str(model))
     print_mask_warnings(truth)
     cache = SearchCache(model / CACHE)
     if not cache.is_empty:

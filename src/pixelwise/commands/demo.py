@@ -7,7 +7,7 @@ from pathlib import Path
 from ..core import Prediction
 from ..errors import InputError, printable
 from ..files import check_outputs
-from ..inference.jobs import Job, plan
+from ..inference.jobs import Job, plan, stored_pixels
 from ..inference.predict_files import OutputOptions
 from ..visualization.gallery import GalleryImage, gallery_image, is_gallery, write_gallery
 from ._labeling import print_skipped, run_jobs
@@ -39,7 +39,7 @@ def demo(
         A run, a checkpoint folder or a Hugging Face Hub id; the shipped street-scene model by default.
     """
     outputs = OutputOptions(overlay=True, color=True)
-    jobs, skipped = plan([photos], out, outputs.endings)
+    jobs, skipped = plan([photos], out, outputs.endings, stored_pixels(model))
     page = out / "index.html"
     if not is_gallery(page):
         check_outputs([page, *(path for job in jobs for path in job.outputs)], overwrite=overwrite)

@@ -9,9 +9,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
 from cyclopts import Parameter
 from numpy.typing import NDArray
 from rich.console import Console
@@ -22,7 +21,7 @@ from ..data.dataset import Dataset, Split
 from ..data.groups import Groups, find_groups, select_groups
 from ..errors import ConfigError, InputError
 from ..evaluation.calibration import CalibrationCounter, fit_on_split
-from ..evaluation.evaluator import check_same_classes, evaluate_folder, evaluate_model
+from ..evaluation.evaluator import check_same_classes, evaluate_folder, evaluate_model, read_as
 from ..evaluation.folds import Folds, compare_folds
 from ..evaluation.result import Evaluation, write_scores
 from ..files import check_outputs, new_folder
@@ -239,17 +238,20 @@ def _score_model(truth: _Truth, wanted: _Model) -> Evaluation:
     if wanted.crf is not None and parameters is not None:
         segmenter = with_crf(segmenter, parameters)
         name += f" with CRF {parameters}, {crf_origin(wanted.crf, wanted.name)}"
+    split = read_as(truth.split, segmenter.pixels, model_name=name)
     data_name = f"{truth.dataset.name} {truth.split.name}"
     check_same_classes(segmenter.taxonomy, truth.split.taxonomy, model_name=name, data_name=data_name)
-    predict: Callable[[NDArray[np.uint8]], Prediction] = segmenter
+    predict: Callable[[NDArray[Any]], Prediction] = segmenter
     counter = None
+    if fit_split is not None:
+        fit_split = read_as(fit_split, segmenter.pixels, model_name=name)
     if wanted.calibration or fit_split is not None:
         predict = partial(segmenter.with_temperature(1).predict, probs=True)
         counter = _calibration_counter(segmenter, predict, fit_split, model=wanted.name, dataset=truth.dataset.name)
     with progress_bar("scoring") as report:
         return evaluate_model(
             predict,
-            truth.split,
+            split,
             dataset=truth.dataset.name,
             model=name,
             precision=wanted.precision,
@@ -270,7 +272,7 @@ def _split_to_fit(truth: _Truth, name: str) -> Split:
 
 def _calibration_counter(
     segmenter: Segmenter,
-    predict: Callable[[NDArray[np.uint8]], Prediction],
+    predict: Callable[[NDArray[Any]], Prediction],
     fit_split: Split | None,
     *,
     model: str | None,

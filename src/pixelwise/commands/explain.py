@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from ..backbones import BACKBONES
 from ..backbones.classifier import ClassifierBackbone
 from ..errors import ConfigError, InputError, printable
 from ..files import check_outputs, new_folder
-from ..images import read_image, write_image
+from ..images import read_image, read_pixels, write_image
 from ..inference.jobs import cut_name
 from ..inference.label_map import low_res_logits
 from ..inference.predict_files import write_together
@@ -81,15 +81,16 @@ def explain(
     maps = [f"heatmap_class_{word}.png" for word in class_ or []] if classifier else ALWAYS_WRITTEN
     outputs = [*(out / name for name in maps), *(() if classifier else sorted(out.glob("heatmap_*.png")))]
     check_outputs(outputs, inputs=[image, model, weights], overwrite=overwrite)
-    pixels = read_image(image)
     if classifier is not None or weights is not None:
         if model is not None or classifier is None or weights is None:
             raise ConfigError(
                 "explain", "--classifier and --weights must be given together, without --model", "give both, or neither"
             )
-        figures = _explain_classifier(pixels, classifier, weights, class_ or [])
+        figures = _explain_classifier(read_image(image), classifier, weights, class_ or [])
     else:
-        figures = _explain_model(pixels, load(model), class_ or [], pixel, layer or [])
+        segmenter = load(model)
+        pixels = read_pixels(image, segmenter.pixels)
+        figures = _explain_model(pixels, segmenter, class_ or [], pixel, layer or [])
     # Everything is drawn before anything is written, so that an error leaves no files.
     files = {out / name: np.asarray(figure) for name, figure in figures.items()}
     with new_folder(out):
@@ -99,7 +100,7 @@ def explain(
 
 
 def _explain_model(
-    pixels: NDArray[np.uint8],
+    pixels: NDArray[Any],
     segmenter: Segmenter,
     classes: list[str],
     pixel: tuple[int, int] | None,
@@ -113,10 +114,11 @@ def _explain_model(
             .upsample_to((pixels.shape[0], pixels.shape[1]))
             .logits[0]
         )
+    rgb = segmenter.pixels.to_rgb(pixels)
     if not wanted:
         wanted = [int(scores.argmax(0).flatten().bincount().argmax())]
     figures = {
-        f"{stem}.png": draw_heat_map(pixels, class_probability(scores, k), name=names[k])
+        f"{stem}.png": draw_heat_map(rgb, class_probability(scores, k), name=names[k])
         for k, stem in heat_map_names(wanted, names).items()
     }
     skips = draw_skips(segmenter, pixels)

@@ -7,7 +7,7 @@ from typing import Literal
 from ..errors import InputError
 from ..files import check_outputs
 from ..inference.exports import Exports, export_files
-from ..inference.jobs import jobs_to_do, plan
+from ..inference.jobs import jobs_to_do, plan, stored_pixels
 from ..inference.predict_files import OutputOptions
 from ._labeling import print_skipped, run_jobs
 from ._options import InPath, OutPath, Scales, Switch, parse_options
@@ -91,7 +91,7 @@ def predict(
         raise InputError("--opacity", f"must be between 0 and 1, got {opacity}", "write --opacity 0.5")
     wanted = parse_options(options)
     outputs = OutputOptions(overlay=overlay, color=color, probs=probs, geojson=geojson, opacity=opacity)
-    planned, skipped = plan(inputs, out, outputs.endings)
+    planned, skipped = plan(inputs, out, outputs.endings, stored_pixels(model))
     print_skipped(skipped)
     jobs = jobs_to_do(planned, resume=resume, overwrite=overwrite)
     files = export_files(out, coco=coco, shares=shares, submission=submission)

@@ -278,7 +278,7 @@ def _dry_run(config: Config, chosen: ChosenRecipe | None) -> int:
     skip_bad = config.train.on_read_error == "skip"
     found = chosen.found if chosen else check_dataset(dataset, train_split, val_split, skip_bad=skip_bad)
     make_class_weights(config.loss, train_split, skip_bad=skip_bad, found=found)
-    model = build_model(config.model, dataset.taxonomy)
+    model = build_model(config.model, dataset.taxonomy, split=train_split)
     count = sum(p.numel() for p in model.parameters())
     read = "images that cannot be used are skipped" if skip_bad else "all images can be read"
     print(f"{dataset.name}: {read}; {config.model.name} has {count:,} parameters; ready to train")

@@ -44,8 +44,8 @@ class InstanceCrops:
     side: int = SIDE
 
     def __call__(
-        self, image: NDArray[np.uint8], mask: NDArray[Any], rng: np.random.Generator, center: XY | None = None
-    ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+        self, image: NDArray[Any], mask: NDArray[Any], rng: np.random.Generator, center: XY | None = None
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return what `inner` makes of a random object of image (H, W, C) uint8 and mask (H, W)."""
         assert center is None, "the object determines the crop"
         region = draw_region(mask, self.ignore_id, rng)

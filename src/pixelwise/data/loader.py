@@ -55,7 +55,7 @@ class TrainingSample(NamedTuple):
     """
 
     key: str
-    image: NDArray[np.uint8]
+    image: NDArray[Any]
     mask: NDArray[Any]
     pixel_weights: NDArray[np.float32] | None = None
     after_skip: bool = False

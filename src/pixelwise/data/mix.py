@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Pair = tuple[NDArray[np.uint8], NDArray[Any]]
+Pair = tuple[NDArray[Any], NDArray[Any]]
 """Image (H + 2 * margin, W + 2 * margin, C) and mask (H, W) of class ids; all sides have the same margin, mostly 0."""
 
 

@@ -8,7 +8,9 @@ out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import cv2
@@ -31,8 +33,8 @@ class Transform(Protocol):
     """The interface of an augmentation."""
 
     def __call__(
-        self, image: NDArray[np.uint8], mask: NDArray[Any], rng: np.random.Generator, center: XY | None = None
-    ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+        self, image: NDArray[Any], mask: NDArray[Any], rng: np.random.Generator, center: XY | None = None
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return an augmented pair of image (H, W, C) uint8 and mask (H, W); all randomness comes from `rng`.
 
         center  where the crop is centered; drawn at random if None
@@ -42,14 +44,20 @@ class Transform(Protocol):
 
 @dataclass(frozen=True)
 class Augment:
-    """Zoom, stretch, rotate, flip, bend and crop in one warp, then jitter the colors; `ignore_id` fills the mask."""
+    """Zoom, stretch, rotate, flip, bend and crop in one warp, then jitter the colors.
+
+    ignore_id  fills the mask
+    fill       number of each channel that fills the image, None for `BORDER_COLOR`; with it, images may have any
+               number of channels of any type, and the colors of the first three change if they are 8-bit RGB
+    """
 
     config: AugmentConfig
     ignore_id: int
+    fill: tuple[float, ...] | None = None
 
     def __call__(
-        self, image: NDArray[np.uint8], mask: NDArray[Any], rng: np.random.Generator, center: XY | None = None
-    ) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+        self, image: NDArray[Any], mask: NDArray[Any], rng: np.random.Generator, center: XY | None = None
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return a crop of image (H, W, C) uint8 and mask (H, W), of their own size if the crop is [0, 0].
 
         With `context_px` the image, but not the mask, has that many extra pixels on each side.
@@ -62,10 +70,26 @@ class Augment:
         size = height + 2 * context, width + 2 * context
         displacement = draw_displacement(size, self.config.elastic, rng) if self.config.elastic else None
         image, mask = warp(
-            image, mask, inverse_matrix, size, ignore_id=self.ignore_id, displacement=displacement, reflect=context > 0
+            image,
+            mask,
+            inverse_matrix,
+            size,
+            ignore_id=self.ignore_id,
+            displacement=displacement,
+            reflect=context > 0,
+            fill=self.fill,
         )
         mask = mask[..., context : context + height, context : context + width]
-        return self._color_jitter(image, rng), mask
+        if self.fill is None:
+            return self._color_jitter(image, rng), mask
+        # Other channels are no light: a depth has no brightness. `training_transform` refuses what nothing takes.
+        changed = self._color_jitter(image[..., :3].astype(np.uint8), rng) if self._changes_colors else image[..., :3]
+        return np.concatenate([changed.astype(image.dtype), image[..., 3:]], axis=2), mask
+
+    @property
+    def _changes_colors(self) -> bool:
+        config = self.config
+        return any((config.brightness, config.contrast, config.saturation, config.hue, config.gamma))
 
     def _draw_inverse_matrix(
         self, mask: NDArray[Any], size: tuple[int, int], rng: np.random.Generator, center: XY | None
@@ -132,7 +156,7 @@ class Augment:
 
 
 def warp(
-    image: NDArray[np.uint8],
+    image: NDArray[Any],
     mask: NDArray[Any],
     inverse_matrix: NDArray[np.float64],
     size: tuple[int, int],
@@ -140,13 +164,15 @@ def warp(
     ignore_id: int,
     displacement: NDArray[np.float64] | None = None,
     reflect: bool = False,
-) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+    fill: Sequence[float] | None = None,
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Sample image (bilinear) and mask (nearest-exact) over a crop of `size` (height, width).
 
     inverse_matrix  (2, 3), maps (column, row, 1) of the crop to (column, row) of the source, both from pixel corners
     displacement    (2, height, width), by how many pixels of the crop (columns, rows) each pixel moves before that
     reflect         fill the image outside the source by reflection (U-Net's context) instead of `BORDER_COLOR`; the
                     mask is ignored there either way
+    fill            number of each channel there; None is `BORDER_COLOR`
     """
     height, width = size
     columns, rows = np.arange(width) + 0.5, np.arange(height)[:, None] + 0.5
@@ -155,20 +181,27 @@ def warp(
     x, y = (a * columns + b * rows + c for a, b, c in inverse_matrix)
     # One value per channel; OpenCV wants four.
     color = (*BORDER_COLOR, BORDER_COLOR[-1]) if image.shape[2] >= 3 else (BORDER_COLOR[1],) * 4
-    border: dict[str, Any] = {
-        "borderMode": cv2.BORDER_REFLECT_101 if reflect else cv2.BORDER_CONSTANT,
-        "borderValue": color,
-    }
+    border_mode = cv2.BORDER_REFLECT_101 if reflect else cv2.BORDER_CONSTANT
+    options: dict[str, Any] = {"borderMode": border_mode}
     if displacement is None:
         # OpenCV counts from pixel centers, the matrix from corners: half a pixel in, half a pixel out.
         shift = inverse_matrix[:, 2] + inverse_matrix[:, :2] @ [0.5, 0.5] - 0.5
         centers = np.column_stack([inverse_matrix[:, :2], shift])
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        sampled = cv2.warpAffine(image, centers, (width, height), flags=flags, **border)
+        options["flags"] = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        sample = partial(cv2.warpAffine, M=centers, dsize=(width, height), **options)
     else:
         maps = [(position - 0.5).astype(np.float32) for position in (x, y)]
-        sampled = cv2.remap(image, maps[0], maps[1], cv2.INTER_LINEAR, **border)
-    warped: NDArray[np.uint8] = np.asarray(sampled, np.uint8).reshape(height, width, -1)
+        sample = partial(cv2.remap, map1=maps[0], map2=maps[1], interpolation=cv2.INTER_LINEAR, **options)
+    if fill is None:
+        sampled = sample(image, borderValue=color)
+    else:
+        # OpenCV samples at most four channels at once.
+        starts = range(0, image.shape[2], 4)
+        parts = (np.ascontiguousarray(image[..., start : start + 4]) for start in starts)
+        borders = ([*fill[start : start + 4], 0, 0, 0][:4] for start in starts)
+        pairs = zip(parts, borders, strict=True)
+        sampled = np.dstack([sample(part, borderValue=border) for part, border in pairs])
+    warped: NDArray[Any] = np.asarray(sampled, image.dtype).reshape(height, width, -1)
     column, row = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
     mask_height, mask_width = mask.shape[-2:]
     inside = (column >= 0) & (column < mask_width) & (row >= 0) & (row < mask_height)

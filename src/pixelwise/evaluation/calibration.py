@@ -164,7 +164,7 @@ def fit_temperature(probs: NDArray[np.float32], truth: NDArray[Any]) -> float:
 
 
 def fit_on_split(
-    predict: Callable[[NDArray[np.uint8]], Prediction],
+    predict: Callable[[NDArray[Any]], Prediction],
     split: Split,
     *,
     num_pixels: int = 2**20,

@@ -119,7 +119,8 @@ def _confusions(
             ),
             (sample.image.shape[0], sample.image.shape[1]),
         )
-    for number, refined in enumerate(chain([probs], refine_each(sample.image, probs, settings))):
+    rgb = np.ascontiguousarray(segmenter.pixels.to_rgb(sample.image))
+    for number, refined in enumerate(chain([probs], refine_each(rgb, probs, settings))):
         assert sample.mask is not None, "`search` checks has_masks"
         yield confusion_matrix(sample.mask, refined.argmax(0), taxonomy)
         if number:

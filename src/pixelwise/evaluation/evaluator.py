@@ -16,7 +16,7 @@ from ..core import Prediction, Taxonomy
 from ..data.dataset import MaskEncoding, Split
 from ..data.groups import Groups
 from ..errors import DatasetError, ImageError, InputError, MaskError, listed, shown
-from ..images import read_mask, walk_files
+from ..images import PixelFormat, read_mask, unnamed, walk_files
 from .bootstrap import measure_spread
 from .boundary_iou import DISTANCE_RATIO, boundary_counts
 from .calibration import CalibrationCounter
@@ -112,7 +112,7 @@ class ScoreAccumulator:
 
 
 def evaluate_model(
-    segmenter: Callable[[NDArray[np.uint8]], Prediction],
+    segmenter: Callable[[NDArray[Any]], Prediction],
     split: Split,
     *,
     dataset: str = "dataset",
@@ -125,7 +125,7 @@ def evaluate_model(
 ) -> Evaluation:
     """Label every image of `split` with `segmenter` and score the masks at the size of each image.
 
-    segmenter  (H, W, C) uint8 RGB -> Prediction, whose mask is (H, W) class ids of the split's classes
+    segmenter  (H, W, C) of the split's pixel format -> Prediction, whose mask is (H, W) class ids
     dataset, model, precision   names for the protocol
     boundary     also measure boundary IoU and the trimap curve
     groups       of the dataset's images, by which the spread of the scores is measured; by default by image
@@ -207,6 +207,19 @@ def check_same_classes(model: Taxonomy, data: Taxonomy, *, model_name: str, data
     raise DatasetError(
         data_name, f"class {k} is {shown(data.names[k])}, but {shown(model.names[k])} in {model_name}", fix
     )
+
+
+def read_as(split: Split, pixels: PixelFormat, *, model_name: str) -> Split:
+    """Return the split with images of a model's pixel format. Raises DatasetError if they are declared otherwise.
+
+    Channels without names may be any, and images whose bits in use were measured may use fewer than the model takes.
+    """
+    data = split.pixels
+    is_named = data.channels != unnamed(data.num_channels)
+    if not data.is_rgb and data.channels != pixels.channels and (is_named or data.num_channels != pixels.num_channels):
+        what = f"has {data.in_words()}; {model_name} takes {pixels.in_words()}"
+        raise DatasetError(f"split {split.name}", what, "evaluate with images of those channels, in the same order")
+    return split.with_pixels(pixels)
 
 
 def _check_truth(split: Split) -> None:

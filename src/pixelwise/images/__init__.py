@@ -27,7 +27,7 @@ from .arrays import ARRAY_SUFFIX
 from .decode import MAX_PIXELS, file_kind, image_suffix
 from .facts import FileFacts
 from .listing import IMAGE_SUFFIXES, Listing, find_images, list_images, walk_files, without_suffix
-from .pixel_format import COLORS, RGB, ImagePart, PixelFormat, unnamed
+from .pixel_format import COLORS, RGB, ImagePart, PixelFormat, same_numbers, unnamed
 from .read import (
     exif_orientation,
     from_pil,
@@ -67,6 +67,7 @@ __all__ = [
     "read_mask_file",
     "read_numbers",
     "read_pixels",
+    "same_numbers",
     "unnamed",
     "walk_files",
     "without_suffix",

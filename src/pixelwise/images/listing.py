@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple, TypeVar
 
@@ -34,17 +35,20 @@ def find_images(path: str | Path) -> list[Path]:
     return list_images(path).images
 
 
-def list_images(path: str | Path) -> Listing:
-    """Return the images that `find_images` returns, and what it skips. Raises the same errors."""
+def list_images(path: str | Path, endings: Sequence[str] = IMAGE_SUFFIXES) -> Listing:
+    """Return the images that `find_images` returns, and what it skips. Raises the same errors.
+
+    endings  of the names, in lower case
+    """
     path = Path(path)
-    suffixes = " ".join(IMAGE_SUFFIXES)
+    suffixes = " ".join(endings)
     if not path.exists():
         raise InputError(path, "does not exist", f"name an image ({suffixes}) or a folder of images")
     if not path.is_dir():
         return Listing([path], [])
     found, repeated = walk_files(path)
     listing = Listing([], [(link, "a link to a folder that is listed already") for link in repeated])
-    for candidate in sorted(file for file in found if file.name.lower().endswith(IMAGE_SUFFIXES)):
+    for candidate in sorted(file for file in found if file.name.lower().endswith(tuple(endings))):
         kind = file_kind(candidate)
         if kind == "file":
             listing.images.append(candidate)

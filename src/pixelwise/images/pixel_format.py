@@ -9,7 +9,7 @@ normalizes them (`nn/preprocessing.py`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -170,12 +170,11 @@ class PixelFormat:
         drawn: NDArray[np.uint8] = np.rint(scaled.clip(0, 255)).astype(np.uint8)
         return np.repeat(drawn, 3, axis=2) if len(chosen) == 1 else drawn
 
-    def crf_image(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
-        """Return (H, W, 3) uint8 for the CRF, whose colors must be known. Raises InputError if they are not."""
+    def check_crf(self) -> None:
+        """Raise InputError unless the CRF, which compares colors, knows which channels to take for them."""
         if not self.show and not self.colors:
-            what = f"the CRF compares colors, and none of the channels {listed(self.channels, 8)} is said to be one"
-            raise InputError("--crf", what, "name three in `show` under `images` in classes.yaml, and train with it")
-        return np.ascontiguousarray(self.to_rgb(pixels))
+            what = f"compares colors, and none of the channels {listed(self.channels, 8)} is said to be one"
+            raise InputError("CRF", what, "name three in `show` under `images` in classes.yaml, and train with it")
 
     def check(self, pixels: NDArray[Any], source: object) -> None:
         """Raise InputError naming `source` for an array that is no image (H, W, C) of this format."""
@@ -233,9 +232,9 @@ def unnamed(count: int) -> tuple[str, ...]:
     return ("gray",) if count == 1 else tuple(f"channel{k}" for k in range(1, count + 1))
 
 
-def without_places(pixels: PixelFormat) -> PixelFormat:
-    """Return the format without what figures show and the places of files, to compare the numbers of two formats."""
-    return PixelFormat((replace(pixels.parts[0]), *(replace(p, folder="-", suffix="") for p in pixels.parts[1:])))
+def same_numbers(one: PixelFormat, other: PixelFormat) -> bool:
+    """Return whether the channels of two formats have equal names, bits and ranges, wherever their files lie."""
+    return [(p.channels, p.bits, p.range) for p in one.parts] == [(p.channels, p.bits, p.range) for p in other.parts]
 
 
 def check_numbers(pixels: NDArray[Any], part: ImagePart, source: object) -> None:

@@ -66,9 +66,11 @@ def part_files(path: str | Path, pixels: PixelFormat) -> list[Path]:
 
 
 def is_further_part(path: Path, pixels: PixelFormat) -> bool:
-    """Return whether a file holds further channels of another image, by the ending of its name."""
+    """Return whether a file holds further channels of another image, by the ending of its name or by its folders."""
     stem = without_suffix(Path(path.name)).name
-    return any(part.suffix and stem.endswith(part.suffix) and stem != part.suffix for part in pixels.parts[1:])
+    endings = [part.suffix for part in pixels.parts[1:] if part.suffix and not part.folder]
+    folders = {part.folder for part in pixels.parts[1:] if part.folder}
+    return any(stem.endswith(e) and stem != e for e in endings) or bool(folders & set(path.parts[:-1]))
 
 
 def _find_part(path: Path, part: ImagePart) -> Path:
@@ -89,7 +91,8 @@ def _find_part(path: Path, part: ImagePart) -> Path:
             raise ImageError(path, f"has several files with {listed(part.channels)}: {names}", "keep one of them")
         if found:
             return found[0]
-    what = f"has no file with {listed(part.channels)}: expected {folders[0] / stem}.png, .tif or .npy"
+    place = f"in a folder {part.folder} beside its own" if part.folder else "beside it"
+    what = f"has no file with {listed(part.channels)}: expected {stem}.png, .tif or .npy {place}"
     raise ImageError(path, what, "add the file, or name an image that has one")
 
 

@@ -78,7 +78,7 @@ class View(NamedTuple):
 
 def compute_views(
     model: SegmentationModel,
-    image: NDArray[np.uint8],
+    image: NDArray[Any],
     device: torch.device,
     augmentation: Augmentation,
     *,
@@ -93,7 +93,7 @@ def compute_views(
         size = max(1, round(scale * height)), max(1, round(scale * width))
         resized = image
         if size != (height, width):
-            resized = np.asarray(cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR), np.uint8)
+            resized = np.asarray(cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR), image.dtype)
             resized = resized.reshape(*size, image.shape[2])
         for mirrored in (False, True) if augmentation.flip else (False,):
             low_res = low_res_logits(

@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 
 from ..errors import InputError
-from ..files import check_outputs
-from ..images import list_images, without_suffix
+from ..files import check_outputs, read_json
+from ..images import ARRAY_SUFFIX, IMAGE_SUFFIXES, RGB, PixelFormat, is_further_part, list_images, without_suffix
 
 LONGEST_NAME = 255
 """Bytes of the longest file name of the usual file systems."""
@@ -40,10 +40,30 @@ class Job:
         return self.outputs[-1]
 
 
-def plan(inputs: Sequence[str | Path], out: Path, endings: Sequence[str]) -> tuple[list[Job], list[str]]:
+def stored_pixels(model: str | None) -> PixelFormat:
+    """Return the pixel format of a model's images, read from its folder without torch; RGB where it names none.
+
+    RGB also for a folder that cannot be read: loading the model says what is wrong with it.
+    """
+    for place in ("checkpoints/best", "checkpoints/last", "") if model else ():
+        path = Path(model or "", place, "config.json")
+        if path.is_file():
+            try:
+                config = read_json(path)
+                return PixelFormat.from_dict(config["pixels"]) if "pixels" in config else RGB
+            except (OSError, ValueError, TypeError, InputError):
+                return RGB
+    return RGB
+
+
+def plan(
+    inputs: Sequence[str | Path], out: Path, endings: Sequence[str], pixels: PixelFormat = RGB
+) -> tuple[list[Job], list[str]]:
     """Return one job per image of files and folders, each with output names of its own, and one line per skipped file.
 
     endings  of the files that are written per image, the mask's last
+    pixels   of the images: with other than ordinary ones, a folder's npy files are images, and files that hold further
+             channels are none
     A folder's images keep their subfolders; files below `out` are not among them. Images that differ only in their
     suffix keep it in the name, and names too long for their endings are cut and numbered.
     Raises InputError for inputs without an image, for two images with the same output, and for outputs over an input.
@@ -55,11 +75,13 @@ def plan(inputs: Sequence[str | Path], out: Path, endings: Sequence[str]) -> tup
         if given.is_dir() and Path(os.path.realpath(given)) == written:
             what = "is the folder of the images; masks written there would be taken for images"
             raise InputError(out, what, "choose another --out")
-        listing = list_images(given)
+        listing = list_images(given, IMAGE_SUFFIXES if pixels.is_rgb else (*IMAGE_SUFFIXES, ARRAY_SUFFIX))
         skipped += [f"{path}: {kind}" for path, kind in listing.skipped]
         inside = given.is_dir() and written.is_relative_to(os.path.realpath(given))
         root = given if given.is_dir() else given.parent
         images = [p for p in listing.images if not (inside and _real_folder(p.parent).is_relative_to(written))]
+        if given.is_dir():
+            images = [p for p in images if not (_is_output(p) or is_further_part(p.relative_to(given), pixels))]
         if not images:
             raise InputError(given, f"holds no images except those in {out}", "name the folder of the photos")
         found |= dict.fromkeys((path, path.relative_to(root)) for path in images)
@@ -70,6 +92,11 @@ def plan(inputs: Sequence[str | Path], out: Path, endings: Sequence[str]) -> tup
     ]
     _check_outputs(jobs)
     return jobs, skipped
+
+
+def _is_output(path: Path) -> bool:
+    """Return whether a npy file is named like the probabilities that `predict` writes."""
+    return path.name.endswith("_probs" + ARRAY_SUFFIX)
 
 
 def jobs_to_do(jobs: Sequence[Job], *, resume: bool, overwrite: bool) -> list[Job]:

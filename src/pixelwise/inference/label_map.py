@@ -22,7 +22,7 @@ Block = tuple[slice, slice, Tensor]
 """The rows and columns of a block, and its logits or probabilities (K, rows, columns)."""
 
 
-def as_batch(image: NDArray[np.uint8], device: torch.device) -> Tensor:
+def as_batch(image: NDArray[Any], device: torch.device) -> Tensor:
     """Return one image (H, W, C) uint8 as a batch (1, C, H, W) uint8 on the device."""
     # A copy, because `ascontiguousarray` keeps negative strides along axes of length 1, which torch refuses.
     return torch.from_numpy(image.transpose(2, 0, 1).copy())[None].to(device)
@@ -35,7 +35,7 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
 
 def low_res_logits(
     model: SegmentationModel,
-    image: NDArray[np.uint8],
+    image: NDArray[Any],
     device: torch.device,
     *,
     precision: str = "float32",
@@ -60,7 +60,7 @@ def low_res_logits(
 
 def label_map(
     model: SegmentationModel,
-    image: NDArray[np.uint8],
+    image: NDArray[Any],
     device: torch.device,
     *,
     precision: str = "float32",

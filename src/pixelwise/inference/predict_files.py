@@ -16,7 +16,7 @@ import numpy as np
 from ..core import Prediction
 from ..errors import InputError, PixelwiseError
 from ..files import atomic_write, make_folder, sweep_temporaries
-from ..images import read_image, write_image, write_mask
+from ..images import read_pixels, write_image, write_mask
 from ..images.legend import with_legend
 from .exports import write_geojson
 from .jobs import Job
@@ -118,7 +118,7 @@ def predict_files(
     for job in jobs:
         try:
             started = time.perf_counter()
-            image = read_image(job.source)
+            image = read_pixels(job.source, segmenter.pixels)
             prediction = segmenter.predict(image, probs=outputs.probs, source=job.source, tile=tile)
             milliseconds = (time.perf_counter() - started) * 1000
         except InputError as error:

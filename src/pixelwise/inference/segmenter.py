@@ -19,7 +19,7 @@ from ..core import Prediction, Taxonomy
 from ..crf import Parameters, refine
 from ..crf.features import find_parameters
 from ..errors import CheckpointError, ConfigError, InputError, shown
-from ..images import from_pil, read_image
+from ..images import RGB, PixelFormat, from_pil, read_pixels
 from ..models import MODELS
 from ..registry import suggest
 from ..weights.checkpoint import CARD, CONFIG, WEIGHTS, Checkpoint, find_checkpoint, load_checkpoint, save_checkpoint
@@ -43,6 +43,7 @@ class Segmenter(ModelHubMixin):
     model         the network, in eval mode
     taxonomy      names, colors and file values of its classes
     card          recipe, data, scores, license
+    pixels        channels, bits and ranges of the images that it takes; 8-bit RGB for most
     crf           parameters of the fully connected CRF that refines the labels, or None
     augmentation  views of the image whose probabilities are averaged; by default the image alone
     temperature   scales the probabilities that `predict` returns, never the labels; see `temperature.py`
@@ -60,11 +61,14 @@ class Segmenter(ModelHubMixin):
         self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.taxonomy: Taxonomy = checkpoint.taxonomy
         self.card = checkpoint.card
+        self.pixels = checkpoint.pixels
         self.name = name
         self.precision: Precision = precision
 
-    def __call__(self, image: str | Path | NDArray[np.uint8] | Image.Image) -> Prediction:
+    def __call__(self, image: str | Path | NDArray[Any] | Image.Image) -> Prediction:
         """Label one image of any size: a file, an array (H, W, 3) uint8 RGB, or a PIL image.
+
+        A model of other images takes a file, or an array (H, W, C) of the numbers that `pixels` declares.
 
         Raises ImageError naming the file, InputError for an array of another shape or type and for logits that are not
         finite.
@@ -74,7 +78,7 @@ class Segmenter(ModelHubMixin):
     @torch.inference_mode()
     def predict(
         self,
-        image: str | Path | NDArray[np.uint8] | Image.Image,
+        image: str | Path | NDArray[Any] | Image.Image,
         *,
         probs: bool = False,
         source: str | Path | None = None,
@@ -87,13 +91,13 @@ class Segmenter(ModelHubMixin):
                 networks of valid convolutions (`unet`) take one, and their labels stay the same
         Raises the errors of `__call__`.
         """
-        pixels = as_pixels(image)
         name = source or (image if isinstance(image, str | Path) else "image")
+        pixels = as_pixels(image, self.pixels, source=name)
         if pixels.shape[2] != self.model.in_channels:
             what = f"has {pixels.shape[2]} channels, but {self.name} expects {self.model.in_channels}"
             raise InputError(name, what, "choose a model for such images")
-        # Channels beyond the third (depth, infrared) are neither drawn nor seen by the CRF.
-        rgb = pixels[..., :3] if pixels.shape[2] > 3 else pixels
+        # What figures show, and the CRF sees.
+        rgb = self.pixels.to_rgb(pixels)
         label, probabilities_of = self._run(pixels, tile=tile, source=name)
         if self.crf is None:
             kept = scaled(probabilities_of(), self.temperature) if probs else None
@@ -103,7 +107,7 @@ class Segmenter(ModelHubMixin):
         return Prediction(mask, self.taxonomy, rgb, scaled(refined, self.temperature) if probs else None)
 
     def _run(
-        self, pixels: NDArray[np.uint8], *, tile: int | None, source: object
+        self, pixels: NDArray[Any], *, tile: int | None, source: object
     ) -> tuple[Callable[[], NDArray[Any]], Callable[[], NDArray[np.float32]]]:
         """Run the network on an image, and return the functions that make labels and probabilities of its logits."""
         size = (pixels.shape[0], pixels.shape[1])
@@ -132,7 +136,9 @@ class Segmenter(ModelHubMixin):
         """Return a copy, sharing the network, that refines its labels by the fully connected CRF.
 
         crf  the name of a preset, or parameters
+        Raises InputError for a model of images without colors, unless its pixel format says what to show.
         """
+        self.pixels.check_crf()
         refining = copy(self)
         refining.crf = find_parameters(crf)
         return refining
@@ -144,7 +150,7 @@ class Segmenter(ModelHubMixin):
         return changed
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        save_checkpoint(save_directory, self.model, self.taxonomy, self.card)
+        save_checkpoint(save_directory, self.model, self.taxonomy, self.card, pixels=self.pixels)
         if self.temperature != 1:
             write_temperature(Path(save_directory), self.temperature, self.name)
 
@@ -255,13 +261,21 @@ def load(
         raise CheckpointError(name, what, fix) from error
 
 
-def as_pixels(image: object) -> NDArray[np.uint8]:
+def as_pixels(image: object, pixels: PixelFormat = RGB, *, source: object = "image") -> NDArray[Any]:
     """Return (H, W, 3) uint8 RGB of a file or a PIL image, the same pixels from both; an array (H, W, C) as it is.
 
+    pixels  another format of the image, whose numbers are then returned and checked
+    source  name of an array in errors
     Raises ImageError for a file or image that cannot be read, InputError for an array of another shape or type.
     """
     if isinstance(image, str | Path):
-        return read_image(image)
+        return read_pixels(image, pixels)
+    if not pixels.is_rgb:
+        if not isinstance(image, np.ndarray):
+            what = f"expected a path or an array of {pixels.in_words()}, got {type(image).__name__}"
+            raise InputError(source, what, "give the numbers of the file as an array")
+        pixels.check(image, source)
+        return image
     if isinstance(image, Image.Image):
         return from_pil(image)
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or 0 in image.shape:

@@ -44,6 +44,8 @@ class SegmentationModel(nn.Module, ABC):
 
     for training:
 
+    stream_names       names of the submodules that are whole networks, each for a part of the channels; a checkpoint of
+                       one such network starts all of them
     num_heads          label maps that the network predicts; `forward` returns the first
     score_layer_names  names of the submodules that turn features into class scores
     backbone_names     names of the submodules that a pretrained classifier fills; empty for networks without one
@@ -60,6 +62,7 @@ class SegmentationModel(nn.Module, ABC):
     fixed_input_size: int | None = None
     context_px: int = 0
     tile_step: int = 1
+    stream_names: tuple[str, ...] = ()
     num_heads: int = 1
     score_layer_names: tuple[str, ...] = ("score",)
     backbone_names: tuple[str, ...] = ()

@@ -240,8 +240,9 @@ class FCN(SegmentationModel):
             raise ConfigError("transplant", what, "create it with num_classes=1000")
         given, own = classifier.state_dict(), self.backbone.state_dict()
         first = next(iter(own))
-        if first in given and given[first].shape[1] < own[first].shape[1]:
-            given[first] = inflate_first_conv(given[first], own[first].shape[1])
+        if first in given and given[first].shape[1] != own[first].shape[1]:
+            in_channels = own[first].shape[1]
+            given[first] = inflate_first_conv(given[first], in_channels, (0, 1, 2) if in_channels > 3 else ())
         wrong = [name for name, value in own.items() if name not in given or given[name].shape != value.shape]
         linears = [layer for layer in head if isinstance(layer, nn.Linear)][:-1]
         targets = [layer.conv for layer in (self.fc6, self.fc7) if isinstance(layer, FullyConnected)]

@@ -47,6 +47,7 @@ class LateFusionFCN(SegmentationModel):
     import_format = "caffe"
     score_layer_names = ("color.score_fr", "hha.score_fr")
     backbone_names = ("color.backbone", "hha.backbone")
+    stream_names = ("color", "hha")
 
     def __init__(
         self,
@@ -64,7 +65,7 @@ class LateFusionFCN(SegmentationModel):
         num_further = in_channels - NUM_COLOR
         if num_further < 1:
             what = f"expected 3 color channels and at least one more, got {in_channels}"
-            raise ConfigError("in_channels", what, "create the model with in_channels=6 (RGB and HHA)")
+            raise ConfigError("in_channels", what, "give images of 4 channels or more, such as 6 of RGB and HHA")
         default = NYUD_COLOR_HHA if in_channels == 6 else "caffe"
         super().__init__(num_classes, in_channels, preprocessing or default)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from ..errors import ConfigError
@@ -31,14 +32,21 @@ def scale_channels(num_channels: int, width_mult: float) -> int:
     return num_channels if width_mult == 1 else max(2, 2 * round(num_channels * width_mult / 2))
 
 
-def inflate_first_conv(weight: Tensor, in_channels: int) -> Tensor:
+def inflate_first_conv(weight: Tensor, in_channels: int, planes: Sequence[int] = (0, 1, 2)) -> Tensor:
     """Extend the weights of a first convolution from (F, 3, k, k) to (F, in_channels, k, k).
 
-    The three color planes are kept; every further plane is their mean. Raises ConfigError for fewer than three
-    channels. Source: FCN's early fusion on NYUDv2 (the net surgery of its RGB-D net).
+    planes  input channel of each of the three color planes, which are kept; every other channel gets their mean. Empty
+            if no channel is a color: each then gets the mean times 3 / in_channels, so that a gray image has the
+            response that it had as RGB
+    Raises ConfigError for weights of another shape, and for planes beyond the channels. Source: FCN's early fusion on
+    NYUDv2 (the net surgery of its RGB-D net).
     """
-    if in_channels < 3 or weight.shape[1] != 3:
+    if weight.shape[1] != 3 or len(planes) not in (0, 3) or any(not 0 <= place < in_channels for place in planes):
         what = f"cannot extend {weight.shape[1]} input channels to {in_channels}"
         raise ConfigError("in_channels", what, "start from weights of 3 channels and ask for 3 or more")
-    extra = weight.mean(1, keepdim=True).expand(-1, in_channels - 3, -1, -1)
-    return torch.cat([weight, extra], 1)
+    mean = weight.mean(1, keepdim=True)
+    if not planes:
+        return (mean * (3 / in_channels)).repeat(1, in_channels, 1, 1)
+    inflated = mean.repeat(1, in_channels, 1, 1)
+    inflated[:, list(planes)] = weight
+    return inflated

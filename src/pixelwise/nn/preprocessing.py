@@ -42,7 +42,10 @@ SIFT_FLOW = _centered("bgr", 114.578, 115.294, 108.353)
 
 
 class Preprocess(nn.Module):
-    """RGB images (B, C, H, W), uint8 or float in 0..255 -> float, channels in the weights' order, (x - mean) / std.
+    """Images (B, C, H, W) of any numbers -> float, channels in the weights' order, (x - mean) / std.
+
+    The named normalizations are those of RGB images, uint8 or float in 0..255. Others have means and divisors in the
+    units of their images, such as uint16.
 
     spec  a name of PREPROCESSING, or {order, mean, std} with one mean and std per channel, in the weights' order
     Channels beyond the third (depth, infrared) are centered at 127.5 and scaled like the third. Raises ConfigError for
@@ -75,9 +78,17 @@ class Preprocess(nn.Module):
         if channels != len(self.mean):
             what = f"expected {len(self.mean)} channels, got {channels}"
             raise ConfigError("images", what, f"create the model with in_channels={channels}")
+        if images.dtype != torch.uint8:
+            # torch cannot flip or concatenate uint16.
+            images = images.to(self.mean.dtype)
         if self.order == "bgr":
             images = torch.cat([images[:, :3].flip(1), images[:, 3:]], 1)
         return (images.to(self.mean.dtype) - self.mean) / self.std
+
+    def fill(self) -> list[float]:
+        """Return the number of each channel, in the order of the images, that is zero after normalization."""
+        mean: list[float] = self.mean.flatten().tolist()
+        return [*mean[:3][::-1], *mean[3:]] if self.order == "bgr" else mean
 
 
 def _fit_channels(values: Sequence[float], count: int, filler: float) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -152,7 +153,7 @@ class AfterStep(Callback):
                 self.num_no_better = 0
                 self.best_score, self.best_step = scores.mean_iou, module.step
                 if module.global_rank == 0:
-                    save_checkpoint(self.folder.best, module.model, self.dataset.taxonomy, self._card(module))
+                    self._save_checkpoint(self.folder.best, module)
         if module.global_rank == 0:
             print(f"step {module.step}/{self.config.train.steps} validation: {scores.summary()}", flush=True)
         self._warn("one_class", one_class_warning(scores, self.val_split.name, module.step))
@@ -171,7 +172,7 @@ class AfterStep(Callback):
         with module.saved_weights():
             if module.global_rank == 0:
                 with self.watch.saving():
-                    save_checkpoint(self.folder.last, module.model, self.dataset.taxonomy, self._card(module))
+                    self._save_checkpoint(self.folder.last, module)
         progress = TrainingProgress(
             step=module.step,
             best_score=self.best_score,
@@ -185,6 +186,9 @@ class AfterStep(Callback):
             settings = {**run_settings(self.config), "data": self.fingerprint}
             with self.watch.saving():
                 save_state(self.folder.last, module.state_tensors(), progress, settings)
+
+    def _save_checkpoint(self, folder: Path, module: TrainingModule) -> None:
+        save_checkpoint(folder, module.model, self.dataset.taxonomy, self._card(module), pixels=self.train_split.pixels)
 
     def _card(self, module: TrainingModule) -> dict[str, Any]:
         """Return the facts of the model card: the origin of the weights, and their scores if just validated."""

@@ -23,12 +23,14 @@ from ..data.instances import InstanceCrops
 from ..data.loader import AugmentedDataset, ResumableBatchSampler, TrainLoader
 from ..data.transforms import Augment, Transform
 from ..errors import CheckpointError, ConfigError, DatasetError, listed, printable, shown
+from ..images import RGB, PixelFormat, same_numbers
 from ..models import MODELS, create_model
 from ..models.base import SegmentationModel
 from ..registry import suggest
 from ..weights.checkpoint import find_checkpoint, load_checkpoint
 from ..weights.pretrained import PRETRAINED, PretrainedWeights, start_from_pretrained
 from ..weights.spec_shapes import shapes_of
+from .input_channels import InputLayer, inflate_weights, input_layer
 from .losses import class_weights_from_counts
 
 
@@ -57,7 +59,9 @@ def open_training_splits(settings: DataConfig) -> TrainingSplits:
     return TrainingSplits(dataset, train, val, hold_out)
 
 
-def build_model(settings: ModelConfig, taxonomy: Taxonomy, resumed: Path | None = None) -> SegmentationModel:
+def build_model(
+    settings: ModelConfig, taxonomy: Taxonomy, resumed: Path | None = None, *, split: Split | None = None
+) -> SegmentationModel:
     """Build the network with fresh weights, or with those of `init_from`.
 
     Layers are frozen as `train_only` and `freeze_stride` say.
@@ -66,36 +70,40 @@ def build_model(settings: ModelConfig, taxonomy: Taxonomy, resumed: Path | None 
     name goes first.
 
     resumed  checkpoint of the resumed run: its options replace those of `init_from`, which may no longer exist
+    split    the training split, by whose images the first layer is made; ordinary RGB images if None
 
     Weights mean nothing without the pixel normalization that they were trained with, so that of `init_from` is taken
-    unless the options name one.
+    unless the options name one. Images of another format than that of the weights are measured.
     """
     pretrained = _find_pretrained(settings.init_from) if resumed is None else None
     start = (resumed or settings.init_from) if settings.init_from and pretrained is None else None
+    pixels = RGB if split is None else split.pixels
+    if not pixels.is_rgb:
+        # The normalization that was measured stands in the checkpoint.
+        start = start or resumed
     checkpoint = load_checkpoint(find_checkpoint(start)) if start else None
     source = checkpoint.model if checkpoint else None
     options = dict(settings.options)
-    if pretrained is not None:
-        options = {"preprocessing": pretrained.preprocessing, **options}
-    if source is not None:
+    base = None if pretrained is None else pretrained.preprocessing
+    fits = checkpoint is not None and same_numbers(checkpoint.pixels, pixels)
+    if checkpoint is not None and source is not None and (fits or checkpoint.pixels.is_rgb):
         default = MODELS[source.spec.name].options["preprocessing"].default
-        preprocessing = source.spec.options.get("preprocessing", default)
-        if preprocessing is not None:
-            options = {"preprocessing": preprocessing, **options}
+        base = source.spec.options.get("preprocessing", default)
+    first = InputLayer({})
+    if split is not None and not pixels.is_rgb and not fits:
+        first = input_layer(split, base, measured="preprocessing" not in options)
+        options = {**first.options, **options}
+    elif not pixels.is_rgb:
+        options = {"in_channels": pixels.num_channels, **options}
+    if base is not None:
+        options = {"preprocessing": base, **options}
     model = create_model(settings.name, taxonomy.num_classes, **options)
-    if model.in_channels != 3 or model.num_heads != 1:
-        what = (
-            f"{settings.name} takes {model.in_channels} channels"
-            if model.in_channels != 3
-            else f"{settings.name} has {model.num_heads} heads"
-        )
-        fix = "write your own training loop around `pixelwise.create_model`"
-        raise ConfigError("--model.name", f"{what}; `pixelwise train` takes RGB images with one mask each", fix)
+    _check_images(model, settings.name, pixels)
     if checkpoint is not None and resumed is None:
         names = {"classes": taxonomy.names, "source_classes": checkpoint.taxonomy.names}
-        print(printable(start_from(model, checkpoint.model, settings.init_from, **names)))
+        print(printable(start_from(model, checkpoint.model, settings.init_from, layer=first, **names)))
     if pretrained is not None:
-        print(printable(start_from_pretrained(model, pretrained.name)))
+        print(printable(start_from_pretrained(model, pretrained.name, first.planes)))
     if settings.train_only == "score_layers":
         if not model.score_layers():
             raise ConfigError("--model.train_only", f"{settings.name} does not declare its score layers", "use all")
@@ -106,6 +114,18 @@ def build_model(settings: ModelConfig, taxonomy: Taxonomy, resumed: Path | None 
     for layer in frozen_layers(model, settings.freeze_stride):
         layer.requires_grad_(requires_grad=False)
     return model
+
+
+def _check_images(model: SegmentationModel, name: str, pixels: PixelFormat) -> None:
+    """Raise ConfigError for a network that takes other images than those of the data, or has two heads."""
+    if model.in_channels != pixels.num_channels:
+        what = f"{name} takes {model.in_channels} channels; the images have {pixels.in_words()}"
+        fix = "leave `in_channels` out of --model.options, choose another network, or declare `images` in classes.yaml"
+        raise ConfigError("--model.name", what, fix)
+    if model.num_heads != 1:
+        fix = "write your own training loop around `pixelwise.create_model`"
+        what = f"{name} has {model.num_heads} heads; `pixelwise train` takes images with one mask each"
+        raise ConfigError("--model.name", what, fix)
 
 
 def _find_pretrained(name: str | None) -> PretrainedWeights | None:
@@ -160,6 +180,7 @@ def start_from(
     *,
     classes: Sequence[str] = (),
     source_classes: Sequence[str] = (),
+    layer: InputLayer | None = None,
 ) -> str:
     """Copy every tensor whose name and shape the two networks share; the others keep their fresh values.
 
@@ -168,17 +189,22 @@ def start_from(
 
     name                     of the source, for messages
     classes, source_classes  their class names, in the order of the ids; left out, both have the same
+    layer                    of the images, by which first layers for RGB are inflated
     Returns a line that counts the copied tensors and lists the fresh and the unused ones. Raises CheckpointError if
     nothing fits.
     """
     own, given = model.state_dict(), source.state_dict()
+    source_axes = _class_axes(source)
+    if model.stream_names and not source.stream_names:
+        given = {f"{stream}.{key}": value for stream in model.stream_names for key, value in given.items()}
+        source_axes = {f"{stream}.{key}": axes for stream in model.stream_names for key, axes in source_axes.items()}
+    inflated = [] if layer is None else inflate_weights(own, given, layer)
     shared = {key: given[key] for key in own if key in given and own[key].shape == given[key].shape}
     matched = ""
     if tuple(classes) != tuple(source_classes):
         place = {word: k for k, word in enumerate(source_classes)}
         ours = torch.tensor([k for k, word in enumerate(classes) if word in place], dtype=torch.int64)
         theirs = torch.tensor([place[word] for word in classes if word in place], dtype=torch.int64)
-        source_axes = _class_axes(source)
         for key, axes in _class_axes(model).items():
             shared.pop(key, None)
             if len(ours) and axes and source_axes.get(key) == axes and _same_but_for(axes, own[key], given[key]):
@@ -194,6 +220,7 @@ def start_from(
     fresh, unused = [key for key in own if key not in shared], [key for key in given if key not in own]
     line = f"started from {name}: {len(shared)} tensors copied, {len(fresh)} fresh"
     line += f": {listed(fresh, 8)}" if fresh else ""
+    line += f"; inflated from RGB: {listed(inflated)}" if inflated else ""
     return line + matched + (f"; {len(unused)} of the checkpoint unused: {listed(unused, 8)}" if unused else "")
 
 
@@ -264,9 +291,21 @@ def training_forward(model: SegmentationModel, config: Config) -> Callable[[Tens
     return forward_with_context
 
 
-def training_transform(settings: AugmentConfig, ignore_id: int) -> Transform:
-    """Build the augmentation that the configuration asks for."""
-    augment = Augment(settings, ignore_id)
+def training_transform(
+    settings: AugmentConfig, ignore_id: int, pixels: PixelFormat = RGB, fill: Sequence[float] | None = None
+) -> Transform:
+    """Build the augmentation that the configuration asks for.
+
+    pixels  of the images; changes of color are for the ordinary image among their channels alone
+    fill    the number of each channel beyond the borders of the image; None is the mean color of photos
+    Raises ConfigError for changes of color that no channel takes.
+    """
+    names = ("brightness", "contrast", "saturation", "hue", "gamma")
+    asked = [name for name in names if getattr(settings, name)]
+    if asked and not pixels.has_rgb:
+        what = f"changes colors; the images have {pixels.in_words()}"
+        raise ConfigError(f"--augment.{asked[0]}", what, "leave it at 0: it is for 8-bit RGB")
+    augment = Augment(settings, ignore_id, fill=None if pixels.is_rgb or fill is None else tuple(fill))
     return augment if settings.instance_crops == "none" else InstanceCrops(augment, settings.instance_crops, ignore_id)
 
 
@@ -301,15 +340,17 @@ def make_loader(
     rank: int = 0,
     world_size: int = 1,
     inspected: Sequence[Inspected] | None = None,
+    fill: Sequence[float] | None = None,
 ) -> TrainLoader:
     """Return the augmented batches of a rank that are left after `step` steps; worker processes make them.
 
+    fill       the number of each channel beyond the borders of the image, `Preprocess.fill` of the network
     inspected  what `check_dataset` found of the split, to read no mask for its size alone
     """
     data, augment, settings = config.data, config.augment, config.train
     samples = AugmentedDataset(
         split,
-        training_transform(augment, split.taxonomy.ignore_id),
+        training_transform(augment, split.taxonomy.ignore_id, split.pixels, fill),
         seed=settings.seed,
         sampling=data.sampling,
         on_read_error=settings.on_read_error,

@@ -30,7 +30,7 @@ from ..data.crops import CROP_PIXELS, STRIDE, crop_size
 from ..data.dataset import Split
 from ..data.inspection import Inspected
 from ..errors import ConfigError, ResourceError, shown
-from ..images import read_image
+from ..images import RGB, PixelFormat, read_pixels
 from ..inference.device import find_device
 from ..inference.label_map import label_map
 from ..strict_yaml import to_yaml
@@ -63,6 +63,7 @@ class DataFacts:
     shares         share of each class of all labeled pixels, by name
     thickness      mean width along each class in pixels, by name; classes that hardly occur are left out
     is_gray        whether no image has a color
+    pixels         what the numbers of the images mean
     """
 
     num_images: int
@@ -70,6 +71,7 @@ class DataFacts:
     shares: dict[str, float]
     thickness: dict[str, float]
     is_gray: bool
+    pixels: PixelFormat = RGB
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,9 @@ def look_at(split: Split, found: Sequence[Inspected]) -> DataFacts:
     }
     is_gray = all(inspected.is_gray for inspected in usable)
     size = int(np.median(heights)), int(np.median(widths))
-    return DataFacts(len(usable), size, dict(zip(taxonomy.names, shares.tolist(), strict=True)), thickness, is_gray)
+    return DataFacts(
+        len(usable), size, dict(zip(taxonomy.names, shares.tolist(), strict=True)), thickness, is_gray, split.pixels
+    )
 
 
 def choose_recipe(facts: DataFacts, device: str, *, pretrained: str | None) -> list[Choice]:
@@ -136,11 +140,11 @@ def choose_recipe(facts: DataFacts, device: str, *, pretrained: str | None) -> l
         Choice("data.batch_size", batch, f"{batch * crop[0] * crop[1] / 1e6:.1f} megapixels per step"),
         Choice("augment.scale", [0.6, 1.9], "objects nearer and farther than in the images"),
         Choice("augment.flip", 0.5, "mirrored scenes are as likely"),
-        Choice("augment.brightness", 0.3, "other light"),
-        Choice("augment.contrast", 0.3, "other light"),
-        Choice("augment.gamma", 0.3, "other light"),
     ]
-    if not facts.is_gray:
+    if facts.pixels.has_rgb:
+        light = "other light" if facts.pixels.is_rgb else "other light, in red, green and blue alone"
+        choices += [Choice(f"augment.{name}", 0.3, light) for name in ("brightness", "contrast", "gamma")]
+    if facts.pixels.has_rgb and not facts.is_gray:
         choices.append(Choice("augment.saturation", 0.4, "other cameras"))
     if rare < 0.02:
         reason = f"{rare_class} covers {rare:.2%} of the pixels: three in ten crops are centered on a random class"
@@ -179,7 +183,7 @@ def measure_step(config: Config, train_split: Split, found: Sequence[Inspected])
     intervals = np.diff(times)
     usable = [inspected for inspected in found if inspected.error is None and inspected.size is not None]
     median = sorted(usable, key=lambda inspected: math.prod(inspected.size or ()))[len(usable) // 2].item
-    image, image_times = read_image(median.image), []
+    image, image_times = read_pixels(median.image, train_split.pixels), []
     module.model.eval()
     for _ in range(2):
         started = time.monotonic()

@@ -11,6 +11,7 @@ from typing import Any
 from ..config import Config
 from ..data.dataset import Split
 from ..errors import CheckpointError, cut, shown
+from ..images import RGB, PixelFormat
 
 # Sections that may not change, and options that change which images and crops are drawn (None: all of the section).
 # `train.steps` may change, but stretches these learning rate schedules: their rate depends on step / steps.
@@ -64,7 +65,7 @@ def check_settings(config: Config, saved: dict[str, Any], source: object) -> lis
 
 
 def data_fingerprint(train: Split, val: Split) -> dict[str, Any]:
-    """Return what a state remembers of the data: its classes, and number, names and file sizes of its images.
+    """Return what a state remembers of the data: classes, pixel format, and number, names and sizes of its images.
 
     A dataset that was moved, or whose splits have other names, has the same fingerprint.
     """
@@ -81,7 +82,8 @@ def data_fingerprint(train: Split, val: Split) -> dict[str, Any]:
         sizes = repr([_file_size(path) for path in paths]).encode()
         images[name] = {"count": len(split.items), "keys": hashlib.sha256(keys).hexdigest()}
         images[name]["sizes"] = hashlib.sha256(sizes).hexdigest()
-    return {"classes": classes, "images": images}
+    pixels = {} if train.pixels.is_rgb else {"pixels": train.pixels.to_dict()["parts"]}
+    return {"classes": classes, "images": images, **pixels}
 
 
 def short_hash(fingerprint: dict[str, Any]) -> str:
@@ -110,6 +112,13 @@ def check_data(now: dict[str, Any], saved: dict[str, Any] | None, source: object
     if before != after:
         what = f"was trained with other classes: {_first_difference(before, after)}"
         fix = "restore the classes of the data, or start a new run with --model.init_from"
+        raise CheckpointError(source, what, fix)
+    if saved.get("pixels") != now.get("pixels"):
+        then, today = (
+            PixelFormat.from_dict({"parts": data["pixels"]}) if "pixels" in data else RGB for data in (saved, now)
+        )
+        what = f"was trained on images with {then.in_words()}; they now have {today.in_words()}"
+        fix = "restore `images` in classes.yaml, or start a new run with --model.init_from"
         raise CheckpointError(source, what, fix)
     for name, images in now["images"].items():
         then = saved["images"][name]

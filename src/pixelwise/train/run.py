@@ -108,7 +108,7 @@ def _train(
         state = _read_state(config, folder, fingerprint) if resume else None
         class_weights = make_class_weights(config.loss, train_split, skip_bad=skip_bad, found=inspected)
         resumed = folder.last if state and is_checkpoint(folder.last) else None
-        model = build_model(config.model, dataset.taxonomy, resumed)
+        model = build_model(config.model, dataset.taxonomy, resumed, split=train_split)
         module = TrainingModule(model, config, dataset.taxonomy.ignore_id, class_weights=class_weights, device=device)
         if state is not None:
             module.restore(state, folder.last)
@@ -174,7 +174,8 @@ def _train_steps(
         config, folder, step=module.step, device=device, precision=after_step.precision, callbacks=callbacks
     )
     ranks = {"rank": trainer.global_rank, "world_size": trainer.world_size}
-    loader = make_loader(config, after_step.train_split, step=module.step, inspected=inspected, **ranks)
+    fill = module.model.preprocess.fill()
+    loader = make_loader(config, after_step.train_split, step=module.step, inspected=inspected, fill=fill, **ranks)
     if is_first_rank:
         _print_start(config, module, precision=after_step.precision)
     _fit(trainer, module, loader, watch=after_step.watch, start=f"{module.step} {short_hash(after_step.fingerprint)}")

@@ -33,10 +33,10 @@ def trial(
     torch.manual_seed(config.train.seed)
     skip_bad = config.train.on_read_error == "skip"
     class_weights = make_class_weights(config.loss, split, skip_bad=skip_bad, found=found)
-    model = build_model(config.model, split.taxonomy)
+    model = build_model(config.model, split.taxonomy, split=split)
     ignore_id = split.taxonomy.ignore_id
     module = TrainingModule(model, config, ignore_id, class_weights=class_weights, device=device.type).to(device)
-    loader = make_loader(config, split, inspected=found)
+    loader = make_loader(config, split, inspected=found, fill=model.preprocess.fill())
 
     def steps() -> Iterator[list[Batch]]:
         batches = iter(loader)

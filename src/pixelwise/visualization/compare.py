@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -18,6 +17,7 @@ from ..core import Sample
 from ..errors import InputError, MaskError
 from ..evaluation.evaluator import check_same_classes
 from ..evaluation.metrics import Scores, confusion_matrix
+from ..images import same_numbers
 from ..images.legend import GAP, legend, legend_entries
 from ..inference.segmenter import Segmenter
 from .panels import Panel, contact_sheet, fit
@@ -28,11 +28,11 @@ MAX_COLUMNS = 5
 
 
 def draw_comparison(
-    image: NDArray[np.uint8], segmenters: Sequence[Segmenter], *, truth: NDArray[Any] | None = None
+    image: NDArray[Any], segmenters: Sequence[Segmenter], *, truth: NDArray[Any] | None = None
 ) -> Image.Image:
     """Draw the image, the labels of each model in the given order, then the truth, with titles and a legend.
 
-    image       (H, W, 3) uint8 RGB
+    image       (H, W, 3) uint8 RGB, or of the pixel format of the models
     truth       (H, W) class ids and ignore id; with it, the title of each model shows its mean IoU on this image
     Raises DatasetError when the models do not share their classes, MaskError when the truth is of another size or every
     pixel of it is ignored.
@@ -42,6 +42,9 @@ def draw_comparison(
     taxonomy = segmenters[0].taxonomy
     for other in segmenters[1:]:
         check_same_classes(taxonomy, other.taxonomy, model_name=segmenters[0].name, data_name=other.name)
+        if not same_numbers(segmenters[0].pixels, other.pixels):
+            what = f"takes {other.pixels.in_words()}; {segmenters[0].name} takes {segmenters[0].pixels.in_words()}"
+            raise InputError(other.name, what, "compare models of the same images")
     if truth is not None:
         Sample("truth", image, truth)  # raises MaskError if the sizes differ
         if (truth == taxonomy.ignore_id).all():
@@ -49,7 +52,9 @@ def draw_comparison(
     drawn = taxonomy.for_figures()
     palette = drawn.palette()
     masks = []
-    panels = [Panel(fit(image, PANEL), "image", f"{image.shape[0]} x {image.shape[1]} pixels")]
+    panels = [
+        Panel(fit(segmenters[0].pixels.to_rgb(image), PANEL), "image", f"{image.shape[0]} x {image.shape[1]} pixels")
+    ]
     names = short_names([segmenter.name for segmenter in segmenters])
     for name, segmenter in zip(names, segmenters, strict=True):
         mask = segmenter(image).mask

@@ -52,7 +52,7 @@ class ExampleSheet:
 
 
 def collect_examples(
-    segmenter: Callable[[NDArray[np.uint8]], Prediction], split: Split, *, scores: Sequence[ImageScore], num: int = 4
+    segmenter: Callable[[NDArray[Any]], Prediction], split: Split, *, scores: Sequence[ImageScore], num: int = 4
 ) -> ExampleSheet:
     """Label the `num` worst and the `num` best images again, ranked by mean IoU, and keep thumbnails of them."""
     ranked = sorted((row for row in scores if row.mean_iou is not None), key=lambda row: (row.mean_iou, row.key))
@@ -69,7 +69,7 @@ def collect_examples(
         truth, prediction = (
             palette[_shrink(mask, cv2.INTER_NEAREST_EXACT)] for mask in (sample.mask, segmenter(sample.image).mask)
         )
-        image = _shrink(sample.image[..., :3], cv2.INTER_AREA)
+        image = _shrink(split.pixels.to_rgb(sample.image), cv2.INTER_AREA)
         examples.append(
             Example(
                 row,

@@ -104,24 +104,25 @@ def classifier_probability(
 
 
 @torch.inference_mode()
-def draw_skips(segmenter: Segmenter, image: NDArray[np.uint8]) -> Image.Image | None:
+def draw_skips(segmenter: Segmenter, image: NDArray[Any]) -> Image.Image | None:
     """Draw the labels from the coarsest map alone, then with one more map each, and the pixels that each map changes.
 
-    image (H, W, 3) uint8 RGB. Returns None for a network whose logits are not a sum over several maps.
+    image (H, W, C) of the segmenter's pixel format. Returns None for logits that are not a sum over several maps.
     """
     added = segmenter.model.contributions(as_batch(image, segmenter.device))
     if len(added) < 2:
         return None
+    rgb = segmenter.pixels.to_rgb(image)
     taxonomy = segmenter.taxonomy.for_figures()
     palette = taxonomy.palette()
     labels = cumulative_labels(added)
     first, *others = added
     titles = [f"{first} alone", *(f"+ {name}" for name in others)]
     above = [Panel(fit(palette[mask], PANEL, labels=True), title) for mask, title in zip(labels, titles, strict=True)]
-    below = [Panel(fit(image, PANEL), "image")]
+    below = [Panel(fit(rgb, PANEL), "image")]
     for name, (before, after) in zip(others, pairwise(labels), strict=True):
         changed = before != after
-        drawn = np.where(changed[..., None], palette[after], gray(image, 0.35))
+        drawn = np.where(changed[..., None], palette[after], gray(rgb, 0.35))
         note = f"{changed.mean():.1%} of the pixels, in their new color"
         below.append(Panel(fit(drawn, PANEL, labels=True), f"changed by {name}", note))
     width = len(above) * (below[0].image.width + GAP) - GAP
@@ -139,7 +140,7 @@ def cumulative_labels(added: dict[str, Tensor]) -> list[NDArray[np.int64]]:
     return labels
 
 
-def draw_activations(segmenter: Segmenter, image: NDArray[np.uint8], *, layers: Sequence[str] = ()) -> Image.Image:
+def draw_activations(segmenter: Segmenter, image: NDArray[Any], *, layers: Sequence[str] = ()) -> Image.Image:
     """Draw one row per layer: the mean magnitude over its channels, then its strongest channels.
 
     layers  names of modules as `named_modules()` gives them, or of the backbone's maps (pool4); by default a shallow
@@ -160,7 +161,7 @@ def draw_activations(segmenter: Segmenter, image: NDArray[np.uint8], *, layers: 
     return contact_sheet(panels, NUM_CHANNELS + 1, footer=footer)
 
 
-def _tile(features: Tensor, image: NDArray[np.uint8]) -> Image.Image:
+def _tile(features: Tensor, image: NDArray[Any]) -> Image.Image:
     """Draw one map (h, w) in the shape of the image, from its smallest value to nearly its largest."""
     values = features.cpu().numpy()
     scale = TILE / max(image.shape[:2])
@@ -215,7 +216,7 @@ def feature_maps(model: SegmentationModel, images: Tensor, layers: Sequence[str]
 
 
 def draw_receptive_field(
-    segmenter: Segmenter, image: NDArray[np.uint8], *, pixel: tuple[int, int] | None = None
+    segmenter: Segmenter, image: NDArray[Any], *, pixel: tuple[int, int] | None = None
 ) -> Image.Image:
     """Draw the pixels that the label at `pixel` (row, column; by default the center) depends on.
 
@@ -239,9 +240,10 @@ def draw_receptive_field(
         size = receptive_field_size(model, stride)
     inner = core_window(strength, (row, column))
 
-    faded = gray(image, 0.3)
+    rgb = segmenter.pixels.to_rgb(image)
+    faded = gray(rgb, 0.3)
     inside = np.s_[outer.top : outer.bottom, outer.left : outer.right]
-    faded[inside] = image[inside]
+    faded[inside] = rgb[inside]
     # Blurred a little, because strides leave a lattice in the gradient.
     blurred = cv2.GaussianBlur(strength.astype(np.float64), (0, 0), max(height, width) / 200)
     share = np.maximum(blurred / max(float(blurred.max()), 1e-300), 10.0**-DECADES)

@@ -29,6 +29,7 @@ from torch import Tensor
 from ..core import Taxonomy
 from ..errors import CheckpointError, ConfigError, ResourceError, UnknownNameError, cut, listed, os_reason, shown
 from ..files import WRITTEN, make_folder, read_json, write_bytes, write_text
+from ..images import RGB, PixelFormat
 from ..models import MODELS, ModelSpec, SegmentationModel
 from .model_card import render_card
 from .spec_shapes import bounded_shapes
@@ -36,8 +37,9 @@ from .spec_shapes import bounded_shapes
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 CARD = "README.md"
-FORMAT = 1
 DEFAULT_THRESHOLD = 0.5
+FORMAT, PIXELS_FORMAT = 1, 2
+"""Of ordinary images; of others, whose `pixels` an older version would overlook."""
 
 _NEW = "new."
 # Attempts to read a folder that another process writes to.
@@ -61,12 +63,14 @@ class Checkpoint:
     card        title, license, data, recipe, scores and more; see `model_card.render_card`
     thresholds  of several labels per pixel: the probability per class above which a pixel has its label, K numbers;
                 empty for one label per pixel
+    pixels      channels, bits and ranges of the images that it was trained on
     """
 
     model: SegmentationModel
     taxonomy: Taxonomy
     card: dict[str, Any] = field(default_factory=dict)
     thresholds: tuple[float, ...] = ()
+    pixels: PixelFormat = RGB
 
 
 def save_checkpoint(
@@ -77,12 +81,14 @@ def save_checkpoint(
     *,
     dtype: torch.dtype = torch.float32,
     thresholds: Sequence[float] = (),
+    pixels: PixelFormat | None = None,
 ) -> Path:
     """Write a checkpoint and return its folder; an older checkpoint there is replaced in one step.
 
     model  built by `create_model`, which records its name and options
     dtype  of the stored floating-point tensors; float16 halves the file
     thresholds  of several labels per pixel, K numbers; 0.5 each if left out
+    pixels  of the images; if left out, 8 bits in as many channels as the model takes
     Raises ResourceError if the disk is full or the folder is not writable, ConfigError if the taxonomy has another
     number of classes, CheckpointError for weights that are not finite or too large for `dtype`.
     """
@@ -96,10 +102,12 @@ def save_checkpoint(
     check_finite(tensors, folder)
     data = safetensors.torch.save(tensors, metadata={"format": "pt"})
     digest = hashlib.sha256(data).hexdigest()
+    is_usual = pixels is None or pixels == PixelFormat.of_channels(model.in_channels)
     config = {
-        "format": FORMAT,
+        "format": FORMAT if is_usual else PIXELS_FORMAT,
         "model": asdict(model.spec),
         "taxonomy": taxonomy.to_dict(),
+        **({} if is_usual or pixels is None else {"pixels": pixels.to_dict()}),
         "weights": {"sha256": digest, "dtype": str(dtype).removeprefix("torch.")},
         "card": dict(card or {}),
     }
@@ -177,7 +185,7 @@ def load_checkpoint(folder: str | Path, options: Mapping[str, Any] | None = None
         config = _read_config(config_path)
         try:
             shapes = read_shapes(weights_path)
-            spec, taxonomy = _check_config(config_path, config, shapes)
+            spec, taxonomy, pixels = _check_config(config_path, config, shapes)
             if options:
                 spec = _with_options(spec, options, shapes)
             check_shapes(bounded_shapes(spec, shapes), shapes, weights_path)
@@ -192,7 +200,7 @@ def load_checkpoint(folder: str | Path, options: Mapping[str, Any] | None = None
         raise CheckpointError(folder, what, "wait for the run, or copy the folder")
     model = spec.build()
     load_weights(model, {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}, weights_path)
-    return Checkpoint(model.eval(), taxonomy, config["card"], _read_thresholds(config, taxonomy, folder))
+    return Checkpoint(model.eval(), taxonomy, config["card"], _read_thresholds(config, taxonomy, folder), pixels)
 
 
 def _current_files(folder: Path) -> tuple[Path, Path]:
@@ -209,7 +217,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise CheckpointError(path, "no such file", f"name a checkpoint: a folder with {CONFIG} and {WEIGHTS}")
     try:
         config = read_json(path, _MAX_CONFIG_BYTES)
-        has_known_format = config["format"] == FORMAT
+        has_known_format = config["format"] in (FORMAT, PIXELS_FORMAT)
         is_complete = (
             isinstance(config["weights"]["sha256"], str)
             and isinstance(config["card"], dict)
@@ -220,7 +228,8 @@ def _read_config(path: Path) -> dict[str, Any]:
         what = f"is damaged or from another program: {type(error).__name__} {os_reason(error)}"
         raise CheckpointError(path, what, "copy the folder again") from error
     if not has_known_format:
-        raise CheckpointError(path, f"expected format {FORMAT}, got {shown(config['format'])}", "update pixelwise")
+        what = f"expected format {FORMAT} or {PIXELS_FORMAT}, got {shown(config['format'])}"
+        raise CheckpointError(path, what, "update pixelwise")
     if not is_complete:
         raise CheckpointError(path, "is damaged or from another program", "copy the folder again")
     return dict(config)
@@ -246,12 +255,14 @@ def saved_thresholds(folder: Path) -> tuple[float, ...]:
 
 def _check_config(
     path: Path, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
-) -> tuple[ModelSpec, Taxonomy]:
-    """Return network and taxonomy of a configuration. Raises CheckpointError if they cannot be those of the tensors."""
+) -> tuple[ModelSpec, Taxonomy, PixelFormat]:
+    """Return network, taxonomy and pixel format. Raises CheckpointError if they cannot be those of the tensors."""
     try:
         taxonomy = Taxonomy.from_dict(config["taxonomy"])
         spec = ModelSpec(**config["model"])
         bounded_shapes(spec, shapes)
+        count = spec.in_channels
+        pixels = PixelFormat.from_dict(config["pixels"]) if "pixels" in config else PixelFormat.of_channels(count)
     except (UnknownNameError, ConfigError) as error:
         what = f"describes a network that this version cannot build: {cut(error.subject)}: {error.what}"
         raise CheckpointError(path, what, f"{error.fix or 'copy the folder again'} (or update pixelwise)") from error
@@ -261,7 +272,10 @@ def _check_config(
     if spec.num_classes != taxonomy.num_classes:
         what = f"has {spec.num_classes} classes in the network and {taxonomy.num_classes} in the taxonomy"
         raise CheckpointError(path, what, "copy the folder again")
-    return spec, taxonomy
+    if pixels.num_channels != count:
+        what = f"has {count} channels in the network and {pixels.num_channels} in its images"
+        raise CheckpointError(path, what, "copy the folder again")
+    return spec, taxonomy, pixels
 
 
 def _with_options(spec: ModelSpec, options: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> ModelSpec:

@@ -8,6 +8,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..images import PixelFormat
+
 _TASK = "image-segmentation"
 # The sections of the card, in this order; sections without a value are left out.
 _SECTIONS = ("data", "intended_use", "recipe", "command", "scores", "limits")
@@ -41,12 +43,13 @@ def render_card(config: Mapping[str, Any], num_parameters: int) -> str:
     if "thresholds" in config:
         classes += "\n- a pixel may have several labels, each where its probability is above a threshold: "
         classes += ", ".join(f"{number:g}" for number in config["thresholds"])
+    images = PixelFormat.from_dict(config["pixels"]).in_words() if "pixels" in config else ""
     parts = [
         f"# {card.get('title', _default_title(config))}",
         card.get("summary", ""),
         f"- network: `{spec['name']}`, {num_parameters:,} parameters; options: {options}\n"
         f"- weights: {weights['dtype']}, SHA-256 `{weights['sha256']}`\n"
-        f"- classes: {classes}",
+        f"- classes: {classes}" + (f"\n- images: {escape(images)}" if images else ""),
     ]
     for key in _SECTIONS:
         if key in card:

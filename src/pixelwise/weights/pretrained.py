@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -25,6 +25,7 @@ from ..backbones.classifier import ClassifierBackbone
 from ..backbones.vgg import DEPTHS
 from ..errors import CheckpointError, ResourceError, listed
 from ..models import SegmentationModel
+from ..nn.channels import inflate_first_conv
 from .importing.classifiers import load_backbone, map_backbone
 from .importing.efficientnet_lite import lite_names
 from .importing.load import Report, SourceArray, WeightFile, load_mapped
@@ -184,8 +185,10 @@ def load_pretrained(backbone: ClassifierBackbone, name: str) -> Report:
     return load_mapped(backbone, file, map_backbone(backbone, file), _fix(weights))
 
 
-def start_from_pretrained(model: SegmentationModel, name: str) -> str:
+def start_from_pretrained(model: SegmentationModel, name: str, planes: Sequence[int] = (0, 1, 2)) -> str:
     """Load pretrained weights into the backbone of a network; its other layers keep their fresh values.
+
+    planes  input channel of each color, for a network of more channels; see `inflate_first_conv`
 
     Returns a line that counts the copied tensors and lists the fresh ones. Raises as `load_pretrained` does,
     CheckpointError for a network without a backbone of this kind.
@@ -194,13 +197,23 @@ def start_from_pretrained(model: SegmentationModel, name: str) -> str:
     backbone = model.backbones()[0] if model.backbone_names == ("backbone",) else None
     if not isinstance(backbone, ClassifierBackbone):
         raise CheckpointError(name, f"fits no part of {model.spec.name}", _fix(weights))
-    file = read_pretrained(weights)
+    file = _inflated(read_pretrained(weights), backbone, planes)
     _check_fit(backbone, file, weights, f"the backbone of {model.spec.name}")
     report = load_backbone(model, file, _fix(weights))
     layers = dict.fromkeys(key.rpartition(".")[0] for key in report.fresh)
     line = f"started from {name} ({weights.package}, {weights.license}): {len(report.loaded)} tensors copied"
     line += f", {len(report.fresh)} fresh: {listed(layers, 8)}" if report.fresh else ""
     return line + (f"; {len(report.dropped)} of the file unused" if report.dropped else "")
+
+
+def _inflated(file: WeightFile, backbone: ClassifierBackbone, planes: Sequence[int]) -> WeightFile:
+    """Return the file with its first convolution for as many channels as the backbone takes."""
+    own, arrays = backbone.state_dict(), dict(file.arrays)
+    for key, name in map_backbone(backbone, file).moves.items():
+        if name in arrays and key in own and own[key].ndim == 4 and arrays[name].shape[1] == 3 != own[key].shape[1]:
+            inflated = inflate_first_conv(arrays[name].read(), own[key].shape[1], planes)
+            arrays[name] = SourceArray.of_tensor(inflated)
+    return replace(file, arrays=arrays)
 
 
 def _check_fit(backbone: ClassifierBackbone, file: WeightFile, weights: PretrainedWeights, place: str) -> None:

@@ -243,6 +243,6 @@ def files_by_stem(
     """Return the image files below a folder, links to folders followed, by their relative path without suffix."""
     stems: dict[str, list[Path]] = {}
     for path in walk_files(folder)[0]:
-        if path.suffix.lower() in suffixes and not is_further_part(path, pixels):
+        if path.suffix.lower() in suffixes and not is_further_part(path.relative_to(folder), pixels):
             stems.setdefault(without_suffix(path.relative_to(folder)).as_posix(), []).append(path)
     return stems
