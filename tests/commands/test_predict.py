@@ -205,7 +205,7 @@ def test_the_same_image_named_twice_is_one(tmp_path: Path) -> None:
 def test_ten_thousand_images_are_planned_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = [tmp_path / f"in/p{n:05}.png" for n in range(10_000)]
     (tmp_path / "in").mkdir()
-    monkeypatch.setattr(job_planning, "list_images", lambda path: Listing(images, []))
+    monkeypatch.setattr(job_planning, "list_images", lambda path, endings: Listing(images, []))
     started = time.thread_time()
     jobs, _ = plan([tmp_path / "in"], tmp_path / "out", [".png"])
     assert len(jobs) == 10_000
