@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any, Protocol
 
 import cv2
@@ -195,12 +196,15 @@ def warp(
     if fill is None:
         sampled = sample(image, borderValue=color)
     else:
-        # OpenCV samples at most four channels at once.
-        starts = range(0, image.shape[2], 4)
-        parts = (np.ascontiguousarray(image[..., start : start + 4]) for start in starts)
-        borders = ([*fill[start : start + 4], 0, 0, 0][:4] for start in starts)
-        pairs = zip(parts, borders, strict=True)
-        sampled = np.dstack([sample(part, borderValue=border) for part, border in pairs])
+        # OpenCV samples at most four channels at once, and two with positions rounded to 1/32 of a pixel.
+        channels = image.shape[2]
+        cuts = [*range(0, channels, 4), *([channels - 1] if channels % 4 == 2 else []), channels]
+        sampled = np.dstack(
+            [
+                sample(np.ascontiguousarray(image[..., start:stop]), borderValue=[*fill[start:stop], 0, 0, 0][:4])
+                for start, stop in pairwise(cuts)
+            ]
+        )
     warped: NDArray[Any] = np.asarray(sampled, image.dtype).reshape(height, width, -1)
     column, row = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
     mask_height, mask_width = mask.shape[-2:]

@@ -90,6 +90,7 @@ def build_model(
         default = MODELS[source.spec.name].options["preprocessing"].default
         base = source.spec.options.get("preprocessing", default)
     first = InputLayer({})
+    _check_channels(settings.name, options.get("in_channels", pixels.num_channels), pixels)
     if split is not None and not pixels.is_rgb and not fits:
         first = input_layer(split, base, measured="preprocessing" not in options)
         options = {**first.options, **options}
@@ -98,7 +99,11 @@ def build_model(
     if base is not None:
         options = {"preprocessing": base, **options}
     model = create_model(settings.name, taxonomy.num_classes, **options)
-    _check_images(model, settings.name, pixels)
+    _check_channels(settings.name, model.in_channels, pixels)
+    if model.num_heads != 1:
+        fix = "write your own training loop around `pixelwise.create_model`"
+        what = f"{settings.name} has {model.num_heads} heads; `pixelwise train` takes images with one mask each"
+        raise ConfigError("--model.name", what, fix)
     if checkpoint is not None and resumed is None:
         names = {"classes": taxonomy.names, "source_classes": checkpoint.taxonomy.names}
         print(printable(start_from(model, checkpoint.model, settings.init_from, layer=first, **names)))
@@ -116,15 +121,11 @@ def build_model(
     return model
 
 
-def _check_images(model: SegmentationModel, name: str, pixels: PixelFormat) -> None:
-    """Raise ConfigError for a network that takes other images than those of the data, or has two heads."""
-    if model.in_channels != pixels.num_channels:
-        what = f"{name} takes {model.in_channels} channels; the images have {pixels.in_words()}"
+def _check_channels(name: str, in_channels: int, pixels: PixelFormat) -> None:
+    """Raise ConfigError for a network that takes other images than those of the data."""
+    if in_channels != pixels.num_channels:
+        what = f"{name} takes {in_channels} channels; the images have {pixels.in_words()}"
         fix = "leave `in_channels` out of --model.options, choose another network, or declare `images` in classes.yaml"
-        raise ConfigError("--model.name", what, fix)
-    if model.num_heads != 1:
-        fix = "write your own training loop around `pixelwise.create_model`"
-        what = f"{name} has {model.num_heads} heads; `pixelwise train` takes images with one mask each"
         raise ConfigError("--model.name", what, fix)
 
 

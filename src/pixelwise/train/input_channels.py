@@ -88,7 +88,7 @@ def _order(pixels: PixelFormat, order: str) -> tuple[str, tuple[int, ...]]:
 
 
 def _rounded(values: NDArray[np.float64]) -> list[float]:
-    return [float(f"{value:.6g}") for value in values]
+    return [float(f"{value:.8g}") for value in values]
 
 
 def _measure(split: Split) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
