@@ -59,7 +59,7 @@ def test_tiff_of_five_channels_is_read_exactly_or_refused_when_cut(tmp_path: Pat
 
 @pytest.mark.parametrize(("bits", "channels"), [(8, 1), (8, 4), (16, 1), (16, 3), (16, 4)])
 def test_png_of_other_programs_keeps_its_numbers(tmp_path: Path, bits: int, channels: int) -> None:
-    image = numbers(bits, 9, 14, channels).astype(np.uint8 if bits == 8 else np.uint16)
+    image: NDArray[Any] = numbers(bits, 9, 14, channels).astype(np.uint8 if bits == 8 else np.uint16)
     path = tmp_path / "x.png"
     # OpenCV writes blue first, and a second program, Pillow, has written the gray ones.
     cv2.imwrite(str(path), image[..., [2, 1, 0, 3][:channels]] if channels > 1 else image)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from helpers.channel_data import write_color_depth, write_five_channels
 from helpers.tiny_data import TINY_COMPACT, TINY_FCN, tiny_config, write_dataset
@@ -59,7 +59,7 @@ def test_a_photo_with_depth_keeps_the_published_normalization(tmp_path: Path) ->
     normalized = model.preprocess(both)
     torch.testing.assert_close(normalized[:, :3], source.preprocess(images))
     # Photos after Caffe's normalization have a standard deviation of 58: so has the depth of the training images.
-    files = [cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for file in (data / "depth" / "train").iterdir()]
+    files = [np.asarray(Image.open(file)) for file in (data / "depth" / "train").iterdir()]
     assert (np.stack(files) / float(model.preprocess.std[3])).std() == pytest.approx(57.6, rel=1e-4)
     # Both streams start from the one network; that of the depth sees its planes summed, as gray would.
     own = model.state_dict()
