@@ -214,8 +214,12 @@ def read_regular(path: str | Path, limit: int = MAX_BYTES) -> bytes:
     """
     check_regular(path)
     with open_without_waiting(path) as file:
-        # The size of a file in /proc is 0, and a file may grow. A log of the kernel has no end, and read gives None.
-        data = (file.read(limit + 1) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b"") or b""
+        status = os.fstat(file.fileno())
+        # `read` makes room for all that it is asked for. A log of the kernel has no end, and read gives None.
+        data = (file.read(min(limit, status.st_size) + 1) if stat.S_ISREG(status.st_mode) else b"") or b""
+        if status.st_size < len(data) <= limit:
+            # The size of a file in /proc is 0, and a file may grow.
+            data += file.read(limit + 1 - len(data)) or b""
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"is larger than {limit // 2**20} MiB", str(path))
     return data

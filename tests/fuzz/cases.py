@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
+from fuzz.annotations import annotation_case, pairs_case
 from fuzz.command_lines import command_case
 from fuzz.folders import dataset_case, listing_case, predict_case
 from fuzz.harness import Make
@@ -23,9 +24,14 @@ KINDS: dict[str, Make] = {
     "listings": listing_case,
     "predictions": predict_case,
     "datasets": dataset_case,
+    "annotations": annotation_case,
+    "pairs": pairs_case,
     "commands": command_case,
 }
 # Cheap kinds have more turns, so that each kind gets a like part of the time.
-_WEIGHTS = {"images": 60, "masks": 40, "states": 10, "classes": 8, "listings": 8, "weights": 6, "checkpoints": 3}
+_WEIGHTS = {
+    **{"images": 60, "masks": 40, "states": 10, "annotations": 8, "classes": 8, "listings": 8},
+    **{"weights": 6, "pairs": 4, "checkpoints": 3},
+}
 TURNS = [kind for kind in KINDS for _ in range(_WEIGHTS.get(kind, 1))]
 Random(0).shuffle(TURNS)

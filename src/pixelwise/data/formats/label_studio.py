@@ -7,6 +7,7 @@ Source: labelstud.io, "Export annotations", "Units of image annotations"; label_
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -195,7 +196,8 @@ def _find(index: ImageIndex, name: str, path: Path, split: str) -> Path:
     uploaded = _UPLOADED.fullmatch(last)
     found = index.find(name, path, split=split)
     for other in (last, uploaded[1] if uploaded else last):
-        if found.exists():
+        # os.path, because Path raises OSError for a name that is too long.
+        if os.path.exists(found):
             break
         found = index.find(other, path, split=split)
     return found

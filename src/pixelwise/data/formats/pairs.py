@@ -175,7 +175,7 @@ def _matches(root: Path) -> list[_Match]:
         usable = {
             family: {base: paths[0] for base, paths in bases.items() if len(paths) == 1}
             for family, bases in families.items()
-            if len(bases) >= max(1, _MIN_FAMILY * len(groups[family.folder, family.suffix]))
+            if len(bases) >= max(_least(family), _MIN_FAMILY * len(groups[family.folder, family.suffix]))
         }
         if len(usable) > 200:
             # Every file has a word of its own.
@@ -185,6 +185,12 @@ def _matches(root: Path) -> list[_Match]:
             if match is not None:
                 found.setdefault(frozenset(match.bases.values()) | frozenset(map(_swap, match.bases.values())), match)
     return sorted(found.values(), key=lambda match: -len(match.bases))
+
+
+def _least(family: Family) -> int:
+    """Return how many files a family has at least: one file does not make a word, unless it is a usual one."""
+    word = f"{family.before} {family.after}".casefold()
+    return 1 if not word.strip() or _MASK_WORDS.search(word) or _IMAGE_WORDS.search(word) else 2
 
 
 def _matched(
@@ -260,9 +266,10 @@ def _decomposed(name: str) -> Iterator[tuple[str, str, str]]:
     yield "", name, ""
     for match in re.finditer(r"(?<=[A-Za-z0-9])[_\-. ]+(?=[A-Za-z0-9])", name):
         after, before = name[match.start() :], name[: match.end()]
-        if re.search("[A-Za-z]", after):
+        # A word may end in digits, or begin as in 1stHO; what has other digits is a number of the image.
+        if re.fullmatch(r"(?:[_\-. ]+(?:\d(?:st|nd|rd|th))?[A-Za-z]+\d?)+", after):
             yield "", name[: match.start()], after
-        if re.search("[A-Za-z]", before):
+        if re.fullmatch(r"[^\d]+", before):
             yield before, name[match.end() :], ""
     # image12 and mask12, 12image and 12mask.
     if glued := re.fullmatch(r"([A-Za-z]+)(\d.*)", name):
