@@ -70,7 +70,7 @@ def _mutate(rng: Random, data: Any, depth: int = 0) -> Any:
 
 def _read_all(root: Path) -> dict[str, Any]:
     """Open a dataset and read every sample, by split and key."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, split in open_dataset(root).splits.items():
         found |= {f"{name} {item.key}": split[k] for k, item in enumerate(split.items)}
     return found
