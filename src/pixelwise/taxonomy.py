@@ -109,6 +109,12 @@ class Taxonomy:
         """Whether a pixel may have several labels."""
         return self.kind == "multilabel"
 
+    def require_one_label(self, subject: object) -> None:
+        """Raise ConfigError naming `subject`, which works on one label per pixel, if a pixel may have several."""
+        if self.multilabel:
+            what = "works on one label per pixel, but the classes have `kind: multilabel`"
+            raise ConfigError(subject, what, "leave it out")
+
     @property
     def file_names(self) -> tuple[str, ...]:
         """The name of each class as a part of a file name; the class id tells equal names apart."""

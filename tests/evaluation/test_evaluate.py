@@ -20,6 +20,7 @@ from pixelwise.data.dataset import Item, MaskEncoding, Split
 from pixelwise.errors import ConfigError, DatasetError, InputError, MaskError
 from pixelwise.evaluation.bootstrap import Spread
 from pixelwise.evaluation.evaluator import evaluate_folder, evaluate_model
+from pixelwise.evaluation.metrics import Scores
 from pixelwise.evaluation.result import Evaluation, read_scores, write_scores
 from pixelwise.images import read_mask, write_image, write_mask
 from pixelwise.inference.temperature import read_temperature
@@ -79,6 +80,7 @@ def test_counts_are_those_of_loops_over_the_files(split: Split) -> None:
                 ignored += 1
             else:
                 matrix[value // 10 - 1][k] += 1
+    assert isinstance(result.scores, Scores)
     assert [list(row) for row in result.scores.matrix] == matrix
     assert result.scores.absent == ("boat",)
     assert result.protocol.ignored_pixels == ignored > 0
@@ -98,6 +100,7 @@ def test_rows_of_images_are_their_own_scores(split: Split) -> None:
         alone = evaluate_model(label, split[index : index + 1]).scores
         ious = {c.name: c.iou for c in alone.classes if c.iou is not None}
         assert row.mean_iou == pytest.approx(alone.mean_iou, abs=1e-12)
+        assert isinstance(alone, Scores)
         assert row.pixel_accuracy == alone.pixel_accuracy
         assert (row.worst, row.worst_iou) == min(ious.items(), key=lambda pair: pair[1])
 
@@ -119,6 +122,7 @@ def test_order_of_the_images_does_not_matter(split: Split) -> None:
 def test_boundaries_can_be_left_out(split: Split) -> None:
     result = evaluate_model(label, split, boundary=False)
     assert result.scores.boundary == ()
+    assert isinstance(result.scores, Scores)
     assert result.scores.mean_boundary_iou is None
     assert len(result.protocol_lines()) == 4
 
@@ -334,7 +338,9 @@ def test_command_prints_protocol_classes_and_means(data: Path, capsys: pytest.Ca
         f"frequency weighted IoU {(80 + 75) / 2:.2f}",
     ):
         assert part in text, part
-    assert read_scores(out).scores.matrix == ((80, 0, 0), (20, 60, 0), (0, 0, 0))
+    scores = read_scores(out).scores
+    assert isinstance(scores, Scores)
+    assert scores.matrix == ((80, 0, 0), (20, 60, 0), (0, 0, 0))
 
 
 def test_command_prints_json_alone(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -139,7 +139,7 @@ def test_the_logged_score_is_that_of_the_checkpoint(data: Path, tmp_path: Path) 
     for name in ("last", "best"):
         segmenter = pixelwise.load(tmp_path / "run" / "checkpoints" / name, device="cpu")
         again = evaluate_model(segmenter, split, boundary=False).scores
-        assert np.array_equal(again.matrix, scores.matrix)
+        assert again == scores
         assert f"{again.mean_iou:.6g}" == rows(tmp_path / "run")[-1]["miou"]
     written = read_scores(tmp_path / "run" / "scores.json")
     assert written.scores.mean_iou == scores.mean_iou

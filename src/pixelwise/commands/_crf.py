@@ -18,8 +18,9 @@ NOTICE_DELAY_S = 2.0
 
 def with_crf(segmenter: Segmenter, parameters: Parameters) -> Segmenter:
     """Return a copy of the model that refines its labels, ready to run."""
+    refining = segmenter.with_crf(parameters)
     compile_with_notice(segmenter.taxonomy.num_classes)
-    return segmenter.with_crf(parameters)
+    return refining
 
 
 def compile_with_notice(num_classes: int) -> None:

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from ..evaluation.bootstrap import MIN_GROUPS, Spread
 from ..evaluation.folds import Folds
-from ..evaluation.metrics import Scores
+from ..evaluation.multilabel_scores import SetScores
 from ..evaluation.result import Evaluation
 from ._console import text
 
@@ -34,7 +34,7 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
         console.print(text(f"warning: {warning}", style="yellow"), soft_wrap=True)
 
 
-def class_table(scores: Scores) -> Table:
+def class_table(scores: SetScores) -> Table:
     """Return the scores per class in percent; a dash is an undefined score."""
     table = Table("in percent", box=None, pad_edge=False)
     measured = bool(scores.boundary)

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from numpy.typing import NDArray
 
 from ..core import Taxonomy, size_text
+from ..data.class_masks import read_class_masks, truth_files
 from ..data.dataset import MaskEncoding
 from ..errors import InputError, printable
 from ..files import check_outputs, new_folder
@@ -43,7 +44,8 @@ def compare(
         A run, a checkpoint folder or a Hugging Face Hub id; repeat it for several models, in the order of the panels.
         The shipped street-scene model by default.
     truth
-        The true mask of the image, in file values or class colors; adds the mean IoU of each model.
+        The true mask of the image, in file values or class colors; adds the mean IoU of each model. Of several labels
+        per pixel, the folder with a mask per class, or an .npy file; adds the mean Dice.
     crf
         Add a panel with the fully connected CRF after each model: a preset such as deeplabv2, or "run" for the
         parameters that `pixelwise crf-search` found for this run.
@@ -74,7 +76,16 @@ def compare(
 
 
 def read_truth(path: Path, taxonomy: Taxonomy, image: NDArray[Any]) -> NDArray[Any]:
-    """Read a mask file, in file values or class colors, as class ids (H, W). Raises MaskError naming the file."""
+    """Read a mask file, in file values or class colors, as class ids (H, W). Raises MaskError naming the file.
+
+    Of several labels per pixel, `path` is a folder of masks or an .npy file, and the result (K, H, W).
+    """
+    if taxonomy.multilabel:
+        masks = read_class_masks(path, truth_files(path, taxonomy), taxonomy, path)
+        if masks.shape[1:] != image.shape[:2]:
+            what = f"has masks of {size_text(masks.shape[1:])}, the image is {size_text(image.shape[:2])}"
+            raise InputError(path, what, "give the masks of this image; masks are never resized")
+        return masks
     raw = read_mask(path)
     if raw.shape[:2] != image.shape[:2]:
         what = f"is {size_text(raw.shape[:2])}, the image {size_text(image.shape[:2])} (height x width)"

@@ -63,6 +63,7 @@ def crf_search(
     check_outputs([model / CRF_FILE], inputs=[data], overwrite=overwrite, fix="copy the checkpoint to another folder")
     segmenter = load(model, device=device)
     segmenter.pixels.check_crf()
+    segmenter.taxonomy.require_one_label("crf-search")
     dataset = open_dataset(data, format)
     truth = dataset.split(split, option="--split")
     for note in dataset.notes:

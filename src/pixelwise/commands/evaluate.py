@@ -241,6 +241,8 @@ def _score_model(truth: _Truth, wanted: _Model) -> Evaluation:
     split = read_as(truth.split, segmenter.pixels, model_name=name)
     data_name = f"{truth.dataset.name} {truth.split.name}"
     check_same_classes(segmenter.taxonomy, truth.split.taxonomy, model_name=name, data_name=data_name)
+    if wanted.calibration or fit_split is not None:
+        segmenter.taxonomy.require_one_label("--calibration")
     predict: Callable[[NDArray[Any]], Prediction] = segmenter
     counter = None
     if fit_split is not None:
@@ -258,6 +260,7 @@ def _score_model(truth: _Truth, wanted: _Model) -> Evaluation:
             boundary=truth.boundary,
             groups=truth.groups,
             calibration=counter,
+            thresholds=segmenter.thresholds,
             progress=report,
         )
 

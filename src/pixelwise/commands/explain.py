@@ -115,16 +115,21 @@ def _explain_model(
             .logits[0]
         )
     rgb = segmenter.pixels.to_rgb(pixels)
-    if not wanted:
+    multilabel = segmenter.taxonomy.multilabel
+    if not wanted and multilabel:
+        wanted = [int((scores > 0).sum((1, 2)).argmax())]
+    elif not wanted:
         wanted = [int(scores.argmax(0).flatten().bincount().argmax())]
     figures = {
-        f"{stem}.png": draw_heat_map(rgb, class_probability(scores, k), name=names[k])
+        f"{stem}.png": draw_heat_map(rgb, class_probability(scores, k, multilabel=multilabel), name=names[k])
         for k, stem in heat_map_names(wanted, names).items()
     }
-    skips = draw_skips(segmenter, pixels)
-    if skips is None:
+    skips = None if multilabel else draw_skips(segmenter, pixels)
+    if multilabel:
+        print("skips.png is left out: it shows one label per pixel")
+    elif skips is None:
         print("skips.png is left out: the network does not sum the scores of several maps")
-    else:
+    if skips is not None:
         figures["skips.png"] = skips
     figures["activations.png"] = draw_activations(segmenter, pixels, layers=layers)
     figures["receptive_field.png"] = draw_receptive_field(segmenter, pixels, pixel=pixel)

@@ -7,7 +7,7 @@ from typing import Literal
 from ..errors import InputError
 from ..files import check_outputs
 from ..inference.exports import Exports, export_files
-from ..inference.jobs import jobs_to_do, plan, stored_pixels
+from ..inference.jobs import jobs_to_do, plan, stored_pixels, stored_taxonomy
 from ..inference.predict_files import OutputOptions
 from ._labeling import print_skipped, run_jobs
 from ._options import InPath, OutPath, Scales, Switch, parse_options
@@ -25,6 +25,7 @@ def predict(
     coco: Switch = False,
     shares: Switch = False,
     submission: Switch = False,
+    submission_order: Literal["columns", "rows"] = "columns",
     opacity: float = 0.5,
     resume: Switch = False,
     overwrite: Switch = False,
@@ -37,7 +38,8 @@ def predict(
 ) -> int:
     """Label images: write masks, overlays, probabilities.
 
-    Each mask has the size of its image and is a palette PNG with the file values of the classes.
+    Each mask has the size of its image and is a palette PNG with the file values of the classes. A model that gives
+    several labels per pixel writes a black and white NAME/CLASS.png per class, also of classes that are absent.
     Images that cannot be read are reported, the others are labeled, and the exit code is 1.
 
     Parameters
@@ -64,6 +66,9 @@ def predict(
         Also write class_shares.csv, the share of each class in each image.
     submission
         Also write submission.csv, the run lengths of each class in each image: ImageId, ClassId, EncodedPixels.
+    submission_order
+        Whether its run lengths count pixels down the columns, as Kaggle defines, or along the rows, as some
+        competitions do; both from 1.
     opacity
         Opacity of the colors in overlays, 0 to 1.
     resume
@@ -90,7 +95,10 @@ def predict(
     if not 0 <= opacity <= 1:
         raise InputError("--opacity", f"must be between 0 and 1, got {opacity}", "write --opacity 0.5")
     wanted = parse_options(options)
-    outputs = OutputOptions(overlay=overlay, color=color, probs=probs, geojson=geojson, opacity=opacity)
+    classes = stored_taxonomy(model)
+    outputs = OutputOptions(
+        overlay=overlay, color=color, probs=probs, geojson=geojson, opacity=opacity, taxonomy=classes
+    )
     planned, skipped = plan(inputs, out, outputs.endings, stored_pixels(model))
     print_skipped(skipped)
     jobs = jobs_to_do(planned, resume=resume, overwrite=overwrite)
@@ -111,7 +119,11 @@ def predict(
     if parameters is not None:
         segmenter = with_crf(segmenter, parameters)
     # --resume would take the masks of an earlier run for done.
-    exports = Exports(segmenter.taxonomy, files)
+    if segmenter.taxonomy.multilabel and (classes is None or classes.file_names != segmenter.taxonomy.file_names):
+        # A model of the Hub, whose classes were not known before it was there.
+        what = "has several labels per pixel, and is not a local folder"
+        raise InputError(model or "model", what, "download it first, and name its folder with --model")
+    exports = Exports(segmenter.taxonomy, files, submission_order=submission_order)
     again = "run the same command again" + (", which labels all of them" if overwrite else " with --resume")
     code = run_jobs(segmenter, jobs, outputs, out, tile=tile, on_prediction=exports.add, resumed_by=again)
     if files and code < 2:

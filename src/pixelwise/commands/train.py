@@ -271,11 +271,13 @@ def _dry_run(config: Config, chosen: ChosenRecipe | None) -> int:
     from ..data.check import check_dataset
     from ..inference.device import find_device
     from ..train.build import build_model, make_class_weights, open_training_splits
+    from ..train.multilabel_losses import check_multilabel
     from ..train.ranks import check_launch
 
     check_launch(config.train, find_device(config.train.device, "--train.device").type)
     dataset, train_split, val_split, _ = open_training_splits(config.data)
     skip_bad = config.train.on_read_error == "skip"
+    check_multilabel(config, dataset.taxonomy)
     found = chosen.found if chosen else check_dataset(dataset, train_split, val_split, skip_bad=skip_bad)
     make_class_weights(config.loss, train_split, skip_bad=skip_bad, found=found)
     model = build_model(config.model, dataset.taxonomy, split=train_split)

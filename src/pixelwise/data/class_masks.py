@@ -83,6 +83,22 @@ def _repeats(files: Sequence[tuple[int, Path]]) -> bool:
     return len({k for k, _ in files}) < len(files) or (has_array and len(files) > 1)
 
 
+def truth_files(path: Path, taxonomy: Taxonomy) -> list[tuple[int, Path]]:
+    """Return (class id, file) of the masks in the folder of one image, or the array itself.
+
+    A class without a file is absent. Raises MaskError for a folder without any, and for other files.
+    """
+    if path.suffix.lower() == ARRAY_SUFFIX:
+        return [(0, path)]
+    names = [*taxonomy.file_names, IGNORE_FILE]
+    ids = [*range(taxonomy.num_classes), taxonomy.ignore_id]
+    found = [(k, path / f"{name}.png") for k, name in zip(ids, names, strict=True) if (path / f"{name}.png").is_file()]
+    if not found:
+        what = f"expected a folder with {names[0]}.png and the like, or an .npy file"
+        raise MaskError(path, what, "name the folder of the masks of this image")
+    return found
+
+
 def read_class_masks(
     mask: Path, class_files: Sequence[tuple[int, Path]] | None, taxonomy: Taxonomy, image: Path
 ) -> NDArray[np.uint8]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core import Prediction, Taxonomy
+from ..data.class_masks import read_class_masks
 from ..data.dataset import MaskEncoding, Split
 from ..data.groups import Groups
 from ..errors import DatasetError, ImageError, InputError, MaskError, listed, shown
@@ -21,6 +22,7 @@ from .bootstrap import measure_spread
 from .boundary_iou import DISTANCE_RATIO, boundary_counts
 from .calibration import CalibrationCounter
 from .metrics import Scores, confusion_matrix
+from .multilabel_scores import MultilabelScores, SetScores, decision_counts
 from .result import Evaluation, ImageScore, ScoringProtocol
 from .trimap import WIDTHS, trimap_counts, trimap_curve
 
@@ -36,18 +38,23 @@ class ScoreAccumulator:
     trimap       the counts of `trimap_counts`, or None when not measured
     images       the scores of each image
     calibration  the running calibration, or None when not measured
+
+    Of several labels per pixel, the decisions of each class are counted; boundaries and calibration are not measured.
     """
 
     def __init__(self, taxonomy: Taxonomy, *, boundary: bool, calibration: CalibrationCounter | None = None) -> None:
         num_classes = taxonomy.num_classes
         self.taxonomy = taxonomy
         self.matrix = np.zeros((num_classes, num_classes), np.int64)
-        self.boundary = np.zeros((num_classes, 2), np.int64) if boundary else None
-        self.trimap = np.zeros((len(WIDTHS), num_classes, 3), np.int64) if boundary else None
+        measured = boundary and not taxonomy.multilabel
+        self.boundary = np.zeros((num_classes, 2), np.int64) if measured else None
+        self.trimap = np.zeros((len(WIDTHS), num_classes, 3), np.int64) if measured else None
         self.images: list[ImageScore] = []
         self.calibration = calibration
         # Per image and class, the pixels in the intersection and in the union: (K, 2) each.
         self._counts: list[NDArray[np.int64]] = []
+        # The same as `decision_counts` (K, 4) of several labels per pixel.
+        self._decisions: list[NDArray[np.int64]] = []
         self._sizes: set[tuple[int, int]] = set()
         self._num_pixels = 0
 
@@ -62,8 +69,20 @@ class ScoreAccumulator:
     ) -> None:
         """Count one image: class ids (H, W) of truth and prediction; `source` is its name in error messages.
 
+        Of several labels per pixel, both are (K, H, W).
+
         probs  probabilities (K, H, W), needed for the calibration alone
         """
+        height, width = truth.shape[-2:]
+        self._sizes.add((height, width))
+        self._num_pixels += height * width
+        if self.taxonomy.multilabel:
+            counts = decision_counts(truth, prediction, self.taxonomy, source=source)
+            correct = counts[:, 2]
+            self._decisions.append(counts)
+            self._counts.append(np.stack([correct, counts[:, 0] + counts[:, 1] - correct], 1))
+            self.images.append(ImageScore.from_counts(key, counts, self.taxonomy.names))
+            return
         counts = confusion_matrix(truth, prediction, self.taxonomy, source=source)
         if self.boundary is not None:
             self.boundary += boundary_counts(truth, prediction, self.taxonomy)
@@ -76,15 +95,27 @@ class ScoreAccumulator:
         correct = counts.diagonal()
         self._counts.append(np.stack([correct, counts.sum(0) + counts.sum(1) - correct], 1))
         self.images.append(ImageScore.from_matrix(key, counts, self.taxonomy.names))
-        height, width = truth.shape
-        self._sizes.add((height, width))
-        self._num_pixels += height * width
 
     def finish(
-        self, dataset: str, split: Split, *, groups: Groups | None, predicted_by: str, precision: str = ""
+        self,
+        dataset: str,
+        split: Split,
+        *,
+        groups: Groups | None,
+        predicted_by: str,
+        precision: str = "",
+        thresholds: Sequence[float] = (),
     ) -> Evaluation:
-        """Return the scores of all images, with the protocol. Raises MaskError when every pixel is ignored."""
-        scores = Scores.from_matrix(self.matrix, self.taxonomy.names, boundary=self.boundary)
+        """Return the scores of all images, with the protocol. Raises MaskError when every pixel is ignored.
+
+        thresholds  with which several labels per pixel were given, for the protocol
+        """
+        names, decisions = self.taxonomy.names, np.stack(self._decisions) if self._decisions else None
+        scores: SetScores
+        if decisions is not None:
+            scores = MultilabelScores.from_counts(decisions.sum(0), names, thresholds)
+        else:
+            scores = Scores.from_matrix(self.matrix, names, boundary=self.boundary)
         protocol = ScoringProtocol(
             dataset=dataset,
             split=split.name,
@@ -108,6 +139,7 @@ class ScoreAccumulator:
             spread=spread,
             trimap=() if self.trimap is None else trimap_curve(self.trimap),
             calibration=None if self.calibration is None else self.calibration.finish(),
+            counts=decisions,
         )
 
 
@@ -121,6 +153,7 @@ def evaluate_model(
     boundary: bool = True,
     groups: Groups | None = None,
     calibration: CalibrationCounter | None = None,
+    thresholds: Sequence[float] = (),
     progress: OnProgress | None = None,
 ) -> Evaluation:
     """Label every image of `split` with `segmenter` and score the masks at the size of each image.
@@ -130,6 +163,7 @@ def evaluate_model(
     boundary     also measure boundary IoU and the trimap curve
     groups       of the dataset's images, by which the spread of the scores is measured; by default by image
     calibration  counts the probabilities, which `segmenter` must then return (at temperature 1)
+    thresholds   with which `segmenter` gives several labels per pixel, for the protocol
     progress     called with (images done, images in all) after each image
     Raises DatasetError for an empty split, images without a mask, or a model of other classes; InputError naming the
     images and masks that cannot be read.
@@ -161,7 +195,7 @@ def evaluate_model(
         raise InputError(f"split {split.name}", what, unreadable[0].fix or "fix or remove them")
     if unreadable:
         raise unreadable[0]
-    return total.finish(dataset, split, groups=groups, predicted_by=model, precision=precision)
+    return total.finish(dataset, split, groups=groups, predicted_by=model, precision=precision, thresholds=thresholds)
 
 
 def evaluate_folder(
@@ -175,17 +209,24 @@ def evaluate_folder(
 ) -> Evaluation:
     """Score the masks `<key>.png` in `folder`, whose file values are those of the split's taxonomy.
 
+    Of several labels per pixel, they are `<key>/<class>.png` for every class, as `pixelwise predict` writes them.
+
     Raises DatasetError listing predictions that are missing or belong to no image, so that an incomplete folder is
     never scored; MaskError naming the file for another size or an unknown value.
     """
     _check_truth(split)
     total = ScoreAccumulator(split.taxonomy, boundary=boundary)
+    taxonomy = split.taxonomy
     files = _prediction_files(Path(folder), split)
     for done, (item, path) in enumerate(zip(split.items, files, strict=True), 1):
-        raw = read_mask(path)
-        # Where truth is drawn in colors, predictions may be colors or numbers: `predict` writes numbers.
-        encoding = split.encoding if raw.ndim == 3 else MaskEncoding()
-        prediction = encoding.encode(raw, split.taxonomy, path)
+        if taxonomy.multilabel:
+            class_files = [(k, path / f"{name}.png") for k, name in enumerate(taxonomy.file_names)]
+            prediction = read_class_masks(path, class_files, taxonomy, item.image)
+        else:
+            raw = read_mask(path)
+            # Where truth is drawn in colors, predictions may be colors or numbers: `predict` writes numbers.
+            encoding = split.encoding if raw.ndim == 3 else MaskEncoding()
+            prediction = encoding.encode(raw, taxonomy, path)
         truth = split.read_labels(item)
         assert truth is not None, "splits without truth are refused"
         total.add(item.key, truth, prediction=prediction, source=path)
@@ -196,6 +237,9 @@ def evaluate_folder(
 
 def check_same_classes(model: Taxonomy, data: Taxonomy, *, model_name: str, data_name: str) -> None:
     """Raise DatasetError naming the first class that differs in number, name or order."""
+    if model.kind != data.kind:
+        what = f"has `kind: {data.kind}` classes, {model_name} has `kind: {model.kind}` ones"
+        raise DatasetError(data_name, what, "evaluate with the data the model was trained for")
     if model.names == data.names:
         return
     fix = "evaluate with the data the model was trained for, or give both the same classes in the same order"
@@ -232,10 +276,12 @@ def _check_truth(split: Split) -> None:
 
 
 def _prediction_files(folder: Path, split: Split) -> list[Path]:
-    """Return the prediction file of each item, in the order of the split."""
+    """Return the prediction file of each item, in the order of the split; its folder for several labels per pixel."""
     if not folder.is_dir():
         raise InputError(folder, "is not a folder", "give the folder of the predicted masks, one <key>.png per image")
-    expected = [f"{item.key}.png" for item in split.items]
+    multilabel = split.taxonomy.multilabel
+    parts = [f"/{name}.png" for name in split.taxonomy.file_names] if multilabel else [".png"]
+    expected = [f"{item.key}{part}" for item in split.items for part in parts]
     found = {path.relative_to(folder).as_posix() for path in walk_files(folder)[0] if path.suffix == ".png"}
     missing = [name for name in expected if name not in found]
     if missing:
@@ -247,7 +293,7 @@ def _prediction_files(folder: Path, split: Split) -> list[Path]:
     if extra:
         what = f"{len(extra)} masks belong to no image of {split.name}: {_first(extra)}"
         raise DatasetError(folder, what, "remove them, or choose the split they belong to")
-    return [folder / name for name in expected]
+    return [folder / (item.key if multilabel else f"{item.key}.png") for item in split.items]
 
 
 def _first(names: Sequence[str]) -> str:

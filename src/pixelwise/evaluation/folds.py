@@ -17,6 +17,7 @@ import numpy as np
 
 from ..errors import ConfigError, listed
 from .metrics import Scores
+from .multilabel_scores import MultilabelScores
 from .result import Evaluation, read_scores
 
 
@@ -67,12 +68,16 @@ def compare_folds(runs: Sequence[str | Path]) -> Folds:
     if not runs:
         raise ConfigError("--folds", "names no run", "name the folders of the runs")
     results = [read_scores(Path(run) / "scores.json") for run in runs]
-    first = results[0]
+    first, matrices = results[0], []
     for run, other in zip(runs, results, strict=True):
+        if isinstance(other.scores, MultilabelScores):
+            what = "has several labels per pixel, and no confusion matrix to be pooled"
+            raise ConfigError(run, what, "compare the runs by their reports")
         if other.scores.names != first.scores.names or other.protocol.dataset != first.protocol.dataset:
             what = f"was scored on {other.protocol.dataset} with {len(other.scores.names)} classes, {runs[0]} on "
             what += f"{first.protocol.dataset} with {len(first.scores.names)}"
             raise ConfigError(run, what, "compare runs on one dataset")
+        matrices.append(np.array(other.scores.matrix, np.int64))
     shared = [key for key, n in Counter(image.key for r in results for image in r.images).items() if n > 1]
     if shared:
         what = f"{len(shared)} images are scored by more than one run: {listed(shared)}"
@@ -80,14 +85,12 @@ def compare_folds(runs: Sequence[str | Path]) -> Folds:
             "--folds", what, "hold out another group in each run, `pixelwise train --data.hold_out GROUP`"
         )
     ious = [result.scores.mean_iou for result in results]
-    matrix = sum((np.array(result.scores.matrix, np.int64) for result in results), np.zeros((), np.int64))
-    everything = Evaluation(
-        Scores.from_matrix(matrix, first.scores.names), tuple(i for r in results for i in r.images), first.protocol
-    )
+    pooled = Scores.from_matrix(np.sum(matrices, 0), first.scores.names)
+    everything = Evaluation(pooled, tuple(i for r in results for i in r.images), first.protocol)
     mean = math.fsum(ious) / len(ious)
     deviation = math.sqrt(sum((iou - mean) ** 2 for iou in ious) / (len(ious) - 1)) if len(ious) > 1 else None
     rows = tuple(
         Fold(str(run), r.protocol.split, r.protocol.num_images, r.scores.mean_iou, r.mean_image_iou)
         for run, r in zip(runs, results, strict=True)
     )
-    return Folds(rows, mean, deviation, everything.scores, everything.mean_image_iou)
+    return Folds(rows, mean, deviation, pooled, everything.mean_image_iou)

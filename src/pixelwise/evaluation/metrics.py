@@ -178,6 +178,11 @@ class Scores:
     matrix: tuple[tuple[int, ...], ...]
     boundary: tuple[tuple[int, int], ...] = ()
 
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """None: the class with the highest logit is the label."""
+        return ()
+
     @classmethod
     def from_matrix(cls, matrix: NDArray[Any], names: Sequence[str], *, boundary: NDArray[Any] | None = None) -> Scores:
         """Return the scores of a confusion matrix (K, K) of integers, rows = truth, and of boundary counts (K, 2).

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ..core import Taxonomy, size_text
 from ..errors import ConfigError, MaskError, cut, listed, shown
-from .metrics import ClassScore, read_counts
+from .metrics import ClassScore, Scores, read_counts
 
 
 def decision_counts(
@@ -83,7 +83,7 @@ class MultilabelScores:
     @cached_property
     def classes(self) -> tuple[ClassScore, ...]:
         """One row per class, in the order of the ids."""
-        return tuple(ClassScore(name, *row[:3]) for name, row in zip(self.names, self.counts, strict=True))
+        return tuple(class_scores(self.counts, self.names))
 
     @property
     def boundary(self) -> tuple[tuple[int, int], ...]:
@@ -166,6 +166,16 @@ class MultilabelScores:
         except (KeyError, TypeError, ValueError, OverflowError, ConfigError, MaskError) as error:
             what = f"is not a scores file: {type(error).__name__} {cut(error)}"
             raise ConfigError(source, what, "write it again with `pixelwise evaluate`") from None
+
+
+def class_scores(counts: NDArray[np.int64] | Sequence[Sequence[int]], names: Sequence[str]) -> list[ClassScore]:
+    """Return one row per class, from rows (truth, predicted, correct, scored)."""
+    rows = np.asarray(counts).tolist()
+    return [ClassScore(name, row[0], row[1], row[2]) for name, row in zip(names, rows, strict=True)]
+
+
+SetScores = Scores | MultilabelScores
+"""The scores of a set: of one label per pixel, or of several."""
 
 
 def mean_of_defined(values: Sequence[float | None]) -> float | None:

@@ -10,7 +10,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import NoneType
 from typing import Any, NamedTuple, Protocol, get_args, get_type_hints
@@ -23,7 +23,8 @@ from ..files import read_json, write_text
 from ..registry import type_in_words
 from .bootstrap import Interval, Spread
 from .calibration import Calibration
-from .metrics import Scores
+from .metrics import Scores, read_counts
+from .multilabel_scores import MultilabelScores, SetScores, class_scores, mean_of_defined
 from .trimap import TrimapPoint, trimap_from_dicts
 
 _FIX_SCORES = "write it again with `pixelwise evaluate`"
@@ -57,6 +58,8 @@ class ImageScore(NamedTuple):
 
     num_pixels  scored pixels; if 0, the other fields are None
     worst       the class with the lowest IoU in this image
+
+    Several labels per pixel have no pixel accuracy, and an image without any label has no mean.
     """
 
     key: str
@@ -72,6 +75,14 @@ class ImageScore(NamedTuple):
         score = cls(**row)
         check_types(score)
         return score
+
+    @classmethod
+    def from_counts(cls, key: str, counts: NDArray[np.int64], names: Sequence[str]) -> ImageScore:
+        """Return the scores of one image's `decision_counts` (K, 4); without any label, no mean is defined."""
+        ious = {row.name: row.iou for row in class_scores(counts, names) if row.iou is not None}
+        worst = min(ious, key=lambda name: ious[name], default=None)
+        worst_iou = None if worst is None else ious[worst]
+        return cls(key, int(counts[:, 3].max()), mean_of_defined([*ious.values()]), worst=worst, worst_iou=worst_iou)
 
     @classmethod
     def from_matrix(cls, key: str, matrix: NDArray[np.int64], names: Sequence[str]) -> ImageScore:
@@ -123,17 +134,19 @@ class Evaluation:
     """The scores of a set.
 
     images       the scores of its images, in the order of the split
+    counts       of several labels per pixel: `decision_counts` of each image, (images, K, 4); else None
     spread       scores by group and the intervals of both means; None if no pixel was scored or not measured
     trimap       mean IoU near the boundaries of the truth, empty when not measured
     calibration  of the probabilities, None when not measured
     """
 
-    scores: Scores
+    scores: SetScores
     images: tuple[ImageScore, ...]
     protocol: ScoringProtocol
     spread: Spread | None = None
     trimap: tuple[TrimapPoint, ...] = ()
     calibration: Calibration | None = None
+    counts: NDArray[np.int64] | None = field(default=None, compare=False, repr=False)
 
     @property
     def mean_image_iou(self) -> float | None:
@@ -148,6 +161,13 @@ class Evaluation:
         ious = [image.mean_iou for image in self.images if image.mean_iou is not None]
         return math.fsum(ious) / len(ious) if ious else None
 
+    @property
+    def mean_image_dice(self) -> float | None:
+        """Mean over the images of each image's own mean Dice, 0..1; only for several labels per pixel."""
+        names = self.scores.names
+        rows = [] if self.counts is None else [class_scores(counts, names) for counts in self.counts]
+        return mean_of_defined([mean_of_defined([row.dice for row in classes]) for classes in rows])
+
     def means(self) -> dict[str, Mean]:
         """Return every mean of the set by its name in JSON."""
         rows: dict[str, Mean] = {}
@@ -157,6 +177,9 @@ class Evaluation:
                 of_set, of_images = (None, None) if self.spread is None else self.spread.intervals
                 rows[name] = Mean("mean IoU over the set", value, of_set)
                 rows["mean_image_iou"] = Mean("mean of per-image IoU", self.mean_image_iou, of_images)
+            if name == "mean_dice" and isinstance(self.scores, MultilabelScores):
+                rows[name] = Mean("mean Dice over the set", value)
+                rows["mean_image_dice"] = Mean("mean of per-image Dice", self.mean_image_dice)
         return rows
 
     def protocol_lines(self) -> list[str]:
@@ -171,12 +194,21 @@ class Evaluation:
             f"{protocol.dataset} {protocol.split}: {protocol.num_images} images at native resolution "
             f"({sizes}, height x width), {len(scores.names)} classes",
             f"predictions: {protocol.predicted_by}" + (f", {protocol.precision}" if protocol.precision else ""),
-            f"one confusion matrix over the set, {scores.num_pixels:,} pixels; {ignored:,} ignored ({share:.1%})",
+            f"{self._counted()} over the set, {scores.num_pixels:,} pixels; {ignored:,} ignored ({share:.1%})",
             f"classes absent from truth and prediction, left out of the means: {absent}",
         ]
         if protocol.boundary_ratio is not None:
             lines.append(f"boundary IoU at a distance of {protocol.boundary_ratio:.1%} of the image diagonal")
         return lines
+
+    def _counted(self) -> str:
+        if not isinstance(self.scores, MultilabelScores):
+            return "one confusion matrix"
+        thresholds = self.scores.thresholds
+        if not thresholds:
+            return "several labels per pixel: one mask per class"
+        values = ", ".join(f"{name} {number:g}" for name, number in zip(self.scores.names, thresholds, strict=True))
+        return f"several labels per pixel, above the thresholds {values}: one mask per class"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form, which `from_dict` reads back."""
@@ -187,8 +219,16 @@ class Evaluation:
             "spread": None if self.spread is None else self.spread.to_dict(),
             "trimap": [asdict(point) for point in self.trimap],
             "calibration": None if self.calibration is None else self.calibration.to_dict(),
-            "images": [image._asdict() for image in self.images],
+            "images": [image._asdict() | self._class_columns(number) for number, image in enumerate(self.images)],
         }
+
+    def _class_columns(self, number: int) -> dict[str, Any]:
+        """Return what an image's row has of its classes, in their order; nothing for one label per pixel."""
+        if self.counts is None:
+            return {}
+        rows = class_scores(self.counts[number], self.scores.names)
+        dice, iou = [row.dice for row in rows], [row.iou for row in rows]
+        return {"mean_dice": mean_of_defined(dice), "dice": dice, "iou": iou, "counts": self.counts[number].tolist()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], source: object = "scores") -> Evaluation:
@@ -196,7 +236,11 @@ class Evaluation:
         try:
             sizes = tuple((int(height), int(width)) for height, width in data["protocol"]["sizes"])
             protocol = ScoringProtocol(**{**data["protocol"], "sizes": sizes})
-            images = tuple(ImageScore.from_dict(row) for row in data["images"])
+            is_multilabel = data["scores"].get("kind") == "multilabel"
+            counts = read_counts([row["counts"] for row in data["images"]]) if is_multilabel else None
+            fields = ImageScore._fields if is_multilabel else None
+            rows = [{k: v for k, v in row.items() if not fields or k in fields} for row in data["images"]]
+            images = tuple(map(ImageScore.from_dict, rows))
             spread = None if data.get("spread") is None else Spread.from_dict(data["spread"])
             trimap = trimap_from_dicts(data.get("trimap", ()))
             calibration = None if data.get("calibration") is None else Calibration.from_dict(data["calibration"])
@@ -210,7 +254,8 @@ class Evaluation:
         except (LookupError, AttributeError, TypeError, ValueError, OverflowError) as error:
             what = f"is not a scores file: {type(error).__name__} {cut(error)}"
             raise ConfigError(source, what, _FIX_SCORES) from None
-        return cls(Scores.from_dict(scores, source), images, protocol, spread, trimap, calibration)
+        kind = MultilabelScores if is_multilabel else Scores
+        return cls(kind.from_dict(scores, source), images, protocol, spread, trimap, calibration, counts)
 
 
 def write_scores(path: str | Path, evaluation: Writable) -> None:

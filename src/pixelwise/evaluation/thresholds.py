@@ -7,7 +7,7 @@ predicted again. Over a set, both have their maximum at the same threshold: Dice
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from ..core import Taxonomy
 from ..inference.class_masks import threshold_logits
 from ..inference.label_map import Block
 from ..weights.checkpoint import DEFAULT_THRESHOLD
+from .multilabel_scores import MultilabelScores
 
 CANDIDATES = tuple(step / 20 for step in range(1, 20))
 """The thresholds that are tried: 0.05, 0.1, ... 0.95. Finer ones fit the images that they are found on."""
@@ -59,6 +60,13 @@ def best_thresholds(counts: NDArray[np.int64]) -> tuple[float, ...]:
         ranked = sorted(zip(dice, CANDIDATES, strict=True), key=lambda pair: (-pair[0], abs(pair[1] - 0.5), pair[1]))
         chosen.append(ranked[0][1] if ranked[0][0] else DEFAULT_THRESHOLD)
     return tuple(chosen)
+
+
+def scores_at_best(counts: NDArray[np.int64], names: Sequence[str]) -> MultilabelScores:
+    """Return the scores of a `ThresholdCounter`'s counts at the best thresholds."""
+    thresholds = best_thresholds(counts)
+    rows = np.array([count_at(counts[k], threshold) for k, threshold in enumerate(thresholds)], np.int64)
+    return MultilabelScores.from_counts(rows, names, thresholds)
 
 
 def count_at(counts: NDArray[np.int64], threshold: float) -> tuple[int, int, int, int]:

@@ -38,7 +38,7 @@ from .read import (
     read_mask_file,
 )
 from .read_numbers import is_further_part, is_plain_file, part_files, read_numbers, read_pixels
-from .write import encode_mask, write_image, write_mask
+from .write import encode_mask, write_binary_mask, write_image, write_mask
 
 __all__ = [
     "ARRAY_SUFFIX",
@@ -71,6 +71,7 @@ __all__ = [
     "unnamed",
     "walk_files",
     "without_suffix",
+    "write_binary_mask",
     "write_image",
     "write_mask",
 ]

@@ -43,7 +43,9 @@ def legend_entries(masks: Sequence[NDArray[Any]], taxonomy: Taxonomy) -> list[tu
     """Return name and color of the classes in any of the masks (H, W), in the order of ids, the ignore id last."""
     ids = sorted({int(k) for mask in masks for k in np.unique(mask)})
     known = [(taxonomy.names[k], taxonomy.colors[k]) for k in ids if k != taxonomy.ignore_id]
-    return known + ([(NOT_SCORED, taxonomy.ignore_color)] if taxonomy.ignore_id in ids else [])
+    # Of several labels per pixel, it stands for pixels without a label.
+    has_ignored = taxonomy.ignore_id in ids and not taxonomy.multilabel
+    return known + ([(NOT_SCORED, taxonomy.ignore_color)] if has_ignored else [])
 
 
 def legend(entries: Sequence[tuple[str, Color]], width: int) -> Image.Image:

@@ -48,6 +48,13 @@ def encode_mask(values: NDArray[Any], *, palette: NDArray[Any] | None = None) ->
     return buffer.getvalue()
 
 
+def write_binary_mask(path: str | Path, mask: NDArray[np.bool_]) -> None:
+    """Write a mask (H, W) of bool as a PNG with one bit per pixel, white where it is True."""
+    buffer = io.BytesIO()
+    Image.fromarray(mask).save(buffer, format="PNG")
+    write_bytes(Path(path), buffer.getvalue())
+
+
 def write_image(path: str | Path, rgb: NDArray[np.uint8]) -> None:
     """Write (H, W, 3) uint8 RGB as PNG or, for .jpg and .jpeg, as JPEG of quality 95 without chroma subsampling.
 

@@ -126,6 +126,11 @@ def _product(outer: Table, inner: Table) -> Table:
     return sources[indices].reshape(length, -1), (weights[:, :, None] * shares[indices]).reshape(length, -1)
 
 
+def softmax(logits: Tensor) -> Tensor:
+    """Return the probabilities of logits (K, ...)."""
+    return logits.softmax(0)
+
+
 def argmax_of_views(views: Sequence[View]) -> NDArray[Any]:
     """Return the class ids (H, W) of the mean probabilities, uint8, or uint16 for more than 255 classes."""
     logits = views[0].logits
@@ -135,17 +140,14 @@ def argmax_of_views(views: Sequence[View]) -> NDArray[Any]:
     return labels.cpu().numpy().astype(np.uint8 if logits.shape[0] <= 255 else np.uint16)
 
 
-def probabilities_of_views(views: Sequence[View]) -> NDArray[np.float32]:
-    """Return the mean probabilities, (K, H, W) float32."""
+def probabilities_of_views(
+    views: Sequence[View], activation: Callable[[Tensor], Tensor] = softmax
+) -> NDArray[np.float32]:
+    """Return the mean of the probabilities that `activation` makes of logits, (K, H, W) float32."""
     probs = np.empty((views[0].logits.shape[0], *_size(views)), np.float32)
-    for rows, columns, block in view_blocks(views, softmax):
+    for rows, columns, block in view_blocks(views, activation):
         probs[:, rows, columns] = block.cpu().numpy()
     return probs
-
-
-def softmax(logits: Tensor) -> Tensor:
-    """Return the probabilities of logits (K, ...)."""
-    return logits.softmax(0)
 
 
 def _size(views: Sequence[View]) -> tuple[int, int]:

@@ -4,7 +4,8 @@
     predictions.coco.json    images, categories, and one run-length encoding per class and image
     class_shares.csv         one row per image, one column per class: its share of the pixels, 0 to 1
     submission.csv           ImageId, ClassId (the number in mask files), EncodedPixels ("start length ...", down the
-                             columns from 1, as Kaggle counts); a row per image and class, empty where it is absent
+                             columns from 1, as Kaggle counts, or along the rows); a row per image and class, empty
+                             where it is absent
 
 Background is the rest of an image: it has a column of shares, but neither shapes nor rows.
 """
@@ -18,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,12 +75,14 @@ def _area(rings: Sequence[Sequence[Sequence[int]]]) -> int:
 class Exports:
     """The files over all images that were asked for; `add` takes an image, `write` writes them, each whole.
 
-    taxonomy  the classes
-    files     those of `export_files`, in this order
+    taxonomy          the classes
+    files             those of `export_files`, in this order
+    submission_order  of the pixels in the submission: down the columns, or along the rows
     """
 
     taxonomy: Taxonomy
     files: Sequence[Path]
+    submission_order: Literal["columns", "rows"] = "columns"
     _rows: dict[Path, dict[str, Any]] = field(default_factory=dict)
 
     def add(self, job: Job, prediction: Prediction) -> None:
@@ -95,7 +98,8 @@ class Exports:
             planes = mask if self.taxonomy.multilabel else (mask == k for k in range(self.taxonomy.num_classes))
             row["shares"] = [float(np.count_nonzero(plane)) / (size[0] * size[1]) for plane in planes]
         if names - {SHARES}:
-            row["regions"] = [_encoded(k, region) for k, region in class_regions(mask, self.taxonomy)]
+            order = self.submission_order
+            row["regions"] = [_encoded(k, region, order) for k, region in class_regions(mask, self.taxonomy)]
         self._rows[job.name] = row
 
     def write(self, jobs: Sequence[Job], labeled: Sequence[Job]) -> None:
@@ -148,13 +152,13 @@ class Exports:
         return _csv(lines)
 
 
-def _encoded(k: int, region: NDArray[np.bool_]) -> dict[str, Any]:
+def _encoded(k: int, region: NDArray[np.bool_], order: Literal["columns", "rows"]) -> dict[str, Any]:
     """Return the region of class k as run lengths, packed for COCO and spelled out, with its area and its box."""
     top, left, pixels = crop(region)
     return {
         "class": k,
         "counts": encode_coco(region)["counts"],
-        "runs": encode_submission(region),
+        "runs": encode_submission(region if order == "columns" else region.T),
         "area": int(np.count_nonzero(region)),
         "box": [left, top, pixels.shape[1], pixels.shape[0]],
     }

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+from ..core import Taxonomy
 from ..errors import InputError
 from ..files import check_outputs, read_json
 from ..images import ARRAY_SUFFIX, IMAGE_SUFFIXES, RGB, PixelFormat, is_further_part, list_images, without_suffix
@@ -40,20 +42,36 @@ class Job:
         return self.outputs[-1]
 
 
-def stored_pixels(model: str | None) -> PixelFormat:
-    """Return the pixel format of a model's images, read from its folder without torch; RGB where it names none.
+def _stored_config(model: str | None) -> dict[str, Any]:
+    """Return the configuration of a model's folder, read without torch; empty if there is none that can be read.
 
-    RGB also for a folder that cannot be read: loading the model says what is wrong with it.
+    Loading the model says what is wrong with it.
     """
     for place in ("checkpoints/best", "checkpoints/last", "") if model else ():
         path = Path(model or "", place, "config.json")
         if path.is_file():
             try:
-                config = read_json(path)
-                return PixelFormat.from_dict(config["pixels"]) if "pixels" in config else RGB
-            except (OSError, ValueError, TypeError, InputError):
-                return RGB
-    return RGB
+                return dict(read_json(path))
+            except (OSError, ValueError, TypeError):
+                return {}
+    return {}
+
+
+def stored_pixels(model: str | None) -> PixelFormat:
+    """Return the pixel format of a model's images, read from its folder without torch; RGB where it names none."""
+    config = _stored_config(model)
+    try:
+        return PixelFormat.from_dict(config["pixels"]) if "pixels" in config else RGB
+    except (ValueError, TypeError, InputError):
+        return RGB
+
+
+def stored_taxonomy(model: str | None) -> Taxonomy | None:
+    """Return the classes of a model's folder, read without torch; None if it is no folder that can be read."""
+    try:
+        return Taxonomy.from_dict(_stored_config(model)["taxonomy"])
+    except (LookupError, ValueError, TypeError, InputError):
+        return None
 
 
 def plan(
@@ -87,7 +105,7 @@ def plan(
         found |= dict.fromkeys((path, path.relative_to(root)) for path in images)
     names = _unique_names([name for _, name in found])
     jobs = [
-        Job(source, name, tuple(out / name.with_name(name.name + ending) for ending in endings))
+        Job(source, name, tuple(out / name.parent / f"{name.name}{ending}" for ending in endings))
         for (source, _), name in zip(found, names, strict=True)
     ]
     _check_outputs(jobs)

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..core import Prediction
+from ..core import Prediction, Taxonomy, drawn_labels
 from ..errors import InputError, PixelwiseError
 from ..files import atomic_write, make_folder, sweep_temporaries
-from ..images import read_pixels, write_image, write_mask
+from ..images import read_pixels, write_binary_mask, write_image, write_mask
 from ..images.legend import with_legend
 from .exports import write_geojson
 from .jobs import Job
@@ -31,10 +31,16 @@ def write_labels(path: Path, prediction: Prediction) -> None:
     write_mask(path, taxonomy.decode(prediction.mask), palette=taxonomy.palette("value"))
 
 
+def write_class_mask(path: Path, prediction: Prediction, class_id: int) -> None:
+    """Write the mask of one class, black and white, as PNG with one bit per pixel."""
+    write_binary_mask(path, prediction.masks[class_id])
+
+
 def write_overlay(path: Path, prediction: Prediction, opacity: float) -> None:
     """Write the colors of the classes laid over the image, and their names below it."""
     image = np.asarray(prediction.overlay(opacity))
-    write_image(path, with_legend(image, prediction.mask, prediction.taxonomy.for_figures()))
+    drawn = drawn_labels(prediction.mask, prediction.taxonomy)
+    write_image(path, with_legend(image, drawn, prediction.taxonomy.for_figures()))
 
 
 def write_colors(path: Path, prediction: Prediction) -> None:
@@ -58,12 +64,13 @@ class FileOutput(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
-    """The files that are written beside the mask.
+    """The files that are written beside the mask, or beside NAME/CLASS.png of several labels per pixel.
 
     overlay  NAME_overlay.jpg, the colors laid over the image, with a legend below; opacity 0..1 of the colors
     color    NAME_color.png, the mask in the colors of the classes as RGB
     probs    NAME_probs.npy, (K, H, W) float16 probabilities
     geojson  NAME.geojson, the classes as polygons
+    taxonomy   the classes, if a pixel may have several of them; None for one
     """
 
     overlay: bool = False
@@ -71,18 +78,22 @@ class OutputOptions:
     probs: bool = False
     geojson: bool = False
     opacity: float = 0.5
+    taxonomy: Taxonomy | None = None
 
     @property
     def files(self) -> list[FileOutput]:
         """The files per image, the mask last: where there is a mask, the image is done."""
+        masks = [FileOutput(".png", write_labels)]
+        if self.taxonomy is not None and self.taxonomy.multilabel:
+            names = enumerate(self.taxonomy.file_names)
+            masks = [FileOutput(f"/{name}.png", partial(write_class_mask, class_id=k)) for k, name in names]
         choices = [
             (self.overlay, FileOutput("_overlay.jpg", partial(write_overlay, opacity=self.opacity))),
             (self.color, FileOutput("_color.png", write_colors)),
             (self.probs, FileOutput("_probs.npy", write_probs)),
             (self.geojson, FileOutput(".geojson", write_geojson)),
-            (True, FileOutput(".png", write_labels)),
         ]
-        return [file for chosen, file in choices if chosen]
+        return [file for chosen, file in choices if chosen] + masks
 
     @property
     def endings(self) -> list[str]:

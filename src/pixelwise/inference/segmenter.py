@@ -24,6 +24,7 @@ from ..models import MODELS
 from ..registry import suggest
 from ..weights.checkpoint import CARD, CONFIG, WEIGHTS, Checkpoint, find_checkpoint, load_checkpoint, save_checkpoint
 from .augmented import Augmentation, argmax_of_views, compute_views, probabilities_of_views
+from .class_masks import class_probabilities, masks_of_views, masks_upsampled
 from .device import find_device
 from .label_map import argmax_upsampled, low_res_logits, probabilities
 from .temperature import FILE as TEMPERATURE
@@ -46,6 +47,7 @@ class Segmenter(ModelHubMixin):
     pixels        channels, bits and ranges of the images that it takes; 8-bit RGB for most
     crf           parameters of the fully connected CRF that refines the labels, or None
     augmentation  views of the image whose probabilities are averaged; by default the image alone
+    thresholds    of several labels per pixel, the probability of each class above which a pixel has its label
     temperature   scales the probabilities that `predict` returns, never the labels; see `temperature.py`
     """
 
@@ -60,6 +62,7 @@ class Segmenter(ModelHubMixin):
         self.model = checkpoint.model.to(self.device)
         self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.taxonomy: Taxonomy = checkpoint.taxonomy
+        self.thresholds = checkpoint.thresholds
         self.card = checkpoint.card
         self.pixels = checkpoint.pixels
         self.name = name
@@ -111,14 +114,19 @@ class Segmenter(ModelHubMixin):
     ) -> tuple[Callable[[], NDArray[Any]], Callable[[], NDArray[np.float32]]]:
         """Run the network on an image, and return the functions that make labels and probabilities of its logits."""
         size = (pixels.shape[0], pixels.shape[1])
+        multilabel, thresholds = self.taxonomy.multilabel, self.thresholds
         if self.augmentation.is_plain:
             low_res = low_res_logits(
                 self.model, pixels, self.device, precision=self.precision, tile=tile, source=source
             )
+            if multilabel:
+                return partial(masks_upsampled, low_res, size, thresholds), partial(class_probabilities, low_res, size)
             return partial(argmax_upsampled, low_res, size), partial(probabilities, low_res, size)
         views = compute_views(
             self.model, pixels, self.device, self.augmentation, precision=self.precision, tile=tile, source=source
         )
+        if multilabel:
+            return partial(masks_of_views, views, thresholds), partial(probabilities_of_views, views, torch.sigmoid)
         return partial(argmax_of_views, views), partial(probabilities_of_views, views)
 
     def with_augmentation(self, *, flip: bool = False, scales: Sequence[float] = (1.0,)) -> Segmenter:
@@ -139,6 +147,7 @@ class Segmenter(ModelHubMixin):
         Raises InputError for a model of images without colors, unless its pixel format says what to show.
         """
         self.pixels.check_crf()
+        self.taxonomy.require_one_label("the CRF")
         refining = copy(self)
         refining.crf = find_parameters(crf)
         return refining
@@ -150,7 +159,9 @@ class Segmenter(ModelHubMixin):
         return changed
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        save_checkpoint(save_directory, self.model, self.taxonomy, self.card, pixels=self.pixels)
+        save_checkpoint(
+            save_directory, self.model, self.taxonomy, self.card, pixels=self.pixels, thresholds=self.thresholds
+        )
         if self.temperature != 1:
             write_temperature(Path(save_directory), self.temperature, self.name)
 

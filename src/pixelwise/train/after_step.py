@@ -14,7 +14,7 @@ from ..config import Config
 from ..core import Batch
 from ..data.dataset import Dataset
 from ..errors import CheckpointError, InputError, printable
-from ..evaluation.metrics import Scores
+from ..evaluation.multilabel_scores import SetScores
 from ..weights.checkpoint import check_finite, save_checkpoint
 from ..weights.model_card import escape, public_command
 from .module import TrainingModule
@@ -32,8 +32,9 @@ from .watch import RankWatch
 class AfterStep(Callback):
     """After each optimizer step: log, validate and save if it is time; save and stop if a signal has come.
 
-    scores  of the last validation, None before the first
-    notes   what was warned of, and an early stop, by kind
+    scores      of the last validation, None before the first
+    thresholds  of several labels per pixel, as the last validation found them, also one before the run was resumed
+    notes       what was warned of, and an early stop, by kind
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class AfterStep(Callback):
         command: str,
         progress: TrainingProgress,
         fingerprint: dict[str, Any],
+        thresholds: tuple[float, ...] = (),
     ) -> None:
         self.config, self.folder, self.signals, self.watch, self.pace = config, folder, signals, watch, pace
         self.dataset, self.precision, self.command, self.fingerprint = dataset, precision, command, fingerprint
@@ -56,7 +58,8 @@ class AfterStep(Callback):
         self.val_split = dataset.split(config.data.val_split)
         self.best_score, self.best_step = progress.best_score, progress.best_step
         self.num_no_better, self.losses, self.notes = progress.num_no_better, progress.losses, progress.notes
-        self.scores: Scores | None = None
+        self.scores: SetScores | None = None
+        self.thresholds = thresholds
         self._scored_step = 0
 
     @property
@@ -148,6 +151,7 @@ class AfterStep(Callback):
                 on_read_error=self.config.train.on_read_error,
             )
             self.scores, self._scored_step = scores, module.step
+            self.thresholds = scores.thresholds
             self.num_no_better += 1
             if scores.mean_iou > self.best_score:
                 self.num_no_better = 0
@@ -157,14 +161,17 @@ class AfterStep(Callback):
         if module.global_rank == 0:
             print(f"step {module.step}/{self.config.train.steps} validation: {scores.summary()}", flush=True)
         self._warn("one_class", one_class_warning(scores, self.val_split.name, module.step))
-        values = {
-            "split": self.config.data.val_split,
-            "miou": scores.mean_iou,
-            "pixel_accuracy": scores.pixel_accuracy,
-            "mean_accuracy": scores.mean_accuracy,
-            "fw_iou": scores.frequency_weighted_iou,
-            "seconds": time.monotonic() - started,
+        means = scores.means()
+        columns = {
+            "miou": "mean_iou",
+            "pixel_accuracy": "pixel_accuracy",
+            "mean_accuracy": "mean_accuracy",
+            "fw_iou": "frequency_weighted_iou",
         }
+        values: dict[str, Any] = {"split": self.config.data.val_split}
+        # Several labels per pixel have no pixel accuracy.
+        values |= {column: means[name] for column, name in columns.items() if name in means}
+        values["seconds"] = time.monotonic() - started
         self._log(module, values)
 
     def _save(self, module: TrainingModule) -> None:
@@ -188,7 +195,8 @@ class AfterStep(Callback):
                 save_state(self.folder.last, module.state_tensors(), progress, settings)
 
     def _save_checkpoint(self, folder: Path, module: TrainingModule) -> None:
-        save_checkpoint(folder, module.model, self.dataset.taxonomy, self._card(module), pixels=self.train_split.pixels)
+        card, taxonomy, pixels = self._card(module), self.dataset.taxonomy, self.train_split.pixels
+        save_checkpoint(folder, module.model, taxonomy, card, pixels=pixels, thresholds=self.thresholds)
 
     def _card(self, module: TrainingModule) -> dict[str, Any]:
         """Return the facts of the model card: the origin of the weights, and their scores if just validated."""

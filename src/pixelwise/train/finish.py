@@ -9,7 +9,7 @@ from ..config import Config
 from ..data.groups import find_groups
 from ..data.inspection import readable
 from ..evaluation.evaluator import evaluate_model
-from ..evaluation.metrics import Scores
+from ..evaluation.multilabel_scores import SetScores
 from ..evaluation.result import write_scores
 from ..inference.segmenter import load
 from ..visualization.examples import collect_examples, write_examples
@@ -30,7 +30,7 @@ class FinishedRun:
 
     checkpoint: Path
     step: int
-    scores: Scores
+    scores: SetScores
     report: Path
 
 
@@ -45,7 +45,9 @@ def finish_run(config: Config, out: str | Path) -> FinishedRun:
         split = readable(split)
     segmenter = load(folder, device=config.train.device, precision="float32")
     groups = find_groups(dataset, config.data.groups)
-    evaluation = evaluate_model(segmenter, split, dataset=dataset.name, model=str(folder), groups=groups)
+    evaluation = evaluate_model(
+        segmenter, split, dataset=dataset.name, model=str(folder), groups=groups, thresholds=segmenter.thresholds
+    )
     write_scores(Path(out) / "scores.json", evaluation)
     write_examples(Path(out) / "samples", collect_examples(segmenter, split, scores=evaluation.images))
     step = segmenter.card["recipe"]["steps"]

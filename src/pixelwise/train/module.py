@@ -30,6 +30,7 @@ from ..weights.checkpoint import load_weights
 from .build import choose_memory_format, declared_backbones, frozen_layers, training_forward
 from .ema import ModelEMA
 from .losses import SegmentationLoss
+from .multilabel_losses import MultilabelLoss
 from .ranks import copy_from_first, mean_over_ranks
 from .schedule import build_optimizer, lr_factor, set_lr
 from .state import TrainingState, optimizer_tensors, restore_optimizer
@@ -41,6 +42,7 @@ _SEED_FACTOR = 1_000_003
 class TrainingModule(lightning.LightningModule):
     """A network with its loss, optimizer and moving average.
 
+    multilabel    whether a pixel may have several labels
     step          optimizer steps of the whole run, resumed or not
     num_skipped   images so far that could not be read; the next one was taken in their place
     loss_of_step  loss of the last step, over all ranks and accumulated batches
@@ -52,6 +54,7 @@ class TrainingModule(lightning.LightningModule):
         config: Config,
         ignore_id: int,
         *,
+        multilabel: bool = False,
         class_weights: Tensor | None = None,
         device: str = "cpu",
     ) -> None:
@@ -59,7 +62,7 @@ class TrainingModule(lightning.LightningModule):
         self.config = config
         self.memory_format = choose_memory_format(model, device)
         self.model: SegmentationModel = model.to(memory_format=self.memory_format)  # type: ignore[call-overload]
-        self.loss = SegmentationLoss(
+        self.loss = (MultilabelLoss if multilabel else SegmentationLoss)(
             config.loss, ignore_id, class_weights=class_weights, patch_size=model.logits_stride
         )
         backbone_lr_factor, freeze_norm = config.optimizer.backbone_lr_factor, config.train.freeze_norm

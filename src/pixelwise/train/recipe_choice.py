@@ -38,6 +38,7 @@ from ..weights.pretrained import PRETRAINED, find_file
 from .build import open_training_splits
 from .pace import duration_text
 from .trial import take_step, trial
+from .validation import validate
 
 # A class of fewer pixels says nothing about thickness.
 _MIN_SHARE = 1e-4
@@ -64,6 +65,7 @@ class DataFacts:
     thickness      mean width along each class in pixels, by name; classes that hardly occur are left out
     is_gray        whether no image has a color
     pixels         what the numbers of the images mean
+    multilabel     whether a pixel may have several labels: `shares` are then of all pixels, and overlap
     """
 
     num_images: int
@@ -72,6 +74,7 @@ class DataFacts:
     thickness: dict[str, float]
     is_gray: bool
     pixels: PixelFormat = RGB
+    multilabel: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,8 @@ def look_at(split: Split, found: Sequence[Inspected]) -> DataFacts:
     heights, widths = zip(*(inspected.size for inspected in usable if inspected.size is not None), strict=True)
     taxonomy = split.taxonomy
     pixels = count_pixels(split, skip_bad=True, found=found)
-    shares = pixels / pixels.sum()
+    total = sum(map(math.prod, zip(heights, widths, strict=True))) if taxonomy.multilabel else pixels.sum()
+    shares = pixels / total
     # Per class: its pixels, and the length of its outlines.
     areas, outlines = np.zeros(taxonomy.num_classes), np.zeros(taxonomy.num_classes)
     for inspected in usable:
@@ -104,9 +108,8 @@ def look_at(split: Split, found: Sequence[Inspected]) -> DataFacts:
     }
     is_gray = all(inspected.is_gray for inspected in usable)
     size = int(np.median(heights)), int(np.median(widths))
-    return DataFacts(
-        len(usable), size, dict(zip(taxonomy.names, shares.tolist(), strict=True)), thickness, is_gray, split.pixels
-    )
+    by_name = dict(zip(taxonomy.names, shares.tolist(), strict=True))
+    return DataFacts(len(usable), size, by_name, thickness, is_gray, split.pixels, taxonomy.multilabel)
 
 
 def choose_recipe(facts: DataFacts, device: str, *, pretrained: str | None) -> list[Choice]:
@@ -139,7 +142,7 @@ def choose_recipe(facts: DataFacts, device: str, *, pretrained: str | None) -> l
         Choice("augment.crop", crop, f"{sizes}; sides of {STRIDE}n + 1, on the grid of every map"),
         Choice("data.batch_size", batch, f"{batch * crop[0] * crop[1] / 1e6:.1f} megapixels per step"),
         Choice("augment.scale", [0.6, 1.9], "objects nearer and farther than in the images"),
-        Choice("augment.flip", 0.5, "mirrored scenes are as likely"),
+        _choose_flip(facts),
     ]
     if facts.pixels.has_rgb:
         light = "other light" if facts.pixels.is_rgb else "other light, in red, green and blue alone"
@@ -149,17 +152,37 @@ def choose_recipe(facts: DataFacts, device: str, *, pretrained: str | None) -> l
     if rare < 0.02:
         reason = f"{rare_class} covers {rare:.2%} of the pixels: three in ten crops are centered on a random class"
         choices.append(Choice("augment.class_balanced_prob", 0.3, reason))
-    if rare < 0.2:
-        choices.append(Choice("loss.class_weights", "log", f"{rare_class} covers {rare:.1%} of the pixels"))
+    choices += _choose_loss(facts, rare_class, rare)
     choices += [
-        Choice("loss.lovasz", 0.5, "optimizes the IoU, which is scored, besides the cross entropy"),
-        Choice("loss.lovasz_pixels", 32768, "a sample is enough, and sorting it is fast"),
         Choice("optimizer.name", "adamw", "needs no tuning of the learning rate for each part"),
         Choice("optimizer.lr", 0.001, "AdamW's default; --lr-range tests others"),
         Choice("optimizer.weight_decay", 0.01, "AdamW's default"),
         Choice("optimizer.clip_norm", 5.0, "against single bad batches"),
     ]
     return choices
+
+
+def _choose_flip(facts: DataFacts) -> Choice:
+    """Return the probability of a mirror image, in which a left side is a right one."""
+    sided = [name for name in facts.shares if re.search(r"(?:^|[\W_])(?:left|right|l|r)(?:[\W_]|$)", name.casefold())]
+    if facts.multilabel and sided:
+        return Choice("augment.flip", 0.0, f"class {sided[0]} names a side, which a mirror image swaps")
+    return Choice("augment.flip", 0.5, "mirrored scenes are as likely")
+
+
+def _choose_loss(facts: DataFacts, rare_class: str, rare: float) -> list[Choice]:
+    """Return the settings of the loss; `rare` is the share of the rarest class."""
+    if facts.multilabel:
+        dice = f"several labels per pixel: binary cross entropy, and Dice, for which {rare_class} ({rare:.2%} of the "
+        return [Choice("loss.dice", 1.0, f"{dice}pixels) counts as much as large classes")]
+    choices = []
+    if rare < 0.2:
+        choices.append(Choice("loss.class_weights", "log", f"{rare_class} covers {rare:.1%} of the pixels"))
+    return [
+        *choices,
+        Choice("loss.lovasz", 0.5, "optimizes the IoU, which is scored, besides the cross entropy"),
+        Choice("loss.lovasz_pixels", 32768, "a sample is enough, and sorting it is fast"),
+    ]
 
 
 @dataclass(frozen=True)
@@ -187,7 +210,11 @@ def measure_step(config: Config, train_split: Split, found: Sequence[Inspected])
     module.model.eval()
     for _ in range(2):
         started = time.monotonic()
-        label_map(module.model, image, module.device, source=median.image)
+        if train_split.taxonomy.multilabel:
+            # Masks of many classes take longer to read and to count than the labels to compute.
+            validate(module.model, train_split.with_items([median]), module.device)
+        else:
+            label_map(module.model, image, module.device, source=median.image)
         image_times.append(time.monotonic() - started)
     # The first steps, and the first image, choose kernels and fill caches.
     return Measured(float(np.median(intervals[len(intervals) // 3 :])), min(image_times))

@@ -28,15 +28,16 @@ from ..data.check import check_dataset
 from ..data.inspection import Inspected
 from ..data.loader import TrainLoader
 from ..errors import ConfigError, Interrupted, ResourceError, printable
-from ..evaluation.metrics import Scores
+from ..evaluation.multilabel_scores import SetScores
 from ..files import write_text
 from ..inference.device import find_device
 from ..models import MODELS
-from ..weights.checkpoint import is_checkpoint
+from ..weights.checkpoint import is_checkpoint, saved_thresholds
 from .after_step import AfterStep
 from .build import build_model, make_class_weights, make_loader, open_training_splits
 from .callbacks import make_loggers, make_progress_bar
 from .module import TrainingModule
+from .multilabel_losses import check_multilabel
 from .pace import Pace
 from .precision import choose_precision
 from .ranks import check_launch, end_group, is_rank_error, process_rank, started_by_torchrun
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 
 def train(
     config: Config, out: str | Path, *, resume: bool = False, command: str = "", chosen: ChosenRecipe | None = None
-) -> Scores | None:
+) -> SetScores | None:
     """Train up to step `config.train.steps`; return the scores of the last validation, None if no step was left to do.
 
     out      folder of the run (see `run_folder.py`); of several ranks only the first one writes it
@@ -79,7 +80,7 @@ def _train(
     command: str,
     chosen: ChosenRecipe | None,
     watch: RankWatch,
-) -> Scores | None:
+) -> SetScores | None:
     """Do the work of one rank; `watch` looks after the others."""
     settings, skip_bad = config.train, config.train.on_read_error == "skip"
     is_first_rank = process_rank() == 0
@@ -89,6 +90,7 @@ def _train(
 
     # Data
     dataset, train_split, val_split, hold_out = open_training_splits(config.data)
+    check_multilabel(config, dataset.taxonomy)
     if hold_out:
         config = config.updated({"data": {"hold_out": ", ".join(hold_out)}})
     if is_first_rank:
@@ -109,7 +111,14 @@ def _train(
         class_weights = make_class_weights(config.loss, train_split, skip_bad=skip_bad, found=inspected)
         resumed = folder.last if state and is_checkpoint(folder.last) else None
         model = build_model(config.model, dataset.taxonomy, resumed, split=train_split)
-        module = TrainingModule(model, config, dataset.taxonomy.ignore_id, class_weights=class_weights, device=device)
+        module = TrainingModule(
+            model,
+            config,
+            dataset.taxonomy.ignore_id,
+            multilabel=dataset.taxonomy.multilabel,
+            class_weights=class_weights,
+            device=device,
+        )
         if state is not None:
             module.restore(state, folder.last)
 
@@ -124,6 +133,7 @@ def _train(
             command=command,
             progress=state.progress if state else TrainingProgress(),
             fingerprint=fingerprint,
+            thresholds=saved_thresholds(resumed) if resumed else (),
         )
         _train_steps(module, after_step, device=device, inspected=inspected, chosen=chosen)
         if signals.received and module.step < settings.steps:

@@ -6,7 +6,7 @@ import torch
 
 from ..core import Batch, Output
 from ..errors import shown
-from ..evaluation.metrics import Scores
+from ..evaluation.multilabel_scores import MultilabelScores, SetScores
 from .loss_trend import LossTrend, tenths
 from .module import TrainingModule
 
@@ -16,8 +16,13 @@ _MIN_STEPS = 10
 _LOW_START = 0.5
 
 
-def one_class_warning(scores: Scores, split: str, step: int) -> str:
-    """Return a warning if one class alone is predicted on a split whose masks hold several; empty otherwise."""
+def one_class_warning(scores: SetScores, split: str, step: int) -> str:
+    """Return a warning if one class alone is predicted on a split whose masks hold several; empty otherwise.
+
+    Where a pixel may have several labels, nothing is said: a class that is never predicted is among the scores.
+    """
+    if isinstance(scores, MultilabelScores):
+        return ""
     predicted = [row.name for row in scores.classes if row.predicted]
     if len(predicted) != 1 or sum(row.truth > 0 for row in scores.classes) < 2:
         return ""
@@ -44,7 +49,7 @@ def loss_warning(trend: LossTrend, module: TrainingModule, batch: Batch) -> str:
     first, last = trend.early_sum / trend.early_count, trend.late_sum / trend.late_count
     if last < first:
         return ""
-    size = len(batch.masks), module.model.num_classes, *batch.masks.shape[1:]
+    size = len(batch.masks), module.model.num_classes, *batch.masks.shape[-2:]
     with torch.no_grad():
         logits = torch.zeros(size, device=batch.masks.device)
         equal = float(module.loss(Output(logits), batch.masks, batch.pixel_weights, seed=0))

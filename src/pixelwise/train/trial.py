@@ -17,6 +17,7 @@ from ..data.inspection import Inspected
 from ..inference.device import find_device
 from .build import build_model, make_class_weights, make_loader
 from .module import TrainingModule
+from .multilabel_losses import check_multilabel
 from .precision import choose_precision
 
 
@@ -31,11 +32,18 @@ def trial(
     device = find_device(config.train.device, "--train.device")
     # As in a run, whose first steps these are.
     torch.manual_seed(config.train.seed)
+    check_multilabel(config, split.taxonomy)
     skip_bad = config.train.on_read_error == "skip"
     class_weights = make_class_weights(config.loss, split, skip_bad=skip_bad, found=found)
     model = build_model(config.model, split.taxonomy, split=split)
-    ignore_id = split.taxonomy.ignore_id
-    module = TrainingModule(model, config, ignore_id, class_weights=class_weights, device=device.type).to(device)
+    module = TrainingModule(
+        model,
+        config,
+        split.taxonomy.ignore_id,
+        multilabel=split.taxonomy.multilabel,
+        class_weights=class_weights,
+        device=device.type,
+    ).to(device)
     loader = make_loader(config, split, inspected=found, fill=model.preprocess.fill())
 
     def steps() -> Iterator[list[Batch]]:

@@ -6,11 +6,14 @@ import sys
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ..data.dataset import Split
 from ..errors import ImageError, InputError, MaskError, printable
 from ..evaluation.metrics import Scores, confusion_matrix
-from ..inference.label_map import label_map
+from ..evaluation.multilabel_scores import SetScores
+from ..evaluation.thresholds import ThresholdCounter, scores_at_best
+from ..inference.label_map import label_map, low_res_logits, upsampled_blocks
 from ..models.base import SegmentationModel
 from .ranks import max_over_ranks
 
@@ -24,8 +27,10 @@ def validate(
     rank: int = 0,
     world_size: int = 1,
     on_read_error: str = "stop",
-) -> Scores:
+) -> SetScores:
     """Score a model on a whole split at native resolution; each image is scored by exactly one rank.
+
+    Where a pixel may have several labels, it finds the threshold of each class as well, and scores with them.
 
     It runs in float32, whatever the precision of the training, so the scores are those of `pixelwise evaluate`.
 
@@ -35,15 +40,21 @@ def validate(
     was_training = model.training
     model.eval()
     taxonomy = split.taxonomy
-    total = np.zeros((taxonomy.num_classes, taxonomy.num_classes), np.int64)
+    total: NDArray[np.int64] = np.zeros((taxonomy.num_classes, taxonomy.num_classes), np.int64)
+    counter = ThresholdCounter(taxonomy) if taxonomy.multilabel else None
     skipped: list[InputError] = []
     failure: InputError | None = None
     for index in range(rank, len(split), world_size):
         try:
             sample = split[index]
             assert sample.mask is not None, "splits without masks are refused before training"
-            prediction = label_map(model, sample.image, device, source=split.items[index].image)
-            total += confusion_matrix(sample.mask, prediction, taxonomy)
+            source = split.items[index].image
+            if counter is None:
+                prediction = label_map(model, sample.image, device, source=source)
+                total += confusion_matrix(sample.mask, prediction, taxonomy)
+            else:
+                low_res = low_res_logits(model, sample.image, device, source=source)
+                counter.add(upsampled_blocks(low_res, sample.image.shape[:2]), sample.mask)
         except InputError as error:
             if on_read_error == "stop" or not isinstance(error, ImageError | MaskError):
                 failure = error
@@ -55,8 +66,9 @@ def validate(
         print(printable(line), file=sys.stderr)
     if max_over_ranks(int(failure is not None), device):
         raise failure or InputError("training", "another rank has ended", "see its error message")
+    total = total if counter is None else counter.counts
     if world_size > 1:
         matrix = torch.from_numpy(total).to(device)
         torch.distributed.all_reduce(matrix)
         total = matrix.cpu().numpy()
-    return Scores.from_matrix(total, taxonomy.names)
+    return Scores.from_matrix(total, taxonomy.names) if counter is None else scores_at_best(total, taxonomy.names)

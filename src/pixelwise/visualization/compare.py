@@ -13,10 +13,11 @@ from typing import Any
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..core import Sample
+from ..core import Sample, drawn_labels
 from ..errors import InputError, MaskError
 from ..evaluation.evaluator import check_same_classes
 from ..evaluation.metrics import Scores, confusion_matrix
+from ..evaluation.multilabel_scores import MultilabelScores, decision_counts
 from ..images import same_numbers
 from ..images.legend import GAP, legend, legend_entries
 from ..inference.segmenter import Segmenter
@@ -33,7 +34,8 @@ def draw_comparison(
     """Draw the image, the labels of each model in the given order, then the truth, with titles and a legend.
 
     image       (H, W, 3) uint8 RGB, or of the pixel format of the models
-    truth       (H, W) class ids and ignore id; with it, the title of each model shows its mean IoU on this image
+    truth       (H, W) class ids and ignore id, or (K, H, W) of several labels per pixel; with it, the title of each
+                model shows its mean IoU, or mean Dice, on this image
     Raises DatasetError when the models do not share their classes, MaskError when the truth is of another size or every
     pixel of it is ignored.
     """
@@ -47,7 +49,7 @@ def draw_comparison(
             raise InputError(other.name, what, "compare models of the same images")
     if truth is not None:
         Sample("truth", image, truth)  # raises MaskError if the sizes differ
-        if (truth == taxonomy.ignore_id).all():
+        if (truth == taxonomy.ignore_id).all() and not taxonomy.multilabel:
             raise MaskError("truth", "nothing to score: every pixel is ignored", "give the mask of this image")
     drawn = taxonomy.for_figures()
     palette = drawn.palette()
@@ -60,14 +62,17 @@ def draw_comparison(
         mask = segmenter(image).mask
         title = f"{name} + CRF" if segmenter.crf is not None else name
         note = segmenter.model.spec.name
-        if truth is not None:
+        if truth is not None and taxonomy.multilabel:
+            counts = decision_counts(truth, mask, taxonomy, source=segmenter.name)
+            note += f", mean Dice {100 * MultilabelScores.from_counts(counts, taxonomy.names).mean_dice:.1f} %"
+        elif truth is not None:
             matrix = confusion_matrix(truth, mask, taxonomy, source=segmenter.name)
             note += f", mean IoU {100 * Scores.from_matrix(matrix, taxonomy.names).mean_iou:.1f} %"
-        panels.append(Panel(fit(palette[mask], PANEL, labels=True), title, note))
-        masks.append(mask)
+        masks.append(drawn_labels(mask, taxonomy))
+        panels.append(Panel(fit(palette[masks[-1]], PANEL, labels=True), title, note))
     if truth is not None:
-        panels.append(Panel(fit(palette[truth], PANEL, labels=True), "truth"))
-        masks.append(truth)
+        masks.append(drawn_labels(truth, taxonomy))
+        panels.append(Panel(fit(palette[masks[-1]], PANEL, labels=True), "truth"))
     num_rows = -(-len(panels) // MAX_COLUMNS)
     num_columns = -(-len(panels) // num_rows)
     width = num_columns * (panels[0].image.width + GAP) - GAP

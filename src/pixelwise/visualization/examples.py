@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..core import Prediction
+from ..core import Prediction, drawn_labels
 from ..data.dataset import Split
 from ..errors import ConfigError, cut, shown
 from ..evaluation.result import ImageScore
@@ -67,7 +67,8 @@ def collect_examples(
         sample = split[index[row.key]]
         assert sample.mask is not None, "only images with truth have a score"
         truth, prediction = (
-            palette[_shrink(mask, cv2.INTER_NEAREST_EXACT)] for mask in (sample.mask, segmenter(sample.image).mask)
+            palette[_shrink(drawn_labels(mask, taxonomy), cv2.INTER_NEAREST_EXACT)]
+            for mask in (sample.mask, segmenter(sample.image).mask)
         )
         image = _shrink(split.pixels.to_rgb(sample.image), cv2.INTER_AREA)
         examples.append(

@@ -62,11 +62,15 @@ def draw_heat_map(image: NDArray[np.uint8], probability: NDArray[np.float32], *,
     return contact_sheet(panels, 2, footer=scale)
 
 
-def class_probability(logits: Tensor, class_index: int) -> NDArray[np.float32]:
-    """Return the softmax probability (H, W) float32 of one class of logits (K, H, W). Raises InputError beyond K."""
+def class_probability(logits: Tensor, class_index: int, *, multilabel: bool = False) -> NDArray[np.float32]:
+    """Return the softmax probability (H, W) float32 of one class of logits (K, H, W), or the sigmoid if `multilabel`.
+
+    Raises InputError beyond K.
+    """
     if not 0 <= class_index < logits.shape[0]:
         raise InputError("class", f"must be 0 to {logits.shape[0] - 1}, got {class_index}", "give the id of a class")
-    return np.asarray(logits.float().softmax(0)[class_index].cpu().numpy(), np.float32)
+    probs = logits[class_index].float().sigmoid() if multilabel else logits.float().softmax(0)[class_index]
+    return np.asarray(probs.cpu().numpy(), np.float32)
 
 
 @torch.inference_mode()

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import ConfigError, InputError, cut, os_reason
 from ..evaluation.metrics import Scores
+from ..evaluation.multilabel_scores import MultilabelScores
 from ..evaluation.result import read_scores
 from ..files import parse_json, read_regular, write_text
 from .charts import read_charts, trimap_chart
@@ -70,7 +71,7 @@ def render_report(folder: Path) -> str:
         "charts": read_charts(folder / "metrics.csv"),
         "colors": colors,
         # The taxonomy's ignore color: black, unless a class is black.
-        "unscored": "Cream" if "#000000" in colors.values() else "Black",
+        "unscored": ("Cream" if "#000000" in colors.values() else "Black") + " is not scored.",
         "groups": [(title, group) for title, group in (("Best", best), ("Worst", worst)) if group],
         "config": _read_text(folder / "config.yaml"),
         # What the run has warned of, and whether it ended early.
@@ -81,6 +82,8 @@ def render_report(folder: Path) -> str:
         evaluation = read_scores(folder / "scores.json")
         scores = evaluation.scores
         spread, means = evaluation.spread, evaluation.means()
+        if isinstance(scores, MultilabelScores):
+            context["unscored"] = "Where labels overlap, that of the fewest pixels is on top."
         context |= {
             "evaluation": evaluation,
             # The two means of the IoU first: by them, runs are compared.
@@ -89,7 +92,8 @@ def render_report(folder: Path) -> str:
             "trimap": trimap_chart(evaluation.trimap, scores.mean_iou),
             # Each class with its share of the true pixels.
             "rows": [(row, row.truth / scores.num_pixels) for row in scores.classes],
-            "matrix": matrix_rows(scores),
+            "matrix": matrix_rows(scores) if isinstance(scores, Scores) else None,
+            "thresholds": scores.thresholds,
             "numbers": len(scores.names) <= _MAX_NUMBERS,
         }
     return render_page("report.html.j2", context)
