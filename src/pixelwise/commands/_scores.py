@@ -7,7 +7,7 @@ from rich.table import Table
 
 from ..evaluation.bootstrap import MIN_GROUPS, Spread
 from ..evaluation.folds import Folds
-from ..evaluation.multilabel_scores import SetScores
+from ..evaluation.multilabel_scores import MultilabelScores, SetScores
 from ..evaluation.result import Evaluation
 from ._console import text
 
@@ -38,13 +38,16 @@ def class_table(scores: SetScores) -> Table:
     """Return the scores per class in percent; a dash is an undefined score."""
     table = Table("in percent", box=None, pad_edge=False)
     measured = bool(scores.boundary)
-    for heading in ("IoU", *(("boundary IoU",) if measured else ()), "Dice", "accuracy", "precision", "share of truth"):
+    share = "share of pixels" if isinstance(scores, MultilabelScores) else "share of truth"
+    headings = ["IoU", *(("boundary IoU",) if measured else ()), "Dice", "accuracy", "precision", share]
+    for heading in (*headings, *(("threshold",) if scores.thresholds else ())):
         table.add_column(heading, justify="right")
-    for row in scores.classes:
+    for number, row in enumerate(scores.classes):
         outline = (row.boundary_iou,) if measured else ()
         cells = (row.iou, *outline, row.dice, row.accuracy, row.precision, row.truth / scores.num_pixels)
         absent = not row.truth and not row.predicted
-        table.add_row(text(row.name), *map(_percent, cells), style="dim" if absent else None)
+        threshold = [f"{scores.thresholds[number]:g}"] if scores.thresholds else []
+        table.add_row(text(row.name), *map(_percent, cells), *threshold, style="dim" if absent else None)
     return table
 
 

@@ -204,11 +204,8 @@ class Evaluation:
     def _counted(self) -> str:
         if not isinstance(self.scores, MultilabelScores):
             return "one confusion matrix"
-        thresholds = self.scores.thresholds
-        if not thresholds:
-            return "several labels per pixel: one mask per class"
-        values = ", ".join(f"{name} {number:g}" for name, number in zip(self.scores.names, thresholds, strict=True))
-        return f"several labels per pixel, above the thresholds {values}: one mask per class"
+        above = "" if not self.scores.thresholds else ", where its probability is above its threshold"
+        return f"several labels per pixel{above}: one mask per class"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form, which `from_dict` reads back."""
