@@ -22,7 +22,7 @@ from pixelwise.evaluation.bootstrap import Spread
 from pixelwise.evaluation.evaluator import evaluate_folder, evaluate_model
 from pixelwise.evaluation.metrics import Scores
 from pixelwise.evaluation.result import Evaluation, read_scores, write_scores
-from pixelwise.images import read_mask, write_image, write_mask
+from pixelwise.images import RGB, read_mask, write_image, write_mask
 from pixelwise.inference.temperature import read_temperature
 
 # Class values that differ from the class ids, two ignored values: a mistake in either direction changes the scores.
@@ -355,6 +355,7 @@ def test_command_scores_a_model(
 
     class Fake:
         taxonomy = Taxonomy(("road", "car", "boat"))
+        pixels, thresholds = RGB, ()
 
         def __call__(self, image: NDArray[np.uint8]) -> Prediction:
             return Prediction(read_mask(data / "found" / f"{image[0, 0, 0]}.png"), self.taxonomy, image)

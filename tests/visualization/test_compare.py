@@ -18,7 +18,7 @@ from pixelwise import images
 from pixelwise.commands.compare import compare as command
 from pixelwise.core import Prediction, Taxonomy
 from pixelwise.errors import CheckpointError, DatasetError, ImageError, InputError, MaskError
-from pixelwise.images import write_image, write_mask
+from pixelwise.images import RGB, write_image, write_mask
 from pixelwise.images.legend import elide, legend, legend_entries
 from pixelwise.inference.segmenter import Segmenter
 from pixelwise.models import ModelSpec, create_model
@@ -35,7 +35,7 @@ class Says:
 
     def __init__(self, name: str, label: int, taxonomy: Taxonomy = TAXONOMY) -> None:
         self.name, self.label, self.taxonomy = name, label, taxonomy
-        self.crf = None
+        self.crf, self.pixels = None, RGB
         self.model = SimpleNamespace(spec=ModelSpec("compact", taxonomy.num_classes))
 
     def __call__(self, image: NDArray[np.uint8]) -> Prediction:
