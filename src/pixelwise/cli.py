@@ -30,6 +30,7 @@ from .registry import suggest
 COMMANDS = {
     "train": ("train:train", "Train a network on a folder of images and masks."),
     "evaluate": ("evaluate:evaluate", "Score a model, or a folder of predicted masks, on a labeled split."),
+    "check": ("check:check", "Tell what is wrong with a dataset, and write a fixed copy."),
     "predict": ("predict:predict", "Label images: write masks, overlays, probabilities."),
     "compare": ("compare:compare", "Draw several models side by side on one image."),
     "explain": ("explain:explain", "Explain a model: heat maps, skip contributions, activations, receptive field."),
@@ -45,7 +46,7 @@ COMMANDS = {
     "recipes": ("listings:recipes", "List the recipes that `train` takes by name."),
 }
 # Commands that print what they were asked for; the others write files, and what they print is a report of it.
-PRINTING = ("evaluate", "profile", "models", "backbones", "datasets", "recipes")
+PRINTING = ("check", "evaluate", "profile", "models", "backbones", "datasets", "recipes")
 ALIASES = {"evaluate": ("eval",)}
 # What is no command, but called so by other toolkits, and what to type here.
 MEANT = {

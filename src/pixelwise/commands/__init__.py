@@ -5,6 +5,7 @@ from __future__ import annotations
 from .._lazy import lazy_modules
 
 __all__ = [
+    "check",
     "compare",
     "convert",
     "crf_search",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import DatasetError, InputError
@@ -32,25 +33,35 @@ def convert_dataset(
     Raises InputError for a folder that holds files or lies in the dataset, DatasetError if no image has a mask, and the
     error of a file that cannot be read; the folder is then removed again.
     """
-    folder = Path(out)
-    if os.path.join(os.path.realpath(folder), "").startswith(os.path.join(os.path.realpath(dataset.root), "")):
-        raise InputError(folder, f"lies in the dataset {dataset.root}", "choose another --out")
-    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(folder, "exists already and is no empty folder", "choose a new --out")
     if dataset.taxonomy.multilabel:
         what = "has several labels per pixel, and the formats hold one"
         raise DatasetError(dataset.root, what, "convert a dataset of one label per pixel")
     if all(item.mask is None for split in dataset.splits.values() for item in split.items):
         raise DatasetError(dataset.root, "has no image with a mask", "name a labeled dataset")
+    with new_dataset_folder(dataset, out) as folder:
+        conversion = Conversion(dataset, folder, link, report)
+        DATASETS.create(TARGETS[target]).write(target, conversion)
+    return conversion
+
+
+@contextmanager
+def new_dataset_folder(dataset: Dataset, out: str | Path) -> Iterator[Path]:
+    """Create a folder outside of a dataset for the block; if the block fails, remove it again with what it holds.
+
+    Raises InputError for a folder that holds files or lies in the dataset.
+    """
+    folder = Path(out)
+    if os.path.join(os.path.realpath(folder), "").startswith(os.path.join(os.path.realpath(dataset.root), "")):
+        raise InputError(folder, f"lies in the dataset {dataset.root}", "choose another folder")
+    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(folder, "exists already and is no empty folder", "choose a new folder")
     existed = folder.exists()
-    conversion = Conversion(dataset, folder, link, report)
     with new_folder(folder):
         try:
-            DATASETS.create(TARGETS[target]).write(target, conversion)
+            yield folder
         except BaseException:
             # All of it was written here: the folder was empty.
             shutil.rmtree(folder)
             if existed:
                 folder.mkdir()
             raise
-    return conversion

@@ -29,7 +29,7 @@ _EDGE_REACH = 2
 _EDGE_SHARE = 0.98
 # Lossy compression changes the values around an edge by up to this, of 255, and by the square root of three times as
 # much in a color. What is farther from all classes is a class of its own if it fills areas.
-_LOSSY_REACH = 24
+LOSSY_REACH = 24
 _LOSSY_COLOR_REACH = 48
 _MIN_FLAT_SHARE = 0.2
 _MIN_CLASS_SHARE = 1e-4
@@ -135,7 +135,7 @@ def classes_and_mixtures(found: MaskValues) -> tuple[list[int], list[int]]:
 
 def _filled_areas(counts: Counter[int], flat: Counter[int], *, is_color: bool) -> list[int]:
     """Return values, far enough from one another, that fill areas without any other value; the most frequent first."""
-    reach = _LOSSY_COLOR_REACH if is_color else _LOSSY_REACH
+    reach = _LOSSY_COLOR_REACH if is_color else LOSSY_REACH
     values = np.array(list(counts), np.int64)
     points, weights = as_points(values, is_color=is_color), np.array(list(counts.values()))
     chosen: list[int] = []

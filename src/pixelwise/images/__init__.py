@@ -36,6 +36,7 @@ from .read import (
     read_image_file,
     read_mask,
     read_mask_file,
+    turn,
 )
 from .read_numbers import is_further_part, is_plain_file, part_files, read_numbers, read_pixels
 from .write import encode_mask, write_binary_mask, write_image, write_mask
@@ -68,6 +69,7 @@ __all__ = [
     "read_numbers",
     "read_pixels",
     "same_numbers",
+    "turn",
     "unnamed",
     "walk_files",
     "without_suffix",

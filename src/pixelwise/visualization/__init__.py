@@ -11,6 +11,7 @@ from .._lazy import lazy_modules
 
 __all__ = [
     "charts",
+    "check_page",
     "compare",
     "examples",
     "explain",

@@ -1,11 +1,13 @@
 """What is wrong with a dataset: every problem that one pass over its files shows, each once, with its files.
 
+    diagnosis    all findings of a dataset
     finding      one kind of problem: how bad, in how many files, which, and what to do
     pairs        missing files, repeated names, images without masks
     files        unreadable files, sizes, EXIF orientation
     values       what masks hold that are no classes
     images       bits, channels and sizes of the images
     leaks        copies between and within splits; `near_copies`: other files of one photo, frames of one recording
+    fix          a copy of the dataset without what can be fixed
     classes      absent classes, frequencies, sizes of objects, what a crop shows
 
 `check_dataset` is what a training does before its first step; `pixelwise check` prints all of `diagnose`.
@@ -27,6 +29,7 @@ from .classes import (
     find_unscorable,
     find_unscored_classes,
 )
+from .diagnosis import Diagnosis
 from .files import find_file_faults
 from .finding import Finding, Look, sort_findings
 from .images import find_image_facts
@@ -34,11 +37,11 @@ from .leaks import find_leaks, find_repeats
 from .pairs import find_pair_faults
 from .values import find_value_faults
 
-__all__ = ["Finding", "Look", "check_classes", "check_dataset", "check_masks", "diagnose"]
+__all__ = ["Diagnosis", "Finding", "Look", "check_classes", "check_dataset", "check_masks", "diagnose"]
 
 
-def diagnose(dataset: Dataset) -> tuple[list[Finding], Look]:
-    """Read every file of every split once, on all cores; return what was found, the worst first.
+def diagnose(dataset: Dataset) -> Diagnosis:
+    """Read every file of every split once, on all cores; return what is wrong with them.
 
     dataset  as `open_dataset(path, check=False)` returns it
     """
@@ -54,7 +57,7 @@ def diagnose(dataset: Dataset) -> tuple[list[Finding], Look]:
             findings += find_unscored_classes(split, found)
         findings += find_ambiguous_masks(split, found)
     findings += [*find_leaks(look), *find_repeats(look), *find_image_facts(look), *find_class_figures(look)]
-    return sort_findings(findings), look
+    return Diagnosis(dataset, tuple(sort_findings(findings)), look)
 
 
 def check_dataset(dataset: Dataset, train: Split, val: Split, *, skip_bad: bool = False) -> list[Inspected]:

@@ -1,0 +1,152 @@
+"""The classes that the masks of a broken dataset mean, and the class of each pixel of one of its mask files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...colors import voc_color
+from ...core import Taxonomy
+from ..dataset import Dataset
+from ..inspection import Inspected
+from ..mask_values import LOSSY_REACH, MaskValues, as_points, classes_and_mixtures, pack_colors, snap
+from .finding import Look
+
+
+@dataclass(frozen=True)
+class Coding:
+    """What the values, or colors, of mask files mean.
+
+    taxonomy  the classes with the values that they are written with
+    ids       class id, or ignore id, of each value (or color, 0xRRGGBB)
+    is_color  whether masks are drawn in colors
+    aliases   masks in which other values count: {255: 1} where a 0/255 mask stands among 0/1 masks
+    notes     what was decided, as lines
+    """
+
+    taxonomy: Taxonomy
+    ids: dict[int, int]
+    is_color: bool
+    aliases: dict[str, dict[int, int]] = field(default_factory=dict, repr=False)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def bears_loss(self) -> bool:
+        """Whether the classes are far enough apart to be told from a lossy file."""
+        points = as_points(np.array(sorted(self.ids)), is_color=self.is_color)
+        return all(np.linalg.norm(one - other) > LOSSY_REACH for one, other in combinations(points, 2))
+
+    def encode(self, raw: NDArray[Any], key: str) -> tuple[NDArray[Any], int]:
+        """Return the class ids (H, W) of a mask file as read, and the number of pixels that were no class."""
+        ids = self.ids | self.aliases.get(key, {})
+        if raw.ndim == 3 and not self.is_color:
+            raw = raw[..., 0]
+        if raw.ndim == 2 and self.is_color:
+            raw = np.repeat(raw[..., None], 3, axis=2)
+        codes = pack_colors(raw) if self.is_color else raw
+        known = sorted(ids)
+        num_wrong = int((~np.isin(codes, known)).sum())
+        snapped = snap(raw, known, is_color=self.is_color) if num_wrong else codes.astype(np.int64)
+        table = np.array([ids[code] for code in known], self.taxonomy.dtype)
+        return table[np.searchsorted(known, snapped)], num_wrong
+
+
+def find_coding(look: Look) -> Coding:
+    """Return what the masks mean: as the classes of the dataset say, with what they leave out.
+
+    A value that is no mixture of others, and that no class has, becomes a class of its own: nothing is ever ignored
+    that classes.yaml does not ignore.
+    """
+    dataset = look.dataset
+    taxonomy, encoding = dataset.taxonomy, _encoding(dataset)
+    is_color = encoding.by_color
+    rows = [row for _, row in look.inspected()]
+    notes: list[str] = []
+    if is_color:
+        ids = {_code(color): k for k, color in enumerate(taxonomy.colors)}
+        ids |= {_code(color): taxonomy.ignore_id for color in encoding.ignored}
+        # The copy holds numbers, in the order of the classes.
+        taxonomy = replace(taxonomy, values=(), ignored=(taxonomy.ignore_id,) if encoding.ignored else ())
+    else:
+        taxonomy, lines = _with_255(taxonomy, rows)
+        notes += lines
+        ids = {value: k for k, value in enumerate(taxonomy.values)}
+        ids |= dict.fromkeys(taxonomy.ignored, taxonomy.ignore_id)
+    coding = Coding(taxonomy, ids, is_color, {}, tuple(notes))
+    coding = _with_new_classes(coding, rows)
+    return coding if is_color else _with_aliases(coding, rows)
+
+
+def _encoding(dataset: Dataset) -> Any:
+    return next(iter(dataset.splits.values())).encoding
+
+
+def _code(color: Sequence[int]) -> int:
+    return color[0] << 16 | color[1] << 8 | color[2]
+
+
+def _with_255(taxonomy: Taxonomy, rows: Sequence[Inspected]) -> tuple[Taxonomy, list[str]]:
+    """Return the taxonomy with the value 255 for the second of two classes, if no mask holds its own value but 255."""
+    if taxonomy.num_classes != 2 or 255 in taxonomy.values:
+        return taxonomy, []
+    high = max(taxonomy.values)
+    position = taxonomy.values.index(high)
+    seen = {id_ for row in rows for id_ in row.pixels}
+    values = {value for row in rows if row.values is not None for value in row.values.pixels}
+    has_255 = 255 in values or (255 in taxonomy.ignored and taxonomy.ignore_id in seen)
+    if position in seen or high in values or not has_255:
+        return taxonomy, []
+    moved = tuple(255 if value == high else value for value in taxonomy.values)
+    line = f"no mask holds {high}, many hold 255: 255 is {taxonomy.names[position]!r}"
+    return replace(taxonomy, values=moved, ignored=tuple(v for v in taxonomy.ignored if v != 255)), [line]
+
+
+def _with_new_classes(coding: Coding, rows: Sequence[Inspected]) -> Coding:
+    """Return the coding with a class for each value that exact masks hold, that is no mixture and no class."""
+    found = MaskValues()
+    for row in rows:
+        if row.values is not None and not row.values.lossy and bool(row.values.colors) <= coding.is_color:
+            found.add(row.values)
+    counts = found.by_color() if coding.is_color else found.pixels
+    classes, _ = classes_and_mixtures(found)
+    new = [value for value in classes if value not in coding.ids and value in counts]
+    if not new:
+        return coding
+    taxonomy = coding.taxonomy
+    names = tuple(f"class{value:06x}" if coding.is_color else f"class{value}" for value in new)
+    count = taxonomy.num_classes
+    colors = tuple(
+        (v >> 16, v >> 8 & 255, v & 255) if coding.is_color else voc_color(count + k) for k, v in enumerate(new)
+    )
+    values = tuple(range(count, count + len(new))) if coding.is_color else tuple(new)
+    grown = Taxonomy(
+        taxonomy.names + names, taxonomy.colors + colors, taxonomy.values + values, ignored=taxonomy.ignored
+    )
+    ids = {code: grown.ignore_id if id_ == taxonomy.ignore_id else id_ for code, id_ in coding.ids.items()}
+    ids |= {value: count + k for k, value in enumerate(new)}
+    line = f"values that classes.yaml does not name became classes: {', '.join(names)}"
+    return replace(coding, taxonomy=grown, ids=ids, notes=(*coding.notes, line))
+
+
+def _with_aliases(coding: Coding, rows: Sequence[Inspected]) -> Coding:
+    """Return the coding with 255 as the object in 0/255 masks that stand among masks of 0 and 1."""
+    taxonomy = coding.taxonomy
+    if taxonomy.values == (0, 1, 255) and taxonomy.names == ("class0", "class1", "class255"):
+        both = [row for row in rows if {1, 2} <= row.pixels.keys()]
+        if not both:
+            line = "no mask holds both 1 and 255: they are one class"
+            merged = Taxonomy(("background", "foreground"), values=(0, 1), ignored=())
+            return Coding(merged, {0: 0, 1: 1, 255: 1}, is_color=False, notes=(*coding.notes, line))
+    if taxonomy.num_classes == 2 and 255 in taxonomy.ignored:
+        object_id = 1 - taxonomy.values.index(min(taxonomy.values))
+        odd = [row for row in rows if taxonomy.ignore_id in row.pixels and object_id not in row.pixels]
+        if odd and any(object_id in row.pixels for row in rows):
+            line = f"{len(odd)} masks of 0 and 255: 255 is {taxonomy.names[object_id]!r} there"
+            aliases = {str(row.item.mask): {255: object_id} for row in odd}
+            return replace(coding, aliases=aliases, notes=(*coding.notes, line))
+    return coding

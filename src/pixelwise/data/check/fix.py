@@ -1,0 +1,227 @@
+"""A copy of a dataset without what can be fixed: readable pairs, masks as PNG with each pixel in a class, a val split.
+
+The source is never changed, no label of an unbroken mask is changed, and nothing is ignored that was not ignored.
+What cannot be fixed is left out, and every change is a line.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ...config import DataConfig
+from ...core import size_text
+from ...errors import DatasetError, InputError, listed
+from ...files import write_text
+from ...images import FileFacts, part_files, read_image, read_mask_file, read_numbers, turn, write_image, write_mask
+from ...strict_yaml import to_yaml
+from ..conversion import new_dataset_folder
+from ..dataset import Dataset, Item, Split, must_be_disjoint
+from ..groups import training_data
+from ..near_misses import near_misses
+from ..pixel_formats import declared_pixels
+from .coding import Coding, find_coding
+from .diagnosis import Diagnosis
+from .finding import Look
+
+# Image files that stay as they are, byte for byte; the rest becomes PNG.
+_KEPT_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
+# Sides whose ratio differs by less than this are of one image at two sizes.
+_MAX_ASPECT = 0.03
+_SPLITS = ("train", "val", "test")
+Changes = dict[str, list[str]]
+
+
+Note = tuple[str, str]
+"""A kind of change, as a sentence, and the name of the file."""
+
+
+def write_fixed(
+    diagnosis: Diagnosis, out: str | Path, *, report: Callable[[int, int], None] | None = None
+) -> list[str]:
+    """Write a fixed copy into a new folder; return a line per kind of change, with its number and first names.
+
+    report  called with the number of images done and their total
+    Raises InputError for a folder that holds files or lies in the dataset, DatasetError if nothing is left to write.
+    """
+    look, dataset = diagnosis.look, diagnosis.dataset
+    if dataset.taxonomy.multilabel:
+        what = "has several labels per pixel, which are checked but not fixed"
+        raise DatasetError(dataset.root, what, "correct the files that the check names")
+    coding = find_coding(look)
+    changes: Changes = {note: [] for note in coding.notes}
+    splits = _chosen_items(look, changes)
+    if not any(splits.values()):
+        raise DatasetError(dataset.root, "no pair of image and mask can be used", "see the lines above")
+    splits = _with_val(dataset, splits, changes)
+    with new_dataset_folder(dataset, out) as folder:
+        jobs = [(split, item) for split, items in splits.items() for item in items]
+        facts = {row.item.image: row.image_file for _, row in look.inspected() if row.image_file is not None}
+        writer = _Writer(look.splits[0], coding, folder, facts)
+        with ThreadPoolExecutor() as executor:
+            for done, notes in enumerate(executor.map(lambda job: writer.write(*job), jobs), 1):
+                for sentence, name in notes:
+                    changes.setdefault(sentence, []).append(name)
+                if report:
+                    report(done, len(jobs))
+        if not any((folder / "images").rglob("*.*")):
+            raise DatasetError(dataset.root, "no pair of image and mask can be used", "see the lines above")
+        data = coding.taxonomy.to_dict()
+        pixels = declared_pixels(dataset.root)
+        write_text(folder / "classes.yaml", to_yaml(data | ({"images": pixels.to_dict()} if pixels else {})))
+        lines = list(_lines(changes))
+        write_text(folder / "fixes.txt", "".join(f"{line}\n" for line in lines))
+    return lines
+
+
+def _lines(changes: Changes) -> Iterator[str]:
+    for sentence, names in changes.items():
+        yield f"{sentence}: {len(names)}, {listed(names)}" if names else sentence
+
+
+def _chosen_items(look: Look, changes: Changes) -> dict[str, list[Item]]:
+    """Return the pairs of each split that are kept: each file once, near misses in place of missing files."""
+    missing = look.dataset.missing()
+    near = near_misses(missing)
+    chosen: dict[str, list[Item]] = {}
+    owner: dict[bytes, str] = {}
+    # What is scored stays, what is trained on goes.
+    ordered = sorted(look.splits, key=lambda split: {"test": 0, "val": 1}.get(split.name, 2))
+    for split in ordered:
+        if split.name not in _SPLITS:
+            changes[f"split {split.name} is not written: the copy holds train, val and test"] = []
+            continue
+        seen: dict[tuple[bytes, str], str] = {}
+        keys: set[str] = set()
+        for row in look.found[split.name]:
+            item = row.item
+            for path in (item.image, item.mask):
+                if path is not None and path in near and near[path].path.is_file():
+                    other = near[path].path
+                    is_image = path == item.image
+                    item = replace(item, image=other) if is_image else replace(item, mask=other)
+                    sentence = f"another file taken as the missing {'image' if is_image else 'mask'}"
+                    changes.setdefault(sentence, []).append(other.name)
+            why = ""
+            if item.mask is None or (item.mask in missing):
+                why = "left out: images without a mask"
+            elif item.image in missing:
+                why = "left out: masks without an image"
+            elif item.image == row.item.image and row.image_error is not None:
+                why = "left out: images that cannot be read"
+            elif item.key.casefold() in keys:
+                why = "left out: names that a split holds twice"
+            elif row.digest and must_be_disjoint(split.name, owner.get(row.digest, split.name)):
+                why = f"left out of {split.name}: images that are in {owner[row.digest]} as well"
+            elif row.digest and (row.digest, str(sorted(row.pixels.items()))) in seen:
+                why = f"left out of {split.name}: images that it holds twice, with equal labels"
+            if why:
+                changes.setdefault(why, []).append(row.item.image.name if item.image in missing else item.image.name)
+                continue
+            keys.add(item.key.casefold())
+            if row.digest:
+                owner.setdefault(row.digest, split.name)
+                seen[row.digest, str(sorted(row.pixels.items()))] = item.key
+            chosen.setdefault(split.name, []).append(item)
+    return {name: chosen[name] for name in _SPLITS if name in chosen}
+
+
+def _with_val(dataset: Dataset, splits: dict[str, list[Item]], changes: Changes) -> dict[str, list[Item]]:
+    """Return the splits with a val split, chosen as a training does, if there is none."""
+    if "val" in splits or len(splits.get("train", [])) < 2:
+        return splits
+    sources = {name: dataset.splits[name].with_items(items) for name, items in splits.items()}
+    held, _ = training_data(replace(dataset, splits=sources, notes=(), faults=()), DataConfig(path=str(dataset.root)))
+    if held.notes:
+        changes[f"split val made: {held.notes[-1]}"] = []
+    return {name: list(split.items) for name, split in held.splits.items()}
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """Writes pairs into images/SPLIT and masks/SPLIT."""
+
+    source: Split
+    coding: Coding
+    folder: Path
+    facts: dict[Path, FileFacts]
+
+    def write(self, split: str, item: Item) -> list[Note]:
+        """Write one pair; return what was changed, or why it was left out."""
+        name = item.mask.name if item.mask is not None else item.key
+        facts = self.facts.get(item.image)
+        try:
+            ids, notes = self._labels(item)
+            size = facts.size if facts is not None else self._image_size(item)
+        except InputError as error:
+            return [(f"left out: masks or images that cannot be used ({error.what})", name)]
+        if ids.shape != size:
+            turned = facts.orientation if facts is not None else 1
+            if turned > 4 and ids.shape == size[::-1]:
+                ids = turn(ids, turned)
+                notes.append(("masks turned as the EXIF orientation of their image says", name))
+            elif abs(np.log(ids.shape[0] / ids.shape[1] / (size[0] / size[1]))) <= _MAX_ASPECT:
+                ids = np.asarray(cv2.resize(ids, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT))
+                notes.append(("masks resized to their image, by nearest neighbor", name))
+            else:
+                shapes = f"{size_text(ids.shape)} for {size_text(size)}"
+                return [(f"left out: masks of another shape than their image ({shapes})", name)]
+        notes += self._write_image(split, item)
+        taxonomy = self.coding.taxonomy
+        path = self.folder / "masks" / split / f"{item.key}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_mask(path, taxonomy.decode(ids), palette=taxonomy.palette("value"))
+        return notes
+
+    def _labels(self, item: Item) -> tuple[NDArray[Any], list[Note]]:
+        """Return the class ids of a mask, and what was changed. Raises MaskError if they cannot be known."""
+        assert item.mask is not None, "only labeled items are chosen"
+        name = item.mask.name
+        if item.drawing is not None:
+            drawn = self.source.read_labels(item)
+            assert drawn is not None, "the item has a drawing"
+            return drawn, []
+        raw, file = read_mask_file(item.mask, by_color=self.coding.is_color, lossy=True)
+        if raw.ndim == 3 and not self.coding.is_color and (raw != raw[..., :1]).any():
+            raise DatasetError(item.mask, "drawn in colors, while the classes are numbers", "")
+        if file.lossy and not self.coding.bears_loss:
+            raise DatasetError(item.mask, "lossy, and the values of the classes are too near to one another", "")
+        ids, num_wrong = self.coding.encode(raw, str(item.mask))
+        notes: list[Note] = []
+        if num_wrong:
+            notes.append(("pixels of no class given the nearest class around them, in masks", name))
+        if file.format != "PNG":
+            notes.append((f"{file.format} masks saved as PNG", name))
+        elif file.orientation > 1:
+            notes.append(("masks saved upright, without their EXIF orientation", name))
+        return ids, notes
+
+    def _image_size(self, item: Item) -> tuple[int, int]:
+        shape = (read_image(item.image) if self.source.pixels.is_rgb else read_numbers(item.image)).shape
+        return shape[0], shape[1]
+
+    def _write_image(self, split: str, item: Item) -> list[Note]:
+        """Copy an image byte for byte, or save it as PNG if its format is no usual one; return what was changed."""
+        suffix = item.image.suffix.lower()
+        place = self.folder / "images" / split / f"{item.key}{suffix}"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if self.source.pixels.is_rgb and suffix not in _KEPT_SUFFIXES:
+            write_image(place.with_name(place.name.removesuffix(suffix) + ".png"), read_image(item.image))
+            return [(f"{suffix.removeprefix('.').upper() or 'nameless'} images saved as PNG", item.image.name)]
+        first, *parts = part_files(item.image, self.source.pixels)
+        shutil.copyfile(first, place)
+        for part, declared in zip(parts, self.source.pixels.parts[1:], strict=True):
+            target = self.folder / "images" / split / f"{item.key}{declared.suffix}{part.suffix}"
+            if declared.folder:
+                target = self.folder / declared.folder / split / f"{item.key}{part.suffix}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(part, target)
+        return []
