@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -73,7 +74,10 @@ def inspect_item(split: Split, item: Item, *, image: bool = True, shapes: bool =
         return replace(found, image_error=error)
     if found.mask_error is None and found.size is not None and found.size != pixels.shape[:2]:
         found = replace(found, mask_error=size_error(item, pixels.shape[:2], found.size))
-    digest = hashlib.blake2b(pixels.data, digest_size=16, salt=str(pixels.shape)[:16].encode()).digest()
+    # A checksum of all pixels with a digest of some: four times as fast as a digest of all.
+    some = np.ascontiguousarray(pixels[::8])
+    digest = hashlib.blake2b(some.data, digest_size=12, salt=str(pixels.shape)[:16].encode()).digest()
+    digest += zlib.crc32(pixels.data).to_bytes(4, "big")
     # A look at some pixels first: most images have a color in each.
     is_gray = pixels.shape[2] == 3 and all((part == part[..., :1]).all() for part in (pixels[::16, ::16], pixels))
     return replace(found, digest=digest, perceptual_hash=perceptual_hash(split.pixels.to_rgb(pixels)), is_gray=is_gray)

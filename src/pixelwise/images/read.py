@@ -116,6 +116,8 @@ def _check_bmp_palette(path: str | Path, decoded: Decoded) -> None:
 
 def _convert_to_rgb(path: str | Path, image: Image.Image) -> Image.Image:
     """Convert an image of 8 or fewer bits per channel to RGB: palette indices to their colors, without alpha."""
+    if image.mode == "RGB":
+        return image
     if image.mode in ("P", "PA"):
         colors = image.palette.getdata()[1] if image.palette else b""
         num_colors = len(colors) // len(image.palette.mode) if image.palette else 0
