@@ -95,8 +95,10 @@ def test_rare_classes_are_looked_for_and_weighted() -> None:
     rare = DataFacts(90, (640, 1024), {"road": 0.995, "crack": 0.005}, {"road": 300.0, "crack": 20.0}, is_gray=False)
     assert _chosen(rare).augment.class_balanced_prob > 0
     assert _chosen(rare).loss.class_weights == "log"
-    assert _chosen(THICK).augment.class_balanced_prob == 0
-    assert _chosen(THICK).loss.class_weights == "none"
+    for share in (0.3, 0.07):
+        common = DataFacts(90, (640, 1024), {"road": 1 - share, "car": share}, THICK.thickness, is_gray=False)
+        assert _chosen(common).augment.class_balanced_prob == 0
+        assert _chosen(common).loss.class_weights == "none"
 
 
 @pytest.mark.parametrize("size", [(88, 120), (257, 257), (360, 480), (996, 1024), (3000, 4000), (40, 2000)])

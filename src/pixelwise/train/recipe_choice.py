@@ -6,7 +6,7 @@
     choose_length   number of steps that fit the time
 
 Nothing is tried out: a choice is a rule with its reason beside it, and the user's own settings always win. The rules
-are common practice for fine-tuning (docs/training.md); they were not tuned on any dataset.
+are common practice for fine-tuning (docs/training.md); docs/decisions.md names the two that were compared.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ _BATCH = 4
 _GPU_BATCH = 16
 # Below this thickness in pixels, a class has less than two positions of a map of stride 4 across.
 _THIN_PX = 8
+# Below this share of the pixels, a class is missing from most crops.
+_RARE = 0.02
 _BACKBONE = "efficientnet_lite0"
 # Parts of the time: for validations, and for saving, the start and the report.
 _VALIDATION_SHARE, _RESERVE = 0.12, 0.08
@@ -149,7 +151,7 @@ def choose_recipe(facts: DataFacts, device: str, *, pretrained: str | None) -> l
         choices += [Choice(f"augment.{name}", 0.3, light) for name in ("brightness", "contrast", "gamma")]
     if facts.pixels.has_rgb and not facts.is_gray:
         choices.append(Choice("augment.saturation", 0.4, "other cameras"))
-    if rare < 0.02:
+    if rare < _RARE:
         reason = f"{rare_class} covers {rare:.2%} of the pixels: three in ten crops are centered on a random class"
         choices.append(Choice("augment.class_balanced_prob", 0.3, reason))
     choices += _choose_loss(facts, rare_class, rare)
@@ -176,8 +178,9 @@ def _choose_loss(facts: DataFacts, rare_class: str, rare: float) -> list[Choice]
         dice = f"several labels per pixel: binary cross entropy, and Dice, for which {rare_class} ({rare:.2%} of the "
         return [Choice("loss.dice", 1.0, f"{dice}pixels) counts as much as large classes")]
     choices = []
-    if rare < 0.2:
-        choices.append(Choice("loss.class_weights", "log", f"{rare_class} covers {rare:.1%} of the pixels"))
+    if rare < _RARE:
+        # Weights for a class that is less rare make the network claim too much of it, which lowers its IoU.
+        choices.append(Choice("loss.class_weights", "log", f"{rare_class} covers {rare:.2%} of the pixels"))
     return [
         *choices,
         Choice("loss.lovasz", 0.5, "optimizes the IoU, which is scored, besides the cross entropy"),
