@@ -9,7 +9,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from helpers.tiny_data import NAMES, make_image
+from helpers.tiny_data import NAMES, make_image, write_dataset
 
 BANDS = ("blue", "green", "red", "red_edge", "nir")
 CLASSES = "classes: [" + ", ".join(NAMES) + "]\n"
@@ -56,4 +56,17 @@ def write_color_depth(folder: Path, num_train: int = 4, num_val: int = 2) -> Pat
             Image.fromarray(depth).save(folder / "depth" / split / f"p{number}.png")
             Image.fromarray(mask).save(folder / "masks" / split / f"p{number}.png")
     (folder / "classes.yaml").write_text(COLOR_DEPTH)
+    return folder
+
+
+def write_two_maps(folder: Path, num_train: int = 4, num_val: int = 2) -> Path:
+    """The dataset of `tiny_data` with a second label map: left, middle or right third of the image, in geometry/."""
+    write_dataset(folder, num_train, num_val)
+    for path in (folder / "masks").rglob("*.png"):
+        place = folder / "geometry" / path.parent.name / path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        thirds = np.broadcast_to(np.arange(48, dtype=np.uint8) // 16, (32, 48)).copy()
+        thirds[:2] = 255
+        Image.fromarray(thirds).save(place)
+    (folder / "classes.yaml").write_text(f"{CLASSES}second: {{folder: geometry, classes: [left, middle, right]}}\n")
     return folder

@@ -413,7 +413,7 @@ def test_late_fusion_is_the_mean_of_two_nets() -> None:
     assert isinstance(wider, FCN32s)
     with pytest.raises(CheckpointError, match=r"shape mismatch or missing layers: score_fr\.weight"):
         model.start_from_streams(color, wider)
-    with pytest.raises(ConfigError, match="in_channels=6"):
+    with pytest.raises(ConfigError, match="such as 6 of RGB and HHA"):
         create_model("fcn32s_late_fusion_vgg16", 5, 3, tiny=True)
 
 

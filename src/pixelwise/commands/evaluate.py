@@ -19,6 +19,7 @@ from ..core import Prediction
 from ..data import open_dataset
 from ..data.dataset import Dataset, Split
 from ..data.groups import Groups, find_groups, select_groups
+from ..data.second_labels import second_dataset
 from ..errors import ConfigError, InputError
 from ..evaluation.calibration import CalibrationCounter, fit_on_split
 from ..evaluation.evaluator import check_same_classes, evaluate_folder, evaluate_model, read_as
@@ -48,6 +49,7 @@ class _Model:
     """The options that say how a model labels."""
 
     name: str | None
+    head: str | None
     options: str | None
     crf: str | None
     flip: bool
@@ -65,6 +67,7 @@ def evaluate(
     only: str | None = None,
     groups: InPath | None = None,
     model: str | None = None,
+    head: str | None = None,
     options: str | None = None,
     predictions: InPath | None = None,
     folds: Annotated[list[Path] | None, Parameter(negative="", consume_multiple=True)] = None,
@@ -99,6 +102,8 @@ def evaluate(
         CSV file with the columns name and group; by default groups are found in the names of the images.
     model
         A run, a checkpoint folder or a Hugging Face Hub id; the shipped street-scene model by default.
+    head
+        Of a network with two heads, the name of the second label map, to score that one; the first by default.
     options
         Network options that replace those of training, such as "{output_stride: 8}"; the weights must fit.
     predictions
@@ -135,6 +140,7 @@ def evaluate(
     """
     wanted = _Model(
         name=model,
+        head=head,
         options=options,
         crf=crf,
         flip=flip,
@@ -153,7 +159,7 @@ def evaluate(
             result = compare_folds(folds)
         else:
             assert data is not None, "`_check_sources` asks for it"
-            truth = _open_truth(data, split, format=format, only=only, groups=groups, boundary=boundary)
+            truth = _open_truth(data, split, format=format, head=head, only=only, groups=groups, boundary=boundary)
             result = _score_model(truth, wanted) if predictions is None else _score_folder(truth, predictions)
         if out is not None:
             write_scores(out, result)
@@ -170,6 +176,7 @@ def _check_sources(data: Path | None, wanted: _Model, *, predictions: Path | Non
     """Raise ConfigError for options that contradict each other, or if nothing says what to score."""
     given = {
         "--model": wanted.name is not None,
+        "--head": wanted.head is not None and predictions is None,
         "--options": wanted.options is not None,
         "--crf": wanted.crf is not None,
         "--flip": wanted.flip,
@@ -192,10 +199,19 @@ def _check_sources(data: Path | None, wanted: _Model, *, predictions: Path | Non
 
 
 def _open_truth(
-    data: Path, split: str, *, format: str | None, only: str | None, groups: Path | None, boundary: bool
+    data: Path,
+    split: str,
+    *,
+    format: str | None,
+    head: str | None,
+    only: str | None,
+    groups: Path | None,
+    boundary: bool,
 ) -> _Truth:
     """Open the split to score, and find its groups."""
     dataset = open_dataset(data, format)
+    if head is not None:
+        dataset = second_dataset(dataset, head)
     truth = dataset.split(split, option="--split")
     for note in dataset.notes:
         print(note, file=sys.stderr)
@@ -231,6 +247,8 @@ def _score_model(truth: _Truth, wanted: _Model) -> Evaluation:
     parameters = find_crf(wanted.crf, wanted.name)
     fit_split = None if wanted.fit_temperature is None else _split_to_fit(truth, wanted.fit_temperature)
     segmenter = load(wanted.name, device=wanted.device, precision=wanted.precision, options=network_options)
+    if wanted.head is not None:
+        segmenter = segmenter.with_head(wanted.head)
     name = (wanted.name or "the shipped model") + (f" with {network_options}" if network_options else "")
     if not augmentation.is_plain:
         segmenter = segmenter.with_augmentation(flip=wanted.flip, scales=wanted.scales)

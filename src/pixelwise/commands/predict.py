@@ -30,6 +30,7 @@ def predict(
     resume: Switch = False,
     overwrite: Switch = False,
     tile: int | None = None,
+    head: str | None = None,
     flip: Switch = False,
     scales: Scales = (1.0,),
     crf: str | None = None,
@@ -78,6 +79,8 @@ def predict(
     tile
         Label in tiles of that many pixels per side, with the labels of the whole image. For images that do not fit in
         memory; only for networks of valid convolutions (unet: 20 + a multiple of 16).
+    head
+        Of a network with two heads, the name of the second label map, to write that one; the first by default.
     flip
         Average the probabilities of the image and of its mirror image: twice the time.
     scales
@@ -114,6 +117,8 @@ def predict(
     segmenter = load(model, device=device, precision=precision, options=wanted).with_augmentation(
         flip=flip, scales=scales
     )
+    if head is not None:
+        segmenter = segmenter.with_head(head)
     if tile is not None:
         check_tile(segmenter.model, tile)
     if parameters is not None:

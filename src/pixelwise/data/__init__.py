@@ -17,6 +17,7 @@ from .formats import DATASETS, DatasetFormat
 from .formats.pairs import describe_folder
 from .groups import Groups, find_groups
 from .pixel_formats import with_pixel_format
+from .second_labels import with_second_labels
 
 __all__ = [
     "DATASETS",
@@ -64,9 +65,9 @@ def open_dataset(path: str | Path, format: str | None = None, *, check: bool = T
     ((name, root),) = found.items()
     dataset = formats[name].read(root)
     if check:
-        return with_pixel_format(dataset.check())
+        return with_second_labels(with_pixel_format(dataset.check()))
     try:
-        return with_pixel_format(dataset)
+        return with_second_labels(with_pixel_format(dataset))
     except DatasetError as error:
         return replace(dataset, faults=(*dataset.faults, error))
 

@@ -125,6 +125,15 @@ def check_colors(taxonomy: Taxonomy, encoding: MaskEncoding, source: object) -> 
                 raise ConfigError(source, what, "give each class a color of its own")
 
 
+@dataclass(frozen=True)
+class SecondLabels:
+    """Where the masks of a second label map lie, and what they mean: `folder` below `root`; see `second_labels.py`."""
+
+    root: Path
+    folder: str
+    taxonomy: Taxonomy
+
+
 class Split(Sequence[Sample]):
     """A named part of a dataset: `split[i]` reads image and mask number i; nothing is kept in memory.
 
@@ -133,6 +142,7 @@ class Split(Sequence[Sample]):
     taxonomy  the classes
     encoding  how mask files encode them; by numbers if None
     pixels    what the numbers of the images mean
+    second    where a second label map lies, for networks with two heads
     """
 
     def __init__(
@@ -143,12 +153,14 @@ class Split(Sequence[Sample]):
         encoding: MaskEncoding | None = None,
         *,
         pixels: PixelFormat = RGB,
+        second: SecondLabels | None = None,
     ) -> None:
         self.name = name
         self.items = tuple(items)
         self.taxonomy = taxonomy
         self.encoding = encoding or MaskEncoding()
         self.pixels = pixels
+        self.second = second
         check_colors(taxonomy, self.encoding, f"split {name}")
 
     def __len__(self) -> int:
@@ -186,11 +198,21 @@ class Split(Sequence[Sample]):
 
     def with_items(self, items: Iterable[Item], name: str = "") -> Split:
         """Return a split of other items, read in the same way."""
-        return Split(name or self.name, items, self.taxonomy, self.encoding, pixels=self.pixels)
+        name = name or self.name
+        return Split(name, items, self.taxonomy, self.encoding, pixels=self.pixels, second=self.second)
 
     def with_pixels(self, pixels: PixelFormat) -> Split:
         """Return the split with images that are read in another format."""
-        return Split(self.name, self.items, self.taxonomy, self.encoding, pixels=pixels)
+        return Split(self.name, self.items, self.taxonomy, self.encoding, pixels=pixels, second=self.second)
+
+    def with_second(self, second: SecondLabels) -> Split:
+        """Return the split with a second label map."""
+        return Split(self.name, self.items, self.taxonomy, self.encoding, pixels=self.pixels, second=second)
+
+    @property
+    def ignore_id(self) -> int:
+        """The id of ignored pixels in the masks of its samples."""
+        return self.taxonomy.ignore_id
 
     @property
     def has_masks(self) -> bool:

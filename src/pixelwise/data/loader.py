@@ -130,7 +130,7 @@ class AugmentedDataset(Dataset[TrainingSample]):
     def __getitem__(self, number: int) -> TrainingSample:
         """Make the sample of a draw. Raises InputError naming the unreadable file, DatasetError if none is readable."""
         rng = np.random.default_rng([self.seed, _AUGMENT, number])
-        ignore_id = self.split.taxonomy.ignore_id
+        ignore_id = self.split.ignore_id
         index = draw_index(number, len(self._crops), self.seed, self.sampling)
         key, pair, after_skip = self._augment(index, rng)
         if rng.random() < self.classmix_prob:

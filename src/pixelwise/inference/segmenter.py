@@ -44,6 +44,7 @@ class Segmenter(ModelHubMixin):
     model         the network, in eval mode
     taxonomy      names, colors and file values of its classes
     card          recipe, data, scores, license
+    second        name and classes of a second label map, for `with_head`; None for most networks
     pixels        channels, bits and ranges of the images that it takes; 8-bit RGB for most
     crf           parameters of the fully connected CRF that refines the labels, or None
     augmentation  views of the image whose probabilities are averaged; by default the image alone
@@ -65,6 +66,7 @@ class Segmenter(ModelHubMixin):
         self.thresholds = checkpoint.thresholds
         self.card = checkpoint.card
         self.pixels = checkpoint.pixels
+        self.second = checkpoint.second
         self.name = name
         self.precision: Precision = precision
 
@@ -152,6 +154,19 @@ class Segmenter(ModelHubMixin):
         refining.crf = find_parameters(crf)
         return refining
 
+    def with_head(self, name: str) -> Segmenter:
+        """Return a copy, sharing the weights, that returns the second label map of a network with two heads.
+
+        Raises ConfigError for a name that is not that of the second label map.
+        """
+        if self.second is None or name != self.second[0]:
+            known = "none" if self.second is None else self.second[0]
+            what = f"{self.name} has no second label map {shown(name)}; it has {known}"
+            raise ConfigError("head", what, "leave it out, or name the second label map")
+        other = copy(self)
+        other.model, (_, other.taxonomy), other.second = self.model.with_second_head(), self.second, None
+        return other
+
     def with_temperature(self, temperature: float) -> Segmenter:
         """Return a copy, sharing the network, whose probabilities are scaled by another temperature; 1 is none."""
         changed = copy(self)
@@ -160,7 +175,13 @@ class Segmenter(ModelHubMixin):
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_checkpoint(
-            save_directory, self.model, self.taxonomy, self.card, pixels=self.pixels, thresholds=self.thresholds
+            save_directory,
+            self.model,
+            self.taxonomy,
+            self.card,
+            pixels=self.pixels,
+            thresholds=self.thresholds,
+            second=self.second,
         )
         if self.temperature != 1:
             write_temperature(Path(save_directory), self.temperature, self.name)

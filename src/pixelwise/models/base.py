@@ -46,6 +46,7 @@ class SegmentationModel(nn.Module, ABC):
 
     stream_names       names of the submodules that are whole networks, each for a part of the channels; a checkpoint of
                        one such network starts all of them
+    second_head_option  name of the option that holds the number of classes of a second head, "" for one head
     num_heads          label maps that the network predicts; `forward` returns the first
     score_layer_names  names of the submodules that turn features into class scores
     backbone_names     names of the submodules that a pretrained classifier fills; empty for networks without one
@@ -64,6 +65,7 @@ class SegmentationModel(nn.Module, ABC):
     tile_step: int = 1
     stream_names: tuple[str, ...] = ()
     num_heads: int = 1
+    second_head_option: str = ""
     score_layer_names: tuple[str, ...] = ("score",)
     backbone_names: tuple[str, ...] = ()
     import_format: Literal["", "caffe", "torchvision", "backbone"] = ""
@@ -86,6 +88,23 @@ class SegmentationModel(nn.Module, ABC):
     def forward(self, images: Tensor) -> Output:
         """Compute logits (B, K, H, W) at the size of the images (B, C, H, W), uint8 or float 0..255, RGB."""
         return self.forward_low_res(images).upsample_to((images.shape[-2], images.shape[-1]))
+
+    # Several label maps: overridden by networks with two heads
+
+    @property
+    def head_classes(self) -> tuple[int, ...]:
+        """Number of classes of each head."""
+        return (self.num_classes,)
+
+    def forward_low_res_all(self, images: Tensor) -> tuple[LowResLogits, ...]:
+        """Compute the low-resolution logits of all heads."""
+        return (self.forward_low_res(images),)
+
+    def with_second_head(self) -> SegmentationModel:
+        """Return a copy that shares the weights, whose `forward` returns the second label map."""
+        raise ConfigError(
+            "model", f"{self.spec.name} has one head", "choose a network with two, see `pixelwise models`"
+        )
 
     # Sizes and tiles: overridden by networks of valid convolutions (U-Net)
 

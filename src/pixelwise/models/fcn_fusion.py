@@ -11,8 +11,8 @@ says summed, the code halves). Two heads share the backbone, fc6, fc7 and the ma
 layers. The authors' stages are `start_from_streams` (two FCN-32s, then late fusion) and `start_from_single` (one head,
 then two).
 
-Deviations: those of `fcn.py`. The authors add the losses of the two heads with weight 1. The train command reads one
-mask per image, so here a training loop in Python adds them: `forward_low_res_all` returns the scores of both.
+Deviations: those of `fcn.py`. `pixelwise train` adds the losses of the two heads with weight 1, as the authors do
+(`train/two_heads.py`).
 
 Early fusion is any FCN with `in_channels=4`; `transplant` starts the fourth channel as the mean of the color channels.
 """
@@ -20,6 +20,7 @@ Early fusion is any FCN with `in_channels=4`; `transplant` starts the fourth cha
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from typing import Any
 
 import torch
@@ -147,6 +148,9 @@ class TwoHeadFCN(FCN):
     """
 
     num_heads = 2
+    second_head_option = "num_geometric"
+    # The head that `forward_low_res` returns.
+    _head = 0
 
     def __init__(
         self,
@@ -189,7 +193,18 @@ class TwoHeadFCN(FCN):
 
     def forward_low_res(self, images: Tensor) -> LowResLogits:
         """Compute the semantic scores; images (B, C, H, W), uint8 or float 0..255, RGB."""
-        return self.forward_low_res_all(images)[0]
+        return self.forward_low_res_all(images)[self._head]
+
+    @property
+    def head_classes(self) -> tuple[int, ...]:
+        """Number of semantic and of geometric classes."""
+        return self.num_classes, self.num_geometric
+
+    def with_second_head(self) -> TwoHeadFCN:
+        """Return a copy that shares the weights, whose `forward` returns the geometric label map."""
+        second = copy(self)
+        second._head = 1
+        return second
 
     def forward_low_res_all(self, images: Tensor) -> tuple[LowResLogits, LowResLogits]:
         """Compute the semantic and the geometric scores; images (B, C, H, W), uint8 or float 0..255, RGB."""

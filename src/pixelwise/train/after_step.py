@@ -195,8 +195,17 @@ class AfterStep(Callback):
                 save_state(self.folder.last, module.state_tensors(), progress, settings)
 
     def _save_checkpoint(self, folder: Path, module: TrainingModule) -> None:
-        card, taxonomy, pixels = self._card(module), self.dataset.taxonomy, self.train_split.pixels
-        save_checkpoint(folder, module.model, taxonomy, card, pixels=pixels, thresholds=self.thresholds)
+        train = self.train_split
+        second = train.second if module.model.num_heads > 1 else None
+        save_checkpoint(
+            folder,
+            module.model,
+            self.dataset.taxonomy,
+            self._card(module),
+            pixels=train.pixels,
+            thresholds=self.thresholds,
+            second=None if second is None else (second.folder, second.taxonomy),
+        )
 
     def _card(self, module: TrainingModule) -> dict[str, Any]:
         """Return the facts of the model card: the origin of the weights, and their scores if just validated."""

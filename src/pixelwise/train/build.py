@@ -32,6 +32,7 @@ from ..weights.pretrained import PRETRAINED, PretrainedWeights, start_from_pretr
 from ..weights.spec_shapes import shapes_of
 from .input_channels import InputLayer, inflate_weights, input_layer
 from .losses import class_weights_from_counts
+from .two_heads import forward_both, second_head_options, split_to_draw
 
 
 class TrainingSplits(NamedTuple):
@@ -83,7 +84,7 @@ def build_model(
         start = start or resumed
     checkpoint = load_checkpoint(find_checkpoint(start)) if start else None
     source = checkpoint.model if checkpoint else None
-    options = dict(settings.options)
+    options = {**settings.options, **second_head_options(settings.name, split)}
     base = None if pretrained is None else pretrained.preprocessing
     fits = checkpoint is not None and same_numbers(checkpoint.pixels, pixels)
     if checkpoint is not None and source is not None and (fits or checkpoint.pixels.is_rgb):
@@ -100,10 +101,6 @@ def build_model(
         options = {"preprocessing": base, **options}
     model = create_model(settings.name, taxonomy.num_classes, **options)
     _check_channels(settings.name, model.in_channels, pixels)
-    if model.num_heads != 1:
-        fix = "write your own training loop around `pixelwise.create_model`"
-        what = f"{settings.name} has {model.num_heads} heads; `pixelwise train` takes images with one mask each"
-        raise ConfigError("--model.name", what, fix)
     if checkpoint is not None and resumed is None:
         names = {"classes": taxonomy.names, "source_classes": checkpoint.taxonomy.names}
         print(printable(start_from(model, checkpoint.model, settings.init_from, layer=first, **names)))
@@ -279,6 +276,8 @@ def training_forward(model: SegmentationModel, config: Config) -> Callable[[Tens
     Raises ConfigError for context that the network does not take.
     """
     context = config.augment.context_px
+    if model.num_heads > 1 and not context:
+        return forward_both(model, config)
     if not context:
         return model.forward_low_res if config.loss.resolution == "logits" else model.forward
     if model.context_px != context:
@@ -349,9 +348,10 @@ def make_loader(
     inspected  what `check_dataset` found of the split, to read no mask for its size alone
     """
     data, augment, settings = config.data, config.augment, config.train
+    split = split_to_draw(config, split)
     samples = AugmentedDataset(
         split,
-        training_transform(augment, split.taxonomy.ignore_id, split.pixels, fill),
+        training_transform(augment, split.ignore_id, split.pixels, fill),
         seed=settings.seed,
         sampling=data.sampling,
         on_read_error=settings.on_read_error,

@@ -60,7 +60,7 @@ class SegmentationLoss(nn.Module):
         pixel_weights: Tensor | None = None,
         *,
         seed: int,
-        mean_weights: tuple[Tensor, Tensor] | None = None,
+        mean_weights: tuple[Tensor, ...] | None = None,
     ) -> Tensor:
         """Compute the loss of one batch, a scalar; its mean over the batches of a step is the loss of the step.
 
@@ -84,7 +84,7 @@ class SegmentationLoss(nn.Module):
 
     def mean_label_weights(
         self, output: Output | LowResLogits, batches: Sequence[tuple[Tensor, Tensor | None]], seeds: Sequence[int]
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """Compute the summed weight of the labeled pixels of a batch, for the logits and for the auxiliary logits.
 
         It is a mean over all batches and ranks of a step. Their gradients are averaged: with each batch's summed loss

@@ -29,11 +29,10 @@ from ..models.base import SegmentationModel
 from ..weights.checkpoint import load_weights
 from .build import choose_memory_format, declared_backbones, frozen_layers, training_forward
 from .ema import ModelEMA
-from .losses import SegmentationLoss
-from .multilabel_losses import MultilabelLoss
 from .ranks import copy_from_first, mean_over_ranks
 from .schedule import build_optimizer, lr_factor, set_lr
 from .state import TrainingState, optimizer_tensors, restore_optimizer
+from .two_heads import training_loss
 
 # Base of a positional code: (seed, batch, rank) become one number.
 _SEED_FACTOR = 1_000_003
@@ -62,9 +61,7 @@ class TrainingModule(lightning.LightningModule):
         self.config = config
         self.memory_format = choose_memory_format(model, device)
         self.model: SegmentationModel = model.to(memory_format=self.memory_format)  # type: ignore[call-overload]
-        self.loss = (MultilabelLoss if multilabel else SegmentationLoss)(
-            config.loss, ignore_id, class_weights=class_weights, patch_size=model.logits_stride
-        )
+        self.loss = training_loss(model, config, ignore_id, class_weights, multilabel=multilabel)
         backbone_lr_factor, freeze_norm = config.optimizer.backbone_lr_factor, config.train.freeze_norm
         backbones = [] if backbone_lr_factor == 1 else declared_backbones(model, "--optimizer.backbone_lr_factor")
         self.optimizer = build_optimizer(
@@ -83,7 +80,7 @@ class TrainingModule(lightning.LightningModule):
         self.num_skipped = 0
         self.loss_of_step = 0.0
         self._keys_of_step: list[str] = []
-        self._mean_weights: tuple[Tensor, Tensor] | None = None
+        self._mean_weights: tuple[Tensor, ...] | None = None
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the learning rate and the seed of dropout, from the batch's number alone, and the training mode."""

@@ -75,6 +75,8 @@ def data_fingerprint(train: Split, val: Split) -> dict[str, Any]:
         "by_color": encoding.by_color,
         "ignore_colors": [list(color) for color in encoding.ignored],
     }
+    if train.second is not None:
+        classes["second"] = train.second.taxonomy.to_dict()
     images = {}
     for name, split in (("training", train), ("validation", val)):
         keys = "\n".join(item.key for item in split.items).encode("utf-8", "surrogateescape")

@@ -49,7 +49,7 @@ def loss_warning(trend: LossTrend, module: TrainingModule, batch: Batch) -> str:
     first, last = trend.early_sum / trend.early_count, trend.late_sum / trend.late_count
     if last < first:
         return ""
-    size = len(batch.masks), module.model.num_classes, *batch.masks.shape[-2:]
+    size = len(batch.masks), sum(module.model.head_classes), *batch.masks.shape[-2:]
     with torch.no_grad():
         logits = torch.zeros(size, device=batch.masks.device)
         equal = float(module.loss(Output(logits), batch.masks, batch.pixel_weights, seed=0))

@@ -32,6 +32,7 @@ from ..files import WRITTEN, make_folder, read_json, write_bytes, write_text
 from ..images import RGB, PixelFormat
 from ..models import MODELS, ModelSpec, SegmentationModel
 from .model_card import render_card
+from .second_map import read_second
 from .spec_shapes import bounded_shapes
 
 CONFIG = "config.json"
@@ -64,6 +65,7 @@ class Checkpoint:
     thresholds  of several labels per pixel: the probability per class above which a pixel has its label, K numbers;
                 empty for one label per pixel
     pixels      channels, bits and ranges of the images that it was trained on
+    second      name and classes of the label map of a second head
     """
 
     model: SegmentationModel
@@ -71,6 +73,7 @@ class Checkpoint:
     card: dict[str, Any] = field(default_factory=dict)
     thresholds: tuple[float, ...] = ()
     pixels: PixelFormat = RGB
+    second: tuple[str, Taxonomy] | None = None
 
 
 def save_checkpoint(
@@ -82,6 +85,7 @@ def save_checkpoint(
     dtype: torch.dtype = torch.float32,
     thresholds: Sequence[float] = (),
     pixels: PixelFormat | None = None,
+    second: tuple[str, Taxonomy] | None = None,
 ) -> Path:
     """Write a checkpoint and return its folder; an older checkpoint there is replaced in one step.
 
@@ -89,6 +93,7 @@ def save_checkpoint(
     dtype  of the stored floating-point tensors; float16 halves the file
     thresholds  of several labels per pixel, K numbers; 0.5 each if left out
     pixels  of the images; if left out, 8 bits in as many channels as the model takes
+    second  name and classes of the label map of a second head
     Raises ResourceError if the disk is full or the folder is not writable, ConfigError if the taxonomy has another
     number of classes, CheckpointError for weights that are not finite or too large for `dtype`.
     """
@@ -111,6 +116,8 @@ def save_checkpoint(
         "weights": {"sha256": digest, "dtype": str(dtype).removeprefix("torch.")},
         "card": dict(card or {}),
     }
+    if second is not None:
+        config["second"] = {"name": second[0], **second[1].to_dict()}
     if taxonomy.multilabel:
         config["thresholds"] = list(map(float, thresholds)) or [DEFAULT_THRESHOLD] * taxonomy.num_classes
     folder = make_folder(folder)
@@ -200,7 +207,8 @@ def load_checkpoint(folder: str | Path, options: Mapping[str, Any] | None = None
         raise CheckpointError(folder, what, "wait for the run, or copy the folder")
     model = spec.build()
     load_weights(model, {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}, weights_path)
-    return Checkpoint(model.eval(), taxonomy, config["card"], _read_thresholds(config, taxonomy, folder), pixels)
+    thresholds, second = _read_thresholds(config, taxonomy, folder), read_second(config, model, folder)
+    return Checkpoint(model.eval(), taxonomy, config["card"], thresholds, pixels, second)
 
 
 def _current_files(folder: Path) -> tuple[Path, Path]:

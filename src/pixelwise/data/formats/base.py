@@ -169,8 +169,9 @@ def has_class_names(root: Path) -> bool:
 
 def _read_classes_yaml(path: Path, default: Taxonomy | None) -> tuple[Taxonomy, MaskEncoding]:
     rest = read_yaml(path)
-    # Read by `declared_pixels`.
+    # Read by `declared_pixels` and `with_second_labels`.
     rest.pop("images", None)
+    rest.pop("second", None)
     kind, colors = rest.pop("masks", "value"), rest.pop("ignore_colors", [])
     if kind not in ("value", "color"):
         what = f"expected masks: `value` or `color`, got {shown(kind)}"
