@@ -57,6 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 COMMANDS = {
+    "check": ["check", "{data}", "--out", "{out}.html", "--fix", "{out}"],
     "predict": ["predict", "{photo}", "{bad}", "--out", "{out}", "--model", "{model}", "--overlay"],
     "demo": ["demo", "{bad}", "--out", "{out}", "--model", "{model}"],
     "evaluate": ["evaluate", "--data", "{data}", "--split", f"test{EVIL}", "--model", "{model}", "--out", "{out}.json"],

@@ -31,6 +31,7 @@ _EDGE_SHARE = 0.98
 # much in a color. What is farther from all classes is a class of its own if it fills areas.
 LOSSY_REACH = 24
 _LOSSY_COLOR_REACH = 48
+_FLAT_RANGE = 16
 _MIN_FLAT_SHARE = 0.2
 _MIN_CLASS_SHARE = 1e-4
 # A class at the end of the range loses its last bits, too: 252 is 255.
@@ -44,7 +45,7 @@ class MaskValues:
     pixels     pixels by value, of gray masks
     colors     pixels by color, 0xRRGGBB, of the others
     on_edge    pixels by value or color that have a lower and a higher value beside them
-    flat       pixels by value or color whose eight neighbors have the same
+    flat       pixels by value or color whose eight neighbors have the same, in a lossy mask nearly
     in_border  pixels of 255 with two other values near them
     masks      number of masks
     lossy      number of them that do not keep their values exactly
@@ -99,7 +100,8 @@ def look_at_values(raw: NDArray[Any], *, lossy: bool = False) -> MaskValues:
     found.on_edge = _counted(pixels[between.any(2) if is_color else between])
     if lossy or len(counts) > MAX_VALUES:
         low, high = _neighborhood(raw, 1)
-        found.flat = _counted(pixels[(low == high).all(2) if is_color else low == high])
+        is_flat = high - low <= (_FLAT_RANGE if lossy else 0)
+        found.flat = _counted(pixels[is_flat.all(2) if is_color else is_flat])
     if 255 in found.pixels:
         found.in_border = int(((pixels == 255) & near_two_classes(pixels, 255)).sum())
     return found
@@ -173,12 +175,17 @@ def snap(raw: NDArray[Any], classes: Sequence[int], *, is_color: bool) -> NDArra
     codes = pixels.astype(np.int64)
     points = as_points(np.array(classes), is_color=is_color)
     square = np.ones((2 * _EDGE_REACH + 1, 2 * _EDGE_REACH + 1), np.uint8)
+    neighbors = np.ones((3, 3), np.uint8)
+    neighbors[1, 1] = 0
     where = np.nonzero(~np.isin(codes, classes))
     own = as_points(codes[where], is_color=is_color)
     best, result = np.full(len(own), np.inf), codes.copy()
     chosen = np.zeros(len(own), np.int64)
     for code, point in zip(classes, points, strict=True):
-        around = cv2.dilate((codes == code).astype(np.uint8), square)[where] > 0
+        is_class = (codes == code).astype(np.uint8)
+        # A single pixel of that value may be a mixture by chance.
+        is_class &= cv2.filter2D(is_class, -1, neighbors, borderType=cv2.BORDER_CONSTANT) > 0
+        around = cv2.dilate(is_class, square)[where] > 0
         distance = np.linalg.norm(own - point, axis=1) + np.where(around, 0, 1e6)
         is_nearer = distance < best
         best[is_nearer], chosen[is_nearer] = distance[is_nearer], code

@@ -73,7 +73,7 @@ def find_coding(look: Look) -> Coding:
         # The copy holds numbers, in the order of the classes.
         taxonomy = replace(taxonomy, values=(), ignored=(taxonomy.ignore_id,) if encoding.ignored else ())
     else:
-        taxonomy, lines = _with_255(taxonomy, rows)
+        taxonomy, lines = _with_values_in_order(taxonomy, rows)
         notes += lines
         ids = {value: k for k, value in enumerate(taxonomy.values)}
         ids |= dict.fromkeys(taxonomy.ignored, taxonomy.ignore_id)
@@ -90,20 +90,28 @@ def _code(color: Sequence[int]) -> int:
     return color[0] << 16 | color[1] << 8 | color[2]
 
 
-def _with_255(taxonomy: Taxonomy, rows: Sequence[Inspected]) -> tuple[Taxonomy, list[str]]:
-    """Return the taxonomy with the value 255 for the second of two classes, if no mask holds its own value but 255."""
-    if taxonomy.num_classes != 2 or 255 in taxonomy.values:
+def _with_values_in_order(taxonomy: Taxonomy, rows: Sequence[Inspected]) -> tuple[Taxonomy, list[str]]:
+    """Return the taxonomy with the values that the masks hold, if they are as many as there are classes but others.
+
+    Three classes without values, and masks of 0, 128 and 255: the values are those of the classes, in their order. 255
+    would otherwise be ignored, as it is by default.
+    """
+    seen = {taxonomy.values[id_] for row in rows for id_ in row.pixels if id_ != taxonomy.ignore_id}
+    if len(taxonomy.ignored) == 1 and any(taxonomy.ignore_id in row.pixels for row in rows):
+        seen.add(taxonomy.ignored[0])
+    exact = [row.values for row in rows if row.values is not None and not row.values.lossy]
+    for values in exact:
+        seen |= set(values.pixels)
+    is_unknown = bool(seen - {*taxonomy.values, *taxonomy.ignored})
+    is_pair = taxonomy.num_classes == 2 and 255 in seen and max(taxonomy.values) not in seen
+    if len(seen) != taxonomy.num_classes or not (is_unknown or is_pair) or any(values.colors for values in exact):
         return taxonomy, []
-    high = max(taxonomy.values)
-    position = taxonomy.values.index(high)
-    seen = {id_ for row in rows for id_ in row.pixels}
-    values = {value for row in rows if row.values is not None for value in row.values.pixels}
-    has_255 = 255 in values or (255 in taxonomy.ignored and taxonomy.ignore_id in seen)
-    if position in seen or high in values or not has_255:
-        return taxonomy, []
-    moved = tuple(255 if value == high else value for value in taxonomy.values)
-    line = f"no mask holds {high}, many hold 255: 255 is {taxonomy.names[position]!r}"
-    return replace(taxonomy, values=moved, ignored=tuple(v for v in taxonomy.ignored if v != 255)), [line]
+    order = sorted(range(taxonomy.num_classes), key=lambda k: taxonomy.values[k])
+    values_of = dict(zip(order, sorted(seen), strict=True))
+    moved = tuple(values_of[k] for k in range(taxonomy.num_classes))
+    pairs = ", ".join(f"{value} = {name}" for value, name in zip(moved, taxonomy.names, strict=True))
+    ignored = tuple(value for value in taxonomy.ignored if value not in moved)
+    return replace(taxonomy, values=moved, ignored=ignored), [f"as many values as classes, in their order: {pairs}"]
 
 
 def _with_new_classes(coding: Coding, rows: Sequence[Inspected]) -> Coding:

@@ -101,8 +101,12 @@ def _chosen_items(look: Look, changes: Changes) -> dict[str, list[Item]]:
             continue
         seen: dict[tuple[bytes, str], str] = {}
         keys: set[str] = set()
+        taken = {near[item.mask].path for item in split.items if item.mask in near}
         for row in look.found[split.name]:
             item = row.item
+            if item.image in missing and item.mask in taken:
+                # The mask of another item, under a name that differs from its image's.
+                continue
             for path in (item.image, item.mask):
                 if path is not None and path in near and near[path].path.is_file():
                     other = near[path].path

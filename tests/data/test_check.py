@@ -1,0 +1,361 @@
+"""The check of a dataset: each kind of problem is found in a set that has it, and nothing in a set that has none."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.broken_sets import MadeSet, as_jpeg, clean_set, labels, rewrite, scene, with_orientation
+from pixelwise.data import diagnose, open_dataset
+from pixelwise.data.check.diagnosis import Diagnosis
+from pixelwise.data.check.fix import write_fixed
+
+GRAY = np.array([0, 128, 255], np.uint8)
+BINARY = np.array([0, 255, 0], np.uint8)
+
+
+def look(root: Path) -> Diagnosis:
+    return diagnose(open_dataset(root, check=False))
+
+
+def kinds(diagnosis: Diagnosis, severity: str) -> set[str]:
+    return {finding.kind for finding in diagnosis.findings if finding.severity == severity}
+
+
+def missing_mask(root: Path) -> MadeSet:
+    made = clean_set(root)
+    made.mask("train/t1").unlink()
+    made.broken = {"train/t1"}
+    return made
+
+
+def near_miss(root: Path) -> MadeSet:
+    made = clean_set(root)
+    made.mask("train/t1").rename(made.mask("train/T1"))
+    return made
+
+
+def other_size(root: Path) -> MadeSet:
+    made = clean_set(root)
+    keys = ["train/t0", "train/t3", "val/v0"]
+    rewrite(made, keys, lambda mask: np.asarray(cv2.resize(mask, None, fx=0.5, fy=0.5, interpolation=0)))
+    return made
+
+
+def unreadable_image(root: Path) -> MadeSet:
+    made = clean_set(root)
+    made.image("train/t2").write_bytes(b"")
+    made.broken = {"train/t2"}
+    return made
+
+
+def unreadable_mask(root: Path) -> MadeSet:
+    made = clean_set(root)
+    made.mask("val/v1").write_bytes(made.mask("val/v1").read_bytes()[:60])
+    made.broken = {"val/v1"}
+    return made
+
+
+def unknown_values(root: Path) -> MadeSet:
+    made = clean_set(root)
+
+    def with_7(mask: np.ndarray) -> np.ndarray:
+        mask = mask.copy()
+        mask[60:90, 90:120] = 7
+        return mask
+
+    rewrite(made, ["train/t0", "train/t1"], with_7)
+    return made
+
+
+def binary_masks(root: Path) -> MadeSet:
+    """0/255 under two named classes: 255 would be ignored."""
+    made = clean_set(root, classes="classes: [ground, disc]\n")
+    made.truth = {key: (mask == 1).astype(np.uint8) for key, mask in made.truth.items()}
+    rewrite(made, made.keys(), lambda mask: mask * np.uint8(255))
+    return made
+
+
+def gray_masks(root: Path) -> MadeSet:
+    """0, 128 and 255 under three named classes: 128 is unknown, and 255 would be ignored."""
+    made = clean_set(root, classes="classes: [ground, disc, bar]\n")
+    rewrite(made, made.keys(), lambda mask: GRAY[mask])
+    return made
+
+
+def two_codings(root: Path) -> MadeSet:
+    made = clean_set(root, classes=None)
+    made.truth = {key: (mask == 1).astype(np.uint8) for key, mask in made.truth.items()}
+    rewrite(made, made.keys(), lambda mask: mask)
+    rewrite(made, made.keys()[::2], lambda mask: mask * np.uint8(255))
+    return made
+
+
+def color_masks(root: Path) -> MadeSet:
+    made = clean_set(root)
+    palette = np.array([(0, 0, 0), (128, 0, 0), (0, 128, 0)], np.uint8)
+    rewrite(made, ["train/t0", "train/t5"], lambda mask: palette[mask])
+    return made
+
+
+def lossy_masks(root: Path) -> MadeSet:
+    made = clean_set(root, values=(0, 128, 255))
+    for key in made.keys("train"):
+        made.mask(key).unlink()
+        made.mask(key).with_suffix(".jpg").write_bytes(as_jpeg(GRAY[made.truth[key]]))
+    made.broken = set(made.keys("train"))
+    return made
+
+
+def lossy_masks_without_classes(root: Path) -> MadeSet:
+    made = lossy_masks(root)
+    (root / "classes.yaml").unlink()
+    return made
+
+
+def lossy_colors(root: Path) -> MadeSet:
+    palette = np.array([(0, 0, 0), (230, 30, 30), (40, 60, 220)], np.uint8)
+    made = clean_set(root, classes=None)
+    for key, mask in made.truth.items():
+        made.mask(key).unlink()
+        made.mask(key).with_suffix(".jpg").write_bytes(as_jpeg(palette[mask], quality=85))
+    made.broken = set(made.truth)
+    return made
+
+
+def mixed(mask: np.ndarray) -> np.ndarray:
+    """Resized there and back with mixing, as an editor does that does not know that it is a mask."""
+    small = cv2.resize(GRAY[mask], None, fx=0.7, fy=0.7, interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.resize(small, mask.shape[::-1], interpolation=cv2.INTER_LINEAR))
+
+
+def values_in_between(root: Path) -> MadeSet:
+    made = clean_set(root, values=(0, 128, 255))
+    rewrite(made, ["train/t0", "train/t2"], mixed)
+    return made
+
+
+def values_in_between_without_classes(root: Path) -> MadeSet:
+    made = clean_set(root, values=(0, 128, 255), classes=None)
+    rewrite(made, made.keys(), mixed)
+    return made
+
+
+def turned_image(root: Path) -> MadeSet:
+    """The labels fit the stored pixels; a viewer turns the image by 90 degrees."""
+    made = clean_set(root)
+    made.image("train/t0").unlink()
+    made.image("train/t0").with_suffix(".jpg").write_bytes(with_orientation(scene(50), 6))
+    made.truth["train/t0"] = np.rot90(made.truth["train/t0"], -1)
+    made.broken = {"train/t0"}
+    return made
+
+
+ERRORS: dict[Callable[[Path], MadeSet], str] = {
+    missing_mask: "missing files",
+    near_miss: "missing files",
+    other_size: "sizes",
+    unreadable_image: "unreadable images",
+    unreadable_mask: "unreadable masks",
+    unknown_values: "unknown values",
+    gray_masks: "unknown values",
+    binary_masks: "0/255 masks",
+    two_codings: "mixed codings",
+    color_masks: "color masks",
+    lossy_masks: "lossy masks",
+    values_in_between: "values in between",
+    values_in_between_without_classes: "classes",
+    turned_image: "sizes",
+}
+
+
+def test_a_clean_set_has_no_error_and_no_warning(tmp_path: Path) -> None:
+    diagnosis = look(clean_set(tmp_path).root)
+    assert not kinds(diagnosis, "error") | kinds(diagnosis, "warning"), diagnosis.lines()
+    assert {"images", "frequencies", "objects"} <= kinds(diagnosis, "note")
+    assert diagnosis.lines()[-1].endswith("ready to train")
+    truth = clean_set(tmp_path / "again").truth
+    share = np.mean([(mask == 1).mean() for key, mask in truth.items() if key.startswith("train")])
+    (frequencies,) = (f for f in diagnosis.findings if f.kind == "frequencies" and f.subject == "split train")
+    assert f"disc {share:.2%}" in frequencies.what
+
+
+@pytest.mark.parametrize("make", ERRORS, ids=lambda make: make.__name__)
+def test_each_error_is_found_with_its_files_and_no_other(make: Callable[[Path], MadeSet], tmp_path: Path) -> None:
+    made = make(tmp_path)
+    diagnosis = look(made.root)
+    assert kinds(diagnosis, "error") == {ERRORS[make]}, diagnosis.lines()
+    named = [finding for finding in diagnosis.findings if finding.kind == ERRORS[make]]
+    words = " ".join([*(str(finding) for finding in named), *(name for f in named for name in f.names)])
+    if ERRORS[make] not in ("classes", "0/255 masks", "mixed codings"):
+        assert all(Path(key).name in words for key in made.broken), words
+    assert sum(finding.count for finding in named) >= 1
+    assert len(named) <= 2, "equal problems are one line"
+
+
+def test_lossy_masks_without_classes_are_two_findings_at_once(tmp_path: Path) -> None:
+    assert kinds(look(lossy_masks_without_classes(tmp_path).root), "error") == {"classes", "lossy masks"}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [*ERRORS, lossy_masks_without_classes, lossy_colors],
+    ids=lambda make: make.__name__,
+)
+def test_the_fixed_copy_is_clean_and_unbroken_labels_stay(make: Callable[[Path], MadeSet], tmp_path: Path) -> None:
+    made = make(tmp_path / "data")
+    before = digests(made.root)
+    done = write_fixed(look(made.root), tmp_path / "fixed")
+    assert digests(made.root) == before, "the source was changed"
+    assert done == (tmp_path / "fixed/fixes.txt").read_text().splitlines()
+    copy = look(tmp_path / "fixed")
+    assert not copy.has_errors, copy.lines()
+    dataset = open_dataset(tmp_path / "fixed")
+    assert dataset.taxonomy.ignored in ((), (255,))
+    written = {f"{name}/{sample.key}": sample for name, split in dataset.splits.items() for sample in split}
+    lost = set(made.truth) - set(written)
+    can_be_lost = made.broken if make in (missing_mask, unreadable_image, unreadable_mask, color_masks) else set()
+    assert lost == can_be_lost
+    for key, sample in written.items():
+        truth = made.truth[key] if key in made.truth else made.truth[key.lower()]
+        assert sample.mask is not None
+        if key not in made.broken or make in (binary_masks, gray_masks, two_codings, turned_image):
+            np.testing.assert_array_equal(sample.mask, truth)
+        elif make is unknown_values:
+            assert dataset.taxonomy.names[3] == "class7"
+            np.testing.assert_array_equal(sample.mask[60:90, 90:120], 3)
+        elif make is lossy_colors:
+            # Colors are inferred in the order of their numbers: black, blue, red.
+            assert (np.array([0, 2, 1])[truth] == sample.mask).mean() > 0.99
+        else:
+            assert (sample.mask == truth).mean() > 0.97
+            assert set(np.unique(sample.mask)) <= {0, 1, 2}
+
+
+def digests(root: Path) -> dict[str, bytes]:
+    return {str(p): hashlib.sha256(p.read_bytes()).digest() for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+def test_a_mixture_never_becomes_a_class_that_lies_between_two_others(tmp_path: Path) -> None:
+    """Between 0 and 255 there is 128, a class, in value; around a disc of 255 on 0 there is none of it."""
+    made = clean_set(tmp_path / "data", values=(0, 255, 128))
+    table = np.array([0, 255, 128], np.uint8)
+    blurred = np.asarray(cv2.GaussianBlur(table[made.truth["train/t0"]], (3, 3), 0))
+    Image.fromarray(blurred).save(made.mask("train/t0"))
+    write_fixed(look(made.root), tmp_path / "fixed")
+    mask = np.array(Image.open(tmp_path / "fixed/masks/train/t0.png"))
+    bar = made.truth["train/t0"] == 2
+    near_bar = cv2.dilate(bar.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    # A pixel that happens to be exactly 128 cannot be told from the class.
+    assert ((mask == 128) & ~near_bar).sum() <= (blurred == 128).sum() - (bar & (blurred == 128)).sum()
+    assert (mask == table[made.truth["train/t0"]]).mean() > 0.99
+
+
+def mixed_in_classes(root: Path) -> None:
+    made = clean_set(root, classes="classes: [ground, disc]\n")
+    rewrite(made, made.keys(), lambda mask: (mask == 1).astype(np.uint8))
+    rewrite(made, ["train/t3"], lambda mask: BINARY[mask])
+
+
+def odd_palette(root: Path) -> None:
+    made = clean_set(root)
+    for number, (key, mask) in enumerate(made.truth.items()):
+        image = Image.fromarray(mask)
+        image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0] if number else [0, 0, 0, 0, 128, 0, 128, 0, 0])
+        image.save(made.mask(key))
+
+
+def upside_down(root: Path) -> None:
+    made = clean_set(root)
+    made.image("val/v0").unlink()
+    made.image("val/v0").with_suffix(".jpg").write_bytes(with_orientation(scene(50), 3))
+
+
+def deep_image(root: Path) -> None:
+    made = clean_set(root)
+    Image.fromarray(scene(50)[..., 0].astype(np.uint16) * 257).save(made.image("train/t4"))
+
+
+def gray_image(root: Path) -> None:
+    Image.fromarray(scene(50)[..., 0]).save(clean_set(root).image("train/t4"))
+
+
+def equal_image(root: Path) -> None:
+    made = clean_set(root)
+    shutil.copy(made.image("train/t4"), made.image("test/t0"))
+
+
+def recompressed_image(root: Path) -> None:
+    made = clean_set(root)
+    made.image("val/v1").unlink()
+    made.image("val/v1").with_suffix(".jpg").write_bytes(as_jpeg(scene(4)))
+
+
+def twice_with_other_labels(root: Path) -> None:
+    made = clean_set(root)
+    shutil.copy(made.image("train/t4"), made.image("train/t5"))
+
+
+def absent_in_val(root: Path) -> None:
+    made = clean_set(root)
+    rewrite(made, made.keys("val"), lambda mask: np.where(mask == 2, 0, mask).astype(np.uint8))
+
+
+def hardly_ever_in_a_crop(root: Path) -> None:
+    """A class in one corner of one large image of several."""
+    made = clean_set(root)
+    for key in made.truth:
+        size = (1200, 1600)
+        mask = np.where(labels(3, size) == 1, 1, 0).astype(np.uint8)
+        mask[:, 800:] = 1
+        mask[:12, :12] = 2
+        Image.fromarray(scene(len(key) + ord(key[-1]) + 7 * ord(key[0]), size)).save(made.image(key), compress_level=1)
+        Image.fromarray(mask).save(made.mask(key))
+
+
+def ignored_object(root: Path) -> None:
+    made = clean_set(root)
+
+    def with_255(mask: np.ndarray) -> np.ndarray:
+        mask = mask.copy()
+        mask[50:, 40:] = 255
+        return mask
+
+    rewrite(made, made.keys(), with_255)
+
+
+def one_color(root: Path) -> None:
+    rows = ", ".join(f"{{name: {name}, color: [9, 9, {k // 2}]}}" for k, name in enumerate(("ground", "disc", "bar")))
+    clean_set(root, classes=f"classes: [{rows}]\n")
+
+
+WARNINGS: dict[Callable[[Path], None], str] = {
+    mixed_in_classes: "mixed codings",
+    odd_palette: "palettes",
+    upside_down: "EXIF orientation",
+    deep_image: "bits per channel",
+    gray_image: "channels",
+    equal_image: "equal images",
+    recompressed_image: "near-copies",
+    twice_with_other_labels: "repeated images",
+    absent_in_val: "absent classes",
+    hardly_ever_in_a_crop: "crops",
+    ignored_object: "ignored objects",
+    one_color: "colors",
+}
+
+
+@pytest.mark.parametrize("make", WARNINGS, ids=lambda make: make.__name__)
+def test_each_warning_is_found_and_no_other(make: Callable[[Path], None], tmp_path: Path) -> None:
+    make(tmp_path)
+    diagnosis = look(tmp_path)
+    expected = {WARNINGS[make]} | ({"channels"} if make is deep_image else set())
+    assert kinds(diagnosis, "warning") == expected, diagnosis.lines()
+    assert not diagnosis.has_errors
