@@ -265,6 +265,24 @@ def test_class_names_in_json_that_are_refused(tmp_path: Path, content: str) -> N
         open_dataset(tmp_path)
 
 
+def test_a_table_of_colors(tmp_path: Path) -> None:
+    """Kaggle's copy of CamVid: train/, train_labels/ with _L in the names, class_dict.csv."""
+    colors = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    colors[:5] = (64, 0, 128)
+    for split in ("train", "val"):
+        path = tmp_path / f"{split}_labels/0016E5_{split}_07_L.png"
+        _photo(tmp_path / f"{split}/0016E5_{split}_07.jpg")
+        path.parent.mkdir()
+        Image.fromarray(colors).save(path)
+    _write(tmp_path / "class_dict.csv", "name,r,g,b\nVoid,0,0,0\nCar, 64, 0, 128\n")
+    assert open_dataset(tmp_path).taxonomy.names == ("Void", "Car")
+    np.testing.assert_array_equal(_mask(tmp_path, "val"), (colors[..., 0] > 0).astype(int))
+    for text in ("", "name,r,g\nCar,1,2", "name,r,g,b\nCar,1,2", "name,r,g,b\nCar,1,2,999", "name,r,g,b\nCar,-1,2,3"):
+        _write(tmp_path / "class_dict.csv", text)
+        with pytest.raises(InputError, match=r"class_dict\.csv: .*expected .*; fix: "):
+            open_dataset(tmp_path)
+
+
 def _segmented(segmentation: Any) -> dict[str, Any]:
     return _coco(annotations=[_coco()["annotations"][0] | {"segmentation": segmentation}])
 

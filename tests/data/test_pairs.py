@@ -137,23 +137,48 @@ def test_images_without_a_mask_are_named_and_masks_without_an_image_refused(tmp_
 
 
 def test_two_masks_of_an_image_are_both_named(tmp_path: Path) -> None:
-    _write(tmp_path, LAYOUTS["side by side, an observer"], ("01L", "01R"))
     for name in ("01L", "01R"):
-        _put(tmp_path / f"Image_{name}_2ndHO.png", _mask(1))
-    words = r"Image_01L\.jpg has two masks: Image_01L_(1st|2nd)HO\.png and Image_01L_(1st|2nd)HO\.png"
+        _put(tmp_path / f"{name}.jpg", _image(1))
+        _put(tmp_path / f"{name}_mask.png", _mask(1))
+        _put(tmp_path / f"{name}_label.png", _mask(2))
+    words = r"01L\.jpg has two masks: 01L_(label|mask)\.png and 01L_(label|mask)\.png; fix: take the files"
     with pytest.raises(DatasetError, match=words):
         open_dataset(tmp_path)
 
 
-def test_a_third_folder_of_masks_is_refused(tmp_path: Path) -> None:
-    """As in DRIVE, where `mask` holds the field of view."""
+def test_a_second_folder_of_masks_is_refused(tmp_path: Path) -> None:
+    _write(tmp_path, ("photos/*.jpg", "labels/*.png"), ("a", "b", "c"))
+    _put(tmp_path / "labels_new/b.png", _mask(2))
+    with pytest.raises(DatasetError, match=r"photos/b\.jpg has two masks: labels/b\.png and labels_new/b\.png"):
+        open_dataset(tmp_path)
+
+
+def test_the_first_observer_counts(tmp_path: Path) -> None:
+    """As in CHASE_DB1."""
+    pairs = _write(tmp_path, LAYOUTS["side by side, an observer"], ("01L", "01R"))
+    for name in ("01L", "01R"):
+        _put(tmp_path / f"Image_{name}_2ndHO.png", _mask(3))
+    dataset = open_dataset(tmp_path)
+    assert {item.image: item.mask for item in dataset.split("train").items} == pairs
+    assert dataset.notes[0] == f"{tmp_path}: *_2ndHO.png are not used: they are another observer's than *_1stHO.png"
+
+
+def test_the_field_of_view_does_not_count(tmp_path: Path) -> None:
+    """As in DRIVE, where the second observer has labeled the test images alone."""
+    expected: dict[Path, Path] = {}
     for split in ("training", "test"):
         for number in ("21", "22"):
-            _put(tmp_path / split / f"images/{number}_{split}.tif", _image(int(number) + len(split)))
-            _put(tmp_path / split / f"1st_manual/{number}_manual1.gif", _mask(1))
+            image = _put(tmp_path / split / f"images/{number}_{split}.tif", _image(int(number) + len(split)))
+            expected[image] = _put(tmp_path / split / f"1st_manual/{number}_manual1.gif", _mask(1))
             _put(tmp_path / split / f"mask/{number}_{split}_mask.gif", _mask(2))
-    with pytest.raises(DatasetError, match=r"2[12]_t\w+\.tif has two masks: .*(manual1|mask)\.gif and .*\.gif"):
-        open_dataset(tmp_path)
+            if split == "test":
+                _put(tmp_path / split / f"2nd_manual/{number}_manual2.gif", _mask(3))
+    dataset = open_dataset(tmp_path)
+    assert {i.image: i.mask for split in dataset.splits.values() for i in split.items} == expected
+    assert [note.rpartition(": ")[2] for note in dataset.notes[:2]] == [
+        "beside 1st_manual/*_manual1.gif, they are the field of view",
+        "they are another observer's than 1st_manual/*_manual1.gif",
+    ]
 
 
 def test_pixels_against_names(tmp_path: Path) -> None:

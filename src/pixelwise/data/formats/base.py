@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 from abc import ABC, abstractmethod
@@ -58,6 +59,7 @@ class DatasetFormat(ABC):
 
 MASK_SUFFIXES = (*IMAGE_SUFFIXES, ARRAY_SUFFIX)
 """Suffixes of files of masks."""
+COLOR_TABLE = "class_dict.csv"
 DATASETS: Registry[DatasetFormat] = Registry("dataset format", "pixelwise datasets")
 
 
@@ -140,6 +142,7 @@ def read_classes(root: Path, default: Taxonomy | None = None) -> tuple[Taxonomy,
 
     classes.yaml   `classes`, `ignore`, `masks` and `ignore_colors`; without `classes`, those of `default`
     labelmap.txt   one `name:r,g,b:parts:actions` per line, as CVAT and Datumaro write it: masks are colors
+    class_dict.csv the columns name, r, g, b, as Kaggle's copies of CamVid and others have: masks are colors
     classes.txt    one name per line, as is class_names.txt of labelme2voc: masks are numbers from 0
     classes.json   names, with the numbers of masks or without; categories.json and labels.json too: see `class_json`
     Raises ConfigError or DatasetError naming the file.
@@ -152,6 +155,8 @@ def read_classes(root: Path, default: Taxonomy | None = None) -> tuple[Taxonomy,
             return _read_classes_yaml(root / name, default)
     if os.path.lexists(root / "labelmap.txt"):
         return _read_labelmap(root / "labelmap.txt")
+    if os.path.lexists(root / COLOR_TABLE):
+        return _read_color_table(root / COLOR_TABLE)
     for name in ("classes.txt", "class_names.txt"):
         if os.path.lexists(root / name):
             return Taxonomy(tuple(read_lines(root / name))), MaskEncoding()
@@ -163,7 +168,7 @@ def read_classes(root: Path, default: Taxonomy | None = None) -> tuple[Taxonomy,
 
 def has_class_names(root: Path) -> bool:
     """Return whether the folder has a file that `read_classes` reads."""
-    names = ("classes.yaml", "classes.yml", "labelmap.txt", "classes.txt", "class_names.txt", *JSON_NAMES)
+    names = ("classes.yaml", "classes.yml", "labelmap.txt", COLOR_TABLE, "classes.txt", "class_names.txt", *JSON_NAMES)
     return any(os.path.lexists(root / name) for name in names)
 
 
@@ -215,6 +220,24 @@ def _read_labelmap(path: Path) -> tuple[Taxonomy, MaskEncoding]:
             rows.append({"name": name, "color": list(color)})
     taxonomy = Taxonomy.from_dict({"classes": rows}, path)
     encoding = MaskEncoding(by_color=True, ignored=tuple((c[0], c[1], c[2]) for c in ignored if len(c) == 3))
+    check_colors(taxonomy, encoding, path)
+    return taxonomy, encoding
+
+
+def _read_color_table(path: Path) -> tuple[Taxonomy, MaskEncoding]:
+    """Read a CSV of the columns name, r, g, b, in any order and in small or capital letters."""
+    rows = csv.reader(read_lines(path))
+    columns = [column.strip().casefold() for column in next(rows, [])]
+    if not {"name", "r", "g", "b"} <= set(columns):
+        raise ConfigError(path, f"expected the columns name, r, g, b, got {shown(columns)}", "write a classes.yaml")
+    classes = []
+    for row in rows:
+        cells = dict(zip(columns, (cell.strip() for cell in row), strict=False))
+        color = [cells.get(channel, "") for channel in "rgb"]
+        if not all(channel.isdecimal() and len(channel) < 4 for channel in color) or not cells["name"]:
+            raise ConfigError(path, f"expected a name and three numbers of 0..255, got {shown(row)}", "correct the row")
+        classes.append({"name": cells["name"], "color": [int(channel) for channel in color]})
+    taxonomy, encoding = Taxonomy.from_dict({"classes": classes}, path), MaskEncoding(by_color=True)
     check_colors(taxonomy, encoding, path)
     return taxonomy, encoding
 

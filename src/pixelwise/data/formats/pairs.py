@@ -44,6 +44,7 @@ _IMAGE_WORDS = re.compile(
     r"(?:^|[^a-z])(?:image|img|photo|picture|pic|input|rgb|sat|raw|orig|original|data|x|jpg|scan)s?\d*"  # word: quoted
     r"(?:$|[^a-z])"
 )
+_ORDINAL = r"[1-3](?:st|nd|rd)|(?<=[a-z])[1-3](?![0-9])"
 _SPLIT_WORD = "_(split)"
 _OTHERS = ("classes.yaml", "classes.yml", "classes.txt", "class_names.txt", "labelmap.txt")
 
@@ -101,9 +102,17 @@ class Pairs(DatasetFormat):
         if not chosen:
             fix = "name the folders images and masks, or end the masks' names in _mask"
             raise DatasetError(root, doubtful[0] if doubtful else "has no pairs", fix)
+        best, left_out = chosen[0], dict[str, None]()
         for other in chosen[1:]:
-            _check_unique(root, chosen[0], other)
-        images, masks, match = chosen[0]
+            is_same_images = other.images[:2] == best.images[:2]
+            if is_same_images and (reason := _outranked(other.masks, best.masks)):
+                left_out[f"{root}: {other.masks} are not used: {reason}"] = None
+            elif is_same_images and (reason := _outranked(best.masks, other.masks)):
+                left_out[f"{root}: {best.masks} are not used: {reason}"] = None
+                best = other
+            else:
+                _check_unique(root, best, other)
+        images, masks, match = best
         is_swapped = images == match.second
         faults = []
         if match.rest[0 if is_swapped else 1]:
@@ -115,7 +124,7 @@ class Pairs(DatasetFormat):
             image, mask = files[::-1] if is_swapped else files
             key = "/".join((*base.folders, base.name))
             splits.setdefault(base.split or "train", []).append(Item(key, image, mask))
-        notes = [f"{root}: {len(match.bases)} pairs: {images} are the images, {masks} their masks"]
+        notes = [*left_out, f"{root}: {len(match.bases)} pairs: {images} are the images, {masks} their masks"]
         rest_images = match.rest[1 if is_swapped else 0]
         if rest_images:
             names = listed(path.relative_to(root) for path in rest_images)
@@ -336,7 +345,24 @@ def _check_unique(root: Path, one: _Chosen, other: _Chosen) -> None:
             if known is not None and known != pair[1 - side]:
                 both = f"{known.relative_to(root)} and {pair[1 - side].relative_to(root)}"
                 what = f"{pair[side].relative_to(root)} has two {word}: {both}"
-                raise DatasetError(root, what, "take the files that do not count out of the folder")
+                fix = "take the files that do not count out of the folder"
+                each = "; where each class has masks of its own, write `kind: multilabel` in classes.yaml"
+                raise DatasetError(root, what, fix + each if word == "masks" else fix)
+
+
+def _outranked(masks: Family, others: Family) -> str:
+    """Return why published sets use the masks `others` in place of `masks`, by their words; "" where none says so.
+
+    DRIVE, STARE and CHASE_DB1 score against the first observer; in DRIVE and HRF, `mask` is the field of view beside
+    the vessels in `manual`.
+    """
+    words, other_words = (f"{f.folder} {f.before} {f.after}".casefold() for f in (masks, others))
+    ranks, other_ranks = (re.findall(_ORDINAL, text) for text in (words, other_words))
+    if re.sub(_ORDINAL, "#", words) == re.sub(_ORDINAL, "#", other_words) and ranks > other_ranks:
+        return f"they are another observer's than {others}"
+    if re.search(r"mask|fov", words) and "manual" not in words and "manual" in other_words:
+        return f"beside {others}, they are the field of view"
+    return ""
 
 
 def _is_mask_by_name(first: Family, second: Family) -> bool | None:
