@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
+from ..core import Taxonomy
 from ..errors import InputError
 from ..files import check_outputs
 from ..inference.exports import Exports, export_files
@@ -11,6 +13,9 @@ from ..inference.jobs import jobs_to_do, plan, stored_pixels, stored_taxonomy
 from ..inference.predict_files import OutputOptions
 from ._labeling import print_skipped, run_jobs
 from ._options import InPath, OutPath, Scales, Switch, parse_options
+
+if TYPE_CHECKING:
+    from ..inference.segmenter import Segmenter
 
 
 def predict(
@@ -109,28 +114,40 @@ def predict(
     check_outputs(files, inputs=inputs, overwrite=overwrite or resume)
     # Importing torch takes seconds: a mistake in the arguments is reported before it.
     from ..inference.crf_settings import find_crf
-    from ..inference.segmenter import load
     from ..inference.tiles import check_tile
     from ._crf import with_crf
 
     parameters = find_crf(crf, model)
-    segmenter = load(model, device=device, precision=precision, options=wanted).with_augmentation(
-        flip=flip, scales=scales
-    )
-    if head is not None:
-        segmenter = segmenter.with_head(head)
+    segmenter = _load(model, head=head, classes=classes, device=device, precision=precision, options=wanted)
+    segmenter = segmenter.with_augmentation(flip=flip, scales=scales)
     if tile is not None:
         check_tile(segmenter.model, tile)
     if parameters is not None:
         segmenter = with_crf(segmenter, parameters)
     # --resume would take the masks of an earlier run for done.
-    if segmenter.taxonomy.multilabel and (classes is None or classes.file_names != segmenter.taxonomy.file_names):
-        # A model of the Hub, whose classes were not known before it was there.
-        what = "has several labels per pixel, and is not a local folder"
-        raise InputError(model or "model", what, "download it first, and name its folder with --model")
     exports = Exports(segmenter.taxonomy, files, submission_order=submission_order)
     again = "run the same command again" + (", which labels all of them" if overwrite else " with --resume")
     code = run_jobs(segmenter, jobs, outputs, out, tile=tile, on_prediction=exports.add, resumed_by=again)
     if files and code < 2:
         exports.write(planned, jobs)
     return code
+
+
+def _load(
+    model: str | None,
+    *,
+    head: str | None,
+    classes: Taxonomy | None,
+    device: str,
+    precision: Literal["float32", "bfloat16"],
+    options: Mapping[str, Any] | None,
+) -> Segmenter:
+    """Load a model; `classes` are those by which the names of its files were planned."""
+    from ..inference.segmenter import load
+
+    segmenter = load(model, device=device, precision=precision, options=options)
+    if segmenter.taxonomy.multilabel and (classes is None or classes.file_names != segmenter.taxonomy.file_names):
+        # A model of the Hub, whose classes were not known before it was there.
+        what = "has several labels per pixel, and is not a local folder"
+        raise InputError(model or "model", what, "download it first, and name its folder with --model")
+    return segmenter if head is None else segmenter.with_head(head)

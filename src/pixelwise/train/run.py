@@ -25,6 +25,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from ..config import Config
 from ..data.check import check_dataset
+from ..data.dataset import Split
 from ..data.inspection import Inspected
 from ..data.loader import TrainLoader
 from ..errors import ConfigError, Interrupted, ResourceError, printable
@@ -108,17 +109,8 @@ def _train(
         # Model and, made by `TrainingModule`: loss, optimizer (schedule.py), EMA; restored if the run is resumed
         torch.manual_seed(settings.seed)
         state = _read_state(config, folder, fingerprint) if resume else None
-        class_weights = make_class_weights(config.loss, train_split, skip_bad=skip_bad, found=inspected)
         resumed = folder.last if state and is_checkpoint(folder.last) else None
-        model = build_model(config.model, dataset.taxonomy, resumed, split=train_split)
-        module = TrainingModule(
-            model,
-            config,
-            dataset.taxonomy.ignore_id,
-            multilabel=dataset.taxonomy.multilabel,
-            class_weights=class_weights,
-            device=device,
-        )
+        module = _make_module(config, train_split, resumed, inspected=inspected, device=device)
         if state is not None:
             module.restore(state, folder.last)
 
@@ -140,6 +132,21 @@ def _train(
             what = f"stopped by {signal.Signals(signals.received).name} after step {module.step}, state saved"
             raise Interrupted(folder.path, what, f"go on with `{going_on}`")
         return after_step.scores
+
+
+def _make_module(
+    config: Config, split: Split, resumed: Path | None, *, inspected: list[Inspected] | None, device: str
+) -> TrainingModule:
+    """Return the network with loss and optimizer; see `build_model` for `resumed`."""
+    skip_bad, taxonomy = config.train.on_read_error == "skip", split.taxonomy
+    return TrainingModule(
+        build_model(config.model, taxonomy, resumed, split=split),
+        config,
+        taxonomy.ignore_id,
+        multilabel=taxonomy.multilabel,
+        class_weights=make_class_weights(config.loss, split, skip_bad=skip_bad, found=inspected),
+        device=device,
+    )
 
 
 def _train_steps(
