@@ -208,6 +208,11 @@ class Taxonomy:
             what = f"expected a mask (height, width) of 0 and 1, or 0 and 255, got {size_text(raw.shape)} {raw.dtype}"
             raise MaskError(source, what, "save the mask of one class as a gray image")
         raw = raw.view(np.uint8) if raw.dtype.kind == "b" else raw
+        highest = int(raw.max(initial=0))
+        label = raw == max(highest, 1)
+        if highest in {0, 1, 255} - {*self.ignored} and np.count_nonzero(raw) == np.count_nonzero(label):
+            # Two values, as nearly always: no table is needed.
+            return label.view(np.uint8)
         counts = np.bincount(raw.ravel())
         values = {int(value) for value in np.flatnonzero(counts)} - {0, *self.ignored}
         if len(values) > 1 or not values <= {1, 255}:

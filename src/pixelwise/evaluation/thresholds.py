@@ -37,15 +37,21 @@ class ThresholdCounter:
 
     def add(self, blocks: Iterable[Block], truth: NDArray[np.uint8]) -> None:
         """Count one image: its logits at native size, block by block, and its masks (K, H, W); ignored ones are not."""
-        num_classes, _, num_bins = self.counts.shape
-        total = num_classes * 2 * num_bins
+        _, _, num_bins = self.counts.shape
         for rows, columns, logits in blocks:
             labels = torch.from_numpy(truth[:, rows, columns].copy()).to(logits.device)
-            above = torch.bucketize(logits.contiguous(), self._limits.to(logits.device))
-            first = torch.arange(num_classes, device=logits.device)[:, None, None] * (2 * num_bins)
-            codes = torch.where(labels == self.taxonomy.ignore_id, total, first + (labels == 1) * num_bins + above)
-            found = torch.bincount(codes.flatten(), minlength=total + 1)[:total]
-            self.counts += found.cpu().numpy().reshape(self.counts.shape)
+            limits = self._limits.to(logits.device)
+            is_label, valid = labels == 1, labels != self.taxonomy.ignore_id
+            # Most decisions are below the lowest candidate: they are counted at once, the others one by one.
+            is_low = (logits <= limits[0]) & valid
+            low_labels = (is_low & is_label).sum((1, 2))
+            low = torch.stack([is_low.sum((1, 2)) - low_labels, low_labels], 1)
+            classes, *place = (valid & ~is_low).nonzero(as_tuple=True)
+            above = torch.bucketize(logits[classes, *place], limits)
+            codes = (2 * classes + is_label[classes, *place]) * num_bins + above
+            found = torch.bincount(codes, minlength=self.counts.size).reshape(self.counts.shape)
+            found[..., 0] += low
+            self.counts += found.cpu().numpy()
 
 
 def best_thresholds(counts: NDArray[np.int64]) -> tuple[float, ...]:
