@@ -209,7 +209,7 @@ class Taxonomy:
             raise MaskError(source, what, "save the mask of one class as a gray image")
         raw = raw.view(np.uint8) if raw.dtype.kind == "b" else raw
         highest = int(raw.max(initial=0))
-        label = raw == max(highest, 1)
+        label: NDArray[np.bool_] = np.asarray(raw == max(highest, 1))
         if highest in {0, 1, 255} - {*self.ignored} and np.count_nonzero(raw) == np.count_nonzero(label):
             # Two values, as nearly always: no table is needed.
             return label.view(np.uint8)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pycocotools.mask
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -235,6 +239,38 @@ def test_shapes_of_an_annotation_file_overlap() -> None:
     np.testing.assert_array_equal(mask, expected)
     with pytest.raises(PixelwiseError, match="has the label 'x'"):
         draw_shapes((8, 8), [Shape("x", Region(0, 0, region))], TAXONOMY, "a.json")
+
+
+def test_a_coco_file_with_overlaps_needs_one_line(tmp_path: Path) -> None:
+    """`kind: multilabel` is all that classes.yaml must hold; the regions are encoded by pycocotools."""
+    for split, first in (("train", 1), ("val", 101)):
+        (tmp_path / "images" / split).mkdir(parents=True)
+        (tmp_path / "annotations").mkdir(exist_ok=True)
+        content: dict[str, list[Any]] = {"images": [], "annotations": []}
+        for number in range(3):
+            image, masks = make_overlap(first + number)
+            Image.fromarray(image).save(tmp_path / "images" / split / f"p{number}.png")
+            content["images"].append({"id": number, "file_name": f"p{number}.png", "height": 40, "width": 48})
+            for k in np.flatnonzero(masks.any((1, 2))).tolist():
+                rle = pycocotools.mask.encode(np.asfortranarray(masks[k].astype(np.uint8)))
+                row = {"id": len(content["annotations"]), "image_id": number, "category_id": 20 - k, "iscrowd": 0}
+                area = int(masks[k].sum())
+                rle["counts"] = rle["counts"].decode()
+                content["annotations"].append({**row, "segmentation": rle, "area": area, "bbox": [0, 0, 48, 40]})
+        categories = [{"id": 20 - k, "name": name} for k, name in enumerate(NAMES)]
+        file = tmp_path / "annotations" / f"instances_{split}.json"
+        file.write_text(json.dumps({**content, "categories": categories}))
+    (tmp_path / "classes.yaml").write_text("kind: multilabel\n")
+    dataset = open_dataset(tmp_path)
+    assert dataset.taxonomy.multilabel
+    order = [dataset.taxonomy.names.index(name) for name in NAMES]
+    for number, sample in enumerate(dataset.split("val")):
+        assert sample.mask is not None
+        np.testing.assert_array_equal(sample.mask[order], make_overlap(101 + number)[1])
+    (tmp_path / "masks").mkdir()
+    shutil.rmtree(tmp_path / "annotations")
+    with pytest.raises(DatasetError, match="`kind: multilabel` without `classes`"):
+        open_dataset(tmp_path)
 
 
 def test_class_names_become_file_names() -> None:

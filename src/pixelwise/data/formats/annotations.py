@@ -23,7 +23,7 @@ from ...files import check_regular, open_without_waiting, read_json
 from ...images import IMAGE_SUFFIXES, walk_files, without_suffix
 from ..dataset import Dataset, Item, Split
 from ..shapes.drawing import IGNORED_LABELS
-from .base import name_inside, read_classes
+from .base import declares_multilabel, name_inside, read_classes
 
 # COCO's largest file has 450 MB.
 _MAX_JSON = 2**30
@@ -142,6 +142,12 @@ def annotated_dataset(
             raise ConfigError(root, "has `masks: color`, but annotations give the classes by name", "remove the line")
     else:
         taxonomy = _taxonomy_of(root, labels)
+        if declares_multilabel(root):
+            # A pixel without a label needs no class.
+            objects = [k for k in range(taxonomy.num_classes) if k not in taxonomy.background]
+            names = tuple(taxonomy.names[k] for k in objects)
+            colors = tuple(taxonomy.colors[k] for k in objects)
+            taxonomy = Taxonomy(names, colors, kind="multilabel")
         notes = (*notes, f"{root}: classes from the {name} labels: {listed(taxonomy.names, 12)}")
     named = {split: Split(split, items, taxonomy) for split, items in splits.items()}
     return Dataset(name, root, taxonomy, named, tuple(notes))

@@ -150,7 +150,7 @@ def read_classes(root: Path, default: Taxonomy | None = None) -> tuple[Taxonomy,
     # A pipe or a link to nothing of that name is an error, not a missing file.
     for name in ("classes.yaml", "classes.yml"):
         if os.path.lexists(root / name):
-            if default is None and set(read_yaml(root / name)) == {"images"}:
+            if default is None and set(read_yaml(root / name)) in ({"images"}, {"kind"}, {"images", "kind"}):
                 return None
             return _read_classes_yaml(root / name, default)
     if os.path.lexists(root / "labelmap.txt"):
@@ -164,6 +164,12 @@ def read_classes(root: Path, default: Taxonomy | None = None) -> tuple[Taxonomy,
         if os.path.lexists(root / name):
             return read_class_json(root / name), MaskEncoding()
     return None
+
+
+def declares_multilabel(root: Path) -> bool:
+    """Return whether classes.yaml says that a pixel may have several labels, with or without naming the classes."""
+    paths = (root / name for name in ("classes.yaml", "classes.yml"))
+    return any(path.is_file() and read_yaml(path).get("kind") == "multilabel" for path in paths)
 
 
 def has_class_names(root: Path) -> bool:

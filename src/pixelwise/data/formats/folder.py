@@ -30,6 +30,7 @@ from .base import (
     DATASETS,
     MASK_SUFFIXES,
     DatasetFormat,
+    declares_multilabel,
     find_image,
     name_inside,
     pair_folders,
@@ -76,6 +77,9 @@ class Folder(DatasetFormat):
         found = read_classes(root)
         if found and found[0].multilabel:
             return self._read_multilabel(root, found[0], pixels)
+        if not found and declares_multilabel(root):
+            what = "has `kind: multilabel` without `classes`"
+            raise DatasetError(root / "classes.yaml", what, "list the classes, by the names of their mask files")
         splits = {
             name: pair_folders(images / name, masks / name, pixels) for name in _SPLITS if (images / name).is_dir()
         }
