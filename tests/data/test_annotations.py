@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,39 +11,22 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from pixelwise.core import Taxonomy
+from helpers.annotated_folders import HEIGHT, WIDTH
+from helpers.annotated_folders import make_photo as _photo
+from helpers.annotated_folders import read_mask_of as _mask
+from helpers.annotated_folders import write_content as _write
 from pixelwise.data import open_dataset
 from pixelwise.errors import DatasetError, InputError, PixelwiseError
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-HEIGHT, WIDTH = 20, 30
 SQUARE = [[2.0, 3.0], [12.5, 3.0], [12.5, 11.0], [2.0, 11.0]]
 TRIANGLE = [[8.0, 1.0], [28.0, 9.0], [9.0, 18.5]]
-
-
-def _photo(path: Path, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Splits must not share an image.
-    Image.new("RGB", size, (sum(str(path).encode()) % 256, 80, 70)).save(path)
-    return path
-
-
-def _write(path: Path, data: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(data if isinstance(data, str) else json.dumps(data))
-    return path
 
 
 def _filled(points: list[list[float]]) -> np.ndarray:
     """A polygon as pycocotools fills it."""
     region: np.ndarray = coco_mask.decode(coco_mask.frPyObjects([np.ravel(points).tolist()], HEIGHT, WIDTH))[..., 0] > 0
     return region
-
-
-def _mask(root: Path, split: str = "train", index: int = 0) -> np.ndarray:
-    mask = open_dataset(root).split(split)[index].mask
-    assert mask is not None
-    return mask
 
 
 def _coco(**changes: Any) -> dict[str, Any]:
@@ -225,62 +207,6 @@ def test_ade20k_ignores_0(tmp_path: Path) -> None:
     assert (dataset.name, dataset.taxonomy.num_classes, list(dataset.splits)) == ("ade20k", 150, ["train", "val"])
     assert [dataset.taxonomy.names[k] for k in (0, 11, 43, 149)] == ["wall", "sidewalk", "signboard", "flag"]
     np.testing.assert_array_equal(_mask(tmp_path, "val")[0], [255, *range(4, 5 * WIDTH - 5, 5)])
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (["bg", "road"], Taxonomy(("bg", "road"))),
-        ({"road": 1, "bg": 0}, Taxonomy(("bg", "road"))),
-        ({"0": "bg", "7": "road"}, Taxonomy(("bg", "road"), values=(0, 7))),
-        (
-            [{"title": "bg", "color": "#010203"}, {"title": "road", "color": "#040506"}],
-            Taxonomy(("bg", "road"), ((1, 2, 3), (4, 5, 6))),
-        ),
-        ({"categories": [{"id": 7, "name": "road"}]}, Taxonomy(("background", "road"), values=(0, 7))),
-        ({"classes": [{"name": "bg"}, {"name": "road", "value": 255}]}, Taxonomy(("bg", "road"), values=(0, 255))),
-    ],
-)
-def test_class_names_in_json(tmp_path: Path, content: Any, expected: Taxonomy) -> None:
-    _photo(tmp_path / "images/train/a.png")
-    (tmp_path / "masks/train").mkdir(parents=True)
-    Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(tmp_path / "masks/train/a.png")
-    _write(tmp_path / "classes.json", content)
-    taxonomy = open_dataset(tmp_path).taxonomy
-    assert (taxonomy.names, taxonomy.values) == (expected.names, expected.values)
-    if any("color" in row for row in content if isinstance(row, dict)):
-        assert taxonomy.colors == expected.colors
-
-
-@pytest.mark.parametrize(
-    "content",
-    ["", "[", "[1]", "null", '{"a": [1]}', '{"a": 1e9}', "[]", '[{"name": 1}]', '[{"name": "a", "id": -1}]',
-     '{"classes": ["a"], "labels": ["b"]}', '[{"name": "a", "color": "#xyz"}]', '["a", "a"]', "NaN", "[" * 9999],
-)  # fmt: skip
-def test_class_names_in_json_that_are_refused(tmp_path: Path, content: str) -> None:
-    _photo(tmp_path / "images/train/a.png")
-    _photo(tmp_path / "masks/train/a.png")
-    _write(tmp_path / "classes.json", content)
-    with pytest.raises(InputError, match=r"classes\.json: .{5,350}; fix: "):
-        open_dataset(tmp_path)
-
-
-def test_a_table_of_colors(tmp_path: Path) -> None:
-    """Kaggle's copy of CamVid: train/, train_labels/ with _L in the names, class_dict.csv."""
-    colors = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-    colors[:5] = (64, 0, 128)
-    for split in ("train", "val"):
-        path = tmp_path / f"{split}_labels/0016E5_{split}_07_L.png"
-        _photo(tmp_path / f"{split}/0016E5_{split}_07.jpg")
-        path.parent.mkdir()
-        Image.fromarray(colors).save(path)
-    _write(tmp_path / "class_dict.csv", "name,r,g,b\nVoid,0,0,0\nCar, 64, 0, 128\n")
-    assert open_dataset(tmp_path).taxonomy.names == ("Void", "Car")
-    np.testing.assert_array_equal(_mask(tmp_path, "val"), (colors[..., 0] > 0).astype(int))
-    for text in ("", "name,r,g\nCar,1,2", "name,r,g,b\nCar,1,2", "name,r,g,b\nCar,1,2,999", "name,r,g,b\nCar,-1,2,3"):
-        _write(tmp_path / "class_dict.csv", text)
-        with pytest.raises(InputError, match=r"class_dict\.csv: .*expected .*; fix: "):
-            open_dataset(tmp_path)
 
 
 def _segmented(segmentation: Any) -> dict[str, Any]:
