@@ -249,7 +249,7 @@ class Taxonomy:
         by_value = by == "value"
         classes = list(self.values) if by_value else list(range(self.num_classes))
         ignored = list(self.ignored) if by_value else [self.ignore_id]
-        table = np.zeros((256 if max(*classes, *ignored) <= 255 else 65536, 3), np.uint8)
+        table = np.zeros((256 if max([*classes, *ignored]) <= 255 else 65536, 3), np.uint8)
         table[ignored] = self.ignore_color
         table[classes] = self.colors
         return table

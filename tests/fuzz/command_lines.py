@@ -13,10 +13,11 @@ from fuzz.folders import COMMAND_MIB, judge_command, run_command, tiny_model
 from fuzz.harness import Attempt
 from fuzz.texts import SCALARS, value
 from helpers.tiny_data import write_dataset
-from pixelwise.commands import compare, demo, evaluate, explain, import_, listings, predict, profile, report
+from pixelwise.commands import check, compare, demo, evaluate, explain, import_, listings, predict, profile, report
 from pixelwise.config import Config
 
 COMMANDS: dict[str, Callable[..., Any]] = {
+    "check": check.check,
     "predict": predict.predict,
     "evaluate": evaluate.evaluate,
     "compare": compare.compare,
@@ -52,6 +53,7 @@ def command_case(rng: Random, folder: Path) -> Attempt:
     name = rng.choice(list(COMMANDS))
     photo, model = str(data / "images" / "val" / "p0.png"), str(tiny_model())
     usual = {
+        "check": [str(data), "--fix", str(out)],
         "predict": [photo, "--out", str(out), "--model", model],
         "evaluate": ["--data", str(data), "--split", "val", "--model", model],
         "compare": [photo, "--model", model, "--out", str(out / "x.png")],
@@ -69,7 +71,7 @@ def command_case(rng: Random, folder: Path) -> Attempt:
     ]
     for _ in range(rng.randrange(4)):
         # The model of a name without a slash, and the output outside of the folder, are no business of a test.
-        option = rng.choice([option for option in options if option not in ("--out", "--model")] or ["--x"])
+        option = rng.choice([option for option in options if option not in ("--out", "--fix", "--model")] or ["--x"])
         argv += rng.choice(([option], [option, argument(rng)], [option, argument(rng)], [argument(rng)]))
     if rng.random() < 0.15:
         argv.remove(rng.choice(argv))

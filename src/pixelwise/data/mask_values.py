@@ -27,6 +27,7 @@ BORDER_SHARE = 0.85
 # Antialiasing and resizing mix two values over one pixel, or two, wherever they occur.
 _EDGE_REACH = 2
 _EDGE_SHARE = 0.98
+_THIN_EDGE_SHARE, _MAX_THIN_FLAT, _MIN_GAP = 0.5, 0.01, 16
 # Lossy compression changes the values around an edge by up to this, of 255, and by the square root of three times as
 # much in a color. What is farther from all classes is a class of its own if it fills areas.
 LOSSY_REACH = 24
@@ -98,10 +99,9 @@ def look_at_values(raw: NDArray[Any], *, lossy: bool = False) -> MaskValues:
     low, high = _neighborhood(raw, _EDGE_REACH)
     between = (low < raw) & (raw < high)
     found.on_edge = _counted(pixels[between.any(2) if is_color else between])
-    if lossy or len(counts) > MAX_VALUES:
-        low, high = _neighborhood(raw, 1)
-        is_flat = high - low <= (_FLAT_RANGE if lossy else 0)
-        found.flat = _counted(pixels[is_flat.all(2) if is_color else is_flat])
+    low, high = _neighborhood(raw, 1)
+    is_flat = high - low <= (_FLAT_RANGE if lossy else 0)
+    found.flat = _counted(pixels[is_flat.all(2) if is_color else is_flat])
     if 255 in found.pixels:
         found.in_border = int(((pixels == 255) & near_two_classes(pixels, 255)).sum())
     return found
@@ -127,12 +127,27 @@ def classes_and_mixtures(found: MaskValues) -> tuple[list[int], list[int]]:
     mixed = [
         value
         for value, count in counts.items()
-        if found.on_edge[value] >= _EDGE_SHARE * count and count <= MAX_BORDER_FRACTION * total
+        if count <= MAX_BORDER_FRACTION * total
+        and (found.on_edge[value] >= _EDGE_SHARE * count or _is_thin_mixture(value, counts, found))
     ]
     if not found.lossy and len(counts) - len(mixed) <= MAX_VALUES:
         return sorted(set(counts) - set(mixed)), sorted(mixed)
     classes = _filled_areas(counts, found.flat, is_color=bool(found.colors))
     return sorted(classes), sorted(set(counts) - set(classes))
+
+
+def _is_thin_mixture(value: int, counts: Counter[int], found: MaskValues) -> bool:
+    """Return whether a gray value never fills an area, lies far from both ends, and mostly has both sides beside it.
+
+    A vessel of one pixel that was shrunk has no pixel of its own value left, so that its mixtures have no higher value
+    beside them. Ids are next to one another: a thin class of theirs is no mixture.
+    """
+    if found.colors or found.flat[value] > _MAX_THIN_FLAT * counts[value]:
+        return False
+    filled = [other for other, count in counts.items() if found.flat[other] > _MAX_THIN_FLAT * count]
+    lower, higher = [v for v in filled if v < value], [v for v in filled if v > value]
+    is_far = bool(lower and higher) and min(value - max(lower), min(higher) - value) >= _MIN_GAP
+    return is_far and found.on_edge[value] >= _THIN_EDGE_SHARE * counts[value]
 
 
 def _filled_areas(counts: Counter[int], flat: Counter[int], *, is_color: bool) -> list[int]:

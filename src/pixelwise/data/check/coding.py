@@ -37,7 +37,7 @@ class Coding:
 
     @property
     def bears_loss(self) -> bool:
-        """Whether the classes are far enough apart to be told from a lossy file."""
+        """Whether the classes are far enough apart to be recognized in a lossy file."""
         points = as_points(np.array(sorted(self.ids)), is_color=self.is_color)
         return all(np.linalg.norm(one - other) > LOSSY_REACH for one, other in combinations(points, 2))
 

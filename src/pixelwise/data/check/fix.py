@@ -57,6 +57,9 @@ def write_fixed(
         what = "has several labels per pixel, which are checked but not fixed"
         raise DatasetError(dataset.root, what, "correct the files that the check names")
     coding = find_coding(look)
+    if coding.taxonomy.num_classes < 2:
+        what = "its masks show a single class, so that no copy could be trained on"
+        raise DatasetError(dataset.root, what, "export the masks as PNG from their source, or name the classes")
     changes: Changes = {note: [] for note in coding.notes}
     splits = _chosen_items(look, changes)
     if not any(splits.values()):
