@@ -15,6 +15,7 @@ from ._labeling import print_skipped, run_jobs
 from ._options import InPath, OutPath, Scales, Switch, parse_options
 
 if TYPE_CHECKING:
+    from ..crf.features import Parameters
     from ..inference.segmenter import Segmenter
 
 
@@ -114,16 +115,10 @@ def predict(
     check_outputs(files, inputs=inputs, overwrite=overwrite or resume)
     # Importing torch takes seconds: a mistake in the arguments is reported before it.
     from ..inference.crf_settings import find_crf
-    from ..inference.tiles import check_tile
-    from ._crf import with_crf
 
     parameters = find_crf(crf, model)
     segmenter = _load(model, head=head, classes=classes, device=device, precision=precision, options=wanted)
-    segmenter = segmenter.with_augmentation(flip=flip, scales=scales)
-    if tile is not None:
-        check_tile(segmenter.model, tile)
-    if parameters is not None:
-        segmenter = with_crf(segmenter, parameters)
+    segmenter = _prepared(segmenter.with_augmentation(flip=flip, scales=scales), tile, parameters)
     # --resume would take the masks of an earlier run for done.
     exports = Exports(segmenter.taxonomy, files, submission_order=submission_order)
     again = "run the same command again" + (", which labels all of them" if overwrite else " with --resume")
@@ -151,3 +146,13 @@ def _load(
         what = "has several labels per pixel, and is not a local folder"
         raise InputError(model or "model", what, "download it first, and name its folder with --model")
     return segmenter if head is None else segmenter.with_head(head)
+
+
+def _prepared(segmenter: Segmenter, tile: int | None, parameters: Parameters | None) -> Segmenter:
+    """Return the segmenter with the CRF, if there is one. Raises ConfigError for tiles that the network cannot take."""
+    from ..inference.tiles import check_tile
+    from ._crf import with_crf
+
+    if tile is not None:
+        check_tile(segmenter.model, tile)
+    return segmenter if parameters is None else with_crf(segmenter, parameters)

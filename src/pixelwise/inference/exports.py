@@ -108,8 +108,9 @@ class Exports:
         labeled  the jobs of this run; the masks of the others, which --resume has skipped, are read from their files
         Raises InputError for a mask that is not one of these classes.
         """
+        done_now = set(labeled)
         for job in jobs:
-            if job not in labeled:
+            if job not in done_now:
                 self._add_done(job)
         rows = [self._rows[job.name] for job in jobs if job.name in self._rows]
         content = {COCO: self._coco, SHARES: self._shares, SUBMISSION: self._submission}
