@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.overlaps import make_overlap, write_overlaps
 from helpers.tiny_data import tiny_config, write_dataset
 from pixelwise.cli import main
 from pixelwise.config import Config
@@ -18,6 +20,7 @@ from pixelwise.data import open_dataset
 from pixelwise.data.counts import inspect_splits
 from pixelwise.errors import ConfigError
 from pixelwise.train.losses import SegmentationLoss
+from pixelwise.train.multilabel_losses import check_multilabel
 from pixelwise.train.recipe_choice import (
     DataFacts,
     Measured,
@@ -239,3 +242,21 @@ def test_masks_that_are_all_ignored_are_refused(
         "split train: every pixel of every mask is ignored, so that nothing can be learned" in capsys.readouterr().err
     )
     assert not (tmp_path / "run").exists()
+
+
+def test_several_labels_per_pixel_get_binary_losses(tmp_path: Path) -> None:
+    dataset = open_dataset(write_overlaps(tmp_path))
+    train = dataset.split("train")
+    facts = look_at(train, inspect_splits(dataset, (train,))["train"])
+    expected = np.stack([make_overlap(1 + number)[1] for number in range(5)]).mean((0, 2, 3))
+    assert list(facts.shares.values()) == pytest.approx(expected)
+    config = _chosen(facts)
+    check_multilabel(config, dataset.taxonomy)
+    assert (config.loss.name, config.loss.dice, config.loss.lovasz) == ("cross_entropy", 1.0, 0.0)
+    assert config.loss.class_weights == "none"
+    assert config.augment.flip == 0.5
+    sided = DataFacts(9, (64, 64), {"left lung": 0.3, "heart": 0.1}, {}, is_gray=True, multilabel=True)
+    assert _chosen(sided).augment.flip == 0
+    # With one label per pixel, nothing is said of names.
+    assert _chosen(replace(sided, multilabel=False)).augment.flip == 0.5
+    assert all(choice.reason for choice in choose_recipe(sided, "cpu", pretrained=None))
