@@ -17,11 +17,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ...errors import DatasetError, InputError, listed, printable
 from ..counts import inspect_masks, inspect_splits
 from ..dataset import Dataset, Split
 from ..inspection import Inspected
+from ..second_labels import second_dataset
 from .classes import (
     find_ambiguous_masks,
     find_class_figures,
@@ -50,14 +52,33 @@ def diagnose(dataset: Dataset) -> Diagnosis:
     findings = [*find_pair_faults(look), *find_file_faults(look), *find_value_faults(look)]
     for split in splits:
         found = look.found[split.name]
-        if not split.items or not split.has_masks or not any(row.pixels for row in found):
+        if not split.items or not split.has_masks or not any(row.pixels for row in found if row.error is None):
             continue
         findings += find_unlearnable(split, found) if split.name.startswith("train") else find_unscorable(split, found)
         if not split.name.startswith("train"):
             findings += find_unscored_classes(split, found)
         findings += find_ambiguous_masks(split, found)
     findings += [*find_leaks(look), *find_repeats(look), *find_image_facts(look), *find_class_figures(look)]
+    findings += _find_second_faults(dataset)
     return Diagnosis(dataset, tuple(sort_findings(findings)), look)
+
+
+def _find_second_faults(dataset: Dataset) -> list[Finding]:
+    """Return what is wrong with the masks of the second label map, if there is one; the images are not read again."""
+    folder = next((split.second.folder for split in dataset.splits.values() if split.second is not None), None)
+    if folder is None:
+        return []
+    try:
+        second = second_dataset(dataset, folder)
+    except DatasetError as error:
+        return [Finding("second label map", "error", error.subject, error.what, error.fix)]
+    splits = tuple(second.splits.values())
+    look = Look(second, {split.name: inspect_masks(split) for split in splits}, splits)
+    findings = [*find_file_faults(look), *find_value_faults(look), *find_class_figures(look)]
+    for split in splits:
+        if split.name.startswith("train") and any(row.pixels for row in look.found[split.name]):
+            findings += find_unlearnable(split, look.found[split.name])
+    return [replace(finding, kind=f"{folder}: {finding.kind}") for finding in findings]
 
 
 def check_dataset(dataset: Dataset, train: Split, val: Split, *, skip_bad: bool = False) -> list[Inspected]:

@@ -24,6 +24,7 @@ class Coding:
 
     taxonomy  the classes with the values that they are written with
     ids       class id, or ignore id, of each value (or color, 0xRRGGBB)
+    new       values that became classes; no pixel of a lossy file is taken for one of them
     is_color  whether masks are drawn in colors
     aliases   masks in which other values count: {255: 1} where a 0/255 mask stands among 0/1 masks
     notes     what was decided, as lines
@@ -32,18 +33,21 @@ class Coding:
     taxonomy: Taxonomy
     ids: dict[int, int]
     is_color: bool
+    new: tuple[int, ...] = ()
     aliases: dict[str, dict[int, int]] = field(default_factory=dict, repr=False)
     notes: tuple[str, ...] = ()
 
     @property
     def bears_loss(self) -> bool:
         """Whether the classes are far enough apart to be recognized in a lossy file."""
-        points = as_points(np.array(sorted(self.ids)), is_color=self.is_color)
+        points = as_points(np.array(sorted(self.ids.keys() - set(self.new))), is_color=self.is_color)
         return all(np.linalg.norm(one - other) > LOSSY_REACH for one, other in combinations(points, 2))
 
-    def encode(self, raw: NDArray[Any], key: str) -> tuple[NDArray[Any], int]:
+    def encode(self, raw: NDArray[Any], key: str, *, lossy: bool = False) -> tuple[NDArray[Any], int]:
         """Return the class ids (H, W) of a mask file as read, and the number of pixels that were no class."""
         ids = self.ids | self.aliases.get(key, {})
+        if lossy:
+            ids = {code: id_ for code, id_ in ids.items() if code not in self.new}
         if raw.ndim == 3 and not self.is_color:
             raw = raw[..., 0]
         if raw.ndim == 2 and self.is_color:
@@ -77,7 +81,7 @@ def find_coding(look: Look) -> Coding:
         notes += lines
         ids = {value: k for k, value in enumerate(taxonomy.values)}
         ids |= dict.fromkeys(taxonomy.ignored, taxonomy.ignore_id)
-    coding = Coding(taxonomy, ids, is_color, {}, tuple(notes))
+    coding = Coding(taxonomy, ids, is_color, notes=tuple(notes))
     coding = _with_new_classes(coding, rows)
     return coding if is_color else _with_aliases(coding, rows)
 
@@ -138,7 +142,7 @@ def _with_new_classes(coding: Coding, rows: Sequence[Inspected]) -> Coding:
     ids = {code: grown.ignore_id if id_ == taxonomy.ignore_id else id_ for code, id_ in coding.ids.items()}
     ids |= {value: count + k for k, value in enumerate(new)}
     line = f"values that classes.yaml does not name became classes: {', '.join(names)}"
-    return replace(coding, taxonomy=grown, ids=ids, notes=(*coding.notes, line))
+    return replace(coding, taxonomy=grown, ids=ids, new=tuple(new), notes=(*coding.notes, line))
 
 
 def _with_aliases(coding: Coding, rows: Sequence[Inspected]) -> Coding:

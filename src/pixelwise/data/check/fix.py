@@ -53,7 +53,7 @@ def write_fixed(
     Raises InputError for a folder that holds files or lies in the dataset, DatasetError if nothing is left to write.
     """
     look, dataset = diagnosis.look, diagnosis.dataset
-    if dataset.taxonomy.multilabel:
+    if dataset.taxonomy.multilabel or any(split.second for split in look.splits):
         what = "has several labels per pixel, which are checked but not fixed"
         raise DatasetError(dataset.root, what, "correct the files that the check names")
     coding = find_coding(look)
@@ -201,7 +201,7 @@ class _Writer:
             raise DatasetError(item.mask, "drawn in colors, while the classes are numbers", "")
         if file.lossy and not self.coding.bears_loss:
             raise DatasetError(item.mask, "lossy, and the values of the classes are too near to one another", "")
-        ids, num_wrong = self.coding.encode(raw, str(item.mask))
+        ids, num_wrong = self.coding.encode(raw, str(item.mask), lossy=file.lossy)
         notes: list[Note] = []
         if num_wrong:
             notes.append(("pixels of no class given the nearest class around them, in masks", name))
