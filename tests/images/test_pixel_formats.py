@@ -190,3 +190,28 @@ def test_a_wrong_declaration_is_one_line(data: object, expected: str) -> None:
         PixelFormat.from_dict(data, "classes.yaml")
     assert caught.value.subject == "classes.yaml"
     assert caught.value.fix
+
+
+def test_damaged_files_end_in_an_image_or_in_one_line(tmp_path: Path) -> None:
+    image, rng = numbers(12, 20, 30, 5), np.random.default_rng()
+    seed = int(rng.integers(2**31))
+    rng = np.random.default_rng(seed)
+    whole: list[tuple[str, bytes]] = []
+    for layout in ("plane by plane", "LZW", "deflated tiles", "one page per channel"):
+        is_planar = layout in ("plane by plane", "one page per channel")
+        tifffile.imwrite(tmp_path / "x.tif", np.moveaxis(image, 2, 0) if is_planar else image, **LAYOUTS[layout])
+        whole.append(("x.tif", (tmp_path / "x.tif").read_bytes()))
+    np.save(tmp_path / "x.npy", image)
+    whole.append(("x.npy", (tmp_path / "x.npy").read_bytes()))
+    for number in range(250):
+        name, data = whole[number % len(whole)]
+        damaged = bytearray(data)
+        for place in rng.integers(0, min(len(data), 600), rng.integers(1, 6)):
+            damaged[place] = rng.integers(256)
+        (tmp_path / name).write_bytes(damaged[: rng.integers(len(data))] if number % 5 == 0 else damaged)
+        try:
+            read = read_pixels(tmp_path / name, TWELVE_BITS)
+        except ImageError:
+            continue
+        assert read.shape[2] == 5, f"seed {seed}"
+        assert read.max() < 4096, f"seed {seed}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ def read_npy(path: str | Path, data: bytes) -> NDArray[Any]:
     """Return the array (H, W) or (H, W, C) in the bytes of a file `path`. Raises ImageError."""
     try:
         numbers = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError, SyntaxError, TypeError, MemoryError) as error:
+    except (ValueError, EOFError, OSError, SyntaxError, TypeError, MemoryError, TokenError) as error:
         raise ImageError(path, f"is not a whole npy file: {error}", "save it again with numpy.save") from None
     if numbers.dtype.kind not in "buif" or numbers.ndim not in (2, 3) or 0 in numbers.shape:
         what = f"expected integers or floats of shape (H, W) or (H, W, C), got {numbers.dtype} {numbers.shape}"

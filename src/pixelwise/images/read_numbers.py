@@ -154,6 +154,8 @@ def is_plain_file(path: str | Path) -> bool:
 
 
 def _num_pages(data: bytes) -> int:
+    # What it logs is raised by `decode_bytes`, or does not matter to tifffile.
+    logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
     try:
         with without_warnings(), Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
             return int(getattr(image, "n_frames", 1))
@@ -179,6 +181,8 @@ def _read_tiff(path: str | Path, data: bytes, num_channels: int) -> NDArray[Any]
                 # tifffile itself writes an array (H, W, C) as H pages, and says so.
                 return np.asarray(file.series[0].asarray())
             planes = [np.asarray(page.asarray()) for page in pages]
+            if any(plane.shape != page.shape for plane, page in zip(planes, pages, strict=True)):
+                raise ImageError(path, "holds other numbers of pixels than its size says", _EXPORT)
     except ImageError:
         raise
     except (*DECODE_ERRORS, MemoryError) as error:
@@ -197,6 +201,8 @@ def _check_pages(path: str | Path, pages: list[Any], num_bytes: int) -> None:
         len(pages) > 1 and page.axes != "YX"
     ):
         raise ImageError(path, f"holds {len(pages)} pages that are not one channel each", _EXPORT)
+    if 0 in page.shape or len(page.shape) != len(page.axes):
+        raise ImageError(path, f"has a shape of {page.shape} pixels", _EXPORT)
     if page.axes not in ("YX", "YXS", "SYX") or page.dtype is None or page.dtype.kind not in "uif":
         raise ImageError(path, f"holds an array of axes {page.axes} and type {page.dtype}", _EXPORT)
     if page.imagelength * page.imagewidth > MAX_PIXELS or page.nbytes * len(pages) > MAX_BYTES:

@@ -203,6 +203,7 @@ def start_from_pretrained(model: SegmentationModel, name: str, planes: Sequence[
     layers = dict.fromkeys(key.rpartition(".")[0] for key in report.fresh)
     line = f"started from {name} ({weights.package}, {weights.license}): {len(report.loaded)} tensors copied"
     line += f", {len(report.fresh)} fresh: {listed(layers, 8)}" if report.fresh else ""
+    line += f"; first layer inflated from RGB to {model.in_channels} channels" if model.in_channels != 3 else ""
     return line + (f"; {len(report.dropped)} of the file unused" if report.dropped else "")
 
 
