@@ -25,7 +25,7 @@ from helpers.tiny_data import TINY_COMPACT, TINY_FCN, tiny_config, write_dataset
 from pixelwise.cli import main
 from pixelwise.config import Config, ModelConfig, TrainConfig
 from pixelwise.core import Batch, Taxonomy
-from pixelwise.data import dataset, open_dataset
+from pixelwise.data import inspection, open_dataset
 from pixelwise.data.check import check_dataset
 from pixelwise.errors import (
     CheckpointError,
@@ -718,8 +718,8 @@ def test_every_file_is_read_once_before_the_first_step(data: Path, monkeypatch: 
 
         return reading
 
-    for name in ("read_image", "read_mask"):
-        monkeypatch.setattr(dataset, name, noted(getattr(dataset, name)))
+    for name in ("read_image_file", "read_mask_file"):
+        monkeypatch.setattr(inspection, name, noted(getattr(inspection, name)))
     whole = open_dataset(data)
     train_split, val_split = whole.split("train"), whole.split("val")
     found = check_dataset(whole, train_split, val_split)
