@@ -20,7 +20,7 @@ from helpers.overlaps import FILE_NAMES, NAMES, make_overlap
 from helpers.tiny_data import tiny_config
 from pixelwise.core import Taxonomy
 from pixelwise.data import open_dataset
-from pixelwise.errors import Interrupted
+from pixelwise.errors import ConfigError, Interrupted
 from pixelwise.evaluation.multilabel_scores import MultilabelScores
 from pixelwise.evaluation.result import read_scores
 from pixelwise.inference.label_map import low_res_logits
@@ -149,6 +149,16 @@ def test_an_image_without_any_class_has_empty_rows(tmp_path: Path, capsys: pytes
     rows = list(csv.reader((tmp_path / "m" / "submission.csv").read_text().splitlines()))[1:]
     assert [row[2] for row in rows] == ["", "", f"1 {40 * 48}"]
     assert not np.asarray(Image.open(tmp_path / "m" / "a" / "disc.png")).any()
+
+
+def test_a_damaged_scores_file_is_named(run: Path, tmp_path: Path) -> None:
+    text = (run / "scores.json").read_text()
+    data = json.loads(text)
+    for damage in ([[1, 2, 3]], [[1, 1, 2, 9]] * 3, "x", [[0, 0, 0, 1920]] * 2, [[1.5, 1, 1, 9]] * 3):
+        data["images"][0]["counts"] = damage
+        (tmp_path / "scores.json").write_text(json.dumps(data))
+        with pytest.raises(ConfigError, match="is not a scores file"):
+            read_scores(tmp_path / "scores.json")
 
 
 def test_views_are_averaged_before_the_threshold(run: Path) -> None:

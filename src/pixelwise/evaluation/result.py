@@ -234,7 +234,7 @@ class Evaluation:
             sizes = tuple((int(height), int(width)) for height, width in data["protocol"]["sizes"])
             protocol = ScoringProtocol(**{**data["protocol"], "sizes": sizes})
             is_multilabel = data["scores"].get("kind") == "multilabel"
-            counts = read_counts([row["counts"] for row in data["images"]]) if is_multilabel else None
+            counts = _read_image_counts(data) if is_multilabel else None
             fields = ImageScore._fields if is_multilabel else None
             rows = [{k: v for k, v in row.items() if not fields or k in fields} for row in data["images"]]
             images = tuple(map(ImageScore.from_dict, rows))
@@ -253,6 +253,16 @@ class Evaluation:
             raise ConfigError(source, what, _FIX_SCORES) from None
         kind = MultilabelScores if is_multilabel else Scores
         return cls(kind.from_dict(scores, source), images, protocol, spread, trimap, calibration, counts)
+
+
+def _read_image_counts(data: Mapping[str, Any]) -> NDArray[np.int64]:
+    """Return `decision_counts` of every image (images, K, 4). Raises ValueError for counts that cannot be."""
+    counts = read_counts([row["counts"] for row in data["images"]])
+    shape = len(data["images"]), len(data["scores"]["classes"]), 4
+    truth, predicted, correct = (counts[..., k] for k in range(3)) if counts.shape == shape else (np.zeros(1),) * 3
+    if counts.shape != shape or (correct < 0).any() or (correct > np.minimum(truth, predicted)).any():
+        raise ValueError(f"expected counts (truth, predicted, correct, scored) of each image, got {shown(counts)}")
+    return counts
 
 
 def write_scores(path: str | Path, evaluation: Writable) -> None:
