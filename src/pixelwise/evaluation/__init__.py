@@ -1,7 +1,8 @@
 """Score labels against truth: metrics, boundary IoU, the evaluator, the CRF search and VOC's submission archive.
 
-Reading order: `metrics` (one confusion matrix and its ratios), `boundary_iou`, `trimap`, `bootstrap` (intervals by
-group), `calibration`, `result`, `evaluator` (a model, or a folder of masks, on a split), `folds`.
+Reading order: `metrics` (one confusion matrix and its ratios), `multilabel_scores` and `thresholds` (several labels per
+pixel), `boundary_iou`, `trimap`, `bootstrap` (intervals by group), `calibration`, `result`, `evaluator` (a model, or a
+folder of masks, on a split), `folds`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ __all__ = [
     "evaluator",
     "folds",
     "metrics",
+    "multilabel_scores",
     "result",
+    "thresholds",
     "trimap",
     "voc_submission",
 ]

@@ -1,9 +1,9 @@
 """From an image to its label map.
 
 docs/design.md follows one image through its eight files. Here, `segmenter` labels an image, `label_map` turns logits
-into class ids, `tiles` and `proposals` label it in parts, `augmented` averages its mirrored and scaled copies,
-`temperature` makes probabilities honest, `jobs` and `predict_files` label folders, `exports` writes labels for other
-programs.
+into class ids, `class_masks` into one mask per class, `tiles` and `proposals` label it in parts, `augmented` averages
+its mirrored and scaled copies, `temperature` makes probabilities honest, `jobs` and `predict_files` label folders,
+`exports` writes labels for other programs.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from .._lazy import lazy_modules
 
 __all__ = [
     "augmented",
+    "class_masks",
     "crf_settings",
     "device",
     "exports",

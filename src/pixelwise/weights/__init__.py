@@ -1,7 +1,7 @@
 """Weights on disk: checkpoints, model cards, downloads of published weights, import from other libraries.
 
-Reading order: `checkpoint` (safetensors and JSON, never pickle), `model_card`, `published` (addresses and digests),
-`importing`, `pretrained` (backbones from installed packages).
+Reading order: `checkpoint` (safetensors and JSON, never pickle), `spec_shapes`, `model_card`, `published` (addresses
+and digests), `importing`, `pretrained` (backbones from installed packages).
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ __all__ = [
     "model_card",
     "pretrained",
     "published",
+    "second_map",
+    "spec_shapes",
 ]
 
 __getattr__ = lazy_modules(__name__, __all__)
