@@ -5,3 +5,13 @@ Reading order: `run_lengths` (COCO, CVAT, Label Studio, submission files), `outl
 """
 
 from __future__ import annotations
+
+from ..._lazy import lazy_modules
+
+__all__ = [
+    "drawing",
+    "fill",
+    "outlines",
+    "run_lengths",
+]
+__getattr__ = lazy_modules(__name__, __all__)
