@@ -14,6 +14,7 @@ import pixelwise
 from helpers.channel_data import BANDS, CLASSES, five_channels, write_color_depth, write_five_channels
 from helpers.command_line import call, refused
 from helpers.tiny_data import TINY_COMPACT, TINY_FCN
+from pixelwise.data import open_dataset
 from pixelwise.images import read_image, read_mask
 from pixelwise.weights.checkpoint import load_checkpoint
 
@@ -143,3 +144,18 @@ def test_color_with_depth_trains_late_fusion_and_resumes(tmp_path: Path, capsys:
     # Figures show the photo.
     photo = data / "images" / "val" / "p1.jpg"
     np.testing.assert_array_equal(pixelwise.load(run)(photo).image, read_image(photo))
+
+
+@pytest.mark.parametrize("target", ["folder", "coco", "cvat"])
+def test_a_converted_dataset_keeps_its_pixel_format(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], target: str
+) -> None:
+    data, out = write_five_channels(tmp_path / "data", num_val=0), tmp_path / "out"
+    (data / "images" / "val").rmdir()
+    (data / "masks" / "val").rmdir()
+    assert call(capsys, "convert", data, "--to", target, "--out", out).code == 0
+    before, after = open_dataset(data).split("train"), open_dataset(out).split("train")
+    assert after.pixels == before.pixels
+    np.testing.assert_array_equal(after[0].image, before[0].image)
+    depth = write_color_depth(tmp_path / "depth")
+    assert "images in several files" in refused(capsys, "convert", depth, "--to", target, "--out", tmp_path / "x")

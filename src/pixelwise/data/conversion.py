@@ -9,10 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import DatasetError, InputError
-from ..files import new_folder
+from ..files import new_folder, write_text
+from ..images import RGB
+from ..strict_yaml import read_yaml, to_yaml
 from .dataset import Dataset
 from .formats import DATASETS
 from .formats.conversion import Conversion
+from .pixel_formats import declared_pixels
 
 TARGETS: dict[str, str] = {target: name for name in sorted(DATASETS) for target in DATASETS.create(name).targets}
 """What `--to` takes, and the format that writes it."""
@@ -36,11 +39,20 @@ def convert_dataset(
     if dataset.taxonomy.multilabel:
         what = "has several labels per pixel, and the formats hold one"
         raise DatasetError(dataset.root, what, "convert a dataset of one label per pixel")
+    pixels = declared_pixels(dataset.root) or RGB
+    if len(pixels.parts) > 1 or any(split.second is not None for split in dataset.splits.values()):
+        what = "has images in several files, or a second label map, and the formats hold one of each"
+        raise DatasetError(dataset.root, what, "take `images` or `second` out of a copy of classes.yaml")
     if all(item.mask is None for split in dataset.splits.values() for item in split.items):
         raise DatasetError(dataset.root, "has no image with a mask", "name a labeled dataset")
     with new_dataset_folder(dataset, out) as folder:
         conversion = Conversion(dataset, folder, link, report)
         DATASETS.create(TARGETS[target]).write(target, conversion)
+        if not pixels.is_rgb:
+            # Read in every format, also without classes.
+            file = folder / "classes.yaml"
+            data = read_yaml(file) if file.is_file() else {}
+            write_text(file, to_yaml(data | {"images": pixels.to_dict()}) + "\n")
     return conversion
 
 
