@@ -165,6 +165,27 @@ def test_label_studio_polygons_are_in_percent(tmp_path: Path) -> None:
         open_dataset(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data": 1}, {"data": {}}, {"data": {"image": "../../a.jpg"}}, {"data": {"image": "http://[a.jpg"}},
+        {"annotations": 1}, {"annotations": [1]}, {"annotations": [{"result": [1]}]}, {"annotations": [{"result": 1}]},
+        {"annotations": [{"result": [{"type": "brushlabels"}]}]},
+        {"annotations": [{"result": [{"type": "brushlabels", "original_width": 30, "original_height": 1e9}]}]},
+        {"annotations": [{"result": [{"type": "brushlabels", "original_width": WIDTH, "original_height": HEIGHT,
+                                      "value": {"brushlabels": ["car"], "rle": [0, 0, 0, 9]}}]}]},
+        {"annotations": [{"result": [{"type": "polygonlabels", "original_width": WIDTH, "original_height": HEIGHT,
+                                      "value": {"polygonlabels": ["car", "bus"], "points": [[1, 2]] * 3}}]}]},
+    ],
+)  # fmt: skip
+def test_hostile_label_studio_files_are_refused_in_one_line(tmp_path: Path, change: dict[str, Any]) -> None:
+    root = tmp_path / "set"
+    _photo(root / "a.jpg")
+    _write(root / "x.json", [{"data": {"image": "a.jpg"}, "annotations": [{"result": []}]} | change])
+    with pytest.raises(InputError, match=r"^[^\n]{9,500}; fix: "):
+        _mask(root)
+
+
 def test_supervisely_polygons_have_holes(tmp_path: Path) -> None:
     _photo(tmp_path / "ds1/img/a.jpg")
     hole = [[4, 5], [8, 5], [8, 9]]

@@ -77,6 +77,15 @@ def entry(record: Any, key: str, kind: type[T], source: object) -> T:
     return value
 
 
+def rows_of(record: Any, key: str, source: object) -> list[dict[str, Any]]:
+    """Return the list `record[key]`, which must hold objects. Raises DatasetError naming `source`."""
+    rows: list[Any] = entry(record, key, list, source)
+    for row in rows:
+        if not isinstance(row, dict):
+            raise DatasetError(source, f"expected `{key}` as a list of objects, got {shown(row)} in it", _FIX)
+    return rows
+
+
 class ImageIndex:
     """The images below a folder, found by the names that annotation files give them."""
 

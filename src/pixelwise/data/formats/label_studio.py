@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from ...errors import DatasetError, MaskError, listed, shown
+from ...errors import DatasetError, MaskError, cut, listed, shown
 from ...files import write_text
 from ..dataset import Dataset, Item
 from ..shapes.drawing import Drawing, Shape
@@ -31,6 +31,7 @@ from .annotations import (
     key_of,
     labeled_regions,
     read_annotations,
+    rows_of,
     split_of,
 )
 from .base import DATASETS, DatasetFormat
@@ -147,12 +148,12 @@ def _read_tasks(path: Path, index: ImageIndex, split: str) -> tuple[list[Item], 
     for number, task in enumerate(read_annotations(path, list)):
         where = f"{path} (task {number + 1})"
         name = _image_name(entry(task, "data", dict, where), where)
-        done = [row for row in entry(task, "annotations", list, where) if not row.get("was_cancelled")]
+        done = [row for row in rows_of(task, "annotations", where) if not row.get("was_cancelled")]
         if len(done) > 1:
             raise DatasetError(where, f"has {len(done)} annotations", "keep one annotation per task")
-        results = [row for row in entry(done[0], "result", list, where) if isinstance(row, dict)] if done else []
-        areas = [row for row in results if row.get("type") in _AREAS]
-        skipped += Counter(str(row.get("type")) for row in results if row.get("type") not in _AREAS)
+        results = rows_of(done[0], "result", where) if done else []
+        areas = [row for row in results if str(row.get("type")) in _AREAS]
+        skipped += Counter(cut(row.get("type")) for row in results if str(row.get("type")) not in _AREAS)
         image = _find(index, name, path, split)
         if not areas:
             # Neither a brush nor a size: an image without an annotation, or one without any object.
