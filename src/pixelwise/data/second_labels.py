@@ -14,10 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
-from torch import Tensor
 
 from ..core import Sample, Taxonomy
 from ..errors import ConfigError, DatasetError, MaskError, listed, shown
@@ -26,6 +25,9 @@ from ..strict_yaml import read_yaml
 from .counts import count_pixels
 from .dataset import Dataset, Item, SecondLabels, Split
 from .pixel_formats import CLASS_FILES
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _FACTOR = 256
 _EXAMPLE = "write such as `second: {folder: geometry, classes: [sky, vertical, horizontal]}`"
