@@ -66,6 +66,28 @@ def test_lists_name_images_of_one_folder(tmp_path: Path) -> None:
     mask = dataset.split("val")[0].mask
     assert mask is not None
     np.testing.assert_array_equal(mask, make_overlap(3)[1])
+    (tmp_path / "val.txt").write_text("images/p2.png masks/p2\n")
+    listed = open_dataset(tmp_path).split("val")[0].mask
+    assert listed is not None
+    np.testing.assert_array_equal(listed, mask)
+
+
+def test_the_mask_of_an_only_class_needs_no_name_of_it(tmp_path: Path) -> None:
+    for kind in ("images", "masks"):
+        (tmp_path / kind / "train").mkdir(parents=True)
+    image, masks = make_overlap(1)
+    Image.fromarray(image).save(tmp_path / "images" / "train" / "a.png")
+    Image.fromarray(masks[0]).save(tmp_path / "masks" / "train" / "a.png")
+    (tmp_path / "classes.yaml").write_text("kind: multilabel\nclasses: [disc]\n")
+    for place in (tmp_path, tmp_path / "flat"):
+        mask = open_dataset(place).split("train")[0].mask
+        assert mask is not None
+        np.testing.assert_array_equal(mask, masks[:1])
+        if place == tmp_path:
+            for kind in ("images", "masks"):
+                shutil.copytree(tmp_path / kind / "train", tmp_path / "flat" / kind)
+            (tmp_path / "flat" / "classes.yaml").write_text("kind: multilabel\nclasses: [disc]\n")
+            (tmp_path / "flat" / "train.txt").write_text("images/a.png masks/a.png\n")
 
 
 def test_ignored_pixels_of_a_class_and_of_all(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 from ...core import Taxonomy
 from ...errors import DatasetError, listed
 from ...images import ARRAY_SUFFIX, IMAGE_SUFFIXES, PixelFormat, without_suffix
-from ..class_masks import find_class_files
+from ..class_masks import find_class_files, truth_files
 from ..dataset import Item
-from .base import files_by_stem, name_inside, read_lines
+from .base import files_by_stem, name_inside, read_lines, resolve_inside, split_pair
 
 
 def pair_class_files(
@@ -59,12 +59,25 @@ def read_class_folders(
         split_list = root / f"{name}.txt"
         if os.path.lexists(split_list):
             listed_files: dict[str, list[Path]] = {}
+            pairs: list[Item] = []
             for line in read_lines(split_list):
-                path = PurePosixPath(name_inside(root, line).removeprefix("images/"))
+                image, mask = split_pair(line, split_list)
+                path = PurePosixPath(name_inside(root, image).removeprefix("images/"))
                 key = str(without_suffix(path) if path.suffix.lower() in suffixes else path)
-                listed_files.setdefault(key, []).extend(every.get(key, [images / f"{key}.*"]))
-            splits[name] = pair_class_files(listed_files, masks, taxonomy, expected=every)
+                if mask is None:
+                    listed_files.setdefault(key, []).extend(every.get(key, [images / f"{key}.*"]))
+                else:
+                    pairs.append(_listed_pair(key, resolve_inside(root, image), resolve_inside(root, mask), taxonomy))
+            others = pair_class_files(listed_files, masks, taxonomy, expected=every) if listed_files else []
+            splits[name] = [*pairs, *others]
     return splits
+
+
+def _listed_pair(key: str, image: Path, mask: Path, taxonomy: Taxonomy) -> Item:
+    """Return the item of a line `image mask`: a folder of masks, an array, or the mask of the only class."""
+    is_one_file = mask.suffix.lower() == ARRAY_SUFFIX or (taxonomy.num_classes == 1 and not mask.is_dir())
+    files = [(0, mask)] if is_one_file else truth_files(mask, taxonomy)
+    return Item(key, image, mask, class_files=tuple(files))
 
 
 def absent_files_note(items: Iterable[Item], taxonomy: Taxonomy) -> str:
