@@ -452,7 +452,7 @@ def test_a_cut_image_stops_the_run_or_is_skipped(data: Path, tmp_path: Path, wor
 def test_a_signal_before_the_first_step_stops_at_once(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pixelwise.train.run.build_model", lambda *args: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr("pixelwise.train.run.build_model", lambda *args, **options: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(Interrupted, match="stopped at once by SIGTERM"):
         train(tiny_config(data), tmp_path / "run")
     assert not (tmp_path / "run" / "run.holder.json").exists()
@@ -642,9 +642,15 @@ def test_images_have_the_memory_format_of_the_weights(
     assert all(tensor.is_contiguous(memory_format=expected) for tensor in (*seen, *weights))
 
 
-@pytest.mark.parametrize("name", ["fcn32s_late_fusion_vgg16", "fcn8s_two_heads_vgg16"])
-def test_networks_of_two_images_or_two_masks_are_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"--model\.name: .*write your own training loop"):
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("fcn32s_late_fusion_vgg16", "takes 6 channels; the images have 3 channels: red, green, blue in 8 bits"),
+        ("fcn8s_two_heads_vgg16", "has 2 heads; the data have one label map"),
+    ],
+)
+def test_networks_of_two_images_or_two_masks_need_both(name: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=rf"--model\.name: {name} {expected}"):
         build_model(ModelConfig(name, {"width_mult": 1 / 16}), Taxonomy(("a", "b")))
 
 
