@@ -187,8 +187,11 @@ def test_a_bad_image_stops_with_its_name(workers: int) -> None:
     """torch would rebuild the error from its text, and lose class, file and fix."""
     dataset = AugmentedDataset(Numbers(3, broken=[1]), keep, seed=0)
     loader = TrainLoader(dataset, ResumableBatchSampler(0, 3, batch_size=1), workers)
-    with pytest.raises(ImageError, match=r"^p1\.png: is cut; fix: export it again$"):
+    before = set(multiprocessing.active_children())
+    with pytest.raises(ImageError, match=r"^p1\.png: is cut; fix: export it again$") as held:
         list(loader)
+    assert held.tb, "a traceback keeps the workers' iterator"
+    assert set(multiprocessing.active_children()) <= before, "Python waits for workers that are left when it ends"
 
 
 @pytest.mark.parametrize("workers", [0, 1])

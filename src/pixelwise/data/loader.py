@@ -235,19 +235,25 @@ class TrainLoader:
         """Yield the batches; raise the PixelwiseError of a sample when it is the turn of its optimizer step."""
         running = self._running = self._started()
         workers = list(getattr(running, "_workers", []))
+        self._closed = threading.Event()
         if workers:
-            threading.Thread(target=self._watch_workers, args=(workers,), daemon=True).start()
-        while self._running is running:
-            step: list[Batch] = []
-            for batch in islice(iter(partial(self._next, running), None), self.grad_accum_steps):
-                if isinstance(batch, PixelwiseError):
-                    raise batch
-                step.append(batch)
-            if not step:
-                return
-            if self.grad_accum_steps > 1:
-                step[0] = step[0]._replace(step_labels=tuple((batch.masks, batch.pixel_weights) for batch in step))
-            yield from step
+            threading.Thread(target=self._watch_workers, args=(workers, self._closed), daemon=True).start()
+        try:
+            while self._running is running:
+                step: list[Batch] = []
+                for batch in islice(iter(partial(self._next, running), None), self.grad_accum_steps):
+                    if isinstance(batch, PixelwiseError):
+                        raise batch
+                    step.append(batch)
+                if not step:
+                    return
+                if self.grad_accum_steps > 1:
+                    step[0] = step[0]._replace(step_labels=tuple((batch.masks, batch.pixel_weights) for batch in step))
+                yield from step
+        finally:
+            # Workers ignore SIGTERM. If a traceback held them until Python ends, it would wait for them for ever.
+            if self._running is running:
+                self.close()
 
     def _started(self) -> Iterator[Any]:
         """Start the workers. Raises ResourceError if the system has too few open files or processes for them."""
@@ -288,14 +294,14 @@ class TrainLoader:
         finally:
             self._waits = False
 
-    def _watch_workers(self, workers: Sequence[Any]) -> None:
+    def _watch_workers(self, workers: Sequence[Any], closed: threading.Event) -> None:
         """Kill a worker that stays stopped, or that does nothing for long, while a batch is waited for.
 
         Slow workers are waited for, with a warning. This is the body of a thread: the main thread may be blocked in a
         read from the worker, which ends when the worker does.
         """
         waited, stopped, idle, last_ticks = 0, 0, 0, -1
-        while not self._closed.wait(_SECONDS_PER_LOOK):
+        while not closed.wait(_SECONDS_PER_LOOK):
             found = {worker.pid: process_activity(worker.pid) for worker in workers}
             ticks = sum(activity[1] for activity in found.values() if activity is not None)
             waited = waited + 1 if self._waits else 0
