@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from helpers.broken_sets import MadeSet, as_jpeg, clean_set, labels, rewrite, scene, with_orientation
+from helpers.channel_data import write_two_maps
 from pixelwise.data import diagnose, open_dataset
 from pixelwise.data.check.diagnosis import Diagnosis
 from pixelwise.data.check.fix import write_fixed
@@ -394,3 +395,12 @@ def test_each_warning_is_found_and_no_other(make: Callable[[Path], None], tmp_pa
     expected = {WARNINGS[make]} | ({"channels"} if make is deep_image else set())
     assert kinds(diagnosis, "warning") == expected, diagnosis.lines()
     assert not diagnosis.has_errors
+
+
+def test_label_maps_that_cannot_be_fixed_are_named(tmp_path: Path) -> None:
+    two_maps = write_two_maps(tmp_path / "two")
+    overlaps = Path(__file__).parent.parent / "samples" / "overlaps"
+    for root, name in ((two_maps, "two label maps per image"), (overlaps, "several labels per pixel")):
+        with pytest.raises(DatasetError, match=f"has {name}, which are checked but not fixed"):
+            write_fixed(look(root), tmp_path / "fixed")
+    assert not (tmp_path / "fixed").exists()

@@ -53,9 +53,13 @@ def write_fixed(
     Raises InputError for a folder that holds files or lies in the dataset, DatasetError if nothing is left to write.
     """
     look, dataset = diagnosis.look, diagnosis.dataset
-    if dataset.taxonomy.multilabel or any(split.second for split in look.splits):
-        what = "has several labels per pixel, which are checked but not fixed"
-        raise DatasetError(dataset.root, what, "correct the files that the check names")
+    for has_it, name in (
+        (dataset.taxonomy.multilabel, "several labels per pixel"),
+        (any(split.second for split in look.splits), "two label maps per image"),
+    ):
+        if has_it:
+            what = f"has {name}, which are checked but not fixed"
+            raise DatasetError(dataset.root, what, "correct the files that the check names")
     coding = find_coding(look)
     if coding.taxonomy.num_classes < 2:
         what = "its masks show a single class, so that no copy could be trained on"
