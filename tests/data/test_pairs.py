@@ -181,6 +181,22 @@ def test_the_field_of_view_does_not_count(tmp_path: Path) -> None:
     ]
 
 
+def test_observers_and_fields_of_view_in_folders_of_their_own(tmp_path: Path) -> None:
+    """As copies of CHASE_DB1 are laid out."""
+    expected: dict[Path, Path] = {}
+    for number, name in enumerate(("01L", "01R", "02L")):
+        image = _put(tmp_path / f"images/Image_{name}.jpg", _image(number))
+        expected[image] = _put(tmp_path / f"masks/Image_{name}_1stHO.png", _mask(1))
+        _put(tmp_path / f"masks_observer2/Image_{name}_2ndHO.png", _mask(2))
+        _put(tmp_path / f"fov/mask_{name}.png", _mask(3))
+    dataset = open_dataset(tmp_path)
+    assert {i.image: i.mask for split in dataset.splits.values() for i in split.items} == expected
+    assert {note.rpartition(": ")[2] for note in dataset.notes[:2]} == {
+        "beside masks/*_1stHO.png, they are the field of view",
+        "they are another observer's than masks/*_1stHO.png",
+    }
+
+
 def test_pixels_against_names(tmp_path: Path) -> None:
     """Photos in masks/ and drawings in images/ are no dataset; two folders of photos are none either."""
     for name in ("a", "b"):

@@ -353,14 +353,18 @@ def _check_unique(root: Path, one: _Chosen, other: _Chosen) -> None:
 def _outranked(masks: Family, others: Family) -> str:
     """Return why published sets use the masks `others` in place of `masks`, by their words; "" where none says so.
 
-    DRIVE, STARE and CHASE_DB1 score against the first observer; in DRIVE and HRF, `mask` is the field of view beside
-    the vessels in `manual`.
+    DRIVE, STARE and CHASE_DB1 score against the first observer, whose masks may have a folder of their own. In DRIVE
+    and HRF, `mask` is the field of view beside the vessels in `manual`; elsewhere it is `fov`.
     """
-    words, other_words = (f"{f.folder} {f.before} {f.after}".casefold() for f in (masks, others))
-    ranks, other_ranks = (re.findall(_ORDINAL, text) for text in (words, other_words))
-    if re.sub(_ORDINAL, "#", words) == re.sub(_ORDINAL, "#", other_words) and ranks > other_ranks:
-        return f"they are another observer's than {others}"
-    if re.search(r"mask|fov", words) and "manual" not in words and "manual" in other_words:
+    names, other_names = (f"{f.before} {f.after}".casefold() for f in (masks, others))
+    words, other_words = (f"{f.folder} {name}".casefold() for f, name in ((masks, names), (others, other_names)))
+    for text, other in ((names, other_names), (words, other_words)):
+        is_same = re.sub(_ORDINAL, "#", text) == re.sub(_ORDINAL, "#", other)
+        if is_same and re.findall(_ORDINAL, text) > re.findall(_ORDINAL, other):
+            return f"they are another observer's than {others}"
+    is_fov, other_is_fov = (bool(re.search(r"(?<![a-z])fov(?![a-z])", text)) for text in (words, other_words))
+    is_beside_manual = "mask" in words and "manual" not in words and "manual" in other_words
+    if (is_fov and not other_is_fov) or is_beside_manual:
         return f"beside {others}, they are the field of view"
     return ""
 
