@@ -73,6 +73,8 @@ _RESOURCE_ERRNOS = {
 _CURSOR = re.compile(r"\r|(?:\n|\x1b\[A)+\Z")
 
 _MIN_COLUMNS = 40
+# A path that the system takes is shown whole, whatever its length; a longer one that it refuses is cut.
+_MAX_PATH_SHOWN = 500
 # How torch, oneDNN and CUDA say that memory is short.
 _MEMORY_WORDS = ("can't allocate memory", "out of memory", "could not create a primitive", "could not create a memory")
 
@@ -265,7 +267,10 @@ def describe(error: BaseException, tokens: Sequence[str] = ()) -> tuple[str, int
     if isinstance(error, OSError):
         what = os.strerror(error.errno) if error.errno else _one_line(error)
         code = ResourceError.exit_code if error.errno in _RESOURCE_ERRNOS else 2
-        return f"{error.filename or 'system'}: {what}; fix: check the path, its permissions and the free space", code
+        subject = str(error.filename or "system")
+        if error.errno == errno.ENAMETOOLONG and len(subject) > _MAX_PATH_SHOWN:
+            subject = cut(subject)
+        return f"{subject}: {what}; fix: check the path, its permissions and the free space", code
     if "torchvision::" in str(error):
         # Lightning imports torchvision, whose operators fit one build of torch only.
         line = "torchvision: was built for another torch than the installed one"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -450,6 +451,7 @@ def test_dry_run_lists_every_file_that_cannot_be_used(tmp_path: Path, capsys: py
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 3, "memory: "),
         (PermissionError(13, "no", "a.png"), 3, "a.png: Permission denied; fix: "),
         (OSError(28, "full", "a.png"), 3, "a.png: No space left"),
+        (OSError(errno.ENAMETOOLONG, "long", "9" * 5000), 2, "9" * 97 + "...: File name too long; fix: check the path"),
         (FileNotFoundError(2, "no", "a.png"), 2, "a.png: No such file"),
         (OSError(24, "many"), 3, "open files: the limit of the system is reached; fix: raise it (`ulimit -n"),
         (RuntimeError("Too many open files. Communication with the"), 3, "open files: the limit"),
