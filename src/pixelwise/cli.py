@@ -30,7 +30,7 @@ from .registry import suggest
 COMMANDS = {
     "train": ("train:train", "Train a network on a folder of images and masks."),
     "evaluate": ("evaluate:evaluate", "Score a model, or a folder of predicted masks, on a labeled split."),
-    "check": ("check:check", "Tell what is wrong with a dataset, and write a fixed copy."),
+    "check": ("check:check", "Find all that is wrong with a dataset, and write a fixed copy."),
     "predict": ("predict:predict", "Label images: write masks, overlays, probabilities."),
     "compare": ("compare:compare", "Draw several models side by side on one image."),
     "explain": ("explain:explain", "Explain a model: heat maps, skip contributions, activations, receptive field."),

@@ -240,6 +240,12 @@ def test_bad_targets_and_folders(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"is not an image"):
         convert_dataset(dataset, "coco", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    with pytest.raises(InputError, match=r"is not an image"):
+        convert_dataset(dataset, "folder", tmp_path / "link")
+    assert os.listdir(tmp_path / "disk") == []
+    assert (tmp_path / "link").is_symlink()
     unlabeled = [Item(item.key, item.image) for item in dataset.split("train").items]
     splits = {"train": Split("train", unlabeled, dataset.taxonomy)}
     with pytest.raises(DatasetError, match="has no image with a mask"):

@@ -67,13 +67,14 @@ def new_dataset_folder(dataset: Dataset, out: str | Path) -> Iterator[Path]:
         raise InputError(folder, f"lies in the dataset {dataset.root}", "choose another folder")
     if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(folder, "exists already and is no empty folder", "choose a new folder")
-    existed = folder.exists()
     with new_folder(folder):
         try:
             yield folder
         except BaseException:
-            # All of it was written here: the folder was empty.
-            shutil.rmtree(folder)
-            if existed:
-                folder.mkdir()
+            # All of it was written here: the folder was empty. It may be a link, and is not removed itself.
+            for path in folder.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
             raise

@@ -39,7 +39,7 @@ from .conversion import Conversion
 
 _WORDS = (b'"annotations"', b'"result"', b'"data"')
 _FIX = "export the annotations again as JSON"
-_AREAS = {"brushlabels": "brushlabels", "polygonlabels": "polygonlabels"}
+_AREAS = ("brushlabels", "polygonlabels")
 # Uploaded images get eight characters before their names.
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")
 
