@@ -359,6 +359,24 @@ class Stuck(Numbers):
         return super().__getitem__(index)
 
 
+@pytest.mark.parametrize("error", [EOFError(), ConnectionResetError(104, "Connection reset by peer")])
+def test_a_worker_that_ends_while_it_sends_is_explained(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What multiprocessing raises depends on the moment of the kill, so that moment is simulated."""
+
+    class Cut:
+        def __iter__(self) -> Cut:
+            return self
+
+        def __next__(self) -> Batch:
+            raise error
+
+    dataset = AugmentedDataset(Numbers(4), keep, seed=1)
+    loader = TrainLoader(dataset, ResumableBatchSampler(0, 1, batch_size=2), 0)
+    monkeypatch.setattr(torch.utils.data.DataLoader, "__iter__", lambda _: Cut())
+    with pytest.raises(ResourceError, match=r"a DataLoader worker was killed.*lower --data\.workers"):
+        next(iter(loader))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="kills as POSIX knows them")
 def test_a_stuck_worker_is_killed() -> None:

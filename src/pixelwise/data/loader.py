@@ -31,7 +31,7 @@ from .dataset import Split
 from .mix import Pair, paste_classes
 from .transforms import XY, Transform
 from .windows import window_centers
-from .workers import WorkerInit, shorten_socket_folder
+from .workers import WorkerInit, shorten_socket_folder, worker_killed
 
 SECONDS_STOPPED = 30
 """A worker that a signal has stopped for so long ends the run; other silence is worth a warning."""
@@ -290,6 +290,10 @@ class TrainLoader:
             if self._stalled:
                 fix = "check the disk of the data; go on with --resume"
                 raise ResourceError("training", f"a DataLoader worker {self._stalled}, and was killed", fix) from error
+            # torch meets the end of a worker that was killed while it sends a batch: an EOFError in its queue, a
+            # ConnectionError where the batch's memory is passed over.
+            if isinstance(error, (EOFError, ConnectionError)):
+                raise worker_killed() from error
             raise
         finally:
             self._waits = False

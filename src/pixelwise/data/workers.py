@@ -67,3 +67,9 @@ class WorkerInit:
         # parent.
         if multiprocessing.get_start_method() == "fork" and os.getppid() != self.parent:
             raise SystemExit("the training process is gone")
+
+
+def worker_killed() -> ResourceError:
+    """Return the error for a worker that something else than this program has ended."""
+    what = "a DataLoader worker was killed, most likely out of memory or /dev/shm"
+    return ResourceError("training", what, "lower --data.workers or --data.cache_mib; go on with --resume")

@@ -28,6 +28,7 @@ from ..data.check import check_dataset
 from ..data.dataset import Split
 from ..data.inspection import Inspected
 from ..data.loader import TrainLoader
+from ..data.workers import worker_killed
 from ..errors import ConfigError, Interrupted, ResourceError, printable
 from ..evaluation.multilabel_scores import SetScores
 from ..files import write_text
@@ -299,12 +300,10 @@ def _fit(
                 end_group()
                 raise
             watch.finished()
-    except (RuntimeError, EOFError) as error:
-        # torch's queue ends with an EOFError if the worker is killed while it sends a batch.
-        if isinstance(error, EOFError) or "DataLoader worker" in str(error):
-            what = "a DataLoader worker was killed, most likely out of memory or /dev/shm"
-            fix = "lower --data.workers or --data.cache_mib; go on with --resume"
-            raise ResourceError("training", what, fix) from error
+    except RuntimeError as error:
+        # torch raises it in the main thread, wherever that is, as soon as a worker is killed.
+        if "DataLoader worker" in str(error):
+            raise worker_killed() from error
         if is_rank_error(error):
             failure = watch.failure or ResourceError("training", "another rank has ended", "go on with --resume")
             raise failure from error
