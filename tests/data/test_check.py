@@ -174,7 +174,7 @@ ERRORS: dict[Callable[[Path], MadeSet], str] = {
     lossy_masks: "lossy masks",
     values_in_between: "values in between",
     values_in_between_without_classes: "classes",
-    turned_image: "sizes",
+    turned_image: "EXIF orientation",
 }
 
 

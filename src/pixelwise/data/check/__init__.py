@@ -3,7 +3,8 @@
     diagnosis    all findings of a dataset
     finding      one kind of problem: how bad, in how many files, which, and what to do
     pairs        missing files, repeated names, images without masks
-    files        unreadable files, sizes, EXIF orientation
+    files        unreadable files, sizes
+    orientation  images that EXIF turns, and what their masks were drawn on
     values       what masks hold that are no classes
     images       bits, channels and sizes of the images
     leaks        copies between and within splits; `near_copies`: other files of one photo, frames of one recording
@@ -36,6 +37,7 @@ from .files import find_file_faults
 from .finding import Finding, Look, sort_findings
 from .images import find_image_facts
 from .leaks import find_leaks, find_repeats
+from .orientation import find_orientation_faults
 from .pairs import find_pair_faults
 from .values import find_value_faults
 
@@ -50,6 +52,7 @@ def diagnose(dataset: Dataset) -> Diagnosis:
     splits = tuple(dataset.splits.values())
     look = Look(dataset, inspect_splits(dataset, splits), splits)
     findings = [*find_pair_faults(look), *find_file_faults(look), *find_value_faults(look)]
+    findings += find_orientation_faults(look)
     for split in splits:
         found = look.found[split.name]
         if not split.items or not split.has_masks or not any(row.pixels for row in found if row.error is None):
@@ -92,9 +95,11 @@ def check_dataset(dataset: Dataset, train: Split, val: Split, *, skip_bad: bool 
     names = [split.name for split in look.splits]
     bad = [(i.item, i.error) for name in names for i in found[name] if i.error is not None]
     file_faults = [*find_file_faults(look), *find_value_faults(look)]
+    turned = find_orientation_faults(look)
     warnings = []
     if bad and not skip_bad:
-        _refuse([error for _, error in bad], [f for f in file_faults if f.severity == "error"], dataset.root)
+        errors = [finding for finding in (*file_faults, *turned) if finding.severity == "error"]
+        _refuse([error for _, error in bad], errors, dataset.root)
     if bad:
         keys = listed(item.key for item, _ in bad)
         warnings.append(f"{len(bad)} images or masks cannot be used and are skipped: {keys}; the first: {bad[0][1]}")
@@ -113,9 +118,11 @@ def check_dataset(dataset: Dataset, train: Split, val: Split, *, skip_bad: bool 
     findings += [*find_unlearnable(train, found[train.name]), *find_ambiguous_masks(train, found[train.name])]
     if val.name != train.name:
         findings += find_ambiguous_masks(val, found[val.name])
-    findings += [*find_leaks(look), *file_faults]
+    findings += [*find_leaks(look), *file_faults, *turned]
+    skipped = {item for item, _ in bad}
     for finding in findings:
-        if finding.severity == "error" and finding not in file_faults:
+        is_skipped = finding in file_faults or (finding in turned and skipped.issuperset(finding.items))
+        if finding.severity == "error" and not is_skipped:
             raise finding.error()
     warnings += [str(finding) for finding in findings if finding.severity == "warning"]
     for line in (*dataset.notes, *(f"warning: {line}" for line in warnings)):

@@ -31,6 +31,7 @@ from ..pixel_formats import declared_pixels
 from .coding import Coding, find_coding
 from .diagnosis import Diagnosis
 from .finding import Look
+from .orientation import find_turned
 
 # Image files that stay as they are, byte for byte; the rest becomes PNG.
 _KEPT_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
@@ -72,7 +73,11 @@ def write_fixed(
     with new_dataset_folder(dataset, out) as folder:
         jobs = [(split, item) for split, items in splits.items() for item in items]
         facts = {row.item.image: row.image_file for _, row in look.inspected() if row.image_file is not None}
-        writer = _Writer(look.splits[0], coding, folder, facts)
+        turned = find_turned(look)
+        writer = _Writer(look.splits[0], coding, folder, facts, frozenset(item.image for item in turned.stored))
+        if turned.unclear:
+            names = [item.image.name for item in turned.unclear]
+            changes["masks kept as they are, though it is unclear whether the EXIF tag turns them as well"] = names
         with ThreadPoolExecutor() as executor:
             for done, notes in enumerate(executor.map(lambda job: writer.write(*job), jobs), 1):
                 for sentence, name in notes:
@@ -158,12 +163,16 @@ def _with_val(dataset: Dataset, splits: dict[str, list[Item]], changes: Changes)
 
 @dataclass(frozen=True)
 class _Writer:
-    """Writes pairs into images/SPLIT and masks/SPLIT."""
+    """Writes pairs into images/SPLIT and masks/SPLIT.
+
+    drawn_as_stored  images whose masks fit their pixels without the turn that EXIF asks for
+    """
 
     source: Split
     coding: Coding
     folder: Path
     facts: dict[Path, FileFacts]
+    drawn_as_stored: frozenset[Path]
 
     def write(self, split: str, item: Item) -> list[Note]:
         """Write one pair; return what was changed, or why it was left out."""
@@ -174,12 +183,11 @@ class _Writer:
             size = facts.size if facts is not None else self._image_size(item)
         except InputError as error:
             return [(f"left out: masks or images that cannot be used ({error.what})", name)]
+        if facts is not None and item.image in self.drawn_as_stored:
+            ids = turn(ids, facts.orientation)
+            notes.append(("masks turned as the EXIF orientation of their image says", name))
         if ids.shape != size:
-            turned = facts.orientation if facts is not None else 1
-            if turned > 4 and ids.shape == size[::-1]:
-                ids = turn(ids, turned)
-                notes.append(("masks turned as the EXIF orientation of their image says", name))
-            elif abs(np.log(ids.shape[0] / ids.shape[1] / (size[0] / size[1]))) <= _MAX_ASPECT:
+            if abs(np.log(ids.shape[0] / ids.shape[1] / (size[0] / size[1]))) <= _MAX_ASPECT:
                 ids = np.asarray(cv2.resize(ids, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT))
                 notes.append(("masks resized to their image, by nearest neighbor", name))
             else:
@@ -220,12 +228,16 @@ class _Writer:
         return shape[0], shape[1]
 
     def _write_image(self, split: str, item: Item) -> list[Note]:
-        """Copy an image byte for byte, or save it as PNG if its format is no usual one; return what was changed."""
+        """Copy an image byte for byte, or save it as PNG, upright, if its format is unusual or EXIF turns it."""
         suffix = item.image.suffix.lower()
+        facts = self.facts.get(item.image)
         place = self.folder / "images" / split / f"{item.key}{suffix}"
         place.parent.mkdir(parents=True, exist_ok=True)
-        if self.source.pixels.is_rgb and suffix not in _KEPT_SUFFIXES:
+        is_turned = facts is not None and facts.orientation > 1 and facts.bits == 8
+        if self.source.pixels.is_rgb and (is_turned or suffix not in _KEPT_SUFFIXES):
             write_image(place.with_name(place.name.removesuffix(suffix) + ".png"), read_image(item.image))
+            if is_turned:
+                return [("images saved upright as PNG, without their EXIF orientation", item.image.name)]
             return [(f"{suffix.removeprefix('.').upper() or 'nameless'} images saved as PNG", item.image.name)]
         first, *parts = part_files(item.image, self.source.pixels)
         shutil.copyfile(first, place)

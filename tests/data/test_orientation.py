@@ -1,0 +1,97 @@
+"""Images that EXIF turns or mirrors: what their masks were drawn on is found, and the fixed copy is upright."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from helpers.broken_sets import labels, scene, with_orientation
+from helpers.tiny_data import tiny_config
+from pixelwise.data import diagnose, open_dataset
+from pixelwise.data.check import Finding, check_dataset
+from pixelwise.data.check.fix import write_fixed
+from pixelwise.errors import DatasetError
+from pixelwise.train.build import open_training_splits
+
+# What a viewer does, by the tag. Source: Pillow, `ImageOps.exif_transpose`.
+BY_90 = (5, 6, 7, 8)
+SAME_SIZE = (2, 3, 4)
+
+
+def write(root: Path, orientations: list[int], drawn_on: str, *, visible: bool = True) -> dict[str, np.ndarray]:
+    """Write photos with the tag, with masks drawn on the "stored" or the "shown" pixels; return the upright masks.
+
+    visible  whether the objects have colors of their own
+    """
+    truth = {}
+    for kind in ("images", "masks"):
+        (root / kind).mkdir(parents=True)
+    for number, orientation in enumerate(orientations):
+        stored = labels(number)
+        pixels = scene(number) // 2
+        if visible:
+            pixels += np.array([20, 90, 60], np.uint8)[stored][..., None]
+        photo = root / f"images/p{number}.jpg"
+        photo.write_bytes(with_orientation(pixels, orientation))
+        # The mask goes through the same turn as a photo without a loss does.
+        tagged = Image.fromarray(stored)
+        tagged.getexif()[0x0112] = orientation
+        truth[f"p{number}"] = np.array(ImageOps.exif_transpose(tagged))
+        Image.fromarray(stored if drawn_on == "stored" else truth[f"p{number}"]).save(root / f"masks/p{number}.png")
+    (root / "classes.yaml").write_text("classes: [ground, disc, bar]\n")
+    return truth
+
+
+def findings(root: Path) -> list[Finding]:
+    found = diagnose(open_dataset(root, check=False)).findings
+    assert not [finding for finding in found if finding.kind == "sizes"], "a turn is said once"
+    return [finding for finding in found if finding.kind == "EXIF orientation"]
+
+
+@pytest.mark.parametrize("drawn_on", ["stored", "shown"])
+@pytest.mark.parametrize("orientations", [[1, *SAME_SIZE, *BY_90], [*SAME_SIZE, *SAME_SIZE]])
+def test_masks_and_images_of_the_fixed_copy_are_upright(drawn_on: str, orientations: list[int], tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    truth = write(root, orientations, drawn_on)
+    (finding,) = findings(root)
+    assert finding.severity == ("error" if drawn_on == "stored" else "note")
+    assert finding.count == len(orientations) - orientations.count(1)
+    write_fixed(diagnose(open_dataset(root, check=False)), tmp_path / "fixed")
+    assert not findings(tmp_path / "fixed")
+    dataset = open_dataset(tmp_path / "fixed")
+    samples = {sample.key: sample for split in dataset.splits.values() for sample in split}
+    assert samples.keys() == truth.keys()
+    for key, sample in samples.items():
+        np.testing.assert_array_equal(sample.mask, truth[key])
+        with Image.open(root / f"images/{key}.jpg") as photo:
+            upright = np.array(ImageOps.exif_transpose(photo))
+        assert np.abs(sample.image.astype(int) - upright).max() <= 4
+
+
+def test_half_size_masks_of_a_turned_image_are_turned_before_they_are_resized(tmp_path: Path) -> None:
+    truth = write(tmp_path / "data", [6, 8, 1, 1], "stored")
+    for path in (tmp_path / "data/masks").iterdir():
+        Image.fromarray(np.array(Image.open(path))[::2, ::2]).save(path)
+    write_fixed(diagnose(open_dataset(tmp_path / "data", check=False)), tmp_path / "fixed")
+    for path in (tmp_path / "fixed/masks").rglob("*.png"):
+        assert (np.array(Image.open(path)) == truth[path.stem]).mean() > 0.97
+
+
+def test_nothing_is_turned_where_neither_sizes_nor_edges_tell(tmp_path: Path) -> None:
+    truth = write(tmp_path / "data", [3, 3, 2, 4], "shown", visible=False)
+    (finding,) = findings(tmp_path / "data")
+    assert finding.severity == "warning"
+    lines = write_fixed(diagnose(open_dataset(tmp_path / "data", check=False)), tmp_path / "fixed")
+    assert [line for line in lines if "it is unclear whether the EXIF tag turns them" in line]
+    for path in (tmp_path / "fixed/masks").rglob("*.png"):
+        np.testing.assert_array_equal(np.array(Image.open(path)), truth[path.stem])
+
+
+def test_a_training_on_masks_that_the_tag_leaves_behind_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, [3, 3, 2, 4, 2, 3], "stored")
+    splits = open_training_splits(tiny_config(tmp_path).data)
+    with pytest.raises(DatasetError, match="the masks fit the pixels as stored, as the edges of"):
+        check_dataset(splits.dataset, splits.train, splits.val)
