@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pixelwise.core import LowResLogits, Upsample
+from pixelwise.inference import argmax_loops, argmax_numpy
+from pixelwise.inference.argmax_numpy import axis_of
 from pixelwise.inference.label_map import BLOCK, argmax_upsampled, as_batch, label_map, low_res_logits, probabilities
 from pixelwise.models import create_model
-from pixelwise.nn.upsampling import Bilinear, BilinearByFactor, Identity, TransposedBilinear
+from pixelwise.nn.upsampling import AlignedBilinear, Bilinear, BilinearByFactor, Identity, TransposedBilinear
 
 
 def by_hand(low_res: LowResLogits, size: tuple[int, int]) -> NDArray[np.float64]:
@@ -34,10 +36,23 @@ def by_hand(low_res: LowResLogits, size: tuple[int, int]) -> NDArray[np.float64]
     return full
 
 
-def assert_same_but_for_ties(labels: NDArray[Any], full: NDArray[Any]) -> None:
+def assert_same_but_for_ties(labels: NDArray[Any], full: NDArray[Any], *, ties: bool = False) -> None:
+    """`ties` expects many of them."""
     chosen = np.take_along_axis(full, labels[None].astype(np.int64), 0)[0]
     assert (full.max(0) - chosen).max() < 1e-5
-    assert (labels == full.argmax(0)).mean() >= 0.9999
+    assert ties or (labels == full.argmax(0)).mean() >= 0.9999
+
+
+def labels_of_both_forms(low_res: LowResLogits, size: tuple[int, int]) -> NDArray[Any]:
+    """The labels by NumPy and by compiled loops, which are the same bits."""
+    scores = low_res.logits[0].numpy()
+    tables = (low_res.upsample.interpolation_table(*sides) for sides in zip(scores.shape[1:], size, strict=True))
+    rows, columns = map(axis_of, tables)
+    labels = argmax_numpy.argmax_upsampled(scores, rows, columns)
+    compiled = argmax_loops.argmax_upsampled(np.ascontiguousarray(scores.transpose(1, 2, 0)), rows, columns)
+    assert labels.dtype == compiled.dtype
+    np.testing.assert_array_equal(labels, compiled)
+    return labels
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 4, 3), (4, 1, 1)])
@@ -55,9 +70,11 @@ def test_mirrored_images_become_a_batch(shape: tuple[int, int, int]) -> None:
             BilinearByFactor(3),
             TransposedBilinear(8, 4, 3),
             TransposedBilinear(4, 2, 0),
+            TransposedBilinear(3, 2, 1),
+            AlignedBilinear(3),
         ]
     ),
-    st.integers(2, 5),
+    st.integers(1, 20),
     st.integers(2, 8),
     st.integers(2, 8),
     st.integers(0, 2**31),
@@ -69,10 +86,36 @@ def test_labels_are_those_of_the_interpolation_table_by_hand(
     size = (factor * (height - 1) + 1, factor * (width - 1))
     scores = torch.randn(1, num_classes, height, width, generator=torch.Generator().manual_seed(seed))
     low_res = LowResLogits(scores, upsample)
-    labels = argmax_upsampled(low_res, size)
+    labels = labels_of_both_forms(low_res, size)
     assert labels.shape == size
     assert labels.dtype == np.uint8
     assert_same_but_for_ties(labels, by_hand(low_res, size))
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 70), st.integers(1, 70), st.integers(0, 2**31))
+def test_any_size_from_any_size(height: int, width: int, rows: int, columns: int, seed: int) -> None:
+    """Enlarged, reduced and one pixel wide, with areas of one class and ties between classes."""
+    scores = torch.randint(0, 3, (1, 4, height, width), generator=torch.Generator().manual_seed(seed)).float()
+    labels = labels_of_both_forms(LowResLogits(scores, Bilinear()), (rows, columns))
+    assert_same_but_for_ties(labels, by_hand(LowResLogits(scores, Bilinear()), (rows, columns)), ties=True)
+
+
+def test_pixels_that_no_logit_reaches_have_the_first_class() -> None:
+    """A transposed convolution of kernel 4 and stride 2 on 3 logits ends at pixel 8; the sums beyond are zeros."""
+    scores = torch.zeros(1, 3, 3, 3)
+    scores[:, 2] = 1
+    low_res = LowResLogits(scores, TransposedBilinear(4, 2, 0))
+    assert_same_but_for_ties(labels_of_both_forms(low_res, (12, 11)), by_hand(low_res, (12, 11)))
+    assert (labels_of_both_forms(low_res, (12, 11)) == 0).sum() == 12 * 11 - 8 * 8
+
+
+def test_large_images_take_the_compiled_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = torch.randn(1, 3, 9, 9, generator=torch.Generator().manual_seed(0))
+    low_res = LowResLogits(scores, Bilinear())
+    few = argmax_upsampled(low_res, (50, 50))
+    monkeypatch.setattr(argmax_numpy, "argmax_upsampled", None)
+    monkeypatch.setattr("pixelwise.inference.label_map.PIXELS_BEFORE_LOOPS", 0)
+    np.testing.assert_array_equal(argmax_upsampled(low_res, (50, 50)), few)
 
 
 @pytest.mark.parametrize(

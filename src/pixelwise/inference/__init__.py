@@ -1,9 +1,9 @@
 """From an image to its label map.
 
 docs/design.md follows one image through its eight files. Here, `segmenter` labels an image, `label_map` turns logits
-into class ids, `class_masks` into one mask per class, `tiles` and `proposals` label it in parts, `augmented` averages
-its mirrored and scaled copies, `temperature` makes probabilities honest, `jobs` and `predict_files` label folders,
-`exports` writes labels for other programs.
+into class ids, by `argmax_numpy` or the compiled `argmax_loops`, `class_masks` into one mask per class, `tiles` and
+`proposals` label it in parts, `augmented` averages its mirrored and scaled copies, `temperature` makes probabilities
+honest, `jobs` and `predict_files` label folders, `exports` writes labels for other programs.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 from .._lazy import lazy_modules
 
 __all__ = [
+    "argmax_loops",
+    "argmax_numpy",
     "augmented",
     "class_masks",
     "crf_settings",

@@ -140,6 +140,41 @@ def times(_: Any, vector: Any, factor: Any) -> Any:
 
 
 @_intrinsic
+def plus(_: Any, vector: Any, other: Any) -> Any:
+    """Return the sum of two vectors, number by number."""
+
+    def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        pairs = zip(*(_unpacked(builder, value) for value in values), strict=True)
+        return _packed(builder, [builder.fadd(one, two) for one, two in pairs])
+
+    return vector(vector, other), emit
+
+
+@_intrinsic
+def larger(_: Any, vector: Any, other: Any) -> Any:
+    """Return the larger of two vectors, number by number; the first where they are equal."""
+
+    def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        pairs = zip(*(_unpacked(builder, value) for value in values), strict=True)
+        return _packed(builder, [builder.select(builder.fcmp_ordered(">", two, one), two, one) for one, two in pairs])
+
+    return vector(vector, other), emit
+
+
+@_intrinsic
+def where_larger(_: Any, vector: Any, other: Any, number: Any, otherwise: Any) -> Any:
+    """Return `number` where `other` is larger than `vector`, and the numbers of the vector `otherwise` elsewhere."""
+
+    def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        triples = zip(*(_unpacked(builder, values[i]) for i in (0, 1, 3)), strict=True)
+        numbers = _broadcast(builder, values[2])
+        chosen = [builder.select(builder.fcmp_ordered(">", two, one), numbers, start) for one, two, start in triples]
+        return _packed(builder, chosen)
+
+    return vector(vector, other, types.float32, otherwise), emit
+
+
+@_intrinsic
 def softmax(_: Any, vector: Any) -> Any:
     """Return exp of each class over the sum of all; shares below 1e-20 of the largest become 0."""
 
