@@ -17,6 +17,7 @@ __all__ = [
     "crf_search_cache",
     "evaluator",
     "folds",
+    "loops",
     "metrics",
     "multilabel_scores",
     "result",

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,30 +35,12 @@ def boundary_counts(
     prediction  class ids (H, W), 0..K-1; `confusion_matrix` checks the ids of both
     Add the counts of all images, then divide once (`Scores.from_matrix`).
     """
-    scored = truth != taxonomy.ignore_id
-    distance = boundary_distance(truth.shape, ratio)
-    true_region = _boundary_region(truth, scored, distance)
-    predicted_region = _boundary_region(prediction, scored, distance)
-    num_classes = taxonomy.num_classes
-    true = np.bincount(truth[true_region], minlength=num_classes)
-    predicted = np.bincount(prediction[predicted_region], minlength=num_classes)
-    both = np.bincount(truth[true_region & predicted_region & (truth == prediction)], minlength=num_classes)
+    from .loops import count_boundaries
+
+    # Of these types each id has a row in the table, so that none is written outside of it.
+    dtype = np.uint8 if truth.dtype == prediction.dtype == np.uint8 else np.uint16
+    counts = np.zeros((np.iinfo(dtype).max + 1, 3), np.int64)
+    masks = (np.ascontiguousarray(ids, dtype) for ids in (truth, prediction))
+    count_boundaries(*masks, taxonomy.ignore_id, boundary_distance(truth.shape, ratio), counts)
+    both, true, predicted = counts[: taxonomy.num_classes].T
     return np.stack([both, true + predicted - both], 1)
-
-
-def _boundary_region(ids: NDArray[Any], scored: NDArray[np.bool_], distance: int) -> NDArray[np.bool_]:
-    """Mark the scored pixels whose surrounding square of 2 d + 1 pixels holds a second class or leaves the image.
-
-    The smallest and the largest id of a square are equal exactly if it holds one class, so two filters serve all
-    classes at once.
-    """
-    kernel = np.ones((2 * distance + 1, 2 * distance + 1), np.uint8)
-    dtype = np.uint8 if ids.dtype == np.uint8 else np.uint16
-    # Ignored pixels must be neither the smallest nor the largest; OpenCV's default border is neither as well.
-    smallest = cv2.erode(np.where(scored, ids, np.iinfo(dtype).max).astype(dtype), kernel)
-    largest = cv2.dilate(np.where(scored, ids, 0).astype(dtype), kernel)
-    region = smallest != largest
-    region[:distance] = region[-distance:] = True
-    region[:, :distance] = region[:, -distance:] = True
-    inside: NDArray[np.bool_] = region & scored
-    return inside

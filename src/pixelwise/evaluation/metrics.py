@@ -34,8 +34,8 @@ from numpy.typing import NDArray
 from ..core import Taxonomy
 from ..errors import ConfigError, MaskError, cut, shown
 
-# Pixels counted at once: bounds the memory of `numpy.bincount`, which widens its input to eight bytes.
-_CHUNK = 1 << 20
+# Pixels counted at once: fewer than a uint32 can count, and those of wider ids are copied to eight bytes each.
+_CHUNK = 1 << 24
 
 
 def confusion_matrix(
@@ -69,11 +69,11 @@ def _count_bytes(
     truth: NDArray[np.uint8], prediction: NDArray[np.uint8], taxonomy: Taxonomy, source: object
 ) -> NDArray[np.int64]:
     """Count all 256 x 256 pairs of bytes; unknown ids are found in the small table, at no cost per pixel."""
-    # In place: temporary arrays cost more than the arithmetic.
-    codes = truth.astype(np.uint16)
-    codes <<= 8
-    codes |= prediction
-    counts = np.bincount(codes, minlength=65536).reshape(256, 256)
+    from .loops import count_pairs
+
+    tables = np.zeros((4, 65536), np.uint32)
+    count_pairs(truth, prediction, tables)
+    counts = tables.sum(0, dtype=np.int64).reshape(256, 256)
     num_classes = taxonomy.num_classes
     for word, totals, ignored in (
         ("truth", counts.sum(1), taxonomy.ignore_id),
