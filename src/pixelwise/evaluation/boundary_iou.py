@@ -40,7 +40,7 @@ def boundary_counts(
     # Of these types each id has a row in the table, so that none is written outside of it.
     dtype = np.uint8 if truth.dtype == prediction.dtype == np.uint8 else np.uint16
     counts = np.zeros((np.iinfo(dtype).max + 1, 3), np.int64)
-    masks = (np.ascontiguousarray(ids, dtype) for ids in (truth, prediction))
-    count_boundaries(*masks, taxonomy.ignore_id, boundary_distance(truth.shape, ratio), counts)
+    ids = np.ascontiguousarray(truth, dtype), np.ascontiguousarray(prediction, dtype)
+    count_boundaries(ids[0], ids[1], taxonomy.ignore_id, boundary_distance(truth.shape, ratio), counts)
     both, true, predicted = counts[: taxonomy.num_classes].T
     return np.stack([both, true + predicted - both], 1)

@@ -96,7 +96,7 @@ def classes_in_row(ids: Any, truth: Any, ignore_id: int, distance: int, changes:
     """Write the one class that a row holds within the distance of each pixel, NO_CLASS for none, MIXED for several."""
     around[:] = MIXED
     # The last pixel of another class, and of the present class its pixels first ... last with few ignored ones between.
-    label, before, first, last = NO_CLASS, -distance - 1, 0, -distance - 1
+    label, before, first, last = np.int32(NO_CLASS), -distance - 1, 0, -distance - 1
     for n in range(find_runs(ids, truth, ignore_id, changes, starts)):
         x = starts[n]
         if truth[x] == ignore_id:

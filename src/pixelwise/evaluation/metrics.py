@@ -73,7 +73,7 @@ def _count_bytes(
 
     tables = np.zeros((4, 65536), np.uint32)
     count_pairs(truth, prediction, tables)
-    counts = tables.sum(0, dtype=np.int64).reshape(256, 256)
+    counts: NDArray[np.int64] = tables.sum(0, dtype=np.int64).reshape(256, 256)
     num_classes = taxonomy.num_classes
     for word, totals, ignored in (
         ("truth", counts.sum(1), taxonomy.ignore_id),

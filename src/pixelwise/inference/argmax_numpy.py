@@ -63,7 +63,7 @@ def argmax_upsampled(scores: NDArray[np.float32], rows: Axis, columns: Axis) -> 
     is_mixed |= corner != lower[:, columns.first]
     is_mixed |= corner != lower[:, columns.second]
     row_lengths, column_lengths = np.diff(rows.starts), np.diff(columns.starts)
-    labels = corner.repeat(row_lengths, 0).repeat(column_lengths, 1)
+    labels: NDArray[Any] = corner.repeat(row_lengths, 0).repeat(column_lengths, 1)
     ys, xs = np.nonzero(is_mixed.repeat(row_lengths, 0).repeat(column_lengths, 1))
     # Per pixel of an axis, the positions of its two logits in the flat map.
     from_rows = np.stack([rows.first, rows.second]).repeat(row_lengths, 1) * scores.shape[2]
