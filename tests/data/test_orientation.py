@@ -85,12 +85,12 @@ def test_nothing_is_turned_where_neither_sizes_nor_edges_tell(tmp_path: Path) ->
     (finding,) = findings(tmp_path / "data")
     assert finding.severity == "warning"
     lines = write_fixed(diagnose(open_dataset(tmp_path / "data", check=False)), tmp_path / "fixed")
-    assert [line for line in lines if "it is unclear whether the EXIF tag turns them" in line]
+    assert any("it is unclear whether the EXIF tag turns them" in line for line in lines)
     for path in (tmp_path / "fixed/masks").rglob("*.png"):
         np.testing.assert_array_equal(np.array(Image.open(path)), truth[path.stem])
 
 
-def test_a_training_on_masks_that_the_tag_leaves_behind_is_refused(tmp_path: Path) -> None:
+def test_a_training_on_masks_that_the_tag_does_not_turn_is_refused(tmp_path: Path) -> None:
     write(tmp_path, [3, 3, 2, 4, 2, 3], "stored")
     splits = open_training_splits(tiny_config(tmp_path).data)
     with pytest.raises(DatasetError, match="the masks fit the pixels as stored, as the edges of"):

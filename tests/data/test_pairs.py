@@ -10,7 +10,7 @@ from PIL import Image
 
 from pixelwise.config import DataConfig
 from pixelwise.data import open_dataset
-from pixelwise.data.groups import training_data
+from pixelwise.data.held_out import training_data
 from pixelwise.errors import DatasetError
 
 SIZE = (12, 16)

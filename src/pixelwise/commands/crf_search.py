@@ -6,6 +6,7 @@ import sys
 from dataclasses import asdict
 
 from ..data import open_dataset
+from ..data.held_out import split_or_held_out
 from ..errors import CheckpointError, InputError, Interrupted, printable
 from ..evaluation.crf_search import search
 from ..evaluation.crf_search_cache import SearchCache
@@ -65,7 +66,7 @@ def crf_search(
     segmenter.pixels.check_crf()
     segmenter.taxonomy.require_one_label("crf-search")
     dataset = open_dataset(data, format)
-    truth = dataset.split(split, option="--split")
+    truth = split_or_held_out(dataset, split, model, option="--split")
     for note in dataset.notes:
         print(note, file=sys.stderr)
     check_same_classes(segmenter.taxonomy, truth.taxonomy, model_name=str(model), data_name=f"{dataset.name} {split}")

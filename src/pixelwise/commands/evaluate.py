@@ -19,6 +19,7 @@ from ..core import Prediction
 from ..data import open_dataset
 from ..data.dataset import Dataset, Split
 from ..data.groups import Groups, find_groups, select_groups
+from ..data.held_out import split_or_held_out
 from ..data.second_labels import second_dataset
 from ..errors import ConfigError, InputError
 from ..evaluation.calibration import CalibrationCounter, fit_on_split
@@ -95,7 +96,7 @@ def evaluate(
     data
         Folder of the dataset.
     split
-        The split to score, such as val or test.
+        The split to score, such as val or test. Where the dataset has no val, it is what the run held out.
     only
         Score these groups of the split alone, separated by commas.
     groups
@@ -159,7 +160,9 @@ def evaluate(
             result = compare_folds(folds)
         else:
             assert data is not None, "`_check_sources` asks for it"
-            truth = _open_truth(data, split, format=format, head=head, only=only, groups=groups, boundary=boundary)
+            truth = _open_truth(
+                data, split, format=format, head=head, only=only, groups=groups, boundary=boundary, model=model
+            )
             result = _score_model(truth, wanted) if predictions is None else _score_folder(truth, predictions)
         if out is not None:
             write_scores(out, result)
@@ -207,12 +210,13 @@ def _open_truth(
     only: str | None,
     groups: Path | None,
     boundary: bool,
+    model: str | None,
 ) -> _Truth:
-    """Open the split to score, and find its groups."""
+    """Open the split to score, and find its groups; `val` may be what the model's run held out."""
     dataset = open_dataset(data, format)
     if head is not None:
         dataset = second_dataset(dataset, head)
-    truth = dataset.split(split, option="--split")
+    truth = split_or_held_out(dataset, split, model, option="--split")
     for note in dataset.notes:
         print(note, file=sys.stderr)
     found = find_groups(dataset, groups)
@@ -245,7 +249,7 @@ def _score_model(truth: _Truth, wanted: _Model) -> Evaluation:
     network_options = parse_options(wanted.options)
     augmentation = Augmentation(wanted.flip, wanted.scales)
     parameters = find_crf(wanted.crf, wanted.name)
-    fit_split = None if wanted.fit_temperature is None else _split_to_fit(truth, wanted.fit_temperature)
+    fit_split = None if wanted.fit_temperature is None else _split_to_fit(truth, wanted.fit_temperature, wanted.name)
     segmenter = load(wanted.name, device=wanted.device, precision=wanted.precision, options=network_options)
     if wanted.head is not None:
         segmenter = segmenter.with_head(wanted.head)
@@ -283,12 +287,13 @@ def _score_model(truth: _Truth, wanted: _Model) -> Evaluation:
         )
 
 
-def _split_to_fit(truth: _Truth, name: str) -> Split:
+def _split_to_fit(truth: _Truth, name: str, model: str | None) -> Split:
     """Return the split to fit a temperature on. Raises InputError for the scored one and for the test split."""
-    if name in ("test", truth.split.name):
+    split = split_or_held_out(truth.dataset, name, model, option="--fit-temperature")
+    if name == "test" or split.name == truth.split.name:
         what = "a temperature that was fitted on the images of the score would flatter it"
         raise InputError(f"--fit-temperature {name}", what, "fit on val, or on a part of train")
-    return truth.dataset.split(name, option="--fit-temperature")
+    return split
 
 
 def _calibration_counter(

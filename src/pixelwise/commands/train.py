@@ -275,7 +275,7 @@ def _dry_run(config: Config, chosen: ChosenRecipe | None) -> int:
     from ..train.ranks import check_launch
 
     check_launch(config.train, find_device(config.train.device, "--train.device").type)
-    dataset, train_split, val_split, _ = open_training_splits(config.data)
+    dataset, train_split, val_split, _ = open_training_splits(config.data, chosen.held_out if chosen else None)
     skip_bad = config.train.on_read_error == "skip"
     check_multilabel(config, dataset.taxonomy)
     found = chosen.found if chosen else check_dataset(dataset, train_split, val_split, skip_bad=skip_bad)

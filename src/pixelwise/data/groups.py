@@ -7,27 +7,21 @@ ones: CamVid's val split lies between two training frames of one drive. A group 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..config import DataConfig
 from ..errors import ConfigError, DatasetError, listed, os_reason
 from ..files import read_regular
 from ..registry import suggest
 from .dataset import Dataset, Item, Split
 
-HOLD_OUT = "hold-out"
-"""The first word in the name of a split that was held out of the training images."""
-HOLD_OUT_SHARE = 0.2
-"""The share of the images that is held out for validation where a dataset has no validation split."""
 _SEPARATOR = r"[_\-./ ]"
-# Rules that find a group in a name, tried in this order. The first is the usual one: 0016E5_07959, Seq05VD_f00270,
-# patient03/slice_12; then patient12slice3; then the two eyes of Image_07L, Image_07R.
+# Rules that find a group in a name, tried in this order. The first is the usual one: 0016E5_07959, Seq05VD_f00270;
+# then patient12slice3; then the two eyes of Image_07L, Image_07R.
 _RULES = {
     "the part of the name before its last number": rf"(.+?){_SEPARATOR}+[A-Za-z]{{0,8}}\d+",
     "the part of the name before its last word and number": r"(.*\d)[A-Za-z]+\d+",
@@ -63,8 +57,8 @@ def find_groups(dataset: Dataset, file: str | Path | None = None) -> Groups | No
     """Return the groups that a file, the dataset's format or the names of the images show; None if none show.
 
     file  a CSV file with the columns `name` (the image's key, or its file name) and `group`; see `read_groups`
-    Names show groups if one rule puts all images of the dataset into at least two groups, which hold two images or
-    more on average. `ISIC_0001` is therefore no group, and neither are the years in VOC's names.
+    Folders or names show groups if one rule puts all images of the dataset into at least two groups, which hold two
+    images or more on average. `ISIC_0001` is therefore no group, and neither are the years in VOC's names.
     """
     items = list(dict.fromkeys(item for split in dataset.splits.values() for item in split.items))
     training_items = dataset.splits["train"].items if "train" in dataset.splits else ()
@@ -76,15 +70,23 @@ def find_groups(dataset: Dataset, file: str | Path | None = None) -> Groups | No
         return made(read_groups(Path(file), items), f"the column `group` of {Path(file).name}")
     if items and all(item.group for item in items):
         return made({item: item.group for item in items}, f"what the format {dataset.name} says")
-    for rule, pattern in _RULES.items():
-        matches = [re.fullmatch(pattern, item.key) for item in items]
-        names = [match[1] if match else item.key for match, item in zip(matches, items, strict=True)]
+    for rule, names in _candidates([item.key for item in items]):
         found = set(names)
         # A comma separates groups in `--data.hold_out`.
         is_usable = not all(map(_NO_GROUP.fullmatch, found)) and not any("," in name for name in found)
         if 2 <= len(found) <= len(items) / 2 and is_usable:
             return made(dict(zip(items, names, strict=True)), rule)
     return None
+
+
+def _candidates(keys: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield rules, and the group of each key by them: the folder, from the uppermost on, then what names show."""
+    folders = [key.split("/")[:-1] for key in keys]
+    for depth in range(1, 1 + min(map(len, folders), default=0)):
+        yield "the folder of the image", ["/".join(parts[:depth]) for parts in folders]
+    for rule, pattern in _RULES.items():
+        matches = [re.fullmatch(pattern, key) for key in keys]
+        yield rule, [match[1] if match else key for match, key in zip(matches, keys, strict=True)]
 
 
 def read_groups(path: Path, items: Iterable[Item]) -> dict[Item, str]:
@@ -119,56 +121,6 @@ def read_groups(path: Path, items: Iterable[Item]) -> dict[Item, str]:
     return found
 
 
-def training_data(dataset: Dataset, settings: DataConfig) -> tuple[Dataset, tuple[str, ...]]:
-    """Return the dataset with the splits to train and to validate on, as `settings` says, and the groups held out.
-
-    With `hold_out`, these groups of the training split become the validation split. Without it, and without a
-    validation split in the dataset, a fifth of the training images does: whole groups where groups show (unless
-    `split_by` is `image`), single images elsewhere. The choice depends on the names alone; a note of the dataset says
-    what was held out.
-    Raises ConfigError for groups that do not exist or leave nothing to train on, DatasetError for a missing split.
-    """
-    needs_split = settings.val_split == DataConfig().val_split and settings.val_split not in dataset.splits
-    if settings.hold_out is None and not (needs_split and settings.train_split in dataset.splits):
-        return dataset, ()
-    train = dataset.split(settings.train_split, option="--data.train_split")
-    groups = find_groups(dataset, settings.groups)
-    reason, hold_out = "", settings.hold_out
-    if hold_out is not None and settings.val_split == settings.train_split:
-        what = f"replaces --data.val_split, which is the training split {train.name!r}"
-        raise ConfigError("--data.hold_out", what, "leave --data.val_split at its default")
-    if hold_out is None:
-        if len(train) < 2:
-            return dataset, ()
-        reason = f"{dataset.name} has no split {settings.val_split}: "
-        sizes = groups.sizes(train) if groups and settings.split_by == "group" else {}
-        hold_out = ",".join(_choose(sizes, HOLD_OUT_SHARE * len(train))) if len(sizes) > 1 else None
-    names: tuple[str, ...] = ()
-    if hold_out is not None:
-        selected, names = select_groups(train, groups, hold_out, "--data.hold_out")
-        if len(selected) == len(train):
-            raise ConfigError("--data.hold_out", f"{hold_out!r} leaves no image to train on", "hold out fewer groups")
-        assert groups is not None, "only groups that were found are held out"
-        held = set(selected.items)
-        note = f"groups held out of split {train.name} for validation: {', '.join(names)} ({len(held)} images); "
-        note += f"groups and their images: {describe_sizes(groups.sizes(train))}; a group is {groups.rule}"
-        title = "+".join(names) if len(names) <= 4 else f"{len(names)} groups"
-    else:
-        keys = sorted((item.key for item in train.items), key=_digest)
-        chosen = set(keys[: max(1, round(HOLD_OUT_SHARE * len(keys)))])
-        held = {item for item in train.items if item.key in chosen}
-        note = (
-            f"{len(held)} of {len(train)} images held out of split {train.name} for validation, chosen by their names"
-        )
-        title = f"{len(held)} images"
-    parts = [item for item in train.items if item not in held], [item for item in train.items if item in held]
-    kept, val = (
-        train.with_items(items, name) for name, items in zip((train.name, f"{HOLD_OUT} {title}"), parts, strict=True)
-    )
-    splits = {**dataset.splits, settings.train_split: kept, settings.val_split: val}
-    return replace(dataset, splits=splits, notes=(*dataset.notes, reason + note)), names
-
-
 def select_groups(split: Split, groups: Groups | None, names: str, option: str) -> tuple[Split, tuple[str, ...]]:
     """Return the images of the groups that an option names, separated by commas, as a split; and the sorted names.
 
@@ -187,22 +139,6 @@ def select_groups(split: Split, groups: Groups | None, names: str, option: str) 
     items = [item for item in split.items if groups.by_item[item] in chosen]
     title = ", ".join(chosen) if len(chosen) <= 4 else f"{len(chosen)} groups"
     return split.with_items(items, f"{split.name} ({title})"), chosen
-
-
-def _choose(sizes: Mapping[str, int], target: float) -> tuple[str, ...]:
-    """Return groups with about `target` images in all: those that bring the number nearer, in the order of digests."""
-    chosen: list[str] = []
-    count = 0
-    for name in sorted(sizes, key=_digest):
-        if abs(count + sizes[name] - target) < abs(count - target):
-            chosen.append(name)
-            count += sizes[name]
-    return tuple(sorted(chosen or [min(sizes, key=lambda name: (sizes[name], name))]))
-
-
-def _digest(name: str) -> bytes:
-    """Return a digest, by which names are put into an order without a pattern that is the same on every machine."""
-    return hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
 
 
 def describe_sizes(sizes: Mapping[str, int], most: int = 12) -> str:

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from ..config import Config
 from ..core import Batch
 from ..data.dataset import Dataset
+from ..data.held_out import HeldOut
 from ..errors import CheckpointError, InputError, printable
 from ..evaluation.multilabel_scores import SetScores
 from ..weights.checkpoint import check_finite, save_checkpoint
@@ -33,6 +34,7 @@ class AfterStep(Callback):
     """After each optimizer step: log, validate and save if it is time; save and stop if a signal has come.
 
     scores      of the last validation, None before the first
+    held_out    the images of the training split that are validated on, None if the dataset has a split for it
     thresholds  of several labels per pixel, as the last validation found them, also one before the run was resumed
     notes       what was warned of, and an early stop, by kind
     """
@@ -51,9 +53,11 @@ class AfterStep(Callback):
         progress: TrainingProgress,
         fingerprint: dict[str, Any],
         thresholds: tuple[float, ...] = (),
+        held_out: HeldOut | None = None,
     ) -> None:
         self.config, self.folder, self.signals, self.watch, self.pace = config, folder, signals, watch, pace
         self.dataset, self.precision, self.command, self.fingerprint = dataset, precision, command, fingerprint
+        self.held_out = held_out
         self.train_split = dataset.split(config.data.train_split)
         self.val_split = dataset.split(config.data.val_split)
         self.best_score, self.best_step = progress.best_score, progress.best_step

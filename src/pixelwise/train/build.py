@@ -17,7 +17,7 @@ from ..core import LowResLogits, Output, Taxonomy
 from ..data import open_dataset
 from ..data.counts import count_pixels
 from ..data.dataset import Dataset, Split
-from ..data.groups import training_data
+from ..data.held_out import HeldOut, training_data
 from ..data.inspection import Inspected
 from ..data.instances import InstanceCrops
 from ..data.loader import AugmentedDataset, ResumableBatchSampler, TrainLoader
@@ -36,20 +36,22 @@ from .two_heads import forward_both, second_head_options, split_to_draw
 
 
 class TrainingSplits(NamedTuple):
-    """What a run reads: its dataset, the splits to train and to validate on, and the names of the groups held out."""
+    """What a run reads: its dataset, the splits to train and to validate on, and what was held out for validation."""
 
     dataset: Dataset
     train: Split
     val: Split
-    hold_out: tuple[str, ...]
+    held_out: HeldOut | None
 
 
-def open_training_splits(settings: DataConfig) -> TrainingSplits:
-    """Open the dataset of a run with its splits, as `training_data` holds groups out.
+def open_training_splits(settings: DataConfig, held_out: HeldOut | None = None) -> TrainingSplits:
+    """Open the dataset of a run with its splits, as `training_data` holds images out.
 
+    held_out  what the run holds out already, None to choose it
     Raises the errors of `open_dataset` and `training_data`, and DatasetError for an image without a mask.
     """
-    dataset, hold_out = training_data(open_dataset(settings.path, settings.format), settings)
+    opened = open_dataset(settings.path, settings.format)
+    dataset, held_out = training_data(opened, settings, held_out=held_out)
     train = dataset.split(settings.train_split, option="--data.train_split")
     val = dataset.split(settings.val_split, option="--data.val_split")
     for split in (train, val):
@@ -57,7 +59,7 @@ def open_training_splits(settings: DataConfig) -> TrainingSplits:
             without = next(item.image for item in split.items if item.mask is None)
             what = f"has no mask, but split {split.name} is used for training or validation"
             raise DatasetError(without, what, "add the mask, or name another split")
-    return TrainingSplits(dataset, train, val, hold_out)
+    return TrainingSplits(dataset, train, val, held_out)
 
 
 def build_model(

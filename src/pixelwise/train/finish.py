@@ -16,6 +16,7 @@ from ..visualization.examples import collect_examples, write_examples
 from ..visualization.report import write_report
 from ..weights.checkpoint import find_checkpoint
 from .build import open_training_splits
+from .run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def finish_run(config: Config, out: str | Path) -> FinishedRun:
     The best checkpoint is scored (the last one if no validation could be scored), in float32, on the run's device.
     """
     folder = find_checkpoint(out)
-    dataset, _, split, _ = open_training_splits(config.data)
+    dataset, _, split, _ = open_training_splits(config.data, RunFolder(out).read_held_out())
     if config.train.on_read_error == "skip":
         split = readable(split)
     segmenter = load(folder, device=config.train.device, precision="float32")

@@ -28,6 +28,7 @@ from ..data.check import check_dataset
 from ..data.counts import count_pixels
 from ..data.crops import CROP_PIXELS, STRIDE, crop_size
 from ..data.dataset import Split
+from ..data.held_out import HeldOut
 from ..data.inspection import Inspected
 from ..errors import ConfigError, ResourceError, shown
 from ..images import RGB, PixelFormat, read_pixels
@@ -260,11 +261,16 @@ def choose_schedule(steps: int) -> list[Choice]:
 
 @dataclass(frozen=True)
 class ChosenRecipe:
-    """A configuration, what was chosen in it, and what `check_dataset` found of the training split."""
+    """A configuration and what was chosen in it.
+
+    found     what `check_dataset` found of the training split
+    held_out  the images of the training split that are validated on, None if the dataset has a split for it
+    """
 
     config: Config
     choices: tuple[Choice, ...]
     found: list[Inspected]
+    held_out: HeldOut | None = None
 
     def to_yaml(self) -> str:
         """Return the choices as a recipe: YAML with each setting after its reason."""
@@ -287,7 +293,7 @@ def chosen_recipe(config: Config, given: Container[str], budget_s: float | None,
     network   whether network, crop, loss and optimizer are chosen as well
     Raises the errors of data and settings, before anything is written.
     """
-    dataset, train_split, val_split, _ = open_training_splits(config.data)
+    dataset, train_split, val_split, held_out = open_training_splits(config.data)
     found = check_dataset(dataset, train_split, val_split, skip_bad=config.train.on_read_error == "skip")
     choices: list[Choice] = []
 
@@ -311,7 +317,7 @@ def chosen_recipe(config: Config, given: Container[str], budget_s: float | None,
         choose(choose_length(budget_s, measured, len(val_split)))
     elif network:
         choose(choose_schedule(config.train.steps))
-    return ChosenRecipe(config, tuple(choices), found)
+    return ChosenRecipe(config, tuple(choices), found, held_out)
 
 
 def as_changes(choices: Iterable[Choice]) -> dict[str, dict[str, Any]]:

@@ -91,18 +91,18 @@ def _train(
     signals, pace = StopSignals(folder, going_on), Pace(settings)
 
     # Data
-    dataset, train_split, val_split, hold_out = open_training_splits(config.data)
+    known = chosen.held_out if chosen else folder.read_held_out() if resume else None
+    dataset, train_split, val_split, held_out = open_training_splits(config.data, known)
     check_multilabel(config, dataset.taxonomy)
-    if hold_out:
-        config = config.updated({"data": {"hold_out": ", ".join(hold_out)}})
+    if held_out and held_out.groups:
+        config = config.updated({"data": {"hold_out": ", ".join(held_out.groups)}})
     if is_first_rank:
         images = f"{len(train_split)} images of split {train_split.name}, {len(val_split)} of {val_split.name}"
         print(printable(f"{config.model.name} on {device}, {settings.steps} steps: {images}"), flush=True)
     fingerprint = data_fingerprint(train_split, val_split)
     inspected: list[Inspected] | None = None
     if is_first_rank and not resume:
-        # Once, at the first start: files that were changed since are named by `check_data`, bad ones when it is their
-        # turn. Ranks on other nodes compare the fingerprint when they meet.
+        # Once: files that were changed since are named by `check_data`, bad ones when it is their turn.
         inspected = chosen.found if chosen else check_dataset(dataset, train_split, val_split, skip_bad=skip_bad)
 
     lock = folder.opened(resume, data=dataset.root) if is_first_rank else nullcontext()
@@ -127,6 +127,7 @@ def _train(
             progress=state.progress if state else TrainingProgress(),
             fingerprint=fingerprint,
             thresholds=saved_thresholds(resumed) if resumed else (),
+            held_out=held_out,
         )
         _train_steps(module, after_step, device=device, inspected=inspected, chosen=chosen)
         if signals.received and module.step < settings.steps:
@@ -181,6 +182,9 @@ def _train_steps(
         write_text(folder.config, config.to_yaml())
         if chosen and chosen.choices:
             write_text(folder.recipe, chosen.to_yaml())
+        if after_step.held_out:
+            after_step.held_out.write(folder.held_out)
+            print(printable(f"{folder.held_out} names the {len(after_step.val_split)} images that are held out"))
         folder.write_environment(device=device, skipped_images=module.num_skipped, **after_step.facts())
     callbacks = [
         after_step.signals,

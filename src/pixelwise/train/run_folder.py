@@ -2,6 +2,7 @@
 
 config.yaml        the resolved configuration
 recipe.yaml        of a recipe that was chosen for the data: what was chosen, with reasons
+held_out.json      names of the images that were held out for validation, if the dataset has no split for it
 environment.json   versions and hardware; number of images that could not be read; `notes`: warnings, an early stop
 metrics.csv        one line per logged step and per validation, see `COLUMNS`
 checkpoints/last   the newest weights to predict with, and state.safetensors to resume from
@@ -33,6 +34,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from ..data.held_out import HELD_OUT_FILE, HeldOut
 from ..errors import InputError, ResourceError, cut, os_reason, printable
 from ..files import (
     check_regular,
@@ -67,6 +69,7 @@ class RunFolder:
         self.best = self.path / "checkpoints" / "best"
         self.config = self.path / "config.yaml"
         self.recipe = self.path / "recipe.yaml"
+        self.held_out = self.path / HELD_OUT_FILE
         self.metrics = self.path / "metrics.csv"
         self._log_failed = False
 
@@ -179,7 +182,7 @@ class RunFolder:
 
     def _remove_start(self) -> None:
         """Remove what a run writes before its first step, and nothing else."""
-        for path in (self.config, self.path / _ENVIRONMENT, self.path / _LOCK):
+        for path in (self.config, self.recipe, self.held_out, self.path / _ENVIRONMENT, self.path / _LOCK):
             # Windows removes no file that is locked.
             with suppress(OSError):
                 path.unlink()
@@ -222,6 +225,10 @@ class RunFolder:
         intact = [r for r in rows if set(r) == set(COLUMNS) and None not in r.values() and r["step"].isdecimal()]
         kept = [_csv_row(row) for row in intact if int(row["step"]) <= step]
         write_text(self.metrics, _csv_text([COLUMNS, *kept]))
+
+    def read_held_out(self) -> HeldOut | None:
+        """Return what the run holds out; None if it has not written it. Raises InputError for a damaged file."""
+        return HeldOut.read(self.held_out) if self.held_out.is_file() else None
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one line to metrics.csv, and the header before the first. Warn once if the file cannot be written."""

@@ -8,6 +8,7 @@
     values       what masks hold that are no classes
     images       bits, channels and sizes of the images
     leaks        copies between and within splits; `near_copies`: other files of one photo, frames of one recording
+    hold_out     the images that a training would hold out for validation
     fix          a copy of the dataset without what can be fixed
     classes      absent classes, frequencies, sizes of objects, what a crop shows
 
@@ -35,6 +36,7 @@ from .classes import (
 from .diagnosis import Diagnosis
 from .files import find_file_faults
 from .finding import Finding, Look, sort_findings
+from .hold_out import find_hold_out
 from .images import find_image_facts
 from .leaks import find_leaks, find_repeats
 from .orientation import find_orientation_faults
@@ -62,7 +64,7 @@ def diagnose(dataset: Dataset) -> Diagnosis:
             findings += find_unscored_classes(split, found)
         findings += find_ambiguous_masks(split, found)
     findings += [*find_leaks(look), *find_repeats(look), *find_image_facts(look), *find_class_figures(look)]
-    findings += _find_second_faults(dataset)
+    findings += [*find_hold_out(look), *_find_second_faults(dataset)]
     return Diagnosis(dataset, tuple(sort_findings(findings)), look)
 
 

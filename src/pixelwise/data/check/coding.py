@@ -43,6 +43,15 @@ class Coding:
         points = as_points(np.array(sorted(self.ids.keys() - set(self.new))), is_color=self.is_color)
         return all(np.linalg.norm(one - other) > LOSSY_REACH for one, other in combinations(points, 2))
 
+    def classes_of(self, row: Inspected) -> set[int]:
+        """Return the class ids that a mask shows, also if its values are no classes yet."""
+        if row.values is None:
+            return set(row.pixels)
+        ids = self.ids | self.aliases.get(str(row.item.mask), {})
+        # Around the edges of a lossy mask any value occurs.
+        codes = row.values.flat if row.values.lossy else row.values.by_color() if self.is_color else row.values.pixels
+        return {ids[code] for code in codes if code in ids}
+
     def encode(self, raw: NDArray[Any], key: str, *, lossy: bool = False) -> tuple[NDArray[Any], int]:
         """Return the class ids (H, W) of a mask file as read, and the number of pixels that were no class."""
         ids = self.ids | self.aliases.get(key, {})

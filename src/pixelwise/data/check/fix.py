@@ -24,8 +24,8 @@ from ...files import write_text
 from ...images import FileFacts, part_files, read_image, read_mask_file, read_numbers, turn, write_image, write_mask
 from ...strict_yaml import to_yaml
 from ..conversion import new_dataset_folder
-from ..dataset import Dataset, Item, Split, must_be_disjoint
-from ..groups import training_data
+from ..dataset import Item, Split, must_be_disjoint
+from ..held_out import training_data
 from ..near_misses import near_misses
 from ..pixel_formats import declared_pixels
 from .coding import Coding, find_coding
@@ -69,7 +69,7 @@ def write_fixed(
     splits = _chosen_items(look, changes)
     if not any(splits.values()):
         raise DatasetError(dataset.root, "no pair of image and mask can be used", "see the lines above")
-    splits = _with_val(dataset, splits, changes)
+    splits = _with_val(look, coding, splits, changes)
     with new_dataset_folder(dataset, out) as folder:
         jobs = [(split, item) for split, items in splits.items() for item in items]
         facts = {row.item.image: row.image_file for _, row in look.inspected() if row.image_file is not None}
@@ -150,15 +150,22 @@ def _chosen_items(look: Look, changes: Changes) -> dict[str, list[Item]]:
     return {name: chosen[name] for name in _SPLITS if name in chosen}
 
 
-def _with_val(dataset: Dataset, splits: dict[str, list[Item]], changes: Changes) -> dict[str, list[Item]]:
+def _with_val(look: Look, coding: Coding, splits: dict[str, list[Item]], changes: Changes) -> dict[str, list[Item]]:
     """Return the splits with a val split, chosen as a training does, if there is none."""
     if "val" in splits or len(splits.get("train", [])) < 2:
         return splits
+    dataset, ignore_id = look.dataset, coding.taxonomy.ignore_id
+    # By the mask, as an image of a similar name may have taken the place of a missing one.
+    classes = {row.item.mask: coding.classes_of(row) - {ignore_id} for _, row in look.inspected()}
     sources = {name: dataset.splits[name].with_items(items) for name, items in splits.items()}
-    held, _ = training_data(replace(dataset, splits=sources, notes=(), faults=()), DataConfig(path=str(dataset.root)))
-    if held.notes:
-        changes[f"split val made: {held.notes[-1]}"] = []
-    return {name: list(split.items) for name, split in held.splits.items()}
+    data, held_out = training_data(
+        replace(dataset, splits=sources, notes=(), faults=()),
+        DataConfig(path=str(dataset.root)),
+        classes_of=lambda item: frozenset(classes.get(item.mask, ())),
+    )
+    if held_out is not None:
+        changes[f"split val made: {held_out.why}"] = []
+    return {name: list(split.items) for name, split in data.splits.items()}
 
 
 @dataclass(frozen=True)
