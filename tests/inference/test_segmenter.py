@@ -16,7 +16,7 @@ from helpers.bad_inputs import encoded, photo
 from helpers.command_line import TAXONOMY, call, save_tiny
 from pixelwise.errors import CheckpointError, ConfigError, ImageError, InputError, ResourceError
 from pixelwise.images import read_image
-from pixelwise.inference.segmenter import as_pixels
+from pixelwise.inference.base import as_pixels
 from pixelwise.weights.checkpoint import load_checkpoint, save_checkpoint
 
 

@@ -14,6 +14,7 @@ __all__ = [
     "argmax_loops",
     "argmax_numpy",
     "augmented",
+    "base",
     "class_masks",
     "crf_settings",
     "device",

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from huggingface_hub import ModelHubMixin, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from numpy.typing import NDArray
-from PIL import Image
 
-from ..core import Prediction, Taxonomy
-from ..crf import Parameters, refine
-from ..crf.features import find_parameters
-from ..errors import CheckpointError, ConfigError, InputError, shown
-from ..images import RGB, PixelFormat, from_pil, read_pixels
+from ..errors import CheckpointError, ConfigError, shown
 from ..models import MODELS
 from ..registry import suggest
 from ..weights.checkpoint import CARD, CONFIG, WEIGHTS, Checkpoint, find_checkpoint, load_checkpoint, save_checkpoint
 from .augmented import Augmentation, argmax_of_views, compute_views, probabilities_of_views
+from .base import BaseSegmenter, Computed
 from .class_masks import class_probabilities, masks_of_views, masks_upsampled
 from .device import find_device
 from .label_map import argmax_upsampled, low_res_logits, probabilities
 from .temperature import FILE as TEMPERATURE
-from .temperature import read_temperature, scaled, write_temperature
+from .temperature import read_temperature, write_temperature
 
 SHIPPED = Path(__file__).parent.parent / "shipped" / "compact_camvid"
 """The checkpoint inside the package, which `load()` gives without a path."""
@@ -36,33 +31,27 @@ SHIPPED = Path(__file__).parent.parent / "shipped" / "compact_camvid"
 Precision = Literal["float32", "bfloat16"]
 
 
-class Segmenter(ModelHubMixin):
-    """A network with its taxonomy, called with a path, an array or a PIL image.
+class Segmenter(BaseSegmenter, ModelHubMixin):
+    """A network of this package in torch, with its taxonomy.
 
     `from_pretrained`, `save_pretrained` and `push_to_hub` read and write checkpoint folders.
 
     model         the network, in eval mode
-    taxonomy      names, colors and file values of its classes
     card          recipe, data, scores, license
     second        name and classes of a second label map, for `with_head`; None for most networks
-    pixels        channels, bits and ranges of the images that it takes; 8-bit RGB for most
-    crf           parameters of the fully connected CRF that refines the labels, or None
     augmentation  views of the image whose probabilities are averaged; by default the image alone
-    thresholds    of several labels per pixel, the probability of each class above which a pixel has its label
-    temperature   scales the probabilities that `predict` returns, never the labels; see `temperature.py`
     """
 
     def __init__(
         self, checkpoint: Checkpoint, name: str, *, device: str = "auto", precision: Precision = "float32"
     ) -> None:
-        self.crf: Parameters | None = None
         self.augmentation = Augmentation()
-        self.temperature = 1.0
         self.device = find_device(device)
         # channels_last is a fifth faster on a CPU, and the layout that tensor cores work on.
         self.model = checkpoint.model.to(self.device)
         self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.taxonomy: Taxonomy = checkpoint.taxonomy
+        self.in_channels = checkpoint.model.in_channels
+        self.taxonomy = checkpoint.taxonomy
         self.thresholds = checkpoint.thresholds
         self.card = checkpoint.card
         self.pixels = checkpoint.pixels
@@ -70,51 +59,9 @@ class Segmenter(ModelHubMixin):
         self.name = name
         self.precision: Precision = precision
 
-    def __call__(self, image: str | Path | NDArray[Any] | Image.Image) -> Prediction:
-        """Label one image of any size: a file, an array (H, W, 3) uint8 RGB, or a PIL image.
-
-        A model of other images takes a file, or an array (H, W, C) of the numbers that `pixels` declares.
-
-        Raises ImageError naming the file, InputError for an array of another shape or type and for logits that are not
-        finite.
-        """
-        return self.predict(image)
-
     @torch.inference_mode()
-    def predict(
-        self,
-        image: str | Path | NDArray[Any] | Image.Image,
-        *,
-        probs: bool = False,
-        source: str | Path | None = None,
-        tile: int | None = None,
-    ) -> Prediction:
-        """Label one image, and keep the probabilities (K, H, W) float32 if `probs`.
-
-        source  the name of the image in error messages; by default its path, or "image"
-        tile    label in tiles of that many pixels per side, for images that do not fit in memory as a whole; only
-                networks of valid convolutions (`unet`) take one, and their labels stay the same
-        Raises the errors of `__call__`.
-        """
-        name = source or (image if isinstance(image, str | Path) else "image")
-        pixels = as_pixels(image, self.pixels, source=name)
-        if pixels.shape[2] != self.model.in_channels:
-            what = f"has {pixels.shape[2]} channels, but {self.name} expects {self.model.in_channels}"
-            raise InputError(name, what, "choose a model for such images")
-        # What figures show, and the CRF sees.
-        rgb = self.pixels.to_rgb(pixels)
-        label, probabilities_of = self._run(pixels, tile=tile, source=name)
-        if self.crf is None:
-            kept = scaled(probabilities_of(), self.temperature) if probs else None
-            return Prediction(label(), self.taxonomy, rgb, kept)
-        refined = refine(np.ascontiguousarray(rgb), probabilities_of(), self.crf)
-        mask = refined.argmax(0).astype(self.taxonomy.dtype)
-        return Prediction(mask, self.taxonomy, rgb, scaled(refined, self.temperature) if probs else None)
-
-    def _run(
-        self, pixels: NDArray[Any], *, tile: int | None, source: object
-    ) -> tuple[Callable[[], NDArray[Any]], Callable[[], NDArray[np.float32]]]:
-        """Run the network on an image, and return the functions that make labels and probabilities of its logits."""
+    def compute(self, pixels: NDArray[Any], *, tile: int | None, source: object) -> Computed:
+        """Run the network on an image (H, W, C)."""
         size = (pixels.shape[0], pixels.shape[1])
         multilabel, thresholds = self.taxonomy.multilabel, self.thresholds
         if self.augmentation.is_plain:
@@ -122,14 +69,18 @@ class Segmenter(ModelHubMixin):
                 self.model, pixels, self.device, precision=self.precision, tile=tile, source=source
             )
             if multilabel:
-                return partial(masks_upsampled, low_res, size, thresholds), partial(class_probabilities, low_res, size)
-            return partial(argmax_upsampled, low_res, size), partial(probabilities, low_res, size)
+                return Computed(
+                    partial(masks_upsampled, low_res, size, thresholds), partial(class_probabilities, low_res, size)
+                )
+            return Computed(partial(argmax_upsampled, low_res, size), partial(probabilities, low_res, size))
         views = compute_views(
             self.model, pixels, self.device, self.augmentation, precision=self.precision, tile=tile, source=source
         )
         if multilabel:
-            return partial(masks_of_views, views, thresholds), partial(probabilities_of_views, views, torch.sigmoid)
-        return partial(argmax_of_views, views), partial(probabilities_of_views, views)
+            return Computed(
+                partial(masks_of_views, views, thresholds), partial(probabilities_of_views, views, torch.sigmoid)
+            )
+        return Computed(partial(argmax_of_views, views), partial(probabilities_of_views, views))
 
     def with_augmentation(self, *, flip: bool = False, scales: Sequence[float] = (1.0,)) -> Segmenter:
         """Return a copy, sharing the network, that averages the probabilities of mirrored and scaled copies.
@@ -141,18 +92,6 @@ class Segmenter(ModelHubMixin):
         augmented = copy(self)
         augmented.augmentation = Augmentation(flip, tuple(float(scale) for scale in scales))
         return augmented
-
-    def with_crf(self, crf: Parameters | str = "deeplabv2") -> Segmenter:
-        """Return a copy, sharing the network, that refines its labels by the fully connected CRF.
-
-        crf  the name of a preset, or parameters
-        Raises InputError for a model of images without colors, unless its pixel format says what to show.
-        """
-        self.pixels.check_crf()
-        self.taxonomy.require_one_label("the CRF")
-        refining = copy(self)
-        refining.crf = find_parameters(crf)
-        return refining
 
     def with_head(self, name: str) -> Segmenter:
         """Return a copy, sharing the weights, that returns the second label map of a network with two heads.
@@ -166,12 +105,6 @@ class Segmenter(ModelHubMixin):
         other = copy(self)
         other.model, (_, other.taxonomy), other.second = self.model.with_second_head(), self.second, None
         return other
-
-    def with_temperature(self, temperature: float) -> Segmenter:
-        """Return a copy, sharing the network, whose probabilities are scaled by another temperature; 1 is none."""
-        changed = copy(self)
-        changed.temperature = float(temperature)
-        return changed
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_checkpoint(
@@ -291,27 +224,3 @@ def load(
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         what = f"no such local folder, and not found on the Hugging Face Hub: {reason}"
         raise CheckpointError(name, what, fix) from error
-
-
-def as_pixels(image: object, pixels: PixelFormat = RGB, *, source: object = "image") -> NDArray[Any]:
-    """Return (H, W, 3) uint8 RGB of a file or a PIL image, the same pixels from both; an array (H, W, C) as it is.
-
-    pixels  another format of the image, whose numbers are then returned and checked
-    source  name of an array in errors
-    Raises ImageError for a file or image that cannot be read, InputError for an array of another shape or type.
-    """
-    if isinstance(image, str | Path):
-        return read_pixels(image, pixels)
-    if not pixels.is_rgb:
-        if not isinstance(image, np.ndarray):
-            what = f"expected a path or an array of {pixels.in_words()}, got {type(image).__name__}"
-            raise InputError(source, what, "give the numbers of the file as an array")
-        pixels.check(image, source)
-        return image
-    if isinstance(image, Image.Image):
-        return from_pil(image)
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or 0 in image.shape:
-        got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        what = f"expected a path, a PIL image, or a uint8 array (height, width, 3) in RGB order, got {got}"
-        raise InputError("image", what, "convert it first")
-    return image
