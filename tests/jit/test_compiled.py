@@ -14,7 +14,8 @@ import numba
 import pytest
 
 import pixelwise
-from pixelwise.jit.compiled import Workers, available_threads, compiled
+from pixelwise.jit.compiled import compiled
+from pixelwise.jit.threads import Workers, available_threads
 
 
 def output_of(program: str, **environment: object) -> list[str]:

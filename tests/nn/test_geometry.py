@@ -24,7 +24,8 @@ from pixelwise.nn.geometry import (
     receptive_field,
     upsampling_to,
 )
-from pixelwise.nn.upsampling import bilinear_kernel, bilinear_profile
+from pixelwise.nn.interpolation import bilinear_profile
+from pixelwise.nn.upsampling import bilinear_kernel
 
 DATA = CoordMap()
 small = st.integers(1, 3)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..jit.compiled import Workers
+from ..jit.threads import Workers
 from . import loops, simplex
 
 Floats = NDArray[np.float32]

@@ -36,8 +36,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from ..jit.compiled import Workers
 from ..jit.simd import LANES
+from ..jit.threads import Workers
 from . import loops, simplex
 from .blur import LineBlur, WindowBlur, choose_blur
 from .codes import alpha, code_strides, elevation_factors

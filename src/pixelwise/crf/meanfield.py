@@ -34,7 +34,7 @@ from itertools import pairwise, product
 import numpy as np
 from numpy.typing import NDArray
 
-from ..jit.compiled import Workers
+from ..jit.threads import Workers
 from . import loops
 from .features import LEAST_PROBABILITY, Kernel
 from .lattice import Floats, Lattice, LatticeFilter

@@ -93,7 +93,7 @@ def _refine_each(
 ) -> Generator[NDArray[np.float32]]:
     """Yield the results of `refine_each`, which checks its arguments when it is called, not at the first `next`."""
     # numba takes a third of a second to import, so it is imported only when something is refined.
-    from ..jit.compiled import Workers
+    from ..jit.threads import Workers
     from .meanfield import CRFTables, mean_field
 
     def tables_of(parameters: Parameters) -> Parameters:

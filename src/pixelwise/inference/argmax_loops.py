@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..jit.compiled import Workers, compiled
+from ..jit.compiled import compiled
 from ..jit.simd import LANES, larger, load, plus, store, times, where_larger, zeros
+from ..jit.threads import Workers
 from .argmax_numpy import Axis, label_dtype
 
 ONE_BLOCK = (0,)

@@ -30,7 +30,8 @@ from torch import Tensor
 from ..core import LowResLogits
 from ..errors import ConfigError
 from ..models.base import SegmentationModel
-from ..nn.upsampling import Bilinear, Table
+from ..nn.interpolation import Table
+from ..nn.upsampling import Bilinear
 from .label_map import BLOCK, Block, bands, low_res_logits
 
 SCALE_RANGE = (0.1, 4.0)

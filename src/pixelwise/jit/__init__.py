@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from .._lazy import lazy_modules
 
-__all__ = ["compiled", "simd"]
+__all__ = ["compiled", "simd", "threads"]
 
 __getattr__ = lazy_modules(__name__, __all__)

@@ -1,19 +1,16 @@
-"""Compile the loops, and run them on several threads.
+"""Compile the loops.
 
 Compiled code is kept beside the source (or in the user's cache folder) and found again by later processes, so that the
 seconds of compiling are paid once per machine. numba's own parallel loops are not used: their thread pool dies in
 forked processes and under calls from two threads. The loops release the interpreter's lock instead, and plain threads
-run them.
+(`jit/threads.py`) run them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -50,30 +47,3 @@ def _print_no_cache() -> None:
     """Say once why the first image takes a minute."""
     line = "warning: compiled loops (CRF, depthwise convolutions) cannot be kept, as no cache folder can be written"
     print(f"{line}: each process compiles them again; set NUMBA_CACHE_DIR to a folder", file=sys.stderr)
-
-
-def available_threads() -> int:
-    """Return OMP_NUM_THREADS where it is set, as torch does; else the number of cores that this process may use."""
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    if wanted.isdecimal() and int(wanted) > 0:
-        return int(wanted)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class Workers(AbstractContextManager["Workers"]):
-    """The threads for one image. With one thread, everything runs in the caller's."""
-
-    def __init__(self, threads: int | None = None) -> None:
-        self.threads = threads or available_threads()
-        self._pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown()
-
-    def run(self, function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> list[Any]:
-        """Call function(*task) for every task; return the results in the tasks' order, or raise the first error."""
-        tasks = list(tasks)
-        if self._pool is None or len(tasks) == 1:
-            return [function(*task) for task in tasks]
-        return list(self._pool.map(function, *zip(*tasks, strict=True)))

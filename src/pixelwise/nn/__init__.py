@@ -13,6 +13,7 @@ __all__ = [
     "depthwise_loops",
     "geometry",
     "init",
+    "interpolation",
     "output_stride",
     "preprocessing",
     "pyramid_pooling",

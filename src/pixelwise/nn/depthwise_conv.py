@@ -107,7 +107,7 @@ def _run_input_gradient(grad: Tensor, weight: Tensor, x: Tensor, geometry: Geome
 
 def _convolved(source: Tensor, weight: Tensor, result: Tensor, **places: int) -> Tensor:
     """Fill the result, image by image, in bands of rows if there are many threads. `places`: arguments of `taps`."""
-    from ..jit.compiled import Workers
+    from ..jit.threads import Workers
     from .depthwise_loops import convolve, first_channels, taps
 
     channels, height, width = result.shape[1:]
@@ -134,7 +134,7 @@ def _convolved(source: Tensor, weight: Tensor, result: Tensor, **places: int) ->
 
 def _run_weight_gradient(grad: Tensor, weight: Tensor, x: Tensor, geometry: Geometry) -> Tensor:
     """Sum over the images of a batch; within an image, threads take different channels."""
-    from ..jit.compiled import Workers
+    from ..jit.threads import Workers
     from .depthwise_loops import Shape, first_channels, sum_products
 
     stride, padding, dilation = geometry

@@ -12,8 +12,9 @@ paper chose differently:
     Identity             logits have full size already
 
 Each variant has two equal forms. Called, it upsamples a tensor on any device, with gradients. `interpolation_table`
-gives the same operator for one axis as numbers: two source indices and two weights per output pixel. Inference uses the
-table to upsample and take the argmax in one pass, so that the full (K, H, W) tensor never exists in memory.
+gives the same operator for one axis as numbers (`nn/interpolation.py`): two source indices and two weights per output
+pixel. Inference uses the table to upsample and take the argmax in one pass, so that the full (K, H, W) tensor never
+exists in memory.
 """
 
 from __future__ import annotations
@@ -27,9 +28,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..core import LowResLogits, Upsample
-
-Table = tuple[NDArray[np.intp], NDArray[np.float32]]
-"""Source indices (out_size, 2) and their weights (out_size, 2), per output pixel of one axis."""
+from .interpolation import (
+    Table,
+    aligned_table,
+    bilinear_profile,
+    bilinear_table,
+    by_factor_table,
+    identity_table,
+    transposed_table,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,17 +51,7 @@ class Bilinear:
 
     def interpolation_table(self, in_size: int, out_size: int) -> Table:
         """Return source indices and weights of one axis."""
-        pixels = np.arange(out_size, dtype=np.float64)
-        if self.align_corners:
-            # The first and last logit lie on the first and last pixel.
-            position = pixels * ((in_size - 1) / max(out_size - 1, 1))
-        else:
-            # Each logit is an average of out_size / in_size pixels and lies at their center.
-            position = np.maximum((pixels + 0.5) * (in_size / out_size) - 0.5, 0)
-        first = np.minimum(position.astype(np.intp), in_size - 1)
-        second = np.minimum(first + 1, in_size - 1)
-        weight = (position - first).astype(np.float32)
-        return np.stack([first, second], 1), np.stack([1 - weight, weight], 1)
+        return bilinear_table(in_size, out_size, align_corners=self.align_corners)
 
 
 @dataclass(frozen=True)
@@ -73,8 +70,7 @@ class BilinearByFactor:
 
     def interpolation_table(self, in_size: int, out_size: int) -> Table:
         """Return source indices and weights of one axis."""
-        indices, weights = Bilinear().interpolation_table(in_size, in_size * self.factor)
-        return indices[:out_size], weights[:out_size]
+        return by_factor_table(in_size, out_size, factor=self.factor)
 
 
 @dataclass(frozen=True)
@@ -98,10 +94,7 @@ class AlignedBilinear:
 
     def interpolation_table(self, in_size: int, out_size: int) -> Table:
         """Return source indices and weights of one axis."""
-        pixels = np.arange(out_size)
-        first = pixels // self.stride
-        weight = (pixels % self.stride / self.stride).astype(np.float32)
-        return np.stack([first, np.minimum(first + 1, in_size - 1)], 1), np.stack([1 - weight, weight], 1)
+        return aligned_table(in_size, out_size, stride=self.stride)
 
 
 def pad_to_stride(x: Tensor, stride: int) -> Tensor:
@@ -135,16 +128,7 @@ class TransposedBilinear:
 
     def interpolation_table(self, in_size: int, out_size: int) -> Table:
         """Return source indices and weights of one axis; logits beyond the map have weight 0."""
-        profile = bilinear_profile(self.kernel)
-        position = np.arange(out_size) + self.crop
-        # Logit i writes to the positions i * stride .. i * stride + kernel - 1, so position p receives from p // stride
-        # and the logit before it.
-        last = position // self.stride
-        indices = np.stack([last - 1, last], 1)
-        in_kernel = position[:, None] - indices * self.stride
-        inside = (indices >= 0) & (indices < in_size) & (in_kernel < self.kernel)
-        weights = np.where(inside, profile[np.minimum(in_kernel, self.kernel - 1)], 0)
-        return np.clip(indices, 0, in_size - 1), weights.astype(np.float32)
+        return transposed_table(in_size, out_size, kernel=self.kernel, stride=self.stride, crop=self.crop)
 
 
 @dataclass(frozen=True)
@@ -158,20 +142,7 @@ class Identity:
 
     def interpolation_table(self, in_size: int, out_size: int) -> Table:
         """Return every pixel as its own source, with weight 1."""
-        indices = np.arange(out_size)
-        return np.stack([indices, indices], 1), np.tile(np.array([1, 0], np.float32), (out_size, 1))
-
-
-def bilinear_profile(kernel: int) -> NDArray[np.float64]:
-    """Return the 1-D profile of a bilinear upsampling kernel: a triangle; the 2-D kernel is its outer product.
-
-    Kernel 4 (stride 2): .25 .75 .75 .25. Kernel 3: .5 1 .5. The profile sums to the stride, so that every output
-    pixel's weights sum to 1. Source: Caffe's bilinear filler; FCN's `surgery.py`.
-    """
-    half = (kernel + 1) // 2
-    center = half - 1 if kernel % 2 else half - 0.5
-    profile: NDArray[np.float64] = 1 - np.abs(np.arange(kernel) - center) / half
-    return profile
+        return identity_table(in_size, out_size)
 
 
 def bilinear_kernel(kernel: int, num_maps: int) -> Tensor:

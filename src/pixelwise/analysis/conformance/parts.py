@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from ...nn.blocks import caffe_lrn
-from ...nn.upsampling import bilinear_kernel, bilinear_profile
+from ...nn.interpolation import bilinear_profile
+from ...nn.upsampling import bilinear_kernel
 from .rows import Family
 
 KERNEL_ROWS, LRN_ROWS = Family("bilinear kernel"), Family("LRN")
