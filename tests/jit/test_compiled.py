@@ -129,5 +129,5 @@ def test_a_missing_cache_folder_is_named_once() -> None:
     assert ended.stdout == "[8, 12]\n"
     lines = ended.stderr.splitlines()
     assert len(lines) == 1
-    assert lines[0].startswith("warning: compiled loops (CRF, depthwise convolutions) cannot be kept")
+    assert lines[0].startswith("warning: compiled loops (CRF, depthwise convolutions, masks) cannot be kept")
     assert lines[0].endswith("set NUMBA_CACHE_DIR to a folder")

@@ -24,7 +24,7 @@ from ..core import Taxonomy, size_text
 from ..errors import MaskError, listed
 from ..files import read_regular
 from ..images import ARRAY_SUFFIX, IMAGE_SUFFIXES, read_mask, read_numbers, walk_files, without_suffix
-from ..taxonomy import IGNORE_FILE, count_bytes
+from ..taxonomy import IGNORE_FILE
 
 
 @dataclass(frozen=True)
@@ -157,9 +157,9 @@ def label_counts(mask: NDArray[Any], taxonomy: Taxonomy) -> NDArray[np.int64]:
     Of several labels per pixel, the pixels that count for no class are those of the ignore id.
     """
     if not taxonomy.multilabel:
-        if mask.dtype == np.uint8:
-            return count_bytes(mask)
-        return np.bincount(mask.ravel(), minlength=taxonomy.ignore_id + 1)
+        from .mask_loops import count_values
+
+        return count_values(mask)
     counts = np.zeros(taxonomy.ignore_id + 1, np.int64)
     counts[: taxonomy.num_classes] = (mask == 1).sum((1, 2))
     counts[taxonomy.ignore_id] = (mask == taxonomy.ignore_id).all(0).sum()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import zlib
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..images import FileFacts, read_image_file, read_mask, read_mask_file, read_pixels
 from .class_masks import label_counts
 from .dataset import Item, Split, size_error
+from .mask_loops import checksum, count_values
 from .mask_shapes import MaskShapes, mask_shapes
 from .mask_values import MaskValues, look_at_values
 from .perceptual_hash import perceptual_hash
@@ -74,39 +75,45 @@ def inspect_item(split: Split, item: Item, *, image: bool = True, shapes: bool =
         return replace(found, image_error=error)
     if found.mask_error is None and found.size is not None and found.size != pixels.shape[:2]:
         found = replace(found, mask_error=size_error(item, pixels.shape[:2], found.size))
-    # A checksum of all pixels with a digest of some: four times as fast as a digest of all.
-    some = np.ascontiguousarray(pixels[::8])
-    digest = hashlib.blake2b(some.data, digest_size=12, salt=str(pixels.shape)[:16].encode()).digest()
-    digest += zlib.crc32(pixels.data).to_bytes(4, "big")
     # A look at some pixels first: most images have a color in each.
     is_gray = pixels.shape[2] == 3 and all((part == part[..., :1]).all() for part in (pixels[::16, ::16], pixels))
-    return replace(found, digest=digest, perceptual_hash=perceptual_hash(split.pixels.to_rgb(pixels)), is_gray=is_gray)
+    sign = perceptual_hash(split.pixels.to_rgb(pixels))
+    return replace(found, digest=checksum(pixels), perceptual_hash=sign, is_gray=is_gray)
 
 
 def _inspect_mask(split: Split, item: Item, *, shapes: bool) -> Inspected:
     """Read the mask of an item; look at its values if they are no classes."""
     found, raw = Inspected(item), None
+    taxonomy, encoding = split.taxonomy, split.encoding
+    mask: NDArray[Any] | None = None
+    counts: NDArray[np.int64] | None = None
     assert item.mask is not None, "the caller asks for it"
     try:
-        if item.drawing is not None or split.taxonomy.multilabel:
-            read = split.read_labels(item)
-            assert read is not None, "the item has a mask"
-            mask = read
+        if item.drawing is not None or taxonomy.multilabel:
+            mask = split.read_labels(item)
+            assert mask is not None, "the item has a mask"
             found = replace(found, size=(mask.shape[-2], mask.shape[-1]))
         else:
-            by_color = split.encoding.by_color
-            raw, file = read_mask_file(item.mask, by_color=by_color, lossy=True)
+            raw, file = read_mask_file(item.mask, by_color=encoding.by_color, lossy=True)
             found = replace(found, size=(raw.shape[0], raw.shape[1]), mask_file=file)
             if file.lossy:
                 # Raises the error that a training would get.
-                read_mask(item.mask, by_color=by_color)
-            mask = split.encoding.encode(raw, split.taxonomy, item.mask)
+                read_mask(item.mask, by_color=encoding.by_color)
+            if not encoding.by_color and raw.ndim == 2:
+                counts = taxonomy.counts_of_ids(count_values(raw))
+            if counts is None or shapes:
+                mask = encoding.encode(raw, taxonomy, item.mask)
     except InputError as error:
         values = None if raw is None else look_at_values(raw, lossy=file.lossy)
         return replace(found, mask_error=error, values=values)
-    counts = label_counts(mask, split.taxonomy)
+    if counts is None:
+        assert mask is not None, "it was read or encoded"
+        counts = label_counts(mask, taxonomy)
     pixels = {int(k): int(counts[k]) for k in np.flatnonzero(counts)}
-    return replace(found, pixels=pixels, shapes=mask_shapes(mask, split.taxonomy.ignore_id) if shapes else None)
+    if not shapes:
+        return replace(found, pixels=pixels)
+    assert mask is not None, "it was encoded for its shapes"
+    return replace(found, pixels=pixels, shapes=mask_shapes(mask, taxonomy.ignore_id))
 
 
 def readable(split: Split) -> Split:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..taxonomy import count_bytes
+from .mask_loops import outline_lengths, parts_of
 from .mask_values import near_two_classes
 
 BLOCK = 16
@@ -46,35 +46,45 @@ class MaskShapes:
 
 def mask_shapes(mask: NDArray[Any], ignore_id: int) -> MaskShapes:
     """Return the shapes of the classes of a mask (H, W) of class ids, or (K, H, W) of several labels per pixel."""
-    planes = {k: plane == 1 for k, plane in enumerate(mask)} if mask.ndim == 3 else {}
-    if not planes:
-        ids = np.flatnonzero(count_bytes(mask)) if mask.dtype == np.uint8 else np.unique(mask)
-        planes = {int(k): mask == k for k in ids if k != ignore_id}
     classes: dict[int, ClassShape] = {}
     presence: dict[int, NDArray[np.bool_]] = {}
-    height, width = mask.shape[-2:]
-    for class_id, plane in planes.items():
-        if not plane.any():
-            continue
-        is_class = plane.astype(np.uint8)
-        contours, _ = cv2.findContours(is_class, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        outline = sum(cv2.arcLength(contour, closed=True) for contour in contours)
-        # There are no more parts than outlines; 16-bit labels are twice as fast.
-        labels = cv2.CV_16U if len(contours) < 2**16 - 1 else cv2.CV_32S
-        # The first part is the rest of the image.
-        stats = cv2.connectedComponentsWithStats(is_class, connectivity=8, ltype=labels)[2]
-        parts = stats[1:, cv2.CC_STAT_AREA]
-        classes[class_id] = ClassShape(cv2.countNonZero(is_class), outline, tuple(parts.tolist()))
-        blocks = np.maximum.reduceat(is_class, np.arange(0, height, BLOCK), axis=0)
-        presence[class_id] = np.maximum.reduceat(blocks, np.arange(0, width, BLOCK), axis=1) > 0
     if mask.ndim == 3:
+        for k, plane in enumerate(mask):
+            _measure((plane == 1).view(np.uint8), {1: k}, classes, presence)
         return MaskShapes(classes, presence, (float((mask == ignore_id).all(0).mean()), 0.0))
+    ids = {id_: id_ for id_ in range(256) if id_ != ignore_id}
+    values = mask
+    if mask.dtype != np.uint8:
+        # Of 65536 ids, few occur.
+        found, values = np.unique(mask, return_inverse=True)
+        ids = {number: int(id_) for number, id_ in enumerate(found) if id_ != ignore_id}
+        values = values.reshape(mask.shape).astype(np.uint16)
+    _measure(values, ids, classes, presence)
     # Every fourth pixel of a large mask shows as much.
     step = max(1, min(mask.shape) // 256)
     small = np.ascontiguousarray(mask[::step, ::step])
     is_ignored = small == ignore_id
+    if not is_ignored.any():
+        return MaskShapes(classes, presence, (0.0, 0.0))
     num_border = int((is_ignored & near_two_classes(small, ignore_id)).sum())
-    return MaskShapes(classes, presence, (float(is_ignored.mean()), num_border / max(1, int(is_ignored.sum()))))
+    return MaskShapes(classes, presence, (float(is_ignored.mean()), num_border / int(is_ignored.sum())))
+
+
+def _measure(
+    values: NDArray[Any],
+    ids: Mapping[int, int],
+    classes: dict[int, ClassShape],
+    presence: dict[int, NDArray[np.bool_]],
+) -> None:
+    """Add shape and presence of each value (H, W) that has a class id in `ids`."""
+    num_values = int(values.max()) + 1
+    part_values, part_areas, blocks = parts_of(values, num_values, block=BLOCK)
+    outlines = outline_lengths(values, num_values)
+    for value in np.unique(part_values).tolist():
+        if value in ids:
+            areas = part_areas[part_values == value]
+            classes[ids[value]] = ClassShape(int(areas.sum()), float(outlines[value]), tuple(areas.tolist()))
+            presence[ids[value]] = blocks[value]
 
 
 def crop_shares(shapes: MaskShapes, crop: tuple[int, int]) -> dict[int, float]:
@@ -85,7 +95,9 @@ def crop_shares(shapes: MaskShapes, crop: tuple[int, int]) -> dict[int, float]:
     shares = {}
     for class_id, blocks in shapes.presence.items():
         rows, columns = (min(max(1, round(side / BLOCK)), n) for side, n in zip(crop, blocks.shape, strict=True))
-        sums = np.pad(blocks.astype(np.int64), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+        sums = np.zeros((blocks.shape[0] + 1, blocks.shape[1] + 1), np.int64)
+        blocks.cumsum(0, np.int64, sums[1:, 1:])
+        sums[1:, 1:].cumsum(1, out=sums[1:, 1:])
         inside = sums[rows:, columns:] - sums[:-rows, columns:] - sums[rows:, :-columns] + sums[:-rows, :-columns]
         shares[class_id] = float((inside > 0).mean())
     return shares

@@ -31,11 +31,11 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     Raises ImageError for a file that is missing, damaged, too large or of another format, and for pixel values of an
     unknown range.
     """
-    return read_image_file(path)[0]
+    return np.require(read_image_file(path)[0], requirements="W")
 
 
 def read_image_file(path: str | Path) -> tuple[NDArray[np.uint8], FileFacts]:
-    """Return an image as `read_image` does, and the facts of its file."""
+    """Return an image as `read_image` does, to be looked at, not written to, and the facts of its file."""
     decoded = decode(path)
     return _image_pixels(path, decoded), file_facts(decoded)
 
@@ -62,13 +62,13 @@ def from_pil(image: Image.Image) -> NDArray[np.uint8]:
         if data:
             decoded = decode_bytes(name, data)
             if decoded.image.mode == image.mode and np.array_equal(np.asarray(decoded.image), np.asarray(image)):
-                return _image_pixels(name, decoded)
+                return np.require(_image_pixels(name, decoded), requirements="W")
         upright = ImageOps.exif_transpose(image)
     except DECODE_ERRORS as error:
         fix = "copy or download it again, or export it as 8-bit RGB"
         raise ImageError(name, f"cannot be read: {error}", fix) from error
     bits = 16 if upright.mode.startswith("I;16") else 32 if upright.mode in ("I", "F") else 8
-    return _image_pixels(name, Decoded(upright, b"", bits, orientation=1))
+    return np.require(_image_pixels(name, Decoded(upright, b"", bits, orientation=1)), requirements="W")
 
 
 def _opened_file(image: Image.Image) -> bytes:
@@ -141,11 +141,11 @@ def read_mask(path: str | Path, *, by_color: bool = False) -> NDArray[Any]:
     by_color  return the colors that a viewer shows, (H, W, 3) uint8 RGB, of every file of up to 8 bits per channel
     Raises ImageError for a file that cannot be read, MaskError for one without exact labels (JPEG, lossy WebP, float).
     """
-    return read_mask_file(path, by_color=by_color)[0]
+    return np.require(read_mask_file(path, by_color=by_color)[0], requirements="W")
 
 
 def read_mask_file(path: str | Path, *, by_color: bool = False, lossy: bool = False) -> tuple[NDArray[Any], FileFacts]:
-    """Return the values of a mask as `read_mask` does, and the facts of its file.
+    """Return the values of a mask as `read_mask` does, to be looked at, not written to, and the facts of its file.
 
     lossy  also read files that do not keep the labels exactly, to look at what is wrong with them
     """
@@ -182,7 +182,7 @@ def _mask_values(path: str | Path, decoded: Decoded, *, by_color: bool, lossy: b
     elif mode.startswith("I;16"):
         values = values.astype(np.uint16)
     elif mode in ("1", "L", "P"):
-        values = values.astype(np.uint8)
+        values = values.astype(np.uint8, copy=False)
         # Undo Pillow's changes to gray: 2- and 4-bit values stretched to 0..255, white-is-zero inverted.
         if mode == "L" and bits in (2, 4):
             values = values // (255 // (2**bits - 1))
@@ -210,8 +210,8 @@ def odd_palettes(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def upright(decoded: Decoded) -> NDArray[Any]:
-    """Return Pillow's pixels as a writable array, upright."""
-    return turn(np.array(decoded.image), 1 if decoded.turned else decoded.orientation)
+    """Return Pillow's pixels, upright; they may be its own, which cannot be written to."""
+    return turn(np.asarray(decoded.image), 1 if decoded.turned else decoded.orientation)
 
 
 def turn(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:

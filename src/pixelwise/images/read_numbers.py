@@ -235,7 +235,7 @@ def _read_pillow(path: str | Path, decoded: Decoded) -> NDArray[Any]:
             raise ImageError(path, "has 16-bit channels in an unsupported layout", _EXPORT)
         turned = turn(pixels[..., [2, 1, 0, 3][: pixels.shape[2]]], 1 if decoded.turned else decoded.orientation)
         return np.ascontiguousarray(turned)
-    numbers = upright(decoded)
+    numbers = np.require(upright(decoded), requirements="W")
     if mode == "1":
         return numbers.astype(np.uint8)
     return numbers.view(np.int8) if decoded.signed and mode == "L" else numbers

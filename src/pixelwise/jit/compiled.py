@@ -45,5 +45,5 @@ def compiled(function: Loop) -> Loop:
 @cache
 def _print_no_cache() -> None:
     """Say once why the first image takes a minute."""
-    line = "warning: compiled loops (CRF, depthwise convolutions) cannot be kept, as no cache folder can be written"
+    line = "warning: compiled loops (CRF, depthwise convolutions, masks) cannot be kept: no cache folder can be written"
     print(f"{line}: each process compiles them again; set NUMBA_CACHE_DIR to a folder", file=sys.stderr)

@@ -155,6 +155,7 @@ def _describe_shapes(split: Split, rows: Sequence[Inspected]) -> list[Finding]:
     sizes = [row.size for row in looked if row.size is not None]
     median = int(np.median([height for height, _ in sizes])), int(np.median([width for _, width in sizes]))
     crop = crop_size(median)
+    in_crops = [crop_shares(row.shapes, crop) for row in looked if row.shapes is not None]
     words, rare = [], []
     for k, name in enumerate(split.taxonomy.names):
         shapes = [row.shapes.classes[k] for row in looked if row.shapes is not None and k in row.shapes.classes]
@@ -162,7 +163,7 @@ def _describe_shapes(split: Split, rows: Sequence[Inspected]) -> list[Finding]:
         if not parts:
             continue
         thick = 2 * sum(shape.area for shape in shapes) / max(sum(shape.outline for shape in shapes), 1)
-        seen = sum(crop_shares(row.shapes, crop).get(k, 0.0) for row in looked if row.shapes is not None) / len(looked)
+        seen = sum(shares.get(k, 0.0) for shares in in_crops) / len(looked)
         words.append(f"{name} {thick:.0f} px wide, parts of {parts[len(parts) // 2]} px, in {seen:.0%} of the crops")
         if seen < _RARE_CROPS:
             rare.append((name, seen))
