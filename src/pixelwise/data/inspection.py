@@ -12,7 +12,6 @@ from ..errors import InputError
 from ..images import FileFacts, read_image_file, read_mask, read_mask_file, read_pixels
 from .class_masks import label_counts
 from .dataset import Item, Split, size_error
-from .mask_loops import checksum, count_values
 from .mask_shapes import MaskShapes, mask_shapes
 from .mask_values import MaskValues, look_at_values
 from .perceptual_hash import perceptual_hash
@@ -64,6 +63,8 @@ def inspect_item(split: Split, item: Item, *, image: bool = True, shapes: bool =
     found = _inspect_mask(split, item, shapes=shapes) if item.mask is not None else Inspected(item)
     if not image:
         return found
+    from .mask_loops import checksum
+
     try:
         if split.pixels.is_rgb:
             pixels, file = read_image_file(item.image)
@@ -83,6 +84,8 @@ def inspect_item(split: Split, item: Item, *, image: bool = True, shapes: bool =
 
 def _inspect_mask(split: Split, item: Item, *, shapes: bool) -> Inspected:
     """Read the mask of an item; look at its values if they are no classes."""
+    from .mask_loops import count_values
+
     found, raw = Inspected(item), None
     taxonomy, encoding = split.taxonomy, split.encoding
     mask: NDArray[Any] | None = None

@@ -1,7 +1,8 @@
 """Compiled loops over masks and images of the pass over a dataset: counts, shapes, checksums.
 
 Masks are flat: most of a row is runs of equal pixels, and most squares of 2 x 2 pixels have one value. Each loop passes
-over the pixels once, whatever the number of classes.
+over the pixels once, whatever the number of classes. The compiler is imported with this module, so that its importers
+do that where they call it.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .mask_loops import outline_lengths, parts_of
 from .mask_values import near_two_classes
 
 BLOCK = 16
@@ -55,10 +54,10 @@ def mask_shapes(mask: NDArray[Any], ignore_id: int) -> MaskShapes:
     ids = {id_: id_ for id_ in range(256) if id_ != ignore_id}
     values = mask
     if mask.dtype != np.uint8:
-        # Of 65536 ids, few occur.
+        # Of 65536 ids, few occur, for which bytes are enough.
         found, values = np.unique(mask, return_inverse=True)
         ids = {number: int(id_) for number, id_ in enumerate(found) if id_ != ignore_id}
-        values = values.reshape(mask.shape).astype(np.uint16)
+        values = values.reshape(mask.shape).astype(np.uint8 if len(found) <= 256 else np.uint16)
     _measure(values, ids, classes, presence)
     # Every fourth pixel of a large mask shows as much.
     step = max(1, min(mask.shape) // 256)
@@ -77,6 +76,8 @@ def _measure(
     presence: dict[int, NDArray[np.bool_]],
 ) -> None:
     """Add shape and presence of each value (H, W) that has a class id in `ids`."""
+    from .mask_loops import outline_lengths, parts_of
+
     num_values = int(values.max()) + 1
     part_values, part_areas, blocks = parts_of(values, num_values, block=BLOCK)
     outlines = outline_lengths(values, num_values)
