@@ -140,7 +140,8 @@ def draw_image(mask: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.
     texture: Any = cv2.resize(rng.normal(0, 6, (HEIGHT // 4, WIDTH // 4)).astype(np.float32), (WIDTH, HEIGHT))
     noise = rng.normal(0, 1, (HEIGHT, WIDTH)).astype(np.float32)
     blurred: Any = cv2.GaussianBlur(colors[mask], (0, 0), 1.5)
-    return np.clip(blurred + (light + texture + noise)[..., None], 0, 255).astype(np.uint8)
+    image: NDArray[np.uint8] = np.clip(blurred + (light + texture + noise)[..., None], 0, 255).astype(np.uint8)
+    return image
 
 
 if __name__ == "__main__":

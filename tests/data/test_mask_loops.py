@@ -21,7 +21,7 @@ def _masks() -> list[NDArray[np.uint8]]:
         height, width = rng.integers(1, 40, 2)
         mask = rng.integers(0, rng.integers(2, 6), (height, width)).astype(np.uint8)
         if number % 3 == 1:
-            mask = cv2.resize(mask[: height // 4 + 1, : width // 4 + 1], (int(width), int(height)), interpolation=0)
+            mask = mask[: height // 4 + 1, : width // 4 + 1].repeat(4, 0).repeat(4, 1)[:height, :width]
         elif number % 3 == 2:
             mask[:] = 0
             cv2.polylines(mask, [rng.integers(0, 40, (6, 2))], isClosed=True, color=3)
