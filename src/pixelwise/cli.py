@@ -22,6 +22,7 @@ from typing import Any, TextIO, cast
 from cyclopts import App, CycloptsError
 from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
 
+from . import __version__
 from .errors import Interrupted, PixelwiseError, ResourceError, UnknownNameError, cut, listed, printable
 from .files import WRITTEN
 from .registry import suggest
@@ -85,6 +86,7 @@ def build_app() -> App:
         name="pixelwise",
         help="Train, evaluate, apply, compare and explain semantic segmentation networks, FCN to DeepLab v3+.",
         help_epilogue="Add --debug to any command to see the traceback of an error.",
+        version=__version__,
         version_flags=["--version"],
         suppress_keyboard_interrupt=False,
     )

@@ -1,16 +1,26 @@
 """Registries: names with their builders. An unknown name or option is an error that names the nearest ones.
 
 Registering a network also tests it: the contract tests run over every entry, in its `tiny` size.
+
+The builders of a package are imported when they are asked for. Importing all networks and torch takes seconds, so the
+package may keep an index, `index.json`, which says what each of its modules registers: one name then imports one
+module, and a listing imports none. The index is a cache. Modules that it does not know are imported to see what they
+register, and an unknown name is looked for in all of them. `python tools/write_index.py` writes it anew.
 """
 
 from __future__ import annotations
 
 import difflib
 import inspect
+import json
+import pkgutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from importlib import import_module
 from numbers import Integral, Real
+from pathlib import Path
 from types import MappingProxyType, UnionType
 from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -21,6 +31,25 @@ Builder = TypeVar("Builder", bound=Callable[..., Any])
 # Names that fit into a message.
 MAX_NAMES = 10
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+INDEX = "index.json"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a listing shows of a builder, and an index keeps of it.
+
+    module   the module of the package that defines the builder
+    options  the default of each option that has one, as JSON holds it
+    The other fields are those of `Entry`.
+    """
+
+    name: str
+    module: str
+    summary: str
+    paper: str
+    year: int
+    scores: str
+    options: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -64,17 +93,28 @@ class Entry(Generic[T]):
         """Name of the module that defines the builder."""
         return _unbound(self.build).__module__
 
+    @property
+    def row(self) -> Row:
+        """What a listing shows of the builder."""
+        defaults = {name: p.default for name, p in self.options.items() if p.default is not p.empty}
+        # Tuples become lists, and read-only mappings dicts, as in the index.
+        options = json.loads(json.dumps(defaults, default=dict))
+        module = self.module.rpartition(".")[2]
+        return Row(self.name, module, self.summary, self.paper, self.year, self.scores, options)
+
 
 class Registry(Generic[T]):
     """A table of builders of one kind.
 
     kind     the word used in messages
     listing  the command that lists the names, for messages
+    package  the package whose modules register builders; they are imported when they are needed
     """
 
-    def __init__(self, kind: str, listing: str = "") -> None:
+    def __init__(self, kind: str, listing: str = "", *, package: str = "") -> None:
         self.kind = kind
         self.listing = listing
+        self.package = package
         self._entries: dict[str, Entry[T]] = {}
 
     def register(
@@ -106,21 +146,74 @@ class Registry(Generic[T]):
         return decorate
 
     def __getitem__(self, name: str) -> Entry[T]:
-        self.check_name(name)
-        return self._entries[name]
+        if name not in self._entries and name in self._indexed:
+            import_module(f"{self.package}.{self._indexed[name].module}")
+        entries = self._entries if name in self._entries else self._all_entries()
+        if name not in entries:
+            raise UnknownNameError(cut(name), f"no such {self.kind}", suggest(name, entries, listing=self.listing))
+        return entries[name]
 
     def check_name(self, name: str) -> None:
         """Raise UnknownNameError, with the nearest known names, for a name that is not registered."""
-        if name not in self._entries:
-            raise UnknownNameError(
-                cut(name), f"no such {self.kind}", suggest(name, self._entries, listing=self.listing)
-            )
+        if name not in self:
+            self[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        return name in self._entries or name in self._indexed or name in self._all_entries()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
+        """Iterate over the names, sorted: the order of registration depends on what was imported first."""
+        return iter(sorted(self._all_entries()))
+
+    def rows(self) -> list[Row]:
+        """Return a row per builder, sorted by name, without importing the modules that the index knows."""
+        modules = self._modules()
+        for module in modules:
+            if module not in self._index:
+                import_module(f"{self.package}.{module}")
+        rows = {row.name: row for module in modules for row in self._index.get(module, ())}
+        rows |= {name: entry.row for name, entry in self._entries.items()}
+        return [rows[name] for name in sorted(rows)]
+
+    def row(self, name: str) -> Row:
+        """Return the row of a builder. Raises UnknownNameError."""
+        return self._indexed[name] if name in self._indexed else self[name].row
+
+    def index_text(self) -> str:
+        """Return the content of the package's index: JSON, with the rows of each module, one per line."""
+        lines: dict[str, list[str]] = {module: [] for module in self._modules()}
+        for name in self:
+            row = dict(vars(self[name].row))
+            lines[row.pop("module")].append(f"\n    {json.dumps(row)}")
+        return "{\n" + ",\n".join(f'  "{module}": [{",".join(rows)}]' for module, rows in lines.items()) + "\n}\n"
+
+    @cached_property
+    def _index(self) -> dict[str, list[Row]]:
+        """The rows of each module that the index knows."""
+        modules = set(self._modules())
+        file = self._folder() / INDEX if modules else None
+        if file is None or not file.is_file():
+            return {}
+        index = json.loads(file.read_text(encoding="utf-8"))
+        return {m: [Row(module=m, **row) for row in rows] for m, rows in index.items() if m in modules}
+
+    @cached_property
+    def _indexed(self) -> dict[str, Row]:
+        """The rows that the index knows, by name."""
+        return {row.name: row for rows in self._index.values() for row in rows}
+
+    def _folder(self) -> Path:
+        return Path(str(sys.modules[self.package].__file__)).parent
+
+    def _modules(self) -> list[str]:
+        """Return the names of the package's modules, none without a package."""
+        return [module.name for module in pkgutil.iter_modules([str(self._folder())])] if self.package else []
+
+    def _all_entries(self) -> dict[str, Entry[T]]:
+        """Return the entries after importing every module of the package."""
+        for module in self._modules():
+            import_module(f"{self.package}.{module}")
+        return self._entries
 
     def create(self, name: str, *, tiny: bool = False, **options: Any) -> T:
         """Build `name`; options override those of the tiny size, which override the builder's defaults.

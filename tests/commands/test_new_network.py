@@ -32,7 +32,8 @@ from torch import Tensor, nn
 
 from ..core import LowResLogits
 from ..nn.upsampling import Bilinear
-from .base import MODELS, SegmentationModel
+from . import MODELS
+from .base import SegmentationModel
 
 
 @MODELS.register("toy", tiny={"width": 2}, paper="https://example.org/toy", year=2026)

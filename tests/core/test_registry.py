@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pytest
 
+import pixelwise
+from pixelwise.backbones import BACKBONES
 from pixelwise.errors import ConfigError, UnknownNameError
-from pixelwise.registry import Registry, suggest
+from pixelwise.models import MODELS
+from pixelwise.registry import INDEX, Registry, suggest
 
 
 @pytest.fixture
@@ -44,7 +51,7 @@ def test_an_entry_describes_itself(shapes: Registry[tuple[str, int, str]]) -> No
     assert (entry.name, entry.summary, entry.paper, entry.year) == ("square", "Four equal sides.", "Euclid", -300)
     assert list(entry.options) == ["width", "color"]
     assert shapes["circle"].summary == ""
-    assert list(shapes) == ["square", "circle"]
+    assert list(shapes) == ["circle", "square"], "sorted, whatever was imported first"
     assert "square" in shapes
     assert "sqare" not in shapes
 
@@ -191,3 +198,76 @@ def test_a_name_has_defaults_of_its_own_that_options_override() -> None:
     assert registry["large triangle"].options["side"].default == 9
     assert registry.create("large triangle").side == 9
     assert registry.create("large triangle", side=4).side == 4
+
+
+MODULE = """
+from toolbox import TOOLS
+
+for name in {names!r}:
+    TOOLS.register(name, summary=f"The {{name}}.")(lambda size=(1, 2): size)
+"""
+
+
+@pytest.fixture
+def toolbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The index of a package of two modules, which knows what `hand` registers, and not yet `power`."""
+    folder = tmp_path / "toolbox"
+    folder.mkdir()
+    (folder / "__init__.py").write_text(
+        "from pixelwise.registry import Registry\nTOOLS = Registry('tool', package=__name__)"
+    )
+    (folder / "hand.py").write_text(MODULE.format(names=["saw", "hammer"]))
+    (folder / "power.py").write_text(MODULE.format(names=["drill"]))
+    rows = [
+        {"name": name, "summary": f"The {name}.", "paper": "", "year": 0, "scores": "", "options": {"size": [1, 2]}}
+        for name in ("hammer", "saw")
+    ]
+    (folder / INDEX).write_text(json.dumps({"hand": rows}))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(pixelwise.__file__).parents[1]}")
+    return folder / INDEX
+
+
+def answer(expression: str) -> list[str]:
+    """The value of an expression on TOOLS in a process of its own, and the modules that it imported."""
+    program = f"import sys; from toolbox import TOOLS; print({expression}); print(*sorted(sys.modules))"
+    child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    value, modules = child.stdout.splitlines()
+    return [value, *(name for name in modules.split() if name.startswith("toolbox."))]
+
+
+def test_an_index_leads_to_the_one_module_of_a_name(toolbox: Path) -> None:
+    assert answer("TOOLS.create('saw')") == ["(1, 2)", "toolbox.hand"]
+    assert answer("'saw' in TOOLS") == ["True"]
+    assert answer("TOOLS.row('saw').options") == ["{'size': [1, 2]}"]
+    toolbox.write_text(toolbox.read_text().replace('{"hand"', '{"power": [], "hand"'))
+    assert answer("[row.name for row in TOOLS.rows()]") == ["['hammer', 'saw']"], "a listing trusts the index"
+
+
+def test_what_the_index_does_not_know_is_found(toolbox: Path) -> None:
+    """A builder in a new module, in a known one, and one that has moved."""
+    listed = "['drill', 'hammer', 'saw']"
+    assert answer("[row.name for row in TOOLS.rows()]") == [listed, "toolbox.power"]
+    assert answer("list(TOOLS)") == [listed, "toolbox.hand", "toolbox.power"]
+    assert answer("TOOLS.create('drill', size=3)") == ["3", "toolbox.hand", "toolbox.power"]
+    assert answer("[TOOLS[name].name for name in TOOLS]") == [listed, "toolbox.hand", "toolbox.power"]
+    toolbox.write_text(toolbox.read_text().replace('"saw"', '"axe"').replace('{"hand"', '{"power": [], "hand"'))
+    assert answer("TOOLS['saw'].row == TOOLS.row('saw')") == ["True", "toolbox.hand", "toolbox.power"]
+    toolbox.write_text(toolbox.read_text().replace('"power": [], "hand"', '"hand": [], "gone": [], "power"'))
+    assert answer("TOOLS['hammer'].module") == ["toolbox.hand", "toolbox.hand", "toolbox.power"]
+    toolbox.unlink()
+    assert answer("list(TOOLS)") == [listed, "toolbox.hand", "toolbox.power"]
+
+
+@pytest.mark.parametrize("registry", [MODELS, BACKBONES], ids=["models", "backbones"])
+def test_the_indexes_hold_what_their_files_register(registry: Registry[Any]) -> None:
+    """`python tools/write_index.py` writes them anew. A file that an index does not know may register anything."""
+    file = Path(pixelwise.__file__).parent / registry.package.partition(".")[2] / INDEX
+    index, registered = json.loads(file.read_text(encoding="utf-8")), json.loads(registry.index_text())
+    assert index == {module: registered.get(module) for module in index}
+    for module, rows in index.items():
+        for row in rows:
+            entry = registry[row["name"]]
+            assert entry.module == f"{registry.package}.{module}"
+            assert (row["summary"], row["paper"], row["year"]) == (entry.summary, entry.paper, entry.year)
+            for option, default in row["options"].items():
+                assert json.loads(json.dumps(entry.options[option].default, default=dict)) == default, option

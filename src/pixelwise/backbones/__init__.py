@@ -1,19 +1,23 @@
-"""Backbones of the papers: one paper, one file. Importing this package registers every file in it."""
+"""Backbones of the papers: one paper, one file. `BACKBONES` imports a file when one of its backbones is asked for."""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .._lazy import lazy_names
 from ..errors import ConfigError, shown
-from .base import BACKBONES, Backbone
-from .timm_backbone import PREFIX, TimmBackbone
+from ..registry import Registry
+
+if TYPE_CHECKING:
+    from .base import Backbone
+else:
+    __getattr__ = lazy_names(__name__, {"Backbone": "base"})
 
 __all__ = ["BACKBONES", "Backbone", "backbone_at_stride", "create_backbone", "list_backbones"]
 
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+BACKBONES: Registry[Backbone] = Registry("backbone", "pixelwise backbones", package=__name__)
+PREFIX = "timm:"
+"""A name with it is that of a network of timm."""
 
 
 def create_backbone(name: str, *, in_channels: int = 3, tiny: bool = False, **options: Any) -> Backbone:
@@ -27,6 +31,8 @@ def create_backbone(name: str, *, in_channels: int = 3, tiny: bool = False, **op
         if unknown:
             fix = "backbones of timm take output_stride and pretrained"
             raise ConfigError(name, f"has no option {shown(unknown[0])}", fix)
+        from .timm_backbone import TimmBackbone
+
         return TimmBackbone(name.removeprefix(PREFIX), in_channels, **options)
     return BACKBONES.create(name, tiny=tiny, in_channels=in_channels, **options)
 
@@ -51,4 +57,4 @@ def backbone_at_stride(name: str, output_stride: int, *, in_channels: int = 3, *
 
 def list_backbones() -> list[str]:
     """Return the registered names, sorted."""
-    return sorted(BACKBONES)
+    return list(BACKBONES)

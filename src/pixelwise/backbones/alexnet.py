@@ -23,7 +23,7 @@ from ..nn.blocks import caffe_lrn
 from ..nn.channels import scale_channels
 from ..nn.init import init_kaiming_normal
 from ..nn.output_stride import replace_stride_with_dilation
-from .base import BACKBONES
+from . import BACKBONES
 from .classifier import ChainBackbone, max_pool
 
 PAPER = "https://papers.nips.cc/paper/4824-imagenet-classification-with-deep-convolutional-neural-networks"

@@ -6,8 +6,6 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from ..registry import Registry
-
 
 class Backbone(nn.Module, ABC):
     """A network that turns images into feature maps, finest first, and describes them.
@@ -40,6 +38,3 @@ class Backbone(nn.Module, ABC):
         """
         within = [index for index, own in enumerate(self.strides) if own <= stride]
         return self.modules_to(within[-1]) if within else []
-
-
-BACKBONES: Registry[Backbone] = Registry("backbone", "pixelwise backbones")

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..nn.blocks import ConvNormAct, ResidualBlock
-from .base import BACKBONES, Backbone
+from . import BACKBONES
+from .base import Backbone
 
 
 @BACKBONES.register(

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ..nn.channels import scale_channels
 from ..nn.init import init_kaiming_normal
 from ..nn.output_stride import StrideDilation
-from .base import BACKBONES
+from . import BACKBONES
 from .classifier import ClassifierBackbone
 
 PAPER = "https://arxiv.org/abs/1608.06993"

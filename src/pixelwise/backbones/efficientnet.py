@@ -31,7 +31,7 @@ from ..nn.geometry import MainPath
 from ..nn.init import init_kaiming_normal
 from ..nn.output_stride import StrideDilation
 from ..nn.squeeze_excitation import SqueezeExcitation
-from .base import BACKBONES
+from . import BACKBONES
 from .classifier import ChainBackbone
 
 PAPER = "https://arxiv.org/abs/1905.11946"

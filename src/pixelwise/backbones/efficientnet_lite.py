@@ -24,7 +24,7 @@ from functools import partial
 from torch import nn
 
 from ..nn.channels import make_divisible
-from .base import BACKBONES
+from . import BACKBONES
 from .efficientnet import STAGES, MBConvNet, Scale, Stage
 
 PAPER = "https://arxiv.org/abs/1905.11946"

@@ -31,7 +31,7 @@ from ..nn.channels import scale_channels
 from ..nn.geometry import MainPath
 from ..nn.init import init_kaiming_normal
 from ..nn.output_stride import replace_stride_with_dilation
-from .base import BACKBONES
+from . import BACKBONES
 from .classifier import ClassifierBackbone, max_pool
 
 PAPER = "https://arxiv.org/abs/1409.4842"

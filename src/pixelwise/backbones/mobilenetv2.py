@@ -25,7 +25,7 @@ from ..nn.channels import make_divisible
 from ..nn.geometry import MainPath
 from ..nn.init import init_kaiming_normal
 from ..nn.output_stride import StrideDilation
-from .base import BACKBONES
+from . import BACKBONES
 from .classifier import ChainBackbone
 
 PAPER = "https://arxiv.org/abs/1801.04381"

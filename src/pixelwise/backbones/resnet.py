@@ -30,7 +30,7 @@ from ..nn.deform_conv import DeformConv2d
 from ..nn.geometry import MainPath
 from ..nn.init import init_kaiming_normal
 from ..nn.output_stride import StrideDilation
-from .base import BACKBONES
+from . import BACKBONES
 from .classifier import ClassifierBackbone
 
 PAPER = "https://arxiv.org/abs/1512.03385"

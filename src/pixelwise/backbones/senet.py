@@ -20,7 +20,7 @@ from functools import partial
 from torch import Tensor
 
 from ..nn.squeeze_excitation import SqueezeExcitation
-from .base import BACKBONES
+from . import BACKBONES
 from .resnet import DEPTHS, Bottleneck, DeformableVersion, ResNet, StemPool, StrideLocation
 
 PAPER = "https://arxiv.org/abs/1709.01507"

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, ResourceError, UnknownNameError
 from ..registry import suggest
+from . import PREFIX
 from .base import Backbone
-
-PREFIX = "timm:"
 
 
 class TimmBackbone(Backbone):

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from ..nn.blocks import double_conv
 from ..nn.channels import scale_channels
 from ..nn.init import init_kaiming_normal
-from .base import BACKBONES, Backbone
+from . import BACKBONES
+from .base import Backbone
 
 PAPER = "https://arxiv.org/abs/1505.04597"
 

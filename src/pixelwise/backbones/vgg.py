@@ -24,7 +24,7 @@ from ..errors import ConfigError
 from ..nn.channels import scale_channels
 from ..nn.init import init_kaiming_normal
 from ..nn.output_stride import StrideDilation
-from .base import BACKBONES
+from . import BACKBONES
 from .classifier import ChainBackbone, max_pool
 
 PAPER = "https://arxiv.org/abs/1409.1556"

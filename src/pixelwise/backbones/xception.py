@@ -26,7 +26,7 @@ from ..nn.geometry import MainPath
 from ..nn.init import init_kaiming_normal
 from ..nn.output_stride import StrideDilation
 from ..nn.separable_conv import relu_separable_conv, separable_conv_relu
-from .base import BACKBONES
+from . import BACKBONES
 from .classifier import ClassifierBackbone
 
 PAPER = "https://arxiv.org/abs/1802.02611"

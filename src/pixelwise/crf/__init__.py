@@ -26,15 +26,34 @@ threads.
 
 from __future__ import annotations
 
-from .features import (
-    NORMALIZATIONS,
-    PRESETS,
-    Kernel,
-    Parameters,
-    appearance_features,
-    position_features,
-)
-from .refinement import refine, refine_each
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .features import (
+        NORMALIZATIONS,
+        PRESETS,
+        Kernel,
+        Parameters,
+        appearance_features,
+        position_features,
+    )
+    from .refinement import refine, refine_each
+else:
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "NORMALIZATIONS": "features",
+            "PRESETS": "features",
+            "Kernel": "features",
+            "Parameters": "features",
+            "appearance_features": "features",
+            "position_features": "features",
+            "refine": "refinement",
+            "refine_each": "refinement",
+        },
+    )
 
 __all__ = [
     "NORMALIZATIONS",

@@ -1,23 +1,42 @@
 """From files on disk to batches: dataset formats, splits, augmentation, the loader.
 
-Reading order: `dataset` (splits and items), `formats` (one file per folder layout), `transforms` (augmentation),
-`loader` (batches). For U-Net's weight map of your own masks, see `border_weights`.
+Reading order: `opening` (a folder to a dataset), `dataset` (splits and items), `formats` (one file per folder layout),
+`transforms` (augmentation), `loader` (batches). For U-Net's weight map of your own masks, see `border_weights`.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..errors import DatasetError
-from .check import Finding, check_classes, check_masks, diagnose
-from .counts import count_pixels
-from .dataset import Dataset, Item, MaskEncoding, Split
-from .formats import DATASETS, DatasetFormat
-from .formats.pairs import describe_folder
-from .groups import Groups, find_groups
-from .pixel_formats import with_pixel_format
-from .second_labels import with_second_labels
+from .._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .check import Finding, check_classes, check_masks, diagnose
+    from .counts import count_pixels
+    from .dataset import Dataset, Item, MaskEncoding, Split
+    from .formats import DATASETS, DatasetFormat
+    from .groups import Groups, find_groups
+    from .opening import open_dataset
+else:
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "DATASETS": "formats",
+            "Dataset": "dataset",
+            "DatasetFormat": "formats",
+            "Finding": "check",
+            "Groups": "groups",
+            "Item": "dataset",
+            "MaskEncoding": "dataset",
+            "Split": "dataset",
+            "check_classes": "check",
+            "check_masks": "check",
+            "count_pixels": "counts",
+            "diagnose": "check",
+            "find_groups": "groups",
+            "open_dataset": "opening",
+        },
+    )
 
 __all__ = [
     "DATASETS",
@@ -35,42 +54,3 @@ __all__ = [
     "find_groups",
     "open_dataset",
 ]
-
-
-def open_dataset(path: str | Path, format: str | None = None, *, check: bool = True) -> Dataset:
-    """Open a dataset folder and check that every image has its mask.
-
-    format  name of a dataset format; found by looking at the folder if None
-    check   False opens it without looking for the files; `Dataset.problems` then lists all errors
-    Raises DatasetError for a folder that no format (or not the named one) recognizes, or that two do, for missing files
-    (all of them in one error), and for an image in two splits; UnknownNameError for an unknown format.
-    """
-    folder = Path(path)
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise DatasetError(folder, what, "name the folder of a dataset")
-    formats = {name: DATASETS.create(name) for name in ([format] if format else sorted(DATASETS))}
-    found = {name: root for name, reader in formats.items() if (root := _root(reader, folder, bool(format)))}
-    if not found:
-        found = {n: root for n, reader in formats.items() if reader.is_fallback and (root := reader.find_root(folder))}
-    if len(found) > 1:
-        what = f"may be read as {' or as '.join(found)}"
-        names = " or ".join(f"{name} ({formats[name].needs})" for name in found)
-        raise DatasetError(folder, what, f"name the format, or take the files of one of them away: {names}")
-    if not found:
-        known = "`pixelwise datasets` lists the known ones"
-        needs = f"expected {format}: {formats[format].needs}" if format else known
-        what = f"unrecognized dataset layout; {describe_folder(folder)}"
-        raise DatasetError(folder, what, f"put images/ and masks/ with equal names into the folder; {needs}")
-    ((name, root),) = found.items()
-    dataset = formats[name].read(root)
-    if check:
-        return with_second_labels(with_pixel_format(dataset.check()))
-    try:
-        return with_second_labels(with_pixel_format(dataset))
-    except DatasetError as error:
-        return replace(dataset, faults=(*dataset.faults, error))
-
-
-def _root(reader: DatasetFormat, folder: Path, is_named: bool) -> Path | None:
-    return None if reader.is_fallback and not is_named else reader.find_root(folder)

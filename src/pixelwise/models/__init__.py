@@ -1,17 +1,20 @@
-"""Networks of the papers, one family per file. Importing this package registers every file in it."""
+"""Networks of the papers, one family per file. `MODELS` imports a file when one of its networks is asked for."""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .base import MODELS, ModelSpec, SegmentationModel
+from .._lazy import lazy_names
+from ..registry import Registry
+
+if TYPE_CHECKING:
+    from .base import ModelSpec, SegmentationModel
+else:
+    __getattr__ = lazy_names(__name__, {"ModelSpec": "base", "SegmentationModel": "base"})
 
 __all__ = ["MODELS", "ModelSpec", "SegmentationModel", "create_model", "list_models"]
 
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+MODELS: Registry[SegmentationModel] = Registry("model", "pixelwise models", package=__name__)
 
 
 def create_model(
@@ -23,6 +26,8 @@ def create_model(
     tiny         a version of the network that is small enough for a test; its options are recorded like any others
     Raises UnknownNameError for an unknown name, ConfigError for an unknown option or a value out of range.
     """
+    from .base import ModelSpec
+
     if in_channels is None:
         in_channels = MODELS[name].options["in_channels"].default
     if tiny:
@@ -32,4 +37,4 @@ def create_model(
 
 def list_models() -> list[str]:
     """Return the registered names, sorted."""
-    return sorted(MODELS)
+    return list(MODELS)

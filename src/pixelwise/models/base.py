@@ -18,7 +18,7 @@ from ..core import LowResLogits, Output
 from ..errors import ConfigError
 from ..nn.geometry import ReceptiveField
 from ..nn.preprocessing import Preprocess
-from ..registry import Registry
+from . import MODELS
 
 
 class SegmentationModel(nn.Module, ABC):
@@ -177,6 +177,3 @@ class ModelSpec:
         model = MODELS.create(self.name, num_classes=self.num_classes, in_channels=self.in_channels, **self.options)
         model.spec = self
         return model
-
-
-MODELS: Registry[SegmentationModel] = Registry("model", "pixelwise models")

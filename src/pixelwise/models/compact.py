@@ -28,7 +28,8 @@ from ..nn.blocks import ConvNormAct
 from ..nn.separable_conv import separable_conv_relu
 from ..nn.upsampling import AlignedBilinear, Bilinear, pad_to_stride
 from ..registry import NO_OPTIONS
-from .base import MODELS, SegmentationModel
+from . import MODELS
+from .base import SegmentationModel
 
 
 class Compact(SegmentationModel):

@@ -33,7 +33,8 @@ from ..nn.channels import scale_channels
 from ..nn.init import init_kaiming_normal
 from ..nn.pyramid_pooling import BatchNorm2dSafe
 from ..nn.upsampling import Bilinear
-from .base import MODELS, SegmentationModel
+from . import MODELS
+from .base import SegmentationModel
 
 # Five poolings between the image and fc6.
 STRIDE = 32

@@ -39,7 +39,8 @@ from ..nn.channels import scale_channels
 from ..nn.geometry import ReceptiveField, layers_of, receptive_field
 from ..nn.init import init_kaiming_normal, normal_conv
 from ..nn.upsampling import AlignedBilinear, Identity, pad_to_stride
-from .base import MODELS, SegmentationModel
+from . import MODELS
+from .base import SegmentationModel
 
 STRIDE = 8
 

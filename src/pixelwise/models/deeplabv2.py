@@ -39,7 +39,8 @@ from ..nn.channels import scale_channels
 from ..nn.geometry import ReceptiveField, layers_of, receptive_field
 from ..nn.init import normal_conv
 from ..nn.upsampling import AlignedBilinear, pad_to_stride
-from .base import MODELS, SegmentationModel
+from . import MODELS
+from .base import SegmentationModel
 from .deeplabv1 import LARGE_FOV, STRIDE, fully_connected, vgg16_stride8
 
 Head = Literal["aspp_s", "aspp_l", "largefov"]

@@ -33,7 +33,8 @@ from ..nn.channels import scale_channels
 from ..nn.pyramid_pooling import ASPP
 from ..nn.upsampling import Bilinear
 from ..registry import NO_OPTIONS
-from .base import MODELS, SegmentationModel
+from . import MODELS
+from .base import SegmentationModel
 
 PAPER = "https://arxiv.org/abs/1706.05587"
 TINY_LITE = {"width_mult": 0.1, "depth_mult": 0.4}

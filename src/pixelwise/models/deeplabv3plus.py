@@ -41,7 +41,8 @@ from ..nn.pyramid_pooling import ASPP
 from ..nn.separable_conv import separable_conv_relu
 from ..nn.upsampling import Bilinear
 from ..registry import NO_OPTIONS
-from .base import MODELS, SegmentationModel
+from . import MODELS
+from .base import SegmentationModel
 from .deeplabv3 import TINY_LITE, atrous_rates_at
 
 PAPER = "https://arxiv.org/abs/1802.02611"

@@ -57,7 +57,8 @@ from ..nn.geometry import (
 )
 from ..nn.init import init_kaiming_normal, zero_conv
 from ..nn.upsampling import Upscore, add_cropped, repeat_border, with_last_upsampling
-from .base import MODELS, SegmentationModel
+from . import MODELS
+from .base import SegmentationModel
 from .fcn_backbone import POOL3, POOL4, POOL5, Geometry, build_backbone
 
 PAPER = "https://arxiv.org/abs/1411.4038"

@@ -32,7 +32,8 @@ from ..errors import CheckpointError, ConfigError
 from ..nn.init import zero_conv
 from ..nn.preprocessing import NYUD_COLOR_HHA
 from ..nn.upsampling import Upscore, with_last_upsampling
-from .base import MODELS, SegmentationModel
+from . import MODELS
+from .base import SegmentationModel
 from .fcn import FCN, PAPER, FCN8s, FCN16s, FCN32s, Kernels
 from .fcn_backbone import Geometry
 

@@ -33,7 +33,8 @@ from ..errors import ConfigError
 from ..nn.blocks import ConvNormAct
 from ..nn.init import init_kaiming_normal
 from ..nn.upsampling import AlignedBilinear, BilinearByFactor
-from .base import MODELS, SegmentationModel
+from . import MODELS
+from .base import SegmentationModel
 
 # Stages of FRRUs: (stride of the pooling stream, channels / base channels, number of units).
 # Source: table 1; the authors' code.

@@ -40,7 +40,8 @@ from ..errors import ConfigError
 from ..nn.geometry import layers_of, output_size
 from ..nn.init import init_kaiming_normal, normal_conv
 from ..nn.upsampling import Bilinear
-from .base import MODELS, SegmentationModel
+from . import MODELS
+from .base import SegmentationModel
 
 Interpolate = Literal["probabilities", "scores"]
 

@@ -33,7 +33,8 @@ from ..nn.channels import scale_channels
 from ..nn.pyramid_pooling import PyramidPooling
 from ..nn.upsampling import Bilinear
 from ..registry import NO_OPTIONS
-from .base import MODELS, SegmentationModel
+from . import MODELS
+from .base import SegmentationModel
 from .deeplabv3 import TINY_LITE
 
 PAPER = "https://arxiv.org/abs/1612.01105"

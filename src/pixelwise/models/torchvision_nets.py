@@ -33,7 +33,8 @@ from ..nn.blocks import ConvNormAct
 from ..nn.channels import scale_channels
 from ..nn.pyramid_pooling import ImagePooling
 from ..nn.upsampling import Bilinear
-from .base import MODELS, SegmentationModel
+from . import MODELS
+from .base import SegmentationModel
 
 
 class FCNHead(nn.Sequential):

@@ -35,7 +35,8 @@ from ..nn.channels import scale_channels
 from ..nn.init import init_kaiming_normal, init_kaiming_upconv
 from ..nn.reflect_pad import reflect_pad
 from ..nn.upsampling import Identity
-from .base import MODELS, SegmentationModel
+from . import MODELS
+from .base import SegmentationModel
 
 
 class UNet(SegmentationModel):

@@ -34,7 +34,8 @@ from ..nn.init import init_kaiming_normal, init_kaiming_upconv
 from ..nn.reflect_pad import reflect_pad
 from ..nn.upsampling import Identity
 from ..registry import NO_OPTIONS
-from .base import MODELS, SegmentationModel
+from . import MODELS
+from .base import SegmentationModel
 
 
 class UpBlock(nn.Module):

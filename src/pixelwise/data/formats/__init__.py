@@ -1,13 +1,17 @@
-"""Dataset formats: arrangements of a dataset in folders, one per file. Importing this package registers all of them."""
+"""Dataset formats: arrangements of a dataset in folders, one per file. `DATASETS` imports them when it is asked."""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
+from typing import TYPE_CHECKING
 
-from .base import DATASETS, DatasetFormat
+from ..._lazy import lazy_names
+from ...registry import Registry
+
+if TYPE_CHECKING:
+    from .base import DatasetFormat
+else:
+    __getattr__ = lazy_names(__name__, {"DatasetFormat": "base"})
 
 __all__ = ["DATASETS", "DatasetFormat"]
 
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+DATASETS: Registry[DatasetFormat] = Registry("dataset format", "pixelwise datasets", package=__name__)

@@ -10,7 +10,8 @@ from pathlib import Path
 from ...core import Taxonomy
 from ...errors import DatasetError
 from ..dataset import Dataset, Item
-from .base import DATASETS, DatasetFormat, make_dataset, pair_folders
+from . import DATASETS
+from .base import DatasetFormat, make_dataset, pair_folders
 
 # The first name of each row of objectInfo150.txt, in its order.
 _NAMES = (

@@ -15,7 +15,6 @@ from ...core import Taxonomy
 from ...errors import ConfigError, DatasetError, os_reason, shown
 from ...files import read_regular
 from ...images import ARRAY_SUFFIX, IMAGE_SUFFIXES, RGB, PixelFormat, is_further_part, walk_files, without_suffix
-from ...registry import Registry
 from ...strict_yaml import read_yaml
 from ..dataset import Dataset, Item, MaskEncoding, Split, check_colors
 from .class_json import NAMES as JSON_NAMES
@@ -60,7 +59,6 @@ class DatasetFormat(ABC):
 MASK_SUFFIXES = (*IMAGE_SUFFIXES, ARRAY_SUFFIX)
 """Suffixes of files of masks."""
 COLOR_TABLE = "class_dict.csv"
-DATASETS: Registry[DatasetFormat] = Registry("dataset format", "pixelwise datasets")
 
 
 def make_dataset(name: str, root: Path, default: Taxonomy, splits: Mapping[str, list[Item]]) -> Dataset:

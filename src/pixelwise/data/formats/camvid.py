@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 from ...core import Taxonomy
 from ...images import without_suffix
 from ..dataset import Dataset, Item
+from . import DATASETS
 from .base import (
-    DATASETS,
     DatasetFormat,
     find_image,
     make_dataset,

@@ -11,7 +11,8 @@ from pathlib import Path
 from ...core import Taxonomy
 from ...images import walk_files
 from ..dataset import Dataset, Item
-from .base import DATASETS, DatasetFormat, make_dataset
+from . import DATASETS
+from .base import DatasetFormat, make_dataset
 
 _NUM_LABELS = 34
 _CLASSES = (

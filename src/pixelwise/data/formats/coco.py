@@ -24,6 +24,7 @@ from ..shapes.drawing import IGNORED_LABELS, Drawing, Shape
 from ..shapes.fill import Region, check_points, crop, fill_coco
 from ..shapes.outlines import outlines, single_ring
 from ..shapes.run_lengths import check_size, decode_coco, encode_coco
+from . import DATASETS
 from .annotations import (
     ImageIndex,
     annotated_dataset,
@@ -34,7 +35,7 @@ from .annotations import (
     read_annotations,
     split_of,
 )
-from .base import DATASETS, DatasetFormat
+from .base import DatasetFormat
 from .conversion import Conversion
 
 _WORDS = (b'"images"', b'"annotations"', b'"categories"')

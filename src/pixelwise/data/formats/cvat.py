@@ -24,8 +24,9 @@ from ..dataset import Dataset, Item
 from ..shapes.drawing import Drawing, Shape
 from ..shapes.fill import Region, check_points, crop, fill_coco
 from ..shapes.run_lengths import check_size, decode_cvat, encode_cvat
+from . import DATASETS
 from .annotations import ImageIndex, annotated_dataset, contains_words, key_of, labeled_regions, split_of
-from .base import DATASETS, DatasetFormat
+from .base import DatasetFormat
 from .conversion import Conversion
 
 _FIX = "export the annotations again as `CVAT for images 1.1`"

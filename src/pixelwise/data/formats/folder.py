@@ -26,8 +26,8 @@ from ...files import atomic_write
 from ...images import ARRAY_SUFFIX, IMAGE_SUFFIXES, RGB, PixelFormat, file_kind, without_suffix, write_image, write_mask
 from ..dataset import Dataset, Item, MaskEncoding, Split, check_colors
 from ..pixel_formats import declared_pixels
+from . import DATASETS
 from .base import (
-    DATASETS,
     MASK_SUFFIXES,
     DatasetFormat,
     declares_multilabel,

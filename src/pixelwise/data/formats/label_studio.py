@@ -23,6 +23,7 @@ from ..dataset import Dataset, Item
 from ..shapes.drawing import Drawing, Shape
 from ..shapes.fill import check_points, crop, fill_coco
 from ..shapes.run_lengths import check_size, decode_label_studio, encode_label_studio
+from . import DATASETS
 from .annotations import (
     ImageIndex,
     annotated_dataset,
@@ -34,7 +35,7 @@ from .annotations import (
     rows_of,
     split_of,
 )
-from .base import DATASETS, DatasetFormat
+from .base import DatasetFormat
 from .conversion import Conversion
 
 _WORDS = (b'"annotations"', b'"result"', b'"data"')

@@ -29,6 +29,7 @@ from ..dataset import Dataset, Item
 from ..shapes.drawing import Drawing, Shape
 from ..shapes.fill import Region, check_points, crop, fill_labelme
 from ..shapes.run_lengths import check_size
+from . import DATASETS
 from .annotations import (
     annotated_dataset,
     contains_words,
@@ -38,7 +39,7 @@ from .annotations import (
     read_annotations,
     split_of,
 )
-from .base import DATASETS, DatasetFormat, has_class_names
+from .base import DatasetFormat, has_class_names
 from .conversion import Conversion
 
 _WORDS = (b'"shapes"', b'"imagePath"')

@@ -27,8 +27,9 @@ from ...errors import DatasetError, InputError, listed
 from ...images import ARRAY_SUFFIX, IMAGE_SUFFIXES, image_suffix, read_mask, walk_files, without_suffix
 from ..dataset import Dataset, Item, Split
 from ..mask_values import pack_colors
+from . import DATASETS
 from .annotations import split_of
-from .base import DATASETS, DatasetFormat, read_classes
+from .base import DatasetFormat, read_classes
 from .inferred_classes import infer_classes
 
 # A family is a candidate if it has this share of the files of its folder and suffix, and two are a pair if this share

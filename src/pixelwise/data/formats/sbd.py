@@ -20,7 +20,8 @@ from ...files import read_regular
 from ..dataset import Dataset, Item
 from ..shapes.drawing import Drawing, Shape
 from ..shapes.fill import crop
-from .base import DATASETS, DatasetFormat, make_dataset, read_lines, resolve_inside
+from . import DATASETS
+from .base import DatasetFormat, make_dataset, read_lines, resolve_inside
 from .voc import TAXONOMY
 
 _FIX = "unpack benchmark.tgz again"

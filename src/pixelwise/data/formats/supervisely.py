@@ -30,8 +30,9 @@ from ..dataset import Dataset, Item
 from ..shapes.drawing import Drawing, Shape
 from ..shapes.fill import Region, check_points, crop, fill_supervisely
 from ..shapes.run_lengths import check_size
+from . import DATASETS
 from .annotations import annotated_dataset, contains_words, entry, key_of, labeled_regions, read_annotations, split_of
-from .base import DATASETS, DatasetFormat
+from .base import DatasetFormat
 from .conversion import Conversion
 
 _FIX = "export the annotations again"

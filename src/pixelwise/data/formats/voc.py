@@ -16,8 +16,8 @@ from ...errors import DatasetError
 from ...files import write_text
 from ...images import IMAGE_SUFFIXES, without_suffix, write_mask
 from ..dataset import Dataset, Item
+from . import DATASETS
 from .base import (
-    DATASETS,
     DatasetFormat,
     find_image,
     has_class_names,
