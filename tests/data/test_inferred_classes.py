@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from pixelwise.data import open_dataset
+import pixelwise.data.inspection
+import pixelwise.data.seen_masks
+from pixelwise.data import diagnose, open_dataset
 from pixelwise.data.dataset import Dataset
+from pixelwise.data.mask_values import MaskValues, classes_and_mixtures, look_at_values
+from pixelwise.data.seen_masks import look_at_masks
 from pixelwise.errors import DatasetError
 
 
@@ -119,3 +125,62 @@ def test_masks_of_one_value_and_masks_that_cannot_be_read_are_refused(tmp_path: 
     (root / "masks/train/00.png").write_bytes(b"not an image")
     with pytest.raises(DatasetError, match="no mask could be read"):
         open_dataset(root)
+
+
+def _drawn(rng: np.random.Generator, kind: str) -> np.ndarray:
+    """A mask of five polygons of the values 0 to 4, or of gray levels; whole, antialiased, shrunk, of thin lines."""
+    values = [0, 1, 2, 3, 4] if kind == "ids" else [0, 40, 90, 160, 255]
+    mask = np.zeros((64, 64), np.uint8)
+    for value in rng.permutation(values)[: rng.integers(1, 6)]:
+        points = [rng.integers(0, 64, (4, 2)).astype(np.int32)]
+        if kind == "lines":
+            cv2.polylines(mask, points, isClosed=False, color=int(value))
+        else:
+            cv2.fillPoly(mask, points, int(value), lineType=cv2.LINE_AA if kind == "antialiased" else cv2.LINE_8)
+    if kind != "shrunk":
+        return mask
+    return np.asarray(Image.fromarray(mask).resize((32, 32), Image.Resampling.BILINEAR))
+
+
+@pytest.mark.parametrize("kind", ["ids", "grays", "lines", "antialiased", "shrunk"])
+def test_looking_at_some_masks_tells_classes_from_mixtures_as_looking_at_all(tmp_path: Path, kind: str) -> None:
+    rng = np.random.default_rng(3)
+    for number in range(12):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        everything = MaskValues()
+        paths = []
+        for k in range(40):
+            # A few masks are broken, or none.
+            mask = _drawn(rng, kind if k < rng.integers(0, 40) else "ids")
+            paths.append(folder / f"{k}.png")
+            Image.fromarray(mask).save(paths[-1])
+            everything.add(look_at_values(mask))
+        found, seen = look_at_masks(paths)
+        assert found.counts() == everything.counts()
+        assert classes_and_mixtures(found) == classes_and_mixtures(everything)
+        assert seen.keys() == set(paths)
+
+
+def test_masks_that_show_the_classes_are_decoded_once_by_the_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred masks of three values: apart from the 24 whose shapes are looked at, few are read again."""
+    root = _folder(tmp_path, *[_disc(32, 8, center=8) + _disc(32, 4, value=2, center=24) for _ in range(100)])
+    decoded: Counter[Path] = Counter()
+    read = pixelwise.data.inspection.read_mask_file
+
+    def counted(path: Path, *, by_color: bool = False, lossy: bool = False) -> Any:
+        decoded[path] += 1
+        return read(path, by_color=by_color, lossy=lossy)
+
+    for module in (pixelwise.data.inspection, pixelwise.data.seen_masks):
+        monkeypatch.setattr(module, "read_mask_file", counted)
+    dataset = open_dataset(root)
+    plain = {row.item.key: row.pixels for row in diagnose(dataset).look.found["train"]}
+    assert len(decoded) == 100
+    assert sum(decoded.values()) <= 100 + 25 + 12
+    # A file that was changed since is read again.
+    Image.fromarray(_disc(32, 12)).save(root / "masks/train/01.png")
+    changed = {row.item.key: row.pixels for row in diagnose(dataset).look.found["train"]}
+    assert [key for key in plain if plain[key] != changed[key]] == ["01"]

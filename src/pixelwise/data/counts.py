@@ -18,6 +18,7 @@ from rich.progress import track
 
 from .dataset import Dataset, Item, Split, must_be_disjoint
 from .inspection import Inspected, inspect_item
+from .seen_masks import SeenMask
 
 _SECONDS_PER_LINE = 20
 # Masks per split whose shapes are looked at.
@@ -50,7 +51,7 @@ def inspect_splits(dataset: Dataset, splits: Sequence[Split]) -> dict[str, list[
             seen.add(item.image)
     found: dict[str, list[Inspected]] = {name: [] for name in names}
     with ThreadPoolExecutor() as executor:
-        results = executor.map(lambda job: inspect_item(job[0], job[1], shapes=job[2]), jobs)
+        results = executor.map(lambda job: inspect_item(*job[:2], shapes=job[2], seen=_seen(dataset, job[1])), jobs)
         try:
             for (split, _, _), inspected in zip(jobs, _with_progress(results, len(jobs)), strict=True):
                 found.setdefault(split.name, []).append(inspected)
@@ -58,6 +59,10 @@ def inspect_splits(dataset: Dataset, splits: Sequence[Split]) -> dict[str, list[
             executor.shutdown(wait=False, cancel_futures=True)
             raise
     return found
+
+
+def _seen(dataset: Dataset, item: Item) -> SeenMask | None:
+    return None if item.mask is None else dataset.seen.get(item.mask)
 
 
 def _with_progress(results: Iterable[Inspected], total: int) -> Iterator[Inspected]:

@@ -19,8 +19,9 @@ from ..errors import ConfigError, DatasetError, MaskError, listed, shown
 from ..images import RGB, PixelFormat, exif_orientation, file_kind, read_mask, read_pixels
 from ..registry import suggest
 from .class_masks import read_class_masks
-from .mask_values import pack_colors
+from .mask_values import MaskValues, pack_colors
 from .near_misses import near_misses
+from .seen_masks import SeenMask
 from .shapes.drawing import Drawing
 
 
@@ -75,6 +76,21 @@ class MaskEncoding:
                 raise MaskError(source, what, "write `masks: color` in classes.yaml")
             raw = raw[..., 0]
         return taxonomy.encode(raw, source)
+
+    def count_ids(self, values: MaskValues, taxonomy: Taxonomy) -> NDArray[np.int64] | None:
+        """Return the pixels of each id, (ignore_id + 1,), of a mask with counted values; None if one is unknown."""
+        if not self.by_color:
+            counts = np.bincount(list(values.pixels), list(values.pixels.values())).astype(np.int64)
+            return None if values.colors else taxonomy.counts_of_ids(counts)
+        codes = pack_colors(np.array([*taxonomy.colors, *self.ignored], np.int64)).tolist()
+        ids = dict(zip(codes, [*range(taxonomy.num_classes), *[taxonomy.ignore_id] * len(self.ignored)], strict=True))
+        # Of a file without colors, the palette was not looked at.
+        if not values.colors or not values.colors.keys() <= ids.keys():
+            return None
+        totals = np.zeros(taxonomy.ignore_id + 1, np.int64)
+        for code, count in values.colors.items():
+            totals[ids[code]] += count
+        return totals
 
     def _encode_colors(self, raw: NDArray[Any], taxonomy: Taxonomy, source: object) -> NDArray[Any]:
         if raw.ndim == 2:
@@ -229,6 +245,7 @@ class Dataset:
     splits  by name
     notes   lines that a user should read: what was inferred and is written nowhere
     faults  errors that the format found while reading it; the splits are what could be read in spite of them
+    seen    masks that were read to infer the classes
     """
 
     name: str
@@ -237,6 +254,7 @@ class Dataset:
     splits: Mapping[str, Split] = field(repr=False)
     notes: tuple[str, ...] = ()
     faults: tuple[DatasetError, ...] = ()
+    seen: Mapping[Path, SeenMask] = field(default_factory=dict, repr=False, compare=False)
 
     def split(self, name: str, *, option: str = "") -> Split:
         """Return the split of that name. Raises DatasetError listing the existing ones.

@@ -15,6 +15,7 @@ from .dataset import Item, Split, size_error
 from .mask_shapes import MaskShapes, mask_shapes
 from .mask_values import MaskValues, look_at_values
 from .perceptual_hash import perceptual_hash
+from .seen_masks import SeenMask
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,16 @@ class Inspected:
         return self.image_error or self.mask_error
 
 
-def inspect_item(split: Split, item: Item, *, image: bool = True, shapes: bool = False) -> Inspected:
+def inspect_item(
+    split: Split, item: Item, *, image: bool = True, shapes: bool = False, seen: SeenMask | None = None
+) -> Inspected:
     """Read an item once and return what a run has to know of it before the first step; errors are kept, not raised.
 
     image   False reads the mask alone
     shapes  also look at the shapes of the classes
+    seen    the mask file, if it was read before
     """
-    found = _inspect_mask(split, item, shapes=shapes) if item.mask is not None else Inspected(item)
+    found = _inspect_mask(split, item, shapes=shapes, seen=seen) if item.mask is not None else Inspected(item)
     if not image:
         return found
     from .mask_loops import checksum
@@ -82,7 +86,7 @@ def inspect_item(split: Split, item: Item, *, image: bool = True, shapes: bool =
     return replace(found, digest=checksum(pixels), perceptual_hash=sign, is_gray=is_gray)
 
 
-def _inspect_mask(split: Split, item: Item, *, shapes: bool) -> Inspected:
+def _inspect_mask(split: Split, item: Item, *, shapes: bool, seen: SeenMask | None = None) -> Inspected:
     """Read the mask of an item; look at its values if they are no classes."""
     from .mask_loops import count_values
 
@@ -91,6 +95,10 @@ def _inspect_mask(split: Split, item: Item, *, shapes: bool) -> Inspected:
     mask: NDArray[Any] | None = None
     counts: NDArray[np.int64] | None = None
     assert item.mask is not None, "the caller asks for it"
+    if seen is not None and not shapes and not seen.file.lossy and seen.is_still(item.mask):
+        counts = encoding.count_ids(seen.values, taxonomy)
+        if counts is not None:
+            return replace(found, size=seen.size, mask_file=seen.file, pixels=_pixels(counts))
     try:
         if item.drawing is not None or taxonomy.multilabel:
             mask = split.read_labels(item)
@@ -112,11 +120,15 @@ def _inspect_mask(split: Split, item: Item, *, shapes: bool) -> Inspected:
     if counts is None:
         assert mask is not None, "it was read or encoded"
         counts = label_counts(mask, taxonomy)
-    pixels = {int(k): int(counts[k]) for k in np.flatnonzero(counts)}
+    found = replace(found, pixels=_pixels(counts))
     if not shapes:
-        return replace(found, pixels=pixels)
+        return found
     assert mask is not None, "it was encoded for its shapes"
-    return replace(found, pixels=pixels, shapes=mask_shapes(mask, taxonomy.ignore_id))
+    return replace(found, shapes=mask_shapes(mask, taxonomy.ignore_id))
+
+
+def _pixels(counts: NDArray[np.int64]) -> dict[int, int]:
+    return {int(k): int(counts[k]) for k in np.flatnonzero(counts)}
 
 
 def readable(split: Split) -> Split:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .mask_values import near_two_classes
+from .mask_values import border_share
 
 BLOCK = 16
 """Pixels per side of the blocks in which the presence of classes is kept."""
@@ -59,14 +59,7 @@ def mask_shapes(mask: NDArray[Any], ignore_id: int) -> MaskShapes:
         ids = {number: int(id_) for number, id_ in enumerate(found) if id_ != ignore_id}
         values = values.reshape(mask.shape).astype(np.uint8 if len(found) <= 256 else np.uint16)
     _measure(values, ids, classes, presence)
-    # Every fourth pixel of a large mask shows as much.
-    step = max(1, min(mask.shape) // 256)
-    small = np.ascontiguousarray(mask[::step, ::step])
-    is_ignored = small == ignore_id
-    if not is_ignored.any():
-        return MaskShapes(classes, presence, (0.0, 0.0))
-    num_border = int((is_ignored & near_two_classes(small, ignore_id)).sum())
-    return MaskShapes(classes, presence, (float(is_ignored.mean()), num_border / int(is_ignored.sum())))
+    return MaskShapes(classes, presence, border_share(mask, ignore_id))
 
 
 def _measure(

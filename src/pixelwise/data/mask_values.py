@@ -7,7 +7,7 @@ distinguished from classes by where they occur: `classes_and_mixtures`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,32 +79,55 @@ class MaskValues:
         return self.colors + Counter({gray_code(value): n for value, n in self.pixels.items() if value < 256})
 
 
-def look_at_values(raw: NDArray[Any], *, lossy: bool = False) -> MaskValues:
-    """Return what one mask (H, W) or (H, W, 3) contains, as `images.read_mask` reads it.
+def count_mask(raw: NDArray[Any], *, lossy: bool = False) -> MaskValues:
+    """Return the values or colors of one mask (H, W) or (H, W, 3), as `images.read_mask` reads it, and their borders.
 
     lossy  whether the file does not keep its values exactly
     """
-    is_color = raw.ndim == 3 and not (raw == raw[..., :1]).all()
+    pixels, is_color = _codes(raw)
+    counts = _counted(pixels)
+    found = MaskValues(masks=1, lossy=int(lossy))
     if is_color:
-        pixels = pack_colors(raw)
-        found = MaskValues(colors=_counted(pixels))
-        counts = found.colors
-    else:
-        raw = pixels = np.ascontiguousarray(raw if raw.ndim == 2 else raw[..., 0])
-        found = MaskValues(pixels=_counted(pixels))
-        counts = found.pixels
-    found.masks, found.lossy = 1, int(lossy)
-    if len(counts) <= 2 and not lossy:
+        found.colors = counts
         return found
+    found.pixels = counts
+    if 255 in counts and (len(counts) > 2 or lossy):
+        found.in_border = round(border_share(pixels, 255)[1] * counts[255])
+    return found
+
+
+def look_at_values(raw: NDArray[Any], *, lossy: bool = False) -> MaskValues:
+    """Return what `count_mask` does, and which pixels of a mask lie on edges and fill areas."""
+    found = count_mask(raw, lossy=lossy)
+    if len(found.counts()) <= 2 and not lossy:
+        return found
+    pixels, is_color = _codes(raw)
+    raw = raw if is_color else pixels
     low, high = _neighborhood(raw, _EDGE_REACH)
     between = (low < raw) & (raw < high)
     found.on_edge = _counted(pixels[between.any(2) if is_color else between])
     low, high = _neighborhood(raw, 1)
     is_flat = high - low <= (_FLAT_RANGE if lossy else 0)
     found.flat = _counted(pixels[is_flat.all(2) if is_color else is_flat])
-    if 255 in found.pixels:
-        found.in_border = int(((pixels == 255) & near_two_classes(pixels, 255)).sum())
     return found
+
+
+def _codes(raw: NDArray[Any]) -> tuple[NDArray[Any], bool]:
+    """Return the values (H, W) of a mask, or its colors as 0xRRGGBB, and whether they are colors."""
+    if raw.ndim == 3 and not (raw == raw[..., :1]).all():
+        return pack_colors(raw), True
+    return np.ascontiguousarray(raw if raw.ndim == 2 else raw[..., 0]), False
+
+
+def border_share(pixels: NDArray[Any], value: int) -> tuple[float, float]:
+    """Return the share of the pixels that have a value, the highest of all, and of those the share that is a border."""
+    # Every fourth pixel of a large mask shows as much.
+    step = max(1, min(pixels.shape) // 256)
+    small = np.ascontiguousarray(pixels[::step, ::step])
+    has_value = small == value
+    if not has_value.any():
+        return 0.0, 0.0
+    return float(has_value.mean()), int((has_value & near_two_classes(small, value)).sum()) / int(has_value.sum())
 
 
 def near_two_classes(pixels: NDArray[Any], aside: int) -> NDArray[np.bool_]:
@@ -123,17 +146,40 @@ def classes_and_mixtures(found: MaskValues) -> tuple[list[int], list[int]]:
     values to be classes, a class is what fills areas.
     """
     counts = found.counts()
-    total = counts.total()
     mixed = [
         value
-        for value, count in counts.items()
-        if count <= MAX_BORDER_FRACTION * total
-        and (found.on_edge[value] >= _EDGE_SHARE * count or _is_thin_mixture(value, counts, found))
+        for value, count in rare_values(found).items()
+        if found.on_edge[value] >= _EDGE_SHARE * count or _is_thin_mixture(value, counts, found)
     ]
     if not found.lossy and len(counts) - len(mixed) <= MAX_VALUES:
         return sorted(set(counts) - set(mixed)), sorted(mixed)
     classes = _filled_areas(counts, found.flat, is_color=bool(found.colors))
     return sorted(classes), sorted(set(counts) - set(classes))
+
+
+def rare_values(found: MaskValues) -> dict[int, int]:
+    """Return the pixels of each value or color that covers no more than a border does: all that may be mixtures."""
+    counts = found.counts()
+    total = counts.total()
+    return {value: count for value, count in counts.items() if count <= MAX_BORDER_FRACTION * total}
+
+
+def are_classes(found: MaskValues, looked_at: Mapping[int, int]) -> bool:
+    """Return whether no value is a mixture, whatever the masks hold whose edges and areas are not in `found`.
+
+    looked_at  pixels by value or color of the masks whose edges and areas are in it
+    It is the negation of `classes_and_mixtures`, with all other pixels on an edge and in no area.
+    """
+    if found.lossy or len(found.counts()) > MAX_VALUES or (found.colors and found.pixels):
+        return False
+    filled = [value for value, count in found.counts().items() if found.flat[value] > _MAX_THIN_FLAT * count]
+    for value, count in rare_values(found).items():
+        if looked_at.get(value, 0) - found.on_edge[value] <= (1 - _EDGE_SHARE) * count:
+            return False
+        is_filled = value in filled or bool(found.colors)
+        if not is_filled and not any(abs(value - other) < _MIN_GAP for other in filled):
+            return False
+    return True
 
 
 def _is_thin_mixture(value: int, counts: Counter[int], found: MaskValues) -> bool:
@@ -228,7 +274,9 @@ def gray_code(value: int) -> int:
 
 def _counted(pixels: NDArray[Any]) -> Counter[int]:
     if pixels.dtype.kind == "u":
-        counts = np.bincount(pixels.ravel())
+        from .mask_loops import count_values
+
+        counts = count_values(pixels)
         values: NDArray[Any] = np.flatnonzero(counts)
         return Counter(dict(zip(values.tolist(), counts[values].tolist(), strict=True)))
     # Masks are flat: there are far fewer runs of equal pixels than pixels.

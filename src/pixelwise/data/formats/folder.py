@@ -26,6 +26,7 @@ from ...files import atomic_write
 from ...images import ARRAY_SUFFIX, IMAGE_SUFFIXES, RGB, PixelFormat, file_kind, without_suffix, write_image, write_mask
 from ..dataset import Dataset, Item, MaskEncoding, Split, check_colors
 from ..pixel_formats import declared_pixels
+from ..seen_masks import SeenMask
 from . import DATASETS
 from .base import (
     MASK_SUFFIXES,
@@ -98,17 +99,18 @@ class Folder(DatasetFormat):
         if not has_lists and not any(map(_is_complete, chain(*splits.values()))) and (pairs := Pairs()).find_root(root):
             # The names differ by a word.
             return pairs.read(root)
+        seen: Mapping[Path, SeenMask] = {}
         if found:
             taxonomy, encoding = found
             faults: tuple[DatasetError, ...] = ()
         else:
             files = dict.fromkeys(item.mask for items in splits.values() for item in items if item.mask is not None)
             inferred = infer_classes(root, [path for path in files if file_kind(path) == "file"])
-            taxonomy, encoding = inferred.taxonomy, inferred.encoding
+            taxonomy, encoding, seen = inferred.taxonomy, inferred.encoding, inferred.seen
             notes = (*notes, inferred.note) if inferred.note else notes
             faults = () if inferred.fault is None else (inferred.fault,)
         named = {name: Split(name, items, taxonomy, encoding) for name, items in splits.items()}
-        return Dataset("folder", root, taxonomy, named, notes, faults)
+        return Dataset("folder", root, taxonomy, named, notes, faults, seen)
 
     def _read_multilabel(self, root: Path, taxonomy: Taxonomy, pixels: PixelFormat) -> Dataset:
         splits, notes = read_class_folders(root, taxonomy, _SPLITS, pixels), []

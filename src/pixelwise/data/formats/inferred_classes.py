@@ -8,16 +8,16 @@ other classes wherever it occurs, as in VOC.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ...core import Taxonomy
-from ...errors import DatasetError, InputError, listed
-from ...images import read_mask_file
+from ...errors import DatasetError, listed
 from ..dataset import MaskEncoding
-from ..mask_values import BORDER_SHARE, MAX_VALUES, MaskValues, classes_and_mixtures, look_at_values
+from ..mask_values import BORDER_SHARE, MAX_VALUES, MaskValues, classes_and_mixtures
+from ..seen_masks import SeenMask, look_at_masks
 
 _MIXED_FIX = "export the masks without antialiasing, and resize them by nearest neighbor; or write a classes.yaml"
 
@@ -26,17 +26,19 @@ class InferredClasses(NamedTuple):
     """Classes and encoding that the masks of a dataset show, a line that says so, and why they may be wrong.
 
     fault  None if every value is a class; otherwise the error of a dataset that is opened with these classes
+    seen   what was read, for `Dataset.seen`
     """
 
     taxonomy: Taxonomy
     encoding: MaskEncoding
     note: str
     fault: DatasetError | None = None
+    seen: Mapping[Path, SeenMask] = MappingProxyType({})
 
 
 def infer_classes(root: Path, masks: Sequence[Path]) -> InferredClasses:
     """Return the classes that the masks of a dataset show; every mask is read."""
-    found = look_at_masks(masks)
+    found, read = look_at_masks(masks)
     is_color = bool(found.colors)
     classes, mixed = classes_and_mixtures(found)
     values = sorted(found.counts())
@@ -45,7 +47,7 @@ def infer_classes(root: Path, masks: Sequence[Path]) -> InferredClasses:
     fault: DatasetError | None = None
     if not classes:
         fault = _refusal(root, f"{seen}, of which none is a class" if values else "and no mask could be read")
-        return InferredClasses(Taxonomy(("background", "foreground")), MaskEncoding(), "", fault)
+        return InferredClasses(Taxonomy(("background", "foreground")), MaskEncoding(), "", fault, read)
     if len(values) > MAX_VALUES:
         fault = _refusal(root, f"{seen}: {len(values)} in all, which drawn classes do not have")
     elif mixed:
@@ -58,31 +60,14 @@ def infer_classes(root: Path, masks: Sequence[Path]) -> InferredClasses:
         names = tuple(f"class{k}" for k in range(len(classes)))
         taxonomy = Taxonomy(names, tuple(map(_rgb, classes)), ignored=())
         note = _note(root, found, taxonomy, map(list, taxonomy.colors))
-        return InferredClasses(taxonomy, MaskEncoding(by_color=True), note, fault)
+        return InferredClasses(taxonomy, MaskEncoding(by_color=True), note, fault, read)
     is_border = classes == [*range(len(classes) - 1), 255] and found.in_border >= BORDER_SHARE * found.pixels[255]
     kept = classes[:-1] if is_border and len(classes) > 2 else classes
     is_pair = len(kept) == 2 and kept[0] == 0
     names = ("background", "foreground") if is_pair else tuple(f"class{value}" for value in kept)
     taxonomy = Taxonomy(names, values=tuple(kept), ignored=tuple(classes[len(kept) :]))
-    return InferredClasses(taxonomy, MaskEncoding(), _note(root, found, taxonomy, taxonomy.values), fault)
-
-
-def look_at_masks(masks: Sequence[Path]) -> MaskValues:
-    """Read all masks, on all cores; those that cannot be read are reported by the check of the dataset."""
-    found = MaskValues()
-    with ThreadPoolExecutor() as executor:
-        for one in executor.map(_look_at_one, masks):
-            if one is not None:
-                found.add(one)
-    return found
-
-
-def _look_at_one(path: Path) -> MaskValues | None:
-    try:
-        values, file = read_mask_file(path, lossy=True)
-        return look_at_values(values, lossy=file.lossy)
-    except InputError:
-        return None
+    note = _note(root, found, taxonomy, taxonomy.values)
+    return InferredClasses(taxonomy, MaskEncoding(), note, fault, read)
 
 
 def _rgb(code: int) -> tuple[int, int, int]:

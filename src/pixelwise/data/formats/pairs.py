@@ -27,6 +27,7 @@ from ...errors import DatasetError, InputError, listed
 from ...images import ARRAY_SUFFIX, IMAGE_SUFFIXES, image_suffix, read_mask, walk_files, without_suffix
 from ..dataset import Dataset, Item, Split
 from ..mask_values import pack_colors
+from ..seen_masks import SeenMask
 from . import DATASETS
 from .annotations import split_of
 from .base import DatasetFormat, read_classes
@@ -130,17 +131,18 @@ class Pairs(DatasetFormat):
         if rest_images:
             names = listed(path.relative_to(root) for path in rest_images)
             notes.append(f"{root}: {len(rest_images)} images without a mask are left out: {names}")
+        seen: Mapping[Path, SeenMask] = {}
         if found := read_classes(root):
             taxonomy, encoding = found
         else:
             paths = [item.mask for items in splits.values() for item in items if item.mask is not None]
             inferred = infer_classes(root, paths)
-            taxonomy, encoding = inferred.taxonomy, inferred.encoding
+            taxonomy, encoding, seen = inferred.taxonomy, inferred.encoding, inferred.seen
             notes += [inferred.note] if inferred.note else []
             faults += [] if inferred.fault is None else [inferred.fault]
         order = sorted(splits, key=lambda name: (name != "train", name))
         named = {name: Split(name, splits[name], taxonomy, encoding) for name in order}
-        return Dataset("pairs", root, taxonomy, named, tuple(notes), tuple(faults))
+        return Dataset("pairs", root, taxonomy, named, tuple(notes), tuple(faults), seen)
 
 
 def describe_folder(root: Path) -> str:

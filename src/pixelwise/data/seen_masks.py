@@ -1,0 +1,107 @@
+"""One look at all masks of a folder without classes.yaml, which is kept so that no mask is read twice.
+
+Every mask is read and its values are counted. Which pixels lie on edges, and which fill areas, is only needed to tell
+values that mix two others from classes. Most masks need no such look: once a part of the pixels of each rare value has
+shown that it is no mixture, the rest cannot change that.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import InputError
+from ..images import FileFacts, read_mask_file
+from .mask_values import MaskValues, are_classes, count_mask, look_at_values, rare_values
+
+# This share of the pixels of each rare value is looked at first; two in a hundred would do if none lay on an edge.
+_LOOKED_AT_FIRST = 0.1
+
+
+class SeenMask(NamedTuple):
+    """A mask file as it was read.
+
+    stamp   time of its last change and its bytes
+    size    (height, width)
+    file    facts of the file
+    values  its values or colors, counted
+    """
+
+    stamp: tuple[int, int]
+    size: tuple[int, int]
+    file: FileFacts
+    values: MaskValues
+
+    def is_still(self, path: Path) -> bool:
+        """Return whether the file has not been changed since."""
+        try:
+            return _stamp(path) == self.stamp
+        except OSError:
+            return False
+
+
+def look_at_masks(masks: Sequence[Path]) -> tuple[MaskValues, dict[Path, SeenMask]]:
+    """Read all masks, on all cores; return what they contain together, and each one that can be read.
+
+    The edges and areas of the result are those of as many masks as show what is a class: see `are_classes`.
+    """
+    found = MaskValues()
+    with ThreadPoolExecutor() as executor:
+        read = zip(masks, executor.map(_read_one, masks), strict=True)
+        seen = {path: one for path, one in read if one is not None}
+        for one in seen.values():
+            found.add(one.values)
+        # Two values have none in between.
+        undecided = [p for p, one in seen.items() if len(one.values.counts()) > 2 or one.file.lossy]
+        plain = seen.keys() - set(undecided)
+        looked_at = sum((seen[path].values.counts() for path in plain), Counter[int]())
+        first = _first_masks(found, {path: seen[path].values.counts() for path in undecided})
+        for chosen in (first, [path for path in undecided if path not in set(first)]):
+            if are_classes(found, looked_at):
+                break
+            for path, closer in zip(chosen, executor.map(_look_closer, chosen), strict=True):
+                if closer is not None:
+                    looked_at += seen[path].values.counts()
+                    found.on_edge += closer.on_edge
+                    found.flat += closer.flat
+    return found, seen
+
+
+def _first_masks(found: MaskValues, counts: Mapping[Path, Counter[int]]) -> list[Path]:
+    """Return the masks that hold most of each rare value, up to a tenth of its pixels."""
+    chosen: dict[Path, None] = {}
+    for value, total in rare_values(found).items():
+        reached = 0
+        for path in sorted(counts, key=lambda path: -counts[path][value]):
+            if reached >= _LOOKED_AT_FIRST * total:
+                break
+            reached += counts[path][value]
+            chosen[path] = None
+    return list(chosen)
+
+
+def _read_one(path: Path) -> SeenMask | None:
+    """Return what a mask holds; None for one that cannot be read, which the check of the dataset reports."""
+    try:
+        stamp = _stamp(path)
+        raw, file = read_mask_file(path, lossy=True)
+    except (InputError, OSError):
+        return None
+    return SeenMask(stamp, (raw.shape[0], raw.shape[1]), file, count_mask(raw, lossy=file.lossy))
+
+
+def _look_closer(path: Path) -> MaskValues | None:
+    try:
+        raw, file = read_mask_file(path, lossy=True)
+    except InputError:
+        return None
+    return look_at_values(raw, lossy=file.lossy)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    facts = os.stat(path)
+    return facts.st_mtime_ns, facts.st_size
