@@ -18,6 +18,7 @@ from pixelwise.data.dataset import Dataset
 from pixelwise.data.mask_values import MaskValues, classes_and_mixtures, look_at_values
 from pixelwise.data.seen_masks import look_at_masks
 from pixelwise.errors import DatasetError
+from pixelwise.images import read_mask_file
 
 
 def _folder(root: Path, *masks: np.ndarray) -> Path:
@@ -168,7 +169,7 @@ def test_masks_that_show_the_classes_are_decoded_once_by_the_check(
     """A hundred masks of three values: apart from the 24 whose shapes are looked at, few are read again."""
     root = _folder(tmp_path, *[_disc(32, 8, center=8) + _disc(32, 4, value=2, center=24) for _ in range(100)])
     decoded: Counter[Path] = Counter()
-    read = pixelwise.data.inspection.read_mask_file
+    read = read_mask_file
 
     def counted(path: Path, *, by_color: bool = False, lossy: bool = False) -> Any:
         decoded[path] += 1
