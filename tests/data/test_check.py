@@ -202,8 +202,13 @@ def test_each_error_is_found_with_its_files_and_no_other(make: Callable[[Path], 
     assert len(named) <= 2, "equal problems are one line"
 
 
-def test_lossy_masks_without_classes_are_two_findings_at_once(tmp_path: Path) -> None:
-    assert kinds(look(lossy_masks_without_classes(tmp_path).root), "error") == {"classes", "lossy masks"}
+def test_lossy_masks_without_classes_are_one_finding(tmp_path: Path) -> None:
+    diagnosis = look(lossy_masks_without_classes(tmp_path).root)
+    assert kinds(diagnosis, "error") == {"lossy masks"}
+    assert any(
+        "classes inferred from 10 masks: 0 = class0, 128 = class128, 255 = class255" in line
+        for line in diagnosis.lines()
+    )
 
 
 @pytest.mark.parametrize(
@@ -223,12 +228,12 @@ def test_the_fixed_copy_is_clean_and_unbroken_labels_stay(make: Callable[[Path],
     assert dataset.taxonomy.ignored in ((), (255,))
     written = {f"{name}/{sample.key}": sample for name, split in dataset.splits.items() for sample in split}
     lost = set(made.truth) - set(written)
-    can_be_lost = made.broken if make in (missing_mask, unreadable_image, unreadable_mask, color_masks) else set()
+    can_be_lost = made.broken if make in (missing_mask, unreadable_image, unreadable_mask) else set()
     assert lost == can_be_lost
     for key, sample in written.items():
         truth = made.truth[key] if key in made.truth else made.truth[key.lower()]
         assert sample.mask is not None
-        if key not in made.broken or make in (binary_masks, gray_masks, two_codings, turned_image):
+        if key not in made.broken or make in (binary_masks, gray_masks, two_codings, turned_image, color_masks):
             np.testing.assert_array_equal(sample.mask, truth)
         elif make is unknown_values:
             assert dataset.taxonomy.names[3] == "class7"
@@ -239,6 +244,122 @@ def test_the_fixed_copy_is_clean_and_unbroken_labels_stay(make: Callable[[Path],
         else:
             assert (sample.mask == truth).mean() > 0.97
             assert set(np.unique(sample.mask)) <= {0, 1, 2}
+
+
+def test_foreign_colors_among_numbers_are_left_out(tmp_path: Path) -> None:
+    made = clean_set(tmp_path / "data")
+    palette = np.array([(0, 0, 0), (128, 0, 0), (7, 8, 9)], np.uint8)
+    rewrite(made, ["train/t0"], lambda mask: palette[mask])
+    lines = write_fixed(look(made.root), tmp_path / "fixed")
+    assert any("drawn in colors, while the classes are numbers" in line and "t0.png" in line for line in lines)
+    assert not (tmp_path / "fixed/masks/train/t0.png").exists()
+    assert not (tmp_path / "fixed/images/train/t0.png").exists()
+
+
+def test_palette_files_among_color_masks_count_by_their_colors(tmp_path: Path) -> None:
+    """Some masks were saved again as RGB: the indices of the others are no classes of their own."""
+    made = clean_set(tmp_path / "data", classes=None)
+    palette = np.array([(0, 0, 0), (128, 0, 0), (0, 128, 0)], np.uint8)
+    for number, (key, mask) in enumerate(made.truth.items()):
+        image = Image.fromarray(mask, "P")
+        image.putpalette(palette.ravel().tolist())
+        (image.convert("RGB") if number % 3 == 0 else image).save(made.mask(key))
+    diagnosis = look(made.root)
+    assert not kinds(diagnosis, "error") | kinds(diagnosis, "warning"), diagnosis.lines()
+    assert diagnosis.dataset.taxonomy.colors == ((0, 0, 0), (0, 128, 0), (128, 0, 0))
+    write_fixed(diagnosis, tmp_path / "fixed")
+    for split in open_dataset(tmp_path / "fixed").splits.values():
+        for sample in split:
+            np.testing.assert_array_equal(sample.mask, np.array([0, 2, 1])[made.truth[f"{split.name}/{sample.key}"]])
+
+
+def test_a_drawn_border_is_a_class_and_an_antialiased_one_is_none(tmp_path: Path) -> None:
+    """Both put 128 between 0 and 255 wherever it occurs; only the drawn one keeps them apart everywhere."""
+    made = clean_set(tmp_path / "data", classes=None)
+
+    def drawn(mask: np.ndarray) -> np.ndarray:
+        disc = (mask == 1).astype(np.uint8)
+        border = cv2.dilate(disc, np.ones((3, 3), np.uint8)) - disc
+        return np.asarray((disc * 255 + border * 128).astype(np.uint8))
+
+    rewrite(made, made.keys(), drawn)
+    diagnosis = look(made.root)
+    assert not diagnosis.has_errors, diagnosis.lines()
+    assert diagnosis.dataset.taxonomy.values == (0, 128, 255)
+
+    def antialiased(mask: np.ndarray) -> np.ndarray:
+        fine = cv2.resize((mask == 1).astype(np.uint8) * 255, None, fx=2, fy=1, interpolation=cv2.INTER_LINEAR)
+        value = fine[:, 1::2] // 2 + np.roll(fine[:, 1::2], 1, 1) // 2
+        return np.asarray(GRAY[np.digitize(value, [64, 192])])
+
+    rewrite(made, made.keys(), antialiased)
+    diagnosis = look(made.root)
+    assert kinds(diagnosis, "error") == {"classes"}, diagnosis.lines()
+    assert any("128 occur only along edges" in line for line in diagnosis.lines())
+
+
+def test_color_masks_that_were_shrunk_with_mixing_are_recognized_by_their_name(tmp_path: Path) -> None:
+    """They have thousands of colors, as photos do. Colors and sizes are named at once, and the copy has both right."""
+    made = clean_set(tmp_path / "data", classes=None)
+    palette = np.array([(0, 0, 255), (255, 0, 0), (255, 255, 0)], np.uint8)
+    for key, mask in made.truth.items():
+        small = cv2.resize(palette[mask], None, fx=0.45, fy=0.45, interpolation=cv2.INTER_AREA)
+        place = made.root / "label" / f"{key.replace('/', '_')}.png"
+        place.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.asarray(small)).save(place)
+        made.image(key).rename(made.root / "images" / place.name)
+    shutil.rmtree(made.root / "masks")
+    diagnosis = look(made.root)
+    assert {"classes", "sizes"} <= kinds(diagnosis, "error"), diagnosis.lines()
+    write_fixed(diagnosis, tmp_path / "fixed")
+    truth = {key.replace("/", "_"): mask for key, mask in made.truth.items()}
+    for split in open_dataset(tmp_path / "fixed").splits.values():
+        for sample in split:
+            assert sample.mask is not None
+            assert (sample.mask == truth[sample.key]).mean() > 0.95
+
+
+@pytest.mark.parametrize("classes", [None, "names"])
+def test_a_thin_class_of_lossy_color_masks_does_not_vanish(classes: str | None, tmp_path: Path) -> None:
+    """A line of three pixels never shows its own color in a JPEG: it is neither left out nor unsaid."""
+    colors = [(0, 0, 0), (0, 255, 0), (255, 0, 0)]
+    rows = ", ".join(f"{{name: c{k}, color: {list(color)}}}" for k, color in enumerate(colors))
+    made = clean_set(tmp_path / "data", classes=classes and f"masks: color\nclasses: [{rows}]\n")
+    for number, (key, mask) in enumerate(made.truth.items()):
+        mask[mask == 2] = 0
+        cv2.line(mask, (60, 4 + number), (120, 90 - number), 2, 2)
+        made.mask(key).unlink()
+        made.mask(key).with_suffix(".jpg").write_bytes(as_jpeg(np.array(colors, np.uint8)[mask], quality=80))
+    diagnosis = look(made.root)
+    assert set(diagnosis.dataset.taxonomy.colors) == set(colors)
+    lines = write_fixed(diagnosis, tmp_path / "fixed")
+    assert any(line.startswith("pixels unlike the classes around them") for line in lines)
+    dataset = open_dataset(tmp_path / "fixed")
+    ids = np.array([dataset.taxonomy.colors.index(color) for color in colors])
+    shares = []
+    for split in dataset.splits.values():
+        for sample in split:
+            line = made.truth[f"{split.name}/{sample.key}"] == 2
+            shares.append(((sample.mask == ids[2]) & line).sum() / line.sum())
+            assert (
+                (sample.mask == ids[2]) & ~cv2.dilate(line.astype(np.uint8), np.ones((3, 3))).astype(bool)
+            ).sum() == 0
+    assert min(shares) > 0.4
+
+
+def test_a_small_gray_object_of_a_lossy_mask_does_not_vanish(tmp_path: Path) -> None:
+    made = clean_set(tmp_path / "data", values=(0, 128, 255))
+    for mask in made.truth.values():
+        mask[mask == 1] = 0
+        mask[40:44, 70:74] = 1
+    for key in made.truth:
+        made.mask(key).unlink()
+        made.mask(key).with_suffix(".jpg").write_bytes(as_jpeg(GRAY[made.truth[key]]))
+    write_fixed(look(made.root), tmp_path / "fixed")
+    for key in made.truth:
+        mask = np.array(Image.open(tmp_path / f"fixed/masks/{key}.png"))
+        assert (mask[40:44, 70:74] == 128).mean() > 0.7
+        assert set(np.unique(mask)) == {0, 128, 255}
 
 
 def digests(root: Path) -> dict[str, bytes]:

@@ -125,6 +125,14 @@ def test_a_split_by_groups_is_made_and_stays(tmp_path: Path) -> None:
     assert "groups held out of split train" in dataset.notes[-1]
 
 
+@pytest.mark.parametrize("layout", ["two folders", "a word more", "side by side by word"])
+def test_equal_names_go_before_equal_numbers(tmp_path: Path, layout: str) -> None:
+    """The numbers of p0 and q0 agree, too: neither is the mask of the other."""
+    expected = _write(tmp_path, LAYOUTS[layout], ("p0", "p1", "p2", "q0", "q1"))
+    items = open_dataset(tmp_path).split("train").items
+    assert {item.image: item.mask for item in items} == expected
+
+
 def test_images_without_a_mask_are_named_and_masks_without_an_image_refused(tmp_path: Path) -> None:
     _write(tmp_path, LAYOUTS["two folders"], ("a", "b", "c"))
     _put(tmp_path / "photos/d.jpg", _image(9))

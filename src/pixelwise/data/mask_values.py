@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core import MAX_BORDER_FRACTION
+from .mixtures import FAR, colors_of_no_mixture, distance_to_mixtures
 
 # Values that are listed, and more of them than a person draws.
 MAX_VALUES = 64
@@ -33,6 +34,8 @@ _THIN_EDGE_SHARE, _MAX_THIN_FLAT, _MIN_GAP = 0.5, 0.01, 16
 LOSSY_REACH = 24
 _LOSSY_COLOR_REACH = 48
 _FLAT_RANGE = 16
+# Along antialiased edges, the two classes touch one another in straight stretches.
+_MAX_PASSED_BY = 0.01
 _MIN_FLAT_SHARE = 0.2
 _MIN_CLASS_SHARE = 1e-4
 # A class at the end of the range loses its last bits, too: 252 is 255.
@@ -48,6 +51,7 @@ class MaskValues:
     on_edge    pixels by value or color that have a lower and a higher value beside them
     flat       pixels by value or color whose eight neighbors have the same, in a lossy mask nearly
     in_border  pixels of 255 with two other values near them
+    passed_by  of masks of three values, how often the lowest touches the highest, by the one in between
     masks      number of masks
     lossy      number of them that do not keep their values exactly
     """
@@ -57,6 +61,7 @@ class MaskValues:
     on_edge: Counter[int] = field(default_factory=Counter)
     flat: Counter[int] = field(default_factory=Counter)
     in_border: int = 0
+    passed_by: Counter[int] = field(default_factory=Counter)
     masks: int = 0
     lossy: int = 0
 
@@ -67,6 +72,7 @@ class MaskValues:
         self.on_edge += other.on_edge
         self.flat += other.flat
         self.in_border += other.in_border
+        self.passed_by += other.passed_by
         self.masks += other.masks
         self.lossy += other.lossy
 
@@ -109,6 +115,10 @@ def look_at_values(raw: NDArray[Any], *, lossy: bool = False) -> MaskValues:
     low, high = _neighborhood(raw, 1)
     is_flat = high - low <= (_FLAT_RANGE if lossy else 0)
     found.flat = _counted(pixels[is_flat.all(2) if is_color else is_flat])
+    if len(found.pixels) == 3 and not lossy:
+        least, between_both, most = sorted(found.pixels)
+        touching = (pixels == least) & (cv2.dilate((pixels == most).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0)
+        found.passed_by[between_both] = int(touching.sum())
     return found
 
 
@@ -142,14 +152,17 @@ def classes_and_mixtures(found: MaskValues) -> tuple[list[int], list[int]]:
     """Return the values (or colors, 0xRRGGBB) that are classes, and those that only mix two of them, both sorted.
 
     A value of an exact mask is a mixture if it covers no more than a border does and has lower and higher values
-    beside it wherever it occurs. Around a lossy mask's edges any value occurs; there, and where there are too many
-    values to be classes, a class is what fills areas.
+    beside it wherever it occurs. A single value between two others that never touch is a border that somebody drew.
+    Around a lossy mask's edges any value occurs; there, and where there are too many values to be classes, a class is
+    what fills areas.
     """
     counts = found.counts()
+    drawn = sorted(counts)[1] if len(counts) == 3 and not found.colors else None
     mixed = [
         value
         for value, count in rare_values(found).items()
-        if found.on_edge[value] >= _EDGE_SHARE * count or _is_thin_mixture(value, counts, found)
+        if not (value == drawn and found.passed_by[value] <= _MAX_PASSED_BY * count)
+        and (found.on_edge[value] >= _EDGE_SHARE * count or _is_thin_mixture(value, counts, found))
     ]
     if not found.lossy and len(counts) - len(mixed) <= MAX_VALUES:
         return sorted(set(counts) - set(mixed)), sorted(mixed)
@@ -214,8 +227,8 @@ def _filled_areas(counts: Counter[int], flat: Counter[int], *, is_color: bool) -
         if len(chosen) == MAX_VALUES:
             break
     # The ends of the range: a compressed 255 comes back as 254.
-    ends = {code: _to_ends(code, is_color=is_color) for code in chosen}
-    return list(dict.fromkeys(ends.values()))
+    found = list(dict.fromkeys(_to_ends(code, is_color=is_color) for code in chosen))
+    return found + (colors_of_no_mixture(counts, found) if is_color else [])
 
 
 def _to_ends(code: int, *, is_color: bool) -> int:
@@ -224,34 +237,48 @@ def _to_ends(code: int, *, is_color: bool) -> int:
     return moved[0] << 16 | moved[1] << 8 | moved[2] if is_color else moved[0]
 
 
-def snap(raw: NDArray[Any], classes: Sequence[int], *, is_color: bool) -> NDArray[np.int64]:
+def snap(
+    raw: NDArray[Any], classes: Sequence[int], *, is_color: bool, lossy: bool = False
+) -> tuple[NDArray[np.int64], int]:
     """Return a mask (H, W) of the given values (or colors, 0xRRGGBB): each pixel gets the nearest class around it.
 
     A pixel that already is one of the classes keeps it. Any other gets, of the classes within two pixels, the one whose
-    value is nearest: between 0 and 255 there is no 128, also where 128 is a class elsewhere.
+    value is nearest: between 0 and 255 there is no 128, also where 128 is a class elsewhere. In a lossy mask, a pixel
+    that is far from all mixtures of the classes around it gets the nearest class of all: a thin line shows its own
+    value nowhere. The number of these pixels is returned as well.
 
     raw  (H, W) or (H, W, 3)
     """
     pixels = pack_colors(raw) if is_color else (raw if raw.ndim == 2 else raw[..., 0])
     codes = pixels.astype(np.int64)
     points = as_points(np.array(classes), is_color=is_color)
+    where = np.nonzero(~np.isin(codes, classes))
+    own = as_points(codes[where], is_color=is_color)
+    around = np.stack([_is_around(codes == code)[where] for code in classes], 1)
+    distance = np.stack([np.linalg.norm(own - point, axis=1) for point in points], 1)
+    chosen = np.argmin(distance + np.where(around, 0, 1e6), axis=1)
+    is_far = np.zeros(len(own), bool)
+    if lossy:
+        # Pixels with the same classes around them, at once.
+        packed = np.ascontiguousarray(np.packbits(around, axis=1))
+        _, first, kind = np.unique(packed.view(f"V{packed.shape[1]}"), return_index=True, return_inverse=True)
+        for number, near in enumerate(around[first]):
+            if near.any():
+                rows = np.flatnonzero(kind.ravel() == number)
+                is_far[rows] = distance_to_mixtures(own[rows], points[near]) > FAR[points.shape[1]]
+        chosen = np.where(is_far, np.argmin(distance, axis=1), chosen)
+    codes[where] = np.array(classes)[chosen]
+    return codes, int(is_far.sum())
+
+
+def _is_around(is_class: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return where a class is within two pixels; a single pixel of its value may be a mixture by chance."""
     square = np.ones((2 * _EDGE_REACH + 1, 2 * _EDGE_REACH + 1), np.uint8)
     neighbors = np.ones((3, 3), np.uint8)
     neighbors[1, 1] = 0
-    where = np.nonzero(~np.isin(codes, classes))
-    own = as_points(codes[where], is_color=is_color)
-    best, result = np.full(len(own), np.inf), codes.copy()
-    chosen = np.zeros(len(own), np.int64)
-    for code, point in zip(classes, points, strict=True):
-        is_class = (codes == code).astype(np.uint8)
-        # A single pixel of that value may be a mixture by chance.
-        is_class &= cv2.filter2D(is_class, -1, neighbors, borderType=cv2.BORDER_CONSTANT) > 0
-        around = cv2.dilate(is_class, square)[where] > 0
-        distance = np.linalg.norm(own - point, axis=1) + np.where(around, 0, 1e6)
-        is_nearer = distance < best
-        best[is_nearer], chosen[is_nearer] = distance[is_nearer], code
-    result[where] = chosen
-    return result
+    ones = is_class.astype(np.uint8)
+    ones &= cv2.filter2D(ones, -1, neighbors, borderType=cv2.BORDER_CONSTANT) > 0
+    return np.asarray(cv2.dilate(ones, square) > 0)
 
 
 def as_points(codes: NDArray[Any], *, is_color: bool) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,27 +48,35 @@ class SeenMask(NamedTuple):
 def look_at_masks(masks: Sequence[Path]) -> tuple[MaskValues, dict[Path, SeenMask]]:
     """Read all masks, on all cores; return what they contain together, and each one that can be read.
 
-    The edges and areas of the result are those of as many masks as show what is a class: see `are_classes`.
+    Where any mask is drawn in colors, palette files count by their colors as well. The edges and areas of the result
+    are those of as many masks as show what is a class: see `are_classes`.
     """
     found = MaskValues()
     with ThreadPoolExecutor() as executor:
         read = zip(masks, executor.map(_read_one, masks), strict=True)
         seen = {path: one for path, one in read if one is not None}
+        by_color = any(one.values.colors for one in seen.values())
+        if by_color:
+            palettes = [path for path, one in seen.items() if one.file.mode in ("P", "PA")]
+            again = zip(palettes, executor.map(lambda path: _read_one(path, by_color=True), palettes), strict=True)
+            seen |= {path: one for path, one in again if one is not None}
         for one in seen.values():
             found.add(one.values)
         # Two values have none in between.
         undecided = [p for p, one in seen.items() if len(one.values.counts()) > 2 or one.file.lossy]
         plain = seen.keys() - set(undecided)
         looked_at = sum((seen[path].values.counts() for path in plain), Counter[int]())
+        look_closer = partial(_look_closer, by_color=by_color)
         first = _first_masks(found, {path: seen[path].values.counts() for path in undecided})
         for chosen in (first, [path for path in undecided if path not in set(first)]):
             if are_classes(found, looked_at):
                 break
-            for path, closer in zip(chosen, executor.map(_look_closer, chosen), strict=True):
+            for path, closer in zip(chosen, executor.map(look_closer, chosen), strict=True):
                 if closer is not None:
                     looked_at += seen[path].values.counts()
                     found.on_edge += closer.on_edge
                     found.flat += closer.flat
+                    found.passed_by += closer.passed_by
     return found, seen
 
 
@@ -84,19 +93,19 @@ def _first_masks(found: MaskValues, counts: Mapping[Path, Counter[int]]) -> list
     return list(chosen)
 
 
-def _read_one(path: Path) -> SeenMask | None:
+def _read_one(path: Path, *, by_color: bool = False) -> SeenMask | None:
     """Return what a mask holds; None for one that cannot be read, which the check of the dataset reports."""
     try:
         stamp = _stamp(path)
-        raw, file = read_mask_file(path, lossy=True)
+        raw, file = read_mask_file(path, by_color=by_color, lossy=True)
     except (InputError, OSError):
         return None
     return SeenMask(stamp, (raw.shape[0], raw.shape[1]), file, count_mask(raw, lossy=file.lossy))
 
 
-def _look_closer(path: Path) -> MaskValues | None:
+def _look_closer(path: Path, *, by_color: bool) -> MaskValues | None:
     try:
-        raw, file = read_mask_file(path, lossy=True)
+        raw, file = read_mask_file(path, by_color=by_color, lossy=True)
     except InputError:
         return None
     return look_at_values(raw, lossy=file.lossy)

@@ -43,6 +43,23 @@ class Coding:
         points = as_points(np.array(sorted(self.ids.keys() - set(self.new))), is_color=self.is_color)
         return all(np.linalg.norm(one - other) > LOSSY_REACH for one, other in combinations(points, 2))
 
+    def encode_drawn(self, colors: NDArray[Any]) -> NDArray[Any] | None:
+        """Return the class ids (H, W) of a mask drawn in the colors of the classes, though classes are numbers.
+
+        None if any other color occurs, or two classes share one.
+        """
+        taxonomy = self.taxonomy
+        ids = {_code(color): k for k, color in enumerate(taxonomy.colors)}
+        if len(ids) < taxonomy.num_classes:
+            return None
+        if taxonomy.ignored:
+            ids.setdefault(_code(taxonomy.ignore_color), taxonomy.ignore_id)
+        codes, inverse = np.unique(pack_colors(colors), return_inverse=True)
+        if not ids.keys() >= set(codes.tolist()):
+            return None
+        table = np.array([ids[code] for code in codes.tolist()], taxonomy.dtype)
+        return table[inverse.reshape(colors.shape[:2])]
+
     def classes_of(self, row: Inspected) -> set[int]:
         """Return the class ids that a mask shows, also if its values are no classes yet."""
         if row.values is None:
@@ -52,8 +69,10 @@ class Coding:
         codes = row.values.flat if row.values.lossy else row.values.by_color() if self.is_color else row.values.pixels
         return {ids[code] for code in codes if code in ids}
 
-    def encode(self, raw: NDArray[Any], key: str, *, lossy: bool = False) -> tuple[NDArray[Any], int]:
-        """Return the class ids (H, W) of a mask file as read, and the number of pixels that were no class."""
+    def encode(self, raw: NDArray[Any], key: str, *, lossy: bool = False) -> tuple[NDArray[Any], int, int]:
+        """Return the class ids (H, W) of a mask file as read, the number of pixels that were no class, and of those the
+        number that were far from all mixtures of the classes around them, in a lossy file.
+        """
         ids = self.ids | self.aliases.get(key, {})
         if lossy:
             ids = {code: id_ for code, id_ in ids.items() if code not in self.new}
@@ -63,10 +82,11 @@ class Coding:
             raw = np.repeat(raw[..., None], 3, axis=2)
         codes = pack_colors(raw) if self.is_color else raw
         known = sorted(ids)
-        num_wrong = int((~np.isin(codes, known)).sum())
-        snapped = snap(raw, known, is_color=self.is_color) if num_wrong else codes.astype(np.int64)
+        num_wrong, num_far = int((~np.isin(codes, known)).sum()), 0
+        if num_wrong:
+            codes, num_far = snap(raw, known, is_color=self.is_color, lossy=lossy)
         table = np.array([ids[code] for code in known], self.taxonomy.dtype)
-        return table[np.searchsorted(known, snapped)], num_wrong
+        return table[np.searchsorted(known, codes)], num_wrong, num_far
 
 
 def find_coding(look: Look) -> Coding:

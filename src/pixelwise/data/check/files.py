@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from ...errors import InputError
-from ..dataset import Item
+from ..dataset import Item, size_error
+from ..inspection import Inspected
 from .finding import Finding, Look, from_errors
 from .orientation import is_turned_by_90
 
@@ -19,9 +20,11 @@ def find_file_faults(look: Look) -> list[Finding]:
     missing = look.dataset.missing()
     for _, inspected in look.inspected():
         item = inspected.item
-        for error, path in ((inspected.image_error, item.image), (inspected.mask_error, item.mask)):
-            # Missing files are reported by name, and masks with wrong values by value.
-            if error is None or path in missing or (path == item.mask and inspected.values is not None):
+        # Masks with wrong values are reported by value, and by their size.
+        mask_error = inspected.mask_error if inspected.values is None else _size_error(inspected)
+        for error, path in ((inspected.image_error, item.image), (mask_error, item.mask)):
+            # Missing files are reported by name.
+            if error is None or path in missing:
                 continue
             is_size = path == item.mask and inspected.size is not None
             if is_size and is_turned_by_90(inspected):
@@ -31,3 +34,11 @@ def find_file_faults(look: Look) -> list[Finding]:
             words = re.sub(r"\d+|of its image .*?, got", "", error.what)
             groups.setdefault((kind, words), []).append((item, error))
     return [from_errors(kind, errors) for (kind, _), errors in groups.items()]
+
+
+def _size_error(inspected: Inspected) -> InputError | None:
+    """Return the error of a mask of another size than its image, also if its values are wrong."""
+    if inspected.image_file is None or inspected.size in (None, inspected.image_file.size):
+        return None
+    assert inspected.size is not None, "looked at above"
+    return size_error(inspected.item, inspected.image_file.size, inspected.size)

@@ -217,11 +217,17 @@ class _Writer:
             return drawn, []
         raw, file = read_mask_file(item.mask, by_color=self.coding.is_color, lossy=True)
         if raw.ndim == 3 and not self.coding.is_color and (raw != raw[..., :1]).any():
-            raise DatasetError(item.mask, "drawn in colors, while the classes are numbers", "")
+            ids = None if file.lossy else self.coding.encode_drawn(raw)
+            if ids is None:
+                raise DatasetError(item.mask, "drawn in colors, while the classes are numbers", "")
+            return ids, [("masks in the colors of the classes saved as numbers", name)]
         if file.lossy and not self.coding.bears_loss:
             raise DatasetError(item.mask, "lossy, and the values of the classes are too near to one another", "")
-        ids, num_wrong = self.coding.encode(raw, str(item.mask), lossy=file.lossy)
+        ids, num_wrong, num_far = self.coding.encode(raw, str(item.mask), lossy=file.lossy)
         notes: list[Note] = []
+        if num_far:
+            sentence = "pixels unlike the classes around them (thin or unknown ones) given the nearest of all, in masks"
+            notes.append((sentence, f"{name} ({num_far} px)"))
         if num_wrong:
             notes.append(("pixels of no class given the nearest class around them, in masks", name))
         if file.format != "PNG":

@@ -19,7 +19,10 @@ from ..dataset import MaskEncoding
 from ..mask_values import BORDER_SHARE, MAX_VALUES, MaskValues, classes_and_mixtures
 from ..seen_masks import SeenMask, look_at_masks
 
-_MIXED_FIX = "export the masks without antialiasing, and resize them by nearest neighbor; or write a classes.yaml"
+_MIXED_FIX = (
+    "export the masks without antialiasing, and resize them by nearest neighbor; or write a classes.yaml; or let "
+    "`pixelwise check DATA --fix OUT` give each pixel the nearest class around it"
+)
 
 
 class InferredClasses(NamedTuple):
@@ -48,8 +51,14 @@ def infer_classes(root: Path, masks: Sequence[Path]) -> InferredClasses:
     if not classes:
         fault = _refusal(root, f"{seen}, of which none is a class" if values else "and no mask could be read")
         return InferredClasses(Taxonomy(("background", "foreground")), MaskEncoding(), "", fault, read)
-    if len(values) > MAX_VALUES:
-        fault = _refusal(root, f"{seen}: {len(values)} in all, which drawn classes do not have")
+    if found.lossy and len(classes) > 1:
+        # Each lossy mask is an error itself, and so are exact ones that hold anything else.
+        fault = None
+    elif len(values) > MAX_VALUES:
+        what = f"{seen}: {len(values)} in all, which drawn classes do not have"
+        fault = (
+            _refusal(root, what) if len(classes) < 2 else DatasetError(root, f"has no classes.yaml; {what}", _MIXED_FIX)
+        )
     elif mixed:
         some = listed(map(str, map(_rgb, mixed) if is_color else mixed))
         what = f"{seen}; {some} occur only along edges, as antialiasing and resizing mix values"
