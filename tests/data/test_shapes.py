@@ -47,9 +47,12 @@ def test_coco_run_lengths_are_those_of_pycocotools(region: np.ndarray) -> None:
     encoded = encode_coco(region)
     theirs = reference.encode(np.asfortranarray(region.astype(np.uint8)))
     assert (encoded["size"], encoded["counts"]) == (theirs["size"], theirs["counts"].decode())
-    np.testing.assert_array_equal(decode_coco(encoded, "a"), region)
-    runs = {"size": encoded["size"], "counts": [len(list(run)) for run in _runs(region.T.ravel())]}
-    np.testing.assert_array_equal(decode_coco(runs, "a"), region)
+    # Runs of no pixels change nothing.
+    runs = [number for run in _runs(region.T.ravel()) for number in (len(run), 0, 0)]
+    for counts in (encoded["counts"], runs):
+        decoded, size = decode_coco({"size": encoded["size"], "counts": counts}, "a")
+        assert size == region.shape
+        np.testing.assert_array_equal(_placed(decoded, size), region)
 
 
 def _runs(flat: np.ndarray) -> list[list[bool]]:
@@ -155,23 +158,30 @@ def test_polygons_fill_as_pycocotools_fills_them(
     np.testing.assert_array_equal(_placed(fill_coco(points, size, "a"), size), theirs)
 
 
-@pytest.mark.parametrize("kind", ["polygon", "rectangle", "circle", "linestrip"])
-def test_shapes_of_labelme_fill_as_its_shape_to_mask(kind: str) -> None:
-    """`labelme.utils.shape_to_mask` of version 6.3.1, for these types."""
-    points = [(2.6, 3.2), (17.5, 9.0)] if kind != "polygon" else [(2.6, 3.2), (17.5, 9.0), (4.0, 19.9)]
-    mask = Image.new("L", (24, 20))
+@pytest.mark.parametrize("kind", ["polygon", "rectangle", "circle", "linestrip", "point"])
+@given(
+    points=st.lists(st.tuples(st.floats(-20, 150), st.floats(-20, 110)), min_size=3, max_size=7),
+    grid=st.sampled_from([1, 2, 1000]),
+)
+@settings(max_examples=60)
+def test_shapes_of_labelme_fill_as_its_shape_to_mask(kind: str, points: list[tuple[float, float]], grid: int) -> None:
+    """`labelme.utils.shape_to_mask` of version 6.3.1, for these types, drawn on the whole image."""
+    size = 90, 130
+    points = [(round(x * grid) / grid, round(y * grid) / grid) for x, y in points]
+    points = points[: {"rectangle": 2, "circle": 2, "point": 1}.get(kind)]
+    mask = Image.new("L", size[::-1])
     draw = ImageDraw.Draw(mask)
+    (cx, cy), (px, py) = points[0], points[-1]
     if kind == "polygon":
         draw.polygon(points, outline=1, fill=1)
     elif kind == "rectangle":
-        draw.rectangle((points[0], points[1]), outline=1, fill=1)
+        draw.rectangle(((min(cx, px), min(cy, py)), (max(cx, px), max(cy, py))), outline=1, fill=1)
     elif kind == "linestrip":
         draw.line(points, fill=1, width=10)
     else:
-        (cx, cy), (px, py) = points
-        d = math.sqrt((cx - px) ** 2 + (cy - py) ** 2)
+        d = math.sqrt((cx - px) ** 2 + (cy - py) ** 2) if kind == "circle" else 5
         draw.ellipse(((cx - d, cy - d), (cx + d, cy + d)), outline=1, fill=1)
-    filled = _placed(fill_labelme(kind, np.array(points), (20, 24), "a"), (20, 24))
+    filled = _placed(fill_labelme(kind, np.array(points), size, "a"), size)
     np.testing.assert_array_equal(filled, np.array(mask) > 0)
 
 

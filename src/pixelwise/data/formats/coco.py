@@ -21,7 +21,7 @@ from ...errors import DatasetError, MaskError, shown
 from ...files import write_text
 from ..dataset import Dataset, Item
 from ..shapes.drawing import IGNORED_LABELS, Drawing, Shape
-from ..shapes.fill import Region, check_points, crop, fill_coco
+from ..shapes.fill import Region, check_points, crop, fill_coco, union
 from ..shapes.outlines import outlines, single_ring
 from ..shapes.run_lengths import check_size, decode_coco, encode_coco
 from . import DATASETS
@@ -61,21 +61,20 @@ class CocoDrawing(Drawing):
         return self.size, sorted(shapes, key=lambda shape: -int(shape.region.pixels.sum()))
 
     def _region(self, segmentation: Any) -> Region:
-        if isinstance(segmentation, list):
-            mask = np.zeros(self.size, bool)
-            for ring in segmentation:
-                if not isinstance(ring, list) or len(ring) % 2:
-                    what = f"expected a polygon [x, y, x, y, ...], got {shown(ring)}"
-                    raise MaskError(self.source, what, "export the annotations again")
-                pairs = check_points([ring[k : k + 2] for k in range(0, len(ring), 2)], self.size, self.source)
-                top, left, pixels = fill_coco(pairs, self.size, self.source)
-                mask[top : top + pixels.shape[0], left : left + pixels.shape[1]] |= pixels
-            return crop(mask)
-        mask = decode_coco(segmentation, self.source)
-        if mask.shape != self.size:
-            what = f"has a mask of {mask.shape[0]}x{mask.shape[1]}, expected {self.size[0]}x{self.size[1]}"
-            raise MaskError(self.source, what + " (height x width)", "export the annotations again")
-        return crop(mask)
+        if not isinstance(segmentation, list):
+            region, size = decode_coco(segmentation, self.source)
+            if size != self.size:
+                what = f"has a mask of {size[0]}x{size[1]}, expected {self.size[0]}x{self.size[1]}"
+                raise MaskError(self.source, what + " (height x width)", "export the annotations again")
+            return region
+        regions = []
+        for ring in segmentation:
+            if not isinstance(ring, list) or len(ring) % 2:
+                what = f"expected a polygon [x, y, x, y, ...], got {shown(ring)}"
+                raise MaskError(self.source, what, "export the annotations again")
+            pairs = check_points([ring[k : k + 2] for k in range(0, len(ring), 2)], self.size, self.source)
+            regions.append(fill_coco(pairs, self.size, self.source))
+        return union(regions)
 
 
 @DATASETS.register("coco", tiny={}, paper="Lin et al., Microsoft COCO", year=2014)

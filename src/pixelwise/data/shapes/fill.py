@@ -92,9 +92,15 @@ def fill_coco(points: NDArray[np.float64], size: tuple[int, int], source: object
 
 def fill_labelme(kind: str | None, points: NDArray[np.float64], size: tuple[int, int], source: object) -> Region:
     """Fill a shape as LabelMe does: with Pillow, its line included. Source: labelme, utils/shape.py, shape_to_mask."""
-    mask = Image.new("L", size[::-1])
+    # Drawn on the part of the image around the points: moved by an even number of pixels, coordinates that stay
+    # positive are rounded as before.
+    reach = _reach(kind, points)
+    left, top = (max(0, int(low - reach) // 2 * 2) for low in points.min(0))
+    right, bottom = (math.ceil(high + reach) + 1 for high in points.max(0))
+    width, height = max(min(right, size[1]) - left, 1), max(min(bottom, size[0]) - top, 1)
+    mask = Image.new("L", (width, height))
     draw = ImageDraw.Draw(mask)
-    xy: Sequence[tuple[float, float]] = [(float(x), float(y)) for x, y in points]
+    xy: Sequence[tuple[float, float]] = [(float(x) - left, float(y) - top) for x, y in points]
     match kind:
         case "polygon" | "oriented_rectangle" | None:
             draw.polygon(xy, outline=1, fill=1)
@@ -114,7 +120,15 @@ def fill_labelme(kind: str | None, points: NDArray[np.float64], size: tuple[int,
             )
         case _:
             raise MaskError(source, f"has a shape of type {shown(kind)} with {len(xy)} points", _FIX)
-    return crop(np.asarray(mask) > 0)
+    region = crop(np.asarray(mask) > 0)
+    return region._replace(top=region.top + top, left=region.left + left) if region.pixels.size else region
+
+
+def _reach(kind: str | None, points: NDArray[np.float64]) -> float:
+    """Return how far from its points a shape of LabelMe may have pixels."""
+    if kind == "circle":
+        return float(np.hypot(*(points[-1] - points[0]))) + 2
+    return _LINE_WIDTH + 2 if kind in ("line", "linestrip", "point") else 2
 
 
 def fill_supervisely(rings: Sequence[NDArray[np.float64]], size: tuple[int, int]) -> Region:
@@ -123,6 +137,20 @@ def fill_supervisely(rings: Sequence[NDArray[np.float64]], size: tuple[int, int]
     for k, ring in enumerate(rings):
         cv2.fillPoly(mask, [np.rint(ring).astype(np.int32)], 0 if k else 1)
     return crop(mask > 0)
+
+
+def union(regions: Sequence[Region]) -> Region:
+    """Return the pixels of all regions together."""
+    regions = [region for region in regions if region.pixels.size]
+    if len(regions) < 2:
+        return regions[0] if regions else Region(0, 0, np.zeros((0, 0), bool))
+    top, left = min(region.top for region in regions), min(region.left for region in regions)
+    bottom = max(region.top + region.pixels.shape[0] for region in regions)
+    right = max(region.left + region.pixels.shape[1] for region in regions)
+    mask = np.zeros((bottom - top, right - left), bool)
+    for row, column, pixels in regions:
+        mask[row - top : row - top + pixels.shape[0], column - left : column - left + pixels.shape[1]] |= pixels
+    return Region(top, left, mask)
 
 
 def crop(mask: NDArray[np.bool_]) -> Region:

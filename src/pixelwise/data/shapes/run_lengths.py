@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ...errors import MaskError, shown
 from ...images import MAX_PIXELS
+from .fill import Region, crop
 
 _EXPORT_FIX = "export the annotations again"
 # Six characters of COCO's text hold 30 bits, more than any image has pixels.
@@ -32,6 +33,11 @@ def encode_runs(region: NDArray[Any]) -> list[int]:
 
 def decode_runs(runs: Any, length: int, source: object) -> NDArray[np.bool_]:
     """Return the flat array of bool of `length` whose runs are given. Raises MaskError if they do not fill it."""
+    lengths = _check_runs(runs, length, source)
+    return np.repeat(np.arange(lengths.size) % 2 == 1, lengths)
+
+
+def _check_runs(runs: Any, length: int, source: object) -> NDArray[np.int64]:
     try:
         lengths = np.asarray(runs)
     except (ValueError, OverflowError):
@@ -44,7 +50,7 @@ def decode_runs(runs: Any, length: int, source: object) -> NDArray[np.bool_]:
     lengths = lengths.astype(np.int64)
     if int(lengths.sum()) != length:
         raise MaskError(source, f"has runs of {int(lengths.sum())} pixels in all, expected {length}", _EXPORT_FIX)
-    return np.repeat(np.arange(lengths.size) % 2 == 1, lengths)
+    return lengths
 
 
 def check_size(height: Any, width: Any, source: object) -> tuple[int, int]:
@@ -77,15 +83,29 @@ def encode_coco(region: NDArray[Any]) -> dict[str, Any]:
     return {"size": [height, width], "counts": characters.decode("ascii")}
 
 
-def decode_coco(rle: Any, source: object) -> NDArray[np.bool_]:
-    """Return the region (H, W) of COCO's `{"size": [height, width], "counts": text or list}`. Raises MaskError."""
+def decode_coco(rle: Any, source: object) -> tuple[Region, tuple[int, int]]:
+    """Return the region and image size (H, W) of COCO's `{"size": [height, width], "counts": text or list}`.
+
+    Only the columns of the region are decoded. Raises MaskError.
+    """
     size = rle.get("size") if isinstance(rle, dict) else None
     if not isinstance(size, list) or len(size) != 2:
         raise MaskError(source, f"expected a run-length encoding with a size, got {shown(rle)}", _EXPORT_FIX)
     height, width = check_size(size[0], size[1], source)
     counts = rle.get("counts")
     runs = _coco_runs(counts, source) if isinstance(counts, str) else counts
-    return decode_runs(runs, height * width, source).reshape(width, height).T
+    lengths = _check_runs(runs, height * width, source)
+    # Every second run belongs to the region, some of no pixel.
+    own = 1 + 2 * np.flatnonzero(lengths[1::2])
+    if not own.size:
+        return Region(0, 0, np.zeros((0, 0), bool)), (height, width)
+    ends = np.cumsum(lengths)
+    start, end = int(ends[own[0]] - lengths[own[0]]), int(ends[own[-1]])
+    left, right = start // height, (end - 1) // height + 1
+    inner = np.array([start - left * height, *lengths[own[0] : own[-1] + 1], right * height - end])
+    columns = np.repeat(np.arange(inner.size) % 2 == 1, inner).reshape(right - left, height)
+    region = crop(columns.T)
+    return region._replace(left=left), (height, width)
 
 
 def _coco_runs(text: str, source: object) -> list[int]:
