@@ -72,8 +72,8 @@ class CocoDrawing(Drawing):
             if not isinstance(ring, list) or len(ring) % 2:
                 what = f"expected a polygon [x, y, x, y, ...], got {shown(ring)}"
                 raise MaskError(self.source, what, "export the annotations again")
-            pairs = check_points([ring[k : k + 2] for k in range(0, len(ring), 2)], self.size, self.source)
-            regions.append(fill_coco(pairs, self.size, self.source))
+            points = check_points(list(zip(ring[::2], ring[1::2], strict=True)), self.size, self.source)
+            regions.append(fill_coco(points, self.size, self.source))
         return union(regions)
 
 

@@ -53,41 +53,25 @@ def check_points(points: Any, size: tuple[int, int], source: object, at_least: i
 
 def fill_coco(points: NDArray[np.float64], size: tuple[int, int], source: object) -> Region:
     """Fill a polygon (N, 2) as COCO does. Source: cocoapi, common/maskApi.c, rleFrPoly, step by step."""
+    from .fill_loops import cross_columns, fill_below
+
     height, width = size
-    scaled = (5.0 * points + 0.5).astype(np.int64)
-    starts, ends = scaled, np.roll(scaled, -1, 0)
-    is_line = (starts != ends).any(1)
-    starts, ends = starts[is_line], ends[is_line]
-    lengths = np.abs(ends - starts)
-    is_flat = lengths[:, 0] >= lengths[:, 1]
-    is_turned = np.where(is_flat, starts[:, 0] > ends[:, 0], starts[:, 1] > ends[:, 1])
-    steps = lengths.max(1) + 1
-    if int(steps.sum()) > _MAX_CROSSINGS:
-        raise MaskError(source, f"has an outline of {int(steps.sum()) // 5} pixels", _FIX)
-    if not steps.size:
+    corners = (5.0 * points + 0.5).astype(np.int64)
+    lengths = np.abs(np.roll(corners, -1, 0) - corners)
+    steps = int(lengths.max(1).sum()) + len(corners)
+    if steps > _MAX_CROSSINGS:
+        raise MaskError(source, f"has an outline of {steps // 5} pixels", _FIX)
+    # The columns whose center is crossed, and the rows from which on the inside changes; a line of five steps to the
+    # side crosses one center.
+    columns, rows = np.empty((2, int((lengths[:, 0] // 5 + 1).sum())), np.int64)
+    number = cross_columns(corners, height, width, columns, rows)
+    columns, rows = columns[:number], rows[:number]
+    if not number:
         return Region(0, 0, np.zeros((0, 0), bool))
-    low, high = np.where(is_turned[:, None], ends, starts), np.where(is_turned[:, None], starts, ends)
-    slopes = np.where(is_flat, high[:, 1] - low[:, 1], high[:, 0] - low[:, 0]) / lengths.max(1)
-    # All points of all lines, in the order in which the polygon is walked.
-    line = np.repeat(np.arange(len(steps)), steps)
-    number = np.arange(len(line)) - np.repeat(np.cumsum(steps) - steps, steps)
-    along = np.where(is_turned[line], lengths.max(1)[line] - number, number)
-    flat = is_flat[line]
-    across = (np.where(flat, low[line, 1], low[line, 0]) + slopes[line] * along + 0.5).astype(np.int64)
-    x = np.where(flat, along + low[line, 0], across)
-    y = np.where(flat, across, along + low[line, 1])
-    # Columns whose center is crossed, and the rows from which on the inside changes.
-    crossed = x[1:] != x[:-1]
-    column = (np.minimum(x[1:], x[:-1])[crossed] + 0.5) / 5 - 0.5
-    row = np.ceil(np.clip((np.minimum(y[1:], y[:-1])[crossed] + 0.5) / 5 - 0.5, 0, height)).astype(np.int64)
-    inside = (np.floor(column) == column) & (column >= 0) & (column <= width - 1)
-    columns, rows = column[inside].astype(np.int64), row[inside]
-    if not len(columns):
-        return Region(0, 0, np.zeros((0, 0), bool))
-    left, right, top, bottom = columns.min(), columns.max() + 1, rows.min(), rows.max()
-    toggles = np.zeros((bottom - top + 1, right - left), np.int32)
-    np.add.at(toggles, (rows - top, columns - left), 1)
-    return Region(int(top), int(left), np.cumsum(toggles, axis=0)[:-1] % 2 == 1)
+    left, top = int(columns.min()), int(rows.min())
+    pixels = np.zeros((int(rows.max()) - top, int(columns.max()) + 1 - left), bool)
+    fill_below(columns - left, rows - top, pixels)
+    return Region(top, left, pixels)
 
 
 def fill_labelme(kind: str | None, points: NDArray[np.float64], size: tuple[int, int], source: object) -> Region:
@@ -100,7 +84,7 @@ def fill_labelme(kind: str | None, points: NDArray[np.float64], size: tuple[int,
     width, height = max(min(right, size[1]) - left, 1), max(min(bottom, size[0]) - top, 1)
     mask = Image.new("L", (width, height))
     draw = ImageDraw.Draw(mask)
-    xy: Sequence[tuple[float, float]] = [(float(x) - left, float(y) - top) for x, y in points]
+    xy: list[tuple[float, float]] = list(map(tuple, (points - (left, top)).tolist()))
     match kind:
         case "polygon" | "oriented_rectangle" | None:
             draw.polygon(xy, outline=1, fill=1)
