@@ -33,6 +33,8 @@ LAYOUTS = {
     "npy": ("images/*.png", "masks_of_it/*.npy"),
     "gif": ("images/*.tif", "manual/*.gif"),
     "a folder per patient": ("p*/scan.png", "p*/scan_mask.png"),
+    "a folder per image": ("p*/image.png", "p*/mask.png"),
+    "a folder per image, without a usual word": ("p*/t1.jpg", "p*/tumor.png"),
     "upper case": ("Images/*.PNG", "Masks/*.PNG"),
 }
 FORMATS = {"": "PNG", ".tif": "TIFF", ".jpg": "JPEG", ".png": "PNG", ".bmp": "BMP", ".gif": "GIF"}
@@ -159,6 +161,50 @@ def test_a_second_folder_of_masks_is_refused(tmp_path: Path) -> None:
     _put(tmp_path / "labels_new/b.png", _mask(2))
     with pytest.raises(DatasetError, match=r"photos/b\.jpg has two masks: labels/b\.png and labels_new/b\.png"):
         open_dataset(tmp_path)
+
+
+CLASS_LAYOUTS = {
+    "words": ("{0}_RAW.jpg", "{0}_CRACK.png", "{0}_POT_HOLE.png"),
+    "words with a common one": ("imgs/{0}.png", "masks/{0}_mask_crack.png", "masks/{0}_mask_pot_hole.png"),
+    "folders": ("photos/{0}.jpg", "Crack/{0}.png", "Pot hole/{0}.png"),
+    "a folder per image": ("{0}/raw.jpg", "{0}/crack.png", "{0}/pot hole.png"),
+}
+
+
+def _write_classes(root: Path, layout: str, second: int = 4) -> list[Path]:
+    """Four images; the crack covers the rows of `_mask`, the other class rows from `second` on, and is absent once."""
+    images = []
+    for number in range(4):
+        image, crack, hole = (root / part.format(f"a{number}") for part in CLASS_LAYOUTS[layout])
+        images.append(_put(image, _image(number)))
+        _put(crack, _mask(number % 2) * np.uint8(255))
+        if number:
+            _put(hole, np.roll(_mask(number % 2), second, 0) * np.uint8(255))
+    return images
+
+
+@pytest.mark.parametrize("layout", CLASS_LAYOUTS)
+def test_a_mask_per_class(tmp_path: Path, layout: str) -> None:
+    images = _write_classes(tmp_path, layout)
+    dataset = open_dataset(tmp_path)
+    assert dataset.taxonomy.multilabel
+    assert dataset.taxonomy.names == ("crack", "pot_hole")
+    split = dataset.split("train")
+    assert [item.image for item in split.items] == images
+    for number, sample in enumerate(split):
+        hole = np.roll(_mask(number % 2), 4, 0) if number else np.zeros(SIZE, np.uint8)
+        np.testing.assert_array_equal(sample.mask, np.stack([_mask(number % 2), hole]))
+    assert any("pot_hole in 1 of 4 images" in note for note in dataset.notes)
+
+
+def test_masks_that_agree_are_those_of_observers(tmp_path: Path) -> None:
+    _write_classes(tmp_path, "words", second=0)
+    with pytest.raises(
+        DatasetError, match=r"has two masks: .*; where each class has masks of its own, write `kind: mul"
+    ):
+        open_dataset(tmp_path)
+    (tmp_path / "classes.yaml").write_text("kind: multilabel\n")
+    assert open_dataset(tmp_path).taxonomy.names == ("crack", "pot_hole")
 
 
 def test_the_first_observer_counts(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ HELD_OUT_FILE = "held_out.json"
 """The file of a run that names the images."""
 # Each name falls on one side by itself, so that new images move no other one, unless the number of images comes out
 # as less or more than these multiples of a fifth.
-_LEAST, _MOST = 0.4, 2.0
+_LEAST, _MOST = 0.75, 2.0
 # A group with more of the images is not held out unless it is asked for.
 _MAX_SHARE = 0.5
 

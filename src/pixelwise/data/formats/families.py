@@ -38,6 +38,11 @@ class Base(NamedTuple):
     folders: tuple[str, ...]
     name: str
 
+    @property
+    def key(self) -> str:
+        """The key of the image."""
+        return "/".join((*self.folders, self.name) if self.name else self.folders)
+
 
 class Family(NamedTuple):
     """What the files on one side of the pairs have in common."""
@@ -61,18 +66,22 @@ class Match:
     rest: tuple[tuple[Path, ...], tuple[Path, ...]]
 
 
-def find_matches(root: Path) -> list[Match]:
-    """Return the pairs of families below a folder that most names agree in, the largest first."""
+def find_matches(root: Path, *, by_folder: bool = False) -> list[Match]:
+    """Return the pairs of families below a folder that most names agree in, the largest first.
+
+    by_folder  the folder is all that the names of a pair have in common: p1/image.png and p1/mask.png
+    """
     files = [(path, suffix) for path in walk_files(root)[0] if (suffix := true_suffix(path))]
     found: dict[frozenset[tuple[Path, Path]], Match] = {}
-    for layout in (_by_folder, _by_first_folder, _by_last_folder, _side_by_side):
+    for layout in (_side_by_side,) if by_folder else (_by_folder, _by_first_folder, _by_last_folder, _side_by_side):
         groups: dict[tuple[str, str], list[Path]] = {}
         families: dict[Family, dict[Base, list[Path]]] = {}
         for path, suffix in files:
             folder, split, rest = layout(path.relative_to(root).parent.parts)
             groups.setdefault((folder, suffix), []).append(path)
             name = without_suffix(path).name if path.suffix else path.name
-            for before, base, after in _decomposed(name):
+            ways = [(name, "", "")] if by_folder and rest else _decomposed(name)
+            for before, base, after in ways:
                 if split and split_of(after):
                     # The name repeats the folder: 21_training in training/, 01_test in test/.
                     after = _SPLIT_WORD

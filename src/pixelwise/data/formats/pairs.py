@@ -4,6 +4,7 @@
     images/21.tif      manual/21_manual1.gif               a word more in the names of one of them, or of both
     a.jpg a.png   b.jpg b.png                              side by side, by their suffix
     a.jpg a_mask.png   x_sat.jpg x_mask.png                side by side, by a word
+    a_RAW.jpg  a_CRACK.png  a_LANE.png                     a mask per class, see `class_families`
     train/image/1.png  train/label/1.png  test/...         folders of splits, above or below, or in the names of folders
 
 The pairs are found by names, see `families`. Which side are the masks is decided by the pixels, and by the words of the
@@ -15,7 +16,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from itertools import combinations
+from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -27,8 +28,9 @@ from ..dataset import Dataset, Item, Split
 from ..mask_values import pack_colors
 from ..seen_masks import SeenMask
 from . import DATASETS
-from .base import DatasetFormat, read_classes
-from .families import IMAGE_WORDS, MASK_WORDS, Family, Match, find_matches, swap, true_suffix
+from .base import DatasetFormat, declares_multilabel, has_class_names, read_classes
+from .class_families import classes_of_families, read_class_families
+from .families import IMAGE_WORDS, MASK_WORDS, Base, Family, Match, find_matches, swap, true_suffix
 from .inferred_classes import infer_classes
 
 # Files are decoded to see whether they are masks; drawn classes have fewer values.
@@ -47,7 +49,7 @@ class Pairs(DatasetFormat):
 
     def find_root(self, folder: Path) -> Path | None:
         """Return `folder` itself if most of its images are in pairs of equal names."""
-        return folder if any(_judge(find_matches(folder))) else None
+        return folder if any(_find(folder)) else None
 
     def read(self, root: Path) -> Dataset:
         """Read the pairs by split; all are `train` where no folder is named like a split.
@@ -55,10 +57,12 @@ class Pairs(DatasetFormat):
         Masks without an image are a fault of the dataset. Raises DatasetError for files that may be in two pairs, and
         if the pixels do not show which files are the masks.
         """
-        chosen, doubtful = _judge(find_matches(root))
+        chosen, doubtful = _find(root)
         if not chosen:
             fix = "name the folders images and masks, or end the masks' names in _mask"
             raise DatasetError(root, doubtful[0] if doubtful else "has no pairs", fix)
+        if dataset := _read_classes_each(root, [one for one in chosen if one.images == chosen[0].images]):
+            return dataset
         best, left_out = chosen[0], dict[str, None]()
         for other in chosen[1:]:
             if not any((*best.images[2:], *best.masks[2:])) and other.files() <= best.files():
@@ -82,8 +86,7 @@ class Pairs(DatasetFormat):
         splits: dict[str, list[Item]] = {}
         for base, files in sorted(match.bases.items()):
             image, mask = files[::-1] if is_swapped else files
-            key = "/".join((*base.folders, base.name))
-            splits.setdefault(base.split or "train", []).append(Item(key, image, mask))
+            splits.setdefault(base.split or "train", []).append(Item(base.key, image, mask))
         notes = [*left_out, f"{root}: {len(match.bases)} pairs: {images} are the images, {masks} their masks"]
         rest_images = match.rest[1 if is_swapped else 0]
         if rest_images:
@@ -101,6 +104,20 @@ class Pairs(DatasetFormat):
         order = sorted(splits, key=lambda name: (name != "train", name))
         named = {name: Split(name, splits[name], taxonomy, encoding) for name in order}
         return Dataset("pairs", root, taxonomy, named, tuple(notes), tuple(faults), seen)
+
+
+def _read_classes_each(root: Path, chosen: list[_Chosen]) -> Dataset | None:
+    """Return the dataset if the masks of the same images are those of several classes."""
+    families = {one.masks: {base: one.pair(base) for base in one.match.bases} for one in chosen}
+    if has_class_names(root) and not declares_multilabel(root):
+        return None
+    if any(_outranked(one, other) for one, other in permutations(families, 2)):
+        return None
+    classes = classes_of_families(families, declared=declares_multilabel(root))
+    if classes is None:
+        return None
+    rest = [path for one in chosen for path in one.match.rest[one.images == one.match.second]]
+    return read_class_families(root, chosen[0].images, families, classes, rest)
 
 
 def describe_folder(root: Path) -> str:
@@ -136,10 +153,23 @@ class _Chosen(NamedTuple):
         """Return all images and masks."""
         return {path for pair in self.match.bases.values() for path in pair}
 
+    def pair(self, base: Base) -> tuple[Path, Path]:
+        """Return the image and the mask of a base."""
+        pair = self.match.bases[base]
+        return swap(pair) if self.images == self.match.second else pair
+
     def pairs(self) -> set[tuple[Path, Path]]:
         """Return (image, mask) of each base."""
-        is_swapped = self.images == self.match.second
-        return {(swap(pair) if is_swapped else pair) for pair in self.match.bases.values()}
+        return set(map(self.pair, self.match.bases))
+
+
+def _find(root: Path) -> tuple[list[_Chosen], list[str]]:
+    """Return the matches below a folder, and doubtful ones: by names, or else by the folders that files share."""
+    chosen, doubtful = _judge(find_matches(root))
+    if not chosen:
+        chosen, more = _judge(find_matches(root, by_folder=True))
+        doubtful += more
+    return chosen, doubtful
 
 
 def _judge(matches: list[Match]) -> tuple[list[_Chosen], list[str]]:
