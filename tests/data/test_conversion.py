@@ -22,7 +22,8 @@ from pixelwise.core import Taxonomy
 from pixelwise.data import open_dataset
 from pixelwise.data.conversion import TARGETS, convert_dataset
 from pixelwise.data.dataset import Dataset, Item, Split
-from pixelwise.errors import ConfigError, DatasetError, InputError
+from pixelwise.errors import ConfigError, DatasetError, InputError, MaskError
+from pixelwise.strict_yaml import to_yaml
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 # With a background and a void value; with neither a background nor consecutive values; with values of 16 bits.
@@ -254,3 +255,67 @@ def test_bad_targets_and_folders(tmp_path: Path) -> None:
     splits = {"train": Split("train", dataset.split("train").items, alike)}
     with pytest.raises(ConfigError, match="have the same color"):
         convert_dataset(Dataset("made", dataset.root, alike, splits), "color", tmp_path / "out")
+
+
+def _overlapping(root: Path, ignored: tuple[int, ...] = ()) -> Dataset:
+    """Two images of three classes that overlap, one of them without any label; noise, and unknown pixels."""
+    taxonomy = Taxonomy(("bone & <b>", "background", "thin frame"), ignored=ignored, kind="multilabel")
+    rng = np.random.default_rng(5)
+    for k, key in enumerate(("a b", "s 1/é")):
+        image, folder = root / "images/train" / f"{key}.png", root / "masks/train" / key
+        image.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True)
+        Image.fromarray(rng.integers(0, 256, (22, 31, 3)).astype(np.uint8)).save(image)
+        for name in taxonomy.file_names if k == 0 else ():
+            mask = (_noise(int(rng.integers(100)), (22, 31), 2) % 2).astype(np.uint8) * 255
+            if ignored:
+                mask[rng.random(mask.shape) < 0.1] = ignored[0]
+            Image.fromarray(mask).save(folder / f"{name}.png")
+        unknown = np.zeros((22, 31), bool)
+        unknown[3:9, 4:9] = k == 0
+        Image.fromarray(unknown).save(folder / "ignore.png")
+    (root / "classes.yaml").write_text(to_yaml(taxonomy.to_dict()))
+    return open_dataset(root)
+
+
+@pytest.mark.parametrize("target", ["folder", "coco", "coco-rle", "labelme", "cvat", "label-studio", "supervisely"])
+def test_overlapping_labels_come_back_equal(tmp_path: Path, target: str) -> None:
+    dataset = _overlapping(tmp_path / "made")
+    expected = list(_samples(dataset))
+    assert (expected[0][2].sum(0) % 255 > 1).any(), "labels overlap"
+    done = convert_dataset(dataset, target, tmp_path / "out")
+    back = open_dataset(tmp_path / "out")
+    assert (back.name, back.taxonomy) == (TARGETS[target], dataset.taxonomy)
+    if target == "label-studio":
+        # It keeps no size of an image without a shape.
+        assert done.notes[0].startswith("1 images have no shape")
+        expected = expected[:1]
+    found = list(_samples(back))
+    for (split, key, mask, image), (own_split, own_key, own_mask, own_image) in zip(expected, found, strict=True):
+        assert (own_split, own_key.replace("/", "_"), own_image) == (split, key.replace("/", "_"), image)
+        np.testing.assert_array_equal(own_mask, mask)
+    # And back to mask files.
+    convert_dataset(back, "folder", tmp_path / "again")
+    for one, other in zip(expected, _samples(open_dataset(tmp_path / "again")), strict=True):
+        np.testing.assert_array_equal(one[2], other[2])
+
+
+def test_labels_unknown_for_one_class_alone_stay_in_mask_files(tmp_path: Path) -> None:
+    """Shapes cannot hold them; one mask of class numbers holds no overlaps."""
+    dataset = _overlapping(tmp_path / "made", ignored=(128,))
+    for target in ("folder", "npy"):
+        convert_dataset(dataset, target, tmp_path / target)
+        for one, other in zip(_samples(dataset), _samples(open_dataset(tmp_path / target)), strict=True):
+            np.testing.assert_array_equal(one[2], other[2])
+    mask = np.load(tmp_path / "npy/masks/train/a b.npy")
+    assert mask.shape == (3, 22, 31)
+    assert set(np.unique(mask)) == {0, 128, 255}
+    with pytest.raises(MaskError, match="unknown for some classes alone"):
+        convert_dataset(dataset, "coco", tmp_path / "coco")
+    for target in ("voc", "color"):
+        with pytest.raises(
+            DatasetError, match=f"several labels per pixel, and {target} holds one; fix: convert to one"
+        ):
+            convert_dataset(dataset, target, tmp_path / target)
+    with pytest.raises(MaskError, match="for which the classes have no value"):
+        convert_dataset(_overlapping(tmp_path / "other"), "npy", tmp_path / "array")

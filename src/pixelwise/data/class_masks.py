@@ -22,8 +22,17 @@ from numpy.typing import NDArray
 
 from ..core import Taxonomy, size_text
 from ..errors import MaskError, listed
-from ..files import read_regular
-from ..images import ARRAY_SUFFIX, IMAGE_SUFFIXES, read_mask, read_numbers, walk_files, without_suffix
+from ..files import atomic_write, read_regular
+from ..images import (
+    ARRAY_SUFFIX,
+    IMAGE_SUFFIXES,
+    read_mask,
+    read_numbers,
+    walk_files,
+    without_suffix,
+    write_binary_mask,
+    write_mask,
+)
 from ..taxonomy import IGNORE_FILE
 
 
@@ -149,6 +158,38 @@ def _read_array(path: Path, taxonomy: Taxonomy) -> NDArray[np.uint8]:
         planes = planes.astype(np.uint16)
     # Together, as one plane may hold 0 alone.
     return taxonomy.encode_class(planes.reshape(num_classes, -1), path).reshape(planes.shape)
+
+
+def write_class_masks(stem: Path, masks: NDArray[np.uint8], taxonomy: Taxonomy, *, as_array: bool) -> None:
+    """Write masks (K, H, W) of 1, 0 and the ignore id to `stem`/CLASS.png, 0 and 255, or as one array to `stem`.npy.
+
+    Unknown pixels get the ignored value of the taxonomy, or, where it has none, a file of their own. Raises MaskError
+    for those of some classes alone if there is no such value, and for an array that could be read in two ways.
+    """
+    is_unknown = masks == taxonomy.ignore_id
+    unknown = taxonomy.ignored[0] if taxonomy.ignored else 0
+    # 255 is a value of unknown pixels in some datasets, and 1 in others.
+    label = 1 if 255 in taxonomy.ignored else 255
+    values = np.where(is_unknown, unknown, np.where(masks == 1, label, 0)).astype(
+        np.uint16 if unknown > 255 else np.uint8
+    )
+    everywhere = is_unknown.all(0)
+    if not taxonomy.ignored and (is_unknown & (as_array | ~everywhere)).any():
+        what = "has unknown pixels, for which the classes have no value"
+        raise MaskError(stem, what, "add a line such as `ignore: [128]` to a copy of classes.yaml")
+    if as_array:
+        if masks.shape[0] == masks.shape[2]:
+            what = f"is an array of {size_text(masks.shape)}, whose planes may be the first or the last axis"
+            raise MaskError(stem, what, "convert to `folder`")
+        with atomic_write(stem.with_name(f"{stem.name}.npy")) as file:
+            np.save(file, values)
+        return
+    stem.mkdir(exist_ok=True)
+    grays = np.arange(256)[:, None].repeat(3, 1)
+    for name, plane in zip(taxonomy.file_names, values, strict=True):
+        write_mask(stem / f"{name}.png", plane, palette=grays)
+    if not taxonomy.ignored and everywhere.any():
+        write_binary_mask(stem / f"{IGNORE_FILE}.png", everywhere)
 
 
 def label_counts(mask: NDArray[Any], taxonomy: Taxonomy) -> NDArray[np.int64]:

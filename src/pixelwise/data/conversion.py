@@ -36,9 +36,11 @@ def convert_dataset(
     Raises InputError for a folder that holds files or lies in the dataset, DatasetError if no image has a mask, and the
     error of a file that cannot be read; the folder is then removed again.
     """
-    if dataset.taxonomy.multilabel:
-        what = "has several labels per pixel, and the formats hold one"
-        raise DatasetError(dataset.root, what, "convert a dataset of one label per pixel")
+    writer = DATASETS.create(TARGETS[target])
+    if dataset.taxonomy.multilabel and target in writer.one_label:
+        others = [name for name in TARGETS if name not in DATASETS.create(TARGETS[name]).one_label]
+        what = f"has several labels per pixel, and {target} holds one"
+        raise DatasetError(dataset.root, what, f"convert to one of {', '.join(others)}")
     pixels = declared_pixels(dataset.root) or RGB
     if len(pixels.parts) > 1 or any(split.second is not None for split in dataset.splits.values()):
         what = "has images in several files, or a second label map, and the formats hold one of each"
@@ -47,7 +49,7 @@ def convert_dataset(
         raise DatasetError(dataset.root, "has no image with a mask", "name a labeled dataset")
     with new_dataset_folder(dataset, out) as folder:
         conversion = Conversion(dataset, folder, link, report)
-        DATASETS.create(TARGETS[target]).write(target, conversion)
+        writer.write(target, conversion)
         if not pixels.is_rgb:
             # Read in every format, also without classes.
             file = folder / "classes.yaml"

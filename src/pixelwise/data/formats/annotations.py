@@ -13,9 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ...colors import RGB, is_background, voc_color
 from ...core import Taxonomy
 from ...errors import ConfigError, DatasetError, listed, os_reason, shown
@@ -176,14 +173,3 @@ def _taxonomy_of(root: Path, labels: Sequence[tuple[str, RGB | None]]) -> Taxono
     are_distinct = len({color for color in own[1:] if color}) == len(own) - 1
     chosen = [color or (0, 0, 0) if are_distinct else voc_color(k) for k, color in enumerate(own)]
     return Taxonomy(names, tuple(chosen), ignored=(255,) if len(names) <= 255 else (65535,))
-
-
-def labeled_regions(mask: NDArray[Any], taxonomy: Taxonomy) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """Yield label and pixels (H, W) of each class that is not the background, and of what is ignored as `ignored`.
-
-    Where no class is background, ignored pixels need no shape: a reader ignores what has none.
-    """
-    rest = taxonomy.background[0] if taxonomy.background else taxonomy.ignore_id
-    for id_ in np.unique(mask).tolist():
-        if id_ != rest:
-            yield "ignored" if id_ == taxonomy.ignore_id else taxonomy.names[id_], mask == id_

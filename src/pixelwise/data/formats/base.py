@@ -29,11 +29,13 @@ class DatasetFormat(ABC):
 
     needs        one line that says which files it is recognized by
     targets      what `pixelwise convert --to` writes in this format: names, and a line about each
+    one_label    those of the targets that cannot hold several labels per pixel
     is_fallback  True if the format is tried only on folders that no other format recognizes
     """
 
     needs: str
     targets: Mapping[str, str] = MappingProxyType({})
+    one_label: frozenset[str] = frozenset()
     is_fallback: bool = False
 
     @abstractmethod

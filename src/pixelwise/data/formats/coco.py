@@ -31,7 +31,6 @@ from .annotations import (
     contains_words,
     entry,
     key_of,
-    labeled_regions,
     read_annotations,
     split_of,
 )
@@ -115,17 +114,15 @@ class Coco(DatasetFormat):
 
     def write(self, target: str, conversion: Conversion) -> None:
         """Write images/SPLIT and annotations/instances_SPLIT.json; one annotation per part that touches by edges."""
-        taxonomy = conversion.taxonomy
-        names = [name for k, name in enumerate(taxonomy.names) if k not in taxonomy.background[:1]]
-        ids = {name: k for k, name in enumerate(names, 1)}
+        ids = {name: k for k, name in enumerate(conversion.labels, 1)}
         content: dict[str, dict[str, list[Any]]] = {}
         for split, item, mask in conversion.samples():
             data = content.setdefault(split, {"images": [], "annotations": []})
             place = conversion.place_image(item, f"images/{split}")
             image_id = len(data["images"]) + 1
-            size = {"width": int(mask.shape[1]), "height": int(mask.shape[0])}
+            size = {"width": int(mask.shape[-1]), "height": int(mask.shape[-2])}
             data["images"].append({"id": image_id, "file_name": place.removeprefix(f"images/{split}/"), **size})
-            for label, region in labeled_regions(mask, taxonomy):
+            for label, region in conversion.regions(item, mask):
                 category = ids.setdefault(label, len(ids) + 1)
                 for segmentation, part in _segmentations(region, target):
                     data["annotations"].append(

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ...core import Taxonomy
-from ...errors import InputError
+from ...errors import InputError, MaskError
 from ...files import atomic_write, write_text
 from ...images import exif_orientation, image_suffix
 from ...strict_yaml import to_yaml
@@ -50,7 +51,7 @@ class Conversion:
         return self.dataset.taxonomy
 
     def samples(self, *, all_splits: bool = False) -> Iterator[tuple[str, Item, NDArray[Any]]]:
-        """Yield split, item and mask (H, W) of class ids of every labeled image; each image is decoded once.
+        """Yield split, item and mask of every labeled image, as `Split` reads it; each image is decoded once.
 
         all_splits  include splits of other names than train, val and test
         Raises ImageError or MaskError naming a file that cannot be read.
@@ -83,6 +84,36 @@ class Conversion:
                 "the new masks fit the images as viewers show them"
             )
 
+    @property
+    def labels(self) -> list[str]:
+        """The names of the classes that get shapes: all but the background, which is what has no shape."""
+        rest = () if self.taxonomy.multilabel else self.taxonomy.background[:1]
+        return [name for k, name in enumerate(self.taxonomy.names) if k not in rest]
+
+    def regions(self, item: Item, mask: NDArray[Any]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+        """Yield label and pixels (H, W) of each class in a mask that has a shape, and of what is ignored as `ignored`.
+
+        Where no class is background, ignored pixels need no shape: a reader ignores what has none. Of several labels
+        per pixel, the regions overlap. Raises MaskError for pixels that are unknown for some of the classes alone.
+        """
+        taxonomy = self.taxonomy
+        if taxonomy.multilabel:
+            is_unknown = mask == taxonomy.ignore_id
+            everywhere = is_unknown.all(0)
+            if (is_unknown & ~everywhere).any():
+                what = "has pixels that are unknown for some classes alone, which shapes cannot say"
+                raise MaskError(item.mask, what, "convert to `folder` or `npy`")
+            for label, plane in zip(taxonomy.names, mask, strict=True):
+                if (plane == 1).any():
+                    yield label, plane == 1
+            if everywhere.any():
+                yield "ignored", everywhere
+            return
+        rest = taxonomy.background[0] if taxonomy.background else taxonomy.ignore_id
+        for id_ in np.unique(mask).tolist():
+            if id_ != rest:
+                yield "ignored" if id_ == taxonomy.ignore_id else taxonomy.names[id_], mask == id_
+
     def place_image(self, item: Item, folder: str, name: str | None = None) -> str:
         """Copy or link the image of an item byte for byte, and return its path below `out`, with forward slashes.
 
@@ -106,10 +137,11 @@ class Conversion:
     def write_classes(self, *, by_color: bool = False, ignored: bool = False) -> None:
         """Write classes.yaml.
 
-        ignored  add the value 255, or 65535, where the taxonomy has no value for ignored pixels
+        ignored  add the value 255, or 65535, where the taxonomy has no value for ignored pixels, which mask files need;
+                 those of several labels per pixel have a file for them
         """
         data = self.taxonomy.to_dict()
-        if ignored and not data["ignore"]:
+        if ignored and not data["ignore"] and not self.taxonomy.multilabel:
             data["ignore"] = [free_value(self.taxonomy)]
         if by_color:
             data["masks"] = "color"

@@ -25,7 +25,7 @@ from ..shapes.drawing import Drawing, Shape
 from ..shapes.fill import Region, check_points, crop, fill_coco
 from ..shapes.run_lengths import check_size, decode_cvat, encode_cvat
 from . import DATASETS
-from .annotations import ImageIndex, annotated_dataset, contains_words, key_of, labeled_regions, split_of
+from .annotations import ImageIndex, annotated_dataset, contains_words, key_of, split_of
 from .base import DatasetFormat
 from .conversion import Conversion
 
@@ -118,9 +118,9 @@ class Cvat(DatasetFormat):
         used: set[str] = set()
         for number, (split, item, mask) in enumerate(conversion.samples()):
             place = conversion.place_image(item, f"images/{split}").removeprefix(f"images/{split}/")
-            size = f'width="{mask.shape[1]}" height="{mask.shape[0]}"'
+            size = f'width="{mask.shape[-1]}" height="{mask.shape[-2]}"'
             lines.append(f'  <image id="{number}" name={quoteattr(place)} subset={quoteattr(split)} {size}>')
-            for label, region in labeled_regions(mask, taxonomy):
+            for label, region in conversion.regions(item, mask):
                 used.add(label)
                 top, left, pixels = crop(region)
                 box = f'left="{left}" top="{top}" width="{pixels.shape[1]}" height="{pixels.shape[0]}"'
@@ -130,7 +130,7 @@ class Cvat(DatasetFormat):
         colors = dict(zip(taxonomy.names, taxonomy.colors, strict=True)) | {
             label: taxonomy.ignore_color for label in used if label not in taxonomy.names
         }
-        names = [n for n in colors if n not in taxonomy.names or taxonomy.names.index(n) not in taxonomy.background[:1]]
+        names = [name for name in colors if name in conversion.labels or name not in taxonomy.names]
         head = ['<?xml version="1.0" encoding="utf-8"?>', "<annotations>", "  <version>1.1</version>"]
         head += ["  <meta><project><labels>"]
         for name in names:

@@ -24,6 +24,7 @@ from ...core import Taxonomy
 from ...errors import DatasetError
 from ...files import atomic_write
 from ...images import ARRAY_SUFFIX, IMAGE_SUFFIXES, RGB, PixelFormat, file_kind, without_suffix, write_image, write_mask
+from ..class_masks import write_class_masks
 from ..dataset import Dataset, Item, MaskEncoding, Split, check_colors
 from ..pixel_formats import declared_pixels
 from ..seen_masks import SeenMask
@@ -65,6 +66,7 @@ class Folder(DatasetFormat):
             "npy": "images/ and masks/ with npy files of numbers",
         }
     )
+    one_label = frozenset({"color"})
 
     def find_root(self, folder: Path) -> Path | None:
         """Return `folder` itself."""
@@ -123,7 +125,7 @@ class Folder(DatasetFormat):
         return Dataset("folder", root, taxonomy, named, tuple(notes))
 
     def write(self, target: str, conversion: Conversion) -> None:
-        """Write images/SPLIT, masks/SPLIT and classes.yaml."""
+        """Write images/SPLIT, masks/SPLIT and classes.yaml; of several labels per pixel, masks/SPLIT/KEY/CLASS.png."""
         taxonomy = conversion.taxonomy
         if target == "color":
             _check_distinct(conversion)
@@ -131,6 +133,9 @@ class Folder(DatasetFormat):
             place = conversion.place_image(item, f"images/{split}")
             stem = conversion.out / "masks" / without_suffix(PurePosixPath(place)).relative_to("images")
             stem.parent.mkdir(parents=True, exist_ok=True)
+            if taxonomy.multilabel:
+                write_class_masks(stem, mask, taxonomy, as_array=target == "npy")
+                continue
             path = stem.with_name(f"{stem.name}.{'npy' if target == 'npy' else 'png'}")
             values = taxonomy.decode(mask, free_value(taxonomy))
             if target == "color":

@@ -30,7 +30,6 @@ from .annotations import (
     contains_words,
     entry,
     key_of,
-    labeled_regions,
     read_annotations,
     rows_of,
     split_of,
@@ -110,11 +109,11 @@ class LabelStudio(DatasetFormat):
         for split, item, mask in conversion.samples():
             place = conversion.place_image(item, f"images/{split}")
             results: list[dict[str, Any]] = []
-            for label, region in labeled_regions(mask, conversion.taxonomy):
+            for label, region in conversion.regions(item, mask):
                 value = {"format": "rle", "rle": encode_label_studio(region), "brushlabels": [label]}
                 size = {
-                    "original_width": int(mask.shape[1]),
-                    "original_height": int(mask.shape[0]),
+                    "original_width": int(mask.shape[-1]),
+                    "original_height": int(mask.shape[-2]),
                     "image_rotation": 0,
                 }
                 results.append(
@@ -128,7 +127,7 @@ class LabelStudio(DatasetFormat):
             write_text(conversion.out / f"{split}.json", json.dumps(rows))
         if empty:
             what = "Label Studio keeps no size for them, and they count as not labeled"
-            conversion.notes.append(f"{empty} images have background alone: {what}")
+            conversion.notes.append(f"{empty} images have no shape: {what}")
         conversion.write_classes(ignored=True)
 
 

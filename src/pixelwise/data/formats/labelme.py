@@ -35,7 +35,6 @@ from .annotations import (
     contains_words,
     entry,
     key_of,
-    labeled_regions,
     read_annotations,
     split_of,
 )
@@ -144,7 +143,7 @@ class Labelme(DatasetFormat):
             place = conversion.place_image(item, split)
             shapes = [
                 {"label": label, "group_id": None, "description": "", "flags": {}, **shape}
-                for label, region in labeled_regions(mask, conversion.taxonomy)
+                for label, region in conversion.regions(item, mask)
                 for shape in _shapes_of(region)
             ]
             data: dict[str, Any] = {
@@ -153,8 +152,8 @@ class Labelme(DatasetFormat):
                 "shapes": shapes,
                 "imagePath": PurePosixPath(place).name,
                 "imageData": None,
-                "imageHeight": int(mask.shape[0]),
-                "imageWidth": int(mask.shape[1]),
+                "imageHeight": int(mask.shape[-2]),
+                "imageWidth": int(mask.shape[-1]),
             }
             write_text((conversion.out / place).with_suffix(".json"), json.dumps(data))
         conversion.write_classes(ignored=True)

@@ -31,7 +31,7 @@ from ..shapes.drawing import Drawing, Shape
 from ..shapes.fill import Region, check_points, crop, fill_supervisely
 from ..shapes.run_lengths import check_size
 from . import DATASETS
-from .annotations import annotated_dataset, contains_words, entry, key_of, labeled_regions, read_annotations, split_of
+from .annotations import annotated_dataset, contains_words, entry, key_of, read_annotations, split_of
 from .base import DatasetFormat
 from .conversion import Conversion
 
@@ -156,19 +156,19 @@ class Supervisely(DatasetFormat):
         for split, item, mask in conversion.samples():
             place = conversion.place_image(item, f"{split}/img", item.key.replace("/", "_"))
             objects = []
-            for label, region in labeled_regions(mask, taxonomy):
+            for label, region in conversion.regions(item, mask):
                 used[label] = colors.get(label, taxonomy.ignore_color)
                 top, left, pixels = crop(region)
                 bitmap = {"origin": [left, top], "data": _encode(pixels)}
                 objects.append({"classTitle": label, "geometryType": "bitmap", "tags": [], "bitmap": bitmap})
-            size = {"height": int(mask.shape[0]), "width": int(mask.shape[1])}
+            size = {"height": int(mask.shape[-2]), "width": int(mask.shape[-1])}
             path = conversion.out / split / "ann" / f"{Path(place).name}.json"
             path.parent.mkdir(exist_ok=True)
             write_text(path, json.dumps({"description": "", "tags": [], "size": size, "objects": objects}))
         classes = [
             {"title": name, "shape": "bitmap", "color": "#{:02X}{:02X}{:02X}".format(*color)}
             for name, color in (colors | used).items()
-            if name not in taxonomy.names or taxonomy.names.index(name) not in taxonomy.background[:1]
+            if name in conversion.labels or name not in taxonomy.names
         ]
         write_text(conversion.out / "meta.json", json.dumps({"classes": classes, "tags": []}))
         conversion.write_classes(ignored=True)

@@ -67,6 +67,7 @@ class Voc(DatasetFormat):
     )
 
     targets: Mapping[str, str] = MappingProxyType({"voc": "PASCAL VOC: palette PNG and lists of ids"})
+    one_label = frozenset({"voc"})
 
     def find_root(self, folder: Path) -> Path | None:
         """Return `folder` itself, or the VOC2012/ or VOCdevkit/VOC2012/ in it."""
