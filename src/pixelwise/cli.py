@@ -86,12 +86,16 @@ def build_app() -> App:
         name="pixelwise",
         help="Train, evaluate, apply, compare and explain semantic segmentation networks, FCN to DeepLab v3+.",
         help_epilogue="Add --debug to any command to see the traceback of an error.",
+        # Only the docstrings of commands are Markdown: importing what reads it takes 0.05 cpu-s.
+        help_format="plaintext",
         version=__version__,
         version_flags=["--version"],
         suppress_keyboard_interrupt=False,
     )
     for name, (target, summary) in COMMANDS.items():
-        app.command(f"pixelwise.commands.{target}", name=name, alias=ALIASES.get(name), help=summary)
+        app.command(
+            f"pixelwise.commands.{target}", name=name, alias=ALIASES.get(name), help=summary, help_format="markdown"
+        )
     return app
 
 

@@ -17,7 +17,6 @@ from PIL import Image
 import pixelwise
 from helpers.command_line import call, refused
 from helpers.tiny_data import NAMES, TINY_COMPACT, make_image, write_dataset
-from pixelwise.commands import crf_search as command
 from pixelwise.core import Taxonomy
 from pixelwise.crf import Parameters, refine, refine_each
 from pixelwise.crf.refinement import compile_ahead
@@ -251,7 +250,7 @@ def test_a_search_without_gain_says_so(
 ) -> None:
     for after, says in ((0.4, True), (0.6, False)):
         result = SearchResult(Parameters(), mean_iou=after, mean_iou_before=0.5, num_settings=53, num_images=2)
-        monkeypatch.setattr(command, "search", lambda *_, result=result, **__: result)
+        monkeypatch.setattr(crf_search, "search", lambda *_, result=result, **__: result)
         printed = call(capsys, "crf-search", "--model", model, "--data", data, "--overwrite")
         assert ("do not use --crf" in printed.out) == says
 

@@ -40,10 +40,10 @@ def interrupt(*args: Any, **options: Any) -> None:
 @pytest.mark.parametrize(
     ("function", "words"),
     [
-        ("pixelwise.commands.evaluate.evaluate_model", ["evaluate", "--data", "data", "--model", "model"]),
-        ("pixelwise.commands.compare.draw_comparison", ["compare", "photo.png", "--model", "model"]),
+        ("pixelwise.evaluation.evaluator.evaluate_model", ["evaluate", "--data", "data", "--model", "model"]),
+        ("pixelwise.visualization.compare.draw_comparison", ["compare", "photo.png", "--model", "model"]),
         ("pixelwise.commands.explain._explain_model", ["explain", "photo.png", "--model", "model"]),
-        ("pixelwise.commands.import_.import_model", ["import", "photo.png", "--as", "fcn8s_vgg16"]),
+        ("pixelwise.weights.importing.import_model", ["import", "photo.png", "--as", "fcn8s_vgg16"]),
     ],
 )
 def test_a_command_stopped_before_its_end_has_written_nothing(
@@ -92,7 +92,7 @@ def test_a_demo_counts_its_images(
         if len(done) == 2:
             interrupt()
 
-    monkeypatch.setattr("pixelwise.commands.demo.gallery_image", interrupt_the_second)
+    monkeypatch.setattr("pixelwise.visualization.gallery.gallery_image", interrupt_the_second)
     result = call(capsys, "demo", tmp_path / "in", "--out", tmp_path / "out", "--model", folder / "model")
     assert result.code == 4
     assert result.err[0].startswith(f"error: {tmp_path / 'out'}: interrupted: 1 of 3 images are labeled")
@@ -123,7 +123,7 @@ def test_a_second_interrupt_ends_at_once(times: int, tmp_path: Path) -> None:
     code = f"""
 import pathlib, sys, threading, time
 from pixelwise import cli
-import pixelwise.commands.report as report
+import pixelwise.visualization.report as report
 def slow(run):
     thread = threading.Thread(target=time.sleep, args=(60,), daemon=True)
     thread.start()

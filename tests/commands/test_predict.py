@@ -407,7 +407,7 @@ def test_an_image_that_vanishes_is_a_line(
         (tmp_path / "in/0.png").unlink()
         return found
 
-    monkeypatch.setattr("pixelwise.commands.predict.plan", plan_and_lose)
+    monkeypatch.setattr("pixelwise.inference.jobs.plan", plan_and_lose)
     result = call(capsys, "predict", tmp_path / "in", "--out", tmp_path / "out", "--model", checkpoint)
     assert result.code == 1
     assert "0.png: does not exist" in result.err[0]

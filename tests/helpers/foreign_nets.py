@@ -155,7 +155,7 @@ def conv(x: Tensor, blobs: Sequence[Tensor], *, stride: int = 1, padding: int = 
 
 def make_imports_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """`pixelwise import` builds its networks in their test size."""
-    monkeypatch.setattr("pixelwise.commands.import_.import_model", import_tiny)
+    monkeypatch.setattr("pixelwise.weights.importing.import_model", import_tiny)
 
 
 def save(path: Path, state: dict[str, Tensor]) -> Path:

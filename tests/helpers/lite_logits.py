@@ -16,7 +16,7 @@ from torch import Tensor
 
 from helpers.recorded import sample
 from pixelwise.images.read import read_image
-from pixelwise.weights.pretrained import PRETRAINED, find_file
+from pixelwise.weights.pretrained_files import PRETRAINED, find_file
 
 FILE = Path(__file__).parents[1] / "samples" / "efficientnet_lite_logits.json"
 PHOTO = Path(__file__).parents[1] / "samples" / "camvid" / "test" / "0001TP_009930.png"

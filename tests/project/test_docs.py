@@ -15,7 +15,7 @@ from pixelwise.cli import COMMANDS
 from pixelwise.config import Config
 from pixelwise.models import MODELS
 from pixelwise.recipes import recipe_files
-from pixelwise.weights.pretrained import PRETRAINED
+from pixelwise.weights.pretrained_files import PRETRAINED
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "pixelwise"

@@ -33,13 +33,8 @@ from pixelwise.train.callbacks import silence_lightning
 from pixelwise.train.run import train
 from pixelwise.weights.checkpoint import save_checkpoint
 from pixelwise.weights.importing.efficientnet_lite import lite_names
-from pixelwise.weights.pretrained import (
-    PRETRAINED,
-    find_file,
-    load_pretrained,
-    read_lite,
-    start_from_pretrained,
-)
+from pixelwise.weights.pretrained import load_pretrained, start_from_pretrained
+from pixelwise.weights.pretrained_files import PRETRAINED, find_file, read_lite
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*LeafSpec.*:FutureWarning")
 

@@ -8,45 +8,57 @@ anew.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 
 from ..files import write_text
 
 SIZE = (512, 512)
-_FILE = "model_table.json"
+_FILE = Path(__file__).with_name("model_table.json")
 
 
 @dataclass(frozen=True)
 class ModelCost:
     """The costs of a network with its default options and 21 classes, for an image of 512 x 512 pixels.
 
-    receptive_field  the most pixels per side that an output pixel depends on; None for the whole image
-    stride           image pixels per position of the coarsest feature map
+    receptive_field   the most pixels per side that an output pixel depends on; None for the whole image
+    stride            image pixels per position of the coarsest feature map
+    logits_stride     image pixels per low-resolution logit, as the network declares it
+    feature_fields    the receptive field of one position of named feature maps, which the papers give
     """
 
     parameters: int
     multiply_adds: int
     receptive_field: int | None
     stride: int
+    logits_stride: int
+    feature_fields: Mapping[str, int]
 
 
 def measure_cost(name: str) -> ModelCost:
     """Measure a registered network. Raises UnknownNameError."""
     # Reading the table must not import torch, so that `pixelwise models` starts fast.
-    from ..models import MODELS, ModelSpec
+    from ..models import create_model
+    from .mult_adds import on_meta
     from .profile import profile_spec
 
-    channels = MODELS[name].options["in_channels"].default
-    profile = profile_spec(ModelSpec(name, 21, channels), SIZE)
-    return ModelCost(profile.parameters, profile.multiply_adds, profile.receptive_field, profile.coarsest_stride)
+    with on_meta():
+        model = create_model(name, 21)
+    profile = profile_spec(model.spec, SIZE)
+    return ModelCost(
+        parameters=profile.parameters,
+        multiply_adds=profile.multiply_adds,
+        receptive_field=profile.receptive_field,
+        stride=profile.coarsest_stride,
+        logits_stride=model.logits_stride,
+        feature_fields=profile.feature_receptive_fields,
+    )
 
 
 def read_table() -> dict[str, ModelCost]:
     """Return the measured costs by name of the network."""
-    text = resources.files(__package__).joinpath(_FILE).read_text(encoding="utf-8")
-    return {name: ModelCost(**costs) for name, costs in json.loads(text).items()}
+    return {name: ModelCost(**costs) for name, costs in json.loads(_FILE.read_text(encoding="utf-8")).items()}
 
 
 def write_table(path: Path) -> None:
@@ -63,4 +75,4 @@ def write_table(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    write_table(Path(__file__).parent / _FILE)
+    write_table(_FILE)

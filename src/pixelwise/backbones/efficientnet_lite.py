@@ -1,7 +1,7 @@
 """EfficientNet-Lite: the EfficientNets of the same authors for mobile chips and integer arithmetic, 2020.
 
 Without squeeze and excitation and with ReLU6 for SiLU, so that every layer can be quantized. ImageNet weights of Lite0
-to Lite2 install with the package (`pixelwise[pretrained]`, `weights/pretrained.py`).
+to Lite2 install with the package (`pixelwise[pretrained]`, `weights/pretrained_files.py`).
 
 Paper: none of its own; https://arxiv.org/abs/1905.11946 describes EfficientNet. Source:
 https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite

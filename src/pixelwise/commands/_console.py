@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from ..data import Split, check_masks
 from ..errors import printable
+
+if TYPE_CHECKING:
+    from ..data import Split
 
 
 def text(words: object, style: str = "") -> Text:
@@ -21,6 +23,8 @@ def text(words: object, style: str = "") -> Text:
 
 def print_mask_warnings(split: Split) -> None:
     """Print to standard error how the masks of a split may mean something else than what is read."""
+    from ..data import check_masks
+
     for line in check_masks(split, skip_bad=True):
         print(printable(f"warning: {line}"), file=sys.stderr)
 
@@ -31,6 +35,8 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
 
     Standard output holds only results. Without a terminal nothing is shown.
     """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(label, total=None)

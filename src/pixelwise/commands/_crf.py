@@ -6,10 +6,8 @@ import sys
 from threading import Timer
 from typing import TYPE_CHECKING
 
-from ..crf import Parameters
-from ..crf.refinement import compile_ahead
-
 if TYPE_CHECKING:
+    from ..crf import Parameters
     from ..inference.segmenter import Segmenter
 
 # Code that was compiled before loads faster than this, and then nothing is printed.
@@ -25,6 +23,8 @@ def with_crf(segmenter: Segmenter, parameters: Parameters) -> Segmenter:
 
 def compile_with_notice(num_classes: int) -> None:
     """Compile the CRF's loops for `num_classes` classes; print why the user waits, if it takes long."""
+    from ..crf.refinement import compile_ahead
+
     notice = "compiling the CRF's loops; this takes some seconds, once per machine"
     timer = Timer(NOTICE_DELAY_S, print, (notice,), {"file": sys.stderr, "flush": True})
     timer.daemon = True

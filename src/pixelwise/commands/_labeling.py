@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from ..core import Prediction
 from ..errors import Interrupted, error_lines, printable
-from ..inference.jobs import Job
-from ..inference.predict_files import OutputOptions, predict_files
 from ._console import progress_bar, text
 
 if TYPE_CHECKING:
+    from ..core import Prediction
+    from ..inference.jobs import Job
+    from ..inference.predict_files import OutputOptions
     from ..inference.segmenter import Segmenter
 
 
@@ -36,6 +36,8 @@ def run_jobs(
 
     Returns the exit code: 0, 1 if some images failed, 2 if all failed.
     """
+    from ..inference.predict_files import predict_files
+
     results = []
     try:
         with progress_bar("labeling") as report:

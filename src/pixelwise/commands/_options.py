@@ -11,7 +11,6 @@ from typing import Annotated, Any
 from cyclopts import Parameter, Token
 
 from ..errors import ConfigError, InputError, shown
-from ..strict_yaml import parse_yaml
 
 
 def _read_path(_: type, tokens: Sequence[Token]) -> Path:
@@ -36,6 +35,8 @@ Switch = Annotated[bool, Parameter(negative="", show_default=False)]
 
 def parse_options(text: str | None) -> dict[str, Any]:
     """Return the mapping that `--options` holds as YAML, empty if it is left out. Raises ConfigError."""
+    from ..strict_yaml import parse_yaml
+
     options = {} if text is None else parse_yaml(text, "--options")
     if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
         raise ConfigError(

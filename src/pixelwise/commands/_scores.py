@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 from rich.table import Table
 
-from ..evaluation.bootstrap import MIN_GROUPS, Spread
-from ..evaluation.folds import Folds
-from ..evaluation.multilabel_scores import MultilabelScores, SetScores
-from ..evaluation.result import Evaluation
 from ._console import text
+
+if TYPE_CHECKING:
+    from ..evaluation.bootstrap import Spread
+    from ..evaluation.folds import Folds
+    from ..evaluation.multilabel_scores import SetScores
+    from ..evaluation.result import Evaluation
 
 
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     """Print the protocol, the scores per class, the means, their spread, and warnings about implausible scores."""
+    from ..evaluation.bootstrap import MIN_GROUPS
+
     for line in evaluation.protocol_lines():
         console.print(text(line), soft_wrap=True)
     console.print()
@@ -36,6 +42,8 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
 
 def class_table(scores: SetScores) -> Table:
     """Return the scores per class in percent; a dash is an undefined score."""
+    from ..evaluation.multilabel_scores import MultilabelScores
+
     table = Table("in percent", box=None, pad_edge=False)
     measured = bool(scores.boundary)
     share = "share of pixels" if isinstance(scores, MultilabelScores) else "share of truth"

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 from cyclopts import Parameter
-from numpy.typing import NDArray
 
-from ..core import Taxonomy, size_text
-from ..data.class_masks import read_class_masks, truth_files
-from ..data.dataset import MaskEncoding
-from ..errors import InputError, printable
+from ..errors import InputError, printable, size_text
 from ..files import check_outputs, new_folder
-from ..images import read_mask, read_pixels, write_image
-from ..inference.crf_settings import find_crf
-from ..inference.segmenter import Segmenter, load
-from ..visualization.compare import draw_comparison
 from ._crf import with_crf
 from ._options import InPath, OutPath, Switch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..core import Taxonomy
+    from ..inference.segmenter import Segmenter
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -59,6 +56,14 @@ def compare(
             out, f"images cannot be written as {out.suffix or 'a file without suffix'}", "name it .png or .jpg"
         )
     check_outputs([out], inputs=[image, truth, *(model or [])], overwrite=overwrite)
+    # Importing torch takes seconds: a mistake in the options is reported before it.
+    import numpy as np
+
+    from ..images import read_pixels, write_image
+    from ..inference.crf_settings import find_crf
+    from ..inference.segmenter import load
+    from ..visualization.compare import draw_comparison
+
     segmenters: list[Segmenter] = []
     names: list[str | None] = [*model] if model else [None]
     for name in names:
@@ -80,6 +85,10 @@ def read_truth(path: Path, taxonomy: Taxonomy, image: NDArray[Any]) -> NDArray[A
 
     Of several labels per pixel, `path` is a folder of masks or an .npy file, and the result (K, H, W).
     """
+    from ..data import MaskEncoding
+    from ..data.class_masks import read_class_masks, truth_files
+    from ..images import read_mask
+
     if taxonomy.multilabel:
         masks = read_class_masks(path, truth_files(path, taxonomy), taxonomy, path)
         if masks.shape[1:] != image.shape[:2]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from ..data import open_dataset
-from ..data.conversion import TARGETS, convert_dataset
 from ..errors import UnknownNameError
 from ..registry import suggest
 from ._console import progress_bar
@@ -37,6 +35,9 @@ def convert(
     link
         Link to the images instead of copying them.
     """
+    from ..data import open_dataset
+    from ..data.conversion import TARGETS, convert_dataset
+
     if to not in TARGETS:
         raise UnknownNameError("--to", f"unknown format {to!r}; known: {', '.join(TARGETS)}", suggest(to, TARGETS))
     dataset = open_dataset(data, format)

@@ -5,16 +5,8 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 
-from ..data import open_dataset
-from ..data.held_out import split_or_held_out
 from ..errors import CheckpointError, InputError, Interrupted, printable
-from ..evaluation.crf_search import search
-from ..evaluation.crf_search_cache import SearchCache
-from ..evaluation.evaluator import check_same_classes, read_as
 from ..files import check_outputs
-from ..inference.crf_settings import FILE as CRF_FILE
-from ..inference.crf_settings import write_crf
-from ..inference.segmenter import load
 from ._console import print_mask_warnings, progress_bar
 from ._crf import compile_with_notice
 from ._options import InPath, Switch
@@ -61,7 +53,17 @@ def crf_search(
         raise InputError("--split test", what, "search on val, or on a part of train")
     if not model.is_dir():
         raise CheckpointError(model, "no such folder", "name a run or a checkpoint folder, where the result is written")
-    check_outputs([model / CRF_FILE], inputs=[data], overwrite=overwrite, fix="copy the checkpoint to another folder")
+    from ..inference.crf_settings import FILE, write_crf
+
+    check_outputs([model / FILE], inputs=[data], overwrite=overwrite, fix="copy the checkpoint to another folder")
+    # Importing torch takes seconds: a mistake in the options is reported before it.
+    from ..data import open_dataset
+    from ..data.held_out import split_or_held_out
+    from ..evaluation.crf_search import search
+    from ..evaluation.crf_search_cache import SearchCache
+    from ..evaluation.evaluator import check_same_classes, read_as
+    from ..inference.segmenter import load
+
     segmenter = load(model, device=device)
     segmenter.pixels.check_crf()
     segmenter.taxonomy.require_one_label("crf-search")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..core import Prediction
 from ..errors import InputError, printable
 from ..files import check_outputs
-from ..inference.jobs import Job, plan, stored_pixels
-from ..inference.predict_files import OutputOptions
-from ..visualization.gallery import GalleryImage, gallery_image, is_gallery, write_gallery
 from ._labeling import print_skipped, run_jobs
 from ._options import OutPath, Switch
+
+if TYPE_CHECKING:
+    from ..core import Prediction
+    from ..inference.jobs import Job
+    from ..visualization.gallery import GalleryImage
 
 
 def demo(
@@ -38,6 +40,10 @@ def demo(
     model
         A run, a checkpoint folder or a Hugging Face Hub id; the shipped street-scene model by default.
     """
+    from ..inference.jobs import plan, stored_pixels
+    from ..inference.predict_files import OutputOptions
+    from ..visualization.gallery import gallery_image, is_gallery, write_gallery
+
     outputs = OutputOptions(overlay=True, color=True)
     jobs, skipped = plan([photos], out, outputs.endings, stored_pixels(model))
     page = out / "index.html"

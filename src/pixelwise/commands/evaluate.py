@@ -12,26 +12,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
-from numpy.typing import NDArray
 from rich.console import Console
 
-from ..core import Prediction
-from ..data import open_dataset
-from ..data.dataset import Dataset, Split
-from ..data.groups import Groups, find_groups, select_groups
-from ..data.held_out import split_or_held_out
-from ..data.second_labels import second_dataset
 from ..errors import ConfigError, InputError
-from ..evaluation.calibration import CalibrationCounter, fit_on_split
-from ..evaluation.evaluator import check_same_classes, evaluate_folder, evaluate_model, read_as
-from ..evaluation.folds import Folds, compare_folds
-from ..evaluation.result import Evaluation, write_scores
 from ..files import check_outputs, new_folder
 from ._console import print_mask_warnings, progress_bar
 from ._options import InPath, OutPath, Scales, Switch, parse_options
 from ._scores import print_evaluation, print_folds
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..core import Prediction
+    from ..data import Dataset, Groups, Split
+    from ..evaluation.calibration import CalibrationCounter
+    from ..evaluation.folds import Folds
+    from ..evaluation.result import Evaluation
     from ..inference.segmenter import Segmenter
 
 
@@ -154,6 +150,9 @@ def evaluate(
     _check_sources(data, wanted, predictions=predictions, folds=folds)
     if out is not None:
         check_outputs([out], inputs=[model, predictions, *(folds or ())], data=data, overwrite=overwrite)
+    from ..evaluation.folds import Folds, compare_folds
+    from ..evaluation.result import write_scores
+
     result: Evaluation | Folds
     with nullcontext() if out is None else new_folder(out.parent):
         if folds is not None:
@@ -213,6 +212,11 @@ def _open_truth(
     model: str | None,
 ) -> _Truth:
     """Open the split to score, and find its groups; `val` may be what the model's run held out."""
+    from ..data import find_groups, open_dataset
+    from ..data.groups import select_groups
+    from ..data.held_out import split_or_held_out
+    from ..data.second_labels import second_dataset
+
     dataset = open_dataset(data, format)
     if head is not None:
         dataset = second_dataset(dataset, head)
@@ -227,6 +231,8 @@ def _open_truth(
 
 
 def _score_folder(truth: _Truth, predictions: Path) -> Evaluation:
+    from ..evaluation.evaluator import evaluate_folder
+
     with progress_bar("scoring") as report:
         return evaluate_folder(
             predictions,
@@ -241,6 +247,7 @@ def _score_folder(truth: _Truth, predictions: Path) -> Evaluation:
 def _score_model(truth: _Truth, wanted: _Model) -> Evaluation:
     """Return the scores of a model, and those of its probabilities if they are asked for."""
     # Only here, as importing torch takes seconds.
+    from ..evaluation.evaluator import check_same_classes, evaluate_model, read_as
     from ..inference.augmented import Augmentation
     from ..inference.crf_settings import crf_origin, find_crf
     from ..inference.segmenter import load
@@ -289,6 +296,8 @@ def _score_model(truth: _Truth, wanted: _Model) -> Evaluation:
 
 def _split_to_fit(truth: _Truth, name: str, model: str | None) -> Split:
     """Return the split to fit a temperature on. Raises InputError for the scored one and for the test split."""
+    from ..data.held_out import split_or_held_out
+
     split = split_or_held_out(truth.dataset, name, model, option="--fit-temperature")
     if name == "test" or split.name == truth.split.name:
         what = "a temperature that was fitted on the images of the score would flatter it"
@@ -305,6 +314,7 @@ def _calibration_counter(
     dataset: str,
 ) -> CalibrationCounter:
     """Return a counter for the temperature of the model, or for one that is fitted now and written into its folder."""
+    from ..evaluation.calibration import CalibrationCounter, fit_on_split
     from ..inference.temperature import write_temperature
 
     if fit_split is None:

@@ -6,35 +6,21 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-import torch
 from cyclopts import Parameter
-from numpy.typing import NDArray
-from PIL import Image
 
-from ..backbones import BACKBONES
-from ..backbones.classifier import ClassifierBackbone
 from ..errors import ConfigError, InputError, printable
 from ..files import check_outputs, new_folder
-from ..images import read_image, read_pixels, write_image
-from ..inference.jobs import cut_name
-from ..inference.label_map import low_res_logits
-from ..inference.predict_files import write_together
-from ..inference.segmenter import Segmenter, load
 from ..registry import suggest
-from ..taxonomy import safe_name
-from ..visualization.explain import (
-    class_probability,
-    classifier_probability,
-    draw_activations,
-    draw_heat_map,
-    draw_receptive_field,
-    draw_skips,
-)
-from ..weights.importing import load_classifier
 from ._options import InPath, OutPath, Switch
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    from ..inference.segmenter import Segmenter
 
 IMAGENET_CLASSES = 1000
 ALWAYS_WRITTEN = ("skips.png", "activations.png", "receptive_field.png")
@@ -81,11 +67,17 @@ def explain(
     maps = [f"heatmap_class_{word}.png" for word in class_ or []] if classifier else ALWAYS_WRITTEN
     outputs = [*(out / name for name in maps), *(() if classifier else sorted(out.glob("heatmap_*.png")))]
     check_outputs(outputs, inputs=[image, model, weights], overwrite=overwrite)
-    if classifier is not None or weights is not None:
-        if model is not None or classifier is None or weights is None:
-            raise ConfigError(
-                "explain", "--classifier and --weights must be given together, without --model", "give both, or neither"
-            )
+    if (classifier, weights) != (None, None) and (model is not None or classifier is None or weights is None):
+        what = "--classifier and --weights must be given together, without --model"
+        raise ConfigError("explain", what, "give both, or neither")
+    # Importing torch takes seconds: a mistake in the options is reported before it.
+    import numpy as np
+
+    from ..images import read_image, read_pixels, write_image
+    from ..inference.predict_files import write_together
+    from ..inference.segmenter import load
+
+    if classifier is not None and weights is not None:
         figures = _explain_classifier(read_image(image), classifier, weights, class_ or [])
     else:
         segmenter = load(model)
@@ -106,6 +98,17 @@ def _explain_model(
     pixel: tuple[int, int] | None,
     layers: list[str],
 ) -> dict[str, Image.Image]:
+    import torch
+
+    from ..inference.label_map import low_res_logits
+    from ..visualization.explain import (
+        class_probability,
+        draw_activations,
+        draw_heat_map,
+        draw_receptive_field,
+        draw_skips,
+    )
+
     names = segmenter.taxonomy.names
     wanted = [class_number(name, names) for name in classes]
     with torch.inference_mode():
@@ -139,6 +142,11 @@ def _explain_model(
 def _explain_classifier(
     pixels: NDArray[np.uint8], name: str, weights: Path, classes: list[str]
 ) -> dict[str, Image.Image]:
+    from ..backbones import BACKBONES
+    from ..backbones.classifier import ClassifierBackbone
+    from ..visualization.explain import classifier_probability, draw_heat_map
+    from ..weights.importing import load_classifier
+
     numbers = [int(word) for word in classes if word.isdecimal()]
     if not classes or len(numbers) < len(classes):
         what = f"expected class numbers of the classifier, got {', '.join(classes) or 'none'}"
@@ -165,6 +173,9 @@ def class_number(word: str, names: tuple[str, ...]) -> int:
 
 def heat_map_names(wanted: Sequence[int], names: Sequence[str]) -> dict[int, str]:
     """Return the file name, without ending, of each class's heat map; a class id tells equal names apart."""
+    from ..inference.jobs import cut_name
+    from ..taxonomy import safe_name
+
     stems = {k: f"heatmap_{safe_name(names[k])}" for k in wanted}
     count = Counter(stem.casefold() for stem in stems.values())
     return {k: cut_name(f"{stem}_{k}" if count[stem.casefold()] > 1 else stem, ".png") for k, stem in stems.items()}

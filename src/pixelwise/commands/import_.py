@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
 
-from ..core import Taxonomy
-from ..data.formats.voc import TAXONOMY as VOC
 from ..errors import CheckpointError, listed, shown
 from ..files import check_outputs, new_folder
 from ..registry import suggest
-from ..weights.checkpoint import checkpoint_files, save_checkpoint
-from ..weights.importing import Imported, import_model
-from ..weights.importing.classifiers import COUNTER
-from ..weights.importing.safe_open import regular_file
-from ..weights.published import WEIGHTS, PublishedWeights, cache_folder, download, verify_published
 from ._console import text
 from ._options import OutPath, Switch, parse_options
+
+if TYPE_CHECKING:
+    from ..weights.importing import Imported
+    from ..weights.published import PublishedWeights
 
 NUM_SHOWN = 6
 
@@ -60,6 +57,12 @@ def import_(
     options
         Further options of the network, such as "{backbone: efficientnet_b0, output_stride: 8}".
     """
+    from ..core import Taxonomy
+    from ..data.formats.voc import TAXONOMY as VOC
+    from ..weights.checkpoint import checkpoint_files, save_checkpoint
+    from ..weights.importing import import_model
+    from ..weights.published import verify_published
+
     check_outputs(checkpoint_files(out), inputs=[file], overwrite=overwrite)
     path = _locate(file)
     entry = verify_published(path)
@@ -80,6 +83,9 @@ def import_(
 
 def _locate(file: str) -> Path:
     """Return the file, or download the published weights of that name. Raises CheckpointError for anything else."""
+    from ..weights.importing.safe_open import regular_file
+    from ..weights.published import WEIGHTS, cache_folder, download
+
     if Path(file).exists():
         return regular_file(file)
     if file in WEIGHTS:
@@ -89,6 +95,8 @@ def _locate(file: str) -> Path:
 
 def _summary(imported: Imported, path: Path, entry: PublishedWeights | None) -> list[str]:
     """Return what was loaded, checked, left out and not in the file, one line each."""
+    from ..weights.importing.classifiers import COUNTER
+
     report = imported.report
     spec = imported.spec
     options = ", ".join(f"{key} {value}" for key, value in spec.options.items())

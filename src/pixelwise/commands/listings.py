@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
-import sys
-from collections.abc import Mapping, Sequence
+import ast
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from ..strict_yaml import to_yaml
 from ._console import text
 
 if TYPE_CHECKING:
-    from ..registry import Entry
+    from ..analysis.model_table import ModelCost
+    from ..registry import Row
 
 
 def models(name: str | None = None, /) -> None:
@@ -27,78 +27,76 @@ def models(name: str | None = None, /) -> None:
     name
         A network: show what is implemented as in its paper, what deviates, and the options with their defaults.
     """
-    from ..models import MODELS, list_models
+    from ..analysis.model_table import read_table
+    from ..models import MODELS
 
     if name is not None:
-        _describe(MODELS[name])
+        _describe(MODELS.row(name))
         return
     headings = ("name", "paper", "year", "parameters", "multiply-adds", "receptive field", "stride", "published scores")
     rows = []
-    for entry in map(MODELS.__getitem__, list_models()):
-        cited = entry.paper.replace("https://arxiv.org/abs/", "arXiv ").removeprefix("https://")
-        rows.append((entry.name, cited, str(entry.year or ""), *_cost(entry.name), entry.scores))
+    costs = read_table()
+    for row in MODELS.rows():
+        cited = row.paper.replace("https://arxiv.org/abs/", "arXiv ").removeprefix("https://")
+        rows.append((row.name, cited, str(row.year or ""), *_in_words(costs.get(row.name)), row.scores))
     # As wide as the content: a narrow terminal wraps the lines, and nothing is cut.
     _print(headings, rows, whole=True)
 
 
-def _cost(name: str) -> tuple[str, str, str, str]:
-    """Return parameters, multiply-adds, receptive field and stride; dashes for a network that is not in the table."""
-    from ..analysis.model_table import read_table
-
-    cost = read_table().get(name)
+def _in_words(cost: ModelCost | None) -> tuple[str, str, str, str]:
+    """Return parameters, multiply-adds, receptive field and stride; dashes for a network without a row in the table."""
     if cost is None:
         return "-", "-", "-", "-"
     field = "whole image" if cost.receptive_field is None else f"{cost.receptive_field} px"
     return f"{cost.parameters / 1e6:.1f} M", f"{cost.multiply_adds / 1e9:.1f} G", field, str(cost.stride)
 
 
-def _describe(entry: Entry[Any]) -> None:
+def _describe(row: Row) -> None:
     """Print what a network is: its costs, the docstring of its module, its options."""
-    print(f"{entry.name}: {entry.summary}")
-    parameters, multiply_adds, field, stride = _cost(entry.name)
-    if parameters != "-":
+    from .. import models as networks
+    from ..analysis.model_table import read_table
+
+    print(f"{row.name}: {row.summary}")
+    cost = read_table().get(row.name)
+    if cost is not None:
+        parameters, multiply_adds, field, stride = _in_words(cost)
         print(f"{parameters} parameters, {multiply_adds} multiply-adds (512 x 512 pixels, 21 classes)")
-        print(f"receptive field of a label: {field}{_feature_fields(entry.name)}; output stride {stride}")
-    if entry.scores:
-        print(f"published: {entry.scores}")
-    print(f"\n{inspect.getdoc(sys.modules[entry.module])}\n")
+        print(f"receptive field of a label: {field}{_feature_fields(cost)}; output stride {stride}")
+    if row.scores:
+        print(f"published: {row.scores}")
+    # Read, not imported, which would import torch.
+    module = Path(networks.__path__[0]) / f"{row.module}.py"
+    print(f"\n{ast.get_docstring(ast.parse(module.read_text(encoding='utf-8')))}\n")
     given = ("num_classes", "in_channels")  # by the dataset
-    options = [
-        (option, _written(parameter.default)) for option, parameter in entry.options.items() if option not in given
-    ]
+    options = [(option, _written(default)) for option, default in row.options.items() if option not in given]
     _print(("option", "default"), options)
     option, default = options[0]
-    print(f'\nto set one: --model.options "{{{option}: {default}}}", or create_model("{entry.name}", {option}=...)')
+    print(f'\nto set one: --model.options "{{{option}: {default}}}", or create_model("{row.name}", {option}=...)')
 
 
-def _feature_fields(name: str) -> str:
+def _feature_fields(cost: ModelCost) -> str:
     """Return the receptive fields of single positions, which the papers give, and the stride of the logits."""
-    import torch
-
-    from ..models import create_model
-
-    with torch.device("meta"):  # shapes alone: no weights are drawn
-        model = create_model(name, 21)
-    fields = ", ".join(f"{layer} {field.size} px" for layer, field in model.receptive_fields().items())
-    per_px = f"; one logit per {model.logits_stride} px" if model.logits_stride > 1 else ""
+    fields = ", ".join(f"{layer} {size} px" for layer, size in cost.feature_fields.items())
+    per_px = f"; one logit per {cost.logits_stride} px" if cost.logits_stride > 1 else ""
     # A label is interpolated between neighboring positions, so it sees more than one position of any map.
     return (f" (one position of {fields})" if fields else "") + per_px
 
 
 def _written(value: Any) -> str:
     """Return a value as it is typed on a command line."""
-    # Defaults of mappings are read-only views.
-    return value if isinstance(value, str) else to_yaml(dict(value) if isinstance(value, Mapping) else value)
+    from ..strict_yaml import to_yaml
+
+    return value if isinstance(value, str) else to_yaml(value)
 
 
 def backbones() -> None:
     """List the backbones, and the pretrained weights that `train --model.init_from NAME` starts one from."""
-    from ..backbones import BACKBONES, list_backbones
-    from ..weights.pretrained import PRETRAINED
+    from ..backbones import BACKBONES
+    from ..weights.pretrained_files import PRETRAINED
 
     _print(
         ("name", "year", "what it is"),
-        [(n, str(BACKBONES[n].year or ""), BACKBONES[n].summary) for n in list_backbones()],
+        [(row.name, str(row.year or ""), row.summary) for row in BACKBONES.rows()],
     )
     print("\npretrained weights, for `pixelwise train --model.init_from NAME`:\n")
     _print(

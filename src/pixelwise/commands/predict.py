@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..core import Taxonomy
 from ..errors import InputError
 from ..files import check_outputs
-from ..inference.exports import Exports, export_files
-from ..inference.jobs import jobs_to_do, plan, stored_pixels, stored_taxonomy
-from ..inference.predict_files import OutputOptions
 from ._labeling import print_skipped, run_jobs
 from ._options import InPath, OutPath, Scales, Switch, parse_options
 
 if TYPE_CHECKING:
+    from ..core import Taxonomy
     from ..crf.features import Parameters
     from ..inference.segmenter import Segmenter
 
@@ -103,6 +100,10 @@ def predict(
         raise InputError("predict", "no input", "give images or folders of images")
     if not 0 <= opacity <= 1:
         raise InputError("--opacity", f"must be between 0 and 1, got {opacity}", "write --opacity 0.5")
+    from ..inference.exports import Exports, export_files
+    from ..inference.jobs import jobs_to_do, plan, stored_pixels, stored_taxonomy
+    from ..inference.predict_files import OutputOptions
+
     wanted = parse_options(options)
     classes = stored_taxonomy(model)
     outputs = OutputOptions(

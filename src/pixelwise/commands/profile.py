@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json as json_format
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from ..analysis.profile import Profile, profile_spec, with_speed
 from ..errors import ConfigError
-from ..models import MODELS, ModelSpec
-from ..models.base import SegmentationModel
 from ._console import text
+
+if TYPE_CHECKING:
+    from ..analysis.profile import Profile
+    from ..models import ModelSpec, SegmentationModel
 
 
 def profile(
@@ -42,6 +43,8 @@ def profile(
         Print JSON instead of tables.
     """
     spec, model = _find(name, num_classes)
+    from ..analysis.profile import profile_spec, with_speed
+
     result = profile_spec(spec, size)
     if speed:
         result = with_speed(result, spec.build() if model is None else model)
@@ -54,10 +57,15 @@ def profile(
 
 def _find(name: str, num_classes: int | None) -> tuple[ModelSpec, SegmentationModel | None]:
     """Return the spec of a network, and a stored network itself. Raises UnknownNameError or ConfigError."""
+    from ..models import MODELS
+
+    if not Path(name).exists() and "/" not in name:
+        MODELS.check_name(name)
+    # Only here, as importing torch takes seconds.
+    from ..models import ModelSpec
+
     if name in MODELS:
         return ModelSpec(name, 21 if num_classes is None else num_classes), None
-    if not Path(name).exists() and "/" not in name:
-        MODELS[name]
     from ..inference.segmenter import load
 
     model = load(name, device="cpu").model

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import printable
-from ..visualization.report import write_report
 
 
 def report(run: Path, /) -> int:
@@ -16,5 +15,7 @@ def report(run: Path, /) -> int:
     run
         Folder of the run; it may still be training.
     """
+    from ..visualization.report import write_report
+
     print(printable(write_report(run)))
     return 0

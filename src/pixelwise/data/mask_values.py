@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -249,6 +248,8 @@ def snap(
 
     raw  (H, W) or (H, W, 3)
     """
+    import cv2
+
     pixels = pack_colors(raw) if is_color else (raw if raw.ndim == 2 else raw[..., 0])
     codes = pixels.astype(np.int64)
     points = as_points(np.array(classes), is_color=is_color)
@@ -316,5 +317,7 @@ def _counted(pixels: NDArray[Any]) -> Counter[int]:
 
 def _neighborhood(pixels: NDArray[Any], reach: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the smallest and the largest value within `reach` pixels, in rows and columns, of each pixel."""
+    import cv2
+
     square = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
     return np.asarray(cv2.erode(pixels, square)), np.asarray(cv2.dilate(pixels, square))

@@ -28,7 +28,8 @@ from ..models import MODELS, create_model
 from ..models.base import SegmentationModel
 from ..registry import suggest
 from ..weights.checkpoint import find_checkpoint, load_checkpoint
-from ..weights.pretrained import PRETRAINED, PretrainedWeights, start_from_pretrained
+from ..weights.pretrained import start_from_pretrained
+from ..weights.pretrained_files import PRETRAINED, PretrainedWeights
 from ..weights.spec_shapes import shapes_of
 from .input_channels import InputLayer, inflate_weights, input_layer
 from .losses import class_weights_from_counts
@@ -69,7 +70,7 @@ def build_model(
 
     Layers are frozen as `train_only` and `freeze_stride` say.
 
-    `init_from` is a checkpoint or a name of `weights.pretrained.PRETRAINED`, which fills the backbone; a folder of that
+    `init_from` is a checkpoint or a name of `PRETRAINED`, whose weights fill the backbone; a folder of that
     name goes first.
 
     resumed  checkpoint of the resumed run: its options replace those of `init_from`, which may no longer exist

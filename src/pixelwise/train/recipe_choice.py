@@ -35,7 +35,7 @@ from ..images import RGB, PixelFormat, read_pixels
 from ..inference.device import find_device
 from ..inference.label_map import label_map
 from ..strict_yaml import to_yaml
-from ..weights.pretrained import PRETRAINED, find_file
+from ..weights.pretrained_files import PRETRAINED, find_file
 from .build import open_training_splits
 from .pace import duration_text
 from .trial import take_step, trial

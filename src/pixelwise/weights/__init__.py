@@ -1,7 +1,7 @@
 """Weights on disk: checkpoints, model cards, downloads of published weights, import from other libraries.
 
 Reading order: `checkpoint` (safetensors and JSON, never pickle), `spec_shapes`, `model_card`, `published` (addresses
-and digests), `importing`, `pretrained` (backbones from installed packages).
+and digests), `importing`, `pretrained_files` and `pretrained` (backbones from installed packages).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ __all__ = [
     "importing",
     "model_card",
     "pretrained",
+    "pretrained_files",
     "published",
     "second_map",
     "spec_shapes",

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
@@ -113,6 +112,9 @@ class Cvat(DatasetFormat):
 
     def write(self, target: str, conversion: Conversion) -> None:
         """Write annotations.xml with one mask per class and image, and images/SPLIT."""
+        # Only here: it imports the standard library's HTTP client and its encryption.
+        from xml.sax.saxutils import quoteattr
+
         taxonomy = conversion.taxonomy
         lines: list[str] = []
         used: set[str] = set()

@@ -16,7 +16,6 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -189,6 +188,8 @@ def _image_of(path: Path, data: Mapping[str, Any], images: Mapping[Path, list[Pa
 
 def _shapes_of(region: NDArray[np.bool_]) -> list[dict[str, Any]]:
     """Return the 8-connected parts of a region as shapes: polygons where these give the same pixels, else masks."""
+    import cv2
+
     count, parts = cv2.connectedComponents(region.astype(np.uint8), connectivity=8)
     found = []
     for number in range(1, count):

@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
@@ -117,6 +116,8 @@ def _reach(kind: str | None, points: NDArray[np.float64]) -> float:
 
 def fill_supervisely(rings: Sequence[NDArray[np.float64]], size: tuple[int, int]) -> Region:
     """Fill a polygon with holes as Supervisely does: with OpenCV. Source: supervisely.geometry.polygon, _draw_impl."""
+    import cv2
+
     mask = np.zeros(size, np.uint8)
     for k, ring in enumerate(rings):
         cv2.fillPoly(mask, [np.rint(ring).astype(np.int32)], 0 if k else 1)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,6 +28,8 @@ class Outline(NamedTuple):
 
 def outlines(region: NDArray[Any]) -> list[Outline]:
     """Return the outlines of the 4-connected parts of a region (H, W) of bool, in the order of their first pixels."""
+    import cv2
+
     flags = np.pad(np.asarray(region, np.uint8), 1)
     if not flags.any():
         return []
