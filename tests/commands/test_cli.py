@@ -1,4 +1,4 @@
-"""The command line: help without torch, one readable line for every slip, and nothing that a shell does to us shows."""
+"""The command line: help for all, one readable line for every slip, and nothing that a shell does to us shows."""
 
 from __future__ import annotations
 
@@ -33,43 +33,6 @@ def run(program: str, *arguments: object, env: dict[str, str] | None = None) -> 
     """Run a program in a fresh interpreter."""
     command = [sys.executable, "-W", "error", "-c", program, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=100, env=env, check=False)
-
-
-HELP = """
-import resource, sys
-from pixelwise.cli import main
-code = main(sys.argv[1:])
-used = resource.getrusage(resource.RUSAGE_SELF)
-print(code, "torch" in sys.modules, used.ru_utime + used.ru_stime, file=sys.stderr)
-"""
-
-
-def test_help_is_quick_and_needs_no_torch() -> None:
-    # The least of three, as other programs share the machine.
-    results = [run(HELP, "--help").stderr.split() for _ in range(3)]
-    assert {tuple(result[:2]) for result in results} == {("0", "False")}
-    assert min(float(seconds) for _, _, seconds in results) < 0.5
-
-
-# Children forked from one interpreter, as a start takes a second; each prints its command line and whether torch was
-# imported.
-NO_TORCH = """
-import os, sys
-from pixelwise.cli import main
-for command in sys.argv[1:]:
-    if os.fork() == 0:
-        main(command.split())
-        print(command, "torch" in sys.modules, file=sys.stderr)
-        sys.stderr.flush()
-        os._exit(0)
-    os.wait()
-"""
-
-
-def test_no_torch_before_there_is_something_to_do() -> None:
-    commands = ["predict --help", "train -h", "demo --help", "predict gone.png --out x"]
-    lines = run(NO_TORCH, *commands).stderr.splitlines()
-    assert [line for line in lines if line.endswith(("True", "False"))] == [f"{command} False" for command in commands]
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, *ALIASES["evaluate"]])

@@ -1,7 +1,8 @@
-"""save_pretrained, from_pretrained and push_to_hub of the Hugging Face Hub's mixin, without a network."""
+"""save_pretrained, from_pretrained and push_to_hub, as the Hugging Face Hub's mixin has them, without a network."""
 
 from __future__ import annotations
 
+import inspect
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import HfApi, ModelHubMixin
 
 import pixelwise
 from helpers.tiny_data import NAMES, TINY_COMPACT
 from pixelwise.core import Taxonomy
 from pixelwise.errors import CheckpointError
-from pixelwise.inference import segmenter as module
 from pixelwise.inference.segmenter import Segmenter
 from pixelwise.models import create_model
 from pixelwise.weights.checkpoint import CARD, CONFIG, WEIGHTS, load_checkpoint, save_checkpoint
@@ -67,11 +68,16 @@ def test_push_to_hub_uploads_the_three_files(
             shutil.copytree(folder_path, tmp_path / "hub" / repo_id)
             return "https://hub/commit"
 
-    monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", Api)
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
     assert segmenter.push_to_hub("someone/street", token="secret", commit_message="first") == "https://hub/commit"
     assert (sent["repo_id"], sent["token"], sent["commit_message"]) == ("someone/street", "secret", "first")
     assert sorted(path.name for path in (tmp_path / "hub" / "someone" / "street").iterdir()) == FILES
     assert same_predictions(segmenter, pixelwise.load(tmp_path / "hub" / "someone" / "street", device="cpu"))
+    # In one call, to a repository with the name of the folder.
+    address = segmenter.save_pretrained(tmp_path / "street", push_to_hub=True, branch="next", create_pr=True)
+    assert address == "https://hub/commit"
+    assert (sent["repo_id"], sent["token"], sent["revision"], sent["create_pr"]) == ("street", None, "next", True)
+    assert sorted(path.name for path in (tmp_path / "hub" / "street").iterdir()) == FILES
 
 
 def test_a_hub_id_is_downloaded_and_loaded(
@@ -83,10 +89,7 @@ def test_a_hub_id_is_downloaded_and_loaded(
         asked.update(name=name, **options)
         return str(tmp_path / "source")
 
-    monkeypatch.setattr(module, "snapshot_download", download)
-    monkeypatch.setattr(
-        "huggingface_hub.hub_mixin.hf_hub_download", lambda **options: str(tmp_path / "source" / CONFIG)
-    )
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     assert same_predictions(segmenter, pixelwise.load("someone/street", device="cpu"))
     assert asked["name"] == "someone/street"
     assert sorted(asked["allow_patterns"]) == sorted([*FILES, "temperature.json"])
@@ -122,3 +125,16 @@ def test_half_precision_goes_through_the_hub(segmenter: Segmenter, tmp_path: Pat
         load_checkpoint(tmp_path / "again").model.state_dict(),
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_methods_take_the_arguments_of_the_mixin() -> None:
+    """But for `config` and the template of a model card: both are part of the checkpoint here."""
+    for name in ("save_pretrained", "from_pretrained", "push_to_hub"):
+        ours = inspect.signature(getattr(Segmenter, name)).parameters
+        theirs = dict(inspect.signature(getattr(ModelHubMixin, name)).parameters)
+        upload = set(inspect.signature(HfApi.upload_folder).parameters) if name == "push_to_hub" else set()
+        theirs = {key: value for key, value in theirs.items() if value.kind is not inspect.Parameter.VAR_KEYWORD}
+        missing = theirs.keys() - ours.keys() - upload
+        assert missing == set() or missing <= {"config", "model_card_kwargs"}, name
+        for key in theirs.keys() & ours.keys() - {"commit_message"}:
+            assert (ours[key].kind, ours[key].default) == (theirs[key].kind, theirs[key].default), (name, key)

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
-from huggingface_hub import ModelHubMixin, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from numpy.typing import NDArray
 
 from ..errors import CheckpointError, ConfigError, shown
@@ -31,10 +30,11 @@ SHIPPED = Path(__file__).parent.parent / "shipped" / "compact_camvid"
 Precision = Literal["float32", "bfloat16"]
 
 
-class Segmenter(BaseSegmenter, ModelHubMixin):
+class Segmenter(BaseSegmenter):
     """A network of this package in torch, with its taxonomy.
 
-    `from_pretrained`, `save_pretrained` and `push_to_hub` read and write checkpoint folders.
+    `from_pretrained`, `save_pretrained` and `push_to_hub` read and write checkpoint folders, by the names and with the
+    arguments of huggingface_hub's `ModelHubMixin`. It is no base class: that would import an HTTP client at each start.
 
     model         the network, in eval mode
     card          recipe, data, scores, license
@@ -106,8 +106,16 @@ class Segmenter(BaseSegmenter, ModelHubMixin):
         other.model, (_, other.taxonomy), other.second = self.model.with_second_head(), self.second, None
         return other
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        save_checkpoint(
+    def save_pretrained(
+        self, save_directory: str | Path, *, repo_id: str | None = None, push_to_hub: bool = False, **options: Any
+    ) -> str | None:
+        """Write a checkpoint folder; with `push_to_hub`, also upload it and return the address of the commit.
+
+        repo_id  the repository to upload to; by default the name of the folder
+        options  further arguments of `push_to_hub`
+        Raises the errors of `save_checkpoint`.
+        """
+        folder = save_checkpoint(
             save_directory,
             self.model,
             self.taxonomy,
@@ -117,7 +125,35 @@ class Segmenter(BaseSegmenter, ModelHubMixin):
             second=self.second,
         )
         if self.temperature != 1:
-            write_temperature(Path(save_directory), self.temperature, self.name)
+            write_temperature(folder, self.temperature, self.name)
+        return self.push_to_hub(repo_id or folder.name, **options) if push_to_hub else None
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Push a pixelwise checkpoint",
+        private: bool | None = None,
+        token: str | None = None,
+        branch: str | None = None,
+        **options: Any,
+    ) -> str:
+        """Upload the checkpoint to a repository of the Hugging Face Hub; return the address of the commit.
+
+        private  whether a new repository is private; by default as its owner's settings say
+        branch   the default branch, if left out
+        options  further arguments of `huggingface_hub.HfApi.upload_folder`, such as `create_pr`
+        Raises the errors of huggingface_hub.
+        """
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return api.upload_folder(
+                repo_id=repo_id, folder_path=folder, commit_message=commit_message, revision=branch, **options
+            )
 
     @classmethod
     def from_pretrained(
@@ -146,47 +182,21 @@ class Segmenter(BaseSegmenter, ModelHubMixin):
             else:
                 fix = suggest(name, (*known, "token"))
             raise ConfigError("Segmenter.from_pretrained", f"unknown argument {shown(name)}", fix)
-        # Not by the mixin's own method, which first parses config.json without any limit.
-        return cls._from_pretrained(
-            model_id=str(pretrained_model_name_or_path),
-            revision=revision,
-            cache_dir=cache_dir,
-            force_download=force_download,
-            local_files_only=local_files_only,
-            token=token,
-            device=device,
-            precision=precision,
-            options=options,
-        )
-
-    @classmethod
-    def _from_pretrained(  # type: ignore[override]
-        cls,
-        *,
-        model_id: str,
-        revision: str | None,
-        cache_dir: str | Path | None,
-        force_download: bool,
-        local_files_only: bool,
-        token: str | bool | None,
-        device: str = "auto",
-        precision: Precision = "float32",
-        options: Mapping[str, Any] | None = None,
-    ) -> Segmenter:
-        folder = Path(model_id)
+        name, folder = str(pretrained_model_name_or_path), Path(pretrained_model_name_or_path)
         if not folder.is_dir():
-            folder = Path(
-                snapshot_download(
-                    model_id,
-                    revision=revision,
-                    cache_dir=cache_dir,
-                    force_download=force_download,
-                    local_files_only=local_files_only,
-                    token=token,
-                    allow_patterns=[CONFIG, WEIGHTS, CARD, TEMPERATURE],
-                )
+            from huggingface_hub import snapshot_download
+
+            downloaded = snapshot_download(
+                name,
+                revision=revision,
+                cache_dir=cache_dir,
+                force_download=force_download,
+                local_files_only=local_files_only,
+                token=token,
+                allow_patterns=[CONFIG, WEIGHTS, CARD, TEMPERATURE],
             )
-        segmenter = cls(load_checkpoint(folder, options), model_id, device=device, precision=precision)
+            folder = Path(downloaded)
+        segmenter = cls(load_checkpoint(folder, options), name, device=device, precision=precision)
         return segmenter.with_temperature(read_temperature(folder)[0])
 
 
@@ -218,6 +228,8 @@ def load(
     fix = "name a run or checkpoint folder, or a hub id like owner/model; without --model the shipped model is used"
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise CheckpointError(name, "no such folder", fix)
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
     try:
         return Segmenter.from_pretrained(name, device=device, precision=precision, options=options)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
