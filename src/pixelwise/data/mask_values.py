@@ -115,6 +115,8 @@ def look_at_values(raw: NDArray[Any], *, lossy: bool = False) -> MaskValues:
     is_flat = high - low <= (_FLAT_RANGE if lossy else 0)
     found.flat = _counted(pixels[is_flat.all(2) if is_color else is_flat])
     if len(found.pixels) == 3 and not lossy:
+        import cv2
+
         least, between_both, most = sorted(found.pixels)
         touching = (pixels == least) & (cv2.dilate((pixels == most).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0)
         found.passed_by[between_both] = int(touching.sum())
@@ -248,8 +250,6 @@ def snap(
 
     raw  (H, W) or (H, W, 3)
     """
-    import cv2
-
     pixels = pack_colors(raw) if is_color else (raw if raw.ndim == 2 else raw[..., 0])
     codes = pixels.astype(np.int64)
     points = as_points(np.array(classes), is_color=is_color)
@@ -274,6 +274,8 @@ def snap(
 
 def _is_around(is_class: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return where a class is within two pixels; a single pixel of its value may be a mixture by chance."""
+    import cv2
+
     square = np.ones((2 * _EDGE_REACH + 1, 2 * _EDGE_REACH + 1), np.uint8)
     neighbors = np.ones((3, 3), np.uint8)
     neighbors[1, 1] = 0
