@@ -151,9 +151,10 @@ class Segmenter(BaseSegmenter):
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         with TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            return api.upload_folder(
+            commit: str = api.upload_folder(
                 repo_id=repo_id, folder_path=folder, commit_message=commit_message, revision=branch, **options
             )
+        return commit
 
     @classmethod
     def from_pretrained(
