@@ -246,6 +246,28 @@ def test_the_fixed_copy_is_clean_and_unbroken_labels_stay(make: Callable[[Path],
             assert set(np.unique(sample.mask)) <= {0, 1, 2}
 
 
+def test_files_of_one_name_are_named_with_their_folders(tmp_path: Path) -> None:
+    for number in range(6):
+        folder = tmp_path / f"data/case{number}"
+        folder.mkdir(parents=True)
+        Image.fromarray(scene(number)).save(folder / "image.png")
+        Image.fromarray(labels(number)).save(folder / "mask.png")
+        if number < 2:
+            Image.fromarray(labels(number)[::2, ::2]).save(folder / "mask.png")
+    diagnosis = look(tmp_path / "data")
+    (sizes,) = (finding for finding in diagnosis.findings if finding.kind == "sizes")
+    assert sizes.names == ("case0/mask.png", "case1/mask.png")
+    lines = write_fixed(diagnosis, tmp_path / "fixed")
+    assert any(line.startswith("masks resized") and "case0/mask.png" in line for line in lines)
+
+
+def test_copies_of_one_name_are_named_from_where_they_differ(tmp_path: Path) -> None:
+    made = clean_set(tmp_path)
+    shutil.copy(made.image("train/t0"), made.image("test/t0"))
+    (line,) = (str(f) for f in look(tmp_path).findings if f.kind == "equal images")
+    assert "train/t0.png = test/t0.png" in line
+
+
 def test_foreign_colors_among_numbers_are_left_out(tmp_path: Path) -> None:
     made = clean_set(tmp_path / "data")
     palette = np.array([(0, 0, 0), (128, 0, 0), (7, 8, 9)], np.uint8)

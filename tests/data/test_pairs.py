@@ -127,6 +127,13 @@ def test_a_split_by_groups_is_made_and_stays(tmp_path: Path) -> None:
     assert "groups held out of split train" in dataset.notes[-1]
 
 
+@pytest.mark.parametrize("name", ["사진 {}번", "scan ({})", "50%_{}#", "é{}ü", "a.b {}!"])
+@pytest.mark.parametrize("word", ["_mask", "-gt", "_마스크"])
+def test_words_after_names_of_any_letters(tmp_path: Path, name: str, word: str) -> None:
+    expected = _write(tmp_path, ("imgs/*.png", f"x/*{word}.png"), tuple(name.format(k) for k in range(4)))
+    assert {item.image: item.mask for item in open_dataset(tmp_path).split("train").items} == expected
+
+
 @pytest.mark.parametrize("layout", ["two folders", "a word more", "side by side by word"])
 def test_equal_names_go_before_equal_numbers(tmp_path: Path, layout: str) -> None:
     """The numbers of p0 and q0 agree, too: neither is the mask of the other."""

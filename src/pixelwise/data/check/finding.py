@@ -89,9 +89,16 @@ def from_errors(
 ) -> Finding:
     """Return one finding for the errors of several items, in the words of the first."""
     first = errors[0][1]
-    names = tuple(PurePath(error.subject).name for _, error in errors)
+    names = short_names(PurePath(error.subject) for _, error in errors)
     what = first.what + (f" (and {len(names) - 1} more: {listed(names[1:])})" if len(names) > 1 else "")
     return Finding(kind, severity, first.subject, what, fix or first.fix, len(errors), names, items_of(errors))
+
+
+def short_names(paths: Iterable[PurePath]) -> tuple[str, ...]:
+    """Return the names of files, with their folder if several have one name: case01/image.png."""
+    paths = list(paths)
+    names = tuple(path.name for path in paths)
+    return names if len(set(names)) == len(names) else tuple("/".join(path.parts[-2:]) for path in paths)
 
 
 def items_of(pairs: Iterable[tuple[Item, object]]) -> tuple[Item, ...]:

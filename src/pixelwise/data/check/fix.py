@@ -30,7 +30,7 @@ from ..near_misses import near_misses
 from ..pixel_formats import declared_pixels
 from .coding import Coding, find_coding
 from .diagnosis import Diagnosis
-from .finding import Look
+from .finding import Look, short_names
 from .orientation import find_turned
 
 # Image files that stay as they are, byte for byte; the rest becomes PNG.
@@ -74,10 +74,14 @@ def write_fixed(
         jobs = [(split, item) for split, items in splits.items() for item in items]
         facts = {row.item.image: row.image_file for _, row in look.inspected() if row.image_file is not None}
         turned = find_turned(look)
-        writer = _Writer(look.splits[0], coding, folder, facts, frozenset(item.image for item in turned.stored))
+        masks = [item.mask for _, item in jobs if item.mask is not None]
+        files = [[item.image for _, item in jobs], masks]
+        names = {path: name for paths in files for path, name in zip(paths, short_names(paths), strict=True)}
+        drawn_as_stored = frozenset(item.image for item in turned.stored)
+        writer = _Writer(look.splits[0], coding, folder, facts, drawn_as_stored, names)
         if turned.unclear:
-            names = [item.image.name for item in turned.unclear]
-            changes["masks kept as they are, though it is unclear whether the EXIF tag turns them as well"] = names
+            sentence = "masks kept as they are, though it is unclear whether the EXIF tag turns them as well"
+            changes[sentence] = list(short_names(item.image for item in turned.unclear))
         with ThreadPoolExecutor() as executor:
             for done, notes in enumerate(executor.map(lambda job: writer.write(*job), jobs), 1):
                 for sentence, name in notes:
@@ -173,6 +177,7 @@ class _Writer:
     """Writes pairs into images/SPLIT and masks/SPLIT.
 
     drawn_as_stored  images whose masks fit their pixels without the turn that EXIF asks for
+    names            what to call each file
     """
 
     source: Split
@@ -180,10 +185,11 @@ class _Writer:
     folder: Path
     facts: dict[Path, FileFacts]
     drawn_as_stored: frozenset[Path]
+    names: dict[Path, str]
 
     def write(self, split: str, item: Item) -> list[Note]:
         """Write one pair; return what was changed, or why it was left out."""
-        name = item.mask.name if item.mask is not None else item.key
+        name = item.key if item.mask is None else self.names[item.mask]
         facts = self.facts.get(item.image)
         try:
             ids, notes = self._labels(item)
@@ -210,7 +216,7 @@ class _Writer:
     def _labels(self, item: Item) -> tuple[NDArray[Any], list[Note]]:
         """Return the class ids of a mask, and what was changed. Raises MaskError if they cannot be known."""
         assert item.mask is not None, "only labeled items are chosen"
-        name = item.mask.name
+        name = self.names[item.mask]
         if item.drawing is not None:
             drawn = self.source.read_labels(item)
             assert drawn is not None, "the item has a drawing"
@@ -250,8 +256,8 @@ class _Writer:
         if self.source.pixels.is_rgb and (is_turned or suffix not in _KEPT_SUFFIXES):
             write_image(place.with_name(place.name.removesuffix(suffix) + ".png"), read_image(item.image))
             if is_turned:
-                return [("images saved upright as PNG, without their EXIF orientation", item.image.name)]
-            return [(f"{suffix.removeprefix('.').upper() or 'nameless'} images saved as PNG", item.image.name)]
+                return [("images saved upright as PNG, without their EXIF orientation", self.names[item.image])]
+            return [(f"{suffix.removeprefix('.').upper() or 'nameless'} images saved as PNG", self.names[item.image])]
         first, *parts = part_files(item.image, self.source.pixels)
         shutil.copyfile(first, place)
         for part, declared in zip(parts, self.source.pixels.parts[1:], strict=True):

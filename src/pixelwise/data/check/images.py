@@ -8,7 +8,7 @@ import numpy as np
 
 from ...core import size_text
 from ...errors import listed
-from .finding import Finding, Look
+from .finding import Finding, Look, short_names
 
 
 def find_image_facts(look: Look) -> list[Finding]:
@@ -37,7 +37,7 @@ def find_image_facts(look: Look) -> list[Finding]:
         if len(counts) > 1:
             rare = min(counts, key=lambda value: counts[value])
             odd = tuple(item for item, value in values.items() if value == rare)
-            names = tuple(item.image.name for item in odd)
+            names = short_names(item.image for item in odd)
             listing = " and ".join(f"{count} with {value}" for value, count in counts.most_common())
             what = f"images differ in {word}: {listing}, such as {listed(names)}"
             fix = "a network sees the difference, not only the content: check that both kinds occur in each split"

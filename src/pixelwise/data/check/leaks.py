@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from itertools import combinations
+from pathlib import Path
 
 from ...errors import listed
 from ..dataset import must_be_disjoint
 from ..inspection import Inspected
-from .finding import Finding, Look, Severity
+from .finding import Finding, Look, Severity, short_names
 from .near_copies import find_near_copies
 
 
@@ -32,11 +34,19 @@ def _find_equal(look: Look, first: str, second: str) -> list[Finding]:
     pairs = [(item, images[second][digest]) for digest, item in images[first].items() if digest in images[second]]
     if not pairs:
         return []
-    names = tuple(f"{one.image.name} = {other.image.name}" for one, other in pairs)
+    names = tuple(" = ".join(_apart(one.image, other.image)) for one, other in pairs)
     what = f"{len(pairs)} images have equal pixels in both: {listed(names)}"
     fix = "keep each image in one split, or its score is that of a seen image"
     items = tuple(item for pair in pairs for item in pair)
     return [Finding("equal images", "warning", f"splits {first} and {second}", what, fix, len(pairs), names, items)]
+
+
+def _apart(one: Path, other: Path) -> tuple[str, str]:
+    """Return the names of two files, from the folder on that distinguishes them if they have one name."""
+    if one.name != other.name:
+        return one.name, other.name
+    folder = os.path.commonpath((one, other))
+    return os.path.relpath(one, folder), os.path.relpath(other, folder)
 
 
 def find_repeats(look: Look) -> list[Finding]:
@@ -50,7 +60,7 @@ def find_repeats(look: Look) -> list[Finding]:
         repeated = [rows for rows in by_digest.values() if len(rows) > 1]
         if repeated:
             differ = [rows for rows in repeated if any(row.pixels != rows[0].pixels for row in rows)]
-            names = tuple(" = ".join(row.item.image.name for row in rows) for rows in differ or repeated)
+            names = tuple(" = ".join(short_names(row.item.image for row in rows)) for rows in differ or repeated)
             items = tuple(row.item for rows in differ or repeated for row in rows[:2])
             what = f"{len(repeated)} images occur more than once"
             fix = "keep one of each"

@@ -18,7 +18,7 @@ from ...errors import InputError, listed
 from ...images import read_image, read_mask_file, turn
 from ..dataset import Item
 from ..inspection import Inspected
-from .finding import Finding, Look, items_of
+from .finding import Finding, Look, items_of, short_names
 
 # Images whose edges are looked at, and the mean of the logarithms of their ratios in standard errors that decides. In
 # seven of eight real sets the right reading has 1.3 to 5 times the edges, in the median. Few images decide if all are
@@ -79,18 +79,18 @@ def find_orientation_faults(look: Look) -> list[Finding]:
     what = "EXIF turns or mirrors {} images, but not their masks: {}"
     if turned.stored:
         fix = "remove the tag from the images, or let `pixelwise check DATA --fix OUT` turn the masks"
-        names = tuple(item.image.name for item in turned.stored)
+        names = short_names(item.image for item in turned.stored)
         words = f"{what.format(len(names), listed(names))}; the masks fit the pixels as stored, as {turned.why} show"
         pairs = items_of((item, item) for item in turned.stored)
         found.append(Finding("EXIF orientation", "error", root, words, fix, len(names), names, pairs))
     if turned.unclear:
         fix = "check in the overlays that the labels lie on the objects; if not, remove the tag from the images"
-        names = tuple(item.image.name for item in turned.unclear)
+        names = short_names(item.image for item in turned.unclear)
         words = f"{what.format(len(names), listed(names))}; they are read as drawn on the turned image"
         pairs = items_of((item, item) for item in turned.unclear)
         found.append(Finding("EXIF orientation", "warning", root, words, fix, len(names), names, pairs))
     if turned.shown:
-        names = tuple(item.image.name for item in turned.shown)
+        names = short_names(item.image for item in turned.shown)
         words = (
             f"EXIF turns or mirrors {len(names)} images, and their masks fit the turned images, as {turned.why} show"
         )

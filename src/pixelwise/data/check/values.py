@@ -9,7 +9,7 @@ from ...core import MAX_BORDER_FRACTION
 from ...errors import listed
 from ..inspection import Inspected
 from ..mask_values import BORDER_SHARE, MAX_VALUES, classes_and_mixtures
-from .finding import Finding, Look, from_errors
+from .finding import Finding, Look, from_errors, short_names
 
 # Void and borders cover less of most datasets: 4 % in CamVid, 12 % in the Oxford pets, where it is a border.
 _MAX_IGNORED = 0.1
@@ -47,7 +47,7 @@ def _errors(kind: str, rows: list[Inspected], say: Callable[[list[Inspected]], t
     what, fix = say(rows)
     if len(rows) == 1:
         return [from_errors(kind, errors, fix=f"{errors[0][1].fix}; or {fix}" if kind != "unknown values" else "")]
-    names = tuple(row.item.mask.name for row in rows if row.item.mask is not None)
+    names = short_names(row.item.mask for row in rows if row.item.mask is not None)
     subject = str(rows[0].item.mask)
     what = f"and {len(rows) - 1} more masks: {what}: {listed(names)}"
     return [Finding(kind, "error", subject, what, fix, len(rows), names, tuple(row.item for row in rows))]
@@ -126,7 +126,7 @@ def _find_two_codings(look: Look) -> list[Finding]:
     if not one or not other or any(2 in row.pixels for row in one):
         return []
     fewer = min(one, other, key=len)
-    names = tuple(row.item.mask.name for row in fewer if row.item.mask is not None)
+    names = short_names(row.item.mask for row in fewer if row.item.mask is not None)
     what = f"{len(one)} masks hold 0 and 1, {len(other)} hold 0 and 255, and none holds both: {listed(names)}"
     fix = "if 255 and 1 are one class, save all with one of them, or let `pixelwise check DATA --fix OUT` do it"
     items = tuple(row.item for row in fewer)

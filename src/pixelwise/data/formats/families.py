@@ -179,15 +179,15 @@ def _without_split(folders: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
 def _decomposed(name: str) -> Iterator[tuple[str, str, str]]:
     """Yield (word before, base, word after) of a name, each way: with no word, a word after, and a word before."""
     yield "", name, ""
-    for match in re.finditer(r"(?<=[A-Za-z0-9])[_\-. ]+(?=[A-Za-z0-9])", name):
+    for match in re.finditer(r"(?<=[^_\-. ])[_\-. ]+(?=[^_\-. ])", name):
         after, before = name[match.start() :], name[: match.end()]
         # A word may end in digits, or begin as in 1stHO; what has other digits is a number of the image.
-        if re.fullmatch(r"(?:[_\-. ]+(?:\d(?:st|nd|rd|th))?[A-Za-z]+\d?)+", after):
+        if re.fullmatch(r"(?:[_\-. ]+(?:\d(?:st|nd|rd|th))?[^\W\d_]+\d?)+", after):
             yield "", name[: match.start()], after
         if re.fullmatch(r"[^\d]+", before):
             yield before, name[match.end() :], ""
     # image12 and mask12, 12image and 12mask.
-    if glued := re.fullmatch(r"([A-Za-z]+)(\d.*)", name):
+    if glued := re.fullmatch(r"([^\W\d_]+)(\d.*)", name):
         yield glued[1], glued[2], ""
-    if glued := re.fullmatch(r"(.*\d)([A-Za-z]+)", name):
+    if glued := re.fullmatch(r"(.*\d)([^\W\d_]+)", name):
         yield "", glued[1], glued[2]
