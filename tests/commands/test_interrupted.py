@@ -68,7 +68,7 @@ def test_what_was_written_is_named(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C after the scores were written, while they are printed."""
-    monkeypatch.setattr("pixelwise.commands.evaluate.print_evaluation", interrupt)
+    monkeypatch.setattr("pixelwise.commands.evaluate.print_result", interrupt)
     out = tmp_path / "scores.json"
     result = call(
         capsys, "evaluate", "--data", folder / "data", "--split", "val", "--model", folder / "model", "--out", out

@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from ..evaluation.result import Evaluation
 
 
+def print_result(result: Evaluation | Folds, console: Console) -> None:
+    """Print an evaluation, or the comparison of several runs."""
+    from ..evaluation.folds import Folds
+
+    if isinstance(result, Folds):
+        print_folds(result, console)
+    else:
+        print_evaluation(result, console)
+
+
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     """Print the protocol, the scores per class, the means, their spread, and warnings about implausible scores."""
     from ..evaluation.bootstrap import MIN_GROUPS

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import CheckpointError, InputError, Interrupted, printable
 from ..files import check_outputs
 from ._console import print_mask_warnings, progress_bar
 from ._crf import compile_with_notice
 from ._options import InPath, Switch
+
+if TYPE_CHECKING:
+    from ..data import Split
+    from ..inference.segmenter import Segmenter
 
 CACHE = "crf-search.jsonl"
 """The file of a search's counts in the model's folder, until the search ends."""
@@ -57,23 +63,14 @@ def crf_search(
 
     check_outputs([model / FILE], inputs=[data], overwrite=overwrite, fix="copy the checkpoint to another folder")
     # Importing torch takes seconds: a mistake in the options is reported before it.
-    from ..data import open_dataset
-    from ..data.held_out import split_or_held_out
     from ..evaluation.crf_search import search
     from ..evaluation.crf_search_cache import SearchCache
-    from ..evaluation.evaluator import check_same_classes, read_as
     from ..inference.segmenter import load
 
     segmenter = load(model, device=device)
     segmenter.pixels.check_crf()
     segmenter.taxonomy.require_one_label("crf-search")
-    dataset = open_dataset(data, format)
-    truth = split_or_held_out(dataset, split, model, option="--split")
-    for note in dataset.notes:
-        print(note, file=sys.stderr)
-    check_same_classes(segmenter.taxonomy, truth.taxonomy, model_name=str(model), data_name=f"{dataset.name} {split}")
-    truth = read_as(truth, segmenter.pixels, model_name=str(model))
-    print_mask_warnings(truth)
+    name, truth = _open_truth(data, split, format=format, segmenter=segmenter, model=model)
     cache = SearchCache(model / CACHE)
     if not cache.is_empty:
         print(printable(f"resuming the stopped search in {model / CACHE}"), file=sys.stderr)
@@ -85,7 +82,7 @@ def crf_search(
             what = f"stopped; the counts so far are in {cache.path}"
             raise Interrupted("crf-search", what, "run the command again to resume") from None
     found = {
-        "dataset": dataset.name,
+        "dataset": name,
         "split": split,
         "images": result.num_images,
         "settings": result.num_settings,
@@ -94,10 +91,26 @@ def crf_search(
     }
     path = write_crf(model, result.parameters, found)
     cache.discard()
-    print(printable(f"{dataset.name} {split}, {result.num_images} images, {result.num_settings} settings"))
+    print(printable(f"{name} {split}, {result.num_images} images, {result.num_settings} settings"))
     print(f"mean IoU without a CRF {result.mean_iou_before:.2%}, with the best {result.mean_iou:.2%}")
-    print(", ".join(f"{name} {value}" for name, value in asdict(result.parameters).items()))
+    print(", ".join(f"{letter} {value}" for letter, value in asdict(result.parameters).items()))
     if result.mean_iou <= result.mean_iou_before:
         print("no setting improves on the model alone: do not use --crf")
     print(printable(f"written to {path}; use it with --crf run"))
     return 0
+
+
+def _open_truth(data: Path, split: str, *, format: str | None, segmenter: Segmenter, model: Path) -> tuple[str, Split]:
+    """Return the dataset's name and the split to search on; `val` may be what the model's run held out."""
+    from ..data import open_dataset
+    from ..data.held_out import split_or_held_out
+    from ..evaluation.evaluator import check_same_classes, read_as
+
+    dataset = open_dataset(data, format)
+    truth = split_or_held_out(dataset, split, model, option="--split")
+    for note in dataset.notes:
+        print(note, file=sys.stderr)
+    check_same_classes(segmenter.taxonomy, truth.taxonomy, model_name=str(model), data_name=f"{dataset.name} {split}")
+    truth = read_as(truth, segmenter.pixels, model_name=str(model))
+    print_mask_warnings(truth)
+    return dataset.name, truth

@@ -18,7 +18,7 @@ from ..errors import ConfigError, InputError
 from ..files import check_outputs, new_folder
 from ._console import print_mask_warnings, progress_bar
 from ._options import InPath, OutPath, Scales, Switch, parse_options
-from ._scores import print_evaluation, print_folds
+from ._scores import print_result
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -150,7 +150,7 @@ def evaluate(
     _check_sources(data, wanted, predictions=predictions, folds=folds)
     if out is not None:
         check_outputs([out], inputs=[model, predictions, *(folds or ())], data=data, overwrite=overwrite)
-    from ..evaluation.folds import Folds, compare_folds
+    from ..evaluation.folds import compare_folds
     from ..evaluation.result import write_scores
 
     result: Evaluation | Folds
@@ -167,10 +167,8 @@ def evaluate(
             write_scores(out, result)
     if json:
         print(json_format.dumps(result.to_dict(), indent=1, allow_nan=False))
-    elif isinstance(result, Folds):
-        print_folds(result, Console())
     else:
-        print_evaluation(result, Console())
+        print_result(result, Console())
     return 0
 
 

@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -94,6 +93,8 @@ def compute_views(
         size = max(1, round(scale * height)), max(1, round(scale * width))
         resized = image
         if size != (height, width):
+            import cv2
+
             resized = np.asarray(cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR), image.dtype)
             resized = resized.reshape(*size, image.shape[2])
         for mirrored in (False, True) if augmentation.flip else (False,):
