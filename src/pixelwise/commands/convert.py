@@ -27,7 +27,8 @@ def convert(
     data
         Folder of the dataset, in any format of `pixelwise datasets`.
     to
-        folder, color, npy (images and masks), voc, coco (polygons), coco-rle, labelme, cvat, label-studio, supervisely.
+        folder, color, npy (images and masks), voc, coco (polygons), coco-rle, labelme, cvat, label-studio,
+        label-studio-min, supervisely, yolo (polygons), objects (a mask per object).
     out
         New or empty folder.
     format

@@ -34,7 +34,7 @@ def open_dataset(path: str | Path, format: str | None = None, *, check: bool = T
         names = " or ".join(f"{name} ({formats[name].needs})" for name in found)
         raise DatasetError(folder, what, f"name the format, or take the files of one of them away: {names}")
     if not found:
-        known = "`pixelwise datasets` lists the known ones"
+        known = f"or in another form: {', '.join(sorted(DATASETS))}; `pixelwise datasets` says what each needs"
         needs = f"expected {format}: {formats[format].needs}" if format else known
         what = f"unrecognized dataset layout; {describe_folder(folder)}"
         raise DatasetError(folder, what, f"put images/ and masks/ with equal names into the folder; {needs}")

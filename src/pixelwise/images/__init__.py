@@ -38,7 +38,7 @@ from .read import (
     read_mask_file,
     turn,
 )
-from .read_numbers import is_further_part, is_plain_file, part_files, read_numbers, read_pixels
+from .read_numbers import image_size, is_further_part, is_plain_file, part_files, read_numbers, read_pixels
 from .write import encode_mask, write_binary_mask, write_image, write_mask
 
 __all__ = [
@@ -56,6 +56,7 @@ __all__ = [
     "file_kind",
     "find_images",
     "from_pil",
+    "image_size",
     "image_suffix",
     "is_further_part",
     "is_plain_file",

@@ -19,6 +19,7 @@ from PIL import Image
 from ..errors import ImageError, ResourceError, listed
 from .arrays import ARRAY_SUFFIX, NPY, read_npy
 from .decode import MAX_BYTES, MAX_PIXELS, Decoded, decode_bytes, read_bytes
+from .facts import file_facts
 from .headers import (
     BITS_PER_SAMPLE,
     DECODE_ERRORS,
@@ -58,6 +59,24 @@ def read_pixels(path: str | Path, pixels: PixelFormat) -> NDArray[Any]:
             what = f"expected {height}x{width}, the size of {path}, got {own_height}x{own_width} (height x width)"
             raise ImageError(file, what, "resize or crop it to the image")
     return np.ascontiguousarray(np.concatenate(parts, axis=2), pixels.dtype)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Return (height, width) of an image, upright; PNG and JPEG are not decoded for it. Raises ImageError."""
+    data = read_bytes(path)
+    try:
+        with without_warnings(), Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+            width, height = image.size
+            is_turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+            return (width, height) if is_turned else (height, width)
+    except DECODE_ERRORS:
+        # Another format, or a header that cannot be read.
+        pass
+    try:
+        return file_facts(decode_bytes(path, data)).size
+    except ImageError:
+        height, width = read_numbers(path).shape[:2]
+        return height, width
 
 
 def part_files(path: str | Path, pixels: PixelFormat) -> list[Path]:

@@ -38,6 +38,9 @@ from .base import DatasetFormat
 from .conversion import Conversion
 
 _WORDS = (b'"annotations"', b'"result"', b'"data"')
+# JSON-MIN: the values of the results stand in the task itself, with the size of the image in each.
+_MIN_WORDS = (b'"annotation_id"', b'"original_width"', b'labels"')
+_TIMES = ("created_at", "updated_at")
 _FIX = "export the annotations again as JSON"
 _AREAS = ("brushlabels", "polygonlabels")
 # Uploaded images get eight characters before their names.
@@ -82,7 +85,12 @@ class LabelStudio(DatasetFormat):
     needs = (
         "a JSON list of Label Studio's tasks, the images anywhere below; several files are train.json, val.json, ..."
     )
-    targets: Mapping[str, str] = MappingProxyType({"label-studio": "Label Studio's JSON with brushes"})
+    targets: Mapping[str, str] = MappingProxyType(
+        {
+            "label-studio": "Label Studio's JSON with brushes",
+            "label-studio-min": "Label Studio's JSON-MIN with brushes",
+        }
+    )
 
     def find_root(self, folder: Path) -> Path | None:
         """Return `folder` itself."""
@@ -108,21 +116,22 @@ class LabelStudio(DatasetFormat):
         empty = 0
         for split, item, mask in conversion.samples():
             place = conversion.place_image(item, f"images/{split}")
-            results: list[dict[str, Any]] = []
-            for label, region in conversion.regions(item, mask):
-                value = {"format": "rle", "rle": encode_label_studio(region), "brushlabels": [label]}
-                size = {
-                    "original_width": int(mask.shape[-1]),
-                    "original_height": int(mask.shape[-2]),
-                    "image_rotation": 0,
-                }
-                results.append(
-                    {"id": f"r{len(results)}", "type": "brushlabels", "from_name": "label", "to_name": "image"}
-                    | {**size, "value": value}
-                )
-            empty += not results
+            size = {"original_width": int(mask.shape[-1]), "original_height": int(mask.shape[-2])}
+            values = [
+                {"format": "rle", "rle": encode_label_studio(region), "brushlabels": [label]}
+                for label, region in conversion.regions(item, mask)
+            ]
+            empty += not values
             data = {"image": f"/data/local-files/?d={quote(place)}"}
-            tasks.setdefault(split, []).append({"data": data, "annotations": [{"result": results}]})
+            rows = tasks.setdefault(split, [])
+            if target == "label-studio-min":
+                number = len(rows) + 1
+                brushes = [{**value, **size} for value in values]
+                rows.append({**data, "id": number, "label": brushes, "annotator": 1, "annotation_id": number})
+                continue
+            head = {"type": "brushlabels", "from_name": "label", "to_name": "image", **size, "image_rotation": 0}
+            results = [{"id": f"r{k}", **head, "value": value} for k, value in enumerate(values)]
+            rows.append({"data": data, "annotations": [{"result": results}]})
         for split, rows in tasks.items():
             write_text(conversion.out / f"{split}.json", json.dumps(rows))
         if empty:
@@ -132,7 +141,8 @@ class LabelStudio(DatasetFormat):
 
 
 def _files(root: Path) -> list[Path]:
-    return [path for path in sorted(root.glob("*.json")) if contains_words(path, *_WORDS) and _is_list(path)]
+    files = [p for p in sorted(root.glob("*.json")) if contains_words(p, *_WORDS) or contains_words(p, *_MIN_WORDS)]
+    return [path for path in files if _is_list(path)]
 
 
 def _is_list(path: Path) -> bool:
@@ -143,15 +153,17 @@ def _is_list(path: Path) -> bool:
 def _read_tasks(path: Path, index: ImageIndex, split: str) -> tuple[list[Item], list[str], list[str]]:
     """Return the items of a file, their labels, and lines about what was left out."""
     items, labels = [], []
+    names: set[str] = set()
     skipped: Counter[str] = Counter()
     empty = []
     for number, task in enumerate(read_annotations(path, list)):
         where = f"{path} (task {number + 1})"
-        name = _image_name(entry(task, "data", dict, where), where)
-        done = [row for row in rows_of(task, "annotations", where) if not row.get("was_cancelled")]
-        if len(done) > 1:
-            raise DatasetError(where, f"has {len(done)} annotations", "keep one annotation per task")
-        results = rows_of(done[0], "result", where) if done else []
+        data, results = _task(task, where)
+        name = _image_name(data, where)
+        if name in names and "annotations" not in task:
+            # In JSON-MIN, each annotation of a task is a record of its own.
+            raise DatasetError(where, f"annotates {shown(name)} again", "keep one annotation per task")
+        names.add(name)
         areas = [row for row in results if str(row.get("type")) in _AREAS]
         skipped += Counter(cut(row.get("type")) for row in results if str(row.get("type")) not in _AREAS)
         image = _find(index, name, path, split)
@@ -174,6 +186,25 @@ def _read_tasks(path: Path, index: ImageIndex, split: str) -> tuple[list[Item], 
         kinds = listed(f"{count} {kind}" for kind, count in skipped.items())
         lines.append(f"{path}: results without an area are not drawn: {kinds}")
     return items, labels, lines
+
+
+def _task(task: Any, where: str) -> tuple[Mapping[str, Any], list[dict[str, Any]]]:
+    """Return the data of a task, and the results of its annotation in the form of the full export."""
+    if isinstance(task, Mapping) and "annotations" not in task and "annotation_id" in task:
+        data = {key: value for key, value in task.items() if isinstance(value, str) and key not in _TIMES}
+        values = [v for value in task.values() if isinstance(value, list) for v in value if isinstance(v, dict)]
+        results = []
+        for value in values:
+            kind = next((key for key in value if key in _AREAS), None) or next(
+                (key for key in value if key.endswith("labels")), "other"
+            )
+            size = {key: value.get(key) for key in ("original_width", "original_height")}
+            results.append({"type": kind, **size, "value": value})
+        return data, results
+    done = [row for row in rows_of(task, "annotations", where) if not row.get("was_cancelled")]
+    if len(done) > 1:
+        raise DatasetError(where, f"has {len(done)} annotations", "keep one annotation per task")
+    return entry(task, "data", dict, where), rows_of(done[0], "result", where) if done else []
 
 
 def _image_name(data: Mapping[str, Any], source: object) -> str:

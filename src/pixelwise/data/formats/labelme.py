@@ -22,7 +22,7 @@ from PIL import Image
 
 from ...errors import DatasetError, ImageError, MaskError, listed, shown
 from ...files import write_text
-from ...images import IMAGE_SUFFIXES, read_image, walk_files, without_suffix
+from ...images import IMAGE_SUFFIXES, image_size, walk_files, without_suffix
 from ...images.decode import decode_bytes
 from ..dataset import Dataset, Item
 from ..shapes.drawing import Drawing, Shape
@@ -62,7 +62,7 @@ class LabelmeDrawing(Drawing):
         height, width = data.get("imageHeight"), data.get("imageWidth")
         if height is None or width is None:
             # Older versions leave the size out.
-            height, width = read_image(self.image).shape[:2]
+            height, width = image_size(self.image)
         size = check_size(height, width, self.path)
         return size, [self._shape(row, size) for row in entry(data, "shapes", list, self.path)]
 
