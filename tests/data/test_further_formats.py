@@ -171,7 +171,10 @@ def test_masks_of_objects_are_joined(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda mask: mask.resize((30, 21), Image.Resampling.NEAREST), "expected 20x30, the size of 0ff02.png, got 21x30"),
+        (
+            lambda mask: mask.resize((30, 21), Image.Resampling.NEAREST),
+            "expected 20x30, the size of 0ff02.png, got 21x30",
+        ),
         (lambda mask: mask.point(lambda value: value // 2), "expected a mask of 0 and 1, or of 0 and 255"),
     ],
 )
