@@ -39,8 +39,8 @@ def _yolo_mask(lines: list[str], size: tuple[int, int] = (HEIGHT, WIDTH)) -> np.
         xy = [float(word) * size[1 - k % 2] for k, word in enumerate(words)]
         regions.append((int(number) + 1, coco_mask.decode(coco_mask.frPyObjects([xy], *size))[..., 0] > 0))
     mask = np.zeros(size, int)
-    for number, region in sorted(regions, key=lambda pair: -int(pair[1].sum())):
-        mask[region] = number
+    for value, region in sorted(regions, key=lambda pair: -int(pair[1].sum())):
+        mask[region] = value
     return mask
 
 
@@ -187,7 +187,8 @@ def test_masks_of_objects_that_do_not_fit_are_refused(
         spoil(mask.copy()).save(path)
     with pytest.raises(MaskError, match=words):
         _mask(tmp_path, index=1)
-    assert [finding.kind for finding in diagnose(open_dataset(tmp_path)).findings if finding.severity == "error"]
+    errors = [finding for finding in diagnose(open_dataset(tmp_path)).findings if finding.severity == "error"]
+    assert [item.key for finding in errors for item in finding.items] == ["ff02"]
     _photo(tmp_path / "stage1_train/ff02/images/other.png")
     with pytest.raises(DatasetError, match="holds 2 images; fix: keep one image per folder"):
         open_dataset(tmp_path)
