@@ -295,6 +295,38 @@ def test_palette_files_among_color_masks_count_by_their_colors(tmp_path: Path) -
             np.testing.assert_array_equal(sample.mask, np.array([0, 2, 1])[made.truth[f"{split.name}/{sample.key}"]])
 
 
+def test_gif_masks_are_read_by_color_where_their_palettes_differ(tmp_path: Path) -> None:
+    """Programs write the colors in use alone: in a mask without class 1, class 2 has the index 1."""
+    made = clean_set(tmp_path / "data", classes=None)
+    palette = [0, 0, 0, 128, 0, 0, 0, 128, 0]
+    for number, (key, mask) in enumerate(made.truth.items()):
+        if number % 2:
+            mask[mask == 1] = 0
+        image = Image.fromarray(mask, "P")
+        image.putpalette(palette)
+        made.mask(key).unlink()
+        image.save(made.mask(key).with_suffix(".gif"))
+    diagnosis = look(made.root)
+    assert not diagnosis.has_errors, diagnosis.lines()
+    assert diagnosis.dataset.taxonomy.colors == ((0, 0, 0), (0, 128, 0), (128, 0, 0))
+    write_fixed(diagnosis, tmp_path / "fixed")
+    for split in open_dataset(tmp_path / "fixed").splits.values():
+        for sample in split:
+            np.testing.assert_array_equal(sample.mask, np.array([0, 2, 1])[made.truth[f"{split.name}/{sample.key}"]])
+
+
+def test_gif_masks_under_named_numbers_are_warned_of(tmp_path: Path) -> None:
+    made = clean_set(tmp_path)
+    for key in made.keys("train"):
+        mask = made.truth[key]
+        mask[mask == 1] *= int(key[-1]) % 3 == 0
+        image = Image.fromarray(mask, "P")
+        image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+        made.mask(key).unlink()
+        image.save(made.mask(key).with_suffix(".gif"))
+    assert "palettes" in kinds(look(tmp_path), "warning")
+
+
 def test_a_drawn_border_is_a_class_and_an_antialiased_one_is_none(tmp_path: Path) -> None:
     """Both put 128 between 0 and 255 wherever it occurs; only the drawn one keeps them apart everywhere."""
     made = clean_set(tmp_path / "data", classes=None)

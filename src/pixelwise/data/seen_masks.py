@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import InputError
-from ..images import FileFacts, read_mask_file
+from ..images import FileFacts, odd_palettes, read_mask_file
 from .mask_values import MaskValues, are_classes, count_mask, look_at_values, rare_values
 
 # This share of the pixels of each rare value is looked at first; two in a hundred would do if none lay on an edge.
@@ -48,18 +48,23 @@ class SeenMask(NamedTuple):
 def look_at_masks(masks: Sequence[Path]) -> tuple[MaskValues, dict[Path, SeenMask]]:
     """Read all masks, on all cores; return what they contain together, and each one that can be read.
 
-    Where any mask is drawn in colors, palette files count by their colors as well. The edges and areas of the result
+    Where any mask is drawn in colors, palette files count by their colors as well, and also where their palettes differ
+    and their colors agree: GIF files are written with the colors in use alone, so that an index is another class in
+    each. The edges and areas of the result
     are those of as many masks as show what is a class: see `are_classes`.
     """
     found = MaskValues()
     with ThreadPoolExecutor() as executor:
         read = zip(masks, executor.map(_read_one, masks), strict=True)
         seen = {path: one for path, one in read if one is not None}
+        palettes = [path for path, one in seen.items() if one.file.mode in ("P", "PA")]
         by_color = any(one.values.colors for one in seen.values())
-        if by_color:
-            palettes = [path for path, one in seen.items() if one.file.mode in ("P", "PA")]
+        if by_color or odd_palettes(palettes):
             again = zip(palettes, executor.map(lambda path: _read_one(path, by_color=True), palettes), strict=True)
-            seen |= {path: one for path, one in again if one is not None}
+            colored = {path: one for path, one in again if one is not None}
+            # Palettes of any colors would make more of them than there are numbers.
+            by_color = by_color or _num_values(colored.values()) <= _num_values(seen[path] for path in colored)
+            seen |= colored if by_color else {}
         for one in seen.values():
             found.add(one.values)
         # Two values have none in between.
@@ -78,6 +83,10 @@ def look_at_masks(masks: Sequence[Path]) -> tuple[MaskValues, dict[Path, SeenMas
                     found.flat += closer.flat
                     found.passed_by += closer.passed_by
     return found, seen
+
+
+def _num_values(masks: Iterable[SeenMask]) -> int:
+    return len({value for mask in masks for value in (*mask.values.pixels, *mask.values.colors)})
 
 
 def _first_masks(found: MaskValues, counts: Mapping[Path, Counter[int]]) -> list[Path]:

@@ -197,13 +197,17 @@ def _mask_values(path: str | Path, decoded: Decoded, *, by_color: bool, lossy: b
 def odd_palettes(paths: Iterable[str | Path]) -> list[Path]:
     """Return the palette files whose palette differs from that of most, without decoding pixels.
 
-    A shorter palette that begins alike does not differ: programs leave out unused colors at the end.
+    A shorter palette that begins alike does not differ: programs leave out unused colors at the end, or make them
+    black.
     """
     palettes: dict[Path, bytes] = {}
     for path in map(Path, paths):
-        with suppress(*DECODE_ERRORS), Image.open(path, formats=("PNG", "TIFF", "BMP")) as image:
+        with suppress(*DECODE_ERRORS), Image.open(path, formats=("PNG", "TIFF", "BMP", "GIF")) as image:
             if image.mode == "P" and image.palette is not None:
-                palettes[path] = image.palette.tobytes()
+                colors = image.palette.tobytes()
+                while colors.endswith(bytes(3)):
+                    colors = colors[:-3]
+                palettes[path] = colors
     # Of palettes that are equally frequent, the longest, which contains the others.
     most = max(Counter(palettes.values()).items(), key=lambda pair: (pair[1], len(pair[0])), default=(b"", 0))[0]
     return [p for p, colors in palettes.items() if not (most.startswith(colors) or colors.startswith(most))]

@@ -20,8 +20,8 @@ from .annotations import split_of
 # of the smaller one has a partner.
 _MIN_FAMILY, _MIN_SHARED = 0.2, 0.5
 MASK_WORDS = re.compile(
-    r"(?:^|[^a-z])(?:\d*(?:st|nd|rd))?(?:mask|label|gt|annot|annotation|truth|groundtruth|seg|segmentation|manual|target|"
-    r"ho|class|index)(?:s|es|ed|ids|class|id|trainids)?\d*(?:$|[^a-z])"
+    r"(?:^|[^a-z])(?:\d*(?:st|nd|rd))?(?:mask|msk|label|lbl|gt|ann|anno|annot|annotation|truth|groundtruth|seg|"
+    r"segmentation|manual|target|ho|class|index)(?:s|es|ed|ids|class|id|trainids)?\d*(?:$|[^a-z])"
 )
 IMAGE_WORDS = re.compile(
     r"(?:^|[^a-z])(?:image|img|photo|picture|pic|input|rgb|sat|raw|orig|original|data|x|jpg|scan)s?\d*"  # word: quoted

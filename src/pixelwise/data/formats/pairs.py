@@ -201,6 +201,9 @@ def _judge(matches: list[Match]) -> tuple[list[_Chosen], list[str]]:
             chosen.append(_Chosen(images, masks, match))
         elif first != "image" or second != "image":
             doubtful.append(f"{match.first} and {match.second} have equal names; which are the masks does not show")
+        elif match.first.folder != match.second.folder and not any((*match.first[2:], *match.second[2:])):
+            what = f"{match.first} and {match.second} have equal names, but the pixels of neither are those of masks"
+            doubtful.append(f"{what}: more than {_MAX_VALUES} values, or lossy files")
     return chosen, doubtful
 
 
