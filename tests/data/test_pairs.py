@@ -270,7 +270,9 @@ def test_pixels_against_names(tmp_path: Path) -> None:
         _put(tmp_path / f"three/second/{name}.png", _mask(3))
     with pytest.raises(DatasetError, match=r"by their names masks_/\*\.png are the masks, but their pixels are those"):
         open_dataset(tmp_path / "one")
-    with pytest.raises(DatasetError, match=r"left/\*\.png and right/\*\.png have equal names, but the pixels of neither"):
+    with pytest.raises(
+        DatasetError, match=r"left/\*\.png and right/\*\.png have equal names, but the pixels of neither"
+    ):
         open_dataset(tmp_path / "two")
     with pytest.raises(DatasetError, match=r"have equal names; which are the masks does not show"):
         open_dataset(tmp_path / "three")
