@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .backbones import create_backbone, list_backbones
     from .core import Prediction, Taxonomy
     from .errors import PixelwiseError
+    from .inference.exported import load_exported
     from .inference.segmenter import Segmenter, load
     from .models import create_model, list_models
 
@@ -58,6 +59,7 @@ __all__ = [
     "list_backbones",
     "list_models",
     "load",
+    "load_exported",
     "models",
     "nn",
     "train",
@@ -76,6 +78,7 @@ _HOMES = {
     "list_backbones": "backbones",
     "list_models": "models",
     "load": "inference.segmenter",
+    "load_exported": "inference.exported",
 }
 _import_name, _import_package = lazy_names(__name__, _HOMES), lazy_modules(__name__, __all__)
 

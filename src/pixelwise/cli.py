@@ -38,6 +38,7 @@ COMMANDS = {
     "crf-search": ("crf_search:crf_search", "Find the parameters of the fully connected CRF for a model."),
     "profile": ("profile:profile", "Measure a network: parameters, multiply-adds, receptive field, stride, speed."),
     "import": ("import_:import_", "Convert published weights (Caffe, torchvision) to a checkpoint."),
+    "export": ("export:export", "Write a network as ONNX, OpenVINO or torch file, and prove it."),
     "convert": ("convert:convert", "Write a dataset in another format: COCO, LabelMe, CVAT, VOC and others."),
     "report": ("report:report", "Write the report.html of a run again."),
     "demo": ("demo:demo", "Label a folder of photos and show them on one HTML page."),
@@ -54,7 +55,6 @@ MEANT = {
     **{split: f"pixelwise evaluate --data DATA --split {split}" for split in ("val", "test")},
     **dict.fromkeys(("validate", "score"), "pixelwise evaluate --data DATA --split val"),
     **dict.fromkeys(("infer", "inference", "segment", "label"), "pixelwise predict"),
-    "export": "pixelwise import",
     "resume": "pixelwise train SOURCE --out RUN --resume",
     "fit": "pixelwise train",
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
@@ -21,7 +20,7 @@ from pixelwise.errors import CheckpointError, DatasetError, ImageError, InputErr
 from pixelwise.images import RGB, write_image, write_mask
 from pixelwise.images.legend import elide, legend, legend_entries
 from pixelwise.inference.segmenter import Segmenter
-from pixelwise.models import ModelSpec, create_model
+from pixelwise.models import create_model
 from pixelwise.visualization import panels
 from pixelwise.visualization.compare import PANEL, draw_comparison, short_names
 from pixelwise.visualization.panels import MARGIN, Panel, contact_sheet, fit, grid, heat
@@ -36,7 +35,7 @@ class Says:
     def __init__(self, name: str, label: int, taxonomy: Taxonomy = TAXONOMY) -> None:
         self.name, self.label, self.taxonomy = name, label, taxonomy
         self.crf, self.pixels = None, RGB
-        self.model = SimpleNamespace(spec=ModelSpec("compact", taxonomy.num_classes))
+        self.network = "compact"
 
     def __call__(self, image: NDArray[np.uint8]) -> Prediction:
         return Prediction(np.full(image.shape[:2], self.label, np.uint8), self.taxonomy, image)

@@ -12,6 +12,7 @@ __all__ = [
     "demo",
     "evaluate",
     "explain",
+    "export",
     "import_",
     "listings",
     "predict",

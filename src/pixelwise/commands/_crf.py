@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..crf import Parameters
-    from ..inference.segmenter import Segmenter
+    from ..inference.base import BaseSegmenter
 
 # Code that was compiled before loads faster than this, and then nothing is printed.
 NOTICE_DELAY_S = 2.0
 
 
-def with_crf(segmenter: Segmenter, parameters: Parameters) -> Segmenter:
+def with_crf(segmenter: BaseSegmenter, parameters: Parameters) -> BaseSegmenter:
     """Return a copy of the model that refines its labels, ready to run."""
     refining = segmenter.with_crf(parameters)
     compile_with_notice(segmenter.taxonomy.num_classes)

@@ -15,13 +15,13 @@ from ._console import progress_bar, text
 
 if TYPE_CHECKING:
     from ..core import Prediction
+    from ..inference.base import BaseSegmenter
     from ..inference.jobs import Job
     from ..inference.predict_files import OutputOptions
-    from ..inference.segmenter import Segmenter
 
 
 def run_jobs(
-    segmenter: Segmenter,
+    segmenter: BaseSegmenter,
     jobs: Sequence[Job],
     outputs: OutputOptions,
     out: Path,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..core import Taxonomy
-    from ..inference.segmenter import Segmenter
+    from ..inference.base import BaseSegmenter
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -61,14 +61,14 @@ def compare(
 
     from ..images import read_pixels, write_image
     from ..inference.crf_settings import find_crf
-    from ..inference.segmenter import load
+    from ..inference.load_any import load_any
     from ..visualization.compare import draw_comparison
 
-    segmenters: list[Segmenter] = []
+    segmenters: list[BaseSegmenter] = []
     names: list[str | None] = [*model] if model else [None]
     for name in names:
         parameters = find_crf(crf, name)
-        segmenters.append(load(name))
+        segmenters.append(load_any(name))
         if parameters is not None:
             segmenters.append(with_crf(segmenters[-1], parameters))
     pixels = read_pixels(image, segmenters[0].pixels)

@@ -50,9 +50,9 @@ def demo(
     if not is_gallery(page):
         check_outputs([page, *(path for job in jobs for path in job.outputs)], overwrite=overwrite)
     print_skipped(skipped)
-    from ..inference.segmenter import load
+    from ..inference.load_any import load_any
 
-    segmenter = load(model)
+    segmenter = load_any(model)
     labeled: list[GalleryImage] = []
 
     def add_image(job: Job, prediction: Prediction) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..evaluation.calibration import CalibrationCounter
     from ..evaluation.folds import Folds
     from ..evaluation.result import Evaluation
-    from ..inference.segmenter import Segmenter
+    from ..inference.base import BaseSegmenter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,8 @@ def evaluate(
     groups
         CSV file with the columns name and group; by default groups are found in the names of the images.
     model
-        A run, a checkpoint folder or a Hugging Face Hub id; the shipped street-scene model by default.
+        A run, a checkpoint folder, a Hugging Face Hub id, or a file of `pixelwise export`; the shipped street-scene
+        model by default.
     head
         Of a network with two heads, the name of the second label map, to score that one; the first by default.
     options
@@ -248,14 +249,14 @@ def _score_model(truth: _Truth, wanted: _Model) -> Evaluation:
     from ..evaluation.evaluator import check_same_classes, evaluate_model, read_as
     from ..inference.augmented import Augmentation
     from ..inference.crf_settings import crf_origin, find_crf
-    from ..inference.segmenter import load
+    from ..inference.load_any import load_any
     from ._crf import with_crf
 
     network_options = parse_options(wanted.options)
     augmentation = Augmentation(wanted.flip, wanted.scales)
     parameters = find_crf(wanted.crf, wanted.name)
     fit_split = None if wanted.fit_temperature is None else _split_to_fit(truth, wanted.fit_temperature, wanted.name)
-    segmenter = load(wanted.name, device=wanted.device, precision=wanted.precision, options=network_options)
+    segmenter = load_any(wanted.name, device=wanted.device, precision=wanted.precision, options=network_options)
     if wanted.head is not None:
         segmenter = segmenter.with_head(wanted.head)
     name = (wanted.name or "the shipped model") + (f" with {network_options}" if network_options else "")
@@ -304,7 +305,7 @@ def _split_to_fit(truth: _Truth, name: str, model: str | None) -> Split:
 
 
 def _calibration_counter(
-    segmenter: Segmenter,
+    segmenter: BaseSegmenter,
     predict: Callable[[NDArray[Any]], Prediction],
     fit_split: Split | None,
     *,

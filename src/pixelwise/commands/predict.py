@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 from ..errors import InputError
 from ..files import check_outputs
@@ -11,9 +12,8 @@ from ._labeling import print_skipped, run_jobs
 from ._options import InPath, OutPath, Scales, Switch, parse_options
 
 if TYPE_CHECKING:
-    from ..core import Taxonomy
-    from ..crf.features import Parameters
-    from ..inference.segmenter import Segmenter
+    from ..crf import Parameters
+    from ..inference.base import BaseSegmenter
 
 
 def predict(
@@ -39,6 +39,7 @@ def predict(
     crf: str | None = None,
     precision: Literal["float32", "bfloat16"] = "float32",
     device: str = "auto",
+    runtime: Literal["auto", "onnxruntime", "openvino", "torch"] = "auto",
 ) -> int:
     """Label images: write masks, overlays, probabilities.
 
@@ -53,7 +54,8 @@ def predict(
     out
         Folder for the masks.
     model
-        A run, a checkpoint folder or a Hugging Face Hub id; the shipped street-scene model by default.
+        A run, a checkpoint folder, a Hugging Face Hub id, or a file of `pixelwise export`; the shipped street-scene
+        model by default.
     options
         Network options that replace those of training, such as "{output_stride: 8}"; the weights must fit.
     overlay
@@ -95,31 +97,42 @@ def predict(
         Floating-point precision of the network.
     device
         auto, cpu, cuda or cuda:N.
+    runtime
+        Library that computes an exported file: onnxruntime or openvino for .onnx; by default the usual one of its kind.
     """
     if not inputs:
         raise InputError("predict", "no input", "give images or folders of images")
     if not 0 <= opacity <= 1:
         raise InputError("--opacity", f"must be between 0 and 1, got {opacity}", "write --opacity 0.5")
+    from ..inference.crf_settings import find_crf
     from ..inference.exports import Exports, export_files
     from ..inference.jobs import jobs_to_do, plan, stored_pixels, stored_taxonomy
+    from ..inference.load_any import load_any
     from ..inference.predict_files import OutputOptions
+    from ..inference.runtimes import is_exported
 
     wanted = parse_options(options)
-    classes = stored_taxonomy(model)
+    # Importing torch takes seconds: a mistake in the arguments is reported before it. An exported file needs none.
+    load_model = partial(load_any, model, device=device, precision=precision, options=wanted, runtime=runtime)
+    opened = load_model() if is_exported(model) else None
+    classes = stored_taxonomy(model) if opened is None else opened.taxonomy
+    pixels = stored_pixels(model) if opened is None else opened.pixels
     outputs = OutputOptions(
         overlay=overlay, color=color, probs=probs, geojson=geojson, opacity=opacity, taxonomy=classes
     )
-    planned, skipped = plan(inputs, out, outputs.endings, stored_pixels(model))
+    planned, skipped = plan(inputs, out, outputs.endings, pixels)
     print_skipped(skipped)
     jobs = jobs_to_do(planned, resume=resume, overwrite=overwrite)
     files = export_files(out, coco=coco, shares=shares, submission=submission)
     check_outputs(files, inputs=inputs, overwrite=overwrite or resume)
-    # Importing torch takes seconds: a mistake in the arguments is reported before it.
-    from ..inference.crf_settings import find_crf
-
     parameters = find_crf(crf, model)
-    segmenter = _load(model, head=head, classes=classes, device=device, precision=precision, options=wanted)
-    segmenter = _prepared(segmenter.with_augmentation(flip=flip, scales=scales), tile, parameters)
+    segmenter = opened or load_model()
+    if segmenter.taxonomy.multilabel and (classes is None or classes.file_names != segmenter.taxonomy.file_names):
+        # A model of the Hub, whose classes were not known when the names of the files were planned.
+        what = "has several labels per pixel, and is not a local folder"
+        raise InputError(model or "model", what, "download it first, and name its folder with --model")
+    segmenter = segmenter if head is None else segmenter.with_head(head)
+    segmenter = _prepared(segmenter, flip=flip, scales=scales, tile=tile, crf=parameters)
     # --resume would take the masks of an earlier run for done.
     exports = Exports(segmenter.taxonomy, files, submission_order=submission_order)
     again = "run the same command again" + (", which labels all of them" if overwrite else " with --resume")
@@ -129,31 +142,13 @@ def predict(
     return code
 
 
-def _load(
-    model: str | None,
-    *,
-    head: str | None,
-    classes: Taxonomy | None,
-    device: str,
-    precision: Literal["float32", "bfloat16"],
-    options: Mapping[str, Any] | None,
-) -> Segmenter:
-    """Load a model; `classes` are those by which the names of its files were planned."""
-    from ..inference.segmenter import load
-
-    segmenter = load(model, device=device, precision=precision, options=options)
-    if segmenter.taxonomy.multilabel and (classes is None or classes.file_names != segmenter.taxonomy.file_names):
-        # A model of the Hub, whose classes were not known before it was there.
-        what = "has several labels per pixel, and is not a local folder"
-        raise InputError(model or "model", what, "download it first, and name its folder with --model")
-    return segmenter if head is None else segmenter.with_head(head)
-
-
-def _prepared(segmenter: Segmenter, tile: int | None, parameters: Parameters | None) -> Segmenter:
-    """Return the segmenter with the CRF, if there is one. Raises ConfigError for tiles that the network cannot take."""
-    from ..inference.tiles import check_tile
+def _prepared(
+    segmenter: BaseSegmenter, *, flip: bool, scales: Sequence[float], tile: int | None, crf: Parameters | None
+) -> BaseSegmenter:
+    """Return the segmenter with views and CRF. Raises ConfigError for what the model cannot do."""
     from ._crf import with_crf
 
+    segmenter = segmenter.with_augmentation(flip=flip, scales=scales)
     if tile is not None:
-        check_tile(segmenter.model, tile)
-    return segmenter if parameters is None else with_crf(segmenter, parameters)
+        segmenter.check_tile(tile)
+    return segmenter if crf is None else with_crf(segmenter, crf)

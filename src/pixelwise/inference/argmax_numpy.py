@@ -1,4 +1,4 @@
-"""Upsampling and argmax in one pass by NumPy alone, for images that are labeled without torch and numba.
+"""Upsampling by NumPy alone, and argmax in the same pass, for images that are labeled without torch and numba.
 
 A *patch* is the pixels that mix the same four logits: 8x8 pixels in the middle of an image that is upsampled eight
 times. The weights of a pixel are not negative, and sum to the same for all classes. So a class that is best in all four
@@ -80,3 +80,14 @@ def argmax_upsampled(scores: NDArray[np.float32], rows: Axis, columns: Axis) -> 
     labels[rows.outside] = 0
     labels[:, columns.outside] = 0
     return labels
+
+
+def upsampled(scores: NDArray[np.float32], rows: Axis, columns: Axis) -> NDArray[np.float32]:
+    """Return logits (K, H, W) of low-resolution ones (K, h, w)."""
+    left, right = (np.repeat(side, np.diff(columns.starts)) for side in (columns.first, columns.second))
+    wide = scores[:, :, left] * columns.weights[:, 0]
+    wide += scores[:, :, right] * columns.weights[:, 1]
+    above, below = (np.repeat(side, np.diff(rows.starts)) for side in (rows.first, rows.second))
+    tall: NDArray[np.float32] = wide[:, above] * rows.weights[:, :1]
+    tall += wide[:, below] * rows.weights[:, 1:]
+    return tall

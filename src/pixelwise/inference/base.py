@@ -35,6 +35,7 @@ class BaseSegmenter(ABC):
     """A network with its taxonomy, called with a path, an array or a PIL image.
 
     name         of the model, for messages
+    network      its registered name, such as "fcn8s_vgg16"
     taxonomy     names, colors and file values of its classes
     pixels       channels, bits and ranges of the images that it takes; 8-bit RGB for most
     in_channels  channels of those images
@@ -44,16 +45,29 @@ class BaseSegmenter(ABC):
     """
 
     name: str
+    network: str
     taxonomy: Taxonomy
     pixels: PixelFormat
     in_channels: int
-    thresholds: Sequence[float]
+    thresholds: tuple[float, ...]
     crf: Parameters | None = None
     temperature: float = 1.0
 
     @abstractmethod
     def compute(self, pixels: NDArray[Any], *, tile: int | None, source: object) -> Computed:
         """Run the network on an image (H, W, C)."""
+
+    @abstractmethod
+    def check_tile(self, tile: int) -> None:
+        """Raise ConfigError for a size of tiles that the network cannot label as it labels the whole image."""
+
+    @abstractmethod
+    def with_head(self, name: str) -> Self:
+        """Return a copy, sharing the weights, that returns the second label map of a network with two heads."""
+
+    @abstractmethod
+    def with_augmentation(self, *, flip: bool = False, scales: Sequence[float] = (1.0,)) -> Self:
+        """Return a copy, sharing the network, that averages the probabilities of mirrored and scaled copies."""
 
     def __call__(self, image: str | Path | NDArray[Any] | Image.Image) -> Prediction:
         """Label one image of any size: a file, an array (H, W, 3) uint8 RGB, or a PIL image.

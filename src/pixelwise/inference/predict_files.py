@@ -22,7 +22,7 @@ from .exports import write_geojson
 from .jobs import Job
 
 if TYPE_CHECKING:
-    from .segmenter import Segmenter
+    from .base import BaseSegmenter
 
 
 def write_labels(path: Path, prediction: Prediction) -> None:
@@ -112,7 +112,7 @@ class PredictionResult:
 
 
 def predict_files(
-    segmenter: Segmenter,
+    segmenter: BaseSegmenter,
     jobs: Sequence[Job],
     outputs: OutputOptions,
     *,

@@ -7,7 +7,7 @@ from copy import copy
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from numpy.typing import NDArray
@@ -21,8 +21,10 @@ from .base import BaseSegmenter, Computed
 from .class_masks import class_probabilities, masks_of_views, masks_upsampled
 from .device import find_device
 from .label_map import argmax_upsampled, low_res_logits, probabilities
+from .runtimes import is_exported
 from .temperature import FILE as TEMPERATURE
 from .temperature import read_temperature, write_temperature
+from .tiles import check_tile
 
 SHIPPED = Path(__file__).parent.parent / "shipped" / "compact_camvid"
 """The checkpoint inside the package, which `load()` gives without a path."""
@@ -57,6 +59,7 @@ class Segmenter(BaseSegmenter):
         self.pixels = checkpoint.pixels
         self.second = checkpoint.second
         self.name = name
+        self.network = checkpoint.model.spec.name
         self.precision: Precision = precision
 
     @torch.inference_mode()
@@ -82,7 +85,11 @@ class Segmenter(BaseSegmenter):
             )
         return Computed(partial(argmax_of_views, views), partial(probabilities_of_views, views))
 
-    def with_augmentation(self, *, flip: bool = False, scales: Sequence[float] = (1.0,)) -> Segmenter:
+    def check_tile(self, tile: int) -> None:
+        """Raise ConfigError for a size of tiles that the network cannot label as it labels the whole image."""
+        check_tile(self.model, tile)
+
+    def with_augmentation(self, *, flip: bool = False, scales: Sequence[float] = (1.0,)) -> Self:
         """Return a copy, sharing the network, that averages the probabilities of mirrored and scaled copies.
 
         flip    add the mirror image of each
@@ -93,7 +100,7 @@ class Segmenter(BaseSegmenter):
         augmented.augmentation = Augmentation(flip, tuple(float(scale) for scale in scales))
         return augmented
 
-    def with_head(self, name: str) -> Segmenter:
+    def with_head(self, name: str) -> Self:
         """Return a copy, sharing the weights, that returns the second label map of a network with two heads.
 
         Raises ConfigError for a name that is not that of the second label map.
@@ -221,6 +228,9 @@ def load(
         segmenter = Segmenter(checkpoint, name, device=device, precision=precision)
         return segmenter.with_temperature(read_temperature(SHIPPED)[0])
     name, folder = str(path), Path(path)
+    if is_exported(path):
+        what = "is an exported network, which has no layers to look into"
+        raise CheckpointError(name, what, "name the run it was exported from; pixelwise.load_exported() labels with it")
     if folder.exists() or name in MODELS:
         # `find_checkpoint` explains that a network's name is not a checkpoint.
         checkpoint = load_checkpoint(find_checkpoint(folder), options)

@@ -125,7 +125,7 @@ def resize_aligned(x: Tensor, scale: Fraction) -> Tensor:
     """
     if scale == 1:
         return x
-    size = [int((side - 1) * scale) + 1 for side in x.shape[-2:]]
+    size = [(side - 1) * scale.numerator // scale.denominator + 1 for side in x.shape[-2:]]
     return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
 
 

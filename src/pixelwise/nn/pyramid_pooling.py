@@ -81,6 +81,35 @@ class ASPP(nn.Module):
         return projected
 
 
+class RegionPooling(nn.AdaptiveAvgPool2d):
+    """Averages over size x size regions of a map, which overlap where its sides are no multiples of `size`.
+
+    An exported graph gets them as two matrix products. torch.export writes its own layer for the traced height and
+    width alone, and such a graph is wrong, or fails, at others.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute (B, C, h, w) -> (B, C, size, size)."""
+        if not torch.compiler.is_exporting():
+            pooled: Tensor = super().forward(x)
+            return pooled
+        rows, columns = (_region_weights(side, self.size, x) for side in x.shape[-2:])
+        return rows @ x @ columns.T
+
+
+def _region_weights(side: int, regions: int, like: Tensor) -> Tensor:
+    """Return the weights (n, s) of averages: region i has the positions floor(i s / n) to ceil((i + 1) s / n)."""
+    position = torch.arange(side, device=like.device)
+    region = torch.arange(regions, device=like.device)[:, None]
+    first, end = region * side // regions, -(-(region + 1) * side // regions)
+    inside = (position >= first) & (position < end)
+    return inside.to(like.dtype) / (end - first).to(like.dtype)
+
+
 class PyramidPooling(nn.Module):
     """PSPNet's pyramid pooling: averages over 1x1, 2x2, 3x3 and 6x6 regions, upsampled and concatenated with the map.
 
@@ -93,7 +122,7 @@ class PyramidPooling(nn.Module):
         reduced = in_channels // len(bins)
         self.levels = nn.ModuleList(
             nn.Sequential(
-                nn.AdaptiveAvgPool2d(size),
+                RegionPooling(size),
                 nn.Conv2d(in_channels, reduced, 1, bias=False),
                 BatchNorm2dSafe(reduced),
                 nn.ReLU(inplace=True),

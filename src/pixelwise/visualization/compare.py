@@ -20,7 +20,7 @@ from ..evaluation.metrics import Scores, confusion_matrix
 from ..evaluation.multilabel_scores import MultilabelScores, decision_counts
 from ..images import same_numbers
 from ..images.legend import GAP, legend, legend_entries
-from ..inference.segmenter import Segmenter
+from ..inference.base import BaseSegmenter
 from .panels import Panel, contact_sheet, fit
 
 PANEL = 360
@@ -29,7 +29,7 @@ MAX_COLUMNS = 5
 
 
 def draw_comparison(
-    image: NDArray[Any], segmenters: Sequence[Segmenter], *, truth: NDArray[Any] | None = None
+    image: NDArray[Any], segmenters: Sequence[BaseSegmenter], *, truth: NDArray[Any] | None = None
 ) -> Image.Image:
     """Draw the image, the labels of each model in the given order, then the truth, with titles and a legend.
 
@@ -61,7 +61,7 @@ def draw_comparison(
     for name, segmenter in zip(names, segmenters, strict=True):
         mask = segmenter(image).mask
         title = f"{name} + CRF" if segmenter.crf is not None else name
-        note = segmenter.model.spec.name
+        note = segmenter.network
         if truth is not None and taxonomy.multilabel:
             counts = decision_counts(truth, mask, taxonomy, source=segmenter.name)
             note += f", mean Dice {100 * MultilabelScores.from_counts(counts, taxonomy.names).mean_dice:.1f} %"

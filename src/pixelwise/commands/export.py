@@ -1,0 +1,70 @@
+"""`pixelwise export`: a trained network as a file for other runtimes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ..errors import size_text
+from ..files import check_outputs
+from ._options import InPath, OutPath, Switch, parse_options
+
+
+def export(
+    *,
+    out: OutPath,
+    model: str | None = None,
+    format: Literal["onnx", "openvino", "torch"] = "onnx",
+    output: Literal["scores", "logits", "labels"] = "scores",
+    images: InPath | None = None,
+    options: str | None = None,
+    head: str | None = None,
+    overwrite: Switch = False,
+) -> int:
+    """Write a network to a file that runs without pixelwise, and compare it with its source.
+
+    The file takes images of any size and number, RGB numbers of 0 to 255 in planes, and normalizes them itself. Names
+    and colors of the classes are inside. Before it is written, it is read back and labels images of five odd sizes:
+    the table is printed and kept in the file, and a file with other answers is not written.
+    `predict`, `evaluate` and `demo` take it as --model, without torch.
+
+    Parameters
+    ----------
+    out
+        The file: .onnx; .xml for openvino, with a .bin beside it; .pt2 for torch.
+    model
+        A run, a checkpoint folder or a Hugging Face Hub id; the shipped street-scene model by default.
+    format
+        onnx for ONNX Runtime and most programs, openvino for OpenVINO, torch for torch without pixelwise.
+    output
+        What the file computes: scores before the last upsampling, which pixelwise does faster outside; logits at the
+        size of the image; labels, class ids as uint8, for other programs.
+    images
+        Folder of images to compare on; a photo that comes with pixelwise by default.
+    options
+        Network options that replace those of training, such as "{output_stride: 8}"; the weights must fit.
+    head
+        Of a network with two heads, the name of the second label map, to export that one; the first by default.
+    overwrite
+        Overwrite existing files.
+    """
+    from ..export.run import export_segmenter, output_files
+    from ..images import find_images, read_pixels
+    from ..inference.segmenter import load
+
+    wanted = parse_options(options)
+    check_outputs(output_files(out, format), inputs=[model, images], overwrite=overwrite)
+    segmenter = load(model, device="cpu", options=wanted)
+    if head is not None:
+        segmenter = segmenter.with_head(head)
+    photos = []
+    if images is not None:
+        photos = [read_pixels(path, segmenter.pixels) for path in find_images(images)[:5]]
+    done = export_segmenter(segmenter, out, format=format, output=output, photos=photos)
+    print(f"{done.files[-1]}: {output} by {done.runtime}, compared with torch on {len(done.rows)} images:")
+    for row in done.rows:
+        size = f"{size_text(row.size)} px"
+        probs = "" if row.difference is None else f", probabilities differ by {row.difference:.1e} at most"
+        print(f"  {size:>12}: {row.agreement:.4%} equal labels{probs}")
+    megabytes = sum(file.stat().st_size for file in done.files) / 1e6
+    print(f"{megabytes:.1f} MB; `pixelwise predict --model {done.files[-1]} IMAGES --out FOLDER` runs it")
+    return 0

@@ -1,0 +1,46 @@
+"""Load any model by name: a run, a checkpoint, a hub id, or an exported file, which needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import ConfigError, InputError
+from .base import BaseSegmenter
+from .exported import load_exported
+from .runtimes import RuntimeName, is_exported
+
+
+def load_any(
+    path: str | Path | None = None,
+    *,
+    device: str = "auto",
+    precision: Literal["float32", "bfloat16"] = "float32",
+    options: Mapping[str, Any] | None = None,
+    runtime: RuntimeName = "auto",
+) -> BaseSegmenter:
+    """Load a segmenter from a run, a checkpoint folder, a hub id or an exported file; by default the shipped model.
+
+    device     auto, cpu, cuda or cuda:N
+    precision  float32, or bfloat16 on hardware that supports it
+    options    replace options that the network was trained with, if its weights fit: {"output_stride": 8}
+    runtime    of an exported file; "auto" takes the usual one of its kind
+
+    An exported file (`.onnx`, `.xml`, `.pt2`) is computed in float32 on the CPU, as it is. Raises the errors of
+    `segmenter.load` and of `load_exported`, and ConfigError for an option that does not fit the kind of model.
+    """
+    if not is_exported(path):
+        if runtime not in ("auto", "torch"):
+            what = f"{runtime} runs exported files"
+            raise InputError("--runtime", what, "write one with `pixelwise export`, and name it with --model")
+        from . import segmenter
+
+        return segmenter.load(path, device=device, precision=precision, options=options)
+    assert path is not None
+    refused = {"--options": options, "--precision": precision != "float32", "--device": device not in ("auto", "cpu")}
+    for option, is_given in refused.items():
+        if is_given:
+            what = f"{path} is an exported file, which is computed as it is, in float32 on the CPU"
+            raise ConfigError(option, what, f"leave {option} out, or name the run it was exported from")
+    return load_exported(path, runtime=runtime)
