@@ -12,6 +12,7 @@ from ._labeling import print_skipped, run_jobs
 from ._options import InPath, OutPath, Scales, Switch, parse_options
 
 if TYPE_CHECKING:
+    from ..core import Taxonomy
     from ..crf import Parameters
     from ..inference.base import BaseSegmenter
 
@@ -127,10 +128,7 @@ def predict(
     check_outputs(files, inputs=inputs, overwrite=overwrite or resume)
     parameters = find_crf(crf, model)
     segmenter = opened or load_model()
-    if segmenter.taxonomy.multilabel and (classes is None or classes.file_names != segmenter.taxonomy.file_names):
-        # A model of the Hub, whose classes were not known when the names of the files were planned.
-        what = "has several labels per pixel, and is not a local folder"
-        raise InputError(model or "model", what, "download it first, and name its folder with --model")
+    _check_file_names(segmenter, classes)
     segmenter = segmenter if head is None else segmenter.with_head(head)
     segmenter = _prepared(segmenter, flip=flip, scales=scales, tile=tile, crf=parameters)
     # --resume would take the masks of an earlier run for done.
@@ -140,6 +138,13 @@ def predict(
     if files and code < 2:
         exports.write(planned, jobs)
     return code
+
+
+def _check_file_names(segmenter: BaseSegmenter, classes: Taxonomy | None) -> None:
+    """Raise InputError if files were planned by other classes: of a model of the Hub they were not known before."""
+    if segmenter.taxonomy.multilabel and (classes is None or classes.file_names != segmenter.taxonomy.file_names):
+        what = "has several labels per pixel, and is not a local folder"
+        raise InputError(segmenter.name, what, "download it first, and name its folder with --model")
 
 
 def _prepared(
