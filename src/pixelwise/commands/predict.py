@@ -112,15 +112,14 @@ def predict(
     from ..inference.predict_files import OutputOptions
     from ..inference.runtimes import is_exported
 
-    wanted = parse_options(options)
     # Importing torch takes seconds: a mistake in the arguments is reported before it. An exported file needs none.
-    load_model = partial(load_any, model, device=device, precision=precision, options=wanted, runtime=runtime)
+    network = parse_options(options)
+    load_model = partial(load_any, model, device=device, precision=precision, options=network, runtime=runtime)
     opened = load_model() if is_exported(model) else None
     classes = stored_taxonomy(model) if opened is None else opened.taxonomy
     pixels = stored_pixels(model) if opened is None else opened.pixels
-    outputs = OutputOptions(
-        overlay=overlay, color=color, probs=probs, geojson=geojson, opacity=opacity, taxonomy=classes
-    )
+    kinds = {"overlay": overlay, "color": color, "probs": probs, "geojson": geojson}
+    outputs = OutputOptions(**kinds, opacity=opacity, taxonomy=classes)
     planned, skipped = plan(inputs, out, outputs.endings, pixels)
     print_skipped(skipped)
     jobs = jobs_to_do(planned, resume=resume, overwrite=overwrite)
@@ -129,8 +128,7 @@ def predict(
     parameters = find_crf(crf, model)
     segmenter = opened or load_model()
     _check_file_names(segmenter, classes)
-    segmenter = segmenter if head is None else segmenter.with_head(head)
-    segmenter = _prepared(segmenter, flip=flip, scales=scales, tile=tile, crf=parameters)
+    segmenter = _prepared(segmenter, head=head, flip=flip, scales=scales, tile=tile, crf=parameters)
     # --resume would take the masks of an earlier run for done.
     exports = Exports(segmenter.taxonomy, files, submission_order=submission_order)
     again = "run the same command again" + (", which labels all of them" if overwrite else " with --resume")
@@ -148,11 +146,19 @@ def _check_file_names(segmenter: BaseSegmenter, classes: Taxonomy | None) -> Non
 
 
 def _prepared(
-    segmenter: BaseSegmenter, *, flip: bool, scales: Sequence[float], tile: int | None, crf: Parameters | None
+    segmenter: BaseSegmenter,
+    *,
+    head: str | None,
+    flip: bool,
+    scales: Sequence[float],
+    tile: int | None,
+    crf: Parameters | None,
 ) -> BaseSegmenter:
-    """Return the segmenter with views and CRF. Raises ConfigError for what the model cannot do."""
+    """Return the segmenter with another head, views and CRF. Raises ConfigError for what the model cannot do."""
     from ._crf import with_crf
 
+    if head is not None:
+        segmenter = segmenter.with_head(head)
     segmenter = segmenter.with_augmentation(flip=flip, scales=scales)
     if tile is not None:
         segmenter.check_tile(tile)
