@@ -151,12 +151,11 @@ def evaluate(
     _check_sources(data, wanted, predictions=predictions, folds=folds)
     if out is not None:
         check_outputs([out], inputs=[model, predictions, *(folds or ())], data=data, overwrite=overwrite)
-    from ..evaluation.folds import compare_folds
-    from ..evaluation.result import write_scores
-
     result: Evaluation | Folds
     with nullcontext() if out is None else new_folder(out.parent):
         if folds is not None:
+            from ..evaluation.folds import compare_folds
+
             result = compare_folds(folds)
         else:
             assert data is not None, "`_check_sources` asks for it"
@@ -165,6 +164,8 @@ def evaluate(
             )
             result = _score_model(truth, wanted) if predictions is None else _score_folder(truth, predictions)
         if out is not None:
+            from ..evaluation.result import write_scores
+
             write_scores(out, result)
     if json:
         print(json_format.dumps(result.to_dict(), indent=1, allow_nan=False))
