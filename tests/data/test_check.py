@@ -572,10 +572,35 @@ def test_each_warning_is_found_and_no_other(make: Callable[[Path], None], tmp_pa
     assert not diagnosis.has_errors
 
 
-def test_label_maps_that_cannot_be_fixed_are_named(tmp_path: Path) -> None:
+def test_two_label_maps_cannot_be_fixed(tmp_path: Path) -> None:
     two_maps = write_two_maps(tmp_path / "two")
-    overlaps = Path(__file__).parent.parent / "samples" / "overlaps"
-    for root, name in ((two_maps, "two label maps per image"), (overlaps, "several labels per pixel")):
-        with pytest.raises(DatasetError, match=f"has {name}, which are checked but not fixed"):
-            write_fixed(look(root), tmp_path / "fixed")
+    with pytest.raises(DatasetError, match="has two label maps per image, which are checked but not fixed"):
+        write_fixed(look(two_maps), tmp_path / "fixed")
     assert not (tmp_path / "fixed").exists()
+
+
+def test_several_labels_per_pixel_are_fixed(tmp_path: Path) -> None:
+    """A JPEG mask, masks of half the size, an image without masks; the others stay as they are."""
+    sample = Path(__file__).parent.parent / "samples" / "overlaps"
+    root = tmp_path / "data"
+    shutil.copytree(sample, root)
+    truth = {f"{name}/{each.key}": each.mask for name, split in open_dataset(sample).splits.items() for each in split}
+    disc = next((root / "masks/train/p0").glob("disc.*"))
+    gray = np.array(Image.open(disc).convert("L"))
+    disc.unlink()
+    disc.with_suffix(".jpg").write_bytes(as_jpeg((gray > 0).astype(np.uint8) * 255))
+    for path in (root / "masks/train/p1").iterdir():
+        Image.fromarray(np.array(Image.open(path))[::2, ::2]).save(path)
+    shutil.rmtree(root / "masks/train/p2")
+    diagnosis = look(root)
+    assert {"unreadable masks", "sizes", "missing files"} <= kinds(diagnosis, "error"), diagnosis.lines()
+    lines = write_fixed(diagnosis, tmp_path / "fixed")
+    assert any("set to its label or none" in line for line in lines)
+    assert not look(tmp_path / "fixed").has_errors
+    fixed = open_dataset(tmp_path / "fixed")
+    assert fixed.taxonomy == open_dataset(sample).taxonomy
+    written = {f"{name}/{each.key}": each.mask for name, split in fixed.splits.items() for each in split}
+    assert written.keys() == truth.keys() - {"train/p2"}
+    for key, mask in written.items():
+        share = float(np.mean(mask == truth[key]))
+        assert share > 0.95 if key == "train/p1" else share == 1, key

@@ -19,10 +19,21 @@ from numpy.typing import NDArray
 
 from ...config import DataConfig
 from ...core import size_text
-from ...errors import DatasetError, InputError, listed
+from ...errors import DatasetError, InputError, MaskError, listed
 from ...files import write_text
-from ...images import FileFacts, part_files, read_image, read_mask_file, read_numbers, turn, write_image, write_mask
+from ...images import (
+    ARRAY_SUFFIX,
+    FileFacts,
+    part_files,
+    read_image,
+    read_mask_file,
+    read_numbers,
+    turn,
+    write_image,
+    write_mask,
+)
 from ...strict_yaml import to_yaml
+from ..class_masks import write_class_masks
 from ..conversion import new_dataset_folder
 from ..dataset import Item, Split, must_be_disjoint
 from ..held_out import training_data
@@ -37,6 +48,8 @@ from .orientation import find_turned
 _KEPT_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 # Sides whose ratio differs by less than this are of one image at two sizes.
 _MAX_ASPECT = 0.03
+# Gray that was saved as a color JPEG.
+_GRAY_RANGE = 24
 _SPLITS = ("train", "val", "test")
 Changes = dict[str, list[str]]
 
@@ -54,15 +67,12 @@ def write_fixed(
     Raises InputError for a folder that holds files or lies in the dataset, DatasetError if nothing is left to write.
     """
     look, dataset = diagnosis.look, diagnosis.dataset
-    for has_it, name in (
-        (dataset.taxonomy.multilabel, "several labels per pixel"),
-        (any(split.second for split in look.splits), "two label maps per image"),
-    ):
-        if has_it:
-            what = f"has {name}, which are checked but not fixed"
-            raise DatasetError(dataset.root, what, "correct the files that the check names")
-    coding = find_coding(look)
-    if coding.taxonomy.num_classes < 2:
+    if any(split.second for split in look.splits):
+        what = "has two label maps per image, which are checked but not fixed"
+        raise DatasetError(dataset.root, what, "correct the files that the check names")
+    multilabel = dataset.taxonomy.multilabel
+    coding = Coding(dataset.taxonomy, {}, is_color=False) if multilabel else find_coding(look)
+    if coding.taxonomy.num_classes < 2 and not multilabel:
         what = "its masks show a single class, so that no copy could be trained on"
         raise DatasetError(dataset.root, what, "export the masks as PNG from their source, or name the classes")
     changes: Changes = {note: [] for note in coding.notes}
@@ -172,6 +182,13 @@ def _with_val(look: Look, coding: Coding, splits: dict[str, list[Item]], changes
     return {name: list(split.items) for name, split in data.splits.items()}
 
 
+def _resized(ids: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Resize ids (H, W), or labels (H, W, K), by nearest neighbor."""
+    planes = [ids] if ids.ndim == 2 else list(np.moveaxis(ids, 2, 0))
+    resized = [cv2.resize(p, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT) for p in planes]
+    return np.asarray(resized[0] if ids.ndim == 2 else np.stack(resized, 2))
+
+
 @dataclass(frozen=True)
 class _Writer:
     """Writes pairs into images/SPLIT and masks/SPLIT.
@@ -192,26 +209,56 @@ class _Writer:
         name = item.key if item.mask is None else self.names[item.mask]
         facts = self.facts.get(item.image)
         try:
-            ids, notes = self._labels(item)
+            ids, notes = self._class_labels(item) if self.source.taxonomy.multilabel else self._labels(item)
             size = facts.size if facts is not None else self._image_size(item)
         except InputError as error:
             return [(f"left out: masks or images that cannot be used ({error.what})", name)]
+        # Several labels per pixel have their classes in front.
+        ids = np.moveaxis(ids, 0, 2) if ids.ndim == 3 else ids
         if facts is not None and item.image in self.drawn_as_stored:
             ids = turn(ids, facts.orientation)
             notes.append(("masks turned as the EXIF orientation of their image says", name))
-        if ids.shape != size:
+        if ids.shape[:2] != size:
             if abs(np.log(ids.shape[0] / ids.shape[1] / (size[0] / size[1]))) <= _MAX_ASPECT:
-                ids = np.asarray(cv2.resize(ids, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT))
+                ids = _resized(ids, size)
                 notes.append(("masks resized to their image, by nearest neighbor", name))
             else:
-                shapes = f"{size_text(ids.shape)} for {size_text(size)}"
+                shapes = f"{size_text(ids.shape[:2])} for {size_text(size)}"
                 return [(f"left out: masks of another shape than their image ({shapes})", name)]
         notes += self._write_image(split, item)
         taxonomy = self.coding.taxonomy
-        path = self.folder / "masks" / split / f"{item.key}.png"
+        path = self.folder / "masks" / split / item.key
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_mask(path, taxonomy.decode(ids), palette=taxonomy.palette("value"))
+        if taxonomy.multilabel:
+            write_class_masks(path, np.ascontiguousarray(np.moveaxis(ids, 2, 0)), taxonomy, as_array=False)
+        else:
+            write_mask(path.with_name(f"{path.name}.png"), taxonomy.decode(ids), palette=taxonomy.palette("value"))
         return notes
+
+    def _class_labels(self, item: Item) -> tuple[NDArray[Any], list[Note]]:
+        """Return the labels (K, H, W) of an image with a mask per class, and what was changed. Raises MaskError."""
+        assert item.mask is not None, "only labeled items are chosen"
+        try:
+            labels = self.source.read_labels(item)
+            assert labels is not None, "the item has masks"
+            return labels, []
+        except MaskError as error:
+            files = item.class_files or ()
+            if self.source.taxonomy.ignored or not files or any(path.suffix == ARRAY_SUFFIX for _, path in files):
+                raise
+            planes = {}
+            for k, path in files:
+                raw, _ = read_mask_file(path, lossy=True)
+                if raw.ndim == 3 and (raw.max(2) - raw.min(2)).max() > _GRAY_RANGE:
+                    raise
+                gray = raw.max(2) if raw.ndim == 3 else raw
+                planes[k] = gray > max(int(gray.max()), 1) // 2
+            if len({plane.shape for plane in planes.values()}) > 1 or max(planes) >= self.source.taxonomy.num_classes:
+                raise error from None
+            labels = np.zeros((self.source.taxonomy.num_classes, *next(iter(planes.values())).shape), np.uint8)
+            for k, plane in planes.items():
+                labels[k] = plane
+            return labels, [("masks of a class set to its label or none, whichever is nearer", self.names[item.mask])]
 
     def _labels(self, item: Item) -> tuple[NDArray[Any], list[Note]]:
         """Return the class ids of a mask, and what was changed. Raises MaskError if they cannot be known."""
