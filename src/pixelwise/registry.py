@@ -5,7 +5,8 @@ Registering a network also tests it: the contract tests run over every entry, in
 The builders of a package are imported when they are asked for. Importing all networks and torch takes seconds, so the
 package may keep an index, `index.json`, which says what each of its modules registers: one name then imports one
 module, and a listing imports none. The index is a cache. Modules that it does not know are imported to see what they
-register, and an unknown name is looked for in all of them. `python tools/write_index.py` writes it anew.
+register, and an unknown name is looked for in all of them if any was changed after the index was written.
+`python tools/write_index.py` writes it anew.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ Builder = TypeVar("Builder", bound=Callable[..., Any])
 MAX_NAMES = 10
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 INDEX = "index.json"
+# The files of an installation or a checkout are written within this time.
+_SECONDS_TO_INSTALL = 60
 
 
 @dataclass(frozen=True)
@@ -148,18 +151,25 @@ class Registry(Generic[T]):
     def __getitem__(self, name: str) -> Entry[T]:
         if name not in self._entries and name in self._indexed:
             import_module(f"{self.package}.{self._indexed[name].module}")
-        entries = self._entries if name in self._entries else self._all_entries()
-        if name not in entries:
-            raise UnknownNameError(cut(name), f"no such {self.kind}", suggest(name, entries, listing=self.listing))
-        return entries[name]
+            if name not in self._entries:
+                # The index is wrong: the builder has moved, or is gone.
+                self._all_entries()
+        if name not in self._entries and (name in self._indexed or name not in self):
+            raise self._unknown(name)
+        return self._entries[name]
 
     def check_name(self, name: str) -> None:
         """Raise UnknownNameError, with the nearest known names, for a name that is not registered."""
         if name not in self:
-            self[name]
+            raise self._unknown(name)
+
+    def _unknown(self, name: str) -> UnknownNameError:
+        known = {*self._entries, *self._indexed} - {name}
+        return UnknownNameError(cut(name), f"no such {self.kind}", suggest(name, known, listing=self.listing))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries or name in self._indexed or name in self._all_entries()
+        known = name in self._entries or name in self._indexed
+        return known or (not self._is_current() and name in self._all_entries())
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names, sorted: the order of registration depends on what was imported first."""
@@ -201,6 +211,14 @@ class Registry(Generic[T]):
     def _indexed(self) -> dict[str, Row]:
         """The rows that the index knows, by name."""
         return {row.name: row for rows in self._index.values() for row in rows}
+
+    def _is_current(self) -> bool:
+        """Return whether the index knows every module, and none was changed after it was written."""
+        modules = self._modules()
+        if not modules or not self._index.keys() >= set(modules):
+            return not modules
+        limit = (self._folder() / INDEX).stat().st_mtime + _SECONDS_TO_INSTALL
+        return all((self._folder() / f"{module}.py").stat().st_mtime <= limit for module in modules)
 
     def _folder(self) -> Path:
         return Path(str(sys.modules[self.package].__file__)).parent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -241,6 +242,14 @@ def test_an_index_leads_to_the_one_module_of_a_name(toolbox: Path) -> None:
     assert answer("TOOLS.row('saw').options") == ["{'size': [1, 2]}"]
     toolbox.write_text(toolbox.read_text().replace('{"hand"', '{"power": [], "hand"'))
     assert answer("[row.name for row in TOOLS.rows()]") == ["['hammer', 'saw']"], "a listing trusts the index"
+    assert answer("'drill' in TOOLS") == ["False"], "no file was changed after the index was written"
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        answer("TOOLS['sawn']")
+    assert "sawn: no such tool; fix: did you mean saw?" in error.value.stderr
+    toolbox.write_text(toolbox.read_text().replace('"saw"', '"axe"'))
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        answer("TOOLS['axe']")
+    assert "axe: no such tool; fix: choose one of drill, hammer, saw" in error.value.stderr
 
 
 def test_what_the_index_does_not_know_is_found(toolbox: Path) -> None:
@@ -251,6 +260,8 @@ def test_what_the_index_does_not_know_is_found(toolbox: Path) -> None:
     assert answer("TOOLS.create('drill', size=3)") == ["3", "toolbox.hand", "toolbox.power"]
     assert answer("[TOOLS[name].name for name in TOOLS]") == [listed, "toolbox.hand", "toolbox.power"]
     toolbox.write_text(toolbox.read_text().replace('"saw"', '"axe"').replace('{"hand"', '{"power": [], "hand"'))
+    later = toolbox.stat().st_mtime + 3600
+    os.utime(toolbox.with_name("hand.py"), (later, later))
     assert answer("TOOLS['saw'].row == TOOLS.row('saw')") == ["True", "toolbox.hand", "toolbox.power"]
     toolbox.write_text(toolbox.read_text().replace('"power": [], "hand"', '"hand": [], "gone": [], "power"'))
     assert answer("TOOLS['hammer'].module") == ["toolbox.hand", "toolbox.hand", "toolbox.power"]

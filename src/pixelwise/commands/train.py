@@ -92,6 +92,10 @@ def train(
         return 0
     if not config.data.path:
         raise ConfigError("--data.path", "is not set", "add --data.path FOLDER")
+    if not chooses:
+        from ..models import MODELS
+
+        MODELS.check_name(config.model.name)
     if lr_range and (resume or dry_run):
         raise ConfigError("--lr-range", "starts from step 0, and trains", "leave out --resume and --dry-run")
     if out is None and not (print_config or dry_run or lr_range):
