@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from pycocotools.mask import encode
 
 from helpers.broken_sets import labels, scene, with_orientation
 from helpers.tiny_data import tiny_config
@@ -69,6 +72,37 @@ def test_masks_and_images_of_the_fixed_copy_are_upright(drawn_on: str, orientati
         with Image.open(root / f"images/{key}.jpg") as photo:
             upright = np.array(ImageOps.exif_transpose(photo))
         assert np.abs(sample.image.astype(int) - upright).max() <= 4
+
+
+@pytest.mark.parametrize("drawn_on", ["stored", "shown"])
+def test_annotations_are_turned_like_masks(drawn_on: str, tmp_path: Path) -> None:
+    """COCO's shapes have the size of the image that the annotator saw, which only tells at 90 degrees."""
+    root = tmp_path / "data"
+    truth = write(root, [*SAME_SIZE, *SAME_SIZE, 6, 1], drawn_on)
+    images: list[dict[str, object]] = []
+    shapes: list[dict[str, object]] = []
+    for path in sorted((root / "masks").iterdir()):
+        mask = np.array(Image.open(path))
+        number = len(images) + 1
+        images.append({"id": number, "file_name": f"{path.stem}.jpg", "height": mask.shape[0], "width": mask.shape[1]})
+        for k in (1, 2):
+            run_lengths = encode(np.asfortranarray((mask == k).astype(np.uint8)))
+            shape = {"size": list(mask.shape), "counts": run_lengths["counts"].decode()}
+            area = int((mask == k).sum())
+            box = {"bbox": [0, 0, 1, 1], "area": area, "iscrowd": 1, "id": len(shapes) + 1}
+            shapes.append({"image_id": number, "category_id": k, "segmentation": shape, **box})
+    categories = [{"id": 1, "name": "disc"}, {"id": 2, "name": "bar"}]
+    data = {"images": images, "annotations": shapes, "categories": categories}
+    (root / "annotations.json").write_text(json.dumps(data))
+    shutil.rmtree(root / "masks")
+    (root / "classes.yaml").unlink()
+    (finding,) = findings(root)
+    assert finding.severity == ("error" if drawn_on == "stored" else "note")
+    write_fixed(diagnose(open_dataset(root, check=False)), tmp_path / "fixed")
+    written = list((tmp_path / "fixed/masks").rglob("*.png"))
+    assert len(written) == len(truth)
+    for path in written:
+        np.testing.assert_array_equal(np.array(Image.open(path)), truth[path.stem])
 
 
 def test_half_size_masks_of_a_turned_image_are_turned_before_they_are_resized(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ...core import Taxonomy
 from ...errors import InputError, listed
 from ...images import read_image, read_mask_file, turn
 from ..dataset import Item
@@ -58,7 +59,7 @@ def find_turned(look: Look) -> Turned:
     reading = next(iter(readings)) if len(readings) == 1 else ""
     rest = [row for row in rows if row.item not in by_size]
     if rest and len(readings) < 2:
-        ratios = _edge_ratios(rest)
+        ratios = _edge_ratios(rest, look.dataset.taxonomy)
         by_edges = _decide(ratios)
         if by_edges and reading and by_edges != reading:
             # Sizes and edges contradict one another.
@@ -99,12 +100,11 @@ def find_orientation_faults(look: Look) -> list[Finding]:
 
 
 def _is_turned(row: Inspected) -> bool:
-    return (
-        row.image_file is not None
-        and row.mask_file is not None
-        and row.size is not None
-        and row.image_file.orientation != row.mask_file.orientation
-    )
+    if row.image_file is None or row.size is None:
+        return False
+    # Shapes of an annotation file have no orientation.
+    of_mask = 1 if row.item.drawing is not None else None if row.mask_file is None else row.mask_file.orientation
+    return of_mask is not None and row.image_file.orientation != of_mask
 
 
 def _by_size(row: Inspected) -> str:
@@ -120,7 +120,7 @@ def _by_size(row: Inspected) -> str:
     return "" if min(off, off_stored) > 0.01 else "shown" if off < off_stored else "stored"
 
 
-def _edge_ratios(rows: Sequence[Inspected]) -> list[float]:
+def _edge_ratios(rows: Sequence[Inspected], taxonomy: Taxonomy) -> list[float]:
     """Return, per image, the logarithm of the edges along the borders as shown, divided by those as stored."""
     ratios = []
     for row in rows[:: max(1, len(rows) // _LOOKED_AT)][:_LOOKED_AT]:
@@ -128,10 +128,16 @@ def _edge_ratios(rows: Sequence[Inspected]) -> list[float]:
         assert row.item.mask is not None, "the caller asks for it"
         try:
             image = read_image(row.item.image)
-            mask = np.asarray(read_mask_file(row.item.mask, lossy=True)[0])
+            if row.item.drawing is not None:
+                mask = row.item.drawing.draw(taxonomy)
+                mask = np.moveaxis(mask, 0, 2) if mask.ndim == 3 else mask
+            else:
+                mask = np.asarray(read_mask_file(row.item.mask, lossy=True)[0])
         except InputError:
             continue
-        mask = mask if mask.ndim == 2 else np.asarray(mask[..., :3].astype(np.int32) @ [65536, 256, 1])
+        if mask.ndim == 3:
+            # Colors, or several labels per pixel.
+            mask = np.asarray(mask[..., :7].astype(np.int64) @ 256 ** np.arange(min(mask.shape[2], 7)))
         stored = turn(mask, row.image_file.orientation)
         if mask.shape != image.shape[:2] or stored.shape != image.shape[:2]:
             continue

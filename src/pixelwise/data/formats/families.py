@@ -21,11 +21,11 @@ from .annotations import split_of
 _MIN_FAMILY, _MIN_SHARED = 0.2, 0.5
 MASK_WORDS = re.compile(
     r"(?:^|[^a-z])(?:\d*(?:st|nd|rd))?(?:mask|msk|label|lbl|gt|ann|anno|annot|annotation|truth|groundtruth|seg|"
-    r"segmentation|manual|target|ho|class|index)(?:s|es|ed|ids|class|id|trainids)?\d*(?:$|[^a-z])"
+    r"segmentation|manual|target|ho|class|index|마스크|정답|라벨|레이블)(?:s|es|ed|ids|class|id|trainids)?\d*(?:$|[^a-z])"
 )
 IMAGE_WORDS = re.compile(
-    r"(?:^|[^a-z])(?:image|img|photo|picture|pic|input|rgb|sat|raw|orig|original|data|x|jpg|scan)s?\d*"  # word: quoted
-    r"(?:$|[^a-z])"
+    r"(?:^|[^a-z])(?:image|img|photo|picture|pic|input|rgb|sat|raw|orig|original|data|x|jpg|scan|"  # word: quoted
+    r"이미지|사진|원본)s?\d*(?:$|[^a-z])"
 )
 _SPLIT_WORD = "_(split)"
 _OTHERS = ("classes.yaml", "classes.yml", "classes.txt", "class_names.txt", "labelmap.txt")
