@@ -95,7 +95,7 @@ def test_a_demo_counts_its_images(
     monkeypatch.setattr("pixelwise.visualization.gallery.gallery_image", interrupt_the_second)
     result = call(capsys, "demo", tmp_path / "in", "--out", tmp_path / "out", "--model", folder / "model")
     assert result.code == 4
-    assert result.err[0].startswith(f"error: {tmp_path / 'out'}: interrupted: 1 of 3 images are labeled")
+    assert result.err[0].startswith(f"error: {tmp_path / 'out'}: interrupted: 2 of 3 images are labeled")
     assert "index.html is not written yet" in result.err[0]
     assert not (tmp_path / "out/index.html").exists()
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import Interrupted, error_lines, printable
+from ..files import WRITTEN
 from ._console import progress_bar, text
 
 if TYPE_CHECKING:
@@ -45,7 +46,9 @@ def run_jobs(
                 results.append(result)
                 report(len(results), len(jobs))
     except KeyboardInterrupt:
-        done = sum(result.error is None for result in results)
+        # The last image may have been written after the interruption, and its result was not returned.
+        masks = set(WRITTEN)
+        done = sum(job.mask in masks for job in jobs)
         what = f"interrupted: {done} of {len(jobs)} images are labeled"
         raise Interrupted(out, f"{what}, no file is half written", resumed_by) from None
     failures = [result.error for result in results if result.error is not None]

@@ -18,6 +18,7 @@ from ..data.dataset import MaskEncoding, Split
 from ..data.groups import Groups
 from ..errors import DatasetError, ImageError, InputError, MaskError, listed, shown
 from ..images import PixelFormat, read_mask, unnamed, walk_files
+from ..jit.threads import ahead
 from .bootstrap import measure_spread
 from .boundary_iou import DISTANCE_RATIO, boundary_counts
 from .calibration import CalibrationCounter
@@ -171,9 +172,9 @@ def evaluate_model(
     _check_truth(split)
     total = ScoreAccumulator(split.taxonomy, boundary=boundary, calibration=calibration)
     unreadable: list[InputError] = []
-    for index in range(len(split)):
+    for index, reading in enumerate(ahead(split.__getitem__, range(len(split)))):
         try:
-            sample = split[index]
+            sample = reading.result()
         except (ImageError, MaskError) as error:
             unreadable.append(error)
         if unreadable:

@@ -34,9 +34,9 @@ def load_any(
         if runtime not in ("auto", "torch"):
             what = f"{runtime} runs exported files"
             raise InputError("--runtime", what, "write one with `pixelwise export`, and name it with --model")
-        from . import segmenter
+        from .segmenter import load
 
-        return segmenter.load(path, device=device, precision=precision, options=options)
+        return load(path, device=device, precision=precision, options=options)
     assert path is not None
     refused = {"--options": options, "--precision": precision != "float32", "--device": device not in ("auto", "cpu")}
     for option, is_given in refused.items():

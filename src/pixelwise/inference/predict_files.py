@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,7 @@ from ..errors import InputError, PixelwiseError
 from ..files import atomic_write, make_folder, sweep_temporaries
 from ..images import read_pixels, write_binary_mask, write_image, write_mask
 from ..images.legend import with_legend
+from ..jit.threads import ahead
 from .exports import write_geojson
 from .jobs import Job
 
@@ -103,7 +105,7 @@ class OutputOptions:
 
 @dataclass(frozen=True)
 class PredictionResult:
-    """The outcome of a job: the area fraction of each class (largest first) and the milliseconds, or the error."""
+    """The outcome of a job: the area fraction of each class (largest first), the milliseconds to compute; or the error."""
 
     job: Job
     class_fractions: dict[str, float]
@@ -121,30 +123,48 @@ def predict_files(
 ) -> Iterator[PredictionResult]:
     """Read, label and write each image; the mask is written last.
 
+    Reading, computing and writing overlap: the next images are read and the last one is written in threads.
     tile labels in tiles of that many pixels per side, as `Segmenter.predict` does.
     on_prediction is called with each prediction. Nothing else keeps predictions, so thousands of images fit in memory.
     An image that cannot be read gives a PredictionResult with its error, and the others are done; a full disk ends all.
     """
     swept: set[Path] = set()
-    for job in jobs:
-        try:
+    # The results of the image before, whose files are being written.
+    writing: Future[None] | None = None
+    written: list[PredictionResult] = []
+    images = ahead(lambda job: read_pixels(job.source, segmenter.pixels), jobs)
+    with ThreadPoolExecutor(1) as writer:
+        for job, reading in zip(jobs, images, strict=True):
+            prediction, error = None, None
             started = time.perf_counter()
-            image = read_pixels(job.source, segmenter.pixels)
-            prediction = segmenter.predict(image, probs=outputs.probs, source=job.source, tile=tile)
+            try:
+                prediction = segmenter.predict(reading.result(), probs=outputs.probs, source=job.source, tile=tile)
+            except InputError as raised:
+                error = raised
             milliseconds = (time.perf_counter() - started) * 1000
-        except InputError as error:
-            yield PredictionResult(job, {}, error=error)
-            continue
-        folder = job.mask.parent
-        if folder not in swept:
-            sweep_temporaries(make_folder(folder))
-            swept.add(folder)
-        # Where the mask cannot be written, the overlay does not stay either.
-        files = zip(job.outputs, outputs.files, strict=True)
-        write_together((path, partial(file.write, path, prediction)) for path, file in files)
-        if on_prediction:
-            on_prediction(job, prediction)
-        yield PredictionResult(job, prediction.class_fractions(), milliseconds)
+            if writing is not None:
+                writing.result()
+                writing = None
+            yield from written
+            written = [PredictionResult(job, {}, error=error)]
+            if prediction is not None:
+                folder = job.mask.parent
+                if folder not in swept:
+                    sweep_temporaries(make_folder(folder))
+                    swept.add(folder)
+                writing = writer.submit(_write_outputs, job, outputs, prediction)
+                if on_prediction:
+                    on_prediction(job, prediction)
+                written = [PredictionResult(job, prediction.class_fractions(), milliseconds)]
+        if writing is not None:
+            writing.result()
+        yield from written
+
+
+def _write_outputs(job: Job, outputs: OutputOptions, prediction: Prediction) -> None:
+    """Write the files of an image. Where the mask cannot be written, the overlay does not stay either."""
+    files = zip(job.outputs, outputs.files, strict=True)
+    write_together((path, partial(file.write, path, prediction)) for path, file in files)
 
 
 def write_together(writers: Iterable[tuple[Path, Callable[[], object]]]) -> None:

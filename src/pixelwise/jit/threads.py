@@ -1,12 +1,16 @@
-"""The threads of this process: how many it may use, and a pool of them for compiled loops."""
+"""The threads of this process: how many it may use, a pool of them for compiled loops, and one that works ahead."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeVar
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 
 def available_threads() -> int:
@@ -34,3 +38,22 @@ class Workers(AbstractContextManager["Workers"]):
         if self._pool is None or len(tasks) == 1:
             return [function(*task) for task in tasks]
         return list(self._pool.map(function, *zip(*tasks, strict=True)))
+
+
+def ahead(function: Callable[[Task], Result], tasks: Iterable[Task], *, depth: int = 2) -> Iterator[Future[Result]]:
+    """Yield function(task) of each task as a future, in order, while a thread computes the next `depth` of them.
+
+    For reading images while the network computes. An error of a task is raised by its own `result()`. Nothing runs
+    ahead any more when the caller stops early.
+    """
+    pool = ThreadPoolExecutor(1)
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for task in tasks:
+            waiting.append(pool.submit(function, task))
+            if len(waiting) > depth:
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -14,6 +14,7 @@ from ..evaluation.metrics import Scores, confusion_matrix
 from ..evaluation.multilabel_scores import SetScores
 from ..evaluation.thresholds import ThresholdCounter, scores_at_best
 from ..inference.label_map import label_map, low_res_logits, upsampled_blocks
+from ..jit.threads import ahead
 from ..models.base import SegmentationModel
 from .ranks import max_over_ranks
 
@@ -44,9 +45,10 @@ def validate(
     counter = ThresholdCounter(taxonomy) if taxonomy.multilabel else None
     skipped: list[InputError] = []
     failure: InputError | None = None
-    for index in range(rank, len(split), world_size):
+    indices = range(rank, len(split), world_size)
+    for index, reading in zip(indices, ahead(split.__getitem__, indices), strict=True):
         try:
-            sample = split[index]
+            sample = reading.result()
             assert sample.mask is not None, "splits without masks are refused before training"
             source = split.items[index].image
             if counter is None:
