@@ -105,7 +105,7 @@ class OutputOptions:
 
 @dataclass(frozen=True)
 class PredictionResult:
-    """The outcome of a job: the fraction of each class (largest first) and the milliseconds to compute, or the error."""
+    """The outcome of a job: the fraction of each class (largest first) and milliseconds to compute, or the error."""
 
     job: Job
     class_fractions: dict[str, float]

@@ -48,6 +48,7 @@ def ahead(function: Callable[[Task], Result], tasks: Iterable[Task], *, depth: i
     """
     pool = ThreadPoolExecutor(1)
     waiting: deque[Future[Result]] = deque()
+    is_stopped = True
     try:
         for task in tasks:
             waiting.append(pool.submit(function, task))
@@ -55,5 +56,6 @@ def ahead(function: Callable[[Task], Result], tasks: Iterable[Task], *, depth: i
                 yield waiting.popleft()
         while waiting:
             yield waiting.popleft()
+        is_stopped = False
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(cancel_futures=is_stopped)
