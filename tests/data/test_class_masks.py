@@ -23,7 +23,7 @@ from pixelwise.data.loader import AugmentedDataset, collate
 from pixelwise.data.shapes.drawing import Shape, draw_shapes
 from pixelwise.data.shapes.fill import Region
 from pixelwise.data.transforms import Augment, warp
-from pixelwise.errors import ConfigError, DatasetError, MaskError, PixelwiseError
+from pixelwise.errors import ConfigError, DatasetError, InputError, MaskError, PixelwiseError
 
 TAXONOMY = Taxonomy(NAMES, kind="multilabel")
 SAMPLE = Path(__file__).parents[1] / "samples" / "overlaps"
@@ -177,11 +177,14 @@ def test_arrays_have_a_plane_per_class(tmp_path: Path) -> None:
         (masks[:2], r"expected an array \(3, height, width\), got 2x40x48"),
         (masks[:, :, :3], "expected an array"),
         (masks.astype(float), "of 0 and 1"),
-        (np.array([{}]), "cannot be read as an array"),
+        (np.array([{}]), "is not a whole npy file"),
     ):
         np.save(path, array)
-        with pytest.raises(MaskError, match=match):
+        with pytest.raises(InputError, match=match):
             open_dataset(dataset).split("train")[0]
+    path.write_bytes(b"PK\x03\x04")
+    with pytest.raises(MaskError, match="is no npy file"):
+        open_dataset(dataset).split("train")[0]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from PIL import Image
 from fuzz.damage import damaged
 from fuzz.folders import NAMES
 from fuzz.harness import Attempt
+from helpers.overlaps import write_overlaps
 from pixelwise.core import Taxonomy
 from pixelwise.data import open_dataset
 from pixelwise.data.conversion import TARGETS, convert_dataset
@@ -30,6 +31,7 @@ VALUES: tuple[Any, ...] = (
     {"size": [9, 9], "counts": "T2" + "o" * 300}, {"size": [10**9, 10**9], "counts": [1]}, {"a": 1},
 )  # fmt: skip
 WORDS = ("", "_mask", "_label", "_GT", "-seg", "_1stHO", "_sat", "mask", " m")
+MULTILABEL_TARGETS = ("folder", "npy", "coco", "coco-rle", "labelme", "cvat", "label-studio", "supervisely", "yolo")
 FOLDERS = ("", "images", "masks", "labels", "gt", "train", "val", "test/images", "train_masks", "x/y", "p1", "p2")
 
 
@@ -37,19 +39,26 @@ FOLDERS = ("", "images", "masks", "labels", "gt", "train", "val", "test/images",
 def _made() -> Path:
     """Return a folder with a tiny dataset in every format, which lasts as long as the process."""
     root = Path(tempfile.mkdtemp(prefix="fuzz-formats-"))
-    taxonomy = Taxonomy(("background", "disc", "bar"))
     rng = np.random.default_rng(0)
-    items = []
-    for name in ("a", "b"):
-        mask = np.kron(rng.choice([0, 0, 1, 2, 255], (3, 4)), np.ones((5, 4))).astype(np.uint8)
-        mask[rng.random(mask.shape) < 0.1] = 1
-        for kind, pixels in (("images", rng.integers(0, 256, (*mask.shape, 3)).astype(np.uint8)), ("masks", mask)):
-            (root / "source" / kind).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(root / "source" / kind / f"{name}.png")
-        items.append(Item(name, root / f"source/images/{name}.png", root / f"source/masks/{name}.png"))
-    dataset = Dataset("made", root / "source", taxonomy, {"train": Split("train", items, taxonomy)})
-    for target in TARGETS:
-        convert_dataset(dataset, target, root / target)
+    for name, names in (("three", ("background", "disc", "bar")), ("two", ("background", "disc"))):
+        ignored = (255,) if name == "three" else ()
+        taxonomy = Taxonomy(names, ignored=ignored)
+        items = []
+        for key in ("a", "b"):
+            mask = np.kron(rng.choice([*range(len(names)), 0, *ignored], (3, 4)), np.ones((5, 4))).astype(np.uint8)
+            mask[rng.random(mask.shape) < 0.1] = 1
+            for kind, pixels in (("images", rng.integers(0, 256, (*mask.shape, 3)).astype(np.uint8)), ("masks", mask)):
+                (root / name / kind).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(root / name / kind / f"{key}.png")
+            items.append(Item(key, root / name / f"images/{key}.png", root / name / f"masks/{key}.png"))
+        dataset = Dataset("made", root / name, taxonomy, {"train": Split("train", items, taxonomy)})
+        for target in TARGETS:
+            # One mask per object is of one class.
+            if (target == "objects") == (name == "two"):
+                convert_dataset(dataset, target, root / target)
+    overlaps = open_dataset(write_overlaps(root / "overlaps", 2, 1))
+    for target in MULTILABEL_TARGETS:
+        convert_dataset(overlaps, target, root / f"overlaps-{target}")
     return root
 
 
@@ -78,7 +87,7 @@ def _read_all(root: Path) -> dict[str, Any]:
 
 def annotation_case(rng: Random, folder: Path) -> Attempt:
     """Read a dataset of a random format of which a file is damaged, missing or in another place."""
-    target = rng.choice(sorted(TARGETS))
+    target = rng.choice([*sorted(TARGETS), *(f"overlaps-{name}" for name in MULTILABEL_TARGETS)])
     root = folder / "data"
     shutil.copytree(_made() / target, root)
     texts = sorted(path for path in root.rglob("*") if path.suffix in (".json", ".xml", ".txt", ".yaml"))
@@ -99,7 +108,7 @@ def annotation_case(rng: Random, folder: Path) -> Attempt:
         case 4:
             (root / "classes.yaml").unlink()
         case _:
-            path = rng.choice([p for p in texts if p.suffix == ".json"] or texts)
+            path = rng.choice([p for p in texts if p.suffix == ".json"] or texts or files)
             if path.suffix == ".json":
                 text = json.dumps(_mutate(rng, json.loads(path.read_text())))
                 path.write_bytes(text.encode("utf-8", "surrogateescape"))
@@ -109,7 +118,7 @@ def annotation_case(rng: Random, folder: Path) -> Attempt:
     def judge(found: dict[str, Any]) -> None:
         for key, sample in found.items():
             assert sample.mask is not None
-            assert sample.mask.shape == sample.image.shape[:2]
+            assert sample.mask.shape[-2:] == sample.image.shape[:2]
             if is_whole:
                 np.testing.assert_array_equal(sample.mask, expected[key].mask)
         assert not is_whole or found.keys() == expected.keys()

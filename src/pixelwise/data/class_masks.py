@@ -10,7 +10,6 @@ count for no class. In memory all of it is one array (K, H, W): see `core`.
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 from ..core import Taxonomy, size_text
 from ..errors import MaskError, listed
-from ..files import atomic_write, read_regular
+from ..files import atomic_write
 from ..images import (
     ARRAY_SUFFIX,
     IMAGE_SUFFIXES,
@@ -33,6 +32,8 @@ from ..images import (
     write_binary_mask,
     write_mask,
 )
+from ..images.arrays import NPY, read_npy
+from ..images.decode import read_bytes
 from ..taxonomy import IGNORE_FILE
 
 
@@ -143,12 +144,12 @@ def read_class_masks(
 
 
 def _read_array(path: Path, taxonomy: Taxonomy) -> NDArray[np.uint8]:
-    """Read an array (K, H, W) or (H, W, K) of 0 and 1, or 0 and 255. Raises MaskError."""
+    """Read an array (K, H, W) or (H, W, K) of 0 and 1, or 0 and 255. Raises ImageError or MaskError."""
     num_classes = taxonomy.num_classes
-    try:
-        raw: NDArray[Any] = np.load(io.BytesIO(read_regular(path)), allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise MaskError(path, f"cannot be read as an array: {error}", "save it with numpy.save") from None
+    data = read_bytes(path)
+    if not data.startswith(NPY):
+        raise MaskError(path, "is no npy file", "save it with numpy.save")
+    raw = read_npy(path, data)
     fits = [axis for axis in (0, 2) if raw.ndim == 3 and raw.shape[axis] == num_classes]
     if len(fits) != 1 or not raw.size:
         what = f"expected an array ({num_classes}, height, width), got {size_text(raw.shape)}"
