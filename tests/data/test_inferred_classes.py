@@ -185,3 +185,13 @@ def test_masks_that_show_the_classes_are_decoded_once_by_the_check(
     Image.fromarray(_disc(32, 12)).save(root / "masks/train/01.png")
     changed = {row.item.key: row.pixels for row in diagnose(dataset).look.found["train"]}
     assert [key for key in plain if plain[key] != changed[key]] == ["01"]
+
+
+def test_the_error_of_many_mixed_values_is_short(tmp_path: Path) -> None:
+    mask = np.full((64, 64), 40, np.uint8)
+    for center in range(8, 64, 16):
+        cv2.circle(mask, (center, 30), 6, 200, -1, cv2.LINE_AA)
+    assert len(np.unique(mask)) > 30
+    with pytest.raises(DatasetError, match="occur only along edges") as caught:
+        open_dataset(_folder(tmp_path, mask))
+    assert len(f"{caught.value.what}; fix: {caught.value.fix}") < 400

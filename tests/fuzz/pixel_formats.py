@@ -90,10 +90,10 @@ def pixels_case(rng: Random, folder: Path) -> Attempt:
     places = [root / "images/train/a", root / rng.choice(("depth/train/a", "images/train/a_x"))]
     parts = []
     for number, (count, place) in enumerate(zip(counts, places, strict=False)):
-        numbers, declared = _numbers(rng, size, count)
+        numbers, meaning = _numbers(rng, size, count)
         where = {} if not number else {"folder": "depth"} if "depth" in place.parts else {"suffix": "_x"}
         names = [f"c{number}{k}" for k in range(count)]
-        parts.append(Part(numbers, {"channels": names, **declared, **where}, place))
+        parts.append(Part(numbers, {"channels": names, **meaning, **where}, place))
     files = [_write(rng, part) for part in parts]
     (root / "masks/train").mkdir(parents=True)
     mask = np.arange(size[0] * size[1]).reshape(size) % 2

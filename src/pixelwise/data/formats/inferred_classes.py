@@ -20,8 +20,8 @@ from ..mask_values import BORDER_SHARE, MAX_VALUES, MaskValues, classes_and_mixt
 from ..seen_masks import SeenMask, look_at_masks
 
 _MIXED_FIX = (
-    "export the masks without antialiasing, and resize them by nearest neighbor; or write a classes.yaml; or let "
-    "`pixelwise check DATA --fix OUT` give each pixel the nearest class around it"
+    "export the masks without antialiasing, write a classes.yaml, or let `pixelwise check DATA --fix OUT` give each "
+    "pixel the nearest class around it"
 )
 
 
@@ -45,7 +45,7 @@ def infer_classes(root: Path, masks: Sequence[Path]) -> InferredClasses:
     is_color = bool(found.colors)
     classes, mixed = classes_and_mixtures(found)
     values = sorted(found.counts())
-    shown = listed(map(str, map(_rgb, values) if is_color else values), MAX_VALUES)
+    shown = listed(map(str, map(_rgb, values) if is_color else values), 16)
     seen = f"its {found.masks} masks contain the {'colors' if is_color else 'values'} {shown}"
     fault: DatasetError | None = None
     if not classes:
