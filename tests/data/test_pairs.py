@@ -127,6 +127,17 @@ def test_a_split_by_groups_is_made_and_stays(tmp_path: Path) -> None:
     assert "groups held out of split train" in dataset.notes[-1]
 
 
+@pytest.mark.parametrize("layout", [("images/train/*.png", "masks/train/*.png"), ("x/*.jpg", "x/*_mask.png")])
+def test_the_one_folder_of_an_unpacked_archive_is_opened(tmp_path: Path, layout: tuple[str, str]) -> None:
+    expected = _write(tmp_path / "archive-main/my data", layout, ("a", "b", "c"))
+    (tmp_path / "archive-main/my data/classes.txt").write_text("sky\nsea\n")
+    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / ".DS_Store").write_bytes(b"")
+    dataset = open_dataset(tmp_path)
+    assert dataset.taxonomy.names == ("sky", "sea")
+    assert {item.image: item.mask for item in dataset.split("train").items} == expected
+
+
 @pytest.mark.parametrize("name", ["사진 {}번", "scan ({})", "50%_{}#", "é{}ü", "a.b {}!"])
 @pytest.mark.parametrize("word", ["_mask", "-gt", "_마스크"])
 def test_words_after_names_of_any_letters(tmp_path: Path, name: str, word: str) -> None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 from ..errors import DatasetError
 from .dataset import Dataset
 from .formats import DATASETS, DatasetFormat
+from .formats.annotations import split_of
+from .formats.base import has_class_names
 from .formats.pairs import describe_folder
 from .pixel_formats import with_pixel_format
 from .second_labels import with_second_labels
+
+# What other systems put beside the files of an archive.
+_JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini")
+_MAX_DEPTH = 4
 
 
 def open_dataset(path: str | Path, format: str | None = None, *, check: bool = True) -> Dataset:
@@ -26,9 +33,13 @@ def open_dataset(path: str | Path, format: str | None = None, *, check: bool = T
         what = "is not a folder" if folder.exists() else "does not exist"
         raise DatasetError(folder, what, "name the folder of a dataset")
     formats = {name: DATASETS.create(name) for name in ([format] if format else sorted(DATASETS))}
-    found = {name: root for name, reader in formats.items() if (root := _root(reader, folder, bool(format)))}
+    found: dict[str, Path] = {}
+    for place in (places := _unpacked(folder)):
+        found = found or {n: root for n, reader in formats.items() if (root := _root(reader, place, bool(format)))}
     if not found:
-        found = {n: root for n, reader in formats.items() if reader.is_fallback and (root := reader.find_root(folder))}
+        # The names of the classes lie beside the images.
+        place = next(filter(has_class_names, places), folder)
+        found = {n: root for n, reader in formats.items() if reader.is_fallback and (root := reader.find_root(place))}
     if len(found) > 1:
         what = f"may be read as {' or as '.join(found)}"
         names = " or ".join(f"{name} ({formats[name].needs})" for name in found)
@@ -46,6 +57,17 @@ def open_dataset(path: str | Path, format: str | None = None, *, check: bool = T
         return with_second_labels(with_pixel_format(dataset))
     except DatasetError as error:
         return replace(dataset, faults=(*dataset.faults, error))
+
+
+def _unpacked(folder: Path) -> list[Path]:
+    """Return the folder, and the only one that it holds, and so on, as an unpacked archive has them."""
+    places = [folder]
+    while len(places) < _MAX_DEPTH and os.access(places[-1], os.R_OK | os.X_OK):
+        inner = [path for path in places[-1].iterdir() if not path.name.startswith(".") and path.name not in _JUNK]
+        if len(inner) != 1 or not inner[0].is_dir() or split_of(inner[0].name):
+            break
+        places.append(inner[0])
+    return places
 
 
 def _root(reader: DatasetFormat, folder: Path, is_named: bool) -> Path | None:
