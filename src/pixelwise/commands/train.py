@@ -90,12 +90,7 @@ def train(
     if not chooses and budget is None and print_config:
         print(config.to_yaml(), end="")
         return 0
-    if not config.data.path:
-        raise ConfigError("--data.path", "is not set", "add --data.path FOLDER")
-    if not chooses:
-        from ..models import MODELS
-
-        MODELS.check_name(config.model.name)
+    _check_names(config, chooses=chooses)
     if lr_range and (resume or dry_run):
         raise ConfigError("--lr-range", "starts from step 0, and trains", "leave out --resume and --dry-run")
     if out is None and not (print_config or dry_run or lr_range):
@@ -185,6 +180,16 @@ def _lr_range(config: Config, chosen: ChosenRecipe | None, out: Path | None) -> 
     if out is not None:
         print(printable(str(write_points(out, points))))
     return 0
+
+
+def _check_names(config: Config, *, chooses: bool) -> None:
+    """Raise ConfigError if no dataset is named, UnknownNameError for the name of no network."""
+    from ..models import MODELS
+
+    if not config.data.path:
+        raise ConfigError("--data.path", "is not set", "add --data.path FOLDER")
+    if not chooses:
+        MODELS.check_name(config.model.name)
 
 
 def _check_out(out: Path, config: Config, *, resume: bool) -> None:
