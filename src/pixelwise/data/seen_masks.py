@@ -19,8 +19,9 @@ from ..errors import InputError
 from ..images import FileFacts, odd_palettes, read_mask_file
 from .mask_values import MaskValues, are_classes, count_mask, look_at_values, rare_values
 
-# This share of the pixels of each rare value is looked at first; two in a hundred would do if none lay on an edge.
-_LOOKED_AT_FIRST = 0.1
+# Shares of the pixels of each rare value that are looked at, until all are known to be classes: two in a hundred would
+# do if none of them lay on an edge.
+_SHARES = (0.025, 0.1, 1.0)
 
 
 class SeenMask(NamedTuple):
@@ -50,8 +51,7 @@ def look_at_masks(masks: Sequence[Path]) -> tuple[MaskValues, dict[Path, SeenMas
 
     Where any mask is drawn in colors, palette files count by their colors as well, and also where their palettes differ
     and their colors agree: GIF files are written with the colors in use alone, so that an index is another class in
-    each. The edges and areas of the result
-    are those of as many masks as show what is a class: see `are_classes`.
+    each. The edges and areas of the result are those of as many masks as show what is a class: see `are_classes`.
     """
     found = MaskValues()
     with ThreadPoolExecutor() as executor:
@@ -72,16 +72,16 @@ def look_at_masks(masks: Sequence[Path]) -> tuple[MaskValues, dict[Path, SeenMas
         plain = seen.keys() - set(undecided)
         looked_at = sum((seen[path].values.counts() for path in plain), Counter[int]())
         look_closer = partial(_look_closer, by_color=by_color)
-        first = _first_masks(found, {path: seen[path].values.counts() for path in undecided})
-        for chosen in (first, [path for path in undecided if path not in set(first)]):
+        counts = {path: seen[path].values.counts() for path in undecided}
+        for share in _SHARES:
             if are_classes(found, looked_at):
                 break
+            chosen = _next_masks(found, looked_at, counts, share)
             for path, closer in zip(chosen, executor.map(look_closer, chosen), strict=True):
+                looked_at += counts.pop(path)
                 if closer is not None:
-                    looked_at += seen[path].values.counts()
                     found.on_edge += closer.on_edge
                     found.flat += closer.flat
-                    found.passed_by += closer.passed_by
     return found, seen
 
 
@@ -89,16 +89,24 @@ def _num_values(masks: Iterable[SeenMask]) -> int:
     return len({value for mask in masks for value in (*mask.values.pixels, *mask.values.colors)})
 
 
-def _first_masks(found: MaskValues, counts: Mapping[Path, Counter[int]]) -> list[Path]:
-    """Return the masks that hold most of each rare value, up to a tenth of its pixels."""
+def _next_masks(
+    found: MaskValues, looked_at: Mapping[int, int], counts: Mapping[Path, Counter[int]], share: float
+) -> list[Path]:
+    """Return masks with a share of the pixels of each rare value, those with most of them first; all for a share of 1.
+
+    counts  of the masks that were not looked at
+    """
+    if share == 1:
+        return list(counts)
     chosen: dict[Path, None] = {}
-    for value, total in rare_values(found).items():
-        reached = 0
+    reached = Counter(looked_at)
+    for value, total in sorted(rare_values(found).items(), key=lambda pair: pair[1]):
         for path in sorted(counts, key=lambda path: -counts[path][value]):
-            if reached >= _LOOKED_AT_FIRST * total:
+            if reached[value] >= share * total:
                 break
-            reached += counts[path][value]
-            chosen[path] = None
+            if path not in chosen:
+                chosen[path] = None
+                reached += counts[path]
     return list(chosen)
 
 
