@@ -261,6 +261,22 @@ def test_files_of_one_name_are_named_with_their_folders(tmp_path: Path) -> None:
     assert any(line.startswith("masks resized") and "case0/mask.png" in line for line in lines)
 
 
+def test_numbers_of_other_zeros_are_one_number(tmp_path: Path) -> None:
+    for kind in ("images", "masks"):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+    for number in range(8, 13):
+        Image.fromarray(scene(number)).save(tmp_path / f"data/images/{number}.png")
+        Image.fromarray(labels(number)).save(tmp_path / f"data/masks/{number:04}.png")
+    diagnosis = look(tmp_path / "data")
+    assert kinds(diagnosis, "error") == {"missing files"}
+    assert any("other zeros in its number" in line for line in diagnosis.lines())
+    write_fixed(diagnosis, tmp_path / "fixed")
+    written = {path.stem: path for path in (tmp_path / "fixed/masks").rglob("*.png")}
+    assert len(written) == 5
+    for name, path in written.items():
+        np.testing.assert_array_equal(np.array(Image.open(path)), labels(int(name)))
+
+
 def test_copies_of_one_name_are_named_from_where_they_differ(tmp_path: Path) -> None:
     made = clean_set(tmp_path)
     shutil.copy(made.image("train/t0"), made.image("test/t0"))

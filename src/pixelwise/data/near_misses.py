@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path, PurePath
@@ -50,7 +51,14 @@ def _similarity(name: str, other: str) -> str:
         return "another ending"
     if stem.casefold() == other_stem.casefold():
         return "upper and lower case"
+    if _plain_numbers(stem) == _plain_numbers(other_stem):
+        return "other zeros in its number"
     for long, short in ((other_stem, stem), (stem, other_stem)):
         if long.casefold().startswith(short.casefold()) and not long[len(short)].isalnum():
             return f"{shown(long[len(short) :])} more in its name" if long == other_stem else "a shorter name"
     return ""
+
+
+def _plain_numbers(name: str) -> str:
+    """Return a name with its numbers without leading zeros."""
+    return re.sub(r"(?<!\d)0+(?=\d)", "", name)

@@ -15,7 +15,7 @@ from .near_copies import find_near_copies
 def find_hold_out(look: Look) -> list[Finding]:
     """Return a note that names the images, and warnings if they are near-copies of others or lack a class."""
     dataset = look.dataset
-    if "train" not in look.found or not all(split.items for split in look.splits):
+    if "train" not in look.found or not all(split.items for split in look.splits) or dataset.missing():
         return []
     rows = {row.item: row for row in look.found["train"]}
     ignore_id = dataset.taxonomy.ignore_id
