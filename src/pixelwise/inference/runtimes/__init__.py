@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from ...errors import CheckpointError, InputError, ResourceError, shown
 
+__all__ = ["SUFFIXES", "Runtime", "RuntimeName", "is_exported", "open_runtime"]
+
 RuntimeName = Literal["auto", "onnxruntime", "openvino", "torch"]
 
 SUFFIXES: dict[str, tuple[str, ...]] = {
