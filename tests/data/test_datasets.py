@@ -381,7 +381,7 @@ def test_cityscapes_maps_its_34_labels_to_19(tmp_path: Path) -> None:
 
 
 def test_every_format_says_what_it_needs() -> None:
-    names = "ade20k camvid cityscapes coco cvat folder label_studio labelme pairs sbd supervisely voc"
+    names = "ade20k camvid cityscapes coco cvat folder label_studio labelme objects pairs sbd supervisely voc yolo"
     assert sorted(DATASETS) == names.split()
     for name in DATASETS:
         assert DATASETS[name].summary.endswith(".")
