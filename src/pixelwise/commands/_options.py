@@ -35,9 +35,11 @@ Switch = Annotated[bool, Parameter(negative="", show_default=False)]
 
 def parse_options(text: str | None) -> dict[str, Any]:
     """Return the mapping that `--options` holds as YAML, empty if it is left out. Raises ConfigError."""
+    if text is None:
+        return {}
     from ..strict_yaml import parse_yaml
 
-    options = {} if text is None else parse_yaml(text, "--options")
+    options = parse_yaml(text, "--options")
     if not isinstance(options, dict) or not all(isinstance(name, str) for name in options):
         raise ConfigError(
             "--options", f"expected a YAML mapping, got {shown(text)}", 'write it like "{output_stride: 8}"'
