@@ -299,3 +299,12 @@ def test_an_unknown_folder_is_described(tmp_path: Path) -> None:
     assert "it holds 4 .png in x/, 4 .xml in x/, 4 .csv in x/; 4 names are equal in x/*.png (4) and x/*.xml (4)" in str(
         caught.value
     )
+
+
+def test_two_files_of_one_folder_are_no_pair_for_that(tmp_path: Path) -> None:
+    for name, values in (("train/a0mask", 256), ("train/x1mask", 256), ("labels/a0-seg", 2), ("labels/x1-seg", 2)):
+        path = tmp_path / f"{name}.gif"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.random.default_rng(values).integers(0, values, (6, 7)).astype(np.uint8)).save(path)
+    with pytest.raises(DatasetError):
+        open_dataset(tmp_path)

@@ -19,6 +19,9 @@ from .second_labels import with_second_labels
 _JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini")
 _MAX_DEPTH = 4
 
+# The names of the formats are left out of an error that would be longer.
+_MAX_ERROR = 390
+
 
 def open_dataset(path: str | Path, format: str | None = None, *, check: bool = True) -> Dataset:
     """Open a dataset folder and check that every image has its mask.
@@ -45,10 +48,13 @@ def open_dataset(path: str | Path, format: str | None = None, *, check: bool = T
         names = " or ".join(f"{name} ({formats[name].needs})" for name in found)
         raise DatasetError(folder, what, f"name the format, or take the files of one of them away: {names}")
     if not found:
-        known = f"or in another form: {', '.join(sorted(DATASETS))}; `pixelwise datasets` says what each needs"
-        needs = f"expected {format}: {formats[format].needs}" if format else known
         what = f"unrecognized dataset layout; {describe_folder(folder)}"
-        raise DatasetError(folder, what, f"put images/ and masks/ with equal names into the folder; {needs}")
+        fix = "put images/ and masks/ with equal names into the folder"
+        if format:
+            raise DatasetError(folder, what, f"{fix}; expected {format}: {formats[format].needs}")
+        fix += ", or a form of `pixelwise datasets`"
+        forms = f": {', '.join(sorted(DATASETS))}"
+        raise DatasetError(folder, what, fix + (forms if len(what + fix + forms) < _MAX_ERROR else ""))
     ((name, root),) = found.items()
     dataset = formats[name].read(root)
     if check:

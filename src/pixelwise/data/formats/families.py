@@ -90,7 +90,9 @@ def find_matches(root: Path, *, by_folder: bool = False) -> list[Match]:
         usable = {
             family: {base: paths[0] for base, paths in bases.items() if len(paths) == 1}
             for family, bases in families.items()
-            if len(bases) >= max(_least(family), _MIN_FAMILY * len(groups[family.folder, family.suffix]))
+            # One folder does not show that its two files are a pair.
+            if len(bases)
+            >= max(2 if by_folder else _least(family), _MIN_FAMILY * len(groups[family.folder, family.suffix]))
         }
         if len(usable) > 200:
             # Every file has a word of its own.
