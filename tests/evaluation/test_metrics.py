@@ -96,6 +96,10 @@ def test_golden_case_of_the_paper() -> None:
     golden = scores([[50, 3, 2], [4, 30, 1], [1, 0, 9]])
     assert [round(getattr(golden, name), 7) for name in FOUR] == [0.89, 0.8887446, 0.7717049, 0.8038799]
     assert golden.mean_dice == pytest.approx((100 / 110 + 60 / 68 + 18 / 22) / 3, abs=1e-12)
+    assert golden.foreground_dice is None
+    counts = np.array([[50, 3, 2], [4, 30, 1], [1, 0, 9]])
+    named = Scores.from_matrix(counts, ("Background", "a", "b"))
+    assert named.foreground_dice == pytest.approx((60 / 68 + 18 / 22) / 2, abs=1e-12)
     assert golden.classes[0].precision == 50 / 55
     assert golden.classes[1].accuracy == 30 / 35
     assert golden.summary() == "pixel accuracy 89.0%, mean accuracy 88.9%, mean IoU 77.2%, frequency weighted IoU 80.4%"

@@ -140,7 +140,10 @@ def test_the_logged_score_is_that_of_the_checkpoint(data: Path, tmp_path: Path) 
         segmenter = pixelwise.load(tmp_path / "run" / "checkpoints" / name, device="cpu")
         again = evaluate_model(segmenter, split, boundary=False).scores
         assert again == scores
-        assert f"{again.mean_iou:.6g}" == rows(tmp_path / "run")[-1]["miou"]
+        logged = rows(tmp_path / "run")[-1]
+        dice = [2 * c.correct / (c.truth + c.predicted) for c in again.classes if c.truth + c.predicted]
+        assert float(logged["mean_dice"]) == pytest.approx(sum(dice) / len(dice), rel=1e-5)
+        assert f"{again.mean_iou:.6g}" == logged["miou"]
     written = read_scores(tmp_path / "run" / "scores.json")
     assert written.scores.mean_iou == scores.mean_iou
     assert written.protocol.precision == "float32"
@@ -361,7 +364,7 @@ def test_lines_that_a_kill_cut_are_dropped(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         folder.log({"step": step, "split": "train, one", "lr": 0.1, "loss": 1 / 3})
     whole = (tmp_path / "metrics.csv").read_text()
-    assert whole.splitlines()[1] == '1,"train, one",0.1,0.333333,,,,,'
+    assert whole.splitlines()[1] == '1,"train, one",0.1,0.333333,,,,,,,'
     for cut in range(len(whole) + 1):
         (tmp_path / "metrics.csv").write_text(whole[:cut])
         folder.truncate_metrics(2)
@@ -371,6 +374,12 @@ def test_lines_that_a_kill_cut_are_dropped(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_bytes(whole.encode() + bytes(40))
     folder.truncate_metrics(5)
     assert (tmp_path / "metrics.csv").read_text() == whole
+    # Lines of an earlier version, which had fewer columns, stay.
+    (tmp_path / "metrics.csv").write_text("step,split,loss,miou\n1,val,,0.5\n2,train,0.25,\n3,val,,0.6\n")
+    folder.truncate_metrics(2)
+    first, second = rows(tmp_path)
+    assert (first["step"], first["split"], first["miou"], first["mean_dice"]) == ("1", "val", "0.5", "")
+    assert (second["step"], second["loss"]) == ("2", "0.25")
 
 
 def test_a_log_that_cannot_be_written_warns_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

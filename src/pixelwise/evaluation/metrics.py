@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..colors import is_background
 from ..core import Taxonomy
 from ..errors import ConfigError, MaskError, cut, shown
 
@@ -252,6 +253,12 @@ class Scores:
     def mean_dice(self) -> float:
         """Mean over the classes that are not absent of 2 n_ii / (t_i + sum_j n_ji)."""
         return _mean(c.dice for c in self.classes) or 0.0
+
+    @property
+    def foreground_dice(self) -> float | None:
+        """Mean Dice of the classes that are no background by their names; None where none is background."""
+        foreground = [c for c in self.classes if not is_background(c.name)]
+        return _mean(c.dice for c in foreground) if len(foreground) < len(self.classes) else None
 
     @property
     def mean_boundary_iou(self) -> float | None:

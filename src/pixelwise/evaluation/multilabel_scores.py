@@ -111,6 +111,11 @@ class MultilabelScores:
         return mean_of_defined([c.dice for c in self.classes]) or 0.0
 
     @property
+    def foreground_dice(self) -> None:
+        """None: where a pixel may have no label, none stands for the background."""
+        return
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """Sentences about implausible scores, such as a class that is never predicted; empty if there are none."""
         never = [c.name for c in self.classes if c.truth and not c.predicted]

@@ -171,10 +171,13 @@ class AfterStep(Callback):
             "pixel_accuracy": "pixel_accuracy",
             "mean_accuracy": "mean_accuracy",
             "fw_iou": "frequency_weighted_iou",
+            "mean_dice": "mean_dice",
         }
         values: dict[str, Any] = {"split": self.config.data.val_split}
         # Several labels per pixel have no pixel accuracy.
         values |= {column: means[name] for column, name in columns.items() if name in means}
+        if (foreground := scores.foreground_dice) is not None:
+            values["foreground_dice"] = foreground
         values["seconds"] = time.monotonic() - started
         self._log(module, values)
 

@@ -48,9 +48,11 @@ from ..files import (
 )
 from ..weights.checkpoint import finish_save, is_checkpoint
 
-COLUMNS = ("step", "split", "lr", "loss", "miou", "pixel_accuracy", "mean_accuracy", "fw_iou", "seconds")
+_SCORES = ("miou", "pixel_accuracy", "mean_accuracy", "fw_iou", "mean_dice", "foreground_dice")
+COLUMNS = ("step", "split", "lr", "loss", *_SCORES, "seconds")
 """Columns of metrics.csv. A training line has `lr`, the learning rate of the optimizer's first parameter group, and the
-loss of the step; a validation line has the scores (0..1) and the duration of the validation in seconds."""
+loss of the step; a validation line has the scores (0..1) and the duration of the validation in seconds. Foreground are
+the classes that are no background, where one is."""
 
 _SECONDS_BETWEEN_SIGNS = 20
 SECONDS_UNTIL_DEAD = 600
@@ -222,7 +224,9 @@ class RunFolder:
             rows: list[dict[str, Any]] = list(csv.DictReader(io.StringIO(text)))
         except csv.Error as error:
             raise InputError(self.metrics, f"is not CSV: {cut(error)}", "restore or remove it") from None
-        intact = [r for r in rows if set(r) == set(COLUMNS) and None not in r.values() and r["step"].isdecimal()]
+        # A run of an earlier version has fewer columns.
+        known = [r for r in rows if "step" in r and set(r) <= set(COLUMNS) and None not in r.values()]
+        intact = [r for r in known if r["step"].isdecimal()]
         kept = [_csv_row(row) for row in intact if int(row["step"]) <= step]
         write_text(self.metrics, _csv_text([COLUMNS, *kept]))
 

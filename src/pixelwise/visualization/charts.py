@@ -24,8 +24,10 @@ _TITLES = {
     "pixel_accuracy": "Pixel accuracy %",
     "mean_accuracy": "Mean accuracy %",
     "fw_iou": "Frequency weighted IoU %",
+    "mean_dice": "Mean Dice %",
+    "foreground_dice": "Foreground Dice %",
 }
-_SHARES = {"miou", "pixel_accuracy", "mean_accuracy", "fw_iou"}
+_SHARES = _TITLES.keys() - {"loss", "lr"}
 _COLORS = ("train", "val", "test")
 _NO_CURVE = {"step", "split", "epoch", "time", "seconds"}
 
