@@ -417,6 +417,23 @@ def test_a_thin_class_of_lossy_color_masks_does_not_vanish(classes: str | None, 
     assert min(shares) > 0.4
 
 
+def test_thin_lines_alone_are_a_class_of_lossy_masks(tmp_path: Path) -> None:
+    """Vessels of two pixels as JPEG: 255 fills no area."""
+    made = clean_set(tmp_path / "data", classes=None)
+    for number, (key, mask) in enumerate(made.truth.items()):
+        mask[:] = 0
+        cv2.line(mask, (4, 4 + number), (120, 90 - number), 1, 2)
+        cv2.line(mask, (100 - number, 2), (30, 92), 1, 2)
+        made.mask(key).unlink()
+        made.mask(key).with_suffix(".jpg").write_bytes(as_jpeg(mask * np.uint8(255), quality=85))
+    diagnosis = look(made.root)
+    assert diagnosis.dataset.taxonomy.values == (0, 255), diagnosis.lines()
+    write_fixed(diagnosis, tmp_path / "fixed")
+    for split in open_dataset(tmp_path / "fixed").splits.values():
+        for sample in split:
+            assert (sample.mask == made.truth[f"{split.name}/{sample.key}"]).mean() > 0.98
+
+
 def test_a_small_gray_object_of_a_lossy_mask_does_not_vanish(tmp_path: Path) -> None:
     made = clean_set(tmp_path / "data", values=(0, 128, 255))
     for mask in made.truth.values():

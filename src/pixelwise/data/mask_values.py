@@ -229,7 +229,13 @@ def _filled_areas(counts: Counter[int], flat: Counter[int], *, is_color: bool) -
             break
     # The ends of the range: a compressed 255 comes back as 254.
     found = list(dict.fromkeys(_to_ends(code, is_color=is_color) for code in chosen))
-    return found + (colors_of_no_mixture(counts, found) if is_color else [])
+    if is_color:
+        return found + colors_of_no_mixture(counts, found)
+    if len(found) == 1:
+        # Thin lines on a ground.
+        grays = colors_of_no_mixture({gray_code(v): n for v, n in counts.items() if v < 256}, [gray_code(found[0])])
+        return found + [code & 255 for code in grays[:1]]
+    return found
 
 
 def _to_ends(code: int, *, is_color: bool) -> int:
