@@ -431,7 +431,7 @@ def test_thin_lines_alone_are_a_class_of_lossy_masks(tmp_path: Path) -> None:
     write_fixed(diagnosis, tmp_path / "fixed")
     for split in open_dataset(tmp_path / "fixed").splits.values():
         for sample in split:
-            assert (sample.mask == made.truth[f"{split.name}/{sample.key}"]).mean() > 0.98
+            assert float(np.mean(sample.mask == made.truth[f"{split.name}/{sample.key}"])) > 0.98
 
 
 def test_a_small_gray_object_of_a_lossy_mask_does_not_vanish(tmp_path: Path) -> None:

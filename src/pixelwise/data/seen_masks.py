@@ -82,6 +82,7 @@ def look_at_masks(masks: Sequence[Path]) -> tuple[MaskValues, dict[Path, SeenMas
                 if closer is not None:
                     found.on_edge += closer.on_edge
                     found.flat += closer.flat
+                    found.passed_by += closer.passed_by
     return found, seen
 
 
