@@ -126,6 +126,11 @@ class UNetPadded(SegmentationModel):
 
 def _fit(x: Tensor, size: Sequence[int]) -> Tensor:
     """Crop `x` to (height, width), or repeat its last row and column up to it."""
+    if torch.compiler.is_exporting():
+        # As indices, for ONNX repeats no border by a number that depends on the image.
+        for axis, length in zip((2, 3), size, strict=True):
+            x = x.index_select(axis, torch.arange(length, device=x.device).clamp_max(x.shape[axis] - 1))
+        return x
     down, right = size[0] - x.shape[-2], size[1] - x.shape[-1]
     if down > 0 or right > 0:
         x = F.pad(x, (0, max(right, 0), 0, max(down, 0)), mode="replicate")

@@ -14,6 +14,8 @@ def reflect_pad(x: Tensor, before: int, size: tuple[int, int]) -> Tensor:
     """
     for axis, length in zip((2, 3), size, strict=True):
         period = max(2 * x.shape[axis] - 2, 1)
-        index = (torch.arange(length, device=x.device) - before) % period
+        index = torch.arange(length, device=x.device) - before
+        # Tensors, because ONNX has no remainder by a number that depends on the image.
+        index = index.remainder(torch.full_like(index, period))
         x = x.index_select(axis, torch.minimum(index, period - index))
     return x

@@ -1,6 +1,6 @@
 """OpenVINO's own files and ONNX files by OpenVINO, on the CPU.
 
-On chips with AMX, OpenVINO computes in bfloat16 unless it is told otherwise, and labels then differ. So float32 is set.
+On chips with AMX, OpenVINO computes in bfloat16 by default, and labels then differ. So float32 is set.
 """
 
 from __future__ import annotations
