@@ -119,7 +119,7 @@ def test_lines_that_are_no_polygons_are_refused(tmp_path: Path, line: str, words
     [
         ("names: {0: a, 2: b}\ntrain: images\n", "expected `names` as a list, or by number"),
         ("names: [a, [b]]\ntrain: images\n", "expected `names` as a list, or by number"),
-        ("names: [a, b]\ntrain: pictures\n", "names 'pictures' for split train, which does not exist"),
+        ("names: [a, b]\ntrain: photos\n", "names 'photos' for split train, which does not exist"),
         ("names: a\ntrain: images\n", "expected `names` as a list"),
     ],
 )
