@@ -331,6 +331,22 @@ def test_gif_masks_are_read_by_color_where_their_palettes_differ(tmp_path: Path)
             np.testing.assert_array_equal(sample.mask, np.array([0, 2, 1])[made.truth[f"{split.name}/{sample.key}"]])
 
 
+def test_gray_gif_masks_of_some_classes_each_are_read_by_gray_value(tmp_path: Path) -> None:
+    """No mask has all of the five classes, so that there are more grays than indices."""
+    made = clean_set(tmp_path / "data", classes=None)
+    for number, (key, mask) in enumerate(made.truth.items()):
+        lut = np.array([[0, 60, 120], [0, 180, 240], [60, 120, 240]][number % 3], np.uint8)
+        made.truth[key] = lut[mask]
+        made.mask(key).unlink()
+        Image.fromarray(lut[mask]).save(made.mask(key).with_suffix(".gif"))
+    diagnosis = look(made.root)
+    assert diagnosis.dataset.taxonomy.num_classes == 5, diagnosis.lines()
+    write_fixed(diagnosis, tmp_path / "fixed")
+    for split in open_dataset(tmp_path / "fixed").splits.values():
+        for sample in split:
+            np.testing.assert_array_equal(sample.mask, made.truth[f"{split.name}/{sample.key}"] // 60)
+
+
 def test_gif_masks_under_named_numbers_are_warned_of(tmp_path: Path) -> None:
     made = clean_set(tmp_path)
     for key in made.keys("train"):

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from ..errors import InputError
 from ..images import FileFacts, odd_palettes, read_mask_file
-from .mask_values import MaskValues, are_classes, count_mask, look_at_values, rare_values
+from .mask_values import MaskValues, are_classes, count_mask, gray_code, look_at_values, rare_values
 
 # Shares of the pixels of each rare value that are looked at, until all are known to be classes: two in a hundred would
 # do if none of them lay on an edge.
@@ -63,7 +63,9 @@ def look_at_masks(masks: Sequence[Path]) -> tuple[MaskValues, dict[Path, SeenMas
             again = zip(palettes, executor.map(lambda path: _read_one(path, by_color=True), palettes), strict=True)
             colored = {path: one for path, one in again if one is not None}
             # Palettes of any colors would make more of them than there are numbers.
-            by_color = by_color or _num_values(colored.values()) <= _num_values(seen[path] for path in colored)
+            before = [seen[path] for path in colored]
+            is_renumbered = all(map(_is_renumbered, before)) or _num_values(colored.values()) <= _num_values(before)
+            by_color = by_color or is_renumbered
             seen |= colored if by_color else {}
         for one in seen.values():
             found.add(one.values)
@@ -83,7 +85,19 @@ def look_at_masks(masks: Sequence[Path]) -> tuple[MaskValues, dict[Path, SeenMas
                     found.on_edge += closer.on_edge
                     found.flat += closer.flat
                     found.passed_by += closer.passed_by
+    if by_color and not found.colors:
+        # Palettes of grays: the values are colors as well.
+        for counter in (found.pixels, found.on_edge, found.flat):
+            grays = {gray_code(value): count for value, count in counter.items()}
+            counter.clear()
+            counter.update(grays)
+        found.colors, found.pixels = found.pixels, Counter()
     return found, seen
+
+
+def _is_renumbered(mask: SeenMask) -> bool:
+    """Return whether a mask is a GIF whose indices are 0, 1, 2 without a gap, as writers of GIF make them."""
+    return mask.file.format == "GIF" and sorted(mask.values.pixels) == [*range(len(mask.values.pixels))]
 
 
 def _num_values(masks: Iterable[SeenMask]) -> int:
