@@ -17,7 +17,6 @@ from typing import Any, Literal, TypeVar
 
 from .errors import ConfigError, cut, shown
 from .setting_value import BOUNDS, checked, suggest_setting, types_of
-from .strict_yaml import read_yaml, to_yaml
 
 T = TypeVar("T")
 
@@ -325,6 +324,8 @@ class Config:
 
     def to_yaml(self) -> str:
         """Return all settings as YAML, each after its sentence; `from_yaml` reads it back."""
+        from .strict_yaml import to_yaml
+
         lines: list[str] = []
         for section, option, value in self.items():
             if f"{section}:" not in lines:
@@ -374,6 +375,8 @@ class Config:
     @classmethod
     def from_yaml(cls, path: str | Path) -> Config:
         """Read a recipe or a saved config. Raises ConfigError naming the file, the line or the option."""
+        from .strict_yaml import read_yaml
+
         return cls().updated(read_yaml(path), path)
 
 

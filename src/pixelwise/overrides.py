@@ -9,7 +9,6 @@ from typing import Any, Literal, get_args, get_origin
 from .config import Config, setting_names
 from .errors import ConfigError
 from .setting_value import alternatives, suggest_setting, types_of
-from .strict_yaml import parse_yaml
 
 
 def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
@@ -18,6 +17,8 @@ def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
     Values of text options are taken as typed: a split may be called `0` or `no`. Other values are YAML. An empty value
     of an option that may be null is null. Raises ConfigError.
     """
+    from .strict_yaml import parse_yaml
+
     hints: dict[str, Any] = {}
     for section, kind in types_of(Config).items():
         hints |= {f"{section}.{name}": hint for name, hint in types_of(kind).items()}

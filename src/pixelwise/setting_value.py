@@ -19,7 +19,6 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .errors import ConfigError, shown
 from .registry import type_in_words
-from .strict_yaml import to_yaml
 
 # Characters of a value in the fix of a message.
 MAX_EXAMPLE = 100
@@ -184,6 +183,9 @@ def _example(value: Any, option: dataclasses.Field[Any], kind: Any, subject: str
     if str in (kind, item) and not isinstance(value, list | dict | None):
         # A number in place of a text.
         example = [str(value)] if item else str(value)
+    # Only where settings are read or written: help shows them without the YAML library.
+    from .strict_yaml import to_yaml
+
     text = to_yaml(example)
     if example in ([], "") or len(text) > MAX_EXAMPLE:
         return f"leave it out: the default is {shown(default)}"

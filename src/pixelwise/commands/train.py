@@ -19,7 +19,6 @@ from ..errors import ConfigError, Interrupted, PixelwiseError, listed, printable
 from ..overrides import parse_overrides
 from ..recipes import recipe_file
 from ..setting_value import asks_for_epochs, suggest_setting
-from ..strict_yaml import to_yaml
 from ._console import text
 from ._options import OutPath, Switch
 
@@ -140,6 +139,7 @@ def _given(overrides: Sequence[str]) -> set[str]:
 
 def _choose(config: Config, given: set[str], budget: str | None, *, network: bool, resume: bool) -> ChosenRecipe:
     """Return the recipe that the data and the time ask for, and print each choice with its reason."""
+    from ..strict_yaml import to_yaml
     from ..train.pace import duration_text
     from ..train.ranks import started_by_torchrun
     from ..train.recipe_choice import chosen_recipe, parse_duration
