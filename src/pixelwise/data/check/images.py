@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
 from ...core import size_text
 from ...errors import listed
 from .finding import Finding, Look, short_names
+
+
+def span(numbers: Sequence[int]) -> str:
+    """Return sorted numbers as text: "630 to 640", or the one that all are."""
+    return str(numbers[0]) if numbers[0] == numbers[-1] else f"{numbers[0]} to {numbers[-1]}"
 
 
 def find_image_facts(look: Look) -> list[Finding]:
@@ -25,7 +31,7 @@ def find_image_facts(look: Look) -> list[Finding]:
     else:
         median = int(np.median(heights)), int(np.median(widths))
         most = f"{len(files)} images of {len(sizes)} sizes (height x width)"
-        what = f"{most}, {heights[0]} to {heights[-1]} x {widths[0]} to {widths[-1]}, median {size_text(median)}"
+        what = f"{most}, {span(heights)} x {span(widths)}, median {size_text(median)}"
     stored = Counter(f"{file.format} {file.mode}" for file in files)
     what += "; " + ", ".join(f"{count} {name}" for name, count in stored.most_common(6))
     findings = [Finding("images", "note", root, what, count=len(files))]
