@@ -38,7 +38,7 @@ COMMANDS = {
     "crf-search": ("crf_search:crf_search", "Find the parameters of the fully connected CRF for a model."),
     "profile": ("profile:profile", "Measure a network: parameters, multiply-adds, receptive field, stride, speed."),
     "import": ("import_:import_", "Convert published weights (Caffe, torchvision) to a checkpoint."),
-    "export": ("export:export", "Write a network as ONNX, OpenVINO or torch file, and prove it."),
+    "export": ("export:export", "Write a network as an ONNX, OpenVINO or torch file, and compare it with its source."),
     "convert": ("convert:convert", "Write a dataset in another format: COCO, LabelMe, CVAT, VOC and others."),
     "report": ("report:report", "Write the report.html of a run again."),
     "demo": ("demo:demo", "Label a folder of photos and show them on one HTML page."),

@@ -204,8 +204,12 @@ class Registry(Generic[T]):
         file = self._folder() / INDEX if modules else None
         if file is None or not file.is_file():
             return {}
-        index = json.loads(file.read_text(encoding="utf-8"))
-        return {m: [Row(module=m, **row) for row in rows] for m, rows in index.items() if m in modules}
+        try:
+            index = json.loads(file.read_text(encoding="utf-8"))
+            return {m: [Row(module=m, **row) for row in rows] for m, rows in index.items() if m in modules}
+        except (ValueError, TypeError, AttributeError):
+            # It is a cache, and may be that of another version.
+            return {}
 
     @cached_property
     def _indexed(self) -> dict[str, Row]:
@@ -215,8 +219,10 @@ class Registry(Generic[T]):
     def _is_current(self) -> bool:
         """Return whether the index knows every module, and none was changed after it was written."""
         modules = self._modules()
-        if not modules or not self._index.keys() >= set(modules):
-            return not modules
+        if not modules:
+            return True
+        if not self._index.keys() >= set(modules):
+            return False
         limit = (self._folder() / INDEX).stat().st_mtime + _SECONDS_TO_INSTALL
         return all((self._folder() / f"{module}.py").stat().st_mtime <= limit for module in modules)
 

@@ -24,7 +24,7 @@ from pixelwise.errors import CheckpointError, InputError
 from pixelwise.export.formats import SUFFIXES
 from pixelwise.export.graphs import make_graph
 from pixelwise.export.run import export_segmenter
-from pixelwise.images import RGB
+from pixelwise.images import RGB, PixelFormat
 from pixelwise.inference.class_masks import class_probabilities, masks_upsampled
 from pixelwise.inference.export_info import KEY, ExportInfo
 from pixelwise.inference.exported import ExportedSegmenter, load_exported
@@ -86,8 +86,7 @@ def test_the_file_says_what_it_is(onnx_file: Path) -> None:
     assert dims == ["batch", 3, "height", "width"]
     assert images.type.tensor_type.elem_type == onnx.TensorProto.UINT8
     values = {entry.key: entry.value for entry in model.metadata_props}
-    assert json.loads(values["class_names"]) == {str(k): name for k, name in enumerate(TAXONOMY.names)}
-    assert json.loads(values["model_type"]) == "Segmentor"
+    assert set(values) == {KEY}, "other programs cannot use low-resolution logits"
     stored = json.loads(values[KEY])
     assert Taxonomy.from_dict(stored["taxonomy"]) == TAXONOMY
     assert stored["parity"]["images"][0]["size"] == [1, 1]
@@ -135,6 +134,8 @@ def test_files_that_no_runtime_can_use(onnx_file: Path, tmp_path: Path, capsys: 
     result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 3, None, None])
     graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [kind], [result])
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10), foreign)
+    with pytest.raises(CheckpointError, match=r"expected a file that ends in \.onnx, \.xml, \.pt2"):
+        load_exported(tmp_path)
     for path, reason in (
         (cut, "cannot be read by ONNX Runtime"),
         (foreign, "holds no description"),
@@ -174,6 +175,28 @@ def test_an_export_that_cannot_start(checkpoint: Path, tmp_path: Path, capsys: p
         refused(capsys, "export", "--model", checkpoint, *words, names=reason)
     assert [path.name for path in tmp_path.iterdir()] == ["taken.onnx"]
     assert taken.read_bytes() == b"mine"
+
+
+def test_several_labels_and_five_channels(tmp_path: Path) -> None:
+    """Masks (B, K, H, W) of a graph that computes labels; images of 16 bits."""
+    torch.manual_seed(0)
+    taxonomy, pixels = Taxonomy(("a", "b", "c"), kind="multilabel"), PixelFormat.of_channels(5)
+    network = filled(create_model("fcn32s_alexnet", 3, 5, tiny=True))
+    source = Segmenter(Checkpoint(network, taxonomy, thresholds=(0.5, 0.4, 0.6), pixels=pixels), "five", device="cpu")
+    done = export_segmenter(source, tmp_path / "x.onnx", format="onnx", output="labels")
+    assert all(row.wrong == 0 for row in done.rows)
+    exported = load_exported(tmp_path / "x.onnx")
+    values = {entry.key: entry.value for entry in onnx.load(tmp_path / "x.onnx").metadata_props}
+    assert json.loads(values["class_names"]) == {"0": "a", "1": "b", "2": "c"}
+    assert json.loads(values["model_type"]) == "Segmentor"
+    image = scene((40, 60), 5)
+    found, probs = exported(image), source.predict(image, probs=True).probs
+    assert probs is not None
+    near = np.abs(probs - np.array(source.thresholds)[:, None, None]) < 1e-3
+    assert found.mask.shape == (3, 40, 60)
+    assert ((found.mask == source(image).mask) | near).all()
+    with pytest.raises(InputError, match="computes labels, and no probabilities"):
+        exported.predict(image, probs=True)
 
 
 class Given:

@@ -1,4 +1,4 @@
-"""Upsampling and argmax in tiles: the same labels as the whole logits give, for every kind of upsampling and size."""
+"""Upsampling and argmax in one pass: the labels of the whole logits, by NumPy and by compiled loops, at any size."""
 
 from __future__ import annotations
 
@@ -109,6 +109,16 @@ def test_pixels_that_no_logit_reaches_have_the_first_class() -> None:
     assert (labels_of_both_forms(low_res, (12, 11)) == 0).sum() == 12 * 11 - 8 * 8
 
 
+def test_threads_share_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with fewer rows of logits than threads, and with ids of two bytes."""
+    monkeypatch.setattr(argmax_loops, "LOGITS_PER_TASK", 1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    for shape in ((1, 4, 2, 9), (1, 300, 13, 8)):
+        scores = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        labels = labels_of_both_forms(LowResLogits(scores, Bilinear()), (29, 31))
+        assert len(np.unique(labels)) > 3
+
+
 def test_large_images_take_the_compiled_loops(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = torch.randn(1, 3, 9, 9, generator=torch.Generator().manual_seed(0))
     low_res = LowResLogits(scores, Bilinear())
@@ -121,7 +131,7 @@ def test_large_images_take_the_compiled_loops(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     "upsample", [Bilinear(), Bilinear(align_corners=True), BilinearByFactor(8), TransposedBilinear(16, 8, 5)]
 )
-def test_tiles_leave_no_seam(upsample: Upsample) -> None:
+def test_large_maps_have_the_labels_of_the_whole_logits(upsample: Upsample) -> None:
     size = (2 * BLOCK[0] + 9, BLOCK[1] + 31)
     scores = torch.randn(1, 4, size[0] // 8 + 3, size[1] // 8 + 3, generator=torch.Generator().manual_seed(0))
     full = upsample(scores, size)[0].double().numpy()

@@ -41,18 +41,20 @@ def demo(
         A run, a checkpoint folder or a Hugging Face Hub id; the shipped street-scene model by default.
     """
     from ..inference.jobs import plan, stored_pixels
+    from ..inference.load_any import load_any
     from ..inference.predict_files import OutputOptions
+    from ..inference.runtimes import is_exported
     from ..visualization.gallery import gallery_image, is_gallery, write_gallery
 
     outputs = OutputOptions(overlay=True, color=True)
-    jobs, skipped = plan([photos], out, outputs.endings, stored_pixels(model))
+    opened = load_any(model) if is_exported(model) else None
+    pixels = stored_pixels(model) if opened is None else opened.pixels
+    jobs, skipped = plan([photos], out, outputs.endings, pixels)
     page = out / "index.html"
     if not is_gallery(page):
         check_outputs([page, *(path for job in jobs for path in job.outputs)], overwrite=overwrite)
     print_skipped(skipped)
-    from ..inference.load_any import load_any
-
-    segmenter = load_any(model)
+    segmenter = opened or load_any(model)
     labeled: list[GalleryImage] = []
 
     def add_image(job: Job, prediction: Prediction) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from ..errors import size_text
-from ..files import check_outputs
+from ..files import check_outputs, new_folder
 from ._options import InPath, OutPath, Switch, parse_options
 
 
@@ -22,10 +22,10 @@ def export(
 ) -> int:
     """Write a network to a file that runs without pixelwise, and compare it with its source.
 
-    The file takes images of any size and number, RGB numbers of 0 to 255 in planes, and normalizes them itself. Names
-    and colors of the classes are inside. Before it is written, it is read back and labels images of five odd sizes:
-    the table is printed and kept in the file, and a file with other answers is not written.
-    `predict`, `evaluate` and `demo` take it as --model, without torch.
+    The file takes batches of images of any size, (batch, channels, height, width) with values 0 to 255 in RGB order,
+    and normalizes them itself. It holds the names and colors of the classes. Before it is written, its outputs are
+    compared with those of the source on images of five sizes; if they differ, nothing is written.
+    `predict`, `evaluate`, `demo` and `compare` take the file as --model.
 
     Parameters
     ----------
@@ -59,7 +59,8 @@ def export(
     photos = []
     if images is not None:
         photos = [read_pixels(path, segmenter.pixels) for path in find_images(images)[:5]]
-    done = export_segmenter(segmenter, out, format=format, output=output, photos=photos)
+    with new_folder(out.parent):
+        done = export_segmenter(segmenter, out, format=format, output=output, photos=photos)
     print(f"{done.files[-1]}: {output} by {done.runtime}, compared with torch on {len(done.rows)} images:")
     for row in done.rows:
         size = f"{size_text(row.size)} px"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from ..errors import InputError
+from ..errors import ConfigError, InputError
 from ..files import check_outputs
 from ._labeling import print_skipped, run_jobs
 from ._options import InPath, OutPath, Scales, Switch, parse_options
@@ -128,7 +128,7 @@ def predict(
     parameters = find_crf(crf, model)
     segmenter = opened or load_model()
     _check_file_names(segmenter, classes)
-    segmenter = _prepared(segmenter, head=head, flip=flip, scales=scales, tile=tile, crf=parameters)
+    segmenter = _prepared(segmenter, head=head, flip=flip, scales=scales, tile=tile, probs=probs, crf=parameters)
     # --resume would take the masks of an earlier run for done.
     exports = Exports(segmenter.taxonomy, files, submission_order=submission_order)
     again = "run the same command again" + (", which labels all of them" if overwrite else " with --resume")
@@ -152,11 +152,15 @@ def _prepared(
     flip: bool,
     scales: Sequence[float],
     tile: int | None,
+    probs: bool,
     crf: Parameters | None,
 ) -> BaseSegmenter:
     """Return the segmenter with another head, views and CRF. Raises ConfigError for what the model cannot do."""
     from ._crf import with_crf
 
+    if (probs or crf) and not segmenter.has_probabilities:
+        what = f"{segmenter.name} computes labels and no probabilities"
+        raise ConfigError("--probs and --crf", what, "export the network with --output scores, the default")
     if head is not None:
         segmenter = segmenter.with_head(head)
     segmenter = segmenter.with_augmentation(flip=flip, scales=scales)

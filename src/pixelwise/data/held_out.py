@@ -93,7 +93,7 @@ def held_out_of(model: str | Path | None) -> HeldOut | None:
     if model is None:
         return None
     folder = Path(model)
-    for place in (folder, folder.absolute().parent.parent):
+    for place in (folder, folder.absolute().parent.parent) if folder.is_dir() else ():
         if (place / HELD_OUT_FILE).is_file():
             return HeldOut.read(place / HELD_OUT_FILE)
     return None

@@ -27,7 +27,7 @@ _TO_TORCH = {"uint8": torch.uint8, "uint16": torch.uint16, "float32": torch.floa
 
 
 class GraphFile:
-    """A traced graph, which `write` writes with a description as often as needed.
+    """A traced graph; `write` saves it together with a description, as often as needed.
 
     Raises InputError for a network that cannot be traced, ResourceError for a package that is missing.
     """
@@ -59,8 +59,14 @@ class GraphFile:
             return [path]
         program: ONNXProgram = self._program
         if self.format == "onnx":
-            program.model.metadata_props.update({KEY: text, **deepness_keys(info)})
+            program.model.metadata_props[KEY] = text
+            if info.output != "scores":
+                program.model.metadata_props.update(deepness_keys(info))
             program.save(path)
+            # Protocol buffers end at 2 GB, so that larger weights would lie in a file beside it.
+            if path.with_name(f"{path.name}.data").exists():
+                what = f"{info.name} has more than 1.5 GB of weights, which do not fit into one ONNX file"
+                raise InputError("--format onnx", what, "choose --format openvino or torch")
             return [path]
         return _write_openvino(program, path, info)
 

@@ -1,4 +1,4 @@
-"""What of a network goes into an exported file: images in, scores, logits or labels out."""
+"""The modules that are traced: from images to scores, logits or labels."""
 
 from __future__ import annotations
 
@@ -42,9 +42,8 @@ class Labels(Scores):
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the class ids of images (B, C, H, W)."""
-        dtype = torch.uint8 if self.model.num_classes <= 255 else torch.int32
         logits: Tensor = self.model(images).logits
-        return logits.argmax(1).to(dtype)
+        return logits.argmax(1).to(torch.uint8 if logits.shape[1] <= 255 else torch.int32)
 
 
 class Masks(Scores):

@@ -41,7 +41,7 @@ def model_api_keys(info: ExportInfo) -> dict[str, str]:
         "scale_values": "1.0",
         "mean_values": "0.0",
         # The Model API reads images as BGR; the graph expects RGB.
-        "reverse_input_channels": "True",
+        "reverse_input_channels": str(info.pixels.is_rgb),
         "pad_value": "0",
         "return_soft_prediction": "False" if info.output == "labels" else "True",
     }

@@ -1,4 +1,4 @@
-"""The proof of an exported network: its answers beside those of its source, on images of five odd sizes."""
+"""Compare an exported network with its source on images of five odd sizes."""
 
 from __future__ import annotations
 
@@ -66,7 +66,12 @@ def compare(source: Segmenter, exported: ExportedSegmenter, images: Sequence[NDA
     rows = []
     for image in images:
         with torch.inference_mode():
-            ours, theirs = (model.compute(image, tile=None, source="proof") for model in (source, exported))
+            ours, theirs = (
+                model.compute(
+                    image, tile=None, source=f"{source.network} on a test image of {size_text(image.shape[:2])}"
+                )
+                for model in (source, exported)
+            )
             labels, probs = ours.labels(), ours.probabilities()
         differs = labels != theirs.labels()
         wrong = differs & (margins(source, probs) > MAX_DIFFERENCE)

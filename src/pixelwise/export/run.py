@@ -59,7 +59,7 @@ def export_segmenter(
     spec = segmenter.model.spec
     info = ExportInfo(
         name=spec.name,
-        source=segmenter.name,
+        source=Path(segmenter.name).name,
         version=version("pixelwise"),
         output=output,
         in_channels=segmenter.in_channels,
@@ -82,6 +82,9 @@ def export_segmenter(
         runtime = exported.runtime.name
         del exported
         written = file.write(aside, replace(info, parity=parity_dict(rows, runtime)))
+        # A `.bin` alone is no model: an interruption never leaves new weights under an old graph.
+        if len(files) > 1:
+            files[-1].unlink(missing_ok=True)
         for source, target in zip(written, files, strict=True):
             with open(source, "rb") as data, atomic_write(target) as destination:
                 shutil.copyfileobj(data, destination)

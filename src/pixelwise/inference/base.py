@@ -21,7 +21,7 @@ from .temperature import scaled
 
 
 class Computed(NamedTuple):
-    """What the network computed for an image: functions that make of it
+    """The output of a network for one image, as functions that compute from it:
 
     labels         the class ids (H, W), or the masks (K, H, W) of several labels per pixel
     probabilities  of the classes, (K, H, W) float32
@@ -40,6 +40,7 @@ class BaseSegmenter(ABC):
     pixels       channels, bits and ranges of the images that it takes; 8-bit RGB for most
     in_channels  channels of those images
     thresholds   of several labels per pixel, the probability of each class above which a pixel has its label
+    has_probabilities  whether it computes more than labels, as `probs`, the CRF and the calibration need
     crf          parameters of the fully connected CRF that refines the labels, or None
     temperature  scales the probabilities that `predict` returns, never the labels; see `temperature.py`
     """
@@ -50,6 +51,7 @@ class BaseSegmenter(ABC):
     pixels: PixelFormat
     in_channels: int
     thresholds: tuple[float, ...]
+    has_probabilities: bool = True
     crf: Parameters | None = None
     temperature: float = 1.0
 

@@ -1,4 +1,4 @@
-"""What an exported network knows of itself: its classes, its images, its upsampling, and how it was proved."""
+"""The description in an exported file: classes, pixel format, upsampling, comparison with its source."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ExportInfo:
     """The JSON in an exported file.
 
     name         of the network, such as "fcn8s_vgg16"
-    source       what was exported, as the command line named it
+    source       name of the run or checkpoint that was exported, without its folder
     version      of pixelwise
     output       what the graph computes: `scores`, low-resolution logits (B, K, h, w) float32, which are upsampled
                  outside of it; `logits` (B, K, H, W) at the size of the image; `labels`, class ids (B, H, W), or masks

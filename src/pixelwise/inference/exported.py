@@ -35,6 +35,7 @@ class ExportedSegmenter(BaseSegmenter):
         self.in_channels = self.info.in_channels
         self.thresholds = self.info.thresholds
         self.temperature = self.info.temperature
+        self.has_probabilities = self.info.output != "labels"
 
     def compute(self, pixels: NDArray[Any], *, tile: int | None, source: object) -> Computed:
         """Run the network on an image (H, W, C)."""
@@ -55,11 +56,11 @@ class ExportedSegmenter(BaseSegmenter):
             axis_of(make_table(*upsample, *sides)) for sides in zip(scores.shape[1:], pixels.shape[:2], strict=True)
         )
         if multilabel:
-            logits = np.log(self.thresholds) - np.log1p(-np.asarray(self.thresholds))
+            limits = np.log(self.thresholds) - np.log1p(-np.asarray(self.thresholds))
 
             def masks() -> NDArray[np.bool_]:
                 return np.stack(
-                    [upsampled(scores[k : k + 1], rows, columns)[0] > limit for k, limit in enumerate(logits)]
+                    [upsampled(scores[k : k + 1], rows, columns)[0] > limit for k, limit in enumerate(limits)]
                 )
 
             return Computed(masks, lambda: sigmoid(upsampled(scores, rows, columns)))

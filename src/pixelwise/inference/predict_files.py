@@ -138,7 +138,9 @@ def predict_files(
             prediction, error = None, None
             started = time.perf_counter()
             try:
-                prediction = segmenter.predict(reading.result(), probs=outputs.probs, source=job.source, tile=tile)
+                image = reading.result()
+                started = time.perf_counter()
+                prediction = segmenter.predict(image, probs=outputs.probs, source=job.source, tile=tile)
             except InputError as raised:
                 error = raised
             milliseconds = (time.perf_counter() - started) * 1000

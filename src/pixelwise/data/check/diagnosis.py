@@ -37,7 +37,7 @@ class Diagnosis:
         """Return one line: the number of findings of each severity."""
         counts = Counter(finding.severity for finding in self.findings)
         words = [f"{counts[severity]} {severity}{'s' * (counts[severity] != 1)}" for severity in SEVERITIES]
-        by_fix = "a training would be wrong; `pixelwise check DATA --fix OUT` writes a copy without what can be fixed"
+        by_fix = "a training would be wrong; `pixelwise check DATA --fix OUT` writes a corrected copy"
         end = by_fix if self.has_errors else "ready to train"
         return f"{', '.join(words)}: {end}"
 

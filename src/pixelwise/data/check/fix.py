@@ -252,7 +252,9 @@ class _Writer:
                 if raw.ndim == 3 and (raw.max(2) - raw.min(2)).max() > _GRAY_RANGE:
                     raise
                 gray = raw.max(2) if raw.ndim == 3 else raw
-                planes[k] = gray > max(int(gray.max()), 1) // 2
+                # A label is 1, or far from 0: values of a few levels are the noise of an absent class.
+                largest = int(gray.max())
+                planes[k] = gray > (0 if largest == 1 else max(largest // 2, 15))
             if len({plane.shape for plane in planes.values()}) > 1 or max(planes) >= self.source.taxonomy.num_classes:
                 raise error from None
             labels = np.zeros((self.source.taxonomy.num_classes, *next(iter(planes.values())).shape), np.uint8)

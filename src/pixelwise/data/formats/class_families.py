@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core import Taxonomy
-from ...errors import ConfigError, InputError, listed
+from ...errors import ConfigError, DatasetError, InputError, listed
 from ...images import read_mask
 from ..dataset import Dataset, Item, Split
 from .class_folders import absent_files_note
@@ -78,11 +78,18 @@ def _object(path: Path) -> NDArray[np.bool_] | None:
 
 
 def read_class_families(
-    root: Path, images: Family, families: Mapping[Family, Files], classes: Mapping[str, Family], rest: Iterable[Path]
+    root: Path,
+    images: Family,
+    families: Mapping[Family, Files],
+    classes: Mapping[str, Family],
+    *,
+    rest: Iterable[Path],
+    alone: Iterable[Path],
 ) -> Dataset:
     """Return the dataset of images with a mask per class.
 
-    rest  images without any mask, which are left out and named
+    rest   images without any mask, which are left out and named
+    alone  masks without an image, which are a fault
     """
     taxonomy = Taxonomy(tuple(classes), kind="multilabel")
     found: dict[Base, tuple[Path, list[tuple[int, Path]]]] = {}
@@ -103,5 +110,10 @@ def read_class_families(
     if without:
         names = listed(path.relative_to(root) for path in without)
         notes.append(f"{root}: {len(without)} images without a mask are left out: {names}")
+    faults = []
+    if masks := sorted({path.relative_to(root) for path in alone}):
+        what = f"{len(masks)} masks have no image: {listed(masks)}"
+        faults.append(DatasetError(root, what, "add the images, or take the masks out of the folder"))
     order = sorted(splits, key=lambda name: (name != "train", name))
-    return Dataset("pairs", root, taxonomy, {n: Split(n, splits[n], taxonomy) for n in order}, tuple(notes))
+    named = {name: Split(name, splits[name], taxonomy) for name in order}
+    return Dataset("pairs", root, taxonomy, named, tuple(notes), tuple(faults))

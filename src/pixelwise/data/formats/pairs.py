@@ -117,7 +117,8 @@ def _read_classes_each(root: Path, chosen: list[_Chosen]) -> Dataset | None:
     if classes is None:
         return None
     rest = [path for one in chosen for path in one.match.rest[one.images == one.match.second]]
-    return read_class_families(root, chosen[0].images, families, classes, rest)
+    alone = [path for one in chosen for path in one.match.rest[one.images == one.match.first]]
+    return read_class_families(root, chosen[0].images, families, classes, rest=rest, alone=alone)
 
 
 def describe_folder(root: Path) -> str:

@@ -35,7 +35,7 @@ from .conversion import Conversion
 
 _FIX = "export the annotations again as segmentation"
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_LINE = re.compile(rb"\s*\d+((?:\s+[-+.\deE]+){4,})\s*(?:\r?\n|$)")
+_LINE = re.compile(rb"\s*\d+((?:[ \t]+[-+.\deE]+){4,})[ \t]*(?:\r?\n|$)")
 # Text files that are looked at to recognize a folder.
 _LOOKED_AT = 50
 

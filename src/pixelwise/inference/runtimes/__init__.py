@@ -1,8 +1,8 @@
-"""The libraries that run an exported network, each imported on first use; none of them needs torch.
+"""The libraries that run an exported network, each imported on first use.
 
 onnx_runtime  `.onnx` files by ONNX Runtime
 openvino      `.xml` files with their `.bin`, and `.onnx` files, by OpenVINO
-torch_program `.pt2` files by torch, without the code of the network
+torch_program `.pt2` files by torch, without the code of the network; the others do not import torch
 """
 
 from __future__ import annotations
@@ -54,6 +54,9 @@ def open_runtime(path: str | Path, runtime: RuntimeName = "auto") -> Runtime:
     InputError for a runtime that does not run such files.
     """
     path = Path(path)
+    if not is_exported(path):
+        fix = "name a file that `pixelwise export` wrote; pixelwise.load() opens runs and checkpoints"
+        raise CheckpointError(path, f"expected a file that ends in {', '.join(SUFFIXES)}", fix)
     choices = SUFFIXES[path.suffix.lower()]
     name = choices[0] if runtime == "auto" else runtime
     if name not in choices:
@@ -74,6 +77,5 @@ def open_runtime(path: str | Path, runtime: RuntimeName = "auto") -> Runtime:
 
         return TorchProgram(path)
     except ModuleNotFoundError as error:
-        package = {"onnxruntime": "onnxruntime", "openvino": "openvino", "torch": "torch"}[name]
-        what = f"needs the package {package}, which is not installed"
-        raise ResourceError(path, what, f"pip install {package}") from error
+        what = f"needs the package {name}, which is not installed"
+        raise ResourceError(path, what, f"pip install {name}") from error
