@@ -182,6 +182,11 @@ def test_arrays_have_a_plane_per_class(tmp_path: Path) -> None:
         np.save(path, array)
         with pytest.raises(InputError, match=match):
             open_dataset(dataset).split("train")[0]
+    # A header of zeros, which NumPy repeats in its error.
+    path.write_bytes(b"\x93NUMPY\x01\x00\xf0\x00" + bytes(240))
+    with pytest.raises(InputError, match="is not a whole npy file") as raised:
+        open_dataset(dataset).split("train")[0]
+    assert len(str(raised.value)) < 500
     path.write_bytes(b"PK\x03\x04")
     with pytest.raises(MaskError, match="is no npy file"):
         open_dataset(dataset).split("train")[0]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ImageError, MaskError
+from ..errors import ImageError, MaskError, cut
 
 ARRAY_SUFFIX = ".npy"
 NPY = b"\x93NUMPY"
@@ -22,7 +22,7 @@ def read_npy(path: str | Path, data: bytes) -> NDArray[Any]:
     try:
         numbers = np.load(io.BytesIO(data), allow_pickle=False)
     except (ValueError, EOFError, OSError, SyntaxError, TypeError, MemoryError, TokenError) as error:
-        raise ImageError(path, f"is not a whole npy file: {error}", "save it again with numpy.save") from None
+        raise ImageError(path, f"is not a whole npy file: {cut(error)}", "save it again with numpy.save") from None
     if numbers.dtype.kind not in "buif" or numbers.ndim not in (2, 3) or 0 in numbers.shape:
         what = f"expected integers or floats of shape (H, W) or (H, W, C), got {numbers.dtype} {numbers.shape}"
         raise ImageError(path, what, "save one image per file with numpy.save")
