@@ -308,3 +308,16 @@ def test_two_files_of_one_folder_are_no_pair_for_that(tmp_path: Path) -> None:
         Image.fromarray(np.random.default_rng(values).integers(0, values, (6, 7)).astype(np.uint8)).save(path)
     with pytest.raises(DatasetError):
         open_dataset(tmp_path)
+
+
+def test_a_dot_within_a_name_without_suffix_cuts_nothing(tmp_path: Path) -> None:
+    """Cut at their dots, the images scan.1, scan.2 and scan.3 would have one name."""
+    rng = np.random.default_rng(0)
+    for folder, ending, top in (("photos", "", 256), ("gt", ".png", 2)):
+        (tmp_path / folder).mkdir()
+        for number in range(4):
+            values = rng.integers(0, top, SIZE).astype(np.uint8)
+            Image.fromarray(values).save(tmp_path / folder / f"scan.{number}{ending}", format="PNG")
+    items = open_dataset(tmp_path).split("train").items
+    names = [(item.image.name, item.mask.name) for item in items if item.mask is not None]
+    assert names == [(f"scan.{number}", f"scan.{number}.png") for number in range(4)]

@@ -37,7 +37,7 @@ def boundary_counts(
     """
     from .loops import count_boundaries
 
-    # Of these types each id has a row in the table, so that none is written outside of it.
+    # The table has a row for every number of the type, so that no id is counted outside of it.
     dtype = np.uint8 if truth.dtype == prediction.dtype == np.uint8 else np.uint16
     counts = np.zeros((np.iinfo(dtype).max + 1, 3), np.int64)
     ids = np.ascontiguousarray(truth, dtype), np.ascontiguousarray(prediction, dtype)

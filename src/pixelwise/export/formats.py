@@ -48,7 +48,9 @@ class GraphFile:
                 raise ResourceError("export", what, 'pip install "pixelwise[export]"') from error
             except Exception as error:
                 what = f"{info.name} cannot be traced: {shown(_first_line(error))}"
-                raise InputError("export", what, "see docs/export.md for the networks that export") from error
+                raise InputError(
+                    "export", what, "try another --format, and report it with the output of --debug"
+                ) from error
 
     def write(self, path: Path, info: ExportInfo) -> list[Path]:
         """Write the file, and return all files that belong to it, the named one last."""

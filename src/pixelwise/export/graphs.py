@@ -13,7 +13,7 @@ from ..inference.segmenter import Segmenter
 from ..models.base import SegmentationModel
 
 SIZE = (97, 131)
-"""The image of which the graph is traced: odd sides, so that no rounding is left out. All sizes are free afterwards."""
+"""Height and width of the image that the graph is traced with. They are odd, so that every rounding of sizes occurs."""
 
 
 class Scores(nn.Module):

@@ -21,7 +21,7 @@ SIZES = ((1, 1), (33, 47), (97, 161), (251, 129), (333, 417))
 """Heights and widths of the images."""
 MAX_DIFFERENCE = 0.01
 """Largest difference of probabilities. Of one network in two libraries they differ by 1e-6 to 1e-3, the more the larger
-its logits are; a grid that is off by a fraction of a pixel makes 0.1 and more."""
+its logits are; with a grid that is off by a fraction of a pixel they differ by 0.1 and more."""
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
+from .. import __version__
 from ..errors import InputError
 from ..files import atomic_write
 from ..inference.export_info import ExportedOutput, ExportInfo
@@ -60,10 +60,10 @@ def export_segmenter(
     info = ExportInfo(
         name=spec.name,
         source=Path(segmenter.name).name,
-        version=version("pixelwise"),
+        version=__version__,
         output=output,
         in_channels=segmenter.in_channels,
-        # Programs of others send numbers as float32.
+        # Other programs send float32.
         input=segmenter.pixels.dtype.name if output == "scores" else "float32",
         taxonomy=segmenter.taxonomy,
         pixels=segmenter.pixels,

@@ -79,7 +79,9 @@ def find_matches(root: Path, *, by_folder: bool = False) -> list[Match]:
         for path, suffix in files:
             folder, split, rest = layout(path.relative_to(root).parent.parts)
             groups.setdefault((folder, suffix), []).append(path)
-            name = without_suffix(path).name if path.suffix else path.name
+            # A file without a suffix may have a dot in its name: of a.png1 and a.png2, neither is called a.
+            has_suffix = path.suffix.lower() in (*IMAGE_SUFFIXES, ARRAY_SUFFIX)
+            name = without_suffix(path).name if has_suffix else path.name
             ways = [(name, "", "")] if by_folder and rest else _decomposed(name)
             for before, base, after in ways:
                 if split and split_of(after):
@@ -134,6 +136,7 @@ def _matched(
 
 
 def swap(pair: tuple[Path, Path]) -> tuple[Path, Path]:
+    """Return a pair with its files exchanged."""
     return pair[1], pair[0]
 
 
