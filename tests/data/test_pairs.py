@@ -274,6 +274,8 @@ def test_pixels_against_names(tmp_path: Path) -> None:
     for name in ("a", "b"):
         _put(tmp_path / f"one/images_/{name}.png", _mask(1))
         _put(tmp_path / f"one/masks_/{name}.png", _image(1))
+        _put(tmp_path / f"within/images/{name}.png", (_mask if name == "a" else _image)(1))
+        _put(tmp_path / f"within/raw/{name}.png", (_mask if name == "a" else _image)(2))
         _put(tmp_path / f"two/left/{name}.png", _image(2))
         _put(tmp_path / f"two/right/{name}.png", _image(3))
         # Both have few values, and the names say nothing.
@@ -281,6 +283,9 @@ def test_pixels_against_names(tmp_path: Path) -> None:
         _put(tmp_path / f"three/second/{name}.png", _mask(3))
     with pytest.raises(DatasetError, match=r"by their names masks_/\*\.png are the masks, but their pixels are those"):
         open_dataset(tmp_path / "one")
+    # a.png and b.png of a folder are not the mask and the image of one pair either, as tumor.png and t1.jpg are.
+    with pytest.raises(DatasetError, match=r"which are the masks does not show"):
+        open_dataset(tmp_path / "within")
     with pytest.raises(
         DatasetError, match=r"left/\*\.png and right/\*\.png have equal names, but the pixels of neither"
     ):
@@ -321,3 +326,16 @@ def test_a_dot_within_a_name_without_suffix_cuts_nothing(tmp_path: Path) -> None
     items = open_dataset(tmp_path).split("train").items
     names = [(item.image.name, item.mask.name) for item in items if item.mask is not None]
     assert names == [(f"scan.{number}", f"scan.{number}.png") for number in range(4)]
+
+
+@pytest.mark.parametrize("top", [2, 256])
+def test_one_pair_needs_a_word_that_says_which_is_the_mask(tmp_path: Path, top: int) -> None:
+    """The two parts of a name that a.png1_mask and a_overlay2_mask share are by chance, whatever their pixels say."""
+    rng = np.random.default_rng(0)
+    for name in ("a.png1", "a_overlay2", "b3", "e0"):
+        for folder, suffix, kind, most in (("train", "", "PNG", 256), ("p1", ".jpg", "JPEG", top)):
+            values = rng.integers(0, 2 if name == "a_overlay2" else most, SIZE).astype(np.uint8)
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(values).save(tmp_path / folder / f"{name}_mask{suffix}", format=kind)
+    with pytest.raises(DatasetError):
+        open_dataset(tmp_path)

@@ -134,6 +134,8 @@ def pairs_case(rng: Random, folder: Path) -> Attempt:
     if rng.random() < 0.3:
         sides.append((rng.choice(FOLDERS), rng.choice(WORDS), ".png"))
     names = [f"{rng.choice(NAMES)[:40]}{k}" for k in range(rng.randrange(1, 6))]
+    # An image of 42 pixels has no more values than a mask may have.
+    size = rng.choice(((6, 7), (12, 16)))
     for number, (place, word, suffix) in enumerate(sides):
         for k, name in enumerate(names):
             if rng.random() < 0.08:
@@ -141,7 +143,7 @@ def pairs_case(rng: Random, folder: Path) -> Attempt:
             path = root / place / f"{name}{word}{suffix}".lstrip(".")
             path.parent.mkdir(parents=True, exist_ok=True)
             top = 256 if number == 0 else rng.choice((2, 2, 2, 3))
-            pixels = np.random.default_rng(k).integers(0, top, (6, 7)).astype(np.uint8)
+            pixels = np.random.default_rng(k).integers(0, top, size).astype(np.uint8)
             if suffix == ".npy":
                 np.save(path, pixels)
             else:

@@ -78,6 +78,9 @@ def find_matches(root: Path, *, by_folder: bool = False) -> list[Match]:
         families: dict[Family, dict[Base, list[Path]]] = {}
         for path, suffix in files:
             folder, split, rest = layout(path.relative_to(root).parent.parts)
+            if by_folder and rest and _is_usual_word(rest[-1]):
+                # A folder named images or masks holds those of many images.
+                continue
             groups.setdefault((folder, suffix), []).append(path)
             # A file without a suffix may have a dot in its name: of a.png1 and a.png2, neither is called a.
             has_suffix = path.suffix.lower() in (*IMAGE_SUFFIXES, ARRAY_SUFFIX)
@@ -104,6 +107,12 @@ def find_matches(root: Path, *, by_folder: bool = False) -> list[Match]:
             if match is not None:
                 found.setdefault(frozenset(match.bases.values()) | frozenset(map(swap, match.bases.values())), match)
     return sorted(found.values(), key=lambda match: -len(match.bases))
+
+
+def _is_usual_word(word: str) -> bool:
+    """Return whether a folder is called like the images or the masks of a dataset; image1 and mask2 are not."""
+    is_numbered = any(map(str.isdigit, word))
+    return not is_numbered and bool(MASK_WORDS.search(word.casefold()) or IMAGE_WORDS.search(word.casefold()))
 
 
 def _least(family: Family) -> int:

@@ -60,7 +60,7 @@ def infer_classes(root: Path, masks: Sequence[Path]) -> InferredClasses:
             _refusal(root, what) if len(classes) < 2 else DatasetError(root, f"has no classes.yaml; {what}", _MIXED_FIX)
         )
     elif mixed:
-        some = listed(map(str, map(_rgb, mixed) if is_color else mixed))
+        some = listed(map(str, map(_rgb, mixed) if is_color else mixed), 2)
         what = f"{seen}; {some} occur only along edges, as antialiasing and resizing mix values"
         fault = DatasetError(root, f"has no classes.yaml; {what}", _MIXED_FIX)
     elif len(classes) < 2 and not is_color:

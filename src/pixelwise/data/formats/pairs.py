@@ -189,6 +189,10 @@ def _judge(matches: list[Match]) -> tuple[list[_Chosen], list[str]]:
         first = kind(match.first, [pair[0] for pair in match.bases.values()])
         second = kind(match.second, [pair[1] for pair in match.bases.values()])
         by_names = _is_mask_by_name(match.first, match.second)
+        has_words = any((*match.first[2:], *match.second[2:]))
+        if len(match.bases) == 1 and has_words and by_names is None:
+            # Any two names agree in parts; a.png1_mask and a_overlay2_mask are no pair for that.
+            continue
         is_first = by_names if by_names is not None else first == "mask"
         images, masks = (match.second, match.first) if is_first else (match.first, match.second)
         if {first, second} == {"image", "mask"}:
@@ -202,7 +206,7 @@ def _judge(matches: list[Match]) -> tuple[list[_Chosen], list[str]]:
             chosen.append(_Chosen(images, masks, match))
         elif first != "image" or second != "image":
             doubtful.append(f"{match.first} and {match.second} have equal names; which are the masks does not show")
-        elif match.first.folder != match.second.folder and not any((*match.first[2:], *match.second[2:])):
+        elif match.first.folder != match.second.folder and not has_words:
             what = f"{match.first} and {match.second} have equal names, but the pixels of neither are those of masks"
             doubtful.append(f"{what}: more than {_MAX_VALUES} values, or lossy files")
     return chosen, doubtful
