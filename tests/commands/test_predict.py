@@ -237,6 +237,25 @@ def test_bad_images_are_named_and_the_rest_is_done(
     assert f"2 labeled into {tmp_path / 'out'}, {len(read)} failed" in out
 
 
+def test_masks_beside_their_images_are_left_out_and_named(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "in"
+    for name in ("a", "b", "c"):
+        put(folder / f"{name}.jpg")
+        write_mask(folder / f"{name}_mask.png", np.eye(40, dtype=np.uint8))
+    command = "--out", str(tmp_path / "out"), "--model", str(checkpoint)
+    assert main(["predict", str(folder), *command]) == 0
+    err = capsys.readouterr().err
+    assert files_below(tmp_path / "out") == ["a.png", "b.png", "c.png"]
+    names = "a_mask.png, b_mask.png, c_mask.png"
+    assert [line for line in err.splitlines() if line.startswith("skipped: ")] == [
+        f"skipped: {folder}: 3 masks of other images: {names}; to label them as well, name the files or their folder"
+    ]
+    assert main(["predict", *map(str, sorted(folder.iterdir())), *command, "--resume"]) == 0
+    assert files_below(tmp_path / "out") == [f"{n}{word}.png" for n in "abc" for word in ("", "_mask")]
+
+
 @pytest.mark.parametrize("command", ["predict", "demo"])
 def test_equal_failures_are_one_line_with_a_count(
     command: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

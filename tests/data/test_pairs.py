@@ -10,6 +10,8 @@ from PIL import Image
 
 from pixelwise.config import DataConfig
 from pixelwise.data import open_dataset
+from pixelwise.data.formats.mask_words import may_hold_pairs
+from pixelwise.data.formats.pairs import find_mask_files
 from pixelwise.data.held_out import training_data
 from pixelwise.errors import DatasetError
 
@@ -339,3 +341,28 @@ def test_one_pair_needs_a_word_that_says_which_is_the_mask(tmp_path: Path, top: 
             Image.fromarray(values).save(tmp_path / folder / f"{name}_mask{suffix}", format=kind)
     with pytest.raises(DatasetError):
         open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "layout", [*LAYOUTS.values(), ("train/*.png", "trainannot/*.png"), ("i/*.png", "masks/0*.png")]
+)
+def test_the_masks_among_images_are_found(tmp_path: Path, layout: tuple[str, str]) -> None:
+    pairs = _write(tmp_path, layout, ("1a", "2a", "3a"))
+    alone = _put(tmp_path / layout[0].replace("*", "4a"), _image(4))
+    files = [*pairs, *pairs.values(), alone]
+    assert may_hold_pairs([path.relative_to(tmp_path) for path in files])
+    assert find_mask_files(tmp_path, files) == set(pairs.values())
+    if len({path.parent for path in pairs}) == 1:
+        # Images alone, as beside an output folder with masks of the same names.
+        assert not find_mask_files(tmp_path, pairs)
+
+
+def test_images_alone_are_no_masks(tmp_path: Path) -> None:
+    numbered = [Path(f"set{k % 2}/img_{k}.png") for k in range(30)]
+    photos = [Path("street.jpg"), Path("house by night.JPG"), Path("img7.jpeg")]
+    assert not may_hold_pairs(numbered)
+    assert not may_hold_pairs(photos)
+    drawn = [_put(tmp_path / f"{name}.png", _mask(3)) for name in ("a", "b", "a_2", "b_2", "a_night", "b_night")]
+    files = [_put(tmp_path / f"{name}.jpg", _image(3)) for name in ("a_night", "c", "c_gray")] + drawn
+    copies = [_put(path.with_suffix(".bmp"), _image(5)) for path in files[1:3]]
+    assert not find_mask_files(tmp_path, [*files, *copies])

@@ -51,7 +51,7 @@ def predict(
     Parameters
     ----------
     inputs
-        Images and folders of images.
+        Images and folders of images. Masks that lie in a folder with their images are left out, unless they are named.
     out
         Folder for the masks.
     model

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..core import Taxonomy
-from ..errors import InputError
+from ..data.formats.mask_words import may_hold_pairs
+from ..errors import InputError, listed
 from ..files import check_outputs, read_json
 from ..images import ARRAY_SUFFIX, IMAGE_SUFFIXES, RGB, PixelFormat, is_further_part, list_images, without_suffix
 
@@ -83,7 +84,8 @@ def plan(
     pixels   of the images: with other than ordinary ones, a folder's npy files are images, and files that hold further
              channels are none
     A folder's images keep their subfolders; files below `out` are not among them. Images that differ only in their
-    suffix keep it in the name, and names too long for their endings are cut and numbered.
+    suffix keep it in the name, and names too long for their endings are cut and numbered. Masks that lie in a folder
+    with their images are skipped, in one line.
     Raises InputError for inputs without an image, for two images with the same output, and for outputs over an input.
     """
     found: dict[tuple[Path, Path], None] = {}
@@ -100,6 +102,11 @@ def plan(
         images = [p for p in listing.images if not (inside and _real_folder(p.parent).is_relative_to(written))]
         if given.is_dir():
             images = [p for p in images if not (_is_output(p) or is_further_part(p.relative_to(given), pixels))]
+        if given.is_dir() and (masks := _masks_among(images, given)):
+            images = [path for path in images if path not in masks]
+            names = listed(path.relative_to(given) for path in sorted(masks))
+            what = f"{len(masks)} masks of other images: {names}"
+            skipped.insert(0, f"{given}: {what}; to label them as well, name the files or their folder")
         if not images:
             raise InputError(given, f"holds no images except those in {out}", "name the folder of the photos")
         found |= dict.fromkeys((path, path.relative_to(root)) for path in images)
@@ -110,6 +117,16 @@ def plan(
     ]
     _check_outputs(jobs)
     return jobs, skipped
+
+
+def _masks_among(images: Sequence[Path], folder: Path) -> set[Path]:
+    """Return those of the images of a folder that are the masks of others, by their names and pixels."""
+    if not may_hold_pairs([path.relative_to(folder) for path in images]):
+        return set()
+    # Reads a few files of each word.
+    from ..data.formats.pairs import find_mask_files
+
+    return find_mask_files(folder, images)
 
 
 def _is_output(path: Path) -> bool:

@@ -15,18 +15,11 @@ from typing import NamedTuple
 
 from ...images import ARRAY_SUFFIX, IMAGE_SUFFIXES, image_suffix, walk_files, without_suffix
 from .annotations import split_of
+from .mask_words import IMAGE_WORDS, MASK_WORDS
 
 # A family is a candidate if it has this share of the files of its folder and suffix, and two are a pair if this share
 # of the smaller one has a partner.
 _MIN_FAMILY, _MIN_SHARED = 0.2, 0.5
-MASK_WORDS = re.compile(
-    r"(?:^|[^a-z])(?:\d*(?:st|nd|rd))?(?:mask|msk|label|lbl|gt|ann|anno|annot|annotation|truth|groundtruth|seg|"
-    r"segmentation|manual|target|ho|class|index|마스크|정답|라벨|레이블)(?:s|es|ed|ids|class|id|trainids)?\d*(?:$|[^a-z])"
-)
-IMAGE_WORDS = re.compile(
-    r"(?:^|[^a-z])(?:image|img|photo|picture|pic|input|rgb|sat|raw|orig|original|data|x|jpg|scan|"  # word: quoted
-    r"이미지|사진|원본)s?\d*(?:$|[^a-z])"
-)
 _SPLIT_WORD = "_(split)"
 _OTHERS = ("classes.yaml", "classes.yml", "classes.txt", "class_names.txt", "labelmap.txt")
 

@@ -30,8 +30,9 @@ from ..seen_masks import SeenMask
 from . import DATASETS
 from .base import DatasetFormat, declares_multilabel, has_class_names, read_classes
 from .class_families import classes_of_families, read_class_families
-from .families import IMAGE_WORDS, MASK_WORDS, Base, Family, Match, find_matches, swap, true_suffix
+from .families import Base, Family, Match, find_matches, swap, true_suffix
 from .inferred_classes import infer_classes
+from .mask_words import IMAGE_WORDS, MASK_FOLDER, MASK_WORDS
 
 # Files are decoded to see whether they are masks; drawn classes have fewer values.
 _LOOKED_AT, _MAX_VALUES = 3, 64
@@ -121,6 +122,27 @@ def _read_classes_each(root: Path, chosen: list[_Chosen]) -> Dataset | None:
     return read_class_families(root, chosen[0].images, families, classes, rest=rest, alone=alone)
 
 
+def find_mask_files(root: Path, files: Iterable[Path]) -> set[Path]:
+    """Return those of the files below a folder that are masks of others: of pairs, and of folders named like masks."""
+    files, masks = set(files), set[Path]()
+    for chosen in _find(root)[0]:
+        found = {mask for image, mask in chosen.pairs() if image in files}
+        if found and (chosen.masks.before or chosen.masks.after):
+            found.update(chosen.match.rest[chosen.masks == chosen.match.second])
+        masks |= found
+    by_folder: dict[Path, list[Path]] = {}
+    for path in files:
+        by_folder.setdefault(path.parent.relative_to(root), []).append(path)
+    called = {folder for folder in by_folder if MASK_FOLDER.search(folder.name.casefold())}
+    if called != by_folder.keys():
+        # Of one image each, or with other numbers in their names.
+        by_name: dict[str, list[Path]] = {}
+        for folder in called:
+            by_name.setdefault(folder.name, []).extend(set(by_folder[folder]) - masks)
+        masks.update(*(paths for paths in by_name.values() if _kind_of(_some(paths)) == "mask"))
+    return masks & files
+
+
 def describe_folder(root: Path) -> str:
     """Return what a folder holds, in words: numbers of files by suffix and folder, and equal names between them."""
     files = [path.relative_to(root) for path in walk_files(root)[0]]
@@ -179,8 +201,7 @@ def _judge(matches: list[Match]) -> tuple[list[_Chosen], list[str]]:
 
     def kind(family: Family, paths: Iterable[Path]) -> Kind:
         if family not in kinds:
-            files = sorted(paths)
-            kinds[family] = _kind_of(files[:: max(1, len(files) // _LOOKED_AT)][:_LOOKED_AT])
+            kinds[family] = _kind_of(_some(paths))
         return kinds[family]
 
     chosen: list[_Chosen] = []
@@ -263,6 +284,11 @@ def _is_mask_by_name(first: Family, second: Family) -> bool | None:
         return masks[0]
     images = [bool(IMAGE_WORDS.search(t)) for t in text]
     return images[1] if images[0] != images[1] else None
+
+
+def _some(paths: Iterable[Path]) -> list[Path]:
+    files = sorted(paths)
+    return files[:: max(1, len(files) // _LOOKED_AT)][:_LOOKED_AT]
 
 
 def _kind_of(paths: list[Path]) -> Kind:
