@@ -104,8 +104,8 @@ def plan(
             images = [p for p in images if not (_is_output(p) or is_further_part(p.relative_to(given), pixels))]
         if given.is_dir() and (masks := _masks_among(images, given)):
             images = [path for path in images if path not in masks]
-            names = listed(path.relative_to(given) for path in sorted(masks))
-            what = f"{len(masks)} masks of other images: {names}"
+            first = listed(path.relative_to(given) for path in sorted(masks))
+            what = f"{len(masks)} masks of other images: {first}"
             skipped.insert(0, f"{given}: {what}; to label them as well, name the files or their folder")
         if not images:
             raise InputError(given, f"holds no images except those in {out}", "name the folder of the photos")
