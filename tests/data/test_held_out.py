@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
+from helpers.scenes import drive, scene
 from helpers.tiny_data import tiny_config, write_dataset
 from pixelwise.cli import main
 from pixelwise.config import DataConfig
@@ -69,6 +71,55 @@ def test_groups_that_leave_no_class_are_not_chosen(tmp_path: Path) -> None:
     held_out = held_out_of_folder(root)
     assert held_out.groups == ()
     assert 1 <= len(held_out.keys) <= 6, "a fifth of 16, by chance"
+
+
+def write_frames(root: Path, images: dict[str, NDArray[np.uint8]], classes: dict[str, int]) -> Path:
+    """A folder of images whose masks show the classes 0 and 1, and another one where `classes` says so."""
+    for kind in ("images", "masks"):
+        (root / kind).mkdir(parents=True)
+    for name, image in images.items():
+        mask = (image[..., 0] > 128).astype(np.uint8)
+        mask[0, 0] = classes.get(name, 0)
+        Image.fromarray(image).save(root / f"images/{name}.png")
+        Image.fromarray(mask).save(root / f"masks/{name}.png")
+    return root
+
+
+@pytest.mark.parametrize("num", [10, 30])
+def test_of_a_numbered_sequence_a_block_is_held_out(tmp_path: Path, num: int) -> None:
+    """The last fifth; in the check and its copy as well. Frames of one camera, numbered without leading zeros."""
+    frames = {f"t{3 * k}": drive(1, 3 * k) for k in range(num)}
+    last = [f"t{3 * k}" for k in range(num - num // 5, num)]
+    root = write_frames(tmp_path / "data", frames, {"t0": 2, last[-1]: 2})
+    held_out = held_out_of_folder(root)
+    assert held_out.keys == tuple(sorted(last))
+    assert f"a block of a numbered sequence whose neighbors look alike: {last[0]} to {last[-1]}" in held_out.why
+    diagnosis = diagnose(open_dataset(root))
+    assert [finding.what for finding in diagnosis.findings if finding.kind == "hold-out"] == [
+        f"`train` makes it: {held_out.why}"
+    ]
+    assert "near-copies" not in [finding.kind for finding in diagnosis.findings]
+    write_fixed(diagnosis, tmp_path / "fixed")
+    assert sorted(path.stem for path in (tmp_path / "fixed/images/val").iterdir()) == sorted(last)
+    by_image = training_data(open_dataset(root), DataConfig(path=str(root), split_by="image"))[1]
+    assert by_image is not None
+    assert "chosen by their names" in by_image.why
+
+
+def test_another_block_is_held_out_if_the_last_alone_has_a_class(tmp_path: Path) -> None:
+    """Of two sequences, with photos beside them that belong to neither."""
+    frames = {f"{way}_x{k:03}_y": drive(seed, 3 * k) for seed, way in enumerate("ab") for k in range(15)}
+    photos = {f"p{k}{'q' * k}": scene(90 + k) for k in range(5)}
+    held_out = held_out_of_folder(write_frames(tmp_path, frames | photos, {"a_x014_y": 2}))
+    expected = {f"{way}_x{k:03}_y" for way in "ab" for k in range(3)}
+    assert {key for key in held_out.keys if not key.startswith("p")} == expected
+    assert len([key for key in held_out.keys if key.startswith("p")]) in (1, 2)
+    assert "a_x000_y to a_x002_y, b_x000_y to b_x002_y" in held_out.why
+
+
+def test_numbers_of_unlike_photos_show_no_sequence(tmp_path: Path) -> None:
+    photos = {f"t{k}": scene(k) for k in range(30)}
+    assert "chosen by their names" in held_out_of_folder(write_frames(tmp_path, photos, {})).why
 
 
 @pytest.fixture

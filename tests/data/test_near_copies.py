@@ -12,21 +12,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from helpers.scenes import drive, scene
 from pixelwise.data import open_dataset
 from pixelwise.data.check import check_dataset
 from pixelwise.data.check.near_copies import MAX_DISTANCE
 from pixelwise.data.perceptual_hash import perceptual_hash
 from pixelwise.images import write_image, write_mask
-
-
-def scene(seed: int, width: int = 96, height: int = 64) -> NDArray[np.uint8]:
-    """Smooth noise of several sizes, as the light and dark parts of a photo."""
-    rng = np.random.default_rng(seed)
-    total = np.zeros((height, width, 3))
-    for size in (4, 8, 16):
-        noise = rng.normal(size=(height // size + 1, width // size + 1, 3)).astype(np.float32)
-        total += size * cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
-    return np.clip(128 + 8 * total, 0, 255).astype(np.uint8)
 
 
 def distance(one: bytes, other: bytes) -> int:
@@ -87,11 +78,6 @@ def test_another_file_of_a_training_image_is_named(tmp_path: Path, capsys: pytes
     line = warnings_of(make_data(tmp_path, {"train": train, "val": val}), capsys)
     assert "warning: split val: 1 of 2 images have a near-copy in train: 1 show the same (z.png ~ d.png)" in line
     assert "its score will flatter the model" in line
-
-
-def drive(number: int, frame: int) -> NDArray[np.uint8]:
-    """A frame of a camera that moves over a long scene."""
-    return np.ascontiguousarray(scene(number, 300)[:, frame : frame + 96])
 
 
 def test_frames_between_training_frames_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,9 @@
 """The images of a training split that a run validates on, where the dataset has no validation split for it.
 
-Whole groups are held out where groups show, single images elsewhere. The choice depends on the names, so that it is the
-same on every machine, and on the masks in one respect: no class is held out with all of its images. A run keeps the
-names in `held_out.json`, from which a resumed run and `pixelwise evaluate` read them.
+Whole groups are held out where groups show, single images elsewhere, but of a numbered sequence whose neighbors look
+alike its last images. The choice depends on the names, so that it is the same on every machine, and on the masks in
+one respect: no class is held out with all of its images. A run keeps the names in `held_out.json`, from which a resumed
+run and `pixelwise evaluate` read them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +21,11 @@ import numpy as np
 from ..config import DataConfig
 from ..errors import ConfigError, DatasetError, InputError, listed, os_reason
 from ..files import read_json, write_text
+from ..images import read_pixels
 from .dataset import Dataset, Item, Split
 from .groups import Groups, describe_sizes, find_groups, select_groups
+from .perceptual_hash import perceptual_hash
+from .sequences import SignOf, find_sequences
 
 HOLD_OUT = "hold-out"
 """The first word in the name of a split that was held out of the training images."""
@@ -33,6 +38,8 @@ HELD_OUT_FILE = "held_out.json"
 _LEAST, _MOST = 0.75, 2.0
 # A group with more of the images is not held out unless it is asked for.
 _MAX_SHARE = 0.5
+# Blocks of a sequence.
+_PARTS = 5
 
 ClassesOf = Callable[[Item], frozenset[int]]
 
@@ -116,16 +123,23 @@ def split_or_held_out(dataset: Dataset, name: str, model: str | Path | None, *, 
 
 
 def training_data(
-    dataset: Dataset, settings: DataConfig, *, held_out: HeldOut | None = None, classes_of: ClassesOf | None = None
+    dataset: Dataset,
+    settings: DataConfig,
+    *,
+    held_out: HeldOut | None = None,
+    classes_of: ClassesOf | None = None,
+    sign_of: SignOf | None = None,
 ) -> tuple[Dataset, HeldOut | None]:
     """Return the dataset with the splits to train and to validate on, as `settings` says, and what was held out.
 
     With `hold_out`, these groups of the training split become the validation split. Without it, and without a
     validation split in the dataset, about a fifth of the training images does: whole groups where groups show (unless
-    `split_by` is `image`), single images elsewhere. A note of the dataset says what was held out.
+    `split_by` is `image`), the last images of numbered sequences, and single images elsewhere. A note of the dataset
+    says what was held out.
 
     held_out    what the run holds out already, so that nothing is chosen, unless `hold_out` names other groups
     classes_of  the class ids in the mask of an item; by default the masks are read, as far as the choice needs them
+    sign_of     the perceptual hash of an item, empty for one that cannot be read; by default images are read likewise
     Raises ConfigError for groups that do not exist or leave nothing to train on, DatasetError for a missing split.
     """
     named = None if settings.hold_out is None else {name.strip() for name in settings.hold_out.split(",")}
@@ -141,13 +155,13 @@ def training_data(
     if held_out is None and settings.hold_out is None and len(train) < 2:
         return dataset, None
     if held_out is None:
-        held_out = _choose(dataset, train, settings, classes_of or _reader(train))
+        held_out = _choose(dataset, train, settings, classes_of or _reader(train), sign_of or _hasher(train))
     kept, val = held_out.split(train)
     splits = {**dataset.splits, settings.train_split: kept, settings.val_split: val}
     return replace(dataset, splits=splits, notes=(*dataset.notes, held_out.why)), held_out
 
 
-def _choose(dataset: Dataset, train: Split, settings: DataConfig, classes_of: ClassesOf) -> HeldOut:
+def _choose(dataset: Dataset, train: Split, settings: DataConfig, classes_of: ClassesOf, sign_of: SignOf) -> HeldOut:
     """Return the groups that the settings name, or else the groups or images that are a fifth of the split."""
     groups = find_groups(dataset, settings.groups)
     if settings.hold_out is not None:
@@ -160,6 +174,8 @@ def _choose(dataset: Dataset, train: Split, settings: DataConfig, classes_of: Cl
     reason = f"{dataset.name} has no split {settings.val_split}: "
     if groups and settings.split_by == "group" and (names := _choose_groups(train, groups, classes_of)):
         return _of_groups(train, groups, names, reason)
+    if settings.split_by == "group" and (sequences := find_sequences(train.items, sign_of)):
+        return _of_sequences(train, sequences, classes_of, reason)
     held = _choose_images(train.items)
     back = _only_ones(held, [item for item in train.items if item not in held], classes_of)
     if len(back) == len(held):
@@ -179,6 +195,32 @@ def _of_groups(train: Split, groups: Groups, names: Sequence[str], reason: str) 
     title = "+".join(names) if len(names) <= 4 else f"{len(names)} groups"
     keys = tuple(sorted(item.key for item in items))
     return HeldOut(f"{HOLD_OUT} {title}", keys, tuple(names), reason + why)
+
+
+def _of_sequences(train: Split, sequences: Sequence[Sequence[Item]], classes_of: ClassesOf, reason: str) -> HeldOut:
+    """Hold out one block of each sequence, the last if no class goes with it, and a fifth of the other images."""
+    in_sequence = {item for frames in sequences for item in frames}
+    others = [item for item in train.items if item not in in_sequence]
+    single = _choose_images(others) if others else set[Item]()
+
+    def held_with(part: int) -> tuple[list[Sequence[Item]], set[Item]]:
+        blocks = [frames[len(frames) * part // _PARTS : len(frames) * (part + 1) // _PARTS] for frames in sequences]
+        held = single.union(*blocks)
+        return blocks, _only_ones(held, [item for item in train.items if item not in held], classes_of)
+
+    tried = [held_with(_PARTS - 1)]
+    while tried[-1][1] and len(tried) < _PARTS:
+        # The first block has training images on one side alone, too.
+        tried.append(held_with(len(tried) - 1))
+    blocks, back = min(tried, key=lambda pair: len(pair[1]))
+    keys = tuple(sorted(item.key for item in single.union(*blocks) - back))
+    spans = listed(f"{block[0].key} to {block[-1].key}" for block in blocks)
+    which = "a numbered sequence" if len(blocks) == 1 else f"each of {len(blocks)} numbered sequences"
+    why = f"{len(keys)} of {len(train)} images held out of split {train.name} for validation"
+    why += f": a block of {which} whose neighbors look alike: {spans}"
+    if back:
+        why += f"; without {listed(sorted(item.key for item in back))}, as no other image has one of the classes"
+    return HeldOut(f"{HOLD_OUT} {len(keys)} images", keys, (), reason + why)
 
 
 def _choose_groups(train: Split, groups: Groups, classes_of: ClassesOf) -> tuple[str, ...]:
@@ -250,6 +292,19 @@ def _reader(split: Split) -> ClassesOf:
         return known[item]
 
     return classes_of
+
+
+def _hasher(split: Split) -> SignOf:
+    """Return a function that reads the image of an item and returns its perceptual hash, each once."""
+
+    @cache
+    def sign_of(item: Item) -> bytes:
+        try:
+            return perceptual_hash(split.pixels.to_rgb(read_pixels(item.image, split.pixels)))
+        except InputError:
+            return b""
+
+    return sign_of
 
 
 def _digest(name: str) -> bytes:

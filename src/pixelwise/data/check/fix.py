@@ -171,11 +171,13 @@ def _with_val(look: Look, coding: Coding, splits: dict[str, list[Item]], changes
     dataset, ignore_id = look.dataset, coding.taxonomy.ignore_id
     # By the mask, as an image of a similar name may have taken the place of a missing one.
     classes = {row.item.mask: coding.classes_of(row) - {ignore_id} for _, row in look.inspected()}
+    signs = {row.item.image: row.perceptual_hash for _, row in look.inspected()}
     sources = {name: dataset.splits[name].with_items(items) for name, items in splits.items()}
     data, held_out = training_data(
         replace(dataset, splits=sources, notes=(), faults=()),
         DataConfig(path=str(dataset.root)),
         classes_of=lambda item: frozenset(classes.get(item.mask, ())),
+        sign_of=lambda item: signs.get(item.image, b""),
     )
     if held_out is not None:
         changes[f"split val made: {held_out.why}"] = []

@@ -24,7 +24,12 @@ def find_hold_out(look: Look) -> list[Finding]:
         return frozenset(rows[item].pixels) - {ignore_id}
 
     plain = replace(dataset, notes=(), faults=())
-    data, held_out = training_data(plain, DataConfig(path=str(dataset.root)), classes_of=classes_of)
+    data, held_out = training_data(
+        plain,
+        DataConfig(path=str(dataset.root)),
+        classes_of=classes_of,
+        sign_of=lambda item: rows[item].perceptual_hash,
+    )
     if held_out is None:
         return []
     train, val = data.splits["train"], data.splits["val"]

@@ -5,7 +5,6 @@ A score on them says how well the training images are known by heart. Equal pixe
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
@@ -16,15 +15,12 @@ from ...errors import listed
 from ..dataset import Dataset, Item, Split
 from ..groups import Groups, find_groups
 from ..inspection import Inspected
+from ..sequences import numbers_count_frames, place_in_sequence
 from .finding import Finding
 
 MAX_DISTANCE = 24
 """Bits, of 255, in which hashes of two files of one photo differ at most. JPEG at quality 50 and half the size
 change up to 12, a fifth more light up to 30. Fundus photos of two eyes differ in 50 or more, other photos in 100."""
-SEQUENCE_RATIO = 0.85
-"""Numbers in the names count frames if images of neighboring numbers differ by less than this share of what images far
-apart in the same group do, in the median. It is 0.7 in CamVid, and 0.97 to 1.03 where numbers mean nothing."""
-_MIN_PAIRS = 20
 _ROWS = 1024
 
 
@@ -85,16 +81,16 @@ def _between_frames(
     """Return the validation images between two training frames of a sequence, with these frames."""
     frames: dict[str, list[tuple[int, int]]] = {}
     for index, inspected in enumerate(trained):
-        place = _place(inspected.item, groups)
+        place = place_in_sequence(inspected.item, groups)
         if place is not None:
             frames.setdefault(place[0], []).append((place[1], index))
     for rows in frames.values():
         rows.sort()
-    if not _numbers_count_frames([[index for _, index in rows] for rows in frames.values()], _signs(trained)):
+    if not _are_sequences([[index for _, index in rows] for rows in frames.values()], _signs(trained)):
         return {}
     between = {}
     for inspected in scored:
-        place = _place(inspected.item, groups)
+        place = place_in_sequence(inspected.item, groups)
         if place is not None and place[0] in frames:
             rows = frames[place[0]]
             numbers = [number for number, _ in rows]
@@ -104,16 +100,7 @@ def _between_frames(
     return between
 
 
-def _place(item: Item, groups: Groups | None) -> tuple[str, int] | None:
-    """Return the group of an item and the last number in its name; the rest of the name is the group if none show."""
-    match = re.search(r"\d+(?=\D*$)", item.key)
-    if match is None:
-        return None
-    rest = item.key[: match.start()] + "#" + item.key[match.end() :]
-    return groups.by_item.get(item, rest) if groups else rest, int(match[0])
-
-
-def _numbers_count_frames(sequences: Sequence[Sequence[int]], signs: NDArray[np.float32]) -> bool:
+def _are_sequences(sequences: Sequence[Sequence[int]], signs: NDArray[np.float32]) -> bool:
     """Return whether neighbors in the sequences, which are indices of `signs`, are nearer than images far apart."""
     near: list[float] = []
     far: list[float] = []
@@ -123,7 +110,7 @@ def _numbers_count_frames(sequences: Sequence[Sequence[int]], signs: NDArray[np.
             near += (ordered[1:] != ordered[:-1]).sum(1).tolist()
             half = len(rows) // 2
             far += (ordered[half:] != ordered[:-half]).sum(1).tolist()
-    return len(near) >= _MIN_PAIRS and float(np.median(near)) < SEQUENCE_RATIO * float(np.median(far))
+    return numbers_count_frames(near, far)
 
 
 def _signs(inspected: Sequence[Inspected]) -> NDArray[np.float32]:
