@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,9 @@ LAYOUTS = {
     "no suffix": ("photos/*", "annotations/*"),
     "a folder deeper": ("images/*.jpg", "annotations/trimaps/*.png"),
     "masks below": ("*.png", "masks/*.png"),
+    "an unknown suffix": ("*.jpg", "*.mask"),
+    "a word and an unknown suffix": ("*.jpg", "*_seg.png2"),
+    "unknown suffixes": ("images/*.jfif", "masks/*.lbl"),
     "npy": ("images/*.png", "masks_of_it/*.npy"),
     "gif": ("images/*.tif", "manual/*.gif"),
     "a folder per patient": ("p*/scan.png", "p*/scan_mask.png"),
@@ -39,7 +43,7 @@ LAYOUTS = {
     "a folder per image, without a usual word": ("p*/t1.jpg", "p*/tumor.png"),
     "upper case": ("Images/*.PNG", "Masks/*.PNG"),
 }
-FORMATS = {"": "PNG", ".tif": "TIFF", ".jpg": "JPEG", ".png": "PNG", ".bmp": "BMP", ".gif": "GIF"}
+FORMATS = {"": "PNG", ".jfif": "JPEG", ".tif": "TIFF", ".jpg": "JPEG", ".png": "PNG", ".bmp": "BMP", ".gif": "GIF"}
 
 
 def _put(path: Path, pixels: np.ndarray) -> Path:
@@ -47,7 +51,7 @@ def _put(path: Path, pixels: np.ndarray) -> Path:
     if path.suffix == ".npy":
         np.save(path, pixels)
     else:
-        Image.fromarray(pixels).save(path, format=FORMATS[path.suffix.lower()])
+        Image.fromarray(pixels).save(path, format=FORMATS.get(path.suffix.lower(), "PNG"))
     return path
 
 
@@ -306,6 +310,37 @@ def test_an_unknown_folder_is_described(tmp_path: Path) -> None:
     assert "it holds 4 .png in x/, 4 .xml in x/, 4 .csv in x/; 4 names are equal in x/*.png (4) and x/*.xml (4)" in str(
         caught.value
     )
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content", "words"),
+    [
+        (".mat", b"MATLAB 5.0 MAT-file, Platform: GLNXA64" + bytes(90), "a MATLAB file"),
+        (".dcm", bytes(128) + b"DICM" + bytes(60), "a DICOM image"),
+        (".nii", struct.pack("<i", 348) + bytes(340) + b"n+1\0", "a NIfTI volume"),
+        (".pgm", b"P5\n2 2\n255\n" + bytes(4), "a PBM, PGM or PPM image"),
+        (".xyz", b"\x7f\x02\x03\x04" + bytes(9), "an unknown kind of file, first bytes 7f 02 03 04"),
+    ],
+)
+def test_masks_of_another_kind_of_file_are_named(tmp_path: Path, suffix: str, content: bytes, words: str) -> None:
+    """Also a backup of a mask is none."""
+    for k in range(3):
+        for folder in ("two/photos", "own/images"):
+            _put(tmp_path / folder / f"{k}.png", _image(k))
+        for name in ("two/gt", "own/masks"):
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / f"{k}{suffix}").write_bytes(content)
+        (tmp_path / f"two/gt/{k}.png.bak").write_bytes((tmp_path / f"two/photos/{k}.png").read_bytes())
+    with pytest.raises(DatasetError, match=rf"3 \{suffix} \(the first: {words}\) in gt/"):
+        open_dataset(tmp_path / "two")
+    for first in (0, 1):
+        with pytest.raises(DatasetError, match=rf"masks/{first}\{suffix} \(another ending, {words}\)"):
+            open_dataset(tmp_path / "own")
+        _put(tmp_path / "own/masks/0.png", _mask(2))
+    for path in (tmp_path / "own/masks").iterdir():
+        path.rename(path.with_name(f"{path.stem}th{suffix}"))
+    with pytest.raises(DatasetError, match=rf"has no masks for images/: it holds 3 \{suffix} \(the first: "):
+        open_dataset(tmp_path / "own")
 
 
 def test_two_files_of_one_folder_are_no_pair_for_that(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from ..errors import shown
+from ..images import IMAGE_SUFFIXES, describe_content
 
 
 class NearMiss(NamedTuple):
@@ -33,6 +34,8 @@ def near_misses(missing: Iterable[Path]) -> dict[Path, NearMiss]:
         for candidate in names[folder]:
             why = _similarity(sought.name, candidate.name)
             if why:
+                if candidate.suffix.lower() not in IMAGE_SUFFIXES and candidate.is_file():
+                    why += f", {describe_content(candidate)}"
                 near[path] = NearMiss(candidate, why)
                 break
     return near

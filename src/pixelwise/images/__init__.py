@@ -24,7 +24,7 @@ Reading order: `headers` (what Pillow does not check), `decode` (file to Pillow 
 from __future__ import annotations
 
 from .arrays import ARRAY_SUFFIX
-from .decode import MAX_PIXELS, file_kind, image_suffix
+from .decode import MAX_PIXELS, describe_content, file_kind, image_suffix
 from .facts import FileFacts
 from .listing import IMAGE_SUFFIXES, Listing, find_images, list_images, walk_files, without_suffix
 from .pixel_format import COLORS, RGB, ImagePart, PixelFormat, same_numbers, unnamed
@@ -51,6 +51,7 @@ __all__ = [
     "ImagePart",
     "Listing",
     "PixelFormat",
+    "describe_content",
     "encode_mask",
     "exif_orientation",
     "file_kind",

@@ -81,7 +81,17 @@ _OTHER_KINDS = (
     (b"pk\x03\x04", "a zip archive", "unpack it"),
     (b"\x1f\x8b", "a gzip file", "unpack it"),
     (b"\x93numpy", "a NumPy array", "save it as PNG"),
+    (b"matlab 5", "a MATLAB file", "save its arrays as PNG or npy"),
+    (b"\x89hdf\r\n", "an HDF5 file, as MATLAB writes too", "save its arrays as PNG or npy"),
+    *((f"p{k}{end}".encode(), "a PBM, PGM or PPM image", _EXPORT) for k in "123456" for end in "\n\r "),
 )
+# The same, by the place of the bytes.
+_LATER_KINDS = (
+    (128, b"DICM", "a DICOM image", "export it as PNG"),
+    (344, b"n+1\0", "a NIfTI volume", "save its slices as PNG or npy"),
+    (344, b"ni1\0", "a NIfTI volume", "save its slices as PNG or npy"),
+)
+_HEAD = 512
 
 
 class Decoded(NamedTuple):
@@ -177,16 +187,37 @@ def decode_bytes(path: str | Path, data: bytes) -> Decoded:
 
 def image_suffix(path: str | Path) -> str:
     """Return the suffix, such as ".png", that fits the first bytes of a regular file; "" if it is no image."""
+    head = _head(path) or b""
+    return next((suffix for start, _, suffix in _SIGNATURES if _is_start(head, start)), "")
+
+
+def describe_content(path: str | Path) -> str:
+    """Return what a file is by its first bytes, in words: "a PNG image", "a MATLAB file", "text"."""
+    head = _head(path)
+    if not head:
+        return "an empty file" if head is not None else "a file that cannot be read"
+    name = next((name for start, name, _ in _SIGNATURES if _is_start(head, start)), "")
+    if name:
+        return f"a {name} image"
+    if other := _other_kind(head):
+        return other[0]
+    is_text = all(byte >= 32 or byte in b"\t\r\n\f" for byte in head)
+    return "text" if is_text else f"an unknown kind of file, first bytes {head[:4].hex(' ')}"
+
+
+def _head(path: str | Path) -> bytes | None:
+    """Return the first bytes of a regular file; None if it is none, or cannot be read."""
     if file_kind(path) != "file":
-        return ""
+        return None
     try:
         with open_without_waiting(path) as file:
-            head = file.read(12) or b""
+            return file.read(_HEAD) or b""
     except OSError:
-        return ""
-    if head.startswith(b"RIFF") and head[8:] != b"WEBP":
-        return ""
-    return next((suffix for start, _, suffix in _SIGNATURES if head.startswith(start)), "")
+        return None
+
+
+def _is_start(head: bytes, signature: bytes) -> bool:
+    return head.startswith(signature) and (signature != b"RIFF" or head[8:12] == b"WEBP")
 
 
 def file_kind(path: str | Path) -> str:
@@ -224,15 +255,25 @@ def read_bytes(path: str | Path) -> bytes:
     return data
 
 
-def _unidentified(path: str | Path, data: bytes, tags: dict[int, tuple[int, ...]]) -> ImageError:
-    """Return the error for bytes that Pillow opens as none of the allowed formats."""
-    head = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+def _other_kind(data: bytes) -> tuple[str, str] | None:
+    """Return the kind of a file that is no image of the allowed formats, in words, and the fix; None if unknown."""
+    head = data[:_HEAD].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for start, words, fix in _OTHER_KINDS:
         if head.startswith(start):
-            return ImageError(path, f"is {words}", fix)
+            return words, fix
+    for place, signature, words, fix in _LATER_KINDS:
+        if data[place:].startswith(signature):
+            return words, fix
     if data[4:8] == b"ftyp":
         brand = data[8:12].decode("ascii", "replace").strip()
-        return ImageError(path, f"is a {brand} file (HEIC, AVIF or video)", _EXPORT)
+        return f"a {brand} file (HEIC, AVIF or video)", _EXPORT
+    return None
+
+
+def _unidentified(path: str | Path, data: bytes, tags: dict[int, tuple[int, ...]]) -> ImageError:
+    """Return the error for bytes that Pillow opens as none of the allowed formats."""
+    if other := _other_kind(data):
+        return ImageError(path, f"is {other[0]}", other[1])
     if tags:
         kinds = {SIGNED: "signed", FLOAT: "float"}
         kind = kinds.get(first(tags, SAMPLE_FORMAT, 1), "unsigned")

@@ -21,7 +21,12 @@ from .mask_words import IMAGE_WORDS, MASK_WORDS
 # of the smaller one has a partner.
 _MIN_FAMILY, _MIN_SHARED = 0.2, 0.5
 _SPLIT_WORD = "_(split)"
-_OTHERS = ("classes.yaml", "classes.yml", "classes.txt", "class_names.txt", "labelmap.txt")
+# Endings of files that are no images, or copies of others that do not count.
+OTHER_SUFFIXES = (
+    *(".json", ".txt", ".xml", ".yaml", ".yml", ".csv", ".md", ".html", ".py", ".ipynb", ".log", ".ini", ".cfg"),
+    *(".zip", ".tar", ".gz", ".bz2", ".7z", ".rar", ".npz", ".pt", ".pth", ".safetensors", ".onnx", ".pkl", ".db"),
+    *(".bak", ".old", ".tmp", ".part", ".swp", ".crdownload", ".lock"),
+)
 
 
 class Base(NamedTuple):
@@ -143,12 +148,11 @@ def swap(pair: tuple[Path, Path]) -> tuple[Path, Path]:
 
 
 def true_suffix(path: Path) -> str:
-    """Return the suffix of an image or array in small letters, that of its first bytes if it has none, else ""."""
+    """Return the suffix of an image or array in small letters; that of its first bytes, or "", if it has none."""
     suffix = path.suffix.lower()
     if suffix in (*IMAGE_SUFFIXES, ARRAY_SUFFIX):
         return ".jpg" if suffix == ".jpeg" else ".tif" if suffix == ".tiff" else suffix
-    is_named = path.name in _OTHERS or re.fullmatch(r"\.[a-z][a-z0-9]{1,4}", suffix)
-    return "" if is_named else image_suffix(path)
+    return "" if suffix in OTHER_SUFFIXES else image_suffix(path)
 
 
 def _side_by_side(folders: tuple[str, ...]) -> tuple[str, str, tuple[str, ...]]:

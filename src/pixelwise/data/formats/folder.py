@@ -26,6 +26,7 @@ from ...files import atomic_write
 from ...images import ARRAY_SUFFIX, IMAGE_SUFFIXES, RGB, PixelFormat, file_kind, without_suffix, write_image, write_mask
 from ..class_masks import write_class_masks
 from ..dataset import Dataset, Item, MaskEncoding, Split, check_colors
+from ..near_misses import near_misses
 from ..pixel_formats import declared_pixels
 from ..seen_masks import SeenMask
 from . import DATASETS
@@ -44,7 +45,7 @@ from .base import (
 from .class_folders import absent_files_note, read_class_folders
 from .conversion import Conversion, free_value
 from .inferred_classes import infer_classes
-from .pairs import Pairs
+from .pairs import Pairs, describe_folder
 
 _SPLITS = ("train", "val", "test")
 _OTHER_NAMES = {"training": "train", "validation": "val", "valid": "val", "dev": "val", "testing": "test"}
@@ -94,13 +95,14 @@ class Folder(DatasetFormat):
         notes: tuple[str, ...] = ()
         if not splits:
             splits = {"train": pair_folders(images, masks, pixels)}
-            if not splits["train"]:
-                raise DatasetError(root, "images/ and masks/ hold no images", "fill them, or name another folder")
             notes = (f"{root}: has neither images/train nor train.txt: all images are split train",)
         has_lists = any(os.path.lexists(root / f"{name}.txt") for name in _SPLITS)
         if not has_lists and not any(map(_is_complete, chain(*splits.values()))) and (pairs := Pairs()).find_root(root):
-            # The names differ by a word.
+            # The names differ by a word, or have unknown suffixes.
             return pairs.read(root)
+        if not any(splits.values()):
+            what = f"images/ and masks/ hold no images: {describe_folder(root)}"
+            raise DatasetError(root, what, "fill them, or name another folder")
         seen: Mapping[Path, SeenMask] = {}
         if found:
             taxonomy, encoding = found
@@ -111,6 +113,11 @@ class Folder(DatasetFormat):
             taxonomy, encoding, seen = inferred.taxonomy, inferred.encoding, inferred.seen
             notes = (*notes, inferred.note) if inferred.note else notes
             faults = () if inferred.fault is None else (inferred.fault,)
+            if faults and not any(_is_complete(item) for item in chain(*splits.values())):
+                # Files of similar names are reported with the missing ones.
+                what = f"has no masks for images/: {describe_folder(masks)}"
+                fault = DatasetError(masks, what, "save the masks as PNG, with the names of the images")
+                faults = () if near_misses(files) else (fault,)
         named = {name: Split(name, items, taxonomy, encoding) for name, items in splits.items()}
         return Dataset("folder", root, taxonomy, named, notes, faults, seen)
 

@@ -23,14 +23,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ...errors import DatasetError, InputError, listed
-from ...images import read_mask, walk_files
+from ...images import ARRAY_SUFFIX, IMAGE_SUFFIXES, describe_content, read_mask, walk_files
 from ..dataset import Dataset, Item, Split
 from ..mask_values import pack_colors
 from ..seen_masks import SeenMask
 from . import DATASETS
 from .base import DatasetFormat, declares_multilabel, has_class_names, read_classes
 from .class_families import classes_of_families, read_class_families
-from .families import Base, Family, Match, find_matches, swap, true_suffix
+from .families import OTHER_SUFFIXES, Base, Family, Match, find_matches, swap, true_suffix
 from .inferred_classes import infer_classes
 from .mask_words import IMAGE_WORDS, MASK_FOLDER, MASK_WORDS
 
@@ -88,7 +88,8 @@ class Pairs(DatasetFormat):
         for base, files in sorted(match.bases.items()):
             image, mask = files[::-1] if is_swapped else files
             splits.setdefault(base.split or "train", []).append(Item(base.key, image, mask))
-        notes = [*left_out, f"{root}: {len(match.bases)} pairs: {images} are the images, {masks} their masks"]
+        image_names, mask_names = (_names_of(*side) for side in zip(best[:2], best.pair(min(match.bases)), strict=True))
+        notes = [*left_out, f"{root}: {len(match.bases)} pairs: {image_names} are the images, {mask_names} their masks"]
         rest_images = match.rest[1 if is_swapped else 0]
         if rest_images:
             names = listed(path.relative_to(root) for path in rest_images)
@@ -148,9 +149,16 @@ def describe_folder(root: Path) -> str:
     files = [path.relative_to(root) for path in walk_files(root)[0]]
     if not files:
         return "it holds no files"
+    firsts = {(path.parent.as_posix(), path.suffix.lower()): path for path in reversed(files)}
     counts = Counter((path.parent.as_posix(), path.suffix.lower()) for path in files)
     kinds = [
-        f"{count} {suffix or 'without suffix'}" + (f" in {folder}/" if folder != "." else "")
+        f"{count} {suffix or 'without suffix'}"
+        + (
+            ""
+            if suffix in (*IMAGE_SUFFIXES, *OTHER_SUFFIXES)
+            else f" (the first: {describe_content(root / firsts[folder, suffix])})"
+        )
+        + (f" in {folder}/" if folder != "." else "")
         for (folder, suffix), count in counts.most_common(8)
     ]
     words = f"it holds {', '.join(kinds)}" + (f" and {len(counts) - 8} more kinds" if len(counts) > 8 else "")
@@ -284,6 +292,11 @@ def _is_mask_by_name(first: Family, second: Family) -> bool | None:
         return masks[0]
     images = [bool(IMAGE_WORDS.search(t)) for t in text]
     return images[1] if images[0] != images[1] else None
+
+
+def _names_of(family: Family, path: Path) -> str:
+    """Return the form of the names, as "masks/*.lbl", without the suffix that only the first bytes of a file show."""
+    return str(family if path.suffix.lower() in (*IMAGE_SUFFIXES, ARRAY_SUFFIX) else family._replace(suffix=""))
 
 
 def _some(paths: Iterable[Path]) -> list[Path]:
