@@ -63,10 +63,13 @@ class InstanceCrops:
 
 def draw_region(mask: NDArray[Any], ignore_id: int, rng: np.random.Generator) -> NDArray[np.bool_] | None:
     """Draw a class evenly and a pixel of it; return its connected region (H, W), None if all is background."""
-    classes = np.setdiff1d(np.unique(mask), [BACKGROUND, ignore_id])
+    from .mask_loops import ids_in
+
+    classes = ids_in(mask, ignore_id)
+    classes = classes[classes != BACKGROUND]
     if not len(classes):
         return None
-    of_class = mask == rng.choice(classes)
+    of_class = mask == int(rng.choice(classes))
     _, regions = cv2.connectedComponents(of_class.astype(np.uint8), connectivity=8)
     pixel = rng.choice(np.flatnonzero(of_class))
     found: NDArray[np.bool_] = np.asarray(regions == regions.flat[pixel])

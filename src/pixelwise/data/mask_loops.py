@@ -31,6 +31,12 @@ def count_values(values: NDArray[Any]) -> NDArray[np.int64]:
     return counts
 
 
+def ids_in(mask: NDArray[Any], ignore_id: int) -> NDArray[np.int64]:
+    """Return the class ids that occur in a mask of uint8 or uint16, in order."""
+    ids = np.flatnonzero(count_values(mask))
+    return ids[ids != ignore_id]
+
+
 def checksum(pixels: NDArray[Any]) -> bytes:
     """Return 16 bytes that two contiguous arrays share if they are equal, and otherwise practically never.
 
@@ -50,14 +56,14 @@ def parts_of(
     The last array is (num_values, H / block, W / block), rounded up: whether a block contains a value.
     """
     presence = np.zeros((num_values, *(-(-size // block) for size in mask.shape)), bool)
-    values, areas = _find_parts(_read_only(mask), presence, block)
+    values, areas = _find_parts(read_only(mask), presence, block)
     return values, areas, presence
 
 
 def outline_lengths(mask: NDArray[Any], num_values: int) -> NDArray[np.float64]:
     """Return the length of all outlines of each value of a mask (H, W), holes included, as OpenCV follows them."""
     straight, diagonal = np.zeros((2, num_values), np.int64)
-    _count_steps(_read_only(mask), straight, diagonal)
+    _count_steps(read_only(mask), straight, diagonal)
     return straight + math.sqrt(2) * diagonal
 
 
@@ -65,10 +71,10 @@ def _words(values: NDArray[Any], multiple: int) -> tuple[NDArray[np.uint64], NDA
     """Return the bytes of a contiguous array as words, of as many bytes as the multiple allows, and the rest."""
     flat = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
     whole = len(flat) // multiple * multiple
-    return _read_only(flat[:whole].view(np.uint64)), _read_only(flat[whole:])
+    return read_only(flat[:whole].view(np.uint64)), read_only(flat[whole:])
 
 
-def _read_only(values: NDArray[Any]) -> NDArray[Any]:
+def read_only(values: NDArray[Any]) -> NDArray[Any]:
     """Return a contiguous view that cannot be written: a loop is compiled anew for each kind of array."""
     view = np.ascontiguousarray(values).view()
     view.setflags(write=False)

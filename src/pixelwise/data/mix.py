@@ -20,12 +20,12 @@ def paste_classes(target: Pair, source: Pair, ignore_id: int, rng: np.random.Gen
 
     Both pairs have the same sizes. Ignored pixels of `source` cover nothing, nor does the margin of its image.
     """
-    image, mask = source
-    classes = np.unique(mask)
-    classes = classes[classes != ignore_id]
+    from .augment_loops import paste
+    from .mask_loops import ids_in
+
+    classes = ids_in(source[1], ignore_id)
     if not len(classes):
         return target
-    chosen = rng.permutation(classes)[: max(len(classes) // 2, 1)]
-    pasted = np.isin(mask, chosen)
-    pasted_in_image = np.pad(pasted, (image.shape[0] - mask.shape[0]) // 2)
-    return np.where(pasted_in_image[..., None], image, target[0]), np.where(pasted, mask, target[1])
+    is_pasted = np.zeros(np.iinfo(source[1].dtype).max + 1, bool)
+    is_pasted[rng.permutation(classes)[: max(len(classes) // 2, 1)]] = True
+    return paste(target, source, is_pasted)

@@ -117,6 +117,8 @@ class Augment:
         With probability `class_balanced_prob` it lies near a pixel of a class that is drawn evenly from those in the
         mask.
         """
+        from .mask_loops import ids_in
+
         source = np.array(mask.shape[:-3:-1], float)
         low = np.minimum(extent, source) / 2
         high = source - low
@@ -126,11 +128,10 @@ class Augment:
         if mask.ndim == 3:
             classes = np.flatnonzero((mask == 1).any((1, 2)))
         else:
-            classes = np.unique(mask)
-            classes = classes[classes != self.ignore_id]
+            classes = ids_in(mask, self.ignore_id)
         if not len(classes):
             return anywhere
-        k = rng.choice(classes)
+        k = int(rng.choice(classes))
         pixels = np.flatnonzero(mask[k] == 1 if mask.ndim == 3 else mask == k)
         row, column = divmod(int(rng.choice(pixels)), mask.shape[-1])
         near_pixel = np.array([column, row]) + (rng.random(2) - 0.5) * extent / 2
@@ -175,11 +176,9 @@ def warp(
                     mask is ignored there either way
     fill            number of each channel there; None is `BORDER_COLOR`
     """
+    from .augment_loops import sample_labels
+
     height, width = size
-    columns, rows = np.arange(width) + 0.5, np.arange(height)[:, None] + 0.5
-    if displacement is not None:
-        columns, rows = columns + displacement[0], rows + displacement[1]
-    x, y = (a * columns + b * rows + c for a, b, c in inverse_matrix)
     # One value per channel; OpenCV wants four.
     color = (*BORDER_COLOR, BORDER_COLOR[-1]) if image.shape[2] >= 3 else (BORDER_COLOR[1],) * 4
     border_mode = cv2.BORDER_REFLECT_101 if reflect else cv2.BORDER_CONSTANT
@@ -191,7 +190,9 @@ def warp(
         options["flags"] = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         sample = partial(cv2.warpAffine, M=centers, dsize=(width, height), **options)
     else:
-        maps = [(position - 0.5).astype(np.float32) for position in (x, y)]
+        columns = np.arange(width) + 0.5 + displacement[0]
+        rows = np.arange(height)[:, None] + 0.5 + displacement[1]
+        maps = [(a * columns + b * rows + c - 0.5).astype(np.float32) for a, b, c in inverse_matrix]
         sample = partial(cv2.remap, map1=maps[0], map2=maps[1], interpolation=cv2.INTER_LINEAR, **options)
     if fill is None:
         sampled = sample(image, borderValue=color)
@@ -206,8 +207,5 @@ def warp(
             ]
         )
     warped: NDArray[Any] = np.asarray(sampled, image.dtype).reshape(height, width, -1)
-    column, row = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
-    mask_height, mask_width = mask.shape[-2:]
-    inside = (column >= 0) & (column < mask_width) & (row >= 0) & (row < mask_height)
-    labels = mask[..., row.clip(0, mask_height - 1), column.clip(0, mask_width - 1)]
-    return warped, np.where(inside, labels, np.asarray(ignore_id, mask.dtype))
+    labels = sample_labels(mask, inverse_matrix, size, ignore_id=ignore_id, displacement=displacement)
+    return warped, labels
