@@ -90,9 +90,9 @@ class Batch(NamedTuple):
     """One batch of training data, as the loader makes it.
 
     images         (B, C, H, W) uint8, or of the dataset's pixel format; for a network with `context_px`, with as many
-                   extra pixels on each side
-    masks          (B, H, W) int64 class ids with the taxonomy's ignore id; (B, K, H, W) uint8 for several labels
-                   per pixel
+                   extra pixels on each side; in channels_last memory format
+    masks          (B, H, W) class ids with the taxonomy's ignore id, uint8, or int64 beyond 255 classes; (B, K, H, W)
+                   uint8 for several labels per pixel
     keys           names of the B samples
     pixel_weights  (B, H, W) float32, added to each pixel's weight in the loss (U-Net's border weights), or None
     num_skipped    images that could not be read; the next one was taken in their place

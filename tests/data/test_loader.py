@@ -85,7 +85,7 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
             assert other.pixel_weights is not None
             assert torch.equal(one.pixel_weights, other.pixel_weights)
     batch = runs[0][0]
-    assert (batch.images.dtype, batch.masks.dtype) == (torch.uint8, torch.int64)
+    assert (batch.images.dtype, batch.masks.dtype) == (torch.uint8, torch.uint8)
     assert batch.images.shape == (2, 3, 16 + 2 * 6, 20 + 2 * 6)
     assert batch.masks.shape == (2, 16, 20)
 

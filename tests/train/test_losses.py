@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pixelwise.config import LossConfig
-from pixelwise.core import Output
+from pixelwise.core import LowResLogits, Output
 from pixelwise.data.border_weights import weight_map
+from pixelwise.nn.upsampling import Bilinear
 from pixelwise.train.losses import SegmentationLoss, class_weights_from_counts, sample_patches
 from pixelwise.train.pixel_losses import (
     bootstrapped_cross_entropy,
@@ -398,6 +399,17 @@ def test_a_perfect_prediction_costs_nothing_and_auxiliary_logits_cost_their_weig
     alone = float(loss(Output(logits), masks, seed=0))
     assert alone > 0.05
     assert float(loss(Output(logits, (logits, right)), masks, seed=0)) == pytest.approx(1.3 * alone, rel=1e-5)
+
+
+@pytest.mark.parametrize("config", ALL_LOSSES, ids=str)
+def test_masks_of_bytes_cost_the_same(config: dict[str, Any]) -> None:
+    """The loader makes bytes; torch would take them for a choice of rows where they are an index."""
+    logits, masks = random_batch(11)
+    weights = torch.linspace(0.5, 2, logits.shape[1])
+    loss = SegmentationLoss(LossConfig(**config, patch_keep_prob=0.8), IGNORE, class_weights=weights, patch_size=2)
+    low_res = LowResLogits(logits[..., ::2, ::2], Bilinear(), (logits[..., 1::2, 1::2],))
+    for output in (Output(logits), Output(logits, (-logits,)), low_res, low_res._replace(aux=())):
+        assert torch.equal(loss(output, masks.byte(), seed=3), loss(output, masks.long(), seed=3))
 
 
 def test_terms_of_regions_are_added_with_their_weights() -> None:

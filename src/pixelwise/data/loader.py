@@ -189,12 +189,12 @@ class ResumableBatchSampler(Sampler[list[int]]):
 def collate(samples: Sequence[TrainingSample]) -> Batch:
     """Stack samples of equal size."""
     weights = [s.pixel_weights for s in samples if s.pixel_weights is not None]
+    masks = np.stack([s.mask for s in samples])
     return Batch(
-        images=torch.from_numpy(np.stack([s.image for s in samples]).transpose(0, 3, 1, 2).copy()),
-        # Several labels per pixel stay bytes: K planes of int64 would be eight times as large.
-        masks=torch.from_numpy(
-            np.stack([s.mask if s.mask.ndim == 3 else np.asarray(s.mask, np.int64) for s in samples])
-        ),
+        # A view: channels stay innermost, as convolutions take them.
+        images=torch.from_numpy(np.stack([s.image for s in samples])).permute(0, 3, 1, 2),
+        # Bytes stay bytes: int64 would be eight times as large. torch computes little with uint16.
+        masks=torch.from_numpy(masks if masks.dtype == np.uint8 else masks.astype(np.int64)),
         keys=tuple(s.key for s in samples),
         pixel_weights=torch.from_numpy(np.stack(weights)) if weights else None,
         num_skipped=sum(s.after_skip for s in samples),

@@ -247,3 +247,17 @@ def has_lossy_webp_chunk(data: bytes) -> bool:
             return True
         position += 8 + length + (length & 1)
     return False
+
+
+def plain_webp_size(data: bytes) -> tuple[int, int] | None:
+    """Return (height, width) of a file that is one lossless WebP image without alpha; None for any other file.
+
+    Source: RFC 9649, sections 2.4, 2.6 and 3.4.
+    """
+    if len(data) < 25 or data[:4] != b"RIFF" or data[8:16] != b"WEBPVP8L" or data[20] != 0x2F:
+        return None
+    file_bytes, image_bytes, header = struct.unpack_from("<I8xIxI", data, 4)
+    has_alpha = header >> 28 & 1
+    if has_alpha or file_bytes != len(data) - 8 or image_bytes + image_bytes % 2 != len(data) - 20:
+        return None
+    return (header >> 14 & 0x3FFF) + 1, (header & 0x3FFF) + 1

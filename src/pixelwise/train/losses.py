@@ -65,7 +65,7 @@ class SegmentationLoss(nn.Module):
         """Compute the loss of one batch, a scalar; its mean over the batches of a step is the loss of the step.
 
         output         logits at the size of the masks, or low-resolution logits (`loss.resolution: logits`)
-        masks          (B, H, W) int64 class ids
+        masks          (B, H, W) class ids, uint8 or int64
         pixel_weights  (B, H, W) float32, added to the weight of each pixel, or None
         seed           of the random choices of this batch
         mean_weights   `mean_label_weights` of the step; None if this batch is the whole step
@@ -110,12 +110,17 @@ class SegmentationLoss(nn.Module):
         )
 
     def _labels(self, output: Output | LowResLogits, masks: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        """Return the labels of the logits and those of the auxiliary logits, with patches left out."""
+        """Return the labels, int64, of the logits and those of the auxiliary logits, with patches left out.
+
+        Without auxiliary logits, the second are the first.
+        """
         config, ignore_id = self.config, self.ignore_id
         if config.patch_keep_prob < 1:
             generator = torch.Generator().manual_seed(seed ^ _PATCH_STREAM)
             masks = sample_patches(masks, config.patch_keep_prob, self.patch_size, generator, ignore_id=ignore_id)
-        return low_res_labels(output, masks, ignore_id) if isinstance(output, LowResLogits) else masks, masks
+        # The largest masks stay bytes where labels at the size of the logits are all that is used.
+        labels = (low_res_labels(output, masks, ignore_id) if isinstance(output, LowResLogits) else masks).long()
+        return labels, masks.long() if output.aux else labels
 
     def _loss_of(
         self, logits: Tensor, masks: Tensor, pixel_weights: Tensor | None, mean_weight: Tensor, *, seed: int
