@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from helpers.bad_inputs import chunk, encoded, packed_rows, photo, png
@@ -415,3 +416,43 @@ def test_masks_by_color(tmp_path: Path) -> None:
     assert read_mask(path).tolist() == [[2, 0, 1]]
     bilevel = _saved(tmp_path, png(2, 1, 1, 0, packed_rows(np.array([[0, 1]]), 1)), "b.png")
     assert read_mask(bilevel, by_color=True).tolist() == [[[0] * 3, [255] * 3]]
+
+
+def _by_pillow(data: bytes) -> NDArray[np.uint8] | None:
+    try:
+        return np.asarray(Image.open(io.BytesIO(data), formats=("WEBP",)).convert("RGB"))
+    except (OSError, ValueError, SyntaxError):
+        return None
+
+
+def test_damaged_lossless_webp_is_read_or_refused_as_by_pillow(tmp_path: Path) -> None:
+    """Plain files are decoded by OpenCV: bits flipped, the end cut or lengthened, lengths changed, bytes inserted."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (13, 22, 3)).astype(np.uint8)
+    alpha = np.concatenate([noise, noise[..., :1]], 2)
+    files = [encoded(pixels, "WEBP", lossless=True) for pixels in (photo(), noise, alpha, noise[:1, :1])]
+    files += [encoded(photo(), "WEBP", lossless=True, quality=0, method=0), encoded(photo(), "WEBP")]
+    outcomes = []
+    for number in range(480):
+        data = bytearray(files[number % len(files)])
+        place = int(rng.integers(len(data)))
+        match number % 5:
+            case 0:
+                data[place] ^= 1 << int(rng.integers(8))
+            case 1:
+                del data[place:]
+            case 2:
+                data += bytes(int(rng.integers(1, 9)))
+            case 3:
+                data[[4, 16, 21][number % 3]] = int(rng.integers(256))
+            case _:
+                data[place:place] = bytes(2)
+        expected = _by_pillow(bytes(data))
+        try:
+            pixels = read_image(_saved(tmp_path, bytes(data), "x.webp"))
+        except ImageError:
+            assert expected is None
+        else:
+            np.testing.assert_array_equal(pixels, expected)
+        outcomes.append(expected is None)
+    assert 100 < sum(outcomes) < 400, "some are read, some refused"

@@ -1,4 +1,4 @@
-"""Compiled loops of the augmentation: masks sampled at pixel centers (nearest-exact), and pixels pasted by class.
+"""Compiled loops of the augmentation: masks sampled at pixel centers (nearest-exact), pixels pasted by class, hues.
 
 NumPy would make a float64 and an int64 number per axis and pixel, which takes thirty times as long; OpenCV rounds
 positions. The compiler is imported with this module, so that its importers do that where they call it.
@@ -80,3 +80,12 @@ def _paste_pixels(source_image: Any, source_mask: Any, is_pasted: Any, image: An
                 mask[row, column] = label
                 for channel in range(image.shape[2]):
                     image[row + margin, column + margin, channel] = source_image[row + margin, column + margin, channel]
+
+
+@compiled
+def change_hues(hsv: Any, hues: Any, saturations: Any) -> None:
+    """Look up the hue and the saturation of every pixel of hsv (H, W, 3) uint8 in tables (256,), in place."""
+    for row in range(hsv.shape[0]):
+        for column in range(hsv.shape[1]):
+            hsv[row, column, 0] = hues[hsv[row, column, 0]]
+            hsv[row, column, 1] = saturations[hsv[row, column, 1]]

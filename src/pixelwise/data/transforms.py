@@ -23,7 +23,7 @@ from .elastic import draw_displacement
 
 BORDER_COLOR = (124, 116, 104)
 """ImageNet's mean, rounded: about zero after normalization."""
-
+_LEVELS = np.arange(256)
 
 XY = tuple[float, float]
 """(x, y), that is (column, row), in an image, measured from its corner: the center of the first pixel is (0.5, 0.5).
@@ -125,10 +125,7 @@ class Augment:
         anywhere: NDArray[np.float64] = low + rng.random(2) * (high - low)
         if rng.random() >= self.config.class_balanced_prob:
             return anywhere
-        if mask.ndim == 3:
-            classes = np.flatnonzero((mask == 1).any((1, 2)))
-        else:
-            classes = ids_in(mask, self.ignore_id)
+        classes = np.flatnonzero((mask == 1).any((1, 2))) if mask.ndim == 3 else ids_in(mask, self.ignore_id)
         if not len(classes):
             return anywhere
         k = int(rng.choice(classes))
@@ -141,19 +138,20 @@ class Augment:
     def _color_jitter(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
         config = self.config
         brightness, contrast, saturation, hue, gamma = rng.uniform(-1, 1, 5)
-        curve = (np.arange(256) / 255) ** (2.0 ** (gamma * config.gamma))
+        curve = (_LEVELS / 255) ** (2.0 ** (gamma * config.gamma))
         curve = ((curve - 0.5) * (1 + contrast * config.contrast) + 0.5) * (1 + brightness * config.brightness)
-        table = np.rint(np.clip(curve, 0, 1) * 255).astype(np.uint8)
+        table = np.rint(curve.clip(0, 1) * 255).astype(np.uint8)
         # cv2.LUT drops the axis of a single channel.
         jittered: NDArray[np.uint8] = np.asarray(cv2.LUT(image, table), np.uint8).reshape(image.shape)
         if image.shape[2] != 3 or not (config.saturation or config.hue):
             return jittered
+        from .augment_loops import change_hues
+
         # OpenCV's HSV of 8 bits holds hue as 0..179, in steps of two degrees.
-        levels = np.arange(256)
-        shifted_hue = (levels + round(hue * config.hue / 2)) % 180
-        scaled_saturation = np.clip(np.rint(levels * (1 + saturation * config.saturation)), 0, 255)
-        tables = np.stack([shifted_hue, scaled_saturation, levels], 1).astype(np.uint8)
-        hsv = cv2.LUT(cv2.cvtColor(jittered, cv2.COLOR_RGB2HSV), tables[None])
+        hues = (_LEVELS + round(hue * config.hue / 2)) % 180
+        saturations = np.rint(_LEVELS * (1 + saturation * config.saturation)).clip(0, 255)
+        hsv = np.asarray(cv2.cvtColor(jittered, cv2.COLOR_RGB2HSV), np.uint8)
+        change_hues(hsv, hues.astype(np.uint8), saturations.astype(np.uint8))
         return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""Open a file, check that it is a complete image of an allowed format, and decode it: with Pillow, or OpenCV where both agree."""
+"""Open a file, check that it is a complete image of an allowed format, and decode it with Pillow."""
 
 from __future__ import annotations
 
@@ -126,13 +126,7 @@ def decode(path: str | Path) -> Decoded:
 
 def decode_bytes(path: str | Path, data: bytes) -> Decoded:
     """Check and decode the bytes of an image file, whose name `path` only serves for errors."""
-    if fault := png_fault(data):
-        raise ImageError(path, f"is damaged: {fault}", _AGAIN)
-    tags = tiff_tags(data)
-    if tags and (fault := tiff_fault(tags, big_endian=data.startswith(b"MM"))):
-        raise ImageError(path, fault, _EXPORT)
-    if data.startswith(b"BM") and len(data) > 34 and leaves_out_pixels(data):
-        raise ImageError(path, "leaves out pixels: its run-length code jumps or ends early", _EXPORT)
+    tags = _checked_tags(path, data)
     if (plain := _decode_plain_webp(data)) is not None:
         return Decoded(plain, data, 8, orientation=1)
     try:
@@ -187,6 +181,18 @@ def decode_bytes(path: str | Path, data: bytes) -> Decoded:
         case "JPEG" | "MPO":
             return decoded._replace(lossy=True)
     return decoded
+
+
+def _checked_tags(path: str | Path, data: bytes) -> dict[int, tuple[int, ...]]:
+    """Return the tags of a TIFF, none of other files. Raises ImageError for headers that Pillow would not heed."""
+    if fault := png_fault(data):
+        raise ImageError(path, f"is damaged: {fault}", _AGAIN)
+    tags = tiff_tags(data)
+    if tags and (fault := tiff_fault(tags, big_endian=data.startswith(b"MM"))):
+        raise ImageError(path, fault, _EXPORT)
+    if data.startswith(b"BM") and len(data) > 34 and leaves_out_pixels(data):
+        raise ImageError(path, "leaves out pixels: its run-length code jumps or ends early", _EXPORT)
+    return tags
 
 
 def _decode_plain_webp(data: bytes) -> Image.Image | None:
