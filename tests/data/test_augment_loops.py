@@ -64,7 +64,8 @@ def test_pasting_is_a_choice_by_class(seed: int, dtype: type[np.generic], channe
     chosen = np.isin(source[1], np.flatnonzero(is_pasted))
     np.testing.assert_array_equal(mask, np.where(chosen, source[1], target[1]))
     np.testing.assert_array_equal(image, np.where(np.pad(chosen, margin)[..., None], source[0], target[0]))
-    assert (image.dtype, mask.dtype) == (dtype, np.uint16)
+    assert image.dtype == np.dtype(dtype)
+    assert mask.dtype == np.uint16
     # They may lie in the cache.
     for array, copied in zip((*target, *source), before, strict=True):
         np.testing.assert_array_equal(array, copied)

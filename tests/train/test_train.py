@@ -38,6 +38,7 @@ from pixelwise.errors import (
 )
 from pixelwise.evaluation.evaluator import evaluate_model
 from pixelwise.evaluation.result import read_scores
+from pixelwise.inference.segmenter import Precision
 from pixelwise.models import create_model
 from pixelwise.train import validation
 from pixelwise.train.build import build_model, choose_memory_format, make_class_weights
@@ -672,6 +673,33 @@ def test_an_unreadable_validation_image_costs_no_steps(tmp_path: Path, monkeypat
     state, _ = read_newest_state(tmp_path / "run" / "checkpoints" / "last")
     assert state is not None
     assert state.progress.step == 3
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_validation_runs_in_the_precision_of_the_training(data: Path, tmp_path: Path, precision: Precision) -> None:
+    """Every convolution in training and in validation; only the score of the finished run is in float32."""
+    seen: set[tuple[str, bool]] = set()
+    phase = "run"
+
+    def note(layer: nn.Module, _: Any) -> None:
+        if isinstance(layer, nn.Conv2d):
+            kind = f"{phase}, {'training' if layer.training else 'validation'}"
+            seen.add((kind, torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16))
+
+    config = tiny_config(data, train={"precision": precision, "steps": 2, "validate_every": 1})
+    hook = nn.modules.module.register_module_forward_pre_hook(note)
+    try:
+        scores = train(config, tmp_path / "run")
+        phase = "after it"
+        finish_run(config, tmp_path / "run")
+    finally:
+        hook.remove()
+    half = precision == "bfloat16"
+    assert seen == {("run, training", half), ("run, validation", half), ("after it, validation", False)}
+    segmenter = pixelwise.load(tmp_path / "run" / "checkpoints" / "last", device="cpu", precision=precision)
+    assert evaluate_model(segmenter, open_dataset(data).split("val"), boundary=False).scores == scores
+    (measurement,) = load_checkpoint(tmp_path / "run" / "checkpoints" / "last").card["scores"]
+    assert measurement["precision"] == precision
 
 
 def test_validation_fails_on_all_ranks_at_once(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

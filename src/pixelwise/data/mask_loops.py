@@ -33,8 +33,9 @@ def count_values(values: NDArray[Any]) -> NDArray[np.int64]:
 
 def ids_in(mask: NDArray[Any], ignore_id: int) -> NDArray[np.int64]:
     """Return the class ids that occur in a mask of uint8 or uint16, in order."""
-    ids = np.flatnonzero(count_values(mask))
-    return ids[ids != ignore_id]
+    values = np.flatnonzero(count_values(mask))
+    ids: NDArray[np.int64] = values[values != ignore_id]
+    return ids
 
 
 def checksum(pixels: NDArray[Any]) -> bytes:

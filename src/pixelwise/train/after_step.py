@@ -150,6 +150,7 @@ class AfterStep(Callback):
                 module.model,
                 self.val_split,
                 module.device,
+                precision=self.precision,
                 rank=module.global_rank,
                 world_size=module.trainer.world_size,
                 on_read_error=self.config.train.on_read_error,
@@ -226,5 +227,6 @@ class AfterStep(Callback):
         if self.command:
             card["command"] = public_command(self.command)
         if self.scores is not None and self._scored_step == module.step:
-            card["scores"] = [{"dataset": self.dataset.name, "split": val.name, "metrics": self.scores.means()}]
+            measured = {"dataset": self.dataset.name, "split": val.name, "precision": self.precision}
+            card["scores"] = [{**measured, "metrics": self.scores.means()}]
         return card

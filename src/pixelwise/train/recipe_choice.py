@@ -38,6 +38,7 @@ from ..strict_yaml import to_yaml
 from ..weights.pretrained_files import PRETRAINED, find_file
 from .build import open_training_splits
 from .pace import duration_text
+from .precision import choose_precision
 from .trial import take_step, trial
 from .validation import validate
 
@@ -210,15 +211,16 @@ def measure_step(config: Config, train_split: Split, found: Sequence[Inspected])
     intervals = np.diff(times)
     usable = [inspected for inspected in found if inspected.error is None and inspected.size is not None]
     median = sorted(usable, key=lambda inspected: math.prod(inspected.size or ()))[len(usable) // 2].item
+    device, precision = module.device, choose_precision(config.train.precision, module.device.type)
     image, image_times = read_pixels(median.image, train_split.pixels), []
     module.model.eval()
     for _ in range(2):
         started = time.monotonic()
         if train_split.taxonomy.multilabel:
             # Masks of many classes take longer to read and to count than the labels to compute.
-            validate(module.model, train_split.with_items([median]), module.device)
+            validate(module.model, train_split.with_items([median]), device, precision=precision)
         else:
-            label_map(module.model, image, module.device, source=median.image)
+            label_map(module.model, image, device, precision=precision, source=median.image)
         image_times.append(time.monotonic() - started)
     # The first steps, and the first image, choose kernels and fill caches.
     return Measured(float(np.median(intervals[len(intervals) // 3 :])), min(image_times))

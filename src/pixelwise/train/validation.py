@@ -25,6 +25,7 @@ def validate(
     split: Split,
     device: torch.device,
     *,
+    precision: str = "float32",
     rank: int = 0,
     world_size: int = 1,
     on_read_error: str = "stop",
@@ -33,8 +34,9 @@ def validate(
 
     Where a pixel may have several labels, it finds the threshold of each class as well, and scores with them.
 
-    It runs in float32, whatever the precision of the training, so the scores are those of `pixelwise evaluate`.
+    Its scores are those of `pixelwise evaluate` in the same precision.
 
+    precision      of the training: float32 or bfloat16
     on_read_error  "skip" leaves out images that cannot be read, with a warning; "stop" raises the first error
     Raises InputError on every rank if one has failed: a rank that stopped alone would leave the others waiting.
     """
@@ -52,10 +54,10 @@ def validate(
             assert sample.mask is not None, "splits without masks are refused before training"
             source = split.items[index].image
             if counter is None:
-                prediction = label_map(model, sample.image, device, source=source)
+                prediction = label_map(model, sample.image, device, precision=precision, source=source)
                 total += confusion_matrix(sample.mask, prediction, taxonomy)
             else:
-                low_res = low_res_logits(model, sample.image, device, source=source)
+                low_res = low_res_logits(model, sample.image, device, precision=precision, source=source)
                 counter.add(upsampled_blocks(low_res, sample.image.shape[:2]), sample.mask)
         except InputError as error:
             if on_read_error == "stop" or not isinstance(error, ImageError | MaskError):
