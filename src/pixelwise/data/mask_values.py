@@ -7,7 +7,7 @@ distinguished from classes by where they occur: `classes_and_mixtures`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core import MAX_BORDER_FRACTION
+from . import thin_values
 from .mixtures import FAR, colors_of_no_mixture, distance_to_mixtures
 
 # Values that are listed, and more of them than a person draws.
@@ -47,10 +48,11 @@ class MaskValues:
 
     pixels     pixels by value, of gray masks
     colors     pixels by color, 0xRRGGBB, of the others
-    on_edge    pixels by value or color that have a lower and a higher value beside them
+    on_edge    pixels by value or color that have a lower and a higher value beside them, of lossy gray masks far ones
     flat       pixels by value or color whose eight neighbors have the same, in a lossy mask nearly
     in_border  pixels of 255 with two other values near them
-    passed_by  of masks of three values, how often the lowest touches the highest, by the one in between
+    passed_by  of masks of three values, and of lossy gray ones with one around which others gather, how often the
+               lowest touches the highest, by the one in between
     masks      number of masks
     lossy      number of them that do not keep their values exactly
     """
@@ -109,8 +111,13 @@ def look_at_values(raw: NDArray[Any], *, lossy: bool = False) -> MaskValues:
     pixels, is_color = _codes(raw)
     raw = raw if is_color else pixels
     low, high = _neighborhood(raw, _EDGE_REACH)
-    between = (low < raw) & (raw < high)
-    found.on_edge = _counted(pixels[between.any(2) if is_color else between])
+    if lossy and not is_color and raw.dtype == np.uint8:
+        found.on_edge = _counted(pixels[thin_values.between(raw, low, high)])
+        if passed := thin_values.passed_by(raw):
+            found.passed_by[passed[0]] = passed[1]
+    else:
+        between = (low < raw) & (raw < high)
+        found.on_edge = _counted(pixels[between.any(2) if is_color else between])
     low, high = _neighborhood(raw, 1)
     is_flat = high - low <= (_FLAT_RANGE if lossy else 0)
     found.flat = _counted(pixels[is_flat.all(2) if is_color else is_flat])
@@ -155,7 +162,7 @@ def classes_and_mixtures(found: MaskValues) -> tuple[list[int], list[int]]:
     A value of an exact mask is a mixture if it covers no more than a border does and has lower and higher values
     beside it wherever it occurs. A single value between two others that never touch is a border that somebody drew.
     Around a lossy mask's edges any value occurs; there, and where there are too many values to be classes, a class is
-    what fills areas.
+    what fills areas, or a gray value around which others gather.
     """
     counts = found.counts()
     drawn = sorted(counts)[1] if len(counts) == 3 and not found.colors else None
@@ -168,7 +175,26 @@ def classes_and_mixtures(found: MaskValues) -> tuple[list[int], list[int]]:
     if not found.lossy and len(counts) - len(mixed) <= MAX_VALUES:
         return sorted(set(counts) - set(mixed)), sorted(mixed)
     classes = _filled_areas(counts, found.flat, is_color=bool(found.colors))
+    if found.lossy and not found.colors:
+        classes += _gathered(found, classes).classes
     return sorted(classes), sorted(set(counts) - set(classes))
+
+
+def doubtful_values(found: MaskValues) -> list[int]:
+    """Return the gray values of lossy masks that are thin classes or blurred edges: see `thin_values`."""
+    if not found.lossy or found.colors:
+        return []
+    return _gathered(found, _filled_areas(found.pixels, found.flat, is_color=False)).doubtful
+
+
+def thin_classes(found: MaskValues, values: Sequence[int]) -> list[int]:
+    """Return those of the values of lossy gray masks that lie between two others and fill no area."""
+    values = sorted(values)[1:-1]
+    return thin_values.fill_no_area(values, found.pixels, found.flat, _MIN_FLAT_SHARE)
+
+
+def _gathered(found: MaskValues, filled: Sequence[int]) -> thin_values.Gathered:
+    return thin_values.find_gathered(found.pixels, found.on_edge, found.passed_by, sorted(filled))
 
 
 def rare_values(found: MaskValues) -> dict[int, int]:
@@ -231,10 +257,10 @@ def _filled_areas(counts: Counter[int], flat: Counter[int], *, is_color: bool) -
     found = list(dict.fromkeys(_to_ends(code, is_color=is_color) for code in chosen))
     if is_color:
         return found + colors_of_no_mixture(counts, found)
-    if len(found) == 1:
-        # Thin lines on a ground.
-        grays = colors_of_no_mixture({gray_code(v): n for v, n in counts.items() if v < 256}, [gray_code(found[0])])
-        return found + [code & 255 for code in grays[:1]]
+    if found:
+        # Thin lines on a ground, beyond what mixes the classes.
+        grays = {gray_code(v): n for v, n in counts.items() if v < 256}
+        found += [code & 255 for code in colors_of_no_mixture(grays, [gray_code(v) for v in found])[: 3 - len(found)]]
     return found
 
 
@@ -245,7 +271,7 @@ def _to_ends(code: int, *, is_color: bool) -> int:
 
 
 def snap(
-    raw: NDArray[Any], classes: Sequence[int], *, is_color: bool, lossy: bool = False
+    raw: NDArray[Any], classes: Sequence[int], *, is_color: bool, lossy: bool = False, thin: Collection[int] = ()
 ) -> tuple[NDArray[np.int64], int]:
     """Return a mask (H, W) of the given values (or colors, 0xRRGGBB): each pixel gets the nearest class around it.
 
@@ -254,7 +280,8 @@ def snap(
     that is far from all mixtures of the classes around it gets the nearest class of all: a thin line shows its own
     value nowhere. The number of these pixels is returned as well.
 
-    raw  (H, W) or (H, W, 3)
+    raw   (H, W) or (H, W, 3)
+    thin  classes that show their own value nowhere exactly, nor fill areas: some near pixels side by side are one
     """
     pixels = pack_colors(raw) if is_color else (raw if raw.ndim == 2 else raw[..., 0])
     codes = pixels.astype(np.int64)
@@ -262,6 +289,8 @@ def snap(
     where = np.nonzero(~np.isin(codes, classes))
     own = as_points(codes[where], is_color=is_color)
     around = np.stack([_is_around(codes == code)[where] for code in classes], 1)
+    for code in thin:
+        around[:, list(classes).index(code)] |= _is_around(thin_values.is_coherent(codes, code))[where]
     distance = np.stack([np.linalg.norm(own - point, axis=1) for point in points], 1)
     chosen = np.argmin(distance + np.where(around, 0, 1e6), axis=1)
     is_far = np.zeros(len(own), bool)

@@ -14,7 +14,7 @@ from ...colors import voc_color
 from ...core import Taxonomy
 from ..dataset import Dataset
 from ..inspection import Inspected
-from ..mask_values import LOSSY_REACH, MaskValues, as_points, classes_and_mixtures, pack_colors, snap
+from ..mask_values import LOSSY_REACH, MaskValues, as_points, classes_and_mixtures, pack_colors, snap, thin_classes
 from .finding import Look
 
 
@@ -26,6 +26,7 @@ class Coding:
     ids       class id, or ignore id, of each value (or color, 0xRRGGBB)
     new       values that became classes; no pixel of a lossy file is taken for one of them
     is_color  whether masks are drawn in colors
+    thin      values of classes that fill no area in lossy gray masks
     aliases   masks in which other values count: {255: 1} where a 0/255 mask stands among 0/1 masks
     notes     what was decided, as lines
     """
@@ -34,6 +35,7 @@ class Coding:
     ids: dict[int, int]
     is_color: bool
     new: tuple[int, ...] = ()
+    thin: tuple[int, ...] = ()
     aliases: dict[str, dict[int, int]] = field(default_factory=dict, repr=False)
     notes: tuple[str, ...] = ()
 
@@ -84,7 +86,13 @@ class Coding:
         known = sorted(ids)
         num_wrong, num_far = int((~np.isin(codes, known)).sum()), 0
         if num_wrong:
-            codes, num_far = snap(raw, known, is_color=self.is_color, lossy=lossy)
+            codes, num_far = snap(
+                raw,
+                known,
+                is_color=self.is_color,
+                lossy=lossy,
+                thin=[code for code in self.thin if code in ids] if lossy else (),
+            )
         table = np.array([ids[code] for code in known], self.taxonomy.dtype)
         return table[np.searchsorted(known, codes)], num_wrong, num_far
 
@@ -111,8 +119,19 @@ def find_coding(look: Look) -> Coding:
         ids = {value: k for k, value in enumerate(taxonomy.values)}
         ids |= dict.fromkeys(taxonomy.ignored, taxonomy.ignore_id)
     coding = Coding(taxonomy, ids, is_color, notes=tuple(notes))
+    if not is_color:
+        coding = replace(coding, thin=tuple(thin_classes(lossy_values(rows), sorted(coding.ids))))
     coding = _with_new_classes(coding, rows)
     return coding if is_color else _with_aliases(coding, rows)
+
+
+def lossy_values(rows: Sequence[Inspected]) -> MaskValues:
+    """Return what all lossy masks hold together."""
+    found = MaskValues()
+    for row in rows:
+        if row.values is not None and row.values.lossy:
+            found.add(row.values)
+    return found
 
 
 def _encoding(dataset: Dataset) -> Any:

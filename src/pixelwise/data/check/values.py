@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable
 from ...core import MAX_BORDER_FRACTION
 from ...errors import listed
 from ..inspection import Inspected
-from ..mask_values import BORDER_SHARE, MAX_VALUES, classes_and_mixtures
+from ..mask_values import BORDER_SHARE, MAX_VALUES, classes_and_mixtures, doubtful_values, thin_classes
+from ..thin_values import REACH
+from .coding import lossy_values
 from .finding import Finding, Look, from_errors, short_names
 
 # Void and borders cover less of most datasets: 4 % in CamVid, 12 % in the Oxford pets, where it is a border.
@@ -26,11 +28,11 @@ def find_value_faults(look: Look) -> list[Finding]:
         rest = []
     is_color = [row for row in rest if row.values is not None and row.values.colors]
     by_value = not look.dataset.splits or not next(iter(look.dataset.splits.values())).encoding.by_color
-    findings = [*_errors("lossy masks", lossy, _say_lossy)]
+    known = _known(look)
+    findings = [*_errors("lossy masks", lossy, lambda rows: _say_lossy(rows, known))]
     if by_value:
         findings += _errors("color masks", is_color, _say_colors)
         rest = [row for row in rest if row not in is_color]
-    known = _known(look)
     unknown = {row.item: _unknown(row, known, by_value=by_value) for row in rest}
     between = [row for row in rest if unknown[row.item] and unknown[row.item] <= _mixtures(row)]
     findings += _errors("values in between", between, lambda rows: _say_between(rows, known, by_value=by_value))
@@ -72,9 +74,25 @@ def _mixtures(row: Inspected) -> set[int]:
     return set(classes_and_mixtures(row.values)[1])
 
 
-def _say_lossy(rows: list[Inspected]) -> tuple[str, str]:
+def _say_lossy(rows: list[Inspected], known: set[int]) -> tuple[str, str]:
     formats = sorted({row.mask_file.format for row in rows if row.mask_file is not None})
-    return f"lossy {' and '.join(formats)}, which does not keep labels exactly", _SNAP
+    what, fix = f"lossy {' and '.join(formats)}, which does not keep labels exactly", _SNAP
+    found = lossy_values(rows)
+    if found.colors:
+        return what, fix
+    total = max(found.pixels.total(), 1)
+    thin = thin_classes(found, classes_and_mixtures(found)[0])
+    for values, say in (
+        (thin, "a thin class"),
+        (doubtful_values(found), "a thin class, or blurred edges, which they do not show"),
+    ):
+        for value in values:
+            near = range(value - REACH, value + REACH + 1)
+            share = sum(found.pixels[v] for v in near) / total
+            what += f"; values near {value} ({share:.2%}) lie between two classes and fill no area: {say}"
+            if not known & set(near):
+                fix += f"; if {value} is a class, list it in classes.yaml with `value: {value}`, or it is lost"
+    return what, fix
 
 
 def _say_colors(rows: list[Inspected]) -> tuple[str, str]:
