@@ -74,6 +74,50 @@ def test_masks_and_images_of_the_fixed_copy_are_upright(drawn_on: str, orientati
         assert np.abs(sample.image.astype(int) - upright).max() <= 4
 
 
+def as_class_files(root: Path, layout: str) -> None:
+    """Turn the masks into one per class: DISC and BAR."""
+    (root / "classes.yaml").write_text("kind: multilabel\n" + "classes: [disc, bar]\n" * ("folders" in layout))
+    for path in sorted((root / "masks").iterdir()):
+        mask = np.array(Image.open(path))
+        for k, name in ((1, "disc"), (2, "bar")):
+            target = root / f"masks/{path.stem}/{name}" if "folders" in layout else root / f"all/{path.stem}_{name}"
+            target.parent.mkdir(exist_ok=True)
+            plane = Image.fromarray((mask == k).astype(np.uint8) * 255)
+            if layout == "lossy folders":
+                plane.save(f"{target}.jpg", quality=95)
+            else:
+                plane.save(f"{target}.png")
+        path.unlink()
+        if layout == "families":
+            (root / f"images/{path.stem}.jpg").rename(root / f"all/{path.stem}_raw.jpg")
+    if layout == "families":
+        shutil.rmtree(root / "masks")
+        shutil.rmtree(root / "images")
+
+
+@pytest.mark.parametrize("layout", ["folders", "families", "lossy folders"])
+@pytest.mark.parametrize("drawn_on", ["stored", "shown"])
+@pytest.mark.parametrize("orientations", [[1, *SAME_SIZE, *BY_90], [*SAME_SIZE, *SAME_SIZE]])
+def test_masks_of_a_class_each_are_turned_together(
+    drawn_on: str, orientations: list[int], layout: str, tmp_path: Path
+) -> None:
+    root = tmp_path / "data"
+    truth = write(root, orientations, drawn_on)
+    as_class_files(root, layout)
+    (finding,) = findings(root)
+    assert finding.severity == ("error" if drawn_on == "stored" else "note")
+    assert finding.count == len(orientations) - orientations.count(1)
+    write_fixed(diagnose(open_dataset(root, check=False)), tmp_path / "fixed")
+    dataset = open_dataset(tmp_path / "fixed")
+    samples = {sample.key.removesuffix("_raw"): sample for split in dataset.splits.values() for sample in split}
+    assert samples.keys() == truth.keys()
+    for key, sample in samples.items():
+        assert sample.mask is not None
+        for name, plane in zip(dataset.taxonomy.names, sample.mask, strict=True):
+            differ = plane != (truth[key] == {"disc": 1, "bar": 2}[name])
+            assert differ.mean() <= (0.002 if layout == "lossy folders" else 0)
+
+
 @pytest.mark.parametrize("drawn_on", ["stored", "shown"])
 def test_annotations_are_turned_like_masks(drawn_on: str, tmp_path: Path) -> None:
     """COCO's shapes have the size of the image that the annotator saw, which only tells at 90 degrees."""

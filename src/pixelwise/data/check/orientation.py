@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ...core import Taxonomy
-from ...errors import InputError, listed
-from ...images import read_image, read_mask_file, turn
+from ...errors import InputError, MaskError, listed
+from ...images import ARRAY_SUFFIX, exif_orientation, image_size, read_image, read_mask_file, turn
+from ..class_masks import read_class_masks
 from ..dataset import Item
 from ..inspection import Inspected
 from .finding import Finding, Look, items_of, short_names
@@ -46,8 +48,8 @@ class Turned:
 
 def is_turned_by_90(row: Inspected) -> bool:
     """Return whether the mask has the size of its image as stored, which EXIF turns by 90 degrees."""
-    file = row.image_file
-    return _is_turned(row) and file is not None and row.size == file.size[::-1] != file.size and file.orientation > 4
+    file, size = row.image_file, _mask_size(row)
+    return _is_turned(row) and file is not None and size == file.size[::-1] != file.size and file.orientation > 4
 
 
 def find_turned(look: Look) -> Turned:
@@ -100,23 +102,39 @@ def find_orientation_faults(look: Look) -> list[Finding]:
 
 
 def _is_turned(row: Inspected) -> bool:
-    if row.image_file is None or row.size is None:
+    if row.image_file is None or _mask_size(row) is None:
         return False
     # Shapes of an annotation file have no orientation.
     of_mask = 1 if row.item.drawing is not None else None if row.mask_file is None else row.mask_file.orientation
+    if row.item.class_files and row.item.drawing is None:
+        # Only where it matters, as it is not known from the first look.
+        of_mask = exif_orientation(row.item.class_files[0][1]) if row.image_file.orientation > 1 else 1
     return of_mask is not None and row.image_file.orientation != of_mask
+
+
+def _mask_size(row: Inspected) -> tuple[int, int] | None:
+    """Return the size of the mask; of the first of several, also where what they hold cannot be used."""
+    first = row.item.class_files[0][1] if row.item.class_files else None
+    is_turned = row.image_file is not None and row.image_file.orientation > 1
+    if row.size is not None or not is_turned or first is None or first.suffix.lower() == ARRAY_SUFFIX:
+        return row.size
+    try:
+        return image_size(first)
+    except InputError:
+        return None
 
 
 def _by_size(row: Inspected) -> str:
     """Return the reading that the size of the mask shows, in any scale; "" if it shows none."""
     assert row.image_file is not None, "the caller asks for it"
-    assert row.size is not None, "the caller asks for it"
+    size = _mask_size(row)
+    assert size is not None, "the caller asks for it"
     turns_by_90 = row.image_file.orientation > 4
     height, width = row.image_file.size
     if not turns_by_90 or abs(np.log(height / width)) < 0.02:
         return ""
-    off = abs(np.log(row.size[0] / row.size[1] / (height / width)))
-    off_stored = abs(np.log(row.size[0] / row.size[1] / (width / height)))
+    off = abs(np.log(size[0] / size[1] / (height / width)))
+    off_stored = abs(np.log(size[0] / size[1] / (width / height)))
     return "" if min(off, off_stored) > 0.01 else "shown" if off < off_stored else "stored"
 
 
@@ -125,14 +143,8 @@ def _edge_ratios(rows: Sequence[Inspected], taxonomy: Taxonomy) -> list[float]:
     ratios = []
     for row in rows[:: max(1, len(rows) // _LOOKED_AT)][:_LOOKED_AT]:
         assert row.image_file is not None, "the caller asks for it"
-        assert row.item.mask is not None, "the caller asks for it"
         try:
-            image = read_image(row.item.image)
-            if row.item.drawing is not None:
-                mask = row.item.drawing.draw(taxonomy)
-                mask = np.moveaxis(mask, 0, 2) if mask.ndim == 3 else mask
-            else:
-                mask = np.asarray(read_mask_file(row.item.mask, lossy=True)[0])
+            image, mask = read_image(row.item.image), _read_mask(row.item, taxonomy)
         except InputError:
             continue
         if mask.ndim == 3:
@@ -147,6 +159,24 @@ def _edge_ratios(rows: Sequence[Inspected], taxonomy: Taxonomy) -> list[float]:
         if len(along) == 2 and min(along) > 0:
             ratios.append(float(np.log(along[0] / along[1])))
     return ratios
+
+
+def _read_mask(item: Item, taxonomy: Taxonomy) -> NDArray[Any]:
+    """Return the mask (H, W), or colors or labels (H, W, K), of an item; of lossy files about. Raises InputError."""
+    if item.drawing is not None:
+        mask = item.drawing.draw(taxonomy)
+        return np.moveaxis(mask, 0, 2) if mask.ndim == 3 else mask
+    assert item.mask is not None, "it was seen"
+    if not item.class_files:
+        return np.asarray(read_mask_file(item.mask, lossy=True)[0])
+    try:
+        return np.moveaxis(read_class_masks(item.mask, item.class_files, taxonomy, item.image), 0, 2)
+    except MaskError:
+        raws = [read_mask_file(path, lossy=True)[0] for _, path in item.class_files]
+    planes = [raw.max(2) if raw.ndim == 3 else raw for raw in raws]
+    if len({plane.shape for plane in planes}) > 1:
+        raise MaskError(item.mask, "masks of one image have several sizes", "export all masks at one size")
+    return np.stack([plane > plane.max() // 2 for plane in planes], 2).astype(np.uint8)
 
 
 def _borders(mask: NDArray[np.int_]) -> NDArray[np.bool_]:
