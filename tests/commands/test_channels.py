@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import pixelwise
 from helpers.channel_data import BANDS, CLASSES, five_channels, write_color_depth, write_five_channels
 from helpers.command_line import call, refused
 from helpers.tiny_data import TINY_COMPACT, TINY_FCN
+from pixelwise.cli import main
 from pixelwise.data import open_dataset
 from pixelwise.images import read_image, read_mask
 from pixelwise.weights.checkpoint import load_checkpoint
@@ -21,15 +24,9 @@ from pixelwise.weights.checkpoint import load_checkpoint
 LATE_FUSION = "fcn32s_late_fusion_vgg16"
 
 
-def train(
-    capsys: pytest.CaptureFixture[str],
-    data: Path,
-    out: Path,
-    *options: object,
-    network: str = "compact",
-    steps: int = 12,
-) -> str:
-    sizes = TINY_COMPACT if network == "compact" else TINY_FCN
+def command(data: Path, out: Path, *options: object, network: str = "compact", steps: int = 1) -> list[object]:
+    """The words of a short training."""
+    sizes = TINY_COMPACT if network == "compact" else TINY_FCN | {"width_mult": 0.03125}
     settings: dict[str, object] = {
         "train.steps": steps,
         "train.validate_every": steps,
@@ -40,16 +37,29 @@ def train(
         "model.options": json.dumps(sizes),
     }
     words = [word for name, value in settings.items() for word in (f"--{name}", value)]
-    result = call(capsys, "train", data, "--model", network, "--out", out, *words, *options)
+    return ["train", data, "--model", network, "--out", out, *words, *options]
+
+
+def train(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    result = call(capsys, *words)
     assert result.code == 0, result
     return result.out + "\n".join(result.err)
 
 
+@pytest.fixture(scope="module")
+def five_channel_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
+    """A dataset of five channels, a run on it, and what the training printed."""
+    folder = tmp_path_factory.mktemp("five")
+    data, said = write_five_channels(folder / "data"), io.StringIO()
+    with redirect_stdout(said), redirect_stderr(said):
+        assert main([str(word) for word in command(data, folder / "run", steps=12)]) == 0
+    return data, folder / "run", said.getvalue()
+
+
 def test_five_channels_of_12_bits_are_trained_scored_and_predicted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    five_channel_run: tuple[Path, Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data, run = write_five_channels(tmp_path / "data"), tmp_path / "run"
-    said = train(capsys, data, run)
+    data, run, said = five_channel_run
     assert (
         "5 channels: blue, green, red, red_edge, nir in 12 bits, as classes.yaml says; figures show red, green" in said
     )
@@ -79,15 +89,14 @@ def test_five_channels_of_12_bits_are_trained_scored_and_predicted(
     assert segmenter(image).image.dtype == np.uint8
     assert segmenter.with_crf()(image).mask.shape == (32, 48)
 
-    for command in (("compare", "--out", tmp_path / "x.png"), ("explain", "--out", tmp_path / "why")):
-        assert call(capsys, command[0], data / "images/val/p0.tif", "--model", run, *command[1:]).code == 0
+    for words in (("compare", "--out", tmp_path / "x.png"), ("explain", "--out", tmp_path / "why")):
+        assert call(capsys, words[0], data / "images/val/p0.tif", "--model", run, *words[1:]).code == 0
 
 
 def test_a_checkpoint_refuses_images_of_other_channels_or_bits_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    five_channel_run: tuple[Path, Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data, run = write_five_channels(tmp_path / "data"), tmp_path / "run"
-    train(capsys, data, run, steps=1)
+    data, run, _ = five_channel_run
     image = five_channels(0)[0]
     photo, more_bits, other = tmp_path / "photo.png", tmp_path / "bits.npy", tmp_path / "other"
     Image.fromarray(image[..., :3].astype(np.uint8)).save(photo)
@@ -108,7 +117,7 @@ def test_bits_and_channels_that_nobody_declares_are_measured_printed_and_stored(
 ) -> None:
     data = write_five_channels(tmp_path / "data", classes=CLASSES)
     largest = max(int(tifffile.imread(file).max()) for file in (data / "images").rglob("*.tif"))
-    said = train(capsys, data, tmp_path / "run", steps=1)
+    said = train(capsys, *command(data, tmp_path / "run"))
     assert f"channel5 in 12 bits: the largest number in 6 of them is {largest}" in said
     assert load_checkpoint(tmp_path / "run" / "checkpoints" / "last").pixels.parts[0].bits == 12
     options = ("predict", data / "images" / "val", "--model", tmp_path / "run", "--out", tmp_path / "out")
@@ -123,12 +132,12 @@ def test_colors_do_not_change_where_no_channel_is_a_color(tmp_path: Path, capsys
 
 def test_color_with_depth_trains_late_fusion_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, run = write_color_depth(tmp_path / "data"), tmp_path / "run"
-    said = train(capsys, data, run, "--augment.brightness", 0.3, network=LATE_FUSION, steps=2)
+    said = train(capsys, *command(data, run, "--augment.brightness", 0.3, network=LATE_FUSION))
     assert "4 channels: red, green, blue in 8 bits; depth in 16 bits, as classes.yaml says" in said
     checkpoint = load_checkpoint(run / "checkpoints" / "last")
     assert checkpoint.model.in_channels == 4
     assert checkpoint.pixels.parts[1].folder == "depth"
-    resumed = call(capsys, "train", data, "--out", run, "--resume", "--train.steps", 3)
+    resumed = call(capsys, "train", data, "--out", run, "--resume", "--train.steps", 2)
     assert resumed.code == 0, resumed
     again = load_checkpoint(run / "checkpoints" / "last").model.spec.options
     assert again["preprocessing"] == checkpoint.model.spec.options["preprocessing"]
