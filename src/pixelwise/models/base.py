@@ -89,6 +89,10 @@ class SegmentationModel(nn.Module, ABC):
         """Compute logits (B, K, H, W) at the size of the images (B, C, H, W), uint8 or float 0..255, RGB."""
         return self.forward_low_res(images).upsample_to((images.shape[-2], images.shape[-1]))
 
+    def for_inference(self) -> SegmentationModel:
+        """Return a network with the same weights that computes the logits faster in eval mode; by default itself."""
+        return self
+
     # Several label maps: overridden by networks with two heads
 
     @property

@@ -34,16 +34,18 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from copy import copy
 from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ..backbones.classifier import ClassifierBackbone
+from ..backbones.classifier import ChainBackbone, ClassifierBackbone
 from ..core import LowResLogits
 from ..errors import CheckpointError, ConfigError
 from ..nn.channels import inflate_first_conv
+from ..nn.constant_margin import ConstantMargin
 from ..nn.convolutionalize import conv_of_linear
 from ..nn.geometry import (
     CoordMap,
@@ -179,6 +181,16 @@ class FCN(SegmentationModel):
         """Return the coordinates of scores whose border is repeated."""
         # That moves every position by one, as a 1x1 layer with padding 1 does.
         return scores.then(Layer(1, padding=self.border).coordinates)
+
+    def for_inference(self) -> FCN:
+        """Return a copy that shares the weights and skips the part of the padding that no image changes."""
+        chain = self.backbone.modules_to()
+        if not isinstance(self.backbone, ChainBackbone) or not ConstantMargin.fits(chain):
+            return self
+        faster = copy(self)
+        vars(faster)["_modules"] = dict(self._modules)
+        faster.add_module("backbone", ConstantMargin(chain, self.backbone.out_indices))
+        return faster.eval()
 
     def to_low_res(self, scores: Tensor, images: Tensor) -> LowResLogits:
         """Pair the scores (B, K, h, w) with the last upsampling, which `forward` applies.

@@ -7,6 +7,7 @@ from .._lazy import lazy_modules
 __all__ = [
     "blocks",
     "channels",
+    "constant_margin",
     "convolutionalize",
     "deform_conv",
     "depthwise_conv",
