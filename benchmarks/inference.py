@@ -1,8 +1,10 @@
 """From logits to labels, scores and files, beside what is usually written: ratios, peer over pixelwise.
 
-    python -m benchmarks.inference [labels counts process folder] [--rounds 5] [--photos samples]
+    python -m benchmarks.inference [labels networks counts process folder] [--rounds 5] [--photos samples]
 
 labels   upsampling and argmax in one pass against `F.interpolate` and `argmax`; logits of a photo, and of noise
+networks image to labels at 512x512, random weights: full logits and `argmax` in plain torch, and in OpenVINO from an
+         export of the full logits, against ours in torch, ONNX Runtime and OpenVINO from exported scores
 counts   confusion matrix against torchmetrics' default; boundary regions against the confusion matrix
 process  one photo, whole process from nothing to the PNG: `pixelwise predict` with the exported shipped model, and with
          the checkpoint, against a script of a dozen lines in torch
@@ -24,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +34,22 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import torchmetrics
+from PIL import Image
 from torch import Tensor
 
 import pixelwise
 from pixelwise.core import LowResLogits, Taxonomy
 from pixelwise.evaluation.boundary_iou import boundary_counts
 from pixelwise.evaluation.metrics import confusion_matrix
+from pixelwise.export.run import export_segmenter
 from pixelwise.images import find_images, read_image
 from pixelwise.inference import label_map
+from pixelwise.inference.exported import load_exported
+from pixelwise.inference.runtimes import RuntimeName, open_runtime
+from pixelwise.inference.segmenter import Segmenter
+from pixelwise.models.base import ModelSpec, SegmentationModel
 from pixelwise.nn.upsampling import Bilinear
+from pixelwise.weights.checkpoint import Checkpoint
 
 PLAIN_TORCH = """
 import sys
@@ -57,13 +67,23 @@ with torch.inference_mode():
 """
 """What a user of torch writes: the same network, full logits, argmax."""
 
+NETWORKS: dict[str, dict[str, Any]] = {
+    "torchvision_deeplabv3_resnet50": {},
+    "deeplabv3plus_resnet50": {"separable": True},
+    "fcn8s_vgg16": {},
+    "unet": {},
+}
+"""Name -> options. The first is torchvision's network, bit by bit: its plain form is torchvision's eager one."""
+
+RUNTIMES: tuple[RuntimeName, ...] = ("onnxruntime", "openvino")
+
 Seconds = tuple[float, float]
 """Of the processor, and by the clock."""
 
 
 def main() -> None:
     """Run the parts that are asked for."""
-    parts = {"labels": labels, "counts": counts, "process": process, "folder": folder}
+    parts = {"labels": labels, "networks": networks, "counts": counts, "process": process, "folder": folder}
     parser = argparse.ArgumentParser(description="Labels, scores and files beside plain torch.")
     parser.add_argument("parts", nargs="*", choices=[*parts, []], metavar="PART", help="; ".join(parts))
     parser.add_argument("--rounds", type=int, default=5)
@@ -114,6 +134,42 @@ def as_21_classes(logits: Tensor, size: tuple[int, int]) -> Tensor:
     resized = F.interpolate(logits, size=size, mode="bilinear")
     others = resized.amin(1, keepdim=True) + torch.randn(1, 21 - resized.shape[1], *size)
     return torch.cat([resized, others], 1)
+
+
+def networks(photos: Path, rounds: int) -> None:
+    """Compare ways from an image to its labels."""
+    pixels = np.asarray(Image.open(find_images(photos)[0]).convert("RGB").resize((512, 512)))
+    images = torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None]
+    taxonomy = Taxonomy(tuple(f"class {k}" for k in range(21)))
+    for name, options in NETWORKS.items():
+        torch.manual_seed(0)
+        plain = ModelSpec(name, 21, 3, options).build().eval()
+        for layer in plain.score_layers():
+            torch.nn.init.normal_(layer.get_parameter("weight"), std=0.05)
+        segmenter = Segmenter(Checkpoint(deepcopy(plain), taxonomy), name, device="cpu")
+        with tempfile.TemporaryDirectory() as folder:
+            files = {output: Path(folder) / f"{output}.onnx" for output in ("scores", "logits")}
+            for output, file in files.items():
+                export_segmenter(segmenter, file, format="onnx", output=output)  # type: ignore[arg-type]
+            logits = open_runtime(files["logits"], "openvino")
+            exported = {runtime: load_exported(files["scores"], runtime=runtime) for runtime in RUNTIMES}
+            sides: dict[str, Callable[[], object]] = {
+                "plain": lambda plain=plain: network_labels(plain, images),  # type: ignore[misc]
+                "plain openvino": lambda logits=logits: logits.run(images.float().numpy()).argmax(1),  # type: ignore[misc]
+                "torch": lambda segmenter=segmenter: segmenter(pixels),  # type: ignore[misc]
+                **{runtime: (lambda model=model: model(pixels)) for runtime, model in exported.items()},  # type: ignore[misc]
+            }
+            seconds = alternate(sides, rounds)
+        print(f"{name + ', 512x512':44s}    plain      ours   ratio (processor)  (clock)")
+        for peer, side in (("plain", "torch"), *(("plain", runtime) for runtime in RUNTIMES),
+                           ("plain openvino", "openvino")):  # fmt: skip
+            print_ratio(f"{side} against {peer}", {"plain": seconds[peer], "ours": seconds[side]})
+
+
+def network_labels(model: SegmentationModel, images: Tensor) -> Any:
+    """Return the labels as a user of torch computes them."""
+    with torch.inference_mode():
+        return model(images).logits.argmax(1)[0].numpy()
 
 
 def counts(photos: Path, rounds: int) -> None:

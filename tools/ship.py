@@ -1,4 +1,4 @@
-"""Make a run's last checkpoint the model that ships in the package: store float16, measure the scores, write the card.
+"""Make a run's last checkpoint the model that ships: store float16, measure the scores, write the card, export it.
 
     python tools/ship.py runs/compact --data CAMVID
 
@@ -18,7 +18,10 @@ import torch
 from pixelwise.data import open_dataset
 from pixelwise.data.groups import find_groups
 from pixelwise.evaluation.evaluator import evaluate_model
-from pixelwise.inference.segmenter import SHIPPED, Precision, load
+from pixelwise.export.run import export_segmenter
+from pixelwise.inference.load_any import EXPORTED
+from pixelwise.inference.segmenter import Precision, load
+from pixelwise.inference.stored_config import SHIPPED, stored_digest
 from pixelwise.weights.checkpoint import load_checkpoint, save_checkpoint
 
 CARD = {
@@ -65,6 +68,7 @@ def main() -> None:
             )
             print(split, precision, found.summary(), flush=True)
     save_checkpoint(SHIPPED, last.model, last.taxonomy, {**card, "scores": scores}, dtype=torch.float16)
+    export_segmenter(load(), SHIPPED / EXPORTED, format="onnx", weights="float16", checkpoint=stored_digest(SHIPPED))
     print(f"shipped {sum(f.stat().st_size for f in SHIPPED.iterdir()) / 1e6:.2f} MB in {SHIPPED}")
 
 

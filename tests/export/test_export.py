@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from helpers.annotated_folders import make_photo
 from helpers.command_line import TAXONOMY, files_below, refused
 from helpers.foreign_nets import filled
+from pixelwise.cli import main
 from pixelwise.core import LowResLogits, Taxonomy, Upsample
 from pixelwise.errors import CheckpointError, InputError
 from pixelwise.export.formats import SUFFIXES
@@ -29,7 +31,9 @@ from pixelwise.inference.class_masks import class_probabilities, masks_upsampled
 from pixelwise.inference.export_info import KEY, ExportInfo
 from pixelwise.inference.exported import ExportedSegmenter, load_exported
 from pixelwise.inference.label_map import argmax_upsampled, probabilities
+from pixelwise.inference.load_any import load_exported_form
 from pixelwise.inference.segmenter import Segmenter, load
+from pixelwise.inference.temperature import write_temperature
 from pixelwise.models import create_model, list_models
 from pixelwise.nn.upsampling import AlignedBilinear, Bilinear, Identity, TransposedBilinear
 from pixelwise.weights.checkpoint import Checkpoint, save_checkpoint
@@ -101,19 +105,64 @@ def test_a_batch_is_computed_at_once(onnx_file: Path) -> None:
         np.testing.assert_allclose(both[k], runtime.run(np.ascontiguousarray(images[k : k + 1]))[0], atol=1e-4)
 
 
+WITHOUT_TORCH = (
+    "import sys; from pixelwise.cli import main; code = main(sys.argv[1:]);"
+    "heavy = {'torch', 'numba', 'huggingface_hub', 'lightning'} & set(sys.modules);"
+    "sys.exit(f'{code} {heavy}' if code or heavy else 0)"
+)
+
+
 def test_predict_needs_no_torch(checkpoint: Path, onnx_file: Path, tmp_path: Path) -> None:
     photo = make_photo(tmp_path / "photo.jpg")
-    code = (
-        "import sys; from pixelwise.cli import main; code = main(sys.argv[1:]);"
-        "heavy = {'torch', 'numba', 'huggingface_hub', 'lightning'} & set(sys.modules);"
-        "sys.exit(f'{code} {heavy}' if code or heavy else 0)"
-    )
     words = ["predict", photo, "--overlay", "--probs", "--model", onnx_file, "--out", tmp_path / "exported"]
-    subprocess.run([sys.executable, "-c", code, *map(str, words)], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *map(str, words)], check=True, timeout=120)
     expected = load(checkpoint)(photo)
     found = load_exported(onnx_file)(photo)
     np.testing.assert_array_equal(found.mask, expected.mask)
     assert files_below(tmp_path / "exported") == ["photo.png", "photo_overlay.jpg", "photo_probs.npy"]
+
+
+def test_a_checkpoint_beside_its_exported_form_needs_no_torch(
+    checkpoint: Path, onnx_file: Path, tmp_path: Path
+) -> None:
+    photo, model = make_photo(tmp_path / "photo.jpg"), shutil.copytree(checkpoint, tmp_path / "model")
+    assert main(["export", "--model", str(model), "--weights", "float16"]) == 0
+    assert (model / "model.onnx").stat().st_size < 0.62 * onnx_file.stat().st_size
+    write_temperature(model, 2.5, "a test")
+    words = ["predict", str(photo), "--probs", "--model", str(model), "--out"]
+    subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *words, str(tmp_path / "out")], check=True, timeout=120)
+    # torch computes what ONNX Runtime does not.
+    assert main([*words, str(tmp_path / "flipped"), "--flip"]) == 0
+    expected, found = load(model).predict(photo, probs=True), load_exported_form(model)
+    assert expected.probs is not None
+    probs = np.load(tmp_path / "out" / "photo_probs.npy").astype(np.float32)
+    assert np.abs(probs - expected.probs).max() < 5e-3
+    assert isinstance(found, ExportedSegmenter)
+    assert (found(photo).mask != expected.mask).mean() < 1e-3
+
+
+def test_an_exported_form_of_other_weights_is_not_used(checkpoint: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(checkpoint, tmp_path / "model")
+    assert main(["export", "--model", str(model)]) == 0
+    assert load_exported_form(model) is not None
+    assert load_exported_form(model, device="cuda") is None
+    assert main(["export", "--model", str(model), "--overwrite", "--options", "{dropout: 0.1}"]) == 2
+    other = load(model)
+    with torch.no_grad():
+        other.model.get_parameter("score_fr.bias")[0] += 100
+    other.save_pretrained(model)
+    assert load_exported_form(model) is None
+
+
+def test_weights_beyond_float16(checkpoint: Path, tmp_path: Path) -> None:
+    source = load(checkpoint)
+    with torch.no_grad():
+        source.model.get_parameter("fc7.conv.weight")[0, 0] = 1e5
+    with pytest.raises(InputError, match="holds numbers above 65504"):
+        export_segmenter(source, tmp_path / "x.onnx", format="onnx", weights="float16")
+    with pytest.raises(InputError, match="choose --format onnx or openvino"):
+        export_segmenter(source, tmp_path / "x.pt2", format="torch", weights="float16")
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_answers_are_not_written(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,6 +220,7 @@ def test_an_export_that_cannot_start(checkpoint: Path, tmp_path: Path, capsys: p
         (["--out", tmp_path / "x.xml"], "expected a name that ends in .onnx for --format onnx"),
         (["--out", tmp_path / "x.onnx", "--images", "nowhere"], "nowhere"),
         (["--out", taken], "exists already"),
+        (["--format", "openvino"], "--out: is missing"),
     ):
         refused(capsys, "export", "--model", checkpoint, *words, names=reason)
     assert [path.name for path in tmp_path.iterdir()] == ["taken.onnx"]

@@ -22,7 +22,7 @@ import pixelwise.weights.checkpoint as checkpoint_module
 from helpers.tiny_data import NAMES, TINY_COMPACT
 from pixelwise.core import Taxonomy
 from pixelwise.errors import CheckpointError, ConfigError, ResourceError
-from pixelwise.inference.segmenter import SHIPPED
+from pixelwise.inference.stored_config import SHIPPED
 from pixelwise.models import SegmentationModel, create_model
 from pixelwise.weights.checkpoint import (
     CARD,

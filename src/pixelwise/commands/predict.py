@@ -99,7 +99,9 @@ def predict(
     device
         auto, cpu, cuda or cuda:N.
     runtime
-        Library that computes an exported file: onnxruntime or openvino for .onnx; by default the usual one of its kind.
+        Library that computes the network: onnxruntime or openvino for an .onnx file; by default the usual one of its
+        kind. A checkpoint with a file model.onnx, as `pixelwise export` writes without --out, is computed by ONNX
+        Runtime unless this is torch.
     """
     if not inputs:
         raise InputError("predict", "no input", "give images or folders of images")
@@ -107,15 +109,19 @@ def predict(
         raise InputError("--opacity", f"must be between 0 and 1, got {opacity}", "write --opacity 0.5")
     from ..inference.crf_settings import find_crf
     from ..inference.exports import Exports, export_files
-    from ..inference.jobs import jobs_to_do, plan, stored_pixels, stored_taxonomy
-    from ..inference.load_any import load_any
+    from ..inference.jobs import jobs_to_do, plan
+    from ..inference.load_any import load_any, load_exported_form
     from ..inference.predict_files import OutputOptions
     from ..inference.runtimes import is_exported
+    from ..inference.stored_config import stored_pixels, stored_taxonomy
 
     # Importing torch takes seconds: a mistake in the arguments is reported before it. An exported file needs none.
     network = parse_options(options)
     load_model = partial(load_any, model, device=device, precision=precision, options=network, runtime=runtime)
-    opened = load_model() if is_exported(model) else None
+    opened: BaseSegmenter | None = load_model() if is_exported(model) else None
+    needs_torch = runtime == "torch" or bool(network) or precision != "float32" or tile is not None or head is not None
+    if opened is None and not needs_torch and not flip and tuple(scales) == (1.0,):
+        opened = load_exported_form(model, device=device)
     classes = stored_taxonomy(model) if opened is None else opened.taxonomy
     pixels = stored_pixels(model) if opened is None else opened.pixels
     kinds = {"overlay": overlay, "color": color, "probs": probs, "geojson": geojson}

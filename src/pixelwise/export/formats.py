@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..errors import InputError, ResourceError, shown
-from ..inference.export_info import KEY, ExportInfo
+from ..inference.export_info import KEY, ExportInfo, Weights
 from .graphs import SIZE
 from .metadata import deepness_keys, model_api_keys
 
@@ -29,11 +29,15 @@ _TO_TORCH = {"uint8": torch.uint8, "uint16": torch.uint16, "float32": torch.floa
 class GraphFile:
     """A traced graph; `write` saves it together with a description, as often as needed.
 
-    Raises InputError for a network that cannot be traced, ResourceError for a package that is missing.
+    Raises InputError for a network that cannot be traced and for weights that do not fit into their type,
+    ResourceError for a package that is missing.
     """
 
-    def __init__(self, graph: nn.Module, info: ExportInfo, format: str) -> None:
-        self.format = format
+    def __init__(self, graph: nn.Module, info: ExportInfo, format: str, weights: Weights = "float32") -> None:
+        if format == "torch" and weights == "float16":
+            what = "torch's files hold the weights in the type that they are computed in"
+            raise InputError("--weights float16", what, "choose --format onnx or openvino, or leave --weights out")
+        self.format, self.weights = format, weights
         # The batch is 2, because torch takes a size of 1 for one that never changes.
         images = torch.zeros(2, info.in_channels, *SIZE).to(_TO_TORCH[info.input])
         with _quiet():
@@ -51,6 +55,11 @@ class GraphFile:
                 raise InputError(
                     "export", what, "try another --format, and report it with the output of --debug"
                 ) from error
+
+        if format == "onnx" and weights == "float16":
+            from .float16 import store_float16
+
+            store_float16(self._program.model)
 
     def write(self, path: Path, info: ExportInfo) -> list[Path]:
         """Write the file, and return all files that belong to it, the named one last."""
@@ -70,7 +79,7 @@ class GraphFile:
                 what = f"{info.name} has more than 1.5 GB of weights, which do not fit into one ONNX file"
                 raise InputError("--format onnx", what, "choose --format openvino or torch")
             return [path]
-        return _write_openvino(program, path, info)
+        return _write_openvino(program, path, info, self.weights)
 
 
 def _to_onnx(graph: nn.Module, images: torch.Tensor) -> ONNXProgram:
@@ -87,7 +96,7 @@ def _to_onnx(graph: nn.Module, images: torch.Tensor) -> ONNXProgram:
     return program
 
 
-def _write_openvino(program: ONNXProgram, path: Path, info: ExportInfo) -> list[Path]:
+def _write_openvino(program: ONNXProgram, path: Path, info: ExportInfo, weights: Weights) -> list[Path]:
     try:
         import openvino
     except ModuleNotFoundError as error:
@@ -99,7 +108,7 @@ def _write_openvino(program: ONNXProgram, path: Path, info: ExportInfo) -> list[
     model.set_rt_info(info.to_json(), [KEY])
     for key, value in model_api_keys(info).items():
         model.set_rt_info(value, ["model_info", key])
-    openvino.save_model(model, str(path), compress_to_fp16=False)
+    openvino.save_model(model, str(path), compress_to_fp16=weights == "float16")
     onnx_file.unlink()
     return [path.with_suffix(".bin"), path]
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..errors import InputError
 from ..files import atomic_write
-from ..inference.export_info import ExportedOutput, ExportInfo
+from ..inference.export_info import ExportedOutput, ExportInfo, Weights
 from ..inference.exported import load_exported
 from ..inference.segmenter import Segmenter
 from .formats import SUFFIXES, GraphFile
@@ -47,11 +47,14 @@ def export_segmenter(
     *,
     format: str,
     output: ExportedOutput = "scores",
+    weights: Weights = "float32",
+    checkpoint: str = "",
     photos: Sequence[NDArray[Any]] = (),
 ) -> Exported:
     """Write a segmenter's network to a file for other runtimes, if its answers are the same there.
 
-    photos  images to compare on, cut and resized to five odd sizes; a photo of the package if there are none
+    checkpoint  sha256 of the weights that the segmenter was loaded from, kept in the file
+    photos      images to compare on, cut and resized to five odd sizes; a photo of the package if there are none
     Raises InputError for a network that cannot be traced and for answers that differ, ResourceError for a missing
     package.
     """
@@ -70,9 +73,10 @@ def export_segmenter(
         upsample=(type(upsample).__name__, dict(vars(upsample))),
         thresholds=segmenter.thresholds,
         temperature=segmenter.temperature,
+        checkpoint=checkpoint,
     )
     files = output_files(out, format)
-    file = GraphFile(make_graph(segmenter, output), info, format)
+    file = GraphFile(make_graph(segmenter, output), info, format, weights)
     with tempfile.TemporaryDirectory() as folder:
         aside = Path(folder) / f"model{SUFFIXES[format]}"
         file.write(aside, info)

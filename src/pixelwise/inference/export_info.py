@@ -15,6 +15,8 @@ from ..nn.interpolation import make_table
 KEY = "pixelwise"
 """The key of the JSON in the metadata of an exported file."""
 ExportedOutput = Literal["scores", "logits", "labels"]
+Weights = Literal["float32", "float16"]
+"""How a file stores the weights; float32 is what they are computed in."""
 _INPUTS = ("uint8", "uint16", "float32")
 _MAX_TEXT = 2**24
 
@@ -37,6 +39,7 @@ class ExportInfo:
     thresholds   of several labels per pixel
     temperature  of the probabilities
     parity       how far the exported network was from its source, see `export/proof.py`
+    checkpoint   sha256 of the weights in the checkpoint that was exported, "" where that is not known
     """
 
     name: str
@@ -51,6 +54,7 @@ class ExportInfo:
     thresholds: tuple[float, ...] = ()
     temperature: float = 1.0
     parity: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint: str = ""
 
     def to_json(self) -> str:
         """Return the JSON form."""
@@ -68,6 +72,7 @@ class ExportInfo:
             "thresholds": list(self.thresholds),
             "temperature": self.temperature,
             "parity": dict(self.parity),
+            "checkpoint": self.checkpoint,
         }
         return json.dumps(data)
 
@@ -93,6 +98,7 @@ class ExportInfo:
                 thresholds=tuple(float(number) for number in data["thresholds"]),
                 temperature=float(data["temperature"]),
                 parity=dict(data["parity"]),
+                checkpoint=str(data.get("checkpoint", "")),
             )
             wrong = {"output": info.output not in get_args(ExportedOutput), "input": info.input not in _INPUTS}
             make_table(*info.upsample, 1, 1)

@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-from ..core import Taxonomy
 from ..data.formats.mask_words import may_hold_pairs
 from ..errors import InputError, listed
-from ..files import check_outputs, read_json
+from ..files import check_outputs
 from ..images import ARRAY_SUFFIX, IMAGE_SUFFIXES, RGB, PixelFormat, is_further_part, list_images, without_suffix
 
 LONGEST_NAME = 255
@@ -41,38 +39,6 @@ class Job:
     def mask(self) -> Path:
         """The mask's file. It is written last: where it exists, the job is done."""
         return self.outputs[-1]
-
-
-def _stored_config(model: str | None) -> dict[str, Any]:
-    """Return the configuration of a model's folder, read without torch; empty if there is none that can be read.
-
-    Loading the model says what is wrong with it.
-    """
-    for place in ("checkpoints/best", "checkpoints/last", "") if model else ():
-        path = Path(model or "", place, "config.json")
-        if path.is_file():
-            try:
-                return dict(read_json(path))
-            except (OSError, ValueError, TypeError):
-                return {}
-    return {}
-
-
-def stored_pixels(model: str | None) -> PixelFormat:
-    """Return the pixel format of a model's images, read from its folder without torch; RGB where it names none."""
-    config = _stored_config(model)
-    try:
-        return PixelFormat.from_dict(config["pixels"]) if "pixels" in config else RGB
-    except (ValueError, TypeError, InputError):
-        return RGB
-
-
-def stored_taxonomy(model: str | None) -> Taxonomy | None:
-    """Return the classes of a model's folder, read without torch; None if it is no folder that can be read."""
-    try:
-        return Taxonomy.from_dict(_stored_config(model)["taxonomy"])
-    except (LookupError, ValueError, TypeError, InputError):
-        return None
 
 
 def plan(

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import ConfigError, InputError
 from .base import BaseSegmenter
-from .exported import load_exported
+from .exported import ExportedSegmenter, load_exported
 from .runtimes import RuntimeName, is_exported
+from .stored_config import checkpoint_folder, stored_digest
+from .temperature import read_temperature
+
+EXPORTED = "model.onnx"
+"""The exported form of a checkpoint, in its folder. It labels images without torch, whose import takes seconds."""
 
 
 def load_any(
@@ -44,3 +50,22 @@ def load_any(
             what = f"{path} is an exported file, which is computed as it is, in float32 on the CPU"
             raise ConfigError(option, what, f"leave {option} out, or name the run it was exported from")
     return load_exported(path, runtime=runtime)
+
+
+def load_exported_form(model: str | Path | None, *, device: str = "auto") -> ExportedSegmenter | None:
+    """Load the file `model.onnx` in the folder of a run, a checkpoint or the shipped model, if it is of its weights.
+
+    Returns None where there is no such file, where it was exported from other weights, where ONNX Runtime is not
+    installed, and where the device is a GPU. Raises CheckpointError for a file that is damaged.
+    """
+    folder = checkpoint_folder(model)
+    has_gpu = device == "auto" and Path("/proc/driver/nvidia").exists()
+    if folder is None or not (folder / EXPORTED).is_file() or has_gpu or device not in ("auto", "cpu"):
+        return None
+    # A checkpoint with new.* files was being replaced when its writer was killed; torch sorts them out.
+    if importlib.util.find_spec("onnxruntime") is None or any(folder.glob("new.*")):
+        return None
+    exported = load_exported(folder / EXPORTED)
+    if not exported.info.checkpoint or exported.info.checkpoint != stored_digest(folder):
+        return None
+    return exported.with_temperature(read_temperature(model or folder)[0])
