@@ -31,7 +31,7 @@ from pixelwise.inference.class_masks import class_probabilities, masks_upsampled
 from pixelwise.inference.export_info import KEY, ExportInfo
 from pixelwise.inference.exported import ExportedSegmenter, load_exported
 from pixelwise.inference.label_map import argmax_upsampled, probabilities
-from pixelwise.inference.load_any import load_exported_form
+from pixelwise.inference.load_any import load_exported_form, load_without_torch
 from pixelwise.inference.segmenter import Segmenter, load
 from pixelwise.inference.temperature import write_temperature
 from pixelwise.models import create_model, list_models
@@ -145,12 +145,14 @@ def test_an_exported_form_of_other_weights_is_not_used(checkpoint: Path, tmp_pat
     model = shutil.copytree(checkpoint, tmp_path / "model")
     assert main(["export", "--model", str(model)]) == 0
     assert load_exported_form(model) is not None
-    assert load_exported_form(model, device="cuda") is None
+    assert load_without_torch(model) is not None
+    for other in ({"device": "cuda"}, {"precision": "bfloat16"}, {"runtime": "torch"}, {"is_plain": False}):
+        assert load_without_torch(model, **other) is None
     assert main(["export", "--model", str(model), "--overwrite", "--options", "{dropout: 0.1}"]) == 2
-    other = load(model)
+    changed = load(model)
     with torch.no_grad():
-        other.model.get_parameter("score_fr.bias")[0] += 100
-    other.save_pretrained(model)
+        changed.model.get_parameter("score_fr.bias")[0] += 100
+    changed.save_pretrained(model)
     assert load_exported_form(model) is None
 
 

@@ -41,14 +41,13 @@ def demo(
         A run, a checkpoint folder or a Hugging Face Hub id; the shipped street-scene model by default.
     """
     from ..inference.jobs import plan
-    from ..inference.load_any import load_any, load_exported_form
+    from ..inference.load_any import load_any, load_without_torch
     from ..inference.predict_files import OutputOptions
-    from ..inference.runtimes import is_exported
     from ..inference.stored_config import stored_pixels
     from ..visualization.gallery import gallery_image, is_gallery, write_gallery
 
     outputs = OutputOptions(overlay=True, color=True)
-    opened = load_any(model) if is_exported(model) else load_exported_form(model)
+    opened = load_without_torch(model)
     pixels = stored_pixels(model) if opened is None else opened.pixels
     jobs, skipped = plan([photos], out, outputs.endings, pixels)
     page = out / "index.html"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ConfigError, InputError
 from ..files import check_outputs
@@ -110,18 +109,14 @@ def predict(
     from ..inference.crf_settings import find_crf
     from ..inference.exports import Exports, export_files
     from ..inference.jobs import jobs_to_do, plan
-    from ..inference.load_any import load_any, load_exported_form
+    from ..inference.load_any import load_any, load_without_torch
     from ..inference.predict_files import OutputOptions
-    from ..inference.runtimes import is_exported
     from ..inference.stored_config import stored_pixels, stored_taxonomy
 
     # Importing torch takes seconds: a mistake in the arguments is reported before it. An exported file needs none.
-    network = parse_options(options)
-    load_model = partial(load_any, model, device=device, precision=precision, options=network, runtime=runtime)
-    opened: BaseSegmenter | None = load_model() if is_exported(model) else None
-    needs_torch = runtime == "torch" or bool(network) or precision != "float32" or tile is not None or head is not None
-    if opened is None and not needs_torch and not flip and tuple(scales) == (1.0,):
-        opened = load_exported_form(model, device=device)
+    network: dict[str, Any] = {"device": device, "precision": precision, "options": parse_options(options)}
+    is_plain = not (tile or head or flip) and tuple(scales) == (1.0,)
+    opened = load_without_torch(model, is_plain=is_plain, runtime=runtime, **network)
     classes = stored_taxonomy(model) if opened is None else opened.taxonomy
     pixels = stored_pixels(model) if opened is None else opened.pixels
     kinds = {"overlay": overlay, "color": color, "probs": probs, "geojson": geojson}
@@ -132,7 +127,7 @@ def predict(
     files = export_files(out, coco=coco, shares=shares, submission=submission)
     check_outputs(files, inputs=inputs, overwrite=overwrite or resume)
     parameters = find_crf(crf, model)
-    segmenter = opened or load_model()
+    segmenter = opened or load_any(model, runtime=runtime, **network)
     _check_file_names(segmenter, classes)
     segmenter = _prepared(segmenter, head=head, flip=flip, scales=scales, tile=tile, probs=probs, crf=parameters)
     # --resume would take the masks of an earlier run for done.

@@ -1,7 +1,7 @@
 """Trained networks as files for other runtimes, each compared with its source before it is written.
 
-Reading order: `graphs` (what of a network goes into the file), `formats` (ONNX, OpenVINO, torch), `float16`, `metadata` (the keys
-that other programs read), `proof` (the comparison), `run` (all of it in order).
+Reading order: `graphs` (what of a network goes into the file), `formats` (ONNX, OpenVINO, torch), `float16` (half the
+bytes), `metadata` (the keys that other programs read), `proof` (the comparison), `run` (all of it in order).
 """
 
 from __future__ import annotations

@@ -52,18 +52,39 @@ def load_any(
     return load_exported(path, runtime=runtime)
 
 
-def load_exported_form(model: str | Path | None, *, device: str = "auto") -> ExportedSegmenter | None:
+def load_without_torch(
+    model: str | Path | None,
+    *,
+    device: str = "auto",
+    precision: Literal["float32", "bfloat16"] = "float32",
+    options: Mapping[str, Any] | None = None,
+    runtime: RuntimeName = "auto",
+    is_plain: bool = True,
+) -> BaseSegmenter | None:
+    """Load an exported file, or the exported form of a checkpoint; None for a model that torch has to compute.
+
+    is_plain  whether each image is labeled once, as it is: other views, tiles and heads are torch's
+    Raises the errors of `load_any`.
+    """
+    if is_exported(model):
+        return load_any(model, device=device, precision=precision, options=options, runtime=runtime)
+    on_cpu = device == "cpu" or (device == "auto" and not Path("/proc/driver/nvidia").exists())
+    if not (is_plain and on_cpu) or options or precision != "float32" or runtime not in ("auto", "onnxruntime"):
+        return None
+    return load_exported_form(model)
+
+
+def load_exported_form(model: str | Path | None) -> ExportedSegmenter | None:
     """Load the file `model.onnx` in the folder of a run, a checkpoint or the shipped model, if it is of its weights.
 
-    Returns None where there is no such file, where it was exported from other weights, where ONNX Runtime is not
-    installed, and where the device is a GPU. Raises CheckpointError for a file that is damaged.
+    Returns None where there is no such file, where it was exported from other weights, and where ONNX Runtime is not
+    installed. Raises CheckpointError for a file that is damaged.
     """
     folder = checkpoint_folder(model)
-    has_gpu = device == "auto" and Path("/proc/driver/nvidia").exists()
-    if folder is None or not (folder / EXPORTED).is_file() or has_gpu or device not in ("auto", "cpu"):
+    if folder is None or not (folder / EXPORTED).is_file() or importlib.util.find_spec("onnxruntime") is None:
         return None
     # A checkpoint with new.* files was being replaced when its writer was killed; torch sorts them out.
-    if importlib.util.find_spec("onnxruntime") is None or any(folder.glob("new.*")):
+    if any(folder.glob("new.*")):
         return None
     exported = load_exported(folder / EXPORTED)
     if not exported.info.checkpoint or exported.info.checkpoint != stored_digest(folder):
