@@ -139,9 +139,8 @@ def check_outputs(
     fix        how to write elsewhere
     """
     found: list[tuple[Path, os.stat_result]] = []
-    for path in map(Path, outputs):
-        real = Path(os.path.realpath(path))
-        if data is not None and real.is_relative_to(os.path.realpath(data)):
+    for path in (given if isinstance(given, Path) else Path(given) for given in outputs):
+        if data is not None and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(data)):
             raise InputError(path, f"would be written into the data folder {data}", fix)
         status = _status(path)
         if status is not None and stat.S_ISDIR(status.st_mode):

@@ -118,7 +118,7 @@ def test_several_labels_per_pixel_overlap(tmp_path: Path) -> None:
     masks = np.zeros((2, 4, 6), bool)
     masks[0, :2], masks[1, :, 3:] = True, True
     files = export_files(tmp_path, coco=True, shares=True, submission=True)
-    exports, job = Exports(taxonomy, files), Job(Path("x.png"), Path("x"), (Path("x.png"),))
+    exports, job = Exports(taxonomy, files), Job(Path("x.png"), "x", (Path("x.png"),))
     exports.add(job, Prediction(masks, taxonomy, np.zeros((4, 6, 3), np.uint8)))
     exports.write([job], [job])
     data: dict[str, Any] = json.loads((tmp_path / "predictions.coco.json").read_text())

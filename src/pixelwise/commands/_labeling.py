@@ -60,7 +60,7 @@ def run_jobs(
         if result.error is None:
             shown = [f"{name} {share:.0%}" for name, share in result.class_fractions.items() if share >= 0.005]
             # Text, because rich would read brackets in a plain string as markup.
-            table.add_row(text(str(result.job.name)), text(", ".join(shown)), f"{result.milliseconds:.0f}")
+            table.add_row(text(result.job.name), text(", ".join(shown)), f"{result.milliseconds:.0f}")
     console = Console()
     if table.row_count:
         console.print(table)

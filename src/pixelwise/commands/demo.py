@@ -58,7 +58,7 @@ def demo(
     labeled: list[GalleryImage] = []
 
     def add_image(job: Job, prediction: Prediction) -> None:
-        labeled.append(gallery_image(str(job.name), prediction))
+        labeled.append(gallery_image(job.name, prediction))
 
     again = "run the same command again with --overwrite; index.html is not written yet"
     code = run_jobs(segmenter, jobs, outputs, out, on_prediction=add_image, resumed_by=again)

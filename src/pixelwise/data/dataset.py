@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..core import MAX_BORDER_FRACTION, Sample, Taxonomy, size_text
 from ..errors import ConfigError, DatasetError, MaskError, listed, shown
-from ..images import RGB, PixelFormat, exif_orientation, file_kind, read_mask, read_pixels
+from ..images import RGB, PixelFormat, exif_orientation, file_kind, irregular_files, read_mask, read_pixels
 from ..registry import suggest
 from .class_masks import read_class_masks
 from .mask_values import MaskValues, pack_colors
@@ -323,14 +323,14 @@ class Dataset:
 
     def missing(self) -> dict[Path, str]:
         """Return the files that no item finds, each with "image" or "mask"."""
-        # Two splits may name one pair. A named pipe or a folder in place of a file counts as missing.
-        pairs = dict.fromkeys((item.image, *item.label_files) for split in self.splits.values() for item in split.items)
-        return {
-            path: kind
-            for pair in pairs
-            for path, kind in zip(pair, ("image", *["mask"] * (len(pair) - 1)), strict=True)
-            if file_kind(path) != "file"
-        }
+        # Two splits may name one file. A named pipe or a folder in place of a file counts as missing.
+        files: list[tuple[Path, str]] = []
+        for split in self.splits.values():
+            for item in split.items:
+                files.append((item.image, "image"))
+                files += [(path, "mask") for path in item.label_files]
+        irregular = irregular_files(path for path, _ in files)
+        return {path: kind for path, kind in files if path in irregular} if irregular else {}
 
     def _place(self, path: Path) -> str:
         """Return a path relative to the root, where it is below it, with the characters of an NFD name made visible."""

@@ -26,7 +26,19 @@ from __future__ import annotations
 from .arrays import ARRAY_SUFFIX
 from .decode import MAX_PIXELS, describe_content, file_kind, image_suffix
 from .facts import FileFacts
-from .listing import IMAGE_SUFFIXES, Listing, find_images, list_images, walk_files, without_suffix
+from .listing import (
+    IMAGE_SUFFIXES,
+    Listing,
+    cut_suffix,
+    find_images,
+    irregular_files,
+    list_images,
+    names_below,
+    paths_below,
+    walk,
+    walk_files,
+    without_suffix,
+)
 from .pixel_format import COLORS, RGB, ImagePart, PixelFormat, same_numbers, unnamed
 from .read import (
     exif_orientation,
@@ -51,6 +63,7 @@ __all__ = [
     "ImagePart",
     "Listing",
     "PixelFormat",
+    "cut_suffix",
     "describe_content",
     "encode_mask",
     "exif_orientation",
@@ -59,11 +72,14 @@ __all__ = [
     "from_pil",
     "image_size",
     "image_suffix",
+    "irregular_files",
     "is_further_part",
     "is_plain_file",
     "list_images",
+    "names_below",
     "odd_palettes",
     "part_files",
+    "paths_below",
     "read_image",
     "read_image_file",
     "read_mask",
@@ -73,6 +89,7 @@ __all__ = [
     "same_numbers",
     "turn",
     "unnamed",
+    "walk",
     "walk_files",
     "without_suffix",
     "write_binary_mask",

@@ -31,7 +31,7 @@ from .headers import (
     tiff_tags,
     without_warnings,
 )
-from .listing import IMAGE_SUFFIXES, without_suffix
+from .listing import IMAGE_SUFFIXES, cut_suffix, without_suffix
 from .pixel_format import ImagePart, PixelFormat, check_numbers
 from .read import read_image, turn, upright
 
@@ -84,12 +84,17 @@ def part_files(path: str | Path, pixels: PixelFormat) -> list[Path]:
     return [Path(path), *(_find_part(Path(path), part) for part in pixels.parts[1:])]
 
 
-def is_further_part(path: Path, pixels: PixelFormat) -> bool:
-    """Return whether a file holds further channels of another image, by the ending of its name or by its folders."""
-    stem = without_suffix(Path(path.name)).name
+def is_further_part(name: str, pixels: PixelFormat) -> bool:
+    """Return whether a file holds further channels of another image, by the ending of its name or by its folders.
+
+    name  relative to the folder of the images, with / between folders
+    """
+    if len(pixels.parts) == 1:
+        return False
+    *above, stem = cut_suffix(name).split("/")
     endings = [part.suffix for part in pixels.parts[1:] if part.suffix and not part.folder]
     folders = {part.folder for part in pixels.parts[1:] if part.folder}
-    return any(stem.endswith(e) and stem != e for e in endings) or bool(folders & set(path.parts[:-1]))
+    return any(stem.endswith(e) and stem != e for e in endings) or bool(folders & set(above))
 
 
 def _find_part(path: Path, part: ImagePart) -> Path:

@@ -83,7 +83,7 @@ class Exports:
     taxonomy: Taxonomy
     files: Sequence[Path]
     submission_order: Literal["columns", "rows"] = "columns"
-    _rows: dict[Path, dict[str, Any]] = field(default_factory=dict)
+    _rows: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def add(self, job: Job, prediction: Prediction) -> None:
         """Keep what the files need of one image, packed."""
@@ -92,7 +92,7 @@ class Exports:
 
     def _add(self, job: Job, mask: NDArray[Any]) -> None:
         size = int(mask.shape[-2]), int(mask.shape[-1])
-        row: dict[str, Any] = {"name": job.name.as_posix(), "file": job.source.name, "size": size}
+        row: dict[str, Any] = {"name": job.name, "file": job.source.name, "size": size}
         names = {path.name for path in self.files}
         if SHARES in names:
             planes = mask if self.taxonomy.multilabel else (mask == k for k in range(self.taxonomy.num_classes))

@@ -8,12 +8,23 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 from ..data.formats.mask_words import may_hold_pairs
 from ..errors import InputError, listed
 from ..files import check_outputs
-from ..images import ARRAY_SUFFIX, IMAGE_SUFFIXES, RGB, PixelFormat, is_further_part, list_images, without_suffix
+from ..images import (
+    ARRAY_SUFFIX,
+    IMAGE_SUFFIXES,
+    RGB,
+    PixelFormat,
+    cut_suffix,
+    is_further_part,
+    list_images,
+    names_below,
+    paths_below,
+)
 
 LONGEST_NAME = 255
 """Bytes of the longest file name of the usual file systems."""
@@ -27,12 +38,12 @@ class Job:
     """One image to label.
 
     source   its file
-    name     the name of its outputs: relative to the output folder, without ending
+    name     the name of its outputs: relative to the output folder, without ending, with / between folders
     outputs  the files to write, one per ending, in the order of writing; the mask is the last
     """
 
     source: Path
-    name: Path
+    name: str
     outputs: tuple[Path, ...]
 
     @property
@@ -54,7 +65,7 @@ def plan(
     with their images are skipped, in one line.
     Raises InputError for inputs without an image, for two images with the same output, and for outputs over an input.
     """
-    found: dict[tuple[Path, Path], None] = {}
+    found: dict[tuple[Path, str], None] = {}
     skipped: list[str] = []
     written = Path(os.path.realpath(out))
     for given in map(Path, inputs):
@@ -64,40 +75,40 @@ def plan(
         listing = list_images(given, IMAGE_SUFFIXES if pixels.is_rgb else (*IMAGE_SUFFIXES, ARRAY_SUFFIX))
         skipped += [f"{path}: {kind}" for path, kind in listing.skipped]
         inside = given.is_dir() and written.is_relative_to(os.path.realpath(given))
-        root = given if given.is_dir() else given.parent
-        images = [p for p in listing.images if not (inside and _real_folder(p.parent).is_relative_to(written))]
+        images = [p for p in listing.images if not (inside and Path(_real_folder(p.parent)).is_relative_to(written))]
+        pairs = list(zip(images, names_below(given if given.is_dir() else given.parent, images), strict=True))
         if given.is_dir():
-            images = [p for p in images if not (_is_output(p) or is_further_part(p.relative_to(given), pixels))]
-        if given.is_dir() and (masks := _masks_among(images, given)):
-            images = [path for path in images if path not in masks]
-            first = listed(path.relative_to(given) for path in sorted(masks))
+            pairs = [pair for pair in pairs if not (_is_output(pair[1]) or is_further_part(pair[1], pixels))]
+        if given.is_dir() and (masks := _masks_among(pairs, given)):
+            first = listed(name for path, name in pairs if path in masks)
+            pairs = [pair for pair in pairs if pair[0] not in masks]
             what = f"{len(masks)} masks of other images: {first}"
             skipped.insert(0, f"{given}: {what}; to label them as well, name the files or their folder")
-        if not images:
+        if not pairs:
             raise InputError(given, f"holds no images except those in {out}", "name the folder of the photos")
-        found |= dict.fromkeys((path, path.relative_to(root)) for path in images)
+        found |= dict.fromkeys(pairs)
     names = _unique_names([name for _, name in found])
+    outputs = iter(paths_below(out, (name + ending for name in names for ending in endings)))
     jobs = [
-        Job(source, name, tuple(out / name.parent / f"{name.name}{ending}" for ending in endings))
-        for (source, _), name in zip(found, names, strict=True)
+        Job(source, name, tuple(islice(outputs, len(endings)))) for (source, _), name in zip(found, names, strict=True)
     ]
-    _check_outputs(jobs)
+    _check_outputs(jobs, is_new=not os.path.lexists(out))
     return jobs, skipped
 
 
-def _masks_among(images: Sequence[Path], folder: Path) -> set[Path]:
-    """Return those of the images of a folder that are the masks of others, by their names and pixels."""
-    if not may_hold_pairs([path.relative_to(folder) for path in images]):
+def _masks_among(images: Sequence[tuple[Path, str]], folder: Path) -> set[Path]:
+    """Return those of the images of a folder, with their names, that are the masks of others, by names and pixels."""
+    if not may_hold_pairs([name for _, name in images]):
         return set()
     # Reads a few files of each word.
     from ..data.formats.pairs import find_mask_files
 
-    return find_mask_files(folder, images)
+    return find_mask_files(folder, [path for path, _ in images])
 
 
-def _is_output(path: Path) -> bool:
+def _is_output(name: str) -> bool:
     """Return whether a npy file is named like the probabilities that `predict` writes."""
-    return path.name.endswith("_probs" + ARRAY_SUFFIX)
+    return name.endswith("_probs" + ARRAY_SUFFIX)
 
 
 def jobs_to_do(jobs: Sequence[Job], *, resume: bool, overwrite: bool) -> list[Job]:
@@ -114,14 +125,13 @@ def jobs_to_do(jobs: Sequence[Job], *, resume: bool, overwrite: bool) -> list[Jo
     return list(jobs)
 
 
-def _unique_names(names: Sequence[Path]) -> list[Path]:
+def _unique_names(names: Sequence[str]) -> list[str]:
     """Drop the suffix of each name unless two would become equal (also for file systems that ignore case)."""
-    chosen = [_shorten(without_suffix(name)) for name in names]
+    chosen = [_shorten(cut_suffix(name)) for name in names]
     while True:
-        counts = Counter(str(name).casefold() for name in chosen)
+        counts = Counter(map(str.casefold, chosen))
         changed = [
-            _shorten(full) if counts[str(short).casefold()] > 1 else short
-            for short, full in zip(chosen, names, strict=True)
+            _shorten(full) if counts[short.casefold()] > 1 else short for short, full in zip(chosen, names, strict=True)
         ]
         # A name that got its suffix back may equal another one ("b.png" of b.png.jpg), so until nothing changes.
         if changed == chosen:
@@ -132,7 +142,8 @@ def _unique_names(names: Sequence[Path]) -> list[Path]:
 def cut_name(stem: str, ending: str) -> str:
     """Return `stem`, cut if `stem + ending` is longer than file systems allow; a number keeps cut names apart."""
     room = LONGEST_NAME - len(os.fsencode(ending))
-    if len(os.fsencode(stem)) <= room:
+    # A character has at most four bytes.
+    if 4 * len(stem) <= room or len(os.fsencode(stem)) <= room:
         return stem
     number = "-" + hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]
     kept = stem
@@ -141,25 +152,33 @@ def cut_name(stem: str, ending: str) -> str:
     return kept + number
 
 
-def _shorten(name: Path) -> Path:
-    return name.with_name(cut_name(name.name, LONGEST_ENDING))
+def _shorten(name: str) -> str:
+    folder, slash, file = name.rpartition("/")
+    return folder + slash + cut_name(file, LONGEST_ENDING)
 
 
-def _check_outputs(jobs: Sequence[Job]) -> None:
-    """Raise InputError where an output would replace an input or another job's output."""
-    outputs = [path for job in jobs for path in job.outputs]
-    check_outputs(outputs, inputs=[job.source for job in jobs], overwrite=True)
+def _check_outputs(jobs: Sequence[Job], *, is_new: bool) -> None:
+    """Raise InputError where an output would replace an input or another job's output.
+
+    is_new  whether the output folder does not exist: then no output is an input, nor a link
+    """
+    if not is_new:
+        outputs = [path for job in jobs for path in job.outputs]
+        check_outputs(outputs, inputs=[job.source for job in jobs], overwrite=True)
     writer: dict[str, Job] = {}
     for job in jobs:
         for path in job.outputs:
             # Links are followed when they are written to, so two of them may be one file.
-            real = os.path.realpath(path) if path.is_symlink() else _real_folder(path.parent) / path.name
-            other = writer.setdefault(str(real).casefold(), job)
+            real = str(path)
+            if not is_new:
+                folder, name = os.path.split(real)
+                real = os.path.realpath(real) if os.path.islink(real) else os.path.join(_real_folder(folder), name)
+            other = writer.setdefault(real.casefold(), job)
             if other is not job:
                 what = f"and {other.source} would both be written to {path}"
                 raise InputError(job.source, what, "label them into different --out folders")
 
 
 @cache
-def _real_folder(folder: Path) -> Path:
-    return Path(os.path.realpath(folder))
+def _real_folder(folder: str | Path) -> str:
+    return os.path.realpath(folder)

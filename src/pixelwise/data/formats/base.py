@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ...core import Taxonomy
 from ...errors import ConfigError, DatasetError, os_reason, shown
 from ...files import read_regular
-from ...images import ARRAY_SUFFIX, IMAGE_SUFFIXES, RGB, PixelFormat, is_further_part, walk_files, without_suffix
+from ...images import ARRAY_SUFFIX, IMAGE_SUFFIXES, RGB, PixelFormat, cut_suffix, is_further_part, paths_below, walk
 from ...strict_yaml import read_yaml
 from ..dataset import Dataset, Item, MaskEncoding, Split, check_colors
 from .class_json import NAMES as JSON_NAMES
@@ -262,8 +262,8 @@ def pair_folders(images: Path, masks: Path, pixels: PixelFormat = RGB) -> list[I
     mask_paths = files_by_stem(masks, MASK_SUFFIXES)
     items = []
     for stem in sorted({*image_paths, *mask_paths}):
-        for image in image_paths.get(stem, [images / f"{stem}.*"]):
-            items += [Item(stem, image, mask) for mask in mask_paths.get(stem, [masks / f"{stem}.png"])]
+        for image in image_paths.get(stem) or [images / f"{stem}.*"]:
+            items += [Item(stem, image, mask) for mask in mask_paths.get(stem) or [masks / f"{stem}.png"]]
     return items
 
 
@@ -272,7 +272,8 @@ def files_by_stem(
 ) -> dict[str, list[Path]]:
     """Return the image files below a folder, links to folders followed, by their relative path without suffix."""
     stems: dict[str, list[Path]] = {}
-    for path in walk_files(folder)[0]:
-        if path.suffix.lower() in suffixes and not is_further_part(path.relative_to(folder), pixels):
-            stems.setdefault(without_suffix(path.relative_to(folder)).as_posix(), []).append(path)
+    names = walk(folder, suffixes).names
+    for name, path in zip(names, paths_below(folder, names), strict=True):
+        if not is_further_part(name, pixels):
+            stems.setdefault(cut_suffix(name), []).append(path)
     return stems

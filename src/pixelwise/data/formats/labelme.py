@@ -22,7 +22,7 @@ from PIL import Image
 
 from ...errors import DatasetError, ImageError, MaskError, listed, shown
 from ...files import write_text
-from ...images import IMAGE_SUFFIXES, image_size, walk_files, without_suffix
+from ...images import IMAGE_SUFFIXES, image_size, paths_below, walk, walk_files, without_suffix
 from ...images.decode import decode_bytes
 from ..dataset import Dataset, Item
 from ..shapes.drawing import Drawing, Shape
@@ -159,7 +159,7 @@ class Labelme(DatasetFormat):
 
 
 def _json_files(root: Path) -> list[Path]:
-    return [path for path in walk_files(root)[0] if path.suffix.lower() == ".json"]
+    return paths_below(root, walk(root, (".json",)).names)
 
 
 def _image_of(path: Path, data: Mapping[str, Any], images: Mapping[Path, list[Path]], root: Path) -> Path:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import PurePath
+
+from ...images import cut_suffix
 
 MASK_WORDS = re.compile(
     r"(?:^|[^a-z])(?:\d*(?:st|nd|rd))?(?:mask|msk|label|lbl|gt|ann|anno|annot|annotation|truth|groundtruth|seg|"
@@ -18,14 +19,14 @@ IMAGE_WORDS = re.compile(
 MASK_FOLDER = re.compile(rf"{MASK_WORDS.pattern}|annot$")
 
 
-def may_hold_pairs(paths: Sequence[PurePath]) -> bool:
+def may_hold_pairs(names: Sequence[str]) -> bool:
     """Return whether image files may be pairs of images and masks by their names; False costs no more than the listing.
 
     There are none among names that differ in their numbers alone, and none among JPEG files without a word for masks.
-    paths  relative to the folder
+    names  relative to the folder, with / between folders
     """
     # Thousands of numbered names have few forms.
-    forms = {re.sub(r"\d+", "0", path.as_posix().casefold()) for path in paths}
-    if any(map(MASK_WORDS.search, forms)) or len({path.stem for path in paths}) < len(paths):
+    forms = {re.sub(r"\d+", "0", name.casefold()) for name in names}
+    if any(map(MASK_WORDS.search, forms)) or len({cut_suffix(name).rpartition("/")[2] for name in names}) < len(names):
         return True
     return len(forms) > 1 and not all(form.endswith((".jpg", ".jpeg")) for form in forms)

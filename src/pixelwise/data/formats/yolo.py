@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ...errors import DatasetError, MaskError, os_reason, shown
 from ...files import read_regular, write_text
-from ...images import IMAGE_SUFFIXES, image_size, walk_files, without_suffix
+from ...images import IMAGE_SUFFIXES, image_size, paths_below, walk, walk_files, without_suffix
 from ...strict_yaml import read_yaml, to_yaml
 from ..dataset import Dataset, Item
 from ..shapes.drawing import Drawing, Shape
@@ -146,7 +146,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _label_files(root: Path) -> list[Path]:
-    return [p for p in walk_files(root)[0] if p.suffix.lower() == ".txt" and "labels" in p.relative_to(root).parts[:-1]]
+    return paths_below(root, [name for name in walk(root, (".txt",)).names if "labels" in name.split("/")[:-1]])
 
 
 def _is_label_file(path: Path) -> bool:
