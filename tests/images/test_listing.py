@@ -122,7 +122,7 @@ def test_folders_are_listed_and_files_not_looked_up_one_by_one(tmp_path: Path, m
     calls: Counter[str] = Counter()
     look_up = os.stat
 
-    def count(path: str | Path, *args: Any, **kwargs: Any) -> os.stat_result:
+    def count(path: Any, *args: Any, **kwargs: Any) -> os.stat_result:
         calls[os.path.splitext(path)[1] if isinstance(path, str | Path) else ""] += 1
         return look_up(path, *args, **kwargs)
 
@@ -130,5 +130,5 @@ def test_folders_are_listed_and_files_not_looked_up_one_by_one(tmp_path: Path, m
     assert len(list_images(data / "images").images) == 151
     assert calls[".png"] == 0
     assert len(open_dataset(data).split("train")) == 150
-    # Twenty of the images and of the masks, before their folder is listed; some of the image whose name both splits have.
+    # Twenty of the images and of the masks, before their folder is listed; some of the name that both splits have.
     assert calls[".png"] <= 2 * 20 + 10
