@@ -288,8 +288,8 @@ def test_a_name_of_a_list_that_no_file_can_have_is_missing(tmp_path: Path, name:
     [
         ("masks/train/a.png", "masks/train/a_mask.png", "masks/train/a_mask.png ('_mask' more in its name)"),
         ("masks/train/a.png", "masks/train/a.jpg.png", "masks/train/a.jpg.png ('.jpg' more in its name)"),
-        ("masks/train/a.png", "masks/train/a.ppm", "masks/train/a.ppm (another ending)"),
-        ("masks/train/a.png", "masks/train/a.npz", "masks/train/a.npz (another ending)"),
+        ("masks/train/a.png", "masks/train/a.ppm", "masks/train/a.ppm (another ending, a PNG image)"),
+        ("masks/train/a.png", "masks/train/a.npz", "masks/train/a.npz (another ending, a PNG image)"),
         ("masks/train/a.png", "masks/train/A.png", "masks/train/A.png (upper and lower case)"),
     ],
 )
