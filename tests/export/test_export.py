@@ -342,7 +342,9 @@ def test_every_network_exports(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", ["compact", "fcn8s_vgg16", "unet", "deeplabv3plus_resnet50", "pspnet_resnet50"])
+@pytest.mark.parametrize(
+    "name", ["compact", "fcn8s_vgg16", "unet", "unet_padded", "frrn_a", "deeplabv3plus_resnet50", "pspnet_resnet50"]
+)
 @pytest.mark.parametrize("format", ["onnx", "openvino", "torch"])
 @pytest.mark.parametrize("output", ["logits", "labels"])
 def test_every_format_and_output(name: str, format: str, output: Any, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, InputError
+from ..errors import ConfigError, InputError, size_text
 from ..nn.interpolation import make_table
 from .argmax_numpy import argmax_upsampled, axis_of, upsampled
 from .base import BaseSegmenter, Computed
@@ -52,6 +52,10 @@ class ExportedSegmenter(BaseSegmenter):
             what = "the network computes logits that are not finite (NaN or infinity) for it"
             raise InputError(source, what, "use another model: the numbers of this one are damaged or too large")
         upsample = self.info.upsample if self.info.output == "scores" else ("Identity", {})
+        if upsample[0] == "Identity" and scores.shape[1:] != pixels.shape[:2]:
+            sizes = size_text(scores.shape[1:]), size_text(pixels.shape[:2])
+            what = f"expected logits of the size of the image, {sizes[1]}, got {sizes[0]} (height x width)"
+            raise InputError(source, what, "export the model again")
         rows, columns = (
             axis_of(make_table(*upsample, *sides)) for sides in zip(scores.shape[1:], pixels.shape[:2], strict=True)
         )

@@ -163,7 +163,8 @@ class FRRN(SegmentationModel):
                 y, z = unit(y, z)
         # From stride 2 to full size, where the streams are joined.
         logits = self.score(self.last_units(torch.cat([upsample_by_two(y), z], 1)))
-        rows, columns = -(-height // self.subsample), -(-width // self.subsample)
+        # Rounded up without negative numbers, whose quotients ONNX rounds to the other side.
+        rows, columns = ((side + self.subsample - 1) // self.subsample for side in (height, width))
         return LowResLogits(logits[..., :rows, :columns], BilinearByFactor(self.subsample))
 
 

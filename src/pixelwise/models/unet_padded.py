@@ -116,7 +116,8 @@ class UNetPadded(SegmentationModel):
         height, width = images.shape[-2:]
         stride = self.backbone.strides[-1]
         # At least two strides per side: unpadded backbones have no map of fewer pixels.
-        padded = (max(-(-height // stride), 2) * stride, max(-(-width // stride), 2) * stride)
+        # Rounded up without negative numbers, whose quotients ONNX rounds to the other side.
+        padded = (max((height + stride - 1) // stride, 2) * stride, max((width + stride - 1) // stride, 2) * stride)
         *skips, x = self.backbone(reflect_pad(self.preprocess(images), 0, padded))
         skips[-1], x = self.dropout(skips[-1]), self.dropout(x)
         for block in self.blocks:
