@@ -166,17 +166,21 @@ def drawn_labels(mask: NDArray[Any], taxonomy: Taxonomy) -> NDArray[Any]:
 class Prediction:
     """The labels of one image.
 
-    mask       (H, W) class ids; for several labels per pixel, (K, H, W) bool, which is `masks` as well
-    taxonomy   what the ids mean
-    image      (H, W, 3) uint8 RGB: the image that was labeled, or those of its channels that figures show
-    probs      (K, H, W) float32 probabilities (softmax, or sigmoid for several labels per pixel), or None if they were
-               not asked for
+    mask        (H, W) class ids; for several labels per pixel, (K, H, W) bool, which is `masks` as well
+    taxonomy    what the ids mean
+    image       (H, W, 3) uint8 RGB: the image that was labeled, or those of its channels that figures show
+    probs       (K, H, W) float32 probabilities (softmax, or sigmoid for several labels per pixel), or None if they were
+                not asked for
+    confidence  (H, W) float32, the probability of the label; None if it was not asked for
+    margin      (H, W) float32, that probability minus the one of the second class; None if it was not asked for
     """
 
     mask: NDArray[Any]
     taxonomy: Taxonomy
     image: NDArray[np.uint8]
     probs: NDArray[np.float32] | None = field(default=None, repr=False)
+    confidence: NDArray[np.float32] | None = field(default=None, repr=False)
+    margin: NDArray[np.float32] | None = field(default=None, repr=False)
 
     @property
     def masks(self) -> NDArray[np.bool_]:

@@ -55,10 +55,10 @@ def test_every_product_is_what_its_name_says(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put(tmp_path / "in/a.png")
-    options = "--overlay", "--color", "--probs", "--opacity", "0.25"
+    options = "--overlay", "--color", "--confidence", "--probs", "--opacity", "0.25"
     result = call(capsys, "predict", tmp_path / "in", "--out", tmp_path / "out", "--model", checkpoint, *options)
     assert result.code == 0
-    assert files_below(tmp_path / "out") == ["a.png", "a_color.png", "a_overlay.jpg", "a_probs.npy"]
+    assert files_below(tmp_path / "out") == ["a.png", "a_color.png", "a_confidence.png", "a_overlay.jpg", "a_probs.npy"]
     ids = pixelwise.load(checkpoint)(photo()).mask
     values = read_mask(tmp_path / "out/a.png")
     assert (values == np.array(TAXONOMY.values)[ids]).all()
@@ -79,6 +79,9 @@ def test_every_product_is_what_its_name_says(
     probs = np.load(tmp_path / "out/a_probs.npy")
     assert probs.shape == (3, 24, 40)
     assert np.abs(probs.astype(float).sum(0) - 1).max() < 2e-3
+    with Image.open(tmp_path / "out/a_confidence.png") as confidence:
+        assert confidence.mode == "L"
+        assert np.abs(np.asarray(confidence) / 255 - probs.max(0)).max() < 0.5 / 255 + 1e-3
     assert "road & <b>" in result.out or "[car]" in result.out or "sky" in result.out
     assert "1 labeled into" in result.out
 
@@ -113,14 +116,14 @@ def test_names_of_255_bytes_get_all_their_files(
 ) -> None:
     put(tmp_path / "in" / f"{stem}.png")
     put(tmp_path / "in" / f"{stem[:-1]}.png", 3)
-    products = "--overlay", "--color", "--probs"
+    products = "--overlay", "--color", "--confidence"
     assert (
         call(capsys, "predict", tmp_path / "in", "--out", tmp_path / "out", "--model", checkpoint, *products).code == 0
     )
     names = files_below(tmp_path / "out")
     assert len(names) == 8
     assert max(len(os.fsencode(name)) for name in names) <= 255
-    endings = OutputOptions(overlay=True, color=True, probs=True).endings
+    endings = OutputOptions(overlay=True, color=True, confidence=True, probs=True, geojson=True).endings
     assert max(endings, key=len) == LONGEST_ENDING
 
 

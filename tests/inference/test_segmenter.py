@@ -61,6 +61,22 @@ def test_labels_and_probabilities_are_the_models(segmenter: pixelwise.Segmenter)
     assert prediction.probs.dtype == np.float32
 
 
+def test_confidence_and_margin_are_those_of_the_probabilities(segmenter: pixelwise.Segmenter) -> None:
+    for model in (segmenter, segmenter.with_temperature(3.0), segmenter.with_augmentation(flip=True)):
+        prediction = model.predict(photo(), probs=True, certainty=True)
+        assert prediction.probs is not None
+        assert prediction.confidence is not None
+        ordered = np.sort(prediction.probs, 0)
+        np.testing.assert_array_equal(prediction.confidence, ordered[-1])
+        np.testing.assert_array_equal(prediction.margin, ordered[-1] - ordered[-2])
+        of_label = np.take_along_axis(prediction.probs, prediction.mask[None].astype(np.int64), 0)[0]
+        np.testing.assert_allclose(prediction.confidence, of_label, atol=1e-6)
+    plain = segmenter.predict(photo(), certainty=True)
+    assert plain.probs is None
+    assert plain.confidence is not None
+    assert segmenter(photo()).confidence is None
+
+
 def stored_as(mode: str, tmp_path: Path) -> Path:
     """A file in that mode, the pixels differing in every quarter of it."""
     image = Image.fromarray(photo())

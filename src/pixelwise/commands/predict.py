@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..core import Taxonomy
     from ..crf import Parameters
     from ..inference.base import BaseSegmenter
+    from ..inference.predict_files import OutputOptions
 
 
 def predict(
@@ -23,6 +24,7 @@ def predict(
     options: str | None = None,
     overlay: Switch = False,
     color: Switch = False,
+    confidence: Switch = False,
     probs: Switch = False,
     geojson: Switch = False,
     coco: Switch = False,
@@ -62,6 +64,8 @@ def predict(
         Also write NAME_overlay.jpg, the image blended with colors of the classes, and their names below it.
     color
         Also write NAME_color.png, the mask in class colors.
+    confidence
+        Also write NAME_confidence.png, the probability of each label as gray, 255 for 1; for one label per pixel.
     probs
         Also write NAME_probs.npy, the probabilities (classes, height, width) as float16.
     geojson
@@ -119,7 +123,7 @@ def predict(
     opened = load_without_torch(model, is_plain=is_plain, runtime=runtime, **network)
     classes = stored_taxonomy(model) if opened is None else opened.taxonomy
     pixels = stored_pixels(model) if opened is None else opened.pixels
-    kinds = {"overlay": overlay, "color": color, "probs": probs, "geojson": geojson}
+    kinds = {"overlay": overlay, "color": color, "confidence": confidence, "probs": probs, "geojson": geojson}
     outputs = OutputOptions(**kinds, opacity=opacity, taxonomy=classes)
     planned, skipped = plan(inputs, out, outputs.endings, pixels)
     print_skipped(skipped)
@@ -128,8 +132,7 @@ def predict(
     check_outputs(files, inputs=inputs, overwrite=overwrite or resume)
     parameters = find_crf(crf, model)
     segmenter = opened or load_any(model, runtime=runtime, **network)
-    _check_file_names(segmenter, classes)
-    segmenter = _prepared(segmenter, head=head, flip=flip, scales=scales, tile=tile, probs=probs, crf=parameters)
+    segmenter = _prepared(segmenter, outputs, head=head, flip=flip, scales=scales, tile=tile, crf=parameters)
     # --resume would take the masks of an earlier run for done.
     exports = Exports(segmenter.taxonomy, files, submission_order=submission_order)
     again = "run the same command again" + (", which labels all of them" if overwrite else " with --resume")
@@ -148,20 +151,25 @@ def _check_file_names(segmenter: BaseSegmenter, classes: Taxonomy | None) -> Non
 
 def _prepared(
     segmenter: BaseSegmenter,
+    outputs: OutputOptions,
     *,
     head: str | None,
     flip: bool,
     scales: Sequence[float],
     tile: int | None,
-    probs: bool,
     crf: Parameters | None,
 ) -> BaseSegmenter:
     """Return the segmenter with another head, views and CRF. Raises ConfigError for what the model cannot do."""
     from ._crf import with_crf
 
-    if (probs or crf) and not segmenter.has_probabilities:
+    _check_file_names(segmenter, outputs.taxonomy)
+    if outputs.confidence:
+        segmenter.taxonomy.require_one_label("--confidence")
+    if (outputs.probs or outputs.confidence or crf) and not segmenter.has_probabilities:
         what = f"{segmenter.name} computes labels and no probabilities"
-        raise ConfigError("--probs and --crf", what, "export the network with --output scores, the default")
+        raise ConfigError(
+            "--probs, --confidence and --crf", what, "export the network with --output scores, the default"
+        )
     if head is not None:
         segmenter = segmenter.with_head(head)
     segmenter = segmenter.with_augmentation(flip=flip, scales=scales)

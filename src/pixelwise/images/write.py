@@ -55,9 +55,10 @@ def write_binary_mask(path: str | Path, mask: NDArray[np.bool_]) -> None:
     write_bytes(Path(path), buffer.getvalue())
 
 
-def write_image(path: str | Path, rgb: NDArray[np.uint8]) -> None:
-    """Write (H, W, 3) uint8 RGB as PNG or, for .jpg and .jpeg, as JPEG of quality 95 without chroma subsampling.
+def write_image(path: str | Path, pixels: NDArray[np.uint8]) -> None:
+    """Write an image as PNG or, for .jpg and .jpeg, as JPEG of quality 95 without chroma subsampling.
 
+    pixels  (H, W, 3) uint8 RGB, or (H, W) uint8 gray
     Raises InputError for another suffix, shape or type, ResourceError when the file cannot be written.
     """
     path = Path(path)
@@ -65,10 +66,12 @@ def write_image(path: str | Path, rgb: NDArray[np.uint8]) -> None:
     if suffix not in (".png", ".jpg", ".jpeg"):
         what = f"images cannot be written as {suffix or 'a file without suffix'}"
         raise InputError(path, what, "name it .png or .jpg")
-    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or not rgb.size:
-        raise InputError(path, f"expected an image (H, W, 3) uint8, got {rgb.shape} {rgb.dtype}", "convert it first")
+    is_image = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
+    if not is_image or pixels.dtype != np.uint8 or not pixels.size:
+        what = f"expected an image (H, W, 3) or (H, W) uint8, got {pixels.shape} {pixels.dtype}"
+        raise InputError(path, what, "convert it first")
     with atomic_write(path) as file:
         if suffix == ".png":
-            Image.fromarray(rgb).save(file, format="PNG")
+            Image.fromarray(pixels).save(file, format="PNG")
         else:
-            Image.fromarray(rgb).save(file, format="JPEG", quality=95, subsampling=0)
+            Image.fromarray(pixels).save(file, format="JPEG", quality=95, subsampling=0)

@@ -17,6 +17,7 @@ from ..crf import Parameters, refine
 from ..crf.features import find_parameters
 from ..errors import InputError
 from ..images import RGB, PixelFormat, from_pil, read_pixels
+from .certainty import certainty_of
 from .temperature import scaled
 
 
@@ -86,16 +87,20 @@ class BaseSegmenter(ABC):
         image: str | Path | NDArray[Any] | Image.Image,
         *,
         probs: bool = False,
+        certainty: bool = False,
         source: str | Path | None = None,
         tile: int | None = None,
     ) -> Prediction:
         """Label one image, and keep the probabilities (K, H, W) float32 if `probs`.
 
-        source  the name of the image in error messages; by default its path, or "image"
-        tile    label in tiles of that many pixels per side, for images that do not fit in memory as a whole; only
-                networks of valid convolutions (`unet`) take one, and their labels stay the same
-        Raises the errors of `__call__`.
+        certainty  also return the confidence and the margin of the labels, see `core.Prediction`
+        source     the name of the image in error messages; by default its path, or "image"
+        tile       label in tiles of that many pixels per side, for images that do not fit in memory as a whole; only
+                   networks of valid convolutions (`unet`) take one, and their labels stay the same
+        Raises the errors of `__call__`, and ConfigError for the certainty of several labels per pixel.
         """
+        if certainty:
+            self.taxonomy.require_one_label("certainty")
         name = source or (image if isinstance(image, str | Path) else "image")
         pixels = as_pixels(image, self.pixels, source=name)
         if pixels.shape[2] != self.in_channels:
@@ -104,12 +109,16 @@ class BaseSegmenter(ABC):
         # What figures show, and the CRF sees.
         rgb = self.pixels.to_rgb(pixels)
         label, probabilities_of = self.compute(pixels, tile=tile, source=name)
-        if self.crf is None:
-            kept = scaled(probabilities_of(), self.temperature) if probs else None
-            return Prediction(label(), self.taxonomy, rgb, kept)
-        refined = refine(np.ascontiguousarray(rgb), probabilities_of(), self.crf)
-        mask = refined.argmax(0).astype(self.taxonomy.dtype)
-        return Prediction(mask, self.taxonomy, rgb, scaled(refined, self.temperature) if probs else None)
+        unscaled: NDArray[np.float32] | None
+        if self.crf is not None:
+            unscaled = refine(np.ascontiguousarray(rgb), probabilities_of(), self.crf)
+            mask = unscaled.argmax(0).astype(self.taxonomy.dtype)
+        else:
+            unscaled = probabilities_of() if probs or certainty else None
+            mask = label()
+        kept = None if unscaled is None else scaled(unscaled, self.temperature)
+        sure = certainty_of(kept) if certainty and kept is not None else (None, None)
+        return Prediction(mask, self.taxonomy, rgb, kept if probs else None, *sure)
 
     def with_crf(self, crf: Parameters | str = "deeplabv2") -> Self:
         """Return a copy, sharing the network, that refines its labels by the fully connected CRF.

@@ -28,7 +28,7 @@ from ..images import (
 
 LONGEST_NAME = 255
 """Bytes of the longest file name of the usual file systems."""
-LONGEST_ENDING = "_overlay.jpg"
+LONGEST_ENDING = "_confidence.png"
 """The longest ending of an output's name. Names leave room for it whether it is asked for or not, so that a
 later run with other outputs finds the same names."""
 

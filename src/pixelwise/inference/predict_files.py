@@ -50,6 +50,12 @@ def write_colors(path: Path, prediction: Prediction) -> None:
     write_image(path, np.asarray(prediction.colorize()))
 
 
+def write_confidence(path: Path, prediction: Prediction) -> None:
+    """Write the probabilities of the labels as a gray image, 255 for 1."""
+    assert prediction.confidence is not None, "predict(certainty=True) keeps it"
+    write_image(path, np.rint(prediction.confidence * 255).astype(np.uint8))
+
+
 def write_probs(path: Path, prediction: Prediction) -> None:
     """Write the probabilities (K, H, W) as float16."""
     assert prediction.probs is not None, "predict(probs=True) keeps them"
@@ -68,15 +74,17 @@ class FileOutput(NamedTuple):
 class OutputOptions:
     """The files that are written beside the mask, or beside NAME/CLASS.png of several labels per pixel.
 
-    overlay  NAME_overlay.jpg, the colors laid over the image, with a legend below; opacity 0..1 of the colors
-    color    NAME_color.png, the mask in the colors of the classes as RGB
-    probs    NAME_probs.npy, (K, H, W) float16 probabilities
-    geojson  NAME.geojson, the classes as polygons
-    taxonomy   the classes, if a pixel may have several of them; None for one
+    overlay     NAME_overlay.jpg, the colors laid over the image, with a legend below; opacity 0..1 of the colors
+    color       NAME_color.png, the mask in the colors of the classes as RGB
+    confidence  NAME_confidence.png, the probability of each label, 255 for 1; for one label per pixel
+    probs       NAME_probs.npy, (K, H, W) float16 probabilities
+    geojson     NAME.geojson, the classes as polygons
+    taxonomy    the classes, if a pixel may have several of them; None for one
     """
 
     overlay: bool = False
     color: bool = False
+    confidence: bool = False
     probs: bool = False
     geojson: bool = False
     opacity: float = 0.5
@@ -92,6 +100,7 @@ class OutputOptions:
         choices = [
             (self.overlay, FileOutput("_overlay.jpg", partial(write_overlay, opacity=self.opacity))),
             (self.color, FileOutput("_color.png", write_colors)),
+            (self.confidence, FileOutput("_confidence.png", write_confidence)),
             (self.probs, FileOutput("_probs.npy", write_probs)),
             (self.geojson, FileOutput(".geojson", write_geojson)),
         ]
@@ -140,7 +149,9 @@ def predict_files(
             try:
                 image = reading.result()
                 started = time.perf_counter()
-                prediction = segmenter.predict(image, probs=outputs.probs, source=job.source, tile=tile)
+                prediction = segmenter.predict(
+                    image, probs=outputs.probs, certainty=outputs.confidence, source=job.source, tile=tile
+                )
             except InputError as raised:
                 error = raised
             milliseconds = (time.perf_counter() - started) * 1000
