@@ -58,7 +58,7 @@ def main() -> None:
     if arguments.depthwise:
         return compare_depthwise(arguments)
     model = create_model(arguments.model, NUM_CLASSES)
-    batches = [_batch(arguments.batch, *arguments.crop) for _ in range(arguments.steps)]
+    batches = [random_batch(arguments.batch, *arguments.crop) for _ in range(arguments.steps)]
     precision = choose_precision(arguments.precision, "cpu")
     plain, ours = [], []
     for _ in range(arguments.rounds):
@@ -79,7 +79,7 @@ def compare_depthwise(arguments: argparse.Namespace) -> None:
     """Print images per second of a step with torch's backward of depthwise convolution, and with ours."""
     torch.set_flush_denormal(True)
     precision = choose_precision(arguments.precision, "cpu")
-    batches = [_batch(arguments.batch, *arguments.crop) for _ in range(arguments.steps)]
+    batches = [random_batch(arguments.batch, *arguments.crop) for _ in range(arguments.steps)]
     backbone = create_backbone("efficientnet_lite0", output_stride=16, last_conv=False)
     networks = {"torch": DenseScores(backbone), "ours": DenseScores(copy.deepcopy(backbone))}
     for module in networks["torch"].modules():
@@ -128,27 +128,35 @@ def time_steps(network: DenseScores, batches: list[Batch], precision: str) -> tu
     return time.perf_counter() - started[0], time.process_time() - started[1]
 
 
-def _batch(size: int, height: int, width: int) -> Batch:
+def random_batch(size: int, height: int, width: int, *, num_classes: int = NUM_CLASSES) -> Batch:
+    """Return a batch of random pixels and labels."""
     images = torch.randint(0, 256, (size, 3, height, width), dtype=torch.uint8)
-    return Batch(images, torch.randint(0, NUM_CLASSES, (size, height, width)), tuple(map(str, range(size))))
+    return Batch(images, torch.randint(0, num_classes, (size, height, width)), tuple(map(str, range(size))))
 
 
-def time_plain(model: SegmentationModel, batches: list[Batch]) -> float:
+def time_plain(model: SegmentationModel, batches: list[Batch], *, device: str = "cpu") -> float:
     """Return the seconds of a tutorial's loop over all batches, after one batch to warm up."""
     torch.set_flush_denormal(False)
-    model.train()
+    model.train().to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for index, batch in enumerate([batches[0], *batches]):
         if index == 1:
-            started = time.perf_counter()
-        loss = F.cross_entropy(model(batch.images).logits, batch.masks)
+            started = _finished(device)
+        loss = F.cross_entropy(model(batch.images.to(device)).logits, batch.masks.to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return time.perf_counter() - started
+    return _finished(device) - started
 
 
-def time_engine(model: SegmentationModel, batches: list[Batch], precision: str) -> float:
+def _finished(device: str) -> float:
+    """Return the time by the clock when the device has done all that it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def time_engine(model: SegmentationModel, batches: list[Batch], precision: str, *, device: str = "cpu") -> float:
     """Return the seconds of the Trainer over all batches, after one batch to warm up."""
     torch.set_flush_denormal(True)
     marks: list[float] = []
@@ -156,7 +164,7 @@ def time_engine(model: SegmentationModel, batches: list[Batch], precision: str) 
     module = TrainingModule(model, Config().updated(settings), 255)
     with tempfile.TemporaryDirectory() as folder:
         trainer = lightning.Trainer(
-            accelerator="cpu",
+            accelerator="gpu" if device == "cuda" else "cpu",
             devices=1,
             precision="bf16-mixed" if precision == "bfloat16" else "32-true",
             max_steps=len(batches) + 1,
@@ -166,7 +174,7 @@ def time_engine(model: SegmentationModel, batches: list[Batch], precision: str) 
             enable_model_summary=False,
             enable_progress_bar=False,
             default_root_dir=Path(folder),
-            callbacks=[LambdaCallback(on_train_batch_end=lambda *_: marks.append(time.perf_counter()))],
+            callbacks=[LambdaCallback(on_train_batch_end=lambda *_: marks.append(_finished(device)))],
         )
         trainer.fit(module, DataLoader([batches[0], *batches], batch_size=None))  # type: ignore[arg-type]
     return marks[-1] - marks[0]
