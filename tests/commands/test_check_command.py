@@ -13,6 +13,7 @@ from PIL import Image
 
 from helpers.broken_sets import as_jpeg, clean_set
 from helpers.command_line import call
+from helpers.overlaps import write_overlaps
 from pixelwise.cli import main
 
 
@@ -72,6 +73,12 @@ def test_the_page_is_one_file_with_thumbnails_of_each_problem(tmp_path: Path) ->
     assert main(["check", str(data), "--out", str(page)]) == 2, "exists already"
     assert main(["check", str(data), "--out", str(data / "report.html")]) == 2
     assert not (data / "report.html").exists()
+
+
+def test_the_page_of_several_labels_per_pixel(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    assert main(["check", str(write_overlaps(tmp_path / "data")), "--out", str(page)]) == 0
+    assert page.read_text().split("Overlays of split train")[1].count("<figure>") >= 2
 
 
 def test_the_fixed_copy_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

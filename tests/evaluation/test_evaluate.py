@@ -229,6 +229,24 @@ def test_missing_and_extra_predictions_are_listed(split: Split, predictions: Pat
         evaluate_folder(predictions, split)
 
 
+def test_predictions_may_be_named_by_their_images(split: Split, predictions: Path, tmp_path: Path) -> None:
+    """`predict` writes x_sat.png for x_sat.jpg, whose key is x beside x_mask.png."""
+    (tmp_path / "images").mkdir()
+    items = []
+    for item in split.items:
+        name = item.key.replace("/", "-")
+        assert item.image is not None
+        image = shutil.copy(item.image, tmp_path / "images" / f"{name}_sat.png")
+        items.append(Item(item.key, Path(image), item.mask))
+        (predictions / f"{item.key}.png").rename(predictions / f"{name}_sat.png")
+    shutil.copy(predictions / "frame 0_sat.png", predictions / "frame 0_sat_confidence.png")
+    named = Split("test", items, TAXONOMY)
+    assert evaluate_folder(predictions, named).scores == evaluate_model(label, split).scores
+    (predictions / "frame 0_sat.png").unlink()
+    with pytest.raises(DatasetError, match=r"1 of 5 predictions are missing: frame 0_sat\.png; fix: "):
+        evaluate_folder(predictions, named)
+
+
 def test_other_size_and_unknown_values_name_the_file(split: Split, predictions: Path) -> None:
     path = predictions / "frame 2.png"
     good = path.read_bytes()

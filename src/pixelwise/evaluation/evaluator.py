@@ -17,7 +17,7 @@ from ..data.class_masks import read_class_masks
 from ..data.dataset import MaskEncoding, Split
 from ..data.groups import Groups
 from ..errors import DatasetError, ImageError, InputError, MaskError, listed, shown
-from ..images import PixelFormat, read_mask, unnamed, walk_files
+from ..images import PixelFormat, read_mask, unnamed, walk_files, without_suffix
 from ..jit.threads import ahead
 from .bootstrap import measure_spread
 from .boundary_iou import DISTANCE_RATIO, boundary_counts
@@ -272,7 +272,7 @@ def _check_truth(split: Split) -> None:
         raise DatasetError(split.name, "0 images to evaluate", "check the path and the split's list")
     without = [item.key for item in split.items if item.mask is None]
     if without:
-        what = f"{len(without)} of {len(split)} images have no mask: {_first(without)}"
+        what = f"{len(without)} of {len(split)} images have no mask: {listed(without)}"
         raise DatasetError(split.name, what, "evaluate a split with truth; `pixelwise predict` needs none")
 
 
@@ -282,20 +282,22 @@ def _prediction_files(folder: Path, split: Split) -> list[Path]:
         raise InputError(folder, "is not a folder", "give the folder of the predicted masks, one <key>.png per image")
     multilabel = split.taxonomy.multilabel
     parts = [f"/{name}.png" for name in split.taxonomy.file_names] if multilabel else [".png"]
-    expected = [f"{item.key}{part}" for item in split.items for part in parts]
     found = {path.relative_to(folder).as_posix() for path in walk_files(folder)[0] if path.suffix == ".png"}
+    names = [item.key for item in split.items]
+    # `pixelwise predict` names masks by their images: x_sat.jpg, whose key is x beside x_mask.png, gives x_sat.png.
+    by_image = [without_suffix(Path(item.image)).name for item in split.items]
+    first = parts[0]
+    if len(set(by_image)) == len(by_image) and not any(f"{name}{first}" in found for name in names):
+        names = by_image if any(f"{name}{first}" in found for name in by_image) else names
+    expected = [f"{name}{part}" for name in names for part in parts]
     missing = [name for name in expected if name not in found]
     if missing:
-        what = f"{len(missing)} of {len(expected)} predictions are missing: {_first(missing)}"
+        what = f"{len(missing)} of {len(expected)} predictions are missing: {listed(missing)}"
         raise DatasetError(folder, what, f"predict every image of {split.name} into it")
-    # `pixelwise predict --color` writes KEY_color.png beside the mask KEY.png.
-    colored = {f"{item.key}_color.png" for item in split.items}
-    extra = sorted(found - set(expected) - colored)
+    # `pixelwise predict --color --confidence` writes further images beside the mask NAME.png.
+    others = {f"{name}{ending}" for name in names for ending in ("_color.png", "_confidence.png")}
+    extra = sorted(found - set(expected) - others)
     if extra:
-        what = f"{len(extra)} masks belong to no image of {split.name}: {_first(extra)}"
+        what = f"{len(extra)} masks belong to no image of {split.name}: {listed(extra)}"
         raise DatasetError(folder, what, "remove them, or choose the split they belong to")
-    return [folder / (item.key if multilabel else f"{item.key}.png") for item in split.items]
-
-
-def _first(names: Sequence[str]) -> str:
-    return listed(names[:5]) + (", ..." if len(names) > 5 else "")
+    return [folder / (name if multilabel else f"{name}.png") for name in names]

@@ -149,12 +149,6 @@ def _overlay(split: Split, item: Item, *, taxonomy: Taxonomy) -> Thumbnail | Non
         return None
     if image is None or labels is None:
         return None
-    if labels.ndim == 3:
-        # Of several labels per pixel, the last one is seen.
-        flat = np.full(labels.shape[1:], taxonomy.ignore_id, taxonomy.dtype)
-        for k, plane in enumerate(labels):
-            flat[plane == 1] = k
-        labels = flat
     drawn = np.asarray(Prediction(labels, taxonomy, image).overlay())
     return Thumbnail(_jpeg(drawn), printable(item.key))
 
