@@ -21,7 +21,7 @@ from pixelwise.evaluation.evaluator import evaluate_model
 from pixelwise.export.run import export_segmenter
 from pixelwise.inference.load_any import EXPORTED
 from pixelwise.inference.segmenter import Precision, load
-from pixelwise.inference.stored_config import SHIPPED, stored_digest
+from pixelwise.inference.stored_config import SHIPPED
 from pixelwise.weights.checkpoint import load_checkpoint, save_checkpoint
 
 CARD = {
@@ -68,7 +68,8 @@ def main() -> None:
             )
             print(split, precision, found.summary(), flush=True)
     save_checkpoint(SHIPPED, last.model, last.taxonomy, {**card, "scores": scores}, dtype=torch.float16)
-    export_segmenter(load(), SHIPPED / EXPORTED, format="onnx", weights="float16", checkpoint=stored_digest(SHIPPED))
+    shipped = load()
+    export_segmenter(shipped, SHIPPED / EXPORTED, format="onnx", weights="float16", checkpoint=shipped.digest)
     print(f"shipped {sum(f.stat().st_size for f in SHIPPED.iterdir()) / 1e6:.2f} MB in {SHIPPED}")
 
 

@@ -117,6 +117,20 @@ def test_another_block_is_held_out_if_the_last_alone_has_a_class(tmp_path: Path)
     assert "a_x000_y to a_x002_y, b_x000_y to b_x002_y" in held_out.why
 
 
+def test_a_block_without_what_must_be_trained_on_stays_a_block(tmp_path: Path) -> None:
+    """Each of the frames 2, 7, 12, 17 and 22 alone has a class of its own, so it is trained on; all of 12 have one."""
+    frames = {f"t{k:02}": drive(1, 3 * k) for k in range(25)}
+    alone = {f"t{k:02}": 2 + number for number, k in enumerate(range(2, 25, 5))}
+    keys = held_out_of_folder(write_frames(tmp_path / "some", frames, alone)).keys
+    numbers = [int(key[1:]) for key in keys]
+    assert len(numbers) >= 2
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    assert not set(keys) & set(alone)
+    few = dict(list(frames.items())[:12])
+    held_out = held_out_of_folder(write_frames(tmp_path / "all", few, {name: 2 + k for k, name in enumerate(few)}))
+    assert held_out.keys
+
+
 def test_numbers_of_unlike_photos_show_no_sequence(tmp_path: Path) -> None:
     photos = {f"t{k}": scene(k) for k in range(30)}
     assert "chosen by their names" in held_out_of_folder(write_frames(tmp_path, photos, {})).why

@@ -401,3 +401,6 @@ def test_images_alone_are_no_masks(tmp_path: Path) -> None:
     files = [_put(tmp_path / f"{name}.jpg", _image(3)) for name in ("a_night", "c", "c_gray")] + drawn
     copies = [_put(path.with_suffix(".bmp"), _image(5)) for path in files[1:3]]
     assert not find_mask_files(tmp_path, [*files, *copies])
+    # Words of masks in the names of photos.
+    called = [_put(tmp_path / f"photos/{name}.jpg", _image(6)) for name in ("cat", "cat_target", "dog", "dog_target")]
+    assert not find_mask_files(tmp_path / "photos", called)

@@ -149,6 +149,13 @@ def test_an_exported_form_of_other_weights_is_not_used(checkpoint: Path, tmp_pat
     for other in ({"device": "cuda"}, {"precision": "bfloat16"}, {"runtime": "torch"}, {"is_plain": False}):
         assert load_without_torch(model, **other) is None
     assert main(["export", "--model", str(model), "--overwrite", "--options", "{dropout: 0.1}"]) == 2
+    config = json.loads((model / "config.json").read_text())
+    renamed = {**config, "taxonomy": {**config["taxonomy"], "names": ["other", *config["taxonomy"]["names"][1:]]}}
+    (model / "config.json").write_text(json.dumps(renamed))
+    assert load(model).taxonomy.names[0] == "other"
+    assert load_exported_form(model) is None
+    (model / "config.json").write_text(json.dumps(config))
+    assert load_exported_form(model) is not None
     changed = load(model)
     with torch.no_grad():
         changed.model.get_parameter("score_fr.bias")[0] += 100

@@ -81,10 +81,11 @@ def test_folders_named_in_other_ways(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for name in ("b.png", "in/a.png"):
         (tmp_path / name).write_bytes(b"x")
     monkeypatch.chdir(tmp_path)
-    for folder in (".", "./", "in/..", str(tmp_path), f"{tmp_path}/"):
+    for folder in (".", "./", "in/..", "./in//..", str(tmp_path), f"{tmp_path}/"):
         paths = walk_files(folder)[0]
         assert paths == [Path(folder) / "b.png", Path(folder) / "in/a.png"]
         assert names_below(folder, paths) == ["b.png", "in/a.png"]
+    assert names_below("./in//", [Path("in/a.png")]) == ["a.png"]
     assert paths_below("/", ["etc/x.png"]) == [Path("/etc/x.png")]
     assert names_below("/", [Path("/etc/x.png")]) == ["etc/x.png"]
 

@@ -51,13 +51,15 @@ def test_maps_are_those_of_the_whole_chain(layers: list[nn.Module], height: int,
     chain = nn.Sequential(*layers).double().eval()
     for weight in chain.parameters():
         weight.data = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
-    indices = [len(layers) - 1]
+    # Not before a ReLU in place, which would change the map that was returned.
+    ends = [k for k, after in enumerate(layers[1:]) if not isinstance(after, nn.ReLU)]
+    indices = sorted({*ends[:1], len(layers) - 1})
     images = torch.randn(2, 3, height, width, generator=generator, dtype=torch.float64)
     with torch.inference_mode():
         maps, x = [], images
         for position, layer in enumerate(layers):
             x = layer(x)
-            maps += [x.clone()] if position in indices else []
+            maps += [x] if position in indices else []
         found = ConstantMargin(layers, indices)(images)
     assert ConstantMargin.fits(layers)
     for one, other in zip(maps, found, strict=True):
@@ -94,21 +96,39 @@ def test_other_weights_are_seen() -> None:
     faster, images = model.for_inference(), torch.full((1, 3, 150, 131), 90.0).double()
     with torch.no_grad():
         before = faster.forward_low_res(images).logits
-        for parameter in model.backbone.parameters():  # type: ignore[union-attr]
-            parameter += 0.05
-        after = faster.forward_low_res(images).logits
-        expected = model.forward_low_res(images).logits
-    torch.testing.assert_close(after, expected, rtol=1e-10, atol=1e-10)
-    assert not torch.equal(after, before)
+        for change in (0.05, 0.1):
+            for parameter in model.backbone.parameters():  # type: ignore[union-attr]
+                if change == 0.05:
+                    parameter += change
+                else:
+                    parameter.data = parameter.data + change
+            after = faster.forward_low_res(images).logits
+            expected = model.forward_low_res(images).logits
+            torch.testing.assert_close(after, expected, rtol=1e-10, atol=1e-10)
+            assert not torch.equal(after, before)
+
+
+def test_a_network_in_training_stays_as_it_is() -> None:
+    model = create_model("fcn32s_alexnet", 5, width_mult=1 / 8).train()
+    assert model.for_inference() is model
+    assert all(module.training for module in model.modules())
 
 
 def test_margins_of_a_few_sizes_are_kept() -> None:
     chain = [nn.Conv2d(3, 4, 3, padding=10), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1)]
-    margin = ConstantMargin(chain, [2]).eval()
+    margin, runs = ConstantMargin(chain, [2]).eval(), [0]
+
+    def count(*_: object) -> None:
+        runs[0] += 1
+
+    # Called once per image, and once more where the constants are made.
+    chain[0].register_forward_hook(count)
     with torch.inference_mode():
-        for side in range(20, 20 + 3 * MAX_SIZES):
+        for side in [*range(20, 20 + MAX_SIZES), 20, *range(40, 40 + MAX_SIZES - 1), 20]:
             margin(torch.zeros(1, 3, side, side))
-    assert len(vars(margin)["_plans"]) == MAX_SIZES
+        assert runs[0] == 2 * (2 * MAX_SIZES - 1) + 2
+        margin(torch.zeros(1, 3, 21, 21))
+    assert runs[0] == 2 * (2 * MAX_SIZES - 1) + 2 + 2
 
 
 @pytest.mark.slow

@@ -56,7 +56,6 @@ def export(
     from ..export.run import export_segmenter, output_files
     from ..images import find_images, read_pixels
     from ..inference.segmenter import load
-    from ..inference.stored_config import stored_digest
 
     wanted = parse_options(options)
     if out is None:
@@ -80,7 +79,7 @@ def export(
             format=format,
             output=output,
             weights=weights,
-            checkpoint="" if wanted or head else stored_digest(model),
+            checkpoint="" if wanted or head else segmenter.digest,
             photos=photos,
         )
     print(f"{done.files[-1]}: {output} by {done.runtime}, compared with torch on {len(done.rows)} images:")

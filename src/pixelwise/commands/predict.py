@@ -103,8 +103,8 @@ def predict(
         auto, cpu, cuda or cuda:N.
     runtime
         Library that computes the network: onnxruntime or openvino for an .onnx file; by default the usual one of its
-        kind. A checkpoint with a file model.onnx, as `pixelwise export` writes without --out, is computed by ONNX
-        Runtime unless this is torch.
+        kind. A checkpoint with its own model.onnx, which `pixelwise export` writes without --out, is computed by ONNX
+        Runtime where no other option needs torch; with torch it is not used.
     """
     if not inputs:
         raise InputError("predict", "no input", "give images or folders of images")

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -213,14 +214,26 @@ def _of_sequences(train: Split, sequences: Sequence[Sequence[Item]], classes_of:
         # The first block has training images on one side alone, too.
         tried.append(held_with(len(tried) - 1))
     blocks, back = min(tried, key=lambda pair: len(pair[1]))
-    keys = tuple(sorted(item.key for item in single.union(*blocks) - back))
-    spans = listed(f"{block[0].key} to {block[-1].key}" for block in blocks)
-    which = "a numbered sequence" if len(blocks) == 1 else f"each of {len(blocks)} numbered sequences"
+    # A frame that is trained on must not lie between two that are held out.
+    kept = [block for block in (_longest_run(block, back) for block in blocks) if block]
+    if not kept:
+        kept, back = blocks, set()
+    keys = tuple(sorted(item.key for item in single.union(*kept) - back))
+    spans = listed(f"{block[0].key} to {block[-1].key}" for block in kept)
+    which = "a numbered sequence" if len(kept) == 1 else f"each of {len(kept)} numbered sequences"
     why = f"{len(keys)} of {len(train)} images held out of split {train.name} for validation"
     why += f": a block of {which} whose neighbors look alike: {spans}"
+    why += f"; and {listed(sorted(item.key for item in single - back))}" if single - back else ""
     if back:
         why += f"; without {listed(sorted(item.key for item in back))}, as no other image has one of the classes"
     return HeldOut(f"{HOLD_OUT} {len(keys)} images", keys, (), reason + why)
+
+
+def _longest_run(block: Sequence[Item], without: Set[Item]) -> Sequence[Item]:
+    """Return the longest part of a block that has none of some items."""
+    gaps = [-1, *(k for k, item in enumerate(block) if item in without), len(block)]
+    begin, end = max(pairwise(gaps), key=lambda pair: pair[1] - pair[0])
+    return block[begin + 1 : end]
 
 
 def _choose_groups(train: Split, groups: Groups, classes_of: ClassesOf) -> tuple[str, ...]:

@@ -194,7 +194,7 @@ def thin_classes(found: MaskValues, values: Sequence[int]) -> list[int]:
 
 
 def _gathered(found: MaskValues, filled: Sequence[int]) -> thin_values.Gathered:
-    return thin_values.find_gathered(found.pixels, found.on_edge, found.passed_by, sorted(filled))
+    return thin_values.find_gathered(found.pixels, found.on_edge, found.passed_by, sorted(v for v in filled if v < 256))
 
 
 def rare_values(found: MaskValues) -> dict[int, int]:

@@ -51,17 +51,14 @@ def find_sequences(items: Iterable[Item], sign_of: SignOf) -> list[list[Item]]:
         if place := place_in_sequence(item):
             by_name.setdefault(place[0], []).append((place[1], item.key, item))
     sequences = [[item for *_, item in sorted(rows)] for _, rows in sorted(by_name.items()) if len(rows) >= SHORTEST]
-    step = max(1, sum(map(len, sequences)) // _COMPARED)
+    places = [(frames, k) for frames in sequences for k in range(len(frames) - 1)]
     near: list[float] = []
     far: list[float] = []
-    for frames in sequences:
+    for frames, k in places[:: max(1, len(places) // _COMPARED)]:
         half = len(frames) // 2
-        for k in range(0, len(frames) - 1, step):
-            sign, after, other = (
-                sign_of(frames[j]) for j in (k, k + 1, k + half if k + half < len(frames) else k - half)
-            )
-            near += [_distance(sign, after)] if sign and after else []
-            far += [_distance(sign, other)] if sign and other else []
+        sign, after, other = (sign_of(frames[j]) for j in (k, k + 1, k + half if k + half < len(frames) else k - half))
+        near += [_distance(sign, after)] if sign and after else []
+        far += [_distance(sign, other)] if sign and other else []
     return sequences if numbers_count_frames(near, far) else []
 
 

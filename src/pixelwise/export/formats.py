@@ -29,7 +29,8 @@ _TO_TORCH = {"uint8": torch.uint8, "uint16": torch.uint16, "float32": torch.floa
 class GraphFile:
     """A traced graph; `write` saves it together with a description, as often as needed.
 
-    Raises InputError for a network that cannot be traced and for weights that do not fit into their type,
+    weights  how the file stores them
+    Raises InputError for a network that cannot be traced and for weights that ONNX cannot store as float16,
     ResourceError for a package that is missing.
     """
 

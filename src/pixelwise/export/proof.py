@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, size_text
 from ..images import PixelFormat, read_image
+from ..inference.certainty import certainty_of
 from ..inference.exported import ExportedSegmenter
 from ..inference.segmenter import Segmenter
 
@@ -86,10 +87,7 @@ def margins(source: Segmenter, probs: NDArray[np.float32]) -> NDArray[np.float32
     """Return how sure the source is of each label: the distance to the second class, or to the threshold."""
     if source.taxonomy.multilabel:
         return np.asarray(np.abs(probs - np.array(source.thresholds)[:, None, None]), np.float32)
-    if len(probs) == 1:
-        return np.ones_like(probs[0])
-    second, first = np.partition(probs, -2, axis=0)[-2:]
-    return np.asarray(first - second, np.float32)
+    return certainty_of(probs).margin
 
 
 def check_parity(rows: Sequence[ParityRow], subject: str) -> None:
@@ -101,7 +99,11 @@ def check_parity(rows: Sequence[ParityRow], subject: str) -> None:
                 f"differs from its source on an image of {size_text(row.size)}: {row.wrong} labels are wrong, "
                 f"probabilities differ by up to {difference:.2g}"
             )
-            raise InputError(subject, what, "nothing was written; try another --format or --output, and report it")
+            raise InputError(
+                subject,
+                what,
+                "nothing was written; try another --format or --output, or --weights float32, and report it",
+            )
 
 
 def parity_dict(rows: Sequence[ParityRow], runtime: str) -> dict[str, Any]:

@@ -85,7 +85,7 @@ _OTHER_KINDS = (
     (b"\x93numpy", "a NumPy array", "save it as PNG"),
     (b"matlab 5", "a MATLAB file", "save its arrays as PNG or npy"),
     (b"\x89hdf\r\n", "an HDF5 file, as MATLAB writes too", "save its arrays as PNG or npy"),
-    *((f"p{k}{end}".encode(), "a PBM, PGM or PPM image", _EXPORT) for k in "123456" for end in "\n\r "),
+    *((f"p{k}{end}".encode(), "a PBM, PGM or PPM image", _EXPORT) for k in "123456" for end in "\n\r"),
 )
 # The same, by the place of the bytes.
 _LATER_KINDS = (

@@ -101,7 +101,7 @@ def paths_below(folder: str | Path, names: Iterable[str]) -> list[Path]:
 
 def names_below(folder: str | Path, paths: Iterable[Path]) -> list[str]:
     """Return the names of files of a folder, as in `Found`: the inverse of `paths_below`."""
-    start = len(os.path.join(folder, "")) if Path(folder) != Path() else 0
+    start = len(os.path.join(Path(folder), "")) if Path(folder) != Path() else 0
     return [str(path)[start:].replace(os.sep, "/") for path in paths]
 
 

@@ -83,7 +83,7 @@ def plan(
             first = listed(name for path, name in pairs if path in masks)
             pairs = [pair for pair in pairs if pair[0] not in masks]
             what = f"{len(masks)} masks of other images: {first}"
-            skipped.insert(0, f"{given}: {what}; to label them as well, name the files or their folder")
+            skipped.insert(0, f"{given}: {what}; to label them as well, name the files, or a folder of masks alone")
         if not pairs:
             raise InputError(given, f"holds no images except those in {out}", "name the folder of the photos")
         found |= dict.fromkeys(pairs)
@@ -92,7 +92,7 @@ def plan(
     jobs = [
         Job(source, name, tuple(islice(outputs, len(endings)))) for (source, _), name in zip(found, names, strict=True)
     ]
-    _check_outputs(jobs, is_new=not os.path.lexists(out))
+    _check_outputs(jobs, is_new=not os.path.lexists(written))
     return jobs, skipped
 
 

@@ -11,7 +11,7 @@ from ..errors import ConfigError, InputError
 from .base import BaseSegmenter
 from .exported import ExportedSegmenter, load_exported
 from .runtimes import RuntimeName, is_exported
-from .stored_config import checkpoint_folder, stored_digest
+from .stored_config import checkpoint_folder, stored_digest, stored_pixels, stored_taxonomy, stored_thresholds
 from .temperature import read_temperature
 
 EXPORTED = "model.onnx"
@@ -77,8 +77,8 @@ def load_without_torch(
 def load_exported_form(model: str | Path | None) -> ExportedSegmenter | None:
     """Load the file `model.onnx` in the folder of a run, a checkpoint or the shipped model, if it is of its weights.
 
-    Returns None where there is no such file, where it was exported from other weights, and where ONNX Runtime is not
-    installed. Raises CheckpointError for a file that is damaged.
+    Returns None where there is no such file, where it was exported from other weights, for other classes or with labels
+    alone, and where ONNX Runtime is not installed. Raises CheckpointError for a file that is damaged.
     """
     folder = checkpoint_folder(model)
     if folder is None or not (folder / EXPORTED).is_file() or importlib.util.find_spec("onnxruntime") is None:
@@ -87,6 +87,9 @@ def load_exported_form(model: str | Path | None) -> ExportedSegmenter | None:
     if any(folder.glob("new.*")):
         return None
     exported = load_exported(folder / EXPORTED)
-    if not exported.info.checkpoint or exported.info.checkpoint != stored_digest(folder):
+    info = exported.info
+    is_same = info.checkpoint == stored_digest(folder) != "" and info.output == "scores"
+    is_same &= (info.taxonomy, info.pixels) == (stored_taxonomy(folder), stored_pixels(folder))
+    if not is_same or info.thresholds != stored_thresholds(folder):
         return None
     return exported.with_temperature(read_temperature(model or folder)[0])

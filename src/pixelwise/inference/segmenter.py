@@ -40,6 +40,7 @@ class Segmenter(BaseSegmenter):
     model         the network, in eval mode
     card          recipe, data, scores, license
     second        name and classes of a second label map, for `with_head`; None for most networks
+    digest        sha256 of the file that the weights were read from, "" for other weights
     augmentation  views of the image whose probabilities are averaged; by default the image alone
     """
 
@@ -58,6 +59,7 @@ class Segmenter(BaseSegmenter):
         self.card = checkpoint.card
         self.pixels = checkpoint.pixels
         self.second = checkpoint.second
+        self.digest = checkpoint.digest
         self.name = name
         self.network = checkpoint.model.spec.name
         self.precision: Precision = precision

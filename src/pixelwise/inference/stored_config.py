@@ -48,6 +48,12 @@ def stored_taxonomy(model: str | Path | None) -> Taxonomy | None:
         return None
 
 
+def stored_thresholds(model: str | Path | None) -> tuple[float, ...]:
+    """Return the thresholds of several labels per pixel; none for one label per pixel."""
+    numbers = stored_config(model).get("thresholds")
+    return tuple(map(float, numbers)) if isinstance(numbers, list) else ()
+
+
 def stored_digest(model: str | Path | None) -> str:
     """Return the sha256 of the weights in a model's folder, as its configuration says; "" if it cannot be read."""
     weights = stored_config(model).get("weights")

@@ -183,9 +183,12 @@ class FCN(SegmentationModel):
         return scores.then(Layer(1, padding=self.border).coordinates)
 
     def for_inference(self) -> FCN:
-        """Return a copy that shares the weights and skips the part of the padding that no image changes."""
+        """Return a copy that shares the weights and skips the part of the padding that no image changes.
+
+        In training mode it is the network itself.
+        """
         chain = self.backbone.modules_to()
-        if not isinstance(self.backbone, ChainBackbone) or not ConstantMargin.fits(chain):
+        if self.training or not isinstance(self.backbone, ChainBackbone) or not ConstantMargin.fits(chain):
             return self
         faster = copy(self)
         vars(faster)["_modules"] = dict(self._modules)

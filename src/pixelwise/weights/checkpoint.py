@@ -66,6 +66,7 @@ class Checkpoint:
                 empty for one label per pixel
     pixels      channels, bits and ranges of the images that it was trained on
     second      name and classes of the label map of a second head
+    digest      sha256 of the file of the weights, "" for weights that come from no file
     """
 
     model: SegmentationModel
@@ -74,6 +75,7 @@ class Checkpoint:
     thresholds: tuple[float, ...] = ()
     pixels: PixelFormat = RGB
     second: tuple[str, Taxonomy] | None = None
+    digest: str = ""
 
 
 def save_checkpoint(
@@ -208,7 +210,7 @@ def load_checkpoint(folder: str | Path, options: Mapping[str, Any] | None = None
     model = spec.build()
     load_weights(model, {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}, weights_path)
     thresholds, second = _read_thresholds(config, taxonomy, folder), read_second(config, model, folder)
-    return Checkpoint(model.eval(), taxonomy, config["card"], thresholds, pixels, second)
+    return Checkpoint(model.eval(), taxonomy, config["card"], thresholds, pixels, second, config["weights"]["sha256"])
 
 
 def _current_files(folder: Path) -> tuple[Path, Path]:

@@ -84,7 +84,7 @@ def _say_lossy(rows: list[Inspected], known: set[int]) -> tuple[str, str]:
     thin = thin_classes(found, classes_and_mixtures(found)[0])
     for values, say in (
         (thin, "a thin class"),
-        (doubtful_values(found), "a thin class, or blurred edges, which they do not show"),
+        (doubtful_values(found), "either a thin class or blurred edges; the values do not tell which"),
     ):
         for value in values:
             near = range(value - REACH, value + REACH + 1)

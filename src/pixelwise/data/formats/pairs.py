@@ -128,6 +128,9 @@ def find_mask_files(root: Path, files: Iterable[Path]) -> set[Path]:
     files, masks = set(files), set[Path]()
     for chosen in _find(root)[0]:
         found = {mask for image, mask in chosen.pairs() if image in files}
+        if _kind_of(_some(found)) == "image" or _kind_of(_some(image for image, _ in chosen.pairs())) == "mask":
+            # Two photos whose names agree, or two drawings.
+            continue
         if found and (chosen.masks.before or chosen.masks.after):
             found.update(chosen.match.rest[chosen.masks == chosen.match.second])
         masks |= found
