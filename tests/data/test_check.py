@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -279,9 +280,51 @@ def test_numbers_of_other_zeros_are_one_number(tmp_path: Path) -> None:
 
 def test_copies_of_one_name_are_named_from_where_they_differ(tmp_path: Path) -> None:
     made = clean_set(tmp_path)
-    shutil.copy(made.image("train/t0"), made.image("test/t0"))
+    Image.open(made.image("train/t0")).save(made.image("test/t0"), compress_level=0)
     (line,) = (str(f) for f in look(tmp_path).findings if f.kind == "equal images")
     assert "train/t0.png = test/t0.png" in line
+
+
+@pytest.mark.parametrize("shared", [6, 4, 3])
+def test_a_training_split_is_kept_that_the_validation_split_repeats(shared: int, tmp_path: Path) -> None:
+    """If less than half of the training images would remain, they leave val; otherwise they leave train."""
+    made = clean_set(tmp_path / "data")
+    for key in made.keys("train")[:shared]:
+        for path in (made.image(key), made.mask(key)):
+            shutil.copy(path, path.parents[1] / "val")
+    if shared == 6:
+        for key in made.keys("val"):
+            made.image(key).unlink()
+            made.mask(key).unlink()
+    diagnosis = look(made.root)
+    assert kinds(diagnosis, "error") == {"shared images"}
+    assert "equal images" not in kinds(diagnosis, "warning"), "they are named once"
+    write_fixed(diagnosis, tmp_path / "fixed")
+    copy = open_dataset(tmp_path / "fixed")
+    sizes = {6: (5, 1), 4: (6, 2), 3: (3, 5)}
+    assert (len(copy.splits["train"]), len(copy.splits["val"])) == sizes[shared]
+    assert not look(tmp_path / "fixed").has_errors
+
+
+def test_equal_images_of_one_file_are_named(tmp_path: Path) -> None:
+    """Two lists name one file under other keys."""
+    made = clean_set(tmp_path)
+    dataset = open_dataset(made.root, check=False)
+    first = dataset.splits["train"].items[0]
+    test = dataset.splits["test"].with_items([replace(first, key="other"), *dataset.splits["test"].items])
+    diagnosis = diagnose(replace(dataset, splits={**dataset.splits, "test": test}))
+    (finding,) = (f for f in diagnosis.findings if f.kind == "equal images")
+    assert finding.names == (f"{first.image.name}",)
+
+
+def test_a_dataset_without_a_training_split_is_an_error(tmp_path: Path) -> None:
+    made = clean_set(tmp_path)
+    for kind in ("images", "masks"):
+        shutil.rmtree(made.root / kind / "train")
+    diagnosis = look(made.root)
+    (finding,) = (f for f in diagnosis.findings if f.kind == "no training split")
+    assert finding.severity == "error"
+    assert str(finding).endswith("existing splits: val, test; fix: put the images to train on into a split `train`")
 
 
 def test_foreign_colors_among_numbers_are_left_out(tmp_path: Path) -> None:

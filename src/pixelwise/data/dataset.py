@@ -314,7 +314,7 @@ class Dataset:
         for first, second in combinations(self.splits.values(), 2):
             if must_be_disjoint(first.name, second.name) or must_be_disjoint(second.name, first.name):
                 images = {item.key: item.image for item in second.items}
-                shared = [i.key for i in first.items if i.key in images and _is_same_file(i.image, images[i.key])]
+                shared = [i.key for i in first.items if i.key in images and is_same_file(i.image, images[i.key])]
                 if shared:
                     leaks.append(f"{first.name} and {second.name} share {listed(sorted(shared))}")
         if leaks:
@@ -360,7 +360,7 @@ def must_be_disjoint(name: str, other: str) -> bool:
     return name.startswith("train") and not other.startswith("train")
 
 
-def _is_same_file(one: Path, other: Path) -> bool:
+def is_same_file(one: Path, other: Path) -> bool:
     """Return whether two paths name one file, or files with equal bytes; False if one is missing."""
     if file_kind(one) != "file" or file_kind(other) != "file":
         return False

@@ -35,7 +35,7 @@ from ...images import (
 from ...strict_yaml import to_yaml
 from ..class_masks import write_class_masks
 from ..conversion import new_dataset_folder
-from ..dataset import Item, Split, must_be_disjoint
+from ..dataset import Item, Split
 from ..held_out import training_data
 from ..near_misses import near_misses
 from ..pixel_formats import declared_pixels
@@ -119,9 +119,7 @@ def _chosen_items(look: Look, changes: Changes) -> dict[str, list[Item]]:
     near = near_misses(missing)
     chosen: dict[str, list[Item]] = {}
     owner: dict[bytes, str] = {}
-    # What is scored stays, what is trained on goes.
-    ordered = sorted(look.splits, key=lambda split: {"test": 0, "val": 1}.get(split.name, 2))
-    for split in ordered:
+    for split in _by_precedence(look):
         if split.name not in _SPLITS:
             changes[f"split {split.name} is not written: the copy holds train, val and test"] = []
             continue
@@ -149,7 +147,7 @@ def _chosen_items(look: Look, changes: Changes) -> dict[str, list[Item]]:
                 why = "left out: images that cannot be read"
             elif item.key.casefold() in keys:
                 why = "left out: names that a split holds twice"
-            elif row.digest and must_be_disjoint(split.name, owner.get(row.digest, split.name)):
+            elif row.digest and owner.get(row.digest, split.name) != split.name:
                 why = f"left out of {split.name}: images that are in {owner[row.digest]} as well"
             elif row.digest and (row.digest, str(sorted(row.pixels.items()))) in seen:
                 why = f"left out of {split.name}: images that it holds twice, with equal labels"
@@ -162,6 +160,25 @@ def _chosen_items(look: Look, changes: Changes) -> dict[str, list[Item]]:
                 seen[row.digest, str(sorted(row.pixels.items()))] = item.key
             chosen.setdefault(split.name, []).append(item)
     return {name: chosen[name] for name in _SPLITS if name in chosen}
+
+
+def _by_precedence(look: Look) -> list[Split]:
+    """Return the splits in the order in which they keep an image that several of them hold.
+
+    What is scored stays, what is trained on goes, unless less than half of the training images would remain.
+    """
+    pixels = {
+        split.name: {row.digest for row in look.found[split.name] if row.digest and row.item.mask is not None}
+        for split in look.splits
+    }
+    train, order = pixels.get("train", set()), ["test", "val"]
+
+    def is_too_little(left: set[bytes]) -> bool:
+        return len(left) < min(2, len(train)) or 2 * len(left) < len(train)
+
+    if is_too_little(train - pixels.get("val", set()) - pixels.get("test", set())):
+        order.insert(0 if is_too_little(train - pixels.get("test", set())) else 1, "train")
+    return sorted(look.splits, key=lambda split: order.index(split.name) if split.name in order else len(order))
 
 
 def _with_val(look: Look, coding: Coding, splits: dict[str, list[Item]], changes: Changes) -> dict[str, list[Item]]:

@@ -7,14 +7,17 @@ from itertools import combinations
 from pathlib import Path
 
 from ...errors import listed
-from ..dataset import must_be_disjoint
+from ..dataset import is_same_file, must_be_disjoint
 from ..inspection import Inspected
 from .finding import Finding, Look, Severity, short_names
 from .near_copies import find_near_copies
 
 
 def find_leaks(look: Look) -> list[Finding]:
-    """Return a warning for each two splits with equal pixels under other names, or with near-copies of one another."""
+    """Return a warning for each two splits with equal pixels, or with near-copies of one another.
+
+    Files that two splits share are an error of `Dataset.problems`, and are not named again.
+    """
     findings = []
     names = {split.name for split in look.splits}
     for first, second in combinations(look.found, 2):
@@ -32,9 +35,10 @@ def find_leaks(look: Look) -> list[Finding]:
 def _find_equal(look: Look, first: str, second: str) -> list[Finding]:
     images = {name: {i.digest: i.item for i in look.found[name] if i.digest} for name in (first, second)}
     pairs = [(item, images[second][digest]) for digest, item in images[first].items() if digest in images[second]]
+    pairs = [(a, b) for a, b in pairs if a.key != b.key or not is_same_file(a.image, b.image)]
     if not pairs:
         return []
-    names = tuple(" = ".join(_apart(one.image, other.image)) for one, other in pairs)
+    names = tuple(" = ".join(dict.fromkeys(_apart(one.image, other.image))) for one, other in pairs)
     what = f"{len(pairs)} images have equal pixels in both: {listed(names)}"
     fix = "keep each image in one split, or its score is that of a seen image"
     items = tuple(item for pair in pairs for item in pair)
@@ -43,7 +47,7 @@ def _find_equal(look: Look, first: str, second: str) -> list[Finding]:
 
 def _apart(one: Path, other: Path) -> tuple[str, str]:
     """Return the names of two files, from the folder on that distinguishes them if they have one name."""
-    if one.name != other.name:
+    if one.name != other.name or one == other:
         return one.name, other.name
     folder = os.path.commonpath((one, other))
     return os.path.relpath(one, folder), os.path.relpath(other, folder)
