@@ -327,6 +327,36 @@ def test_a_dataset_without_a_training_split_is_an_error(tmp_path: Path) -> None:
     assert str(finding).endswith("existing splits: val, test; fix: put the images to train on into a split `train`")
 
 
+def test_images_are_held_out_of_those_that_are_written(tmp_path: Path) -> None:
+    """A mask that the copy leaves out, of an image that would be held out, is left out before the choice."""
+    made = clean_set(tmp_path / "data")
+    for split in ("val", "test"):
+        for kind in ("images", "masks"):
+            shutil.rmtree(made.root / kind / split)
+    write_fixed(look(made.root), tmp_path / "whole")
+    (key,) = (item.key for item in open_dataset(tmp_path / "whole").splits["val"].items)
+    made.mask(f"train/{key}").write_bytes(b"")
+    lines = write_fixed(look(made.root), tmp_path / "fixed")
+    assert sum(f"{key}.png" in line and line.startswith("left out: ") for line in lines) == 1
+    (held,) = (line for line in lines if line.startswith("split val made: "))
+    splits = open_dataset(tmp_path / "fixed").splits
+    assert (len(splits["train"]), len(splits["val"])) == (4, 1)
+    assert held.endswith(
+        f"1 of 5 images held out of split train for validation, chosen by their names: {splits['val'].items[0].key}"
+    )
+
+
+def test_lossy_colors_without_classes_are_warned_of(tmp_path: Path) -> None:
+    made = lossy_colors(tmp_path)
+    words = "a classes.yaml with all colors keeps them"
+    (finding,) = (f for f in look(made.root).findings if f.kind == "lossy masks")
+    assert words in finding.fix
+    rows = "{name: a, color: [0, 0, 0]}, {name: b, color: [230, 30, 30]}, {name: c, color: [40, 60, 220]}"
+    (made.root / "classes.yaml").write_text(f"masks: color\nclasses: [{rows}]\n")
+    (finding,) = (f for f in look(made.root).findings if f.kind == "lossy masks")
+    assert words not in finding.fix
+
+
 def test_foreign_colors_among_numbers_are_left_out(tmp_path: Path) -> None:
     made = clean_set(tmp_path / "data")
     palette = np.array([(0, 0, 0), (128, 0, 0), (7, 8, 9)], np.uint8)

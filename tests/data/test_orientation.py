@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from pycocotools.mask import encode
 
 from helpers.broken_sets import labels, scene, with_orientation
+from helpers.command_line import call
 from helpers.tiny_data import tiny_config
 from pixelwise.data import diagnose, open_dataset
 from pixelwise.data.check import Finding, check_dataset
@@ -108,6 +109,7 @@ def test_masks_of_a_class_each_are_turned_together(
     assert finding.severity == ("error" if drawn_on == "stored" else "note")
     assert finding.count == len(orientations) - orientations.count(1)
     write_fixed(diagnose(open_dataset(root, check=False)), tmp_path / "fixed")
+    assert "value" not in (tmp_path / "fixed/classes.yaml").read_text(), "a mask file per class holds 0 and 1"
     dataset = open_dataset(tmp_path / "fixed")
     samples = {sample.key.removesuffix("_raw"): sample for split in dataset.splits.values() for sample in split}
     assert samples.keys() == truth.keys()
@@ -162,10 +164,40 @@ def test_nothing_is_turned_where_neither_sizes_nor_edges_tell(tmp_path: Path) ->
     truth = write(tmp_path / "data", [3, 3, 2, 4], "shown", visible=False)
     (finding,) = findings(tmp_path / "data")
     assert finding.severity == "warning"
+    assert "unclear whether their masks fit the turned images or the pixels as stored: p0.jpg" in finding.what
     lines = write_fixed(diagnose(open_dataset(tmp_path / "data", check=False)), tmp_path / "fixed")
     assert any("it is unclear whether the EXIF tag turns them" in line for line in lines)
     for path in (tmp_path / "fixed/masks").rglob("*.png"):
         np.testing.assert_array_equal(np.array(Image.open(path)), truth[path.stem])
+
+
+def test_sizes_that_contradict_one_another_are_said_of_each_group(tmp_path: Path) -> None:
+    """Some masks were drawn on the stored pixels, some on the turned image; those of the rest may fit either."""
+    write(tmp_path, [6, 8, 5, 3], "stored")
+    other = write(tmp_path / "other", [6, 8, 5, 3], "shown")
+    Image.fromarray(other["p2"]).save(tmp_path / "masks/p2.png")
+    shutil.rmtree(tmp_path / "other")
+    by_severity = {finding.severity: finding for finding in findings(tmp_path)}
+    assert {severity: finding.names for severity, finding in by_severity.items()} == {
+        "error": ("p0.jpg", "p1.jpg"),
+        "note": ("p2.jpg",),
+        "warning": ("p3.jpg",),
+    }
+    assert "the sizes of 2 that are" in by_severity["error"].what
+    assert "the sizes of 1 that are" in by_severity["note"].what
+    assert "but not their masks" not in by_severity["warning"].what
+
+
+def test_the_last_lines_of_a_fix_say_what_stays_unclear(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "data", [3, 3, 2, 4], "shown", visible=False)
+    result = call(capsys, "check", tmp_path / "data", "--fix", tmp_path / "fixed")
+    lines = result.out.splitlines()
+    copied = lines[lines.index(next(line for line in lines if line.startswith(f"{tmp_path / 'fixed'}: format"))) :]
+    (line,) = (line for line in copied if line.startswith("warning: ") and "EXIF" in line)
+    assert "unclear" in line
+    assert "4 images" in line
+    assert " warning" in copied[-1]
+    assert "0 warnings" not in copied[-1]
 
 
 def test_a_training_on_masks_that_the_tag_does_not_turn_is_refused(tmp_path: Path) -> None:

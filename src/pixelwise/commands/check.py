@@ -60,10 +60,13 @@ def check(
             print(printable(line))
     if fix is not None:
         from ..data.check.fix import write_fixed
+        from ..data.check.orientation import find_unclear
 
         with progress_bar("writing") as done:
             fixes = write_fixed(report, fix, report=done)
         copy = diagnose(open_dataset(fix, check=False))
+        # The copy has no tags, so that its own check cannot see what they left unclear.
+        copy = copy.with_findings(find_unclear(report.look, copy.dataset))
         result["fixed"] = {"folder": str(fix), "done": fixes, **copy.to_dict()}
         if not json:
             for line in [*fixes, *copy.lines()]:

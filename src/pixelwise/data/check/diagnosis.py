@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..dataset import Dataset
-from .finding import SEVERITIES, Finding, Look
+from .finding import SEVERITIES, Finding, Look, sort_findings
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,10 @@ class Diagnosis:
     dataset: Dataset
     findings: tuple[Finding, ...]
     look: Look = field(repr=False)
+
+    def with_findings(self, more: Sequence[Finding]) -> Diagnosis:
+        """Return the diagnosis with further findings."""
+        return replace(self, findings=tuple(sort_findings([*self.findings, *more])))
 
     @property
     def has_errors(self) -> bool:

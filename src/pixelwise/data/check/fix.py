@@ -79,19 +79,19 @@ def write_fixed(
     splits = _chosen_items(look, changes)
     if not any(splits.values()):
         raise DatasetError(dataset.root, "no pair of image and mask can be used", "see the lines above")
-    splits = _with_val(look, coding, splits, changes)
     with new_dataset_folder(dataset, out) as folder:
-        jobs = [(split, item) for split, items in splits.items() for item in items]
+        chosen = [item for items in splits.values() for item in items]
         facts = {row.item.image: row.image_file for _, row in look.inspected() if row.image_file is not None}
         turned = find_turned(look)
-        masks = [item.mask for _, item in jobs if item.mask is not None]
-        files = [[item.image for _, item in jobs], masks]
+        files = [[item.image for item in chosen], [item.mask for item in chosen if item.mask is not None]]
         names = {path: name for paths in files for path, name in zip(paths, short_names(paths), strict=True)}
         drawn_as_stored = frozenset(item.image for item in turned.stored)
         writer = _Writer(look.splits[0], coding, folder, facts, drawn_as_stored, names)
-        if turned.unclear:
+        splits = _with_val(look, writer, splits, changes)
+        jobs = [(split, item) for split, items in splits.items() for item in items]
+        if unclear := {item.image for item in turned.unclear} & {item.image for _, item in jobs}:
             sentence = "masks kept as they are, though it is unclear whether the EXIF tag turns them as well"
-            changes[sentence] = list(short_names(item.image for item in turned.unclear))
+            changes[sentence] = [names[path] for path in sorted(unclear)]
         with ThreadPoolExecutor() as executor:
             for done, notes in enumerate(executor.map(lambda job: writer.write(*job), jobs), 1):
                 for sentence, name in notes:
@@ -101,6 +101,9 @@ def write_fixed(
         if not any((folder / "images").rglob("*.*")):
             raise DatasetError(dataset.root, "no pair of image and mask can be used", "see the lines above")
         data = coding.taxonomy.to_dict()
+        if multilabel:
+            # Mask files of a class each hold 0 and 1: no value is a class's own.
+            data["classes"] = [{key: row[key] for key in ("name", "color")} for row in data["classes"]]
         pixels = declared_pixels(dataset.root)
         write_text(folder / "classes.yaml", to_yaml(data | ({"images": pixels.to_dict()} if pixels else {})))
         lines = list(_lines(changes))
@@ -181,11 +184,26 @@ def _by_precedence(look: Look) -> list[Split]:
     return sorted(look.splits, key=lambda split: order.index(split.name) if split.name in order else len(order))
 
 
-def _with_val(look: Look, coding: Coding, splits: dict[str, list[Item]], changes: Changes) -> dict[str, list[Item]]:
-    """Return the splits with a val split, chosen as a training does, if there is none."""
-    if "val" in splits or len(splits.get("train", [])) < 2:
+def _with_val(look: Look, writer: _Writer, splits: dict[str, list[Item]], changes: Changes) -> dict[str, list[Item]]:
+    """Return the splits with a val split, chosen as a training does, if there is none.
+
+    What cannot be written leaves train before the choice.
+    """
+    if "val" in splits or not splits.get("train"):
         return splits
-    dataset, ignore_id = look.dataset, coding.taxonomy.ignore_id
+    clean = {row.item for _, row in look.inspected() if row.error is None}
+    doubtful = [item for item in splits["train"] if item not in clean]
+    with ThreadPoolExecutor() as executor:
+        for item, why in zip(doubtful, executor.map(writer.why_left_out, doubtful), strict=True):
+            if not why:
+                clean.add(item)
+            for sentence, name in why:
+                changes.setdefault(sentence, []).append(name)
+    splits = {**splits, "train": [item for item in splits["train"] if item in clean]}
+    if len(splits["train"]) < 2:
+        return splits
+    dataset, coding = look.dataset, writer.coding
+    ignore_id = coding.taxonomy.ignore_id
     # By the mask, as an image of a similar name may have taken the place of a missing one.
     classes = {row.item.mask: coding.classes_of(row) - {ignore_id} for _, row in look.inspected()}
     signs = {row.item.image: row.perceptual_hash for _, row in look.inspected()}
@@ -223,15 +241,18 @@ class _Writer:
     drawn_as_stored: frozenset[Path]
     names: dict[Path, str]
 
-    def write(self, split: str, item: Item) -> list[Note]:
-        """Write one pair; return what was changed, or why it was left out."""
+    def fit(self, item: Item) -> tuple[NDArray[Any] | None, list[Note]]:
+        """Return class ids (H, W), or labels (H, W, K), of the size of the image, and what was changed.
+
+        None for a pair that cannot be used, with the reason.
+        """
         name = item.key if item.mask is None else self.names[item.mask]
         facts = self.facts.get(item.image)
         try:
             ids, notes = self._class_labels(item) if self.source.taxonomy.multilabel else self._labels(item)
             size = facts.size if facts is not None else self._image_size(item)
         except InputError as error:
-            return [(f"left out: masks or images that cannot be used ({error.what})", name)]
+            return None, [(f"left out: masks or images that cannot be used ({error.what})", name)]
         # Several labels per pixel have their classes in front.
         ids = np.moveaxis(ids, 0, 2) if ids.ndim == 3 else ids
         if facts is not None and item.image in self.drawn_as_stored:
@@ -243,7 +264,19 @@ class _Writer:
                 notes.append(("masks resized to their image, by nearest neighbor", name))
             else:
                 shapes = f"{size_text(ids.shape[:2])} for {size_text(size)}"
-                return [(f"left out: masks of another shape than their image ({shapes})", name)]
+                return None, [(f"left out: masks of another shape than their image ({shapes})", name)]
+        return ids, notes
+
+    def why_left_out(self, item: Item) -> list[Note]:
+        """Return why a pair cannot be used; empty if it can be."""
+        ids, notes = self.fit(item)
+        return notes if ids is None else []
+
+    def write(self, split: str, item: Item) -> list[Note]:
+        """Write one pair; return what was changed, or why it was left out."""
+        ids, notes = self.fit(item)
+        if ids is None:
+            return notes
         notes += self._write_image(split, item)
         taxonomy = self.coding.taxonomy
         path = self.folder / "masks" / split / item.key

@@ -7,8 +7,9 @@ reading they are stronger. One program draws the masks of a dataset, so that all
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
@@ -19,7 +20,7 @@ from ...core import Taxonomy
 from ...errors import InputError, MaskError, listed
 from ...images import ARRAY_SUFFIX, exif_orientation, image_size, read_image, read_mask_file, turn
 from ..class_masks import read_class_masks
-from ..dataset import Item
+from ..dataset import Dataset, Item
 from ..inspection import Inspected
 from .finding import Finding, Look, items_of, short_names
 
@@ -37,13 +38,13 @@ class Turned:
     stored   images whose masks fit the pixels as stored
     shown    images whose masks fit the image as viewers show it
     unclear  images whose masks may fit either; they are read as shown
-    why      what shows it, in words; empty if nothing does
+    why      what shows it, in words, by "stored" and "shown"
     """
 
     stored: tuple[Item, ...] = ()
     shown: tuple[Item, ...] = ()
     unclear: tuple[Item, ...] = ()
-    why: str = ""
+    why: Mapping[str, str] = field(default_factory=dict)
 
 
 def is_turned_by_90(row: Inspected) -> bool:
@@ -57,7 +58,8 @@ def find_turned(look: Look) -> Turned:
     rows = [row for _, row in look.inspected() if _is_turned(row)]
     by_size = {row.item: reading for row in rows if (reading := _by_size(row))}
     readings = set(by_size.values())
-    why = [f"the sizes of {len(by_size)} that are turned by 90 degrees"] if by_size else []
+    counts = Counter(by_size.values())
+    why = {name: [f"the sizes of {count} that are turned by 90 degrees"] for name, count in counts.items()}
     reading = next(iter(readings)) if len(readings) == 1 else ""
     rest = [row for row in rows if row.item not in by_size]
     if rest and len(readings) < 2:
@@ -68,37 +70,55 @@ def find_turned(look: Look) -> Turned:
             reading = ""
         elif by_edges:
             reading = by_edges
-            why.append(f"the edges of {len(ratios)}, {np.exp(abs(np.mean(ratios))):.1f} times as strong along them")
+            edges = f"the edges of {len(ratios)}, {np.exp(abs(np.mean(ratios))):.1f} times as strong along them"
+            why.setdefault(reading, []).append(edges)
     groups: dict[str, list[Item]] = {"stored": [], "shown": [], "": []}
     for row in rows:
         groups[by_size.get(row.item, reading)].append(row.item)
-    return Turned(tuple(groups["stored"]), tuple(groups["shown"]), tuple(groups[""]), " and ".join(why))
+    return Turned(
+        tuple(groups["stored"]), tuple(groups["shown"]), tuple(groups[""]), {k: " and ".join(v) for k, v in why.items()}
+    )
 
 
 def find_orientation_faults(look: Look) -> list[Finding]:
     """Return an error for masks that were drawn on the pixels as stored, a warning where it is unclear, else a note."""
     turned = find_turned(look)
     found, root = [], str(look.dataset.root)
-    what = "EXIF turns or mirrors {} images, but not their masks: {}"
     if turned.stored:
         fix = "remove the tag from the images, or let `pixelwise check DATA --fix OUT` turn the masks"
         names = short_names(item.image for item in turned.stored)
-        words = f"{what.format(len(names), listed(names))}; the masks fit the pixels as stored, as {turned.why} show"
+        words = f"EXIF turns or mirrors {len(names)} images, but not their masks: {listed(names)}; "
+        words += f"the masks fit the pixels as stored, as {turned.why['stored']} show"
         pairs = items_of((item, item) for item in turned.stored)
         found.append(Finding("EXIF orientation", "error", root, words, fix, len(names), names, pairs))
     if turned.unclear:
         fix = "check in the overlays that the labels lie on the objects; if not, remove the tag from the images"
         names = short_names(item.image for item in turned.unclear)
-        words = f"{what.format(len(names), listed(names))}; they are read as drawn on the turned image"
+        words = (
+            f"EXIF turns or mirrors {len(names)} images, and it is unclear whether their masks fit the turned images "
+        )
+        words += f"or the pixels as stored: {listed(names)}; they are read as drawn on the turned image"
         pairs = items_of((item, item) for item in turned.unclear)
         found.append(Finding("EXIF orientation", "warning", root, words, fix, len(names), names, pairs))
     if turned.shown:
         names = short_names(item.image for item in turned.shown)
-        words = (
-            f"EXIF turns or mirrors {len(names)} images, and their masks fit the turned images, as {turned.why} show"
-        )
+        words = f"EXIF turns or mirrors {len(names)} images, and their masks fit the turned images, "
+        words += f"as {turned.why['shown']} show"
         found.append(Finding("EXIF orientation", "note", root, words, "", len(names), names))
     return found
+
+
+def find_unclear(look: Look, copy: Dataset) -> list[Finding]:
+    """Return a warning for the images of a fixed copy whose tag is gone, while it is unclear what their masks fit."""
+    keys = {item.key for split in copy.splits.values() for item in split.items}
+    items = tuple(item for item in find_turned(look).unclear if item.key in keys)
+    if not items:
+        return []
+    names = short_names(item.image for item in items)
+    what = f"EXIF turned or mirrored {len(names)} images in {look.dataset.root}, and it is unclear whether their masks "
+    what += f"fit the turned images, as which the copy has them: {listed(names)}"
+    fix = "check in the overlays that the labels lie on the objects"
+    return [Finding("EXIF orientation", "warning", str(copy.root), what, fix, len(names), names, items)]
 
 
 def _is_turned(row: Inspected) -> bool:

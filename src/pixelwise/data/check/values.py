@@ -29,7 +29,7 @@ def find_value_faults(look: Look) -> list[Finding]:
     is_color = [row for row in rest if row.values is not None and row.values.colors]
     by_value = not look.dataset.splits or not next(iter(look.dataset.splits.values())).encoding.by_color
     known = _known(look)
-    findings = [*_errors("lossy masks", lossy, lambda rows: _say_lossy(rows, known))]
+    findings = [*_errors("lossy masks", lossy, lambda rows: _say_lossy(look, rows, known))]
     if by_value:
         findings += _errors("color masks", is_color, _say_colors)
         rest = [row for row in rest if row not in is_color]
@@ -74,11 +74,14 @@ def _mixtures(row: Inspected) -> set[int]:
     return set(classes_and_mixtures(row.values)[1])
 
 
-def _say_lossy(rows: list[Inspected], known: set[int]) -> tuple[str, str]:
+def _say_lossy(look: Look, rows: list[Inspected], known: set[int]) -> tuple[str, str]:
     formats = sorted({row.mask_file.format for row in rows if row.mask_file is not None})
     what, fix = f"lossy {' and '.join(formats)}, which does not keep labels exactly", _SNAP
     found = lossy_values(rows)
     if found.colors:
+        if look.dataset.seen:
+            # A rare color lies among the mixtures of the others, so that no count tells it from them.
+            fix += "; colors of rare or small classes may be lost: a classes.yaml with all colors keeps them"
         return what, fix
     total = max(found.pixels.total(), 1)
     thin = thin_classes(found, classes_and_mixtures(found)[0])
