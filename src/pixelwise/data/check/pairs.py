@@ -22,11 +22,11 @@ def find_pair_faults(look: Look) -> list[Finding]:
             found.append(Finding(kind, "error", error.subject, error.what, fix, len(missing), names, partners))
         else:
             found.append(Finding(kind, "error", error.subject, error.what, error.fix))
-    names = list(look.dataset.splits)
-    if names and not any(name.startswith("train") for name in names):
-        what = f"has no training split; existing splits: {', '.join(names)}"
+    splits = look.dataset.splits
+    if splits and not any(name.startswith("train") for name in splits):
+        what = f"has no training split; existing splits: {', '.join(splits)}"
         fix = "put the images to train on into a split `train`"
-        if others := [name for name in names if not name.startswith(("val", "test"))]:
+        if others := [name for name in splits if not name.startswith(("val", "test"))]:
             fix += f", or train with --data.train_split {others[0]}"
         found.append(Finding("no training split", "error", str(look.dataset.root), what, fix))
     for split in look.splits:
