@@ -253,7 +253,8 @@ def test_masks_beside_their_images_are_left_out_and_named(
     assert files_below(tmp_path / "out") == ["a.png", "b.png", "c.png"]
     names = "a_mask.png, b_mask.png, c_mask.png"
     assert [line for line in err.splitlines() if line.startswith("skipped: ")] == [
-        f"skipped: {folder}: 3 masks of other images: {names}; to label them as well, name the files or their folder"
+        f"skipped: {folder}: 3 masks of other images: {names}; "
+        "to label them as well, name the files, or a folder of masks alone"
     ]
     assert main(["predict", *map(str, sorted(folder.iterdir())), *command, "--resume"]) == 0
     assert files_below(tmp_path / "out") == [f"{n}{word}.png" for n in "abc" for word in ("", "_mask")]

@@ -183,10 +183,7 @@ class FCN(SegmentationModel):
         return scores.then(Layer(1, padding=self.border).coordinates)
 
     def for_inference(self) -> FCN:
-        """Return a copy that shares the weights and skips the part of the padding that no image changes.
-
-        In training mode it is the network itself.
-        """
+        """Return a copy that skips the part of the padding that no image changes; in training mode, itself."""
         chain = self.backbone.modules_to()
         if self.training or not isinstance(self.backbone, ChainBackbone) or not ConstantMargin.fits(chain):
             return self
