@@ -164,7 +164,12 @@ def describe_folder(root: Path) -> str:
         + (f" in {folder}/" if folder != "." else "")
         for (folder, suffix), count in counts.most_common(8)
     ]
-    words = f"it holds {', '.join(kinds)}" + (f" and {len(counts) - 8} more kinds" if len(counts) > 8 else "")
+    while len(kinds) > 1 and sum(map(len, kinds)) > 160:
+        # The line stays one that can be read.
+        kinds.pop()
+    words = f"it holds {', '.join(kinds)}" + (
+        f" and {len(counts) - len(kinds)} more kinds" if len(counts) > len(kinds) else ""
+    )
     stems: dict[str, set[str]] = {}
     for path in files:
         stems.setdefault(f"{path.parent.as_posix()}/*{path.suffix}", set()).add(path.stem)
