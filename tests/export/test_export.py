@@ -33,10 +33,11 @@ from pixelwise.inference.exported import ExportedSegmenter, load_exported
 from pixelwise.inference.label_map import argmax_upsampled, probabilities
 from pixelwise.inference.load_any import load_exported_form, load_without_torch
 from pixelwise.inference.segmenter import Segmenter, load
+from pixelwise.inference.stored_config import checkpoint_folder
 from pixelwise.inference.temperature import write_temperature
 from pixelwise.models import create_model, list_models
 from pixelwise.nn.upsampling import AlignedBilinear, Bilinear, Identity, TransposedBilinear
-from pixelwise.weights.checkpoint import Checkpoint, save_checkpoint
+from pixelwise.weights.checkpoint import Checkpoint, find_checkpoint, save_checkpoint
 
 SIZES = [(1, 1), (1, 90), (33, 70), (64, 64), (8, 655)]
 
@@ -162,6 +163,18 @@ def test_an_exported_form_of_other_weights_is_not_used(checkpoint: Path, tmp_pat
         changed.model.get_parameter("score_fr.bias")[0] += 100
     changed.save_pretrained(model)
     assert load_exported_form(model) is None
+
+
+def test_the_exported_form_is_of_the_checkpoint_that_torch_takes(checkpoint: Path, tmp_path: Path) -> None:
+    """A first save of `best` that was killed while it renamed counts; `last` is not labeled with in its place."""
+    best, last = tmp_path / "checkpoints/best", tmp_path / "checkpoints/last"
+    for folder in (best, last):
+        shutil.copytree(checkpoint, folder)
+    (best / "config.json").rename(best / "new.config.json")
+    assert main(["export", "--model", str(last)]) == 0
+    assert checkpoint_folder(tmp_path) == find_checkpoint(tmp_path) == best
+    assert load_exported_form(last) is not None
+    assert load_exported_form(tmp_path) is None
 
 
 def test_weights_beyond_float16(checkpoint: Path, tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ def checkpoint_folder(model: str | Path | None) -> Path | None:
     if model is None:
         return SHIPPED
     folders = (Path(model, place) for place in ("checkpoints/best", "checkpoints/last", ""))
-    return next((folder for folder in folders if (folder / "config.json").is_file()), None)
+    # A checkpoint whose writer was killed while it renamed is one too, as for `weights.checkpoint.find_checkpoint`.
+    names = ("config.json", "new.config.json")
+    return next((folder for folder in folders if any((folder / name).is_file() for name in names)), None)
 
 
 def stored_config(model: str | Path | None) -> dict[str, Any]:
